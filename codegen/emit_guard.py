@@ -1,0 +1,73 @@
+"""The guard: `guard.h` sends every call through a wrapper, `guard.cpp` holds the wrappers."""
+
+from __future__ import annotations
+
+from codegen import policy
+from codegen.emit_cdef import argument, declare_function, prototype
+from codegen.model import Api, Function
+
+_HEADER_TOP = """
+/* Include after llama.cpp's headers. From here on a call by the C name is a call of its wrapper. The macros take
+ * arguments because some names are both a function and an enum (`llama_pooling_type`). */
+#pragma once
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+"""
+
+
+def emit_header(api: Api) -> str:
+    """The text of `_generated/guard.h`, without its banner."""
+    functions = [f for f in policy.bound(api) if policy.guarded(f)]
+    prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
+    macros = "".join(f"#define {f.name}(...) {_wrapper_name(f)}(__VA_ARGS__)\n" for f in functions)
+    bottom = f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
+    return f"{_HEADER_TOP}{prototypes}\n{bottom}"
+
+
+def emit_source(api: Api) -> str:
+    """The text of `_generated/guard.cpp`, without its banner."""
+    includes = "".join(f'#include "{name}"\n' for name in api.headers)
+    wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
+    return (
+        f"\n{includes}\n#define LLAMA_CFFI_GUARD_WRAPPERS\n"
+        '#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
+        # Wrapping a deprecated function is no use of it; the facade warns its own callers.
+        '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
+        f"{wrappers}"
+    )
+
+
+def _wrapper_name(function: Function) -> str:
+    return f"guard_{function.name}"
+
+
+def _wrapper(function: Function) -> str:
+    arguments = ", ".join(argument(function, i) for i in range(len(function.params)))
+    suspects = ", ".join(argument(function, i) for i in policy.suspects(function))
+    call = f"{function.name}({arguments})"
+    lines = [f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{']
+    module = policy.module_of(function)
+    if module:
+        pointer = declare_function(function.returns, "(*)", ", ".join(p.type for p in function.params) or "void")
+        lines += [
+            f'    static guard::ModuleFunction guard_module("{module}", "{function.name}");',
+            f"    const auto guard_target = guard_module.find<{pointer}>();",
+            "    if (guard_target == nullptr) {",
+            f"        return{'' if function.returns == 'void' else ' {}'};",
+            "    }",
+        ]
+        call = f"guard_target({arguments})"
+    lines += [
+        f'    guard::Call guard_call("{function.name}");',
+        "    try {",
+        f"        {call};" if function.returns == "void" else f"        return {call};",
+        "    } catch (...) {",
+        f"        guard_call.caught({{{suspects}}});",
+        *([] if function.returns == "void" else ["        return {};"]),
+        "    }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"

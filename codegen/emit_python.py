@@ -1,0 +1,198 @@
+"""The generated Python: enumerations, parameter structs, the naming map, the layout that a test holds against the
+compiled extension."""
+
+from __future__ import annotations
+
+import re
+from pprint import pformat
+
+from codegen import naming, policy
+from codegen.model import Api, CodegenError, Enum, Field, Record, flat_fields
+
+_INTEGERS = {
+    f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
+} | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
+
+# Structs that the facade offers as objects with attributes: parameters, and plain data that C returns.
+PARAMS = ("llama_model_params", "llama_context_params", "llama_sampler_chain_params", "llama_model_quantize_params")
+DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
+
+
+def class_name(facade_name: str) -> str:
+    """A facade name as one Python identifier: `Ggml.Type` is `GgmlType`."""
+    return facade_name.replace(".", "")
+
+
+def emit_enums(api: Api) -> str:
+    """The text of `_generated/enums.py`, without its banner."""
+    blocks = ['"""Every enumeration of the public headers. The values are the compiler\'s."""\n']
+    blocks.append("from __future__ import annotations\n\nfrom enum import IntEnum\n")
+    for enum in api.enums:
+        if enum.tag or enum.alias:
+            blocks.append("\n" + _enum(enum))
+    return "\n".join(blocks)
+
+
+def _enum(enum: Enum) -> str:
+    c_name = enum.tag or enum.alias
+    doc = " ".join(enum.doc.split())
+    lines = [f"class {class_name(naming.type_name(c_name))}(IntEnum):"]
+    lines.append(_docstring(f"{doc} " if doc else "", f"Maps to `{c_name}`.", 1))
+    names = naming.member_names(enum)
+    lines += [f"    {names[member.name]} = {member.value}" for member in enum.members]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(doc: str, closing: str, depth: int) -> str:
+    pad = "    " * depth
+    text = (doc + closing).replace("\\", "\\\\").replace('"""', "'''")
+    if text.endswith('"'):  # a fourth quote would end the docstring early
+        text += " "
+    if len(text) + len(pad) + 6 <= 118:
+        return f'{pad}"""{text}"""'
+    body = "\n".join(pad + line for line in _wrap(text, 118 - len(pad)))
+    return f'{pad}"""{body.lstrip()}\n{pad}"""'
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines: list[str] = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+# Structs as objects
+
+
+def emit_structs(api: Api) -> str:
+    """The text of `_generated/structs.py`, without its banner: a base class a struct, a descriptor a plain field."""
+    records = {record.tag: record for record in api.records}
+    enums = {enum.tag: class_name(naming.type_name(enum.tag)) for enum in api.enums if enum.tag}
+    body: list[str] = []
+    used: set[str] = set()
+    for tag in (*PARAMS, *DATA):
+        if tag not in records:
+            raise CodegenError(f"codegen/emit_python.py lists {tag}, which this header lacks")
+        text, helpers = _struct(records[tag], enums)
+        body.append(text)
+        used |= helpers
+    helper_names = ", ".join(sorted(x for x in used if x.endswith("Field")))
+    enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
+    return (
+        '"""Structs as objects: every number, boolean and enumeration is an attribute. '
+        'Pointers are the facade\'s."""\n\n'
+        "from __future__ import annotations\n\n"
+        f"from llama_cffi._generated.enums import (\n{enum_names})\n"
+        f"from llama_cffi._struct import Struct, {helper_names}\n\n\n" + "\n\n".join(body)
+    )
+
+
+def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:
+    name = class_name(naming.type_name(record.tag))
+    lines = [f"class {name}Fields(Struct):", f'    """The plain fields of `{record.tag}`."""', ""]
+    lines += [f'    C_TYPE = "struct {record.tag}"', ""]
+    pointers: list[str] = []
+    used: set[str] = set()
+    for field in record.fields or ():
+        descriptor = _descriptor(field, enums)
+        attribute = naming.field_name(record, field.name)
+        if descriptor is None:
+            pointers.append(f"{attribute} ({field.type})")
+            continue
+        helper, arguments = descriptor
+        used |= {helper} | ({arguments} if helper == "EnumField" else set())
+        extra = f", {arguments}" if arguments else ""
+        lines.append(f'    {attribute} = {helper}("{field.name}"{extra})')
+        lines.append(_docstring(" ".join(field.doc.split()) or f"`{field.name}`.", "", 1))
+    if pointers:
+        lines += ["", "    # Left to the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
+            "",
+            "    # Left to the facade:",
+            *(f"    #   {pointer}" for pointer in pointers),
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n", used
+
+
+def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:
+    if field.type == "bool":
+        return "BoolField", ""
+    if field.type in ("float", "double"):
+        return "FloatField", ""
+    if field.type in _INTEGERS:
+        bits, signed = _INTEGERS[field.type]
+        return "IntField", f"{bits}, {signed}"
+    enum = re.fullmatch(r"enum (\w+)", field.type)
+    if enum and enum[1] not in enums:
+        raise CodegenError(f"the field {field.name} is of {field.type}, which no header defines")
+    if enum:
+        return "EnumField", enums[enum[1]]
+    return None
+
+
+# Tables
+
+
+def emit_names(api: Api) -> str:
+    """The text of `_generated/names.py`, without its banner."""
+    functions = {f.name: ".".join(filter(None, naming.function_name(f))) for f in api.functions}
+    for row in naming.EXCEPTIONS:
+        functions.setdefault(row.c_name, f"{row.owner}.{row.name}")
+    types = {t: naming.type_name(t) for t in _type_names(api)}
+    fields = {
+        f"{record.tag or record.alias}.{field.name}": naming.field_name(record, field.name)
+        for record in api.records
+        for field in flat_fields(record)
+    }
+    members = {
+        c_name: f"{naming.type_name(enum.tag or enum.alias)}.{name}"
+        for enum in api.enums
+        if enum.tag or enum.alias
+        for c_name, name in naming.member_names(enum).items()
+    }
+    constants = {constant.name: naming.constant_name(constant.name) for constant in api.constants}
+    virtual = {f"{owner}.{c}": name for (owner, c), (name, _) in naming.VIRTUAL_FIELDS.items()}
+    deprecated = {f.name: f.deprecated for f in api.functions if f.deprecated}
+    return (
+        '"""The naming map: every C name of the public headers and its name in the facade."""\n\n'
+        "from __future__ import annotations\n\n"
+        + _table("FUNCTIONS", functions, "C function: its name, with its class unless it belongs to the module.")
+        + _table("TYPES", types, "C struct, union, enum or typedef: its class.")
+        + _table("FIELDS", fields, "`struct.field`: its attribute.")
+        + _table("ENUMERATORS", members, "C enumerator: `Class.MEMBER`.")
+        + _table("CONSTANTS", constants, "C macro or constant: its name.")
+        + _table("VIRTUAL_FIELDS", virtual, "`Class.c_name` of a field of older headers: the attribute that stays.")
+        + _table("DEPRECATED", deprecated, "Deprecated C function: the header's own hint.")
+    )
+
+
+def _type_names(api: Api) -> list[str]:
+    names = [r.tag or r.alias for r in api.records] + [e.tag or e.alias for e in api.enums]
+    return sorted({name for name in [*names, *(t.name for t in api.typedefs)] if name})
+
+
+def _table(name: str, rows: dict[str, str], comment: str) -> str:
+    body = pformat(dict(sorted(rows.items())), width=118, sort_dicts=True)
+    return f"# {comment}\n{name}: dict[str, str] = {body}\n\n"
+
+
+def emit_layout(api: Api) -> str:
+    """The text of `_generated/layout.py`, without its banner: what the compiler said, to compare with cffi's view."""
+    records = {
+        record.spelling: (record.size, {f.name: f.offset for f in flat_fields(record) if f.offset is not None})
+        for record in api.records
+        if record.fields is not None
+    }
+    constants = {constant.name: constant.value for constant in api.constants}
+    enumerators = {member.name: member.value for enum in api.enums for member in enum.members}
+    functions = sorted(function.name for function in policy.bound(api))
+    return (
+        '"""What the generator was told by the compiler. Tests hold it against the compiled extension."""\n\n'
+        "from __future__ import annotations\n\n"
+        f"RECORDS: dict[str, tuple[int, dict[str, int]]] = {pformat(records, width=118)}\n\n"
+        f"CONSTANTS: dict[str, int | float | str] = {pformat(constants, width=118)}\n\n"
+        f"ENUMERATORS: dict[str, int] = {pformat(enumerators, width=118)}\n\n"
+        f"FUNCTIONS: tuple[str, ...] = {pformat(tuple(functions), width=118)}\n"
+    )

@@ -1,0 +1,139 @@
+"""The API as data. Types are C text with the name left out (`const char *`, `char [64]`, `bool (*)(float, void *)`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+
+class CodegenError(RuntimeError):
+    """Something in a header, a table or the environment that the generator does not understand, and what to do."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A function parameter. C lets a prototype leave its name out."""
+
+    type: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function prototype.
+
+    `home` is the library that exports it: a linked one, a backend module (`cpu`, `rpc`, `vulkan`), or None where no
+    library does.
+    """
+
+    name: str
+    header: str
+    returns: str
+    params: tuple[Param, ...] = ()
+    variadic: bool = False
+    deprecated: str | None = None
+    doc: str = ""
+    home: str | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """A member of a struct or union; `inner` is its definition where that is anonymous and in place."""
+
+    type: str
+    name: str  # empty for an anonymous struct or union
+    doc: str = ""
+    bits: int | None = None
+    inner: Record | None = None
+    offset: int | None = None  # bytes; None for bit fields
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A struct or union. Without fields it is opaque."""
+
+    kind: str  # "struct" or "union"
+    tag: str  # empty for an anonymous one
+    header: str
+    fields: tuple[Field, ...] | None = None
+    doc: str = ""
+    size: int | None = None
+    alias: str = ""  # the typedef that names an untagged record
+
+    @property
+    def spelling(self) -> str:
+        return f"{self.kind} {self.tag}" if self.tag else self.alias
+
+
+@dataclass(frozen=True)
+class Enumerator:
+    name: str
+    doc: str = ""
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class Enum:
+    tag: str
+    header: str
+    members: tuple[Enumerator, ...]
+    doc: str = ""
+    alias: str = ""
+
+    @property
+    def spelling(self) -> str:
+        return f"enum {self.tag}" if self.tag else self.alias
+
+
+@dataclass(frozen=True)
+class Typedef:
+    name: str
+    type: str
+    header: str
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A numeric or string `#define`, or a constant variable. `kind` is `int`, `float` or `str`."""
+
+    name: str
+    header: str
+    kind: str
+    value: int | float | str | None = None
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Api:
+    """Every public header, parsed. Types stand in the order of their declaration; functions and constants by name."""
+
+    pin: str
+    headers: tuple[str, ...]
+    functions: tuple[Function, ...] = ()
+    records: tuple[Record, ...] = ()
+    enums: tuple[Enum, ...] = ()
+    typedefs: tuple[Typedef, ...] = ()
+    constants: tuple[Constant, ...] = ()
+    macros_left_out: dict[str, str] = field(default_factory=dict)  # macro name -> why it is no constant
+
+
+# A type up to where a declared name goes: inside the innermost `(*`, before any `[4]` or parameter list.
+_BEFORE_NAME = re.compile(r"(?:[^()\[]*\(\s*(?:\*\s*(?:const|volatile)?\s*)+)*[^()\[]*")
+
+
+def declare(ctype: str, name: str) -> str:
+    """The C declaration of `name` with a type as this module spells it."""
+    match = _BEFORE_NAME.match(ctype)
+    assert match is not None  # it matches any text
+    before, after = match[0].rstrip(), ctype[match.end() :]
+    return f"{before}{'' if before.endswith('*') or not name else ' '}{name}{after}"
+
+
+def flat_fields(record: Record) -> list[Field]:
+    """The members that C reaches by name: those of anonymous structs and unions count as the outer one's."""
+    out: list[Field] = []
+    for member in record.fields or ():
+        out += flat_fields(member.inner) if member.inner and not member.name else [member]
+    return [member for member in out if member.name]

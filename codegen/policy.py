@@ -1,0 +1,85 @@
+"""What is bound and how: the tables of decisions that the headers cannot make, each row with its reason."""
+
+from __future__ import annotations
+
+import re
+
+from codegen.exports import MODULE_OF_HEADER
+from codegen.model import Api, CodegenError, Function
+
+# Types that cffi cannot express.
+_FORBIDDEN_TYPES = {
+    "FILE": "takes a FILE *: a C library's private object, which Python does not have",
+    "va_list": "takes a va_list, which only C code can make",
+}
+
+# Handles: a failed call that had one of these to write to may have left it half-changed.
+HANDLES = (
+    "llama_adapter_lora",
+    "llama_batch_ext",
+    "llama_context",
+    "llama_memory_i",
+    "llama_model",
+    "llama_sampler",
+)
+
+# Functions that fail without touching the handles that they take.
+UNTOUCHED = {
+    "llama_init_from_model": "makes a context beside the model",
+    "llama_adapter_lora_init": "registers the adapter with its model only once it is complete",
+    "llama_get_logits_ith": "reads",
+    "llama_get_embeddings_ith": "reads",
+    "llama_get_embeddings_seq": "reads",
+    "llama_memory_seq_pos_min": "reads",
+    "llama_memory_seq_pos_max": "reads",
+    "llama_memory_can_shift": "reads",
+}
+
+
+def left_out(function: Function) -> str | None:
+    """Why a function is not bound; None if it is."""
+    for ctype in (function.returns, *(param.type for param in function.params)):
+        for word, reason in _FORBIDDEN_TYPES.items():
+            if re.search(rf"\b{word}\b", ctype):
+                return reason if ctype != function.returns else reason.replace("takes", "returns")
+    if function.home is None:
+        return "declared, but exported by no library"
+    return None
+
+
+def bound(api: Api) -> list[Function]:
+    return [function for function in api.functions if left_out(function) is None]
+
+
+def module_of(function: Function) -> str | None:
+    """The backend module that must be loaded before the call; None for a linked function."""
+    return function.home if function.home in MODULE_OF_HEADER.values() else None
+
+
+def guarded(function: Function) -> bool:
+    """C cannot forward `...`, so a variadic function goes unguarded."""
+    return not function.variadic
+
+
+def suspects(function: Function) -> list[int]:
+    """Which parameters, by index, a failed call may have left half-changed."""
+    if function.name in UNTOUCHED:
+        return []
+    pattern = re.compile(rf"^struct ({'|'.join(HANDLES)}) \*$")
+    return [i for i, p in enumerate(function.params) if pattern.match(p.type) or p.type == "llama_memory_t"]
+
+
+def check(api: Api) -> None:
+    """Fail on a row that names nothing in this header."""
+    functions = {function.name for function in api.functions}
+    records = {record.tag for record in api.records}
+    for typedef in api.typedefs:
+        if re.search(r"\bva_list\b", typedef.type):
+            what = f"{typedef.header}: the type {typedef.name} {_FORBIDDEN_TYPES['va_list']}"
+            raise CodegenError(f"{what}. Teach codegen/policy.py to leave it out with every function that uses it.")
+    for name in UNTOUCHED:
+        if name not in functions:
+            raise CodegenError(f"codegen/policy.py: UNTOUCHED names {name}, which this header lacks: drop the row")
+    for name in HANDLES:
+        if name not in records:
+            raise CodegenError(f"codegen/policy.py: HANDLES names {name}, which this header lacks: drop the row")

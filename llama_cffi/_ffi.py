@@ -1,0 +1,38 @@
+"""The compiled extension, checked. The only importer of `llama_cffi._native`."""
+
+from __future__ import annotations
+
+import os
+
+# ggml installs a terminate handler that starts a debugger, unless this is set while its library is loaded.
+_backtrace = os.environ.get("GGML_NO_BACKTRACE")
+os.environ["GGML_NO_BACKTRACE"] = "1"
+try:
+    from llama_cffi._native import ffi, lib
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "llama_cffi._native is not built: run `pip install -e .` (or `make build`) in the source tree"
+    ) from error
+except ImportError as error:
+    raise ImportError(
+        f"llama_cffi._native does not fit the libraries beside it ({error}): reinstall the package, "
+        "or run `make build` in the source tree"
+    ) from error
+finally:
+    if _backtrace is None:
+        del os.environ["GGML_NO_BACKTRACE"]
+    else:
+        os.environ["GGML_NO_BACKTRACE"] = _backtrace
+
+from llama_cffi._generated.pin import PIN  # noqa: E402
+
+_compiled = ffi.string(lib.LLAMA_CFFI_PIN).decode()
+if _compiled != PIN:
+    raise ImportError(
+        f"the extension was compiled for {_compiled}, but the Python files are for {PIN}: "
+        "run `make build` in the source tree, or reinstall the package"
+    )
+
+lib.shim_init()
+
+__all__ = ["PIN", "ffi", "lib"]

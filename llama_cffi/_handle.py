@@ -1,0 +1,232 @@
+"""Handles: who owns a C object, when it may be freed, and what its Python object answers afterwards.
+
+A child (a context of a model, a sampler in a chain) holds its parent, so the order in which Python collects them does
+not matter: a parent that is collected first waits for its last child. Freeing a parent by hand frees its children.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from llama_cffi import errors
+from llama_cffi._ffi import ffi, lib
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Guards the counts below. Reentrant, because the garbage collector may run a finalizer while it is held.
+_lock = threading.RLock()
+
+# Address -> handle, to find the object that a failed call may have left half-changed.
+_live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+
+
+class Handle:
+    """A C object with a definite end: `close()`, `with`, `X.free(x)` and the garbage collector all lead to it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_addresses",
+        "_busy",
+        "_children",
+        "_dead",
+        "_dependents",
+        "_doomed",
+        "_parent",
+        "_pointer",
+        "_zombie",
+    )
+
+    _KIND: ClassVar[str] = "object"
+
+    _pointer: Any  # None once it may not be used any more
+    _dead: str  # why not
+
+    def __init__(self) -> None:
+        raise TypeError(f"{type(self).__name__} objects are made by its class methods, not by calling the class")
+
+    def _open(self, pointer: Any, parent: Handle | None = None) -> None:
+        """Take ownership of a C object that lives no longer than `parent`."""
+        self._pointer = pointer
+        self._dead = ""
+        self._parent = parent
+        self._children: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._dependents = 0
+        self._doomed = False
+        self._busy = threading.Lock()
+        with _lock:
+            if parent is not None:
+                parent._dependents += 1
+                parent._children.add(self)
+        self._addresses: list[int] = []
+        self._answer_for(pointer)
+
+    # Use
+
+    @property
+    def _c(self) -> Any:
+        """The C pointer; raises once the object is closed."""
+        pointer = self._pointer
+        if pointer is None:
+            self._refuse()
+        return pointer
+
+    def _refuse(self) -> NoReturn:
+        why = getattr(self, "_dead", "it was never opened")
+        raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
+
+    def _is_busy(self) -> NoReturn:
+        raise errors.BusyError(
+            f"this {self._KIND} is in use by another call. One {self._KIND} serves one call at a time: use a lock, "
+            f"or one {self._KIND} for each thread."
+        )
+
+    def _poison(self, why: str) -> None:
+        """Refuse further use. The C object stays: nobody knows whether it can be freed safely."""
+        self._pointer = None
+        self._dead = why
+
+    def _answer_for(self, pointer: Any) -> None:
+        """A C object inside this one: a failed call that had it to write to concerns this one too."""
+        address = _address(pointer)
+        self._addresses.append(address)
+        with _lock:
+            _live[address] = self
+
+    # End
+
+    @property
+    def closed(self) -> bool:
+        """Whether the object was freed, or can no longer be used for another reason."""
+        return self._pointer is None
+
+    def close(self) -> None:
+        """Free the object and everything made from it. Closing twice is harmless."""
+        if self._pointer is None:
+            return
+        if not self._busy.acquire(blocking=False):
+            self._is_busy()
+        try:
+            children = [child for child in self._children if not child.closed]
+            for child in children:
+                if child._busy.locked():
+                    child._is_busy()
+            for child in children:
+                child.close()
+                child._dead = f"its {self._KIND} was freed"
+            self._finish("it was freed")
+        finally:
+            self._busy.release()
+
+    def _finish(self, why: str) -> None:
+        """Free the C object now, or as soon as the last child is gone."""
+        with _lock:
+            pointer, self._pointer = self._pointer, None
+            if pointer is None:
+                return
+            self._dead = why
+            if self._dependents:
+                self._doomed = True
+                self._zombie = pointer
+                return
+        self._free_native(pointer)
+
+    def _free_native(self, pointer: Any) -> None:
+        for address in [address for address in self._addresses if _live.get(address) is self]:
+            del _live[address]
+        self._destroy(pointer)
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            parent._child_gone()
+
+    def _child_gone(self) -> None:
+        with _lock:
+            self._dependents -= 1
+            if self._dependents or not self._doomed:
+                return
+            self._doomed = False
+            pointer = self._zombie
+        self._free_native(pointer)
+
+    def _destroy(self, pointer: Any) -> None:
+        """Call the C function that frees this kind of object."""
+        raise NotImplementedError
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None) is not None:
+            self._finish("it was collected")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {self._KIND} cannot be copied or pickled: it stands for memory of this process")
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce__()
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__reduce__()
+
+    def __repr__(self) -> str:
+        state = f"closed: {self._dead}" if self._pointer is None else f"at {_address(self._pointer):#x}"
+        return f"<{type(self).__name__} {state}>"
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, ...]) -> NoReturn:
+    """Called by the extension when a guarded call failed; see `_shim/raise.cpp`."""
+    log = native_log()
+    if kind == lib.SHIM_UNAVAILABLE:
+        raise errors.UnavailableError(_unavailable(operation, message))
+    for address in suspects:
+        handle = _live.get(address)
+        if handle is not None:
+            handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+    if kind == lib.SHIM_ASSERT:
+        raise errors.NativeAssertionError(
+            f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
+        )
+    if kind == lib.SHIM_NO_MEMORY:
+        raise errors.NativeMemoryError(f"{operation}: out of memory ({message})", operation=operation, log=log)
+    raise errors.NativeError(f"{operation}: {message}", operation=operation, log=log)
+
+
+_LOADERS = {
+    "cpu": "call Ggml.Backend.cpuLoad() first",
+    "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
+}
+
+
+def _unavailable(operation: str, module: str) -> str:
+    loader = _LOADERS.get(module, f"load the {module} backend module first")
+    return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
+
+
+def native_log() -> str:
+    """What llama.cpp logged since the last guarded call on this thread began."""
+    size = 4096
+    buffer = ffi.new("char[]", size)
+    written = lib.shim_log_since_call(buffer, size)
+    return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
+
+
+def _after_fork() -> None:
+    """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
+    for handle in list(_live.values()):
+        handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,329 @@
+#include "guard.hpp"
+
+#include "ggml.h"
+#include "llama.h"
+
+#include <cerrno>
+#include <csetjmp>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include <dlfcn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+/* ---- the log ring ---- */
+
+constexpr size_t LOG_LINES = 256;
+
+class Log {
+  public:
+    /* llama.cpp logs pieces of lines; a line is kept once it ends. */
+    void append(const char * text) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (; *text; text++) {
+            if (*text != '\n') {
+                partial_ += *text;
+            } else if (!partial_.empty()) {
+                lines_.push_back(std::move(partial_));
+                partial_.clear();
+                count_++;
+                if (lines_.size() > LOG_LINES) {
+                    lines_.pop_front();
+                }
+            }
+        }
+    }
+
+    uint64_t count() const { return count_.load(std::memory_order_relaxed); }
+
+    std::string since(uint64_t mark) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        std::string out;
+        const uint64_t first = count_ - lines_.size();
+        for (uint64_t i = mark > first ? mark : first; i < count_; i++) {
+            out += lines_[i - first];
+            out += '\n';
+        }
+        return out;
+    }
+
+  private:
+    std::mutex              mutex_;
+    std::deque<std::string> lines_;
+    std::string             partial_;
+    std::atomic<uint64_t>   count_{0};
+};
+
+/* Never destroyed: llama.cpp may log from static destructors. */
+Log & the_log() {
+    static Log * log = new Log;
+    return *log;
+}
+
+void on_log(enum ggml_log_level, const char * text, void *) {
+    if (text != nullptr) {
+        the_log().append(text);
+    }
+}
+
+/* ---- the guard ---- */
+
+struct AssertFailure {
+    std::string message;
+};
+
+thread_local int          call_depth = 0;
+thread_local uint64_t     call_mark  = 0;
+thread_local guard::Error call_error;
+
+/* ggml calls this and then abort(). On a thread that is inside a guarded call the exception goes up to that call; any
+ * other thread (a compute worker) has nowhere to go to, and the process ends as ggml means it to. */
+void on_abort(const char * message) {
+    if (call_depth > 0) {
+        throw AssertFailure{message};
+    }
+    fprintf(stderr, "%s\n(on a thread of ggml's own, where no caller can catch it)\n", message);
+}
+
+void record(int kind, const char * text) {
+    call_error.kind = kind;
+    snprintf(call_error.message, sizeof(call_error.message), "%s", text);
+}
+
+/* ---- backend modules ---- */
+
+std::mutex modules_mutex;
+
+std::map<std::string, void *> & modules() {
+    static auto * handles = new std::map<std::string, void *>;
+    return *handles;
+}
+
+}  // namespace
+
+namespace guard {
+
+Error & error() noexcept {
+    return call_error;
+}
+
+Call::Call(const char * function) noexcept : function_(function) {
+    if (call_depth++ == 0) {
+        call_error.kind = SHIM_OK;
+        call_mark       = the_log().count();
+    }
+}
+
+Call::~Call() {
+    call_depth--;
+}
+
+void Call::caught(std::initializer_list<const void *> suspects) noexcept {
+    try {
+        throw;
+    } catch (const AssertFailure & failure) {
+        record(SHIM_ASSERT, failure.message.c_str());
+    } catch (const std::bad_alloc & e) {
+        record(SHIM_NO_MEMORY, e.what());
+    } catch (const std::length_error & e) {
+        record(SHIM_NO_MEMORY, e.what());
+    } catch (const std::exception & e) {
+        record(SHIM_EXCEPTION, e.what());
+    } catch (...) {
+        record(SHIM_EXCEPTION, "an exception of a type unknown to the binding");
+    }
+    call_error.function   = function_;
+    call_error.n_suspects = 0;
+    for (const void * suspect : suspects) {
+        if (suspect != nullptr && call_error.n_suspects < 4) {
+            call_error.suspects[call_error.n_suspects++] = suspect;
+        }
+    }
+}
+
+void * ModuleFunction::address() noexcept {
+    void * found = address_.load(std::memory_order_acquire);
+    if (found != nullptr) {
+        return found;
+    }
+    std::lock_guard<std::mutex> lock(modules_mutex);
+    auto module = modules().find(module_);
+    if (module != modules().end()) {
+        found = dlsym(module->second, name_);
+    }
+    if (found != nullptr) {
+        address_.store(found, std::memory_order_release);
+    } else {
+        record(SHIM_UNAVAILABLE, module_);
+        call_error.function   = name_;
+        call_error.n_suspects = 0;
+    }
+    return found;
+}
+
+}  // namespace guard
+
+extern "C" {
+
+bool shim_pending(void) {
+    return call_error.kind != SHIM_OK;
+}
+
+void shim_init(void) {
+    the_log();
+    llama_log_set(on_log, nullptr);
+    ggml_set_abort_callback(on_abort);
+}
+
+size_t shim_log_since_call(char * buffer, size_t size) {
+    if (size == 0) {
+        return 0;
+    }
+    const std::string text = the_log().since(call_mark);
+    const size_t      n    = text.size() < size - 1 ? text.size() : size - 1;
+    memcpy(buffer, text.data() + (text.size() - n), n);
+    buffer[n] = '\0';
+    return n;
+}
+
+void shim_variant_ask(const char * path, struct shim_variant * out) {
+    *out = {};
+    void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+        return;
+    }
+    out->loadable = true;
+    const auto ask = [handle](const char * name) {
+        auto * function = reinterpret_cast<int (*)(void)>(dlsym(handle, name));
+        return function != nullptr ? function() : 0;
+    };
+    auto * score = reinterpret_cast<int (*)(void)>(dlsym(handle, "ggml_backend_score"));
+    out->score   = score != nullptr ? score() : 1;
+    if (out->score > 0) {
+        out->uses_amx    = ask("ggml_cpu_has_amx_int8") != 0;
+        out->uses_avx512 = ask("ggml_cpu_has_avx512") != 0;
+    }
+    dlclose(handle);
+}
+
+int32_t shim_first_outside(const int32_t * tokens, int32_t n, int32_t n_vocab) {
+    for (int32_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= n_vocab) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32_t n_vocab, int32_t n_seq,
+                                         int32_t width, int32_t * index) {
+    *index = 0;
+    if (batch->n_tokens < 1) {
+        return SHIM_BATCH_EMPTY;
+    }
+    if (batch->token != nullptr) {
+        const int32_t bad = shim_first_outside(batch->token, batch->n_tokens, n_vocab);
+        if (bad >= 0) {
+            *index = bad;
+            return SHIM_BATCH_TOKEN;
+        }
+    }
+    for (int32_t i = 0; i < batch->n_tokens; i++) {
+        *index = i;
+        if (batch->pos != nullptr && batch->pos[i] < 0) {
+            return SHIM_BATCH_POSITION;
+        }
+        if (batch->n_seq_id != nullptr && (batch->n_seq_id[i] < 1 || batch->n_seq_id[i] > width)) {
+            return SHIM_BATCH_COUNT;
+        }
+        const int32_t n = batch->n_seq_id != nullptr && batch->seq_id != nullptr ? batch->n_seq_id[i] : 0;
+        if (shim_first_outside(batch->seq_id != nullptr ? batch->seq_id[i] : nullptr, n, n_seq) >= 0) {
+            return SHIM_BATCH_SEQUENCE;
+        }
+    }
+    return SHIM_BATCH_OK;
+}
+
+bool shim_avx512_works(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f");
+#else
+    return false;
+#endif
+}
+
+bool shim_module_open(const char * name, const char * path) {
+    /* NOLOAD: only what ggml itself has loaded, never a second copy. */
+    void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    if (handle == nullptr) {
+        return false;
+    }
+    std::lock_guard<std::mutex> lock(modules_mutex);
+    modules()[name] = handle;
+    return true;
+}
+
+}  // extern "C"
+
+/* ---- AMX ---- */
+
+#if defined(__x86_64__) && defined(SYS_arch_prctl)
+
+namespace {
+
+sigjmp_buf amx_fault;
+
+void on_amx_fault(int) {
+    siglongjmp(amx_fault, 1);
+}
+
+/* In the child: ask the kernel for the tile registers, then load an empty tile configuration. Some hypervisors grant
+ * the first and fault on the second. */
+[[noreturn]] void amx_child() {
+    constexpr int  ARCH_REQ_XCOMP_PERM = 0x1023;
+    constexpr long XFEATURE_XTILEDATA  = 18;
+    for (int signal_number : {SIGSEGV, SIGILL, SIGBUS}) {
+        signal(signal_number, on_amx_fault);
+    }
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0 || sigsetjmp(amx_fault, 1) != 0) {
+        _exit(1);
+    }
+    alignas(64) unsigned char config[64] = {};
+    config[0] = 1;  // palette 1, every tile empty
+    __asm__ volatile(".byte 0xc4,0xe2,0x78,0x49,0x07" : : "D"(config) : "memory");  // ldtilecfg [rdi]
+    __asm__ volatile(".byte 0xc4,0xe2,0x78,0x49,0xc0" : : : "memory");              // tilerelease
+    _exit(0);
+}
+
+}  // namespace
+
+extern "C" bool shim_amx_works(void) {
+    const pid_t child = fork();
+    if (child == 0) {
+        amx_child();
+    }
+    int status = 0;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+#else
+
+extern "C" bool shim_amx_works(void) {
+    return false;
+}
+
+#endif

@@ -1,0 +1,134 @@
+"""The memory of a context: what it has seen, by sequence and position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_cffi._ffi import ffi, lib
+from llama_cffi.errors import UnavailableError
+from llama_cffi.tokens import Pos, SeqId
+
+if TYPE_CHECKING:
+    from llama_cffi._handle import Handle
+
+
+class Memory:
+    """The KV cache (or recurrent state) of a context. A range of positions is [p0, p1); negative ends are open.
+
+    A model without memory (an embedding model) has an empty one: its methods do nothing. Maps to `llama_memory`.
+    """
+
+    __slots__ = ("_context", "_nSeqMax", "_pointer", "_unified")
+
+    def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
+        """Not for users: `ctx.getMemory()` makes it."""
+        self._context = context
+        self._pointer = lib.llama_get_memory(context._c)
+        self._nSeqMax = nSeqMax
+        self._unified = unified
+
+    @property
+    def _c(self) -> Any:
+        if self._context._pointer is None:
+            self._context._refuse()
+        return self._pointer
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Call while no other call uses the context."""
+        context = self._context
+        if not context._busy.acquire(blocking=False):
+            context._is_busy()
+        try:
+            return function(self._c, *arguments)
+        finally:
+            context._busy.release()
+
+    def _check_seq(self, seq: SeqId, name: str, allow_all: bool = False) -> None:
+        if allow_all and seq == -1:
+            return
+        if not 0 <= seq < self._nSeqMax:
+            also = ", and -1 means all" if allow_all else ""
+            raise ValueError(
+                f"{name} goes from 0 to {self._nSeqMax - 1}{also}; {seq} needs a higher Context.Params.nSeqMax"
+            )
+
+    def clear(self, data: bool = True) -> None:
+        """Forget everything; with `data`, zero the buffers too.
+
+        Maps to `llama_memory_clear`.
+        """
+        self._call(lib.llama_memory_clear, bool(data))
+
+    def seqRemove(self, seq: SeqId, p0: Pos = -1, p1: Pos = -1) -> bool:
+        """Forget a range of a sequence (-1: of all). False where this kind of memory cannot forget a part.
+
+        Maps to `llama_memory_seq_rm`.
+        """
+        self._check_seq(seq, "seq", allow_all=True)
+        removed: bool = self._call(lib.llama_memory_seq_rm, seq, p0, p1)
+        return removed
+
+    def seqCopy(self, src: SeqId, dst: SeqId, p0: Pos = -1, p1: Pos = -1) -> None:
+        """Let a sequence share a range of another one.
+
+        Maps to `llama_memory_seq_cp`.
+        """
+        self._check_seq(src, "src")
+        self._check_seq(dst, "dst")
+        if not self._unified and self._nSeqMax > 1 and src != dst and (p0 > 0 or p1 >= 0):
+            raise ValueError(
+                "a part of a sequence can be shared only with Context.Params.kvUnified=True: copy it whole"
+            )
+        self._call(lib.llama_memory_seq_cp, src, dst, p0, p1)
+
+    def seqKeep(self, seq: SeqId) -> None:
+        """Forget every other sequence.
+
+        Maps to `llama_memory_seq_keep`.
+        """
+        self._check_seq(seq, "seq")
+        self._call(lib.llama_memory_seq_keep, seq)
+
+    def seqAdd(self, seq: SeqId, p0: Pos, p1: Pos, delta: Pos) -> None:
+        """Shift the positions of a range by `delta`.
+
+        Maps to `llama_memory_seq_add`.
+        """
+        self._check_seq(seq, "seq")
+        self._check_shift()
+        if not -(1 << 30) < delta < 1 << 30:
+            raise ValueError(f"delta {delta} is beyond any position")
+        self._call(lib.llama_memory_seq_add, seq, p0, p1, delta)
+
+    def seqDiv(self, seq: SeqId, p0: Pos, p1: Pos, d: int) -> None:
+        """Divide the positions of a range by `d`, at least 1.
+
+        Maps to `llama_memory_seq_div`.
+        """
+        self._check_seq(seq, "seq")
+        self._check_shift()
+        if d < 1:
+            raise ValueError(f"d is at least 1, not {d}")
+        self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
+
+    def _check_shift(self) -> None:
+        if self._c != ffi.NULL and not lib.llama_memory_can_shift(self._c):
+            raise UnavailableError("the memory of this model cannot shift positions: decode the moved part again")
+
+    def seqPosMin(self, seq: SeqId) -> Pos:
+        """The first position that is there, or -1 for an empty sequence.
+
+        Maps to `llama_memory_seq_pos_min`.
+        """
+        self._check_seq(seq, "seq")
+        position: Pos = self._call(lib.llama_memory_seq_pos_min, seq)
+        return position
+
+    def seqPosMax(self, seq: SeqId) -> Pos:
+        """The last position that is there, or -1 for an empty sequence.
+
+        Maps to `llama_memory_seq_pos_max`.
+        """
+        self._check_seq(seq, "seq")
+        position: Pos = self._call(lib.llama_memory_seq_pos_max, seq)
+        return position

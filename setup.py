@@ -1,0 +1,105 @@
+"""Builds llama.cpp's libraries, then the extension over them. The metadata is in pyproject.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import cffi
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext as _build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from vendor import fetch, native  # noqa: E402
+from vendor import pin as pins  # noqa: E402
+
+
+def _plan() -> native.Plan:
+    """What to build, or an end with the reason and the cure, without a traceback."""
+    try:
+        return native.plan()
+    except (native.BuildError, fetch.FetchError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+PLAN = _plan()  # before cffi executes build_ffi.py, so that what is missing is said once and plainly
+
+
+class build_ext(_build_ext):
+    """Puts the native libraries inside the package, and never compiles the same extension twice."""
+
+    def run(self) -> None:
+        if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+            raise SystemExit("error: Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
+        try:
+            libraries = native.build(PLAN)
+        except native.BuildError as error:
+            raise SystemExit(f"error: {error}") from None
+        self._copy_libraries(libraries)
+        super().run()
+
+    def _copy_libraries(self, libraries: Path) -> None:
+        target = self._library_dir()
+        target.mkdir(parents=True, exist_ok=True)
+        wanted = {path.name: path for path in libraries.iterdir()}
+        for stale in target.iterdir():
+            if stale.name not in wanted:
+                stale.unlink()
+        for name, source in wanted.items():
+            copy = target / name
+            if copy.exists() and (copy.stat().st_size, copy.stat().st_mtime) == (
+                source.stat().st_size,
+                source.stat().st_mtime,
+            ):
+                continue
+            scratch = copy.with_name(f".{name}.tmp")
+            shutil.copy2(source, scratch)
+            os.replace(scratch, copy)  # a running interpreter keeps the old file mapped
+
+    def _library_dir(self) -> Path:
+        package = ROOT / "llama_cffi" if self.inplace else Path(self.build_lib) / "llama_cffi"
+        return package / "lib"
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name))
+        cached = pins.cache_root() / "extension" / self._extension_digest() / target.name
+        if not cached.is_file():
+            print("compiling llama_cffi._native (about 30 seconds)", file=sys.stderr, flush=True)
+            super().build_extension(ext)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            scratch = cached.with_name(f".{cached.name}.{os.getpid()}")
+            shutil.copy2(target, scratch)
+            os.replace(scratch, cached)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.tmp")
+        shutil.copy2(cached, scratch)
+        os.replace(scratch, target)
+
+    def _extension_digest(self) -> str:
+        import build_ffi
+
+        digest = hashlib.sha256(PLAN.digest.encode())
+        for item in (sys.implementation.cache_tag, sysconfig.get_config_var("EXT_SUFFIX"), cffi.__version__):
+            digest.update(str(item).encode() + b"\0")
+        for path in build_ffi.INPUTS:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def get_outputs(self) -> list[str]:
+        """Also the libraries, so that an uninstall removes them."""
+        names = sorted(path.name for path in PLAN.lib.iterdir()) if PLAN.lib.is_dir() else []
+        return [*super().get_outputs(), *(str(self._library_dir() / name) for name in names)]
+
+
+setup(
+    cffi_modules=["build_ffi.py:ffibuilder"],
+    cmdclass={"build_ext": build_ext},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)

@@ -1,0 +1,75 @@
+"""Models for the tests, each made or fetched once a run; and the rule that what must run did run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llama_cffi import Context, Ggml, Model
+from tests import tiny_models
+from vendor import fetch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+
+_REQUIRED = ("codegen", "contract", "api", "safety", "build")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu_backend() -> None:
+    Ggml.Backend.cpuLoad()
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """llama.cpp's vocab-only models with their tokenizer test vectors."""
+    return fetch.vectors_dir()
+
+
+@pytest.fixture(scope="session")
+def tiny_path(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight Llama of a few megabytes, with a real vocabulary of 32,000 tokens."""
+    return tiny_models.write_llama(
+        tmp_path_factory.mktemp("models") / "tiny.gguf", vectors / "ggml-vocab-llama-spm.gguf"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: Path) -> Iterator[Model]:
+    with Model.load(tiny_path) as model:
+        yield model
+
+
+@pytest.fixture
+def ctx(tiny: Model) -> Iterator[Context]:
+    with Context.initFromModel(tiny, Context.Params(nCtx=256, nThreads=2, nThreadsBatch=2)) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def gemma_path() -> Path:
+    """Gemma 3 270M, from the packages that the test extra installs."""
+    import default_model
+
+    return default_model.path()
+
+
+@pytest.fixture(scope="session")
+def gemma(gemma_path: Path) -> Iterator[Model]:
+    with Model.load(gemma_path) as model:
+        yield model
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A whole run in which one kind of test ran nothing is a failed run."""
+    if session.config.args != session.config.getini("testpaths") or session.config.option.keyword:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    passed = [report.nodeid for report in reporter.stats.get("passed", [])]
+    empty = [kind for kind in _REQUIRED if not any(name.startswith(f"tests/{kind}/") for name in passed)]
+    if empty:
+        reporter.write_line(f"no test passed in: {', '.join(empty)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

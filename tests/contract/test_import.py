@@ -1,0 +1,42 @@
+"""What importing the package does: nothing that shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_import_prints_nothing() -> None:
+    result = _run("import llama_cffi")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_import_loads_no_backend_and_leaves_the_environment_alone() -> None:
+    result = _run(
+        "import os; before = dict(os.environ)\n"
+        "import llama_cffi\n"
+        "assert dict(os.environ) == before\n"
+        "print(llama_cffi.lib.ggml_backend_reg_count(), 'numpy' in __import__('sys').modules)"
+    )
+    assert result.stdout.split() == ["0", "False"], result.stderr
+
+
+def test_module_functions_say_what_to_load() -> None:
+    result = _run(
+        "from llama_cffi import Ggml, UnavailableError, lib\n"
+        "try:\n    lib.ggml_cpu_has_avx()\n"
+        "except UnavailableError as error:\n    assert 'cpuLoad()' in str(error)\n"
+        "else:\n    raise SystemExit('no error')\n"
+        "Ggml.Backend.cpuLoad()\n"
+        "print(lib.ggml_cpu_has_sse3() in (0, 1), lib.ggml_backend_reg_count())\n"
+        "Ggml.Backend.cpuLoad()\n"
+        "print(lib.ggml_backend_reg_count())\n"
+        "try:\n    lib.ggml_backend_vk_get_device_count()\n"
+        "except UnavailableError as error:\n    assert 'vkLoad()' in str(error)\n"
+        "else:\n    raise SystemExit('no error')\n"
+    )
+    assert result.stdout.split() == ["True", "1", "1"], result.stderr
