@@ -30,6 +30,7 @@ INPUTS = [
     SHIM / "shim.h",
     SHIM / "guard.hpp",
     SHIM / "raise.h",
+    SHIM / "callbacks.h",
     ROOT / "build_ffi.py",
 ]
 
@@ -64,6 +65,7 @@ def make_ffibuilder(plan: native.Plan) -> cffi.FFI:
     """The builder for one native build."""
     builder = cffi.FFI()
     builder.cdef((GENERATED / "cdef.h").read_text(encoding="utf-8"))
+    builder.cdef((SHIM / "callbacks.h").read_text(encoding="utf-8"))
     builder.cdef(_shim_cdef() + "\nstatic char *const LLAMA_CFFI_PIN;\n")
     builder.set_source(
         "llama_cffi._native",

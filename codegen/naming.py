@@ -105,7 +105,6 @@ TYPE_EXCEPTIONS = {
     "llama_model_tensor_buft_override": ("TensorBuftOverride", "the specification's spelling"),
     "llama_adapter_lora": ("Adapter", "the specification's spelling"),
     "llama_memory_i": ("Memory", "the specification's spelling"),
-    "llama_memory_t": ("Memory", "the specification's spelling"),
     "ggml_backend_dev_t": ("Ggml.BackendDevice", "a pointer to struct ggml_backend_device, whose functions say `dev`"),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -203,6 +204,18 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
         raise errors.NativeMemoryError(f"{operation}: out of memory ({message})", operation=operation, log=log)
     raise errors.NativeError(f"{operation}: {message}", operation=operation, log=log)
 
+
+def deliver_log() -> None:
+    """Called by the extension when a call has ended and a log target waits for lines; see `log.py`."""
+    target = log_target
+    buffer = ffi.new("char[]", 8192)
+    while (level := lib.shim_log_take(buffer, 8192)) >= 0:
+        if target is not None:
+            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+
+
+# Where log lines go: set by `log.logSet`.
+log_target: Callable[[int, str], object] | None = None
 
 _LOADERS = {
     "cpu": "call Ggml.Backend.cpuLoad() first",

@@ -5516,10 +5516,23 @@ class _Lib:
     SHIM_ASSERT: Final[int]
     SHIM_EXCEPTION: Final[int]
     SHIM_NO_MEMORY: Final[int]
+    SHIM_PYTHON: Final[int]
     SHIM_UNAVAILABLE: Final[int]
     LLAMA_CFFI_PIN: Final[_CData]
     def shim_init(self) -> None: ...
     def shim_log_since_call(self, buffer: _CData, size: int, /) -> int: ...
+    def shim_log_keep(self, keep: bool, /) -> None: ...
+    def shim_log_take(self, buffer: _CData, size: int, /) -> int: ...
+    def shim_abort(self, data: _CData, /) -> bool: ...
+    python_progress: Final[_CData]
+    python_abort: Final[_CData]
+    python_eval: Final[_CData]
+    python_sampler_name: Final[_CData]
+    python_sampler_accept: Final[_CData]
+    python_sampler_apply: Final[_CData]
+    python_sampler_reset: Final[_CData]
+    python_sampler_clone: Final[_CData]
+    python_sampler_free: Final[_CData]
     def shim_variant_ask(self, path: bytes | _CData, out: _CData, /) -> None: ...
     SHIM_BATCH_OK: Final[int]
     SHIM_BATCH_EMPTY: Final[int]

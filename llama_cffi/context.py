@@ -188,8 +188,7 @@ class Context(Handle):
         return self._compute(batch, lib.llama_encode, "llama_encode")
 
     def _compute(self, batch: Batch, function: Any, operation: str) -> int:
-        pointer = self._pointer
-        if pointer is None:
+        if self._pointer is None:
             self._refuse()
         check_batch(batch, self._nVocab, self._nSeqMax)
         struct = batch._c
@@ -202,7 +201,7 @@ class Context(Handle):
         if not self._busy.acquire(blocking=False):
             self._is_busy()
         try:
-            code: int = function(pointer, struct[0])
+            code: int = function(self._c, struct[0])  # read under the lock: another thread may just have freed it
         finally:
             self._busy.release()
         if code != 0:

@@ -242,11 +242,6 @@ class Sampler(Handle):
 
         Maps to `llama_sampler_sample`.
         """
-        pointer, context = self._pointer, ctx._pointer
-        if pointer is None:
-            self._refuse()
-        if context is None:
-            ctx._refuse()
         if not self._can_pick():
             raise ValueError("no sampler here picks a token: end the chain with Sampler.initDist or initGreedy")
         if not self._busy.acquire(blocking=False):
@@ -255,12 +250,12 @@ class Sampler(Handle):
             if not ctx._busy.acquire(blocking=False):
                 ctx._is_busy()
             try:
+                context = ctx._c  # read under the lock: another thread may just have freed it
                 if lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 if self._is_late():
                     self._settle(ctx)
-                    pointer = self._pointer
-                return lib.llama_sampler_sample(pointer, context, idx)
+                return lib.llama_sampler_sample(self._c, context, idx)
             finally:
                 ctx._busy.release()
         finally:

@@ -2,16 +2,28 @@
 
 #include "guard.hpp"
 
+#include <chrono>
 #include <cstring>
 
-/* Calls llama_cffi._handle.raise_guarded(kind, function, message, suspects), which always raises. Returns NULL. */
-extern "C" PyObject * shim_raise(void) {
-    const guard::Error error = guard::error();
-    guard::error().kind      = SHIM_OK;
+namespace {
 
+/* What a signal handler of Python raised in shim_abort, until the call that it interrupted has ended. */
+thread_local PyObject * signal_error[3] = {};
+
+/* Calls a function of llama_cffi._handle. Returns a new reference, or null with an exception set. */
+PyObject * call_python(const char * name, PyObject * arguments) {
     PyObject * module   = PyImport_ImportModule("llama_cffi._handle");
-    PyObject * function = module ? PyObject_GetAttrString(module, "raise_guarded") : nullptr;
-    PyObject * suspects = function ? PyTuple_New(error.n_suspects) : nullptr;
+    PyObject * function = module ? PyObject_GetAttrString(module, name) : nullptr;
+    PyObject * result   = function && arguments ? PyObject_CallObject(function, arguments) : nullptr;
+    Py_XDECREF(function);
+    Py_XDECREF(module);
+    Py_XDECREF(arguments);
+    return result;
+}
+
+/* raise_guarded(kind, function, message, suspects), which always raises. */
+void raise_error(const guard::Error & error) {
+    PyObject * suspects = PyTuple_New(error.n_suspects);
     for (int i = 0; suspects && i < error.n_suspects; i++) {
         PyObject * address = PyLong_FromVoidPtr(const_cast<void *>(error.suspects[i]));
         if (address == nullptr) {
@@ -20,16 +32,65 @@ extern "C" PyObject * shim_raise(void) {
             PyTuple_SetItem(suspects, i, address);
         }
     }
-    PyObject * message = suspects ? PyUnicode_DecodeUTF8(error.message, strlen(error.message), "replace") : nullptr;
-    PyObject * result  = message ? PyObject_CallFunction(function, "isOO", error.kind, error.function, message, suspects)
-                                 : nullptr;
-    Py_XDECREF(result);
+    PyObject * message = PyUnicode_DecodeUTF8(error.message, strlen(error.message), "replace");
+    PyObject * arguments =
+        suspects && message ? Py_BuildValue("(isOO)", error.kind, error.function, message, suspects) : nullptr;
     Py_XDECREF(message);
     Py_XDECREF(suspects);
-    Py_XDECREF(function);
-    Py_XDECREF(module);
+    Py_XDECREF(call_python("raise_guarded", arguments));
     if (!PyErr_Occurred()) {
         PyErr_SetString(PyExc_SystemError, "a guarded call failed, and raise_guarded did not raise");
     }
-    return nullptr;
+}
+
+}  // namespace
+
+extern "C" bool shim_settle(void) {
+    const guard::Error error = guard::error();
+    guard::error().kind      = SHIM_OK;
+    if (shim_log_waiting()) {
+        PyObject * result = call_python("deliver_log", PyTuple_New(0));
+        if (result == nullptr) {
+            PyErr_WriteUnraisable(nullptr);  // a broken log target must not hide what the call has to say
+        }
+        Py_XDECREF(result);
+    }
+    if (signal_error[0] != nullptr) {
+        PyErr_Restore(signal_error[0], signal_error[1], signal_error[2]);
+        signal_error[0] = signal_error[1] = signal_error[2] = nullptr;
+        return false;
+    }
+    if (error.kind == SHIM_OK || error.kind == SHIM_PYTHON) {
+        return true;
+    }
+    raise_error(error);
+    return false;
+}
+
+/* ggml asks at every node of the graph, on the calling thread. Python is asked a few times a second. */
+extern "C" bool shim_abort(void * data) {
+    using clock = std::chrono::steady_clock;
+    static thread_local unsigned          calls = 0;
+    static thread_local clock::time_point last  = clock::now();
+
+    const auto * flag = static_cast<const volatile int32_t *>(data);
+    if ((flag != nullptr && *flag != 0) || signal_error[0] != nullptr) {
+        return true;
+    }
+    if (++calls % 16 != 0) {
+        return false;
+    }
+    const auto now = clock::now();
+    if (now - last < std::chrono::milliseconds(50)) {
+        return false;
+    }
+    last = now;
+    const PyGILState_STATE state = PyGILState_Ensure();
+    const bool interrupted       = PyErr_CheckSignals() != 0;  // does nothing outside of the main thread
+    if (interrupted) {
+        PyErr_Fetch(&signal_error[0], &signal_error[1], &signal_error[2]);
+        guard::error().kind = SHIM_PYTHON;
+    }
+    PyGILState_Release(state);
+    return interrupted;
 }

@@ -6,9 +6,10 @@
 #ifndef LLAMA_CFFI_RAISE_H
 #define LLAMA_CFFI_RAISE_H
 
-PyObject * shim_raise(void);
+/* False with an exception set, if the call failed. Also hands waiting log lines to their Python target. */
+bool shim_settle(void);
 
 #undef Py_END_ALLOW_THREADS
-#define Py_END_ALLOW_THREADS PyEval_RestoreThread(_save); } if (shim_pending()) return shim_raise();
+#define Py_END_ALLOW_THREADS PyEval_RestoreThread(_save); } if ((shim_pending() || shim_log_waiting()) && !shim_settle()) return NULL;
 
 #endif

@@ -25,23 +25,27 @@ namespace {
 
 /* ---- the log ring ---- */
 
-constexpr size_t LOG_LINES = 256;
+constexpr size_t LOG_LINES  = 256;    // for error messages
+constexpr size_t KEPT_LINES = 100000;  // for a Python target; one call rarely logs a thousand
+
+struct Line {
+    int         level;
+    std::string text;
+};
 
 class Log {
   public:
     /* llama.cpp logs pieces of lines; a line is kept once it ends. */
-    void append(const char * text) {
+    void append(int level, const char * text) {
         std::lock_guard<std::mutex> lock(mutex_);
+        if (level != GGML_LOG_LEVEL_CONT) {
+            level_ = level;
+        }
         for (; *text; text++) {
             if (*text != '\n') {
                 partial_ += *text;
             } else if (!partial_.empty()) {
-                lines_.push_back(std::move(partial_));
-                partial_.clear();
-                count_++;
-                if (lines_.size() > LOG_LINES) {
-                    lines_.pop_front();
-                }
+                finish_line();
             }
         }
     }
@@ -53,17 +57,57 @@ class Log {
         std::string out;
         const uint64_t first = count_ - lines_.size();
         for (uint64_t i = mark > first ? mark : first; i < count_; i++) {
-            out += lines_[i - first];
+            out += lines_[i - first].text;
             out += '\n';
         }
         return out;
     }
 
+    void keep(bool on) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        keep_ = on;
+        kept_.clear();
+        waiting_ = false;
+    }
+
+    bool waiting() const { return waiting_.load(std::memory_order_relaxed); }
+
+    bool take(Line & out) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (kept_.empty()) {
+            return false;
+        }
+        out = std::move(kept_.front());
+        kept_.pop_front();
+        waiting_ = !kept_.empty();
+        return true;
+    }
+
   private:
-    std::mutex              mutex_;
-    std::deque<std::string> lines_;
-    std::string             partial_;
-    std::atomic<uint64_t>   count_{0};
+    void finish_line() {
+        lines_.push_back({level_, partial_});
+        count_++;
+        if (lines_.size() > LOG_LINES) {
+            lines_.pop_front();
+        }
+        if (keep_) {
+            kept_.push_back({level_, partial_});
+            waiting_ = true;
+            if (kept_.size() > KEPT_LINES) {
+                kept_.pop_front();
+            }
+        }
+        partial_.clear();
+    }
+
+    std::mutex            mutex_;
+    std::deque<Line>      lines_;
+    std::deque<Line>      kept_;
+    std::string           partial_;
+    int                   level_ = GGML_LOG_LEVEL_INFO;
+    bool                  keep_  = false;
+    std::atomic<bool>     waiting_{false};
+    std::atomic<uint64_t> count_{0};
 };
 
 /* Never destroyed: llama.cpp may log from static destructors. */
@@ -72,9 +116,9 @@ Log & the_log() {
     return *log;
 }
 
-void on_log(enum ggml_log_level, const char * text, void *) {
+void on_log(enum ggml_log_level level, const char * text, void *) {
     if (text != nullptr) {
-        the_log().append(text);
+        the_log().append(level, text);
     }
 }
 
@@ -196,6 +240,23 @@ size_t shim_log_since_call(char * buffer, size_t size) {
     memcpy(buffer, text.data() + (text.size() - n), n);
     buffer[n] = '\0';
     return n;
+}
+
+void shim_log_keep(bool keep) {
+    the_log().keep(keep);
+}
+
+int shim_log_take(char * buffer, size_t size) {
+    Line line;
+    if (size == 0 || !the_log().take(line)) {
+        return -1;
+    }
+    snprintf(buffer, size, "%s", line.text.c_str());
+    return line.level;
+}
+
+bool shim_log_waiting(void) {
+    return the_log().waiting();
 }
 
 void shim_variant_ask(const char * path, struct shim_variant * out) {

@@ -22,6 +22,7 @@ enum shim_error_kind {
     SHIM_ASSERT,      /* a GGML_ASSERT on the calling thread */
     SHIM_EXCEPTION,   /* a C++ exception */
     SHIM_NO_MEMORY,   /* std::bad_alloc or std::length_error */
+    SHIM_PYTHON,      /* a signal handler of Python raised during the call */
     SHIM_UNAVAILABLE, /* the function lives in a module that is not loaded, or that lacks it */
 };
 
@@ -31,6 +32,16 @@ void shim_init(void);
 /* Text logged by llama.cpp since the outermost guarded call on this thread began, oldest first, one line each, cut to
  * the last `size` - 1 bytes. Returns the number of bytes written, without the closing NUL. */
 size_t shim_log_since_call(char * buffer, size_t size);
+
+/* Whether lines are kept for shim_log_take, which hands them to a Python target when a call into llama.cpp ends. */
+void shim_log_keep(bool keep);
+
+/* Moves the oldest kept line to `buffer`, cut to `size` - 1 bytes. Returns its level, or -1 if there is none. */
+int shim_log_take(char * buffer, size_t size);
+
+/* What interrupts a computation: `*data` becoming non-zero, or a signal that Python wants to handle (Ctrl-C) while the
+ * main thread is inside the call. `data` is an `int32_t *`, or NULL. Fits ggml_abort_callback. */
+bool shim_abort(void * data);
 
 /* What a CPU variant of ggml is and whether it runs here. */
 struct shim_variant {
@@ -72,8 +83,9 @@ enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32
 
 /* CDEF end */
 
-/* For the generated code only. */
+/* For the extension only: whether a call must look at shim_raise before it returns. */
 bool shim_pending(void);
+bool shim_log_waiting(void);
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
     {"_ffi"},
-    {"_struct", "_buffers", "_handle", "tokens"},
+    {"_struct", "_buffers", "_callbacks", "_handle", "tokens"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory"},
     {"model", "ggml", "system"},
     {"adapter", "context"},
