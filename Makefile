@@ -37,7 +37,7 @@ $(VENV)/.test: $(VENV)/.gemma
 build: $(VENV)/.built
 
 run: $(VENV)/.gemma
-	$(PY) examples/completion.py --prompt "The capital of France is" -n 48
+	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
 
 test: $(VENV)/.test
 	$(PY) -m pytest
