@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from llama_cffi import ggml as Ggml
+from llama_cffi._context_outputs import PerfContextData
+from llama_cffi._context_tuning import EvalTensor
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import (
     AttentionType,
     FlashAttnType,
     LoadMode,
     PoolingType,
+    ProcessType,
     RopeScalingType,
     SplitMode,
     VocabType,
 )
+from llama_cffi.adapter import Adapter
 from llama_cffi.batch import Batch
+from llama_cffi.batch_ext import BatchExt
 from llama_cffi.context import Context
 from llama_cffi.errors import (
+    AdapterError,
     BusyError,
     ClosedError,
     ContextError,
@@ -26,8 +32,10 @@ from llama_cffi.errors import (
     NativeAssertionError,
     NativeError,
     NativeMemoryError,
+    StateError,
     UnavailableError,
 )
+from llama_cffi.log import logGet, logSet
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
@@ -52,14 +60,18 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_SEED",
     "TOKEN_NULL",
+    "Adapter",
+    "AdapterError",
     "AttentionType",
     "Batch",
+    "BatchExt",
     "BusyError",
     "ClosedError",
     "Context",
     "ContextError",
     "ContextFullError",
     "DecodeError",
+    "EvalTensor",
     "FlashAttnType",
     "Ggml",
     "LlamaError",
@@ -71,12 +83,15 @@ __all__ = [
     "NativeError",
     "NativeMemoryError",
     "PoolingType",
+    "PerfContextData",
     "Pos",
+    "ProcessType",
     "ProgressCallback",
     "RopeScalingType",
     "Sampler",
     "SeqId",
     "SplitMode",
+    "StateError",
     "Token",
     "UnavailableError",
     "Vocab",
@@ -86,6 +101,8 @@ __all__ = [
     "detokenize",
     "ffi",
     "lib",
+    "logGet",
+    "logSet",
     "maxDevices",
     "maxParallelSequences",
     "numaInit",

@@ -9,7 +9,7 @@ from llama_cffi.errors import UnavailableError
 from llama_cffi.tokens import Pos, SeqId
 
 if TYPE_CHECKING:
-    from llama_cffi._handle import Handle
+    from llama_cffi._context_base import ContextBase
 
 
 class Memory:
@@ -20,7 +20,7 @@ class Memory:
 
     __slots__ = ("_context", "_nSeqMax", "_pointer", "_unified")
 
-    def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
+    def __init__(self, context: ContextBase, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
         self._context = context
         self._pointer = lib.llama_get_memory(context._c)
@@ -35,13 +35,7 @@ class Memory:
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call while no other call uses the context."""
-        context = self._context
-        if not context._busy.acquire(blocking=False):
-            context._is_busy()
-        try:
-            return function(self._c, *arguments)
-        finally:
-            context._busy.release()
+        return self._context._run(lambda _: function(self._c, *arguments))
 
     def _check_seq(self, seq: SeqId, name: str, allow_all: bool = False) -> None:
         if allow_all and seq == -1:

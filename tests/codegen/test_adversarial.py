@@ -353,7 +353,7 @@ def test_generated_python_is_python(api: Api) -> None:
     assert functions == {f.name for f in policy.bound(api)} - {"import"}
 
 
-@pytest.mark.parametrize("doc", ['says "this"', "ends in \\", 'holds """ three', 'long ' * 40 + '"end"'])
+@pytest.mark.parametrize("doc", ['says "this"', "ends in \\", 'holds """ three', "long " * 40 + '"end"'])
 def test_any_comment_makes_a_docstring(doc: str) -> None:
     """Comments with quotes and backslashes at their ends, where they could close a docstring or keep it open."""
     committed = snapshot.load()

@@ -71,7 +71,7 @@ def wrapper_is_whole(function: Function) -> bool:
     target = "guard_target" if function.header in MODULE_OF_HEADER else function.name
     result, fallback = ("", "") if function.returns == "void" else ("return ", "        return {};\n")
     pattern = (
-        f"    guard::Call guard_call(\"{function.name}\");\n    try {{\n        {result}{target}({arguments});\n"
+        f'    guard::Call guard_call("{function.name}");\n    try {{\n        {result}{target}({arguments});\n'
         "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
     )
     before, after = pattern.split("@")

@@ -44,7 +44,7 @@ def test_unknown_declaration_stops_with_place_and_advice(read: Read, text: str, 
 @pytest.mark.parametrize(
     "text",
     [
-        "\nint f(void) __asm(\"g\");\n",
+        '\nint f(void) __asm("g");\n',
         "\n[[deprecated]] int f(void);\n",
         "\n__typeof__(1) f(void);\n",
         "\n_Float16 half(void);\n",
@@ -67,10 +67,10 @@ def test_attribute_that_may_change_a_layout_or_a_call(read: Read, attribute: str
 @pytest.mark.parametrize(
     "text",
     [
-        "\nstruct s { int i; } __attribute__((deprecated(\"x\")));\n",
-        "\nenum e { A __attribute__((deprecated(\"x\"))) };\n",
-        "\ntypedef int (*f)(int) __attribute__((deprecated(\"x\")));\n",
-        "\nextern int x __attribute__((deprecated(\"x\")));\n",
+        '\nstruct s { int i; } __attribute__((deprecated("x")));\n',
+        '\nenum e { A __attribute__((deprecated("x"))) };\n',
+        '\ntypedef int (*f)(int) __attribute__((deprecated("x")));\n',
+        '\nextern int x __attribute__((deprecated("x")));\n',
     ],
 )
 def test_deprecated_that_is_no_function(read: Read, text: str) -> None:

@@ -13,11 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
     {"_ffi"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "tokens"},
-    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory"},
+    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "tokens"},
+    {"_files", "_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log"},
     {"model", "ggml", "system"},
-    {"adapter", "context"},
-    {"sampler"},
+    {"adapter", "_context_base"},
+    {"_context_outputs", "_context_state", "_context_tuning"},
+    {"context"},
+    {"sampler", "batch_ext"},
     {"chat", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
