@@ -151,6 +151,30 @@ class ContextOutputs(ContextBase):
         count = self._run(lib.llama_get_sampled_candidates_count_ith, i)
         return None if pointer == ffi.NULL or not count else list(ffi.unpack(pointer, count))
 
+    def getSampledProbsCountIth(self, i: int = -1) -> int:
+        """How many probabilities `getSampledProbsIth` gives.
+
+        Maps to `llama_get_sampled_probs_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_probs_count_ith, i)
+        return count
+
+    def getSampledLogitsCountIth(self, i: int = -1) -> int:
+        """How many logits `getSampledLogitsIth` gives.
+
+        Maps to `llama_get_sampled_logits_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_logits_count_ith, i)
+        return count
+
+    def getSampledCandidatesCountIth(self, i: int = -1) -> int:
+        """How many candidates `getSampledCandidatesIth` gives.
+
+        Maps to `llama_get_sampled_candidates_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_candidates_count_ith, i)
+        return count
+
     def _sampled(self, values: Any, counts: Any, i: int) -> memoryview[float] | None:
         pointer, count = self._run(values, i), self._run(counts, i)
         return None if pointer == ffi.NULL or not count else own_copy(pointer, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi import _callbacks
@@ -28,6 +28,11 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_adapters_lora`, and to `llama_set_adapter_lora` of older headers.
         """
+        self._check_adapter(ad, scale)
+        self._set_adapters({**self._adapters, ad: scale})
+        return 0
+
+    def _check_adapter(self, ad: Adapter, scale: float) -> None:
         if not isinstance(ad, Adapter):
             raise TypeError(f"an Adapter is wanted, not {type(ad).__name__}: Adapter.loraInit(model, path) makes one")
         if ad._model is not self._model:
@@ -35,8 +40,6 @@ class ContextTuning(ContextBase):
         if not math.isfinite(scale):
             raise ValueError(f"scale is a finite number, not {scale}")
         ad._c  # noqa: B018  raises for a freed one
-        self._set_adapters({**self._adapters, ad: scale})
-        return 0
 
     def removeAdapterLora(self, ad: Adapter) -> int:
         """Take an adapter away. Returns 0, or -1 if it was not there.
@@ -54,6 +57,19 @@ class ContextTuning(ContextBase):
         Maps to `llama_set_adapters_lora`, and to `llama_clear_adapter_lora` of older headers.
         """
         self._set_adapters({})
+
+    def setAdaptersLora(self, adapters: Sequence[Adapter], scales: Sequence[float] | None = None) -> int:
+        """Use these adapters and no others, each with its scale (None: 1.0 for all). Returns 0.
+
+        Maps to `llama_set_adapters_lora`.
+        """
+        chosen = [1.0] * len(adapters) if scales is None else list(scales)
+        if len(chosen) != len(adapters):
+            raise ValueError(f"there are {len(adapters)} adapters, but {len(chosen)} scales")
+        for ad, scale in zip(adapters, chosen, strict=True):
+            self._check_adapter(ad, scale)
+        self._set_adapters(dict(zip(adapters, chosen, strict=True)))
+        return 0
 
     def _set_adapters(self, adapters: dict[Adapter, float]) -> None:
         pointers = ffi.new("struct llama_adapter_lora *[]", [ad._c for ad in adapters])

@@ -119,11 +119,17 @@ class Adapter(Handle):
         """
         return meta_text(lambda out, n: lib.llama_adapter_meta_val_str_by_index(self._c, i, out, n), buf, bufSize)
 
-    @property
+    def getAloraNInvocationTokens(self) -> int:
+        """How many tokens switch an activated LoRA on; 0 for an ordinary one.
+
+        Maps to `llama_adapter_get_alora_n_invocation_tokens`.
+        """
+        return lib.llama_adapter_get_alora_n_invocation_tokens(self._c)
+
     def getAloraInvocationTokens(self) -> list[Token]:
         """The tokens that switch an activated LoRA on; empty for an ordinary one.
 
         Maps to `llama_adapter_get_alora_invocation_tokens`.
         """
-        n = lib.llama_adapter_get_alora_n_invocation_tokens(self._c)
+        n = self.getAloraNInvocationTokens()
         return list(ffi.unpack(lib.llama_adapter_get_alora_invocation_tokens(self._c), n)) if n else []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cffi._buffers import read_buffer
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import ProcessType
 from llama_cffi._handle import Handle
-from llama_cffi.context import Context
 from llama_cffi.tokens import Pos, SeqId, Token
+
+if TYPE_CHECKING:
+    from llama_cffi.context import Context
 
 _REASONS = {
     -1: "the batch is full: it takes as many entries as the context's nBatch",
@@ -44,6 +45,15 @@ class BatchExt(Handle):
         batch._context = ctx
         batch._reset()
         return batch
+
+    def _ready(self) -> tuple[int, int]:
+        """How many entries it has and how many outputs it asks for; raises for a batch that cannot be processed."""
+        if not self._count:
+            raise ValueError("the batch is empty: add tokens to it first")
+        missing = set(range(self._count)) - self._placed
+        if missing:
+            raise ValueError(f"entry {min(missing)} has no position: call setPos")
+        return self._count, len(self._outputs)
 
     def _reset(self) -> None:
         self._count, self._outputs, self._placed, self._rows = 0, set(), set(), []
@@ -164,18 +174,6 @@ class BatchExt(Handle):
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])
         self._set(lib.llama_batch_ext_set_pos(self._c, self._at(idx), array), "the position")
         self._placed.add(idx)
-
-    def process(self, type: ProcessType = ProcessType.DECODE) -> int:
-        """Run the model over the batch. Returns 0; raises like `Context.decode`.
-
-        Maps to `llama_process`.
-        """
-        if not self._count:
-            raise ValueError("the batch is empty: add tokens to it first")
-        missing = set(range(self._count)) - self._placed
-        if missing:
-            raise ValueError(f"entry {min(missing)} has no position: call setPos")
-        return self._context._process(ProcessType(type), self._c, self._count, len(self._outputs))
 
     def __len__(self) -> int:
         return self._count

@@ -14,6 +14,7 @@ from llama_cffi._generated.structs import ContextParamsFields
 from llama_cffi._handle import native_log
 from llama_cffi._views import Views
 from llama_cffi.batch import Batch, check_batch
+from llama_cffi.batch_ext import BatchExt
 from llama_cffi.errors import ContextError, ContextFullError, DecodeError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
@@ -272,14 +273,21 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             outputs = struct.n_tokens
         return self._execute(function, (struct[0],), operation, struct.n_tokens, outputs)
 
-    def _process(self, kind: ProcessType, batch: Any, n: int, outputs: int) -> int:
-        """Run a `BatchExt`."""
-        encodes = kind == ProcessType.ENCODE
-        if encodes and not self._encodes:
+    def process(self, type: ProcessType, batch: BatchExt) -> int:
+        """Run the model over an extended batch. Returns 0; raises like `decode`.
+
+        Maps to `llama_process`.
+        """
+        kind = ProcessType(type)
+        if not isinstance(batch, BatchExt):
+            raise TypeError(f"a BatchExt is wanted, not {batch.__class__.__name__}: BatchExt.init(ctx) makes one")
+        if batch._context is not self:
+            raise ValueError("this batch was made for another context: make one with BatchExt.init for this one")
+        n, outputs = batch._ready()
+        if kind == ProcessType.ENCODE and not self._encodes:
             raise ValueError("this model has no encoder: use ProcessType.DECODE")
-        return self._execute(
-            lib.llama_process, (kind, batch), "llama_encode" if encodes else "llama_decode", n, outputs
-        )
+        operation = "llama_encode" if kind == ProcessType.ENCODE else "llama_decode"
+        return self._execute(lib.llama_process, (kind, batch._c), operation, n, outputs)
 
     def _execute(self, function: Any, arguments: tuple[Any, ...], operation: str, n: int, outputs: int) -> int:
         self._check_size(n, operation)

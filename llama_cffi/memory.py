@@ -105,8 +105,15 @@ class Memory:
             raise ValueError(f"d is at least 1, not {d}")
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
 
+    def canShift(self) -> bool:
+        """Whether `seqAdd` and `seqDiv` work for this model.
+
+        Maps to `llama_memory_can_shift`.
+        """
+        return lib.llama_memory_can_shift(self._c)
+
     def _check_shift(self) -> None:
-        if self._c != ffi.NULL and not lib.llama_memory_can_shift(self._c):
+        if self._c != ffi.NULL and not self.canShift():
             raise UnavailableError("the memory of this model cannot shift positions: decode the moved part again")
 
     def seqPosMin(self, seq: SeqId) -> Pos:

@@ -98,9 +98,15 @@ def test_the_three_calls(f32: tuple[Path, tiny_models.TinySpec], model: Model, t
         assert np.allclose(now(ctx), with_one, atol=1e-4)
         ctx.clearAdapterLora()
         assert np.allclose(now(ctx), plain, atol=1e-4)
-        ctx.setAdapterLora(one, 1.0)
+        ctx.setAdaptersLora([one, two])
+        assert np.allclose(now(ctx), with_both, atol=1e-4)
+        ctx.setAdaptersLora([two, one], [0.0, 1.0])
+        assert np.allclose(now(ctx), with_one, atol=1e-4)
+        with pytest.raises(ValueError, match="1 adapters, but 2 scales"):
+            ctx.setAdaptersLora([one], [1.0, 2.0])
         Adapter.loraFree(one)  # while it is in use
         one.loraFree()
+        ctx.clearAdapterLora()
         assert np.allclose(now(ctx), plain, atol=1e-4)
         with pytest.raises(ClosedError):
             ctx.setAdapterLora(one, 1.0)
@@ -116,7 +122,7 @@ def test_adapters_say_what_is_wrong(
     keys = [adapter.metaKeyByIndex(i) for i in range(adapter.metaCount)]
     assert "adapter.lora.alpha" in keys
     assert float(adapter.metaValStrByIndex(keys.index("adapter.lora.alpha")) or 0) == 6.0
-    assert adapter.getAloraInvocationTokens == []
+    assert (adapter.getAloraNInvocationTokens(), adapter.getAloraInvocationTokens()) == (0, [])
     with Context.initFromModel(tiny, Context.Params(nCtx=64)) as stranger:
         with pytest.raises(ValueError, match="another model"):
             stranger.setAdapterLora(adapter, 1.0)
@@ -379,7 +385,7 @@ def test_an_extended_batch_equals_a_plain_one(tiny: Model) -> None:
             for pos, token in enumerate(PROMPT):
                 batch.setPos(batch.addToken(0, token), pos)
             batch.setOutputLogits(len(PROMPT) - 1)
-            assert (len(batch), batch.process(ProcessType.DECODE)) == (len(PROMPT), 0)
+            assert (len(batch), ctx.process(ProcessType.DECODE, batch)) == (len(PROMPT), 0)
         assert np.array_equal(expected, np.asarray(ctx.getLogitsIth(-1)))
 
 
@@ -387,7 +393,7 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, nBatch=2)) as ctx:
         batch = BatchExt.init(ctx)
         with pytest.raises(ValueError, match="empty"):
-            batch.process()
+            ctx.process(ProcessType.DECODE, batch)
         with pytest.raises(ValueError, match="sequence"):
             batch.addToken(1, 5)
         for token in (-1, 32000):
@@ -395,7 +401,7 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
                 batch.addToken(0, token)
         index = batch.addToken(0, 5)
         with pytest.raises(ValueError, match="no position"):
-            batch.process()
+            ctx.process(ProcessType.DECODE, batch)
         with pytest.raises(IndexError, match="1 entries"):
             batch.setPos(1, 0)
         with pytest.raises(ValueError, match="from 0 on"):
@@ -408,7 +414,7 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
         with pytest.raises(ValueError, match="no encoder"):
             batch.setPos(0, 0)
             batch.setPos(1, 1)
-            batch.process(ProcessType.ENCODE)
+            ctx.process(ProcessType.ENCODE, batch)
         ctx.free()
         with pytest.raises(ClosedError):
             batch.addToken(0, 5)
@@ -427,5 +433,5 @@ def test_embeddings_in_an_extended_batch(tiny: Model) -> None:
         with BatchExt.init(ctx) as batch:
             batch.setPos(batch.addEmbd(0, vector), 0)
             batch.setOutputLogits(0)
-            batch.process()
+            ctx.process(ProcessType.DECODE, batch)
         assert np.array_equal(expected, np.asarray(ctx.getLogitsIth(-1)))

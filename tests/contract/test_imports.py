@@ -18,8 +18,9 @@ LAYERS = (
     {"model", "ggml", "system"},
     {"adapter", "_context_base"},
     {"_context_outputs", "_context_state", "_context_tuning"},
+    {"batch_ext"},
     {"context"},
-    {"sampler", "batch_ext"},
+    {"sampler"},
     {"chat", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
