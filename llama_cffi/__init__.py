@@ -44,8 +44,9 @@ from llama_cffi.system import (
     supportsRpc,
     timeUs,
 )
+from llama_cffi.text import detokenize, tokenize
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
-from llama_cffi.vocab import Vocab, detokenize, tokenize
+from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
 

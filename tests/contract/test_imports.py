@@ -12,10 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi"},
+    {"_ffi", "_stack", "_files"},
     {"_struct", "_buffers", "_callbacks", "_handle", "tokens"},
+    {"ggml.device", "_special_tokens"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory"},
-    {"model", "ggml", "system"},
+    {"_model_params", "_model_info", "ggml.threadpool", "text"},
+    {"quantize", "ggml", "system"},
+    {"model"},
     {"adapter", "context"},
     {"sampler"},
     {"chat", "__init__"},
