@@ -94,14 +94,10 @@ class Model(ModelInfo):
             model._open(pointer)
         reraise()
         if pointer == ffi.NULL:
-            what = (
-                "was not loaded: progressCallback stopped it" if progress.stopped else "could not be loaded as a model"
-            )
-            raise ModelLoadError(
-                f"{os.fsdecode(paths[0])} {what}",
-                operation="llama_model_load_from_file",
-                log="" if progress.stopped else log,
-            )
+            operation, path = "llama_model_load_from_file", os.fsdecode(paths[0])
+            if progress.stopped:
+                raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
+            raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
         model._check_epsilons()
         model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
