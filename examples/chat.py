@@ -79,6 +79,7 @@ class Chat:
             self.cut(shorter, len(prompt) - len(shorter))
             prompt = shorter
         if len(prompt) >= self.ctx.nCtx:
+            self.messages.pop()
             raise ValueError(f"the message has {len(prompt)} tokens, and the context {self.ctx.nCtx}: raise --ctx")
         return prompt
 
@@ -87,8 +88,8 @@ class Chat:
         memory = self.ctx.getMemory()
         start = common_length(self.tokens, shorter)
         rest = self.tokens[start + count :]
-        if not rest or rest != shorter[start : start + len(rest)]:
-            return  # nothing follows the gap that could be kept: `reuse` finds out
+        if common_length(rest, shorter[start:]) == 0:
+            return  # nothing that follows the gap can be kept
         if not memory.seqRemove(0, start, start + count):
             return  # this kind of memory forgets nothing but everything
         self.tokens[start:] = []

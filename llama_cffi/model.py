@@ -112,9 +112,10 @@ class Model(ModelInfo):
         """Refuse a file with a negative epsilon: ggml would end the process, from a thread of its own."""
         keys = [self.metaKeyByIndex(i) or "" for i in range(self.metaCount)]
         for key in filter(EPSILON.search, keys):
-            if not 0 <= float(self._loaded(key)) < math.inf:
+            value = self._loaded(key)
+            if not 0 <= float(value) < math.inf:
                 self.close()
-                raise ModelLoadError(f"the file is damaged: {key} is {self._loaded(key)}, and starts from 0")
+                raise ModelLoadError(f"the file is damaged: {key} is {value}, and a number from 0 is wanted")
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_model_free(pointer)
