@@ -9,16 +9,23 @@ from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import (
     AttentionType,
     FlashAttnType,
+    Ftype,
+    LazyMode,
     LoadMode,
+    ModelMetaKey,
     PoolingType,
     ProcessType,
     RopeScalingType,
+    RopeType,
     SplitMode,
+    TokenAttr,
     VocabType,
 )
+from llama_cffi._model_params import TensorBuftOverride
 from llama_cffi.adapter import Adapter
 from llama_cffi.batch import Batch
 from llama_cffi.batch_ext import BatchExt
+from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
 from llama_cffi.context import Context
 from llama_cffi.errors import (
     AdapterError,
@@ -42,18 +49,27 @@ from llama_cffi.sampler import Sampler
 from llama_cffi.system import (
     backendFree,
     backendInit,
+    flashAttnTypeName,
+    ftypeName,
+    loadModeFromStr,
+    loadModeName,
     maxDevices,
     maxParallelSequences,
+    maxTensorBuftOverrides,
     numaInit,
     printSystemInfo,
+    splitPath,
+    splitPrefix,
     supportsGpuOffload,
     supportsMlock,
     supportsMmap,
     supportsRpc,
     timeUs,
+    version,
 )
+from llama_cffi.text import detokenize, tokenize
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
-from llama_cffi.vocab import Vocab, detokenize, tokenize
+from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
 
@@ -66,6 +82,7 @@ __all__ = [
     "Batch",
     "BatchExt",
     "BusyError",
+    "ChatMessage",
     "ClosedError",
     "Context",
     "ContextError",
@@ -73,12 +90,15 @@ __all__ = [
     "DecodeError",
     "EvalTensor",
     "FlashAttnType",
+    "Ftype",
     "Ggml",
+    "LazyMode",
     "LlamaError",
     "LoadMode",
     "Memory",
     "Model",
     "ModelLoadError",
+    "ModelMetaKey",
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
@@ -88,29 +108,42 @@ __all__ = [
     "ProcessType",
     "ProgressCallback",
     "RopeScalingType",
+    "RopeType",
     "Sampler",
     "SeqId",
     "SplitMode",
     "StateError",
+    "TensorBuftOverride",
     "Token",
+    "TokenAttr",
     "UnavailableError",
     "Vocab",
     "VocabType",
     "backendFree",
     "backendInit",
+    "chatApplyTemplate",
+    "chatBuiltinTemplates",
     "detokenize",
     "ffi",
+    "flashAttnTypeName",
+    "ftypeName",
     "lib",
     "logGet",
     "logSet",
+    "loadModeFromStr",
+    "loadModeName",
     "maxDevices",
     "maxParallelSequences",
+    "maxTensorBuftOverrides",
     "numaInit",
     "printSystemInfo",
+    "splitPath",
+    "splitPrefix",
     "supportsGpuOffload",
     "supportsMlock",
     "supportsMmap",
     "supportsRpc",
     "timeUs",
     "tokenize",
+    "version",
 ]

@@ -167,3 +167,8 @@ def require_together(buffer: object, length: int | None, names: str) -> bool:
     if (buffer is None) != (length is None):
         raise TypeError(f"{names} belong together: pass both, or leave both out")
     return buffer is not None
+
+
+def optional_text(pointer: Any) -> str | None:
+    """A copy of a C string; None for NULL."""
+    return None if pointer == ffi.NULL else bytes(ffi.string(pointer)).decode("utf-8", "replace")

@@ -20,7 +20,7 @@ from llama_cffi._buffers import (
 )
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._files import write_aside
+from llama_cffi._files import beside
 from llama_cffi._handle import native_log
 from llama_cffi.errors import StateError
 from llama_cffi.tokens import SeqId, Token
@@ -102,7 +102,7 @@ class ContextState(ContextBase):
         Maps to `llama_state_save_file`.
         """
         array, n = token_array(tokens, count, count_name="count")
-        with write_aside(path) as scratch:
+        with beside(os.fsdecode(path_bytes(path))) as scratch:
             if not self._run(lib.llama_state_save_file, os.fsencode(scratch), array, n):
                 raise OSError(f"the state could not be written to {os.fsdecode(path)}: is the disk full?")
         return True
@@ -191,7 +191,7 @@ class ContextState(ContextBase):
         """
         self._check_seq(seqId)
         array, n = token_array(tokens, count, count_name="count")
-        with write_aside(filepath) as scratch:
+        with beside(os.fsdecode(path_bytes(filepath))) as scratch:
             written: int = self._run(lib.llama_state_seq_save_file, os.fsencode(scratch), seqId, array, n)
             if written == 0:
                 raise OSError(f"the state could not be written to {os.fsdecode(filepath)}: is the disk full?")

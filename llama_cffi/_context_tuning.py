@@ -147,7 +147,7 @@ class ContextTuning(ContextBase):
         pools = tp, tp if tpBatch is None else tpBatch
         self._check_pools(self.nThreads, self.nThreadsBatch, pools)
         for pool in pools:
-            pool._claim(self)
+            pool._attach(self)
         self._run(lib.llama_attach_threadpool, tp._c, null_if_none(tpBatch and tpBatch._c))
         self._pools = pools
         self._kept.append(pools)
@@ -159,7 +159,7 @@ class ContextTuning(ContextBase):
         """
         self._run(lib.llama_detach_threadpool)
         for pool in self._pools or ():
-            pool._leave(self)
+            pool._detach(self)
         self._pools = None
 
     def _check_pools(self, n: int, n_batch: int, pools: tuple[Threadpool, Threadpool] | None = None) -> None:

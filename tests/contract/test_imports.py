@@ -12,16 +12,20 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi"},
+    {"_ffi", "_stack", "_files"},
     {"_struct", "_buffers", "_callbacks", "_handle", "_views", "tokens"},
-    {"_files", "_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log"},
-    {"model", "ggml", "system"},
+    {"ggml.device", "_special_tokens"},
+    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log"},
+    {"_model_params", "_model_info", "ggml.threadpool", "text"},
+    {"quantize", "ggml", "system"},
+    {"model"},
     {"adapter", "_context_base"},
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext"},
     {"context"},
     {"sampler"},
-    {"chat", "__init__"},
+    {"chat"},
+    {"__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
