@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llama_cffi import ggml as Ggml
+from llama_cffi._custom_sampler import SamplerI
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import (
     AttentionType,
@@ -21,6 +22,7 @@ from llama_cffi.errors import (
     ContextError,
     ContextFullError,
     DecodeError,
+    GrammarError,
     LlamaError,
     ModelLoadError,
     NativeAssertionError,
@@ -30,7 +32,8 @@ from llama_cffi.errors import (
 )
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
-from llama_cffi.sampler import Sampler
+from llama_cffi.sampler import PerfSamplerData, Sampler
+from llama_cffi.sampler_config import SamplerSeqConfig
 from llama_cffi.system import (
     backendFree,
     backendInit,
@@ -44,6 +47,7 @@ from llama_cffi.system import (
     supportsRpc,
     timeUs,
 )
+from llama_cffi.token_data import TokenData, TokenDataArray
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
 from llama_cffi.vocab import Vocab, detokenize, tokenize
 
@@ -62,6 +66,7 @@ __all__ = [
     "DecodeError",
     "FlashAttnType",
     "Ggml",
+    "GrammarError",
     "LlamaError",
     "LoadMode",
     "Memory",
@@ -70,14 +75,19 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "PerfSamplerData",
     "PoolingType",
     "Pos",
     "ProgressCallback",
     "RopeScalingType",
     "Sampler",
+    "SamplerI",
+    "SamplerSeqConfig",
     "SeqId",
     "SplitMode",
     "Token",
+    "TokenData",
+    "TokenDataArray",
     "UnavailableError",
     "Vocab",
     "VocabType",

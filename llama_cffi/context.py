@@ -6,12 +6,12 @@ from typing import Any
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlType, PoolingType
-from llama_cffi._generated.structs import ContextParamsFields
 from llama_cffi._handle import Handle, native_log
 from llama_cffi.batch import Batch, check_batch
 from llama_cffi.errors import ContextError, ContextFullError, DecodeError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
+from llama_cffi.sampler_config import SamplersParam, give_samplers, release_samplers
 
 # What llama.cpp's attention kernels can read a cache in; any other type ends the process sooner or later.
 _CACHE_TYPES = (
@@ -27,7 +27,7 @@ _CACHE_TYPES = (
 )
 
 
-class ContextParams(ContextParamsFields):
+class ContextParams(SamplersParam):
     """How to set up a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
 
     Maps to `llama_context_params`.
@@ -79,7 +79,8 @@ class Context(Handle):
                 f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
             )
         _check_params(model, chosen)
-        pointer = lib.llama_init_from_model(model._c, chosen._c[0])
+        with give_samplers(chosen, model) as settle_in:
+            pointer = lib.llama_init_from_model(model._c, chosen._c[0])
         if pointer == ffi.NULL:
             raise ContextError(
                 "llama.cpp could not make a context with these parameters",
@@ -88,6 +89,7 @@ class Context(Handle):
             )
         context = cls.__new__(cls)
         context._open(pointer, parent=model)
+        settle_in(context)
         context._model = model
         context._nVocab = model.vocab.nTokens
         context._nBatch = lib.llama_n_batch(pointer)
@@ -102,6 +104,7 @@ class Context(Handle):
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_free(pointer)
+        release_samplers(self)
 
     def free(self) -> None:
         """Free the context. Freeing twice is harmless.

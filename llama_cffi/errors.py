@@ -50,6 +50,10 @@ class ContextError(NativeError):
     """A context could not be created."""
 
 
+class GrammarError(NativeError, ValueError):
+    """A grammar, or the pattern that triggers it, cannot be read."""
+
+
 class DecodeError(NativeError):
     """`encode` or `decode` refused the batch or failed. `code` is what llama.cpp returned."""
 

@@ -14,10 +14,13 @@ LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
     {"_ffi"},
     {"_struct", "_buffers", "_callbacks", "_handle", "tokens"},
-    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory"},
-    {"model", "ggml", "system"},
-    {"adapter", "context"},
+    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "token_data"},
+    {"model", "ggml", "system", "_custom_sampler", "_sampler_checks"},
+    {"_sampler_base"},
+    {"_sampler_makers"},
     {"sampler"},
+    {"sampler_config"},
+    {"adapter", "context"},
     {"chat", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
