@@ -162,10 +162,10 @@ class SamplerBase(Handle):
 
         Maps to `llama_sampler_clone`.
         """
-        for sampler in self._everyone():
-            if sampler._custom is not None:
-                check_cloneable(sampler._custom.iface)
         with self._hold() as pointer:
+            for sampler in self._everyone():
+                if sampler._custom is not None:
+                    check_cloneable(sampler._custom.iface)
             copy = lib.llama_sampler_clone(pointer)
             try:
                 reraise()
