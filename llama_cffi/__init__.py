@@ -5,6 +5,7 @@ from __future__ import annotations
 from llama_cffi import ggml as Ggml
 from llama_cffi._context_outputs import PerfContextData
 from llama_cffi._context_tuning import EvalTensor
+from llama_cffi._custom_sampler import SamplerI
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import (
     AttentionType,
@@ -34,6 +35,7 @@ from llama_cffi.errors import (
     ContextError,
     ContextFullError,
     DecodeError,
+    GrammarError,
     LlamaError,
     ModelLoadError,
     NativeAssertionError,
@@ -45,7 +47,8 @@ from llama_cffi.errors import (
 from llama_cffi.log import logGet, logSet
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
-from llama_cffi.sampler import Sampler
+from llama_cffi.sampler import PerfSamplerData, Sampler
+from llama_cffi.sampler_config import SamplerSeqConfig
 from llama_cffi.system import (
     backendFree,
     backendInit,
@@ -68,6 +71,7 @@ from llama_cffi.system import (
     version,
 )
 from llama_cffi.text import detokenize, tokenize
+from llama_cffi.token_data import TokenData, TokenDataArray
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
 from llama_cffi.vocab import Vocab
 
@@ -93,6 +97,7 @@ __all__ = [
     "Ftype",
     "Ggml",
     "LazyMode",
+    "GrammarError",
     "LlamaError",
     "LoadMode",
     "Memory",
@@ -102,6 +107,7 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "PerfSamplerData",
     "PoolingType",
     "PerfContextData",
     "Pos",
@@ -110,12 +116,16 @@ __all__ = [
     "RopeScalingType",
     "RopeType",
     "Sampler",
+    "SamplerI",
+    "SamplerSeqConfig",
     "SeqId",
     "SplitMode",
     "StateError",
     "TensorBuftOverride",
     "Token",
     "TokenAttr",
+    "TokenData",
+    "TokenDataArray",
     "UnavailableError",
     "Vocab",
     "VocabType",

@@ -114,14 +114,20 @@ class Handle:
         try:
             children = [child for child in self._children if not child.closed]
             for child in children:
-                if child._busy.locked():
+                if child._in_use():
                     child._is_busy()
             for child in children:
-                child.close()
-                child._dead = f"its {self._KIND} was freed"
+                child._close_with_parent(f"its {self._KIND} was freed")
             self._finish("it was freed")
         finally:
             self._busy.release()
+
+    def _in_use(self) -> bool:
+        return self._busy.locked()
+
+    def _close_with_parent(self, why: str) -> None:
+        self.close()
+        self._dead = why
 
     def _finish(self, why: str) -> None:
         """Free the C object now, or as soon as the last child is gone."""

@@ -10,7 +10,6 @@ from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning, abort_pointers, eval_pointers
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlType, PoolingType, ProcessType
-from llama_cffi._generated.structs import ContextParamsFields
 from llama_cffi._handle import native_log
 from llama_cffi._views import Views
 from llama_cffi.batch import Batch, check_batch
@@ -18,6 +17,9 @@ from llama_cffi.batch_ext import BatchExt
 from llama_cffi.errors import ContextError, ContextFullError, DecodeError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
+from llama_cffi.sampler import Sampler
+from llama_cffi.sampler_config import SamplersParam, give_samplers, release_samplers, set_sampler
+from llama_cffi.tokens import SeqId
 
 # What llama.cpp's attention kernels can read a cache in; any other type ends the process sooner or later.
 _CACHE_TYPES = (
@@ -33,7 +35,7 @@ _CACHE_TYPES = (
 )
 
 
-class ContextParams(ContextParamsFields):
+class ContextParams(SamplersParam):
     """How to set up a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
 
     Maps to `llama_context_params`.
@@ -135,8 +137,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
             )
         _check_params(model, chosen)
-        struct, kept = chosen._for_c()
-        with model._busy:  # some parameters make llama.cpp write to the model
+        # Some parameters make llama.cpp write to the model.
+        with give_samplers(chosen, model) as settle_in, model._busy:
+            struct, kept = chosen._for_c()
             pointer = lib.llama_init_from_model(model._c, struct[0])
         if pointer == ffi.NULL:
             raise ContextError(
@@ -146,6 +149,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             )
         context = cls.__new__(cls)
         context._open(pointer, parent=model)
+        settle_in(context)
         context._model = model
         context._nVocab = model.vocab.nTokens
         context._nBatch = lib.llama_n_batch(pointer)
@@ -161,6 +165,19 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         context._reserved, context._rows = context._nSeqMax, 0
         context._views, context._kept, context._adapters, context._pools = Views(), kept, {}, None
         return context
+
+    def _destroy(self, pointer: Any) -> None:
+        super()._destroy(pointer)
+        release_samplers(self)
+
+    def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
+        """Run a chain of samplers for a sequence together with the model; None takes it away.
+
+        Returns whether the chain runs on the device. The chain belongs to this context from now on.
+
+        Maps to `llama_set_sampler`.
+        """
+        return set_sampler(self, seqId, smpl)
 
     def free(self) -> None:
         """Free the context. Freeing twice is harmless.

@@ -58,6 +58,10 @@ class AdapterError(NativeError, OSError):
     """An adapter could not be loaded."""
 
 
+class GrammarError(NativeError, ValueError):
+    """A grammar, or the pattern that triggers it, cannot be read."""
+
+
 class DecodeError(NativeError):
     """`encode` or `decode` refused the batch or failed. `code` is what llama.cpp returned."""
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llama_cffi._callbacks import reraise
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.structs import SamplerChainParamsFields
-from llama_cffi._handle import Handle
+from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
+from llama_cffi._sampler_base import Traits
+from llama_cffi._sampler_checks import integer
+from llama_cffi._sampler_makers import SamplerMakers
 from llama_cffi.errors import NativeError
-from llama_cffi.tokens import DEFAULT_SEED, Token
+from llama_cffi.token_data import TokenDataArray, candidates_of
+from llama_cffi.tokens import TOKEN_NULL, Token
 
 if TYPE_CHECKING:
     from llama_cffi.context import Context
 
-_LAST_N_LIMIT = 1 << 20  # llama.cpp allocates a ring of this many tokens
+_NO_PICK = "no sampler here picks a token: end the chain with Sampler.initDist or initGreedy"
 
 
 class SamplerChainParams(SamplerChainParamsFields):
@@ -27,37 +31,33 @@ class SamplerChainParams(SamplerChainParamsFields):
         self._c[0] = lib.llama_sampler_chain_default_params()
 
 
-class Sampler(Handle):
+class PerfSamplerData(PerfSamplerDataFields):
+    """How long a chain has worked: `tSampleMs` milliseconds for `nSample` tokens. Maps to `llama_perf_sampler_data`."""
+
+    __slots__ = ()
+
+
+class Sampler(SamplerMakers):
     """Narrows down, reweighs or picks candidates. A chain runs its members in order; one of them must pick.
 
-    A sampler added to a chain belongs to it: it stays usable as long as the chain, which frees it.
+    A sampler added to a chain belongs to it: it stays usable as long as the chain, which frees it. A sampler serves one
+    call at a time, a chain together with its members. One that reads a vocabulary keeps its model alive; freeing that
+    model by hand frees the sampler, and the chain that it is in.
+
     Maps to `llama_sampler`.
     """
 
-    _KIND = "sampler"
     ChainParams = SamplerChainParams
 
-    _picks: bool  # whether it selects a token by itself
-    _members: list[Sampler] | None  # of a chain, in order; None otherwise
-    _chain: Sampler | None  # the chain that owns it
-    # Makes the C sampler anew once the context is known, and the tokens accepted until then.
-    _late: Callable[[Context], Any] | None
-    _history: list[Token]
+    # Chains
 
     @classmethod
-    def _make(cls, pointer: Any, operation: str, *, picks: bool = False, parent: Handle | None = None) -> Sampler:
-        if pointer == ffi.NULL:
-            raise NativeError(f"{operation} made no sampler", operation=operation)
-        sampler = cls.__new__(cls)
-        sampler._open(pointer, parent)
-        sampler._picks = picks
-        sampler._members = None
-        sampler._chain = None
-        sampler._late = None
-        sampler._history = []
-        return sampler
+    def chainDefaultParams(cls) -> SamplerChainParams:
+        """llama.cpp's default parameters of a chain.
 
-    # Making
+        Maps to `llama_sampler_chain_default_params`.
+        """
+        return cls.ChainParams()
 
     @classmethod
     def chainInit(cls, params: SamplerChainParams | None = None) -> Sampler:
@@ -68,126 +68,29 @@ class Sampler(Handle):
         chosen = SamplerChainParams() if params is None else params
         if not isinstance(chosen, SamplerChainParams):
             raise TypeError(f"params is a Sampler.ChainParams, not {type(params).__name__}")
-        chain = cls._make(lib.llama_sampler_chain_init(chosen._c[0]), "llama_sampler_chain_init")
+        chain = cls._make(lib.llama_sampler_chain_init(chosen._c[0]), Traits(("llama_sampler_chain_init",)))
         chain._members = []
         return chain
-
-    @classmethod
-    def initGreedy(cls) -> Sampler:
-        """Picks the most likely token.
-
-        Maps to `llama_sampler_init_greedy`.
-        """
-        return cls._make(lib.llama_sampler_init_greedy(), "llama_sampler_init_greedy", picks=True)
-
-    @classmethod
-    def initDist(cls, seed: int = DEFAULT_SEED) -> Sampler:
-        """Picks a token by chance, each by its probability. The same seed gives the same picks.
-
-        `seed` is a 32-bit number; DEFAULT_SEED takes a random one.
-
-        Maps to `llama_sampler_init_dist`.
-        """
-        if not 0 <= seed <= 0xFFFFFFFF:
-            raise ValueError(f"seed goes from 0 to 4294967295, and {seed} does not fit")
-        return cls._make(lib.llama_sampler_init_dist(seed), "llama_sampler_init_dist", picks=True)
-
-    @classmethod
-    def initTemp(cls, t: float) -> Sampler:
-        """Divides the logits by `t`: below 1 the choice narrows, above it widens; 0 or less keeps only the likeliest.
-
-        Maps to `llama_sampler_init_temp`.
-        """
-        return cls._make(lib.llama_sampler_init_temp(_finite(t, "t")), "llama_sampler_init_temp")
-
-    @classmethod
-    def initTopK(cls, k: int) -> Sampler:
-        """Keeps the `k` most likely tokens; 0 or less keeps all.
-
-        Maps to `llama_sampler_init_top_k`.
-        """
-        return cls._make(lib.llama_sampler_init_top_k(k), "llama_sampler_init_top_k")
-
-    @classmethod
-    def initTopP(cls, p: float, minKeep: int = 1) -> Sampler:
-        """Keeps the most likely tokens whose probabilities add up to `p`, and at least `minKeep` of them.
-
-        Maps to `llama_sampler_init_top_p`.
-        """
-        _at_least(minKeep, 0, "minKeep")
-        return cls._make(lib.llama_sampler_init_top_p(_finite(p, "p"), minKeep), "llama_sampler_init_top_p")
-
-    @classmethod
-    def initPenalties(
-        cls, penaltyLastN: int, penaltyRepeat: float = 1.0, penaltyFreq: float = 0.0, penaltyPresent: float = 0.0
-    ) -> Sampler:
-        """Makes tokens less likely that were accepted lately.
-
-        `penaltyLastN` is how many tokens back count: 0 switches it off, -1 means the context size, which becomes
-        known with the first `sample`. `penaltyRepeat` divides (1.0 is off), `penaltyFreq` subtracts for each
-        occurrence and `penaltyPresent` for the first (0.0 is off).
-
-        Maps to `llama_sampler_init_penalties`.
-        """
-        if not -1 <= penaltyLastN <= _LAST_N_LIMIT:
-            raise ValueError(f"penaltyLastN goes from -1 to {_LAST_N_LIMIT}, and {penaltyLastN} does not fit")
-        if not _finite(penaltyRepeat, "penaltyRepeat") > 0:
-            raise ValueError(f"penaltyRepeat is more than 0 (1.0 is off), not {penaltyRepeat}")
-        _finite(penaltyFreq, "penaltyFreq")
-        _finite(penaltyPresent, "penaltyPresent")
-
-        def make(last_n: int, n_vocab: int) -> Any:
-            return lib.llama_sampler_init_penalties(n_vocab, last_n, penaltyRepeat, penaltyFreq, penaltyPresent)
-
-        sampler = cls._make(make(max(penaltyLastN, 0), 0), "llama_sampler_init_penalties")
-        if penaltyLastN == -1:
-            sampler._late = lambda ctx: make(ctx.nCtx, ctx.getModel().vocab.nTokens)
-        return sampler
-
-    def clone(self) -> Sampler:
-        """A copy with the same state, owned by nobody else.
-
-        Maps to `llama_sampler_clone`.
-        """
-        copy = type(self)._make(lib.llama_sampler_clone(self._c), "llama_sampler_clone", picks=self._picks)
-        copy._parent, copy._late, copy._history = self._parent, self._late, list(self._history)
-        if self._members is not None:
-            copy._members = []
-            for index, member in enumerate(self._members):
-                twin = type(self)._make(lib.llama_sampler_chain_get(copy._c, index), "llama_sampler_chain_get")
-                twin._picks, twin._late, twin._history = member._picks, member._late, list(member._history)
-                copy._adopt(twin)
-        return copy
-
-    # Chains
 
     def chainAdd(self, s: Sampler) -> None:
         """Append a sampler to this chain, which owns it from now on.
 
         Maps to `llama_sampler_chain_add`.
         """
-        self._require_chain("chainAdd")
+        members = self._require_chain("chainAdd")
         if not isinstance(s, Sampler):
             raise TypeError(f"a Sampler is wanted, not {type(s).__name__}")
         if s._chain is not None:
             raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
-        if s is self or self._is_inside(s):
+        if s is self._root():
             raise ValueError("a chain cannot be put inside itself")
-        pointer = s._c
-        with _Busy(self), _Busy(s):
-            lib.llama_sampler_chain_add(self._c, pointer)
-        self._adopt(s)
-
-    def _is_inside(self, other: Sampler) -> bool:
-        chain = self._chain
-        while chain is not None and chain is not other:
-            chain = chain._chain
-        return chain is not None
-
-    def _adopt(self, member: Sampler) -> None:
-        assert self._members is not None
-        self._members.append(member)
-        member._chain = self
+        if s._home is not None:
+            raise ValueError("this chain was given to a context, which needs it as it is: add s.clone()")
+        self._require_free("chainAdd")
+        with self._hold() as chain, s._hold() as pointer:
+            lib.llama_sampler_chain_add(chain, pointer)
+            members.append(s)
+            s._chain = self
 
     def chainGet(self, idx: int) -> Sampler:
         """The member at an index from 0. It stays the chain's.
@@ -202,11 +105,12 @@ class Sampler(Handle):
         Maps to `llama_sampler_chain_remove`.
         """
         members = self._require_chain("chainRemove")
-        idx = self._index(idx)
-        with _Busy(self):
-            lib.llama_sampler_chain_remove(self._c, idx)
-        member = members.pop(idx)
-        member._chain = None
+        self._require_free("chainRemove")
+        with self._hold() as pointer:
+            idx = self._index(idx)
+            lib.llama_sampler_chain_remove(pointer, idx)
+            member = members.pop(idx)
+            member._chain = None
         return member
 
     @property
@@ -225,7 +129,11 @@ class Sampler(Handle):
             raise TypeError(
                 f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
             )
-        return self._members
+        return self._members  # type: ignore[return-value]  # a Sampler's members are Samplers
+
+    def _require_free(self, what: str) -> None:
+        if self._root()._home is not None:
+            raise ValueError(f"{what}: this chain was given to a context, which needs it as it is: use its clone()")
 
     def _index(self, idx: int) -> int:
         n = len(self._members or ())
@@ -238,153 +146,253 @@ class Sampler(Handle):
     def sample(self, ctx: Context, idx: int = -1) -> Token:
         """Pick a token from the output of entry `idx` of the last batch (-1: of the last output), and accept it.
 
-        Raises IndexError where that entry gave no output, ValueError where no sampler of the chain picks.
+        Raises IndexError where that entry gave no output; ValueError where no sampler of the chain picks, or where a
+        grammar does not allow what was picked; what a sampler written in Python raised.
 
         Maps to `llama_sampler_sample`.
         """
         if not self._can_pick():
-            raise ValueError("no sampler here picks a token: end the chain with Sampler.initDist or initGreedy")
-        if not self._busy.acquire(blocking=False):
-            self._is_busy()
-        try:
-            if not ctx._busy.acquire(blocking=False):
-                ctx._is_busy()
-            try:
-                context = ctx._c  # read under the lock: another thread may just have freed it
-                if lib.llama_get_logits_ith(context, idx) == ffi.NULL:
-                    raise IndexError(ctx._no_output(idx))
-                if self._is_late():
-                    self._settle(ctx)
-                return lib.llama_sampler_sample(self._c, context, idx)
-            finally:
-                ctx._busy.release()
-        finally:
-            self._busy.release()
+            raise ValueError(_NO_PICK)
+        with self._hold(home=False) as pointer, _held(ctx) as context:
+            if lib.llama_get_logits_ith(context, idx) == ffi.NULL:
+                raise IndexError(ctx._no_output(idx))
+            careful = self._check_fit(ctx)
+            if self._is_late():
+                self._settle(ctx.nCtx, ctx._nVocab)
+                pointer = self._c
+            if careful:
+                return self._pick(pointer, context, idx, ctx._nVocab)
+            return lib.llama_sampler_sample(pointer, context, idx)
 
     def _can_pick(self) -> bool:
-        if self._members is None:
-            return self._picks
-        return any(member._can_pick() for member in self._members)
+        return any(member._traits.picks for member in self._everyone())
 
-    def _is_late(self) -> bool:
-        if self._members is None:
-            return self._late is not None
-        return any(member._is_late() for member in self._members)
+    def _check_fit(self, ctx: Context) -> bool:
+        """Refuse a context that the sampler was not made for. Whether to sample step by step, with checks between."""
+        home = self._root()._home
+        if home is not None and home() is not ctx:
+            raise ValueError("this chain was given to another context, for which it works from now on: use its clone()")
+        careful = False
+        for member in self._everyone():
+            traits = member._traits
+            if traits.n_vocab and traits.n_vocab != ctx._nVocab:
+                raise ValueError(
+                    f"a sampler here ({traits.recipe[0]}) was made for a vocabulary of {traits.n_vocab} tokens, but "
+                    f"this model has {ctx._nVocab}: make it with this model's vocab"
+                )
+            careful |= traits.grammar or member._custom is not None
+        return careful
 
-    def _settle(self, ctx: Context) -> None:
-        """Replace what waited for the context by what it should have been, at its place in the chain."""
-        if self._members is None:
-            assert self._late is not None
-            self._replace(self._late(ctx))
-            return
-        members = self._members
-        first = next(i for i, member in enumerate(members) if member._is_late())
-        for _ in members[first:]:
-            lib.llama_sampler_chain_remove(self._c, first)
-        for member in members[first:]:
-            if member._is_late():
-                member._settle(ctx)
-            lib.llama_sampler_chain_add(self._c, member._c)
+    def _pick(self, pointer: Any, context: Any, idx: int, n_vocab: int) -> Token:
+        """What `llama_sampler_sample` does. In C, a pick that a grammar refuses would end the context."""
+        token: Token = lib.llama_get_sampled_token_ith(context, idx)
+        if token == TOKEN_NULL:
+            candidates = candidates_of(context, idx, n_vocab)
+            lib.llama_sampler_apply(pointer, candidates._c)
+            reraise()
+            candidates._settle()
+            if candidates.selected < 0:
+                raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your own")
+            token = candidates[candidates.selected].id
+            if not 0 <= token < n_vocab:
+                raise ValueError(f"the token that was picked, {token}, is not in the vocabulary of {n_vocab} tokens")
+        self._tell(pointer, token)
+        return token
 
-    def _replace(self, pointer: Any) -> None:
-        for token in self._history:
-            lib.llama_sampler_accept(pointer, token)
-        old, self._pointer = self._pointer, pointer
-        self._late, self._history = None, []
-        self._answer_for(pointer)
-        lib.llama_sampler_free(old)
+    def apply(self, cand: TokenDataArray) -> None:
+        """Narrow down, reweigh or pick from candidates, in place.
+
+        Raises ValueError for a logit that is NaN, IndexError for a token outside of the vocabulary.
+
+        Maps to `llama_sampler_apply`.
+        """
+        if not isinstance(cand, TokenDataArray):
+            raise TypeError(f"cand is a TokenDataArray, not {type(cand).__name__}: TokenDataArray.fromLogits makes one")
+        if self._home is not None:
+            raise ValueError("this chain was given to a context, which runs part of it: apply its clone()")
+        cand._check_logits()
+        for member in self._everyone():
+            if member._traits.reads_ids:
+                cand._check_ids(member._traits.n_vocab)
+        with self._hold() as pointer, cand._hold() as struct:
+            lib.llama_sampler_apply(pointer, struct)
+            cand._settle()
+            reraise()
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next, for those that keep count.
 
+        Raises IndexError for a token outside of the vocabulary, ValueError for one that a grammar does not allow: then
+        no sampler has accepted it.
+
         Maps to `llama_sampler_accept`.
         """
-        if token < 0:
+        if not 0 <= integer(token, -(1 << 31), (1 << 31) - 1, "token"):
             raise ValueError(f"{token} is no token")
-        with _Busy(self):
-            lib.llama_sampler_accept(self._c, token)
-            self._note(token)
+        home = self._root()._home
+        context = home() if home is not None else None
+        sizes = [member._traits.n_vocab for member in self._everyone() if member._traits.n_vocab]
+        n_vocab = min(sizes + ([context._nVocab] if context is not None else []), default=1 << 31)
+        if token >= n_vocab:
+            raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {n_vocab - 1}")
+        with self._hold() as pointer:
+            self._tell(pointer, token)
+            for member in self._everyone():
+                if member._waits:
+                    member._history.append(token)
 
-    def _note(self, token: Token) -> None:
-        if self._late is not None:
-            self._history.append(token)
-        for member in self._members or ():
-            member._note(token)
+    def _tell(self, pointer: Any, token: Token) -> None:
+        """Have the C sampler accept a token, unless a grammar in it refuses: then C would throw halfway through."""
+        for member in self._everyone():
+            if member._traits.grammar and _refuses(member._c, member._traits.lazy, token):
+                raise ValueError(
+                    f"the grammar does not allow token {token} here. Put the grammar at the beginning of the chain, "
+                    "give it only tokens that came after the prompt, and stop at the end-of-generation token"
+                )
+        lib.llama_sampler_accept(pointer, token)
+        reraise()
 
     def reset(self) -> None:
         """Forget what was accepted.
 
         Maps to `llama_sampler_reset`.
         """
-        with _Busy(self):
-            lib.llama_sampler_reset(self._c)
-            self._forget()
+        with self._hold() as pointer:
+            lib.llama_sampler_reset(pointer)
+            for member in self._everyone():
+                member._history.clear()
+            reraise()
 
-    def _forget(self) -> None:
-        self._history = []
-        for member in self._members or ():
-            member._forget()
+    def copy(self, dst: Sampler) -> None:
+        """Give another sampler, made in the same way, the state of this one.
+
+        Raises ValueError for one that was not made in the same way, TypeError for samplers written in Python.
+
+        Maps to `llama_sampler_copy`.
+        """
+        if not isinstance(dst, Sampler):
+            raise TypeError(f"a Sampler is wanted, not {type(dst).__name__}")
+        if any(member._custom is not None for member in self._everyone()):
+            raise TypeError("samplers written in Python cannot be copied into others: use clone()")
+        if self._shape() != dst._shape():
+            raise ValueError("copy is for samplers made in the same way, with equal parameters: use clone()")
+        if self._root() is dst._root():
+            raise ValueError("copy is for samplers that are not in the same chain: use clone()")
+        with self._hold() as source, dst._hold() as target:
+            lib.llama_sampler_copy(source, target)
+            for mine, other in zip(self._everyone(), dst._everyone(), strict=True):
+                other._history = list(mine._history)
+                if other._traits.adaptive:
+                    other._forget_pick()
+
+    def _shape(self) -> tuple[object, ...]:
+        if self._members is None:
+            return self._traits.recipe, self._waits
+        return "chain", *(member._shape() for member in self._members if isinstance(member, Sampler))
+
+    # What waits for the context's size
+
+    def _is_late(self) -> bool:
+        return any(member._waits for member in self._everyone())
+
+    def _settle(self, n_ctx: int, n_vocab: int, everything: bool = False) -> None:
+        """Replace what waited for the context by what it should have been, at its place in the chain."""
+        if self._members is None:
+            if self._late is not None and (self._waits or everything):
+                self._replace(self._late(n_ctx, n_vocab))
+            return
+        for _ in self._members:
+            lib.llama_sampler_chain_remove(self._c, 0)
+        for member in self._members:
+            assert isinstance(member, Sampler)
+            member._settle(n_ctx, n_vocab, everything)
+            lib.llama_sampler_chain_add(self._c, member._c)
+
+    def _replace(self, pointer: Any) -> None:
+        old, self._pointer = self._pointer, pointer
+        if self._waits:
+            for token in self._history:
+                lib.llama_sampler_accept(pointer, token)
+        else:
+            lib.llama_sampler_copy(old, pointer)
+        self._late, self._waits, self._history = None, False, []
+        self._answer_for(pointer)
+        lib.llama_sampler_free(old)
+
+    # About it
 
     @property
     def name(self) -> str:
-        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on.
+        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on; `?` before it says that it does nothing.
+
+        Of a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
 
         Maps to `llama_sampler_name`.
         """
         return bytes(ffi.string(lib.llama_sampler_name(self._c))).decode("utf-8", "replace")
 
-    # End
+    def getSeed(self) -> int:
+        """The seed in use, also where DEFAULT_SEED asked for a random one; DEFAULT_SEED for samplers without chance.
 
-    def free(self) -> None:
-        """Free the sampler; a chain frees its members. Freeing twice is harmless.
+        Of a chain: the seed of the last member that has one. llama.cpp does not tell that of xtc and adaptive-p.
 
-        Maps to `llama_sampler_free`.
+        Maps to `llama_sampler_get_seed`.
         """
-        self.close()
+        return lib.llama_sampler_get_seed(self._c)
 
-    def close(self) -> None:
-        if self._pointer is not None and self._chain is not None:
-            raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
-        super().close()
-        for member in self._members or ():
-            member._lose("its chain was freed")
+    @property
+    def perfSampler(self) -> PerfSamplerData:
+        """How long a chain has worked so far (zero with `ChainParams.noPerf`), and for how many tokens.
 
-    def _lose(self, why: str) -> None:
-        """The C object is gone with the chain that owned it."""
-        self._poison(why)
-        for member in self._members or ():
-            member._lose(why)
+        Raises TypeError for a sampler that is no chain.
 
-    def _finish(self, why: str) -> None:
-        if self._chain is None:
-            super()._finish(why)
+        Maps to `llama_perf_sampler`.
+        """
+        self._require_chain("perfSampler")
+        data = PerfSamplerData()
+        data._c[0] = lib.llama_perf_sampler(self._c)
+        return data
 
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_sampler_free(pointer)
+    def perfSamplerPrint(self) -> None:
+        """Write the same to llama.cpp's log. Raises TypeError for a sampler that is no chain.
 
+        Maps to `llama_perf_sampler_print`.
+        """
+        self._require_chain("perfSamplerPrint")
+        lib.llama_perf_sampler_print(self._c)
 
-class _Busy:
-    """Holds a handle for one call."""
+    def perfSamplerReset(self) -> None:
+        """Start counting anew. Raises TypeError for a sampler that is no chain.
 
-    __slots__ = ("_handle",)
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    def __enter__(self) -> None:
-        if not self._handle._busy.acquire(blocking=False):
-            self._handle._is_busy()
-
-    def __exit__(self, *error: object) -> None:
-        self._handle._busy.release()
+        Maps to `llama_perf_sampler_reset`.
+        """
+        self._require_chain("perfSamplerReset")
+        with self._hold() as pointer:
+            lib.llama_perf_sampler_reset(pointer)
 
 
-def _finite(value: float, name: str) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is a finite number, not {value}")
-    return value
+@contextmanager
+def _held(ctx: Context) -> Iterator[Any]:
+    """Have a context to oneself for one call. Gives the C pointer."""
+    if not ctx._busy.acquire(blocking=False):
+        ctx._is_busy()
+    try:
+        yield ctx._c
+    finally:
+        ctx._busy.release()
 
 
-def _at_least(value: int, low: int, name: str) -> None:
-    if value < low:
-        raise ValueError(f"{name} is at least {low}, not {value}")
+def _refuses(grammar: Any, lazy: bool, token: Token) -> bool:
+    """Whether a grammar would throw when it is given a token."""
+    if not lazy:
+        one = TokenDataArray([(token, 0.0)])
+        lib.llama_sampler_apply(grammar, one._c)
+        return one[0].logit < 0
+    trial = lib.llama_sampler_clone(grammar)  # a trigger may start it anywhere in the text so far
+    try:
+        lib.llama_sampler_accept(trial, token)
+    except NativeError:
+        return True
+    finally:
+        lib.llama_sampler_free(trial)
+    return False

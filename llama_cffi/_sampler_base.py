@@ -1,0 +1,211 @@
+"""What every sampler is made of: its C object, who owns it, and which call it serves."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llama_cffi._callbacks import reraise
+from llama_cffi._custom_sampler import CustomSampler, check_cloneable, python_side
+from llama_cffi._ffi import ffi, lib
+from llama_cffi._handle import Handle
+from llama_cffi.errors import NativeError
+from llama_cffi.tokens import Token
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from llama_cffi.context import Context
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the facade has to know about a kind of sampler."""
+
+    recipe: tuple[object, ...]  # the constructor and its arguments: equal ones have the same structure in C
+    picks: bool = False  # selects a token by itself
+    n_vocab: int = 0  # how many tokens it was made for; 0: any
+    reads_ids: bool = False  # looks candidates up in the vocabulary
+    grammar: bool = False  # refuses tokens
+    lazy: bool = False  # ... only once it was triggered
+    adaptive: bool = False  # remembers its pick until that is accepted, which a clone must not
+
+
+class SamplerBase(Handle):
+    """The life of a sampler; see `Sampler`."""
+
+    _KIND = "sampler"
+
+    _traits: Traits
+    _custom: CustomSampler | None  # of a sampler written in Python
+    _members: list[SamplerBase] | None  # of a chain, in order; None otherwise
+    _chain: SamplerBase | None  # the chain that owns it
+    _home: (
+        Callable[[], Context | None] | None
+    )  # weak reference to the context that a chain was given to, even if it is gone
+    # Makes the C sampler anew once the context's size and the vocabulary's are known.
+    _late: Callable[[int, int], Any] | None
+    _waits: bool  # whether sampling must wait for that
+    _history: list[Token]  # tokens accepted until then
+
+    @classmethod
+    def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
+        if pointer == ffi.NULL:
+            raise NativeError(f"{traits.recipe[0]} made no sampler", operation=str(traits.recipe[0]))
+        sampler = cls.__new__(cls)
+        sampler._open(pointer, parent)
+        sampler._traits = traits
+        sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
+        sampler._waits = False
+        sampler._history = []
+        return sampler
+
+    # Who is asked
+
+    def _everyone(self) -> Iterator[SamplerBase]:
+        """This sampler, or what a chain holds, chains inside it included."""
+        if self._members is None:
+            yield self
+        for member in self._members or ():
+            yield from member._everyone()
+
+    def _root(self) -> SamplerBase:
+        sampler: SamplerBase = self
+        while sampler._chain is not None:
+            sampler = sampler._chain
+        return sampler
+
+    @contextmanager
+    def _hold(self, home: bool = True) -> Iterator[Any]:
+        """Have the sampler to oneself for one call, with the chain that it is in. Gives the C pointer.
+
+        A chain that was given to a context is in use by that context's calls too: `home` says to hold it as well.
+        """
+        root = self._root()
+        if not root._busy.acquire(blocking=False):
+            self._is_busy()
+        context = root._home() if home and root._home is not None else None
+        if context is not None and not context._busy.acquire(blocking=False):
+            root._busy.release()
+            context._is_busy()
+        try:
+            pointer = self._c  # read under the lock: another thread may just have freed it
+            root._c  # noqa: B018 - raises if a failed call left the chain unusable
+            yield pointer
+        finally:
+            if context is not None:
+                context._busy.release()
+            root._busy.release()
+
+    # The end
+
+    def free(self) -> None:
+        """Free the sampler; a chain frees its members. Freeing twice is harmless.
+
+        Maps to `llama_sampler_free`.
+        """
+        self.close()
+
+    def close(self) -> None:
+        """Free the sampler; a chain frees its members. Freeing twice is harmless."""
+        if self._pointer is not None and self._chain is not None:
+            raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
+        if self._pointer is not None and self._dependents:
+            raise ValueError("a context samples with this chain: free the context first")
+        super().close()
+
+    def _in_use(self) -> bool:
+        return self._root()._busy.locked()
+
+    def _close_with_parent(self, why: str) -> None:
+        """The model is freed, and its vocabulary with it: that ends the whole chain, which would read it."""
+        root = self._root()
+        home = root._home() if root._home is not None else None
+        if home is not None:
+            home.close()
+        if not root.closed:
+            root.close()
+            root._dead = why
+        self._dead = why
+
+    def _lose(self, why: str) -> None:
+        """The C object is gone with the chain that owned it."""
+        if self._pointer is not None:
+            self._pointer = None
+            self._dead = why
+            parent, self._parent = self._parent, None
+            if parent is not None:
+                parent._child_gone()
+        for member in self._members or ():
+            member._lose(why)
+
+    def _finish(self, why: str) -> None:
+        if self._chain is None:
+            super()._finish(why)
+
+    def _destroy(self, pointer: Any) -> None:
+        lib.llama_sampler_free(pointer)
+        for member in self._members or ():
+            member._lose("its chain was freed")
+
+    # Copies
+
+    def clone(self) -> Self:
+        """A copy with the same state, owned by nobody else.
+
+        Raises TypeError for a sampler written in Python without `clone`. The copy of an adaptive-p sampler has
+        forgotten a pick that was not accepted yet.
+
+        Maps to `llama_sampler_clone`.
+        """
+        with self._hold() as pointer:
+            for sampler in self._everyone():
+                if sampler._custom is not None:
+                    check_cloneable(sampler._custom.iface)
+            copy = lib.llama_sampler_clone(pointer)
+            try:
+                reraise()
+            except BaseException:
+                lib.llama_sampler_free(copy)
+                raise
+            return self._wrap_clone(copy)
+
+    def _wrap_clone(self, pointer: Any) -> Self:
+        copy = type(self)._make(pointer, self._traits, self._parent)
+        copy._custom = python_side(pointer)
+        copy._watch()
+        copy._late, copy._waits, copy._history = self._late, self._waits, list(self._history)
+        if self._traits.adaptive:
+            copy._forget_pick()
+        if self._members is not None:
+            copy._members = []
+            for index, member in enumerate(self._members):
+                twin = member._wrap_clone(lib.llama_sampler_chain_get(pointer, index))
+                copy._members.append(twin)
+                twin._chain = copy
+        return copy
+
+    def _forget_pick(self) -> None:
+        lib.llama_sampler_accept(self._pointer, 0x7FFFFFFF)  # no token, and not the pending one
+
+    def _watch(self) -> None:
+        if self._custom is not None:
+            _python_samplers.add(self)
+
+
+# Samplers that call Python, which must not happen any more once the interpreter ends.
+_python_samplers: weakref.WeakSet[SamplerBase] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_python_samplers() -> None:
+    for sampler in list(_python_samplers):
+        root = sampler._root()
+        context = root._home() if root._home is not None else None
+        for handle in (context, root):  # the context first: it holds the chain
+            if handle is not None and not handle._in_use():  # otherwise a daemon thread is in it
+                handle._finish("the interpreter is ending")

@@ -1,0 +1,183 @@
+"""Chains of samplers that a context runs together with the model, one for a sequence."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from llama_cffi._ffi import ffi, lib
+from llama_cffi._generated.structs import ContextParamsFields
+from llama_cffi._handle import _lock
+from llama_cffi.model import Model
+from llama_cffi.sampler import Sampler
+from llama_cffi.tokens import SeqId
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from llama_cffi.context import Context
+
+Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
+
+
+class SamplerSeqConfig:
+    """Which chain of samplers a context runs for a sequence. Maps to `llama_sampler_seq_config`."""
+
+    __slots__ = ("sampler", "seqId")
+
+    seqId: SeqId
+    sampler: Sampler
+
+    def __init__(self, seqId: SeqId, sampler: Sampler) -> None:
+        if isinstance(seqId, bool) or not hasattr(seqId, "__index__"):
+            raise TypeError(f"seqId is the number of a sequence, not {seqId!r}")
+        if seqId < 0:
+            raise ValueError(f"seqId is 0 or more, not {seqId}")
+        if not isinstance(sampler, Sampler):
+            raise TypeError(f"sampler is a Sampler, not {type(sampler).__name__}")
+        if sampler._require_chain("SamplerSeqConfig") == []:
+            raise ValueError("the chain of a SamplerSeqConfig is empty: chainAdd its members first")
+        self.seqId = seqId
+        self.sampler = sampler
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SamplerSeqConfig):
+            return NotImplemented
+        return self.seqId == other.seqId and self.sampler is other.sampler
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SamplerSeqConfig(seqId={self.seqId}, sampler={self.sampler!r})"
+
+
+class SamplersParam(ContextParamsFields):
+    """The part of `Context.Params` about samplers."""
+
+    __slots__ = ()
+
+    @property
+    def samplers(self) -> tuple[SamplerSeqConfig, ...]:
+        """Chains that run with the model, on its device: `SamplerSeqConfig`s, pairs `(seqId, chain)`, or a dict.
+
+        A chain may be given to one context, which keeps it alive, and belongs to that context from then on: use
+        `clone()` for others. `Sampler.sample` with that chain returns what was picked. Set `nOutputsMaxPerSeq` to 1
+        for plain generation: it saves memory, and penalties need it. Setting this sets `nSamplers`.
+        """
+        kept: tuple[SamplerSeqConfig, ...] = self._keep.get("samplers", ())
+        return kept
+
+    @samplers.setter
+    def samplers(self, value: Configs) -> None:
+        items = value.items() if isinstance(value, Mapping) else value or ()
+        configs = tuple(c if isinstance(c, SamplerSeqConfig) else SamplerSeqConfig(*c) for c in items)
+        seen: set[int] = set()
+        for config in configs:
+            if config.seqId in seen:
+                raise ValueError(f"sequence {config.seqId} has two samplers: put them into one chain")
+            seen.add(config.seqId)
+        if len({id(config.sampler) for config in configs}) < len(configs):
+            raise ValueError("one chain serves one sequence: give the others its clone()")
+        self._keep["samplers"] = configs
+        self._c.n_samplers = len(configs)
+
+    @property
+    def nSamplers(self) -> int:
+        """How many of `samplers` count; setting those sets this."""
+        result: int = self._c.n_samplers
+        return result
+
+    @nSamplers.setter
+    def nSamplers(self, value: int) -> None:
+        if not 0 <= value <= len(self.samplers):
+            raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
+        self._c.n_samplers = value
+
+
+@contextmanager
+def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Context], None]]:
+    """Around the C call that makes a context: its samplers, checked and in place. Gives what to call with the context.
+
+    Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
+    """
+    configs = params.samplers[: params.nSamplers]
+    for config in configs:
+        if config.seqId >= params.nSeqMax:
+            raise ValueError(
+                f"a sampler is for sequence {config.seqId}, but Context.Params.nSeqMax is {params.nSeqMax}: raise it"
+            )
+        _check(config.sampler, model)
+    n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
+    array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
+    with ExitStack() as stack:
+        for index, config in enumerate(configs):
+            array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._hold())
+            config.sampler._settle(n_ctx, model.vocab.nTokens, everything=True)
+        params._c.samplers = array if configs else ffi.NULL
+        try:
+            for config in configs:
+                config.sampler._home = _nowhere
+
+            def settle_in(context: Context) -> None:
+                for config in configs:
+                    _settle_in(config.sampler, context)
+
+            yield settle_in
+        finally:
+            params._c.samplers = ffi.NULL
+
+
+def set_sampler(context: Context, seqId: SeqId, sampler: Sampler | None) -> bool:
+    """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
+    if not 0 <= seqId < context._nSeqMax:
+        raise ValueError(f"seqId goes from 0 to {context._nSeqMax - 1} here, and {seqId} does not fit")
+    if not context._busy.acquire(blocking=False):
+        context._is_busy()
+    try:
+        pointer = context._c
+        if sampler is None:
+            return lib.llama_set_sampler(pointer, seqId, ffi.NULL)
+        SamplerSeqConfig(seqId, sampler)
+        _check(sampler, context._model)
+        with sampler._hold() as chain:
+            sampler._settle(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
+            _settle_in(sampler, context)
+            return lib.llama_set_sampler(pointer, seqId, chain)
+    finally:
+        context._busy.release()
+
+
+def release_samplers(context: Context) -> None:
+    """After the C context is gone: let its chains go."""
+    for chain in context.__dict__.pop("_chains", ()):
+        chain._child_gone()
+
+
+def _nowhere() -> None:
+    """The home of a chain whose context could not be made."""
+
+
+def _settle_in(chain: Sampler, context: Context) -> None:
+    chain._home = weakref.ref(context)
+    with _lock:
+        chain._dependents += 1
+        context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
+
+
+def _check(chain: Sampler, model: Model) -> None:
+    """Refuse a chain that llama.cpp would not survive."""
+    if not chain._require_chain("samplers"):
+        raise ValueError("a chain of Context.Params.samplers is empty: chainAdd its members first")
+    if chain._chain is not None:
+        raise ValueError("a chain of Context.Params.samplers is inside another chain: chainRemove it, or use clone()")
+    if chain._home is not None:
+        raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
+    for member in chain._everyone():
+        n_vocab = member._traits.n_vocab
+        if n_vocab and n_vocab != model.vocab.nTokens:
+            raise ValueError(
+                f"a member was made for a vocabulary of {n_vocab} tokens, but this model has {model.vocab.nTokens}: "
+                "make it with this model's vocab"
+            )
