@@ -21,7 +21,8 @@ LAYERS = (
     {"model"},
     {"adapter", "context"},
     {"sampler"},
-    {"chat", "__init__"},
+    {"chat"},
+    {"__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
