@@ -14,6 +14,7 @@ from llama_cffi._generated.enums import (
     SplitMode,
     VocabType,
 )
+from llama_cffi._sampler_chain import PerfSamplerData
 from llama_cffi.batch import Batch
 from llama_cffi.context import Context
 from llama_cffi.errors import (
@@ -32,7 +33,7 @@ from llama_cffi.errors import (
 )
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
-from llama_cffi.sampler import PerfSamplerData, Sampler
+from llama_cffi.sampler import Sampler
 from llama_cffi.sampler_config import SamplerSeqConfig
 from llama_cffi.system import (
     backendFree,
@@ -47,7 +48,8 @@ from llama_cffi.system import (
     supportsRpc,
     timeUs,
 )
-from llama_cffi.token_data import TokenData, TokenDataArray
+from llama_cffi.token_data import TokenData
+from llama_cffi.token_data_array import TokenDataArray
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
 from llama_cffi.vocab import Vocab, detokenize, tokenize
 

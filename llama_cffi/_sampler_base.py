@@ -64,6 +64,29 @@ class SamplerBase(Handle):
         sampler._history = []
         return sampler
 
+    @classmethod
+    def _plain(
+        cls,
+        operation: str,
+        function: Callable[..., Any],
+        *arguments: float,
+        picks: bool = False,
+        n_vocab: int = 0,
+        adaptive: bool = False,
+    ) -> Self:
+        traits = Traits((operation, *arguments), picks=picks, n_vocab=n_vocab, adaptive=adaptive)
+        return cls._make(function(*arguments), traits)
+
+    @property
+    def name(self) -> str:
+        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on; `?` before it says that it does nothing.
+
+        Of a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
+
+        Maps to `llama_sampler_name`.
+        """
+        return bytes(ffi.string(lib.llama_sampler_name(self._c))).decode("utf-8", "replace")
+
     # Who is asked
 
     def _everyone(self) -> Iterator[SamplerBase]:
