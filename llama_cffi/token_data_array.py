@@ -39,7 +39,7 @@ class TokenDataArray:
     def __init__(self, rows: int | Iterable[Row] | Buffer) -> None:
         if isinstance(rows, int) and not isinstance(rows, bool):
             self._allocate(rows)
-            self._words("i")[0::3] = _identifiers(rows)
+            ffi.memmove(self._array, _numbered(rows), SIZE * rows)
             return
         view = _structured(rows)
         if view is not None:
@@ -286,8 +286,11 @@ _DESCR = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
 
 
 @functools.lru_cache(maxsize=2)
-def _identifiers(count: int) -> array[int]:
-    return array("i", range(count))
+def _numbered(count: int) -> Any:
+    """The tokens 0 to count - 1 as candidates, to be copied: a vocabulary is large, and asked for again and again."""
+    template = ffi.new("struct llama_token_data[]", count)
+    memoryview(ffi.buffer(template)).cast("i")[0::3] = array("i", range(count))
+    return template
 
 
 def _structured(rows: object) -> memoryview | None:
