@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test generate check clean
+.PHONY: help build run test generate check docs clean
 
 help:
 	@echo "make run       complete a prompt with a real model"
@@ -14,6 +14,7 @@ help:
 	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make generate  read the headers anew and write every generated file"
 	@echo "make check     generated files, style and types"
+	@echo "make docs      the API reference, in docs/_build/index.html"
 	@echo "make clean     remove what was built here (the cache stays)"
 
 $(PY):
@@ -37,7 +38,7 @@ $(VENV)/.test: $(VENV)/.gemma
 build: $(VENV)/.built
 
 run: $(VENV)/.gemma
-	$(PY) examples/completion.py --prompt "The capital of France is" -n 48
+	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
 
 test: $(VENV)/.test
 	$(PY) -m pytest
@@ -51,5 +52,9 @@ check: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.test
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info llama_cffi/lib llama_cffi/*.so
+	rm -rf docs/_build $(VENV) build dist *.egg-info llama_cffi/lib llama_cffi/*.so

@@ -12,6 +12,7 @@ from pathlib import Path
 import cffi
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext as _build_ext
+from setuptools.command.build_py import build_py as _build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
@@ -98,8 +99,17 @@ class build_ext(_build_ext):
         return [*super().get_outputs(), *(str(self._library_dir() / name) for name in names)]
 
 
+class build_py(_build_py):
+    """Starts from nothing: what an earlier build left in build/ must not get into a wheel."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "llama_cffi", ignore_errors=True)
+        super().run()
+
+
 setup(
     cffi_modules=["build_ffi.py:ffibuilder"],
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": build_ext, "build_py": build_py},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

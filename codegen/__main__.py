@@ -64,9 +64,9 @@ def drift(root: Path = generator.ROOT) -> str:
         path = root / name
         on_disk = path.read_text(encoding="utf-8") if path.is_file() else ""
         out += difflib.unified_diff(on_disk.splitlines(True), text.splitlines(True), f"{name} (on disk)", name)
-    folder = root / "llama_cffi" / "_generated"
-    known = {Path(name).name for name in expected}
-    out += [f"{path.name}: nothing generates it\n" for path in sorted(folder.glob("*.*")) if path.name not in known]
+    files = sorted((root / "llama_cffi" / "_generated").rglob("*"))
+    found = [path.relative_to(root).as_posix() for path in files if path.is_file() and "__pycache__" not in path.parts]
+    out += [f"{name}: nothing generates it\n" for name in found if name not in expected]
     return "".join(out)
 
 

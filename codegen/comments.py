@@ -21,8 +21,9 @@ class Comments:
         """The comment of the declaration whose name stands on `line`: the block above, then what trails it."""
         first, last = self._statement(line)
         parts = self._above(first)
+        alone = first == last or self._in_macro(first)
         for number in range(first, last + 1):
-            parts += self._behind(number, alone=first == last)
+            parts += self._behind(number, alone)
         return "\n".join(parts).strip()
 
     def _text(self, number: int) -> str:
@@ -30,7 +31,7 @@ class Comments:
 
     def _statement(self, line: int) -> tuple[int, int]:
         """The first and the last line of the declaration around `line`."""
-        if self._text(line).lstrip().startswith("#"):  # a macro ends with its line, whatever stands below
+        if self._in_macro(line):  # a macro ends with its line, whatever stands below
             last = line
             while self._text(last).endswith("\\"):
                 last += 1
@@ -49,7 +50,12 @@ class Comments:
 
     def _continues(self, number: int) -> bool:
         code = _code(self._text(number))
-        return bool(code.strip()) and not code.lstrip().startswith("#") and not re.search(r"[;{},]\s*$", code)
+        return bool(code.strip()) and not self._in_macro(number) and not re.search(r"[;{},]\s*$", code)
+
+    def _in_macro(self, number: int) -> bool:
+        while self._text(number - 1).endswith("\\"):
+            number -= 1
+        return self._text(number).lstrip().startswith("#")
 
     def _above(self, first: int) -> list[str]:
         block: list[str] = []

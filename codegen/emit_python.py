@@ -93,7 +93,7 @@ def emit_structs(api: Api) -> str:
 def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:
     name = class_name(naming.type_name(record.tag))
     lines = [f"class {name}Fields(Struct):", f'    """The plain fields of `{record.tag}`."""', ""]
-    lines += [f'    C_TYPE = "struct {record.tag}"', ""]
+    lines += [f'    _C_TYPE = "struct {record.tag}"', ""]
     pointers: list[str] = []
     used: set[str] = set()
     for field in record.fields or ():

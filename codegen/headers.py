@@ -87,7 +87,6 @@ def find_headers(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS)
 
 def preprocess(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS) -> Preprocessed:
     """Run the C preprocessor over the public headers found in `folders`."""
-    folders = [folder.resolve() for folder in folders]
     paths = find_headers(folders, names)
     with tempfile.TemporaryDirectory() as scratch:
         fakes = Path(scratch).resolve()

@@ -120,7 +120,7 @@ class Api:
 
 
 # A type up to where a declared name goes: inside the innermost `(*`, before any `[4]` or parameter list.
-_BEFORE_NAME = re.compile(r"(?:[^()\[]*\(\s*(?:\*\s*(?:const|volatile)?\s*)+)*[^()\[]*")
+_BEFORE_NAME = re.compile(r"(?:[^()\[]*\(\s*\*)*[^()\[]*")
 
 
 def declare(ctype: str, name: str) -> str:

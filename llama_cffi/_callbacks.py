@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from llama_cffi._ffi import ffi
@@ -47,7 +48,12 @@ def failing() -> bool:
     return threading.get_ident() in _raised
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+def _keep_early(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    """Ctrl-C may come where a trampoline has begun and its `try` has not: cffi says so here."""
+    keep(error)
+
+
+@ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_progress(progress: float, data: Any) -> bool:
     """`llama_progress_callback`: False stops the load. A function that returns nothing wants to go on."""
     try:
@@ -57,7 +63,7 @@ def python_progress(progress: float, data: Any) -> bool:
         return False
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(error=True, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_abort(data: Any) -> bool:
     """`ggml_abort_callback`: True stops the computation."""
     try:
@@ -67,7 +73,7 @@ def python_abort(data: Any) -> bool:
         return True
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_eval(tensor: Any, ask: bool, data: Any) -> bool:
     """`ggml_backend_sched_eval_callback`: asked whether a tensor is wanted, then given it; False then stops."""
     try:

@@ -15,11 +15,11 @@ T = TypeVar("T")
 class Struct:
     """A C struct that this object owns. Attributes are its fields; keyword arguments set them."""
 
-    C_TYPE: ClassVar[str]
+    _C_TYPE: ClassVar[str]
     __slots__ = ("_c", "_keep")
 
     def __init__(self, **fields: Any) -> None:
-        object.__setattr__(self, "_c", ffi.new(f"{self.C_TYPE} *"))
+        object.__setattr__(self, "_c", ffi.new(f"{self._C_TYPE} *"))
         object.__setattr__(self, "_keep", {})  # what C reads through a pointer, by attribute
         self._set_defaults()
         for name, value in fields.items():

@@ -201,16 +201,19 @@ class Batch:
         return f"<Batch {self.nTokens} of {self._capacity} {what}>"
 
 
-def check_batch(batch: Batch, n_vocab: int, n_seq: int) -> None:
-    """Raise for an entry that llama.cpp would misread: one C call, whatever the size of the batch."""
+def check_batch(batch: Batch, n_vocab: int, n_seq: int) -> int:
+    """How many outputs a batch asks for. Raises for an entry that llama.cpp would misread.
+
+    One C call, whatever the size of the batch.
+    """
     if not isinstance(batch, Batch):
         raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
     struct = batch._alive
     where = ffi.new("int32_t *")
     problem = lib.shim_batch_check(struct, n_vocab, n_seq, batch._nSeqMax, where)
+    index: int = where[0]
     if problem == lib.SHIM_BATCH_OK:
-        return
-    index = where[0]
+        return index
     if problem == lib.SHIM_BATCH_EMPTY:
         raise ValueError("the batch is empty: add tokens to it first")
     if problem == lib.SHIM_BATCH_TOKEN:

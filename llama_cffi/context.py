@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from llama_cffi._context_outputs import ContextOutputs
+from llama_cffi._context_state import ContextState
+from llama_cffi._context_tuning import ContextTuning, abort_pointers, eval_pointers
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlType, PoolingType
-from llama_cffi._handle import Handle, native_log
+from llama_cffi._generated.enums import GgmlType, PoolingType, ProcessType
+from llama_cffi._handle import native_log
+from llama_cffi._views import Views
 from llama_cffi.batch import Batch, check_batch
+from llama_cffi.batch_ext import BatchExt
 from llama_cffi.errors import ContextError, ContextFullError, DecodeError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
-from llama_cffi.sampler_config import SamplersParam, give_samplers, release_samplers
+from llama_cffi.sampler import Sampler
+from llama_cffi.sampler_config import SamplersParam, give_samplers, release_samplers, set_sampler
+from llama_cffi.tokens import SeqId
 
 # What llama.cpp's attention kernels can read a cache in; any other type ends the process sooner or later.
 _CACHE_TYPES = (
@@ -38,24 +46,74 @@ class ContextParams(SamplersParam):
     def _set_defaults(self) -> None:
         self._c[0] = lib.llama_context_default_params()
 
+    @property
+    def cbEval(self) -> Callable[..., bool | None] | None:
+        """Shown every tensor of the graph: called as `cbEval(tensor, ask)`, on the thread that calls `decode`.
 
-class Context(Handle):
+        First with `ask` True: whether the tensor is wanted. Then, for those wanted, with `ask` False, when its data is
+        there: returning False stops the computation. Returning nothing means True. The tensor has `name`, `op`, `type`,
+        `shape` and `data`. An exception stops the computation and reaches the caller of `decode`.
+        """
+        function: Callable[..., bool | None] | None = self._keep.get("cbEval")
+        return function
+
+    @cbEval.setter
+    def cbEval(self, value: Callable[..., bool | None] | None) -> None:
+        self._keep["cbEval"] = _function(value, "cbEval")
+
+    @property
+    def cbEvalData(self) -> Any:
+        """Any object: where it is not None, `cbEval` gets it as its last argument."""
+        return self._keep.get("cbEvalData")
+
+    @cbEvalData.setter
+    def cbEvalData(self, value: Any) -> None:
+        self._keep["cbEvalData"] = value
+
+    @property
+    def abortCb(self) -> Callable[..., bool] | None:
+        """Asked for every node of the graph whether to stop: `abortCb()`. Works on the CPU.
+
+        An exception stops the computation and reaches the caller of `decode`. Ctrl-C needs no such function.
+        """
+        function: Callable[..., bool] | None = self._keep.get("abortCb")
+        return function
+
+    @abortCb.setter
+    def abortCb(self, value: Callable[..., bool] | None) -> None:
+        self._keep["abortCb"] = _function(value, "abortCb")
+
+    @property
+    def abortCbData(self) -> Any:
+        """Any object: where it is not None, `abortCb` gets it as its argument."""
+        return self._keep.get("abortCbData")
+
+    @abortCbData.setter
+    def abortCbData(self, value: Any) -> None:
+        self._keep["abortCbData"] = value
+
+    def _for_c(self) -> tuple[Any, list[Any]]:
+        """The struct for C, and what it points to."""
+        struct = ffi.new("struct llama_context_params *")
+        struct[0] = self._c[0]
+        struct.cb_eval, struct.cb_eval_user_data, kept_eval = eval_pointers(self.cbEval, self.cbEvalData)
+        struct.abort_callback, struct.abort_callback_data, kept_abort = abort_pointers(self.abortCb, self.abortCbData)
+        return struct, [struct, kept_eval, kept_abort]
+
+
+def _function(value: Any, name: str) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function or None, not {type(value).__name__}")
+    return value
+
+
+class Context(ContextOutputs, ContextState, ContextTuning):
     """A model at work: its memory, its threads, its outputs. Serves one call at a time. Keeps its model alive.
 
     Maps to `llama_context`.
     """
 
-    _KIND = "context"
     Params = ContextParams
-
-    _model: Model
-    _memory: Memory
-    _nVocab: int
-    _nBatch: int
-    _nUbatch: int
-    _nSeqMax: int
-    _decodes: bool  # has a memory to decode into
-    _encodes: bool
 
     @classmethod
     def getDefaultParams(cls) -> ContextParams:
@@ -80,7 +138,9 @@ class Context(Handle):
             )
         _check_params(model, chosen)
         with give_samplers(chosen, model) as settle_in:
-            pointer = lib.llama_init_from_model(model._c, chosen._c[0])
+            struct, kept = chosen._for_c()
+            with model._busy:  # some parameters make llama.cpp write to the model
+                pointer = lib.llama_init_from_model(model._c, struct[0])
         if pointer == ffi.NULL:
             raise ContextError(
                 "llama.cpp could not make a context with these parameters",
@@ -100,11 +160,11 @@ class Context(Handle):
             context._answer_for(context._memory._pointer)
         context._decodes = context._memory._pointer != ffi.NULL
         context._encodes = not context._decodes or model.hasEncoder
+        context._embeds = chosen.embeddings
+        context._nOutputsMax = chosen.nOutputsMax or context._nBatch
+        context._reserved, context._rows = context._nSeqMax, 0
+        context._views, context._kept, context._adapters, context._pools = Views(), kept, {}, None
         return context
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_free(pointer)
-        release_samplers(self)
 
     def free(self) -> None:
         """Free the context. Freeing twice is harmless.
@@ -112,6 +172,20 @@ class Context(Handle):
         Maps to `llama_free`.
         """
         self.close()
+
+    def _destroy(self, pointer: Any) -> None:
+        super()._destroy(pointer)
+        release_samplers(self)
+
+    def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
+        """Have a chain of samplers run with the model for a sequence from now on; None ends that.
+
+        Returns whether it can: False leaves the sampling to `Sampler.sample`. See `Context.Params.samplers`, which is
+        to be preferred where the chain is known beforehand, for what becomes of the chain.
+
+        Maps to `llama_set_sampler`.
+        """
+        return set_sampler(self, seqId, smpl)
 
     def getModel(self) -> Model:
         """The model that the context was made for.
@@ -128,6 +202,22 @@ class Context(Handle):
         if self._pointer is None:
             self._refuse()
         return self._memory
+
+    @property
+    def nCtxSeq(self) -> int:
+        """The size of the context in tokens for each sequence.
+
+        Maps to `llama_n_ctx_seq`.
+        """
+        return lib.llama_n_ctx_seq(self._c)
+
+    @property
+    def nRsSeq(self) -> int:
+        """How many earlier recurrent states each sequence keeps for going back.
+
+        Maps to `llama_n_rs_seq`.
+        """
+        return lib.llama_n_rs_seq(self._c)
 
     @property
     def nCtx(self) -> int:
@@ -193,23 +283,53 @@ class Context(Handle):
     def _compute(self, batch: Batch, function: Any, operation: str) -> int:
         if self._pointer is None:
             self._refuse()
-        check_batch(batch, self._nVocab, self._nSeqMax)
+        outputs = check_batch(batch, self._nVocab, self._nSeqMax)
         struct = batch._c
-        self._check_size(struct.n_tokens, operation)
-        if batch._nEmbd and batch._nEmbd != lib.llama_model_n_embd_inp(self._model._c):
+        if batch._nEmbd:
+            self._check_width(batch._nEmbd)
+        if self._embeds and struct.logits == ffi.NULL:
+            outputs = struct.n_tokens
+        return self._execute(function, (struct[0],), operation, struct.n_tokens, outputs)
+
+    def process(self, type: ProcessType, batch: BatchExt) -> int:
+        """Run the model over an extended batch. Returns 0; raises like `decode`.
+
+        Maps to `llama_process`.
+        """
+        kind = ProcessType(type)
+        if not isinstance(batch, BatchExt):
+            raise TypeError(f"a BatchExt is wanted, not {batch.__class__.__name__}: BatchExt.init(ctx) makes one")
+        if batch._context is not self:
+            raise ValueError("this batch was made for another context: make one with BatchExt.init for this one")
+        n, outputs = batch._ready()
+        if kind == ProcessType.ENCODE and not self._encodes:
+            raise ValueError("this model has no encoder: use ProcessType.DECODE")
+        operation = "llama_encode" if kind == ProcessType.ENCODE else "llama_decode"
+        return self._execute(lib.llama_process, (kind, batch._c), operation, n, outputs)
+
+    def _execute(self, function: Any, arguments: tuple[Any, ...], operation: str, n: int, outputs: int) -> int:
+        self._check_size(n, operation)
+        if operation == "llama_encode" or (self._embeds and self._pools_embeddings()):
+            outputs = n  # llama.cpp then computes every token's
+        if outputs > self._nOutputsMax:
             raise ValueError(
-                f"the batch has embeddings of {batch._nEmbd} floats, but the model takes "
-                f"{lib.llama_model_n_embd_inp(self._model._c)}"
+                f"the batch asks for {outputs} outputs, but nOutputsMax is {self._nOutputsMax}: ask for fewer"
             )
-        if not self._busy.acquire(blocking=False):
-            self._is_busy()
-        try:
-            code: int = function(self._c, struct[0])  # read under the lock: another thread may just have freed it
-        finally:
-            self._busy.release()
+        self._make_room(outputs)
+        self._rows = 0
+        code: int = self._run(function, *arguments)
         if code != 0:
-            self._fail(code, operation, batch)
+            self._fail(code, operation, n)
+        self._rows = outputs
         return code
+
+    def _pools_embeddings(self) -> bool:
+        return not self._decodes or lib.llama_pooling_type(self._c) != PoolingType.NONE
+
+    def _check_width(self, width: int) -> None:
+        expected = lib.llama_model_n_embd_inp(self._model._c)
+        if width != expected:
+            raise ValueError(f"the batch has embeddings of {width} floats, but the model takes {expected}")
 
     def _check_size(self, n: int, operation: str) -> None:
         if n > self._nBatch:
@@ -225,11 +345,11 @@ class Context(Handle):
                 "sees a batch at once: raise Context.Params.nUbatch, or split the batch"
             )
 
-    def _fail(self, code: int, operation: str, batch: Batch) -> None:
+    def _fail(self, code: int, operation: str, n: int) -> None:
         log = native_log()
         if code == 1:
             raise ContextFullError(
-                f"the context has no room for {batch.nTokens} more tokens (nCtx is {self.nCtx}): remove some with "
+                f"the context has no room for {n} more tokens (nCtx is {self.nCtx}): remove some with "
                 "ctx.getMemory().seqRemove, or raise Context.Params.nCtx",
                 operation=operation,
                 code=code,
@@ -244,12 +364,6 @@ class Context(Handle):
             operation=operation,
             code=code,
             log=log,
-        )
-
-    def _no_output(self, idx: int) -> str:
-        return (
-            f"entry {idx} of the last batch gave no logits: decode a batch first, and ask for its output "
-            "(batch.output[i] = 1; getOne asks for the last token's)"
         )
 
 

@@ -54,6 +54,14 @@ class GrammarError(NativeError, ValueError):
     """A grammar, or the pattern that triggers it, cannot be read."""
 
 
+class StateError(NativeError, ValueError):
+    """A saved state could not be taken over, or the state could not be saved."""
+
+
+class AdapterError(NativeError, OSError):
+    """An adapter could not be loaded."""
+
+
 class DecodeError(NativeError):
     """`encode` or `decode` refused the batch or failed. `code` is what llama.cpp returned."""
 

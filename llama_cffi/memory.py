@@ -9,7 +9,7 @@ from llama_cffi.errors import UnavailableError
 from llama_cffi.tokens import Pos, SeqId
 
 if TYPE_CHECKING:
-    from llama_cffi._handle import Handle
+    from llama_cffi._context_base import ContextBase
 
 
 class Memory:
@@ -20,7 +20,7 @@ class Memory:
 
     __slots__ = ("_context", "_nSeqMax", "_pointer", "_unified")
 
-    def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
+    def __init__(self, context: ContextBase, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
         self._context = context
         self._pointer = lib.llama_get_memory(context._c)
@@ -35,13 +35,7 @@ class Memory:
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call while no other call uses the context."""
-        context = self._context
-        if not context._busy.acquire(blocking=False):
-            context._is_busy()
-        try:
-            return function(self._c, *arguments)
-        finally:
-            context._busy.release()
+        return self._context._run(lambda _: function(self._c, *arguments))
 
     def _check_seq(self, seq: SeqId, name: str, allow_all: bool = False) -> None:
         if allow_all and seq == -1:
@@ -111,8 +105,15 @@ class Memory:
             raise ValueError(f"d is at least 1, not {d}")
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
 
+    def canShift(self) -> bool:
+        """Whether `seqAdd` and `seqDiv` work for this model.
+
+        Maps to `llama_memory_can_shift`.
+        """
+        return lib.llama_memory_can_shift(self._c)
+
     def _check_shift(self) -> None:
-        if self._c != ffi.NULL and not lib.llama_memory_can_shift(self._c):
+        if self._c != ffi.NULL and not self.canShift():
             raise UnavailableError("the memory of this model cannot shift positions: decode the moved part again")
 
     def seqPosMin(self, seq: SeqId) -> Pos:

@@ -1,73 +1,27 @@
-"""Models: loading, describing, saving."""
+"""Models: loading, saving, quantizing. What a model says about itself is in `_model_info.py`."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
-from llama_cffi._buffers import OutBuffer, Path, Text, c_string, out_buffer, path_bytes, require_together
+from llama_cffi._buffers import Path, path_bytes
+from llama_cffi._callbacks import reraise
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import LoadMode
-from llama_cffi._generated.structs import ModelParamsFields
-from llama_cffi._handle import Handle, native_log
+from llama_cffi._files import beside
+from llama_cffi._generated.enums import Ftype, LoadMode
+from llama_cffi._handle import native_log
+from llama_cffi._model_info import ModelInfo
+from llama_cffi._model_params import EPSILON, ModelParams
 from llama_cffi.errors import ModelLoadError, NativeError
 from llama_cffi.ggml.backend import Backend
+from llama_cffi.quantize import ModelQuantizeParams, quantize
 from llama_cffi.vocab import Vocab
 
-_MMAP = (LoadMode.AUTO, LoadMode.MMAP, LoadMode.MMAP_MLOCK)
-_MLOCK = (LoadMode.MLOCK, LoadMode.MMAP_MLOCK)
 
-
-class ModelParams(ModelParamsFields):
-    """How to load a model. `Model.Params(nGpuLayers=0)` sets fields; the others keep llama.cpp's defaults.
-
-    Maps to `llama_model_params`.
-    """
-
-    __slots__ = ()
-
-    def _set_defaults(self) -> None:
-        self._c[0] = lib.llama_model_default_params()
-
-    @property
-    def useMmap(self) -> bool:
-        """Map the file into memory instead of reading it. A view of `loadMode`, which is AUTO by default and maps."""
-        return self.loadMode in _MMAP
-
-    @useMmap.setter
-    def useMmap(self, value: bool) -> None:
-        if bool(value) != self.useMmap:
-            self._set_load_mode(mmap=bool(value), mlock=self.useMlock)
-
-    @property
-    def useMlock(self) -> bool:
-        """Keep the model in physical memory. A view of `loadMode`."""
-        return self.loadMode in _MLOCK
-
-    @useMlock.setter
-    def useMlock(self, value: bool) -> None:
-        if bool(value) != self.useMlock:
-            self._set_load_mode(mmap=self.useMmap, mlock=bool(value))
-
-    @property
-    def useDirectIo(self) -> bool:
-        """Read the file past the page cache, which excludes mapping and locking it. A view of `loadMode`."""
-        return self.loadMode == LoadMode.DIRECT_IO
-
-    @useDirectIo.setter
-    def useDirectIo(self, value: bool) -> None:
-        if bool(value) != self.useDirectIo:
-            self.loadMode = LoadMode.DIRECT_IO if value else LoadMode.AUTO
-
-    def _set_load_mode(self, mmap: bool, mlock: bool) -> None:
-        if mmap:
-            self.loadMode = LoadMode.MMAP_MLOCK if mlock else LoadMode.MMAP
-        else:
-            self.loadMode = LoadMode.MLOCK if mlock else LoadMode.NONE
-
-
-class Model(Handle):
+class Model(ModelInfo):
     """A loaded model. May be shared by contexts and threads. Freeing it frees what was made from it.
 
     Maps to `llama_model`.
@@ -75,6 +29,7 @@ class Model(Handle):
 
     _KIND = "model"
     Params = ModelParams
+    QuantizeParams = ModelQuantizeParams
 
     _params: ModelParams
     _vocab: Vocab
@@ -91,7 +46,8 @@ class Model(Handle):
     def load(cls, path: Path, params: ModelParams | None = None) -> Model:
         """Load a model from a GGUF file. Of a split model, name the first file.
 
-        Loads the CPU backend first where none is loaded yet. Raises FileNotFoundError, ModelLoadError.
+        Loads the CPU backend first where none is loaded yet. Ctrl-C interrupts it. Raises FileNotFoundError,
+        ModelLoadError, and whatever `params.progressCallback` raises.
 
         Maps to `llama_model_load_from_file`.
         """
@@ -115,8 +71,8 @@ class Model(Handle):
 
     @classmethod
     def _load(cls, paths: Sequence[Path], params: ModelParams | None, call: Any) -> Model:
-        chosen = cls.Params() if params is None else params
-        if not isinstance(chosen, ModelParams):
+        given = cls.Params() if params is None else params
+        if not isinstance(given, ModelParams):
             raise TypeError(
                 f"params is a Model.Params, not {type(params).__name__}: start from Model.getDefaultParams()"
             )
@@ -126,21 +82,40 @@ class Model(Handle):
         for path in paths:
             with open(path, "rb"):  # says at once, and in Python's words, what is wrong with the path
                 pass
-        Backend.ensureCpu()
+        chosen = given._copy()
         if chosen.noAlloc and chosen.loadMode != LoadMode.NONE:
             raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
+        Backend.ensureCpu()
+        progress = chosen._set_progress(always=True)
         pointer = call(names, chosen._c[0])
-        if pointer == ffi.NULL:
-            raise ModelLoadError(
-                f"{os.fsdecode(paths[0])} could not be loaded as a model",
-                operation="llama_model_load_from_file",
-                log=native_log(),
-            )
+        log = native_log()
         model = cls.__new__(cls)
-        model._open(pointer)
+        if pointer != ffi.NULL:
+            model._open(pointer)
+        reraise()
+        if pointer == ffi.NULL:
+            operation, path = "llama_model_load_from_file", os.fsdecode(paths[0])
+            if progress.stopped:
+                raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
+            raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
-        model._vocab = Vocab(model)
+        model._check_epsilons()
+        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
         return model
+
+    def _loaded(self, key: str) -> Any:
+        """A metadata value as llama.cpp saw it."""
+        overrides = self._params.kvOverrides or {}
+        return overrides[key] if key in overrides else self.metaValStr(key)
+
+    def _check_epsilons(self) -> None:
+        """Refuse a file with a negative epsilon: ggml would end the process, from a thread of its own."""
+        keys = [self.metaKeyByIndex(i) or "" for i in range(self.metaCount)]
+        for key in filter(EPSILON.search, keys):
+            value = self._loaded(key)
+            if not 0 <= float(value) < math.inf:
+                self.close()
+                raise ModelLoadError(f"the file is damaged: {key} is {value}, and a number from 0 is wanted")
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_model_free(pointer)
@@ -161,23 +136,35 @@ class Model(Handle):
         """
         if self._params.vocabOnly or self._params.noAlloc:
             raise NativeError("a model loaded with vocabOnly or noAlloc has no weights to save: load it whole")
-        if self._params.useExtraBufts and lib.llama_model_ftype(self._c) > 1:
+        if self._params.useExtraBufts and self.ftype not in (Ftype.ALL_F32, Ftype.MOSTLY_F16):
             raise NativeError(
                 "the weights of a quantized model are repacked in memory: load it with useExtraBufts=False to save it"
             )
-        import tempfile  # rarely needed, and slow to import
-
         target = os.fsdecode(path_bytes(path))
-        handle, scratch = tempfile.mkstemp(prefix=".llama-", dir=os.path.dirname(target) or ".")
-        os.close(handle)
-        try:
+        with beside(target) as scratch:
             lib.llama_model_save_to_file(self._c, os.fsencode(scratch))
-            if os.path.getsize(scratch) == 0:
+            if not os.path.exists(scratch) or os.path.getsize(scratch) == 0:
                 raise OSError(f"llama.cpp wrote nothing to {target}: is the disk full?")
-            os.replace(scratch, target)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+
+    @classmethod
+    def quantizeDefaultParams(cls) -> ModelQuantizeParams:
+        """llama.cpp's default parameters, to be changed and given to `quantize`: Q8_0, as many threads as CPUs.
+
+        Maps to `llama_model_quantize_default_params`.
+        """
+        return cls.QuantizeParams()
+
+    @classmethod
+    def quantize(cls, source: Path, target: Path, params: ModelQuantizeParams | None = None) -> None:
+        """Write a model file in another format: beside its place, then renamed.
+
+        With `keepSplit`, `target` is the prefix of the files' names; with `dryRun`, nothing is written and the sizes
+        are logged. Takes minutes, which Ctrl-C does not shorten. Raises ValueError where source and target are the
+        same, OSError, and NativeError with llama.cpp's reason.
+
+        Maps to `llama_model_quantize`.
+        """
+        quantize(source, target, params)
 
     @property
     def vocab(self) -> Vocab:
@@ -188,108 +175,3 @@ class Model(Handle):
         if self._pointer is None:
             self._refuse()
         return self._vocab
-
-    @property
-    def hasEncoder(self) -> bool:
-        """Whether the model has an encoder, to be run with `ctx.encode`.
-
-        Maps to `llama_model_has_encoder`.
-        """
-        return lib.llama_model_has_encoder(self._c)
-
-    @property
-    def hasDecoder(self) -> bool:
-        """Whether the model has a decoder, to be run with `ctx.decode`.
-
-        Maps to `llama_model_has_decoder`.
-        """
-        return lib.llama_model_has_decoder(self._c)
-
-    @property
-    def hasDencoder(self) -> bool:
-        """The specification's spelling of `hasDecoder`: a slip, kept as an alias.
-
-        Maps to `llama_model_has_decoder`.
-        """
-        return self.hasDecoder
-
-    @property
-    def nCtxTrain(self) -> int:
-        """The context size that the model was trained with, in tokens.
-
-        Maps to `llama_model_n_ctx_train`.
-        """
-        return lib.llama_model_n_ctx_train(self._c)
-
-    @property
-    def nEmbd(self) -> int:
-        """The width of the embeddings.
-
-        Maps to `llama_model_n_embd`.
-        """
-        return lib.llama_model_n_embd(self._c)
-
-    @property
-    def nLayer(self) -> int:
-        """The number of layers.
-
-        Maps to `llama_model_n_layer`.
-        """
-        return lib.llama_model_n_layer(self._c)
-
-    @property
-    def nHead(self) -> int:
-        """The number of attention heads; 0 for a model loaded with vocabOnly.
-
-        Maps to `llama_model_n_head`.
-        """
-        return lib.llama_model_n_head(self._c) if lib.llama_model_n_layer(self._c) else 0
-
-    @property
-    def metaCount(self) -> int:
-        """The number of scalar metadata entries.
-
-        Maps to `llama_model_meta_count`.
-        """
-        return lib.llama_model_meta_count(self._c)
-
-    @overload
-    def metaValStr(self, key: Text) -> str | None: ...
-    @overload
-    def metaValStr(self, key: Text, buf: OutBuffer, bufSize: int) -> int: ...
-    def metaValStr(self, key: Text, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """A metadata value as text. Arrays are not among them.
-
-        Without a buffer: a str, or None for an unknown key. With `buf` and `bufSize`: writes at most `bufSize` bytes
-        with a closing NUL, and returns the value's length without it, or -1 for an unknown key.
-
-        Maps to `llama_model_meta_val_str`.
-        """
-        name = c_string(key, "key")
-        return self._meta(lambda out, size: lib.llama_model_meta_val_str(self._c, name, out, size), buf, bufSize)
-
-    @overload
-    def metaKeyByIndex(self, idx: int) -> str | None: ...
-    @overload
-    def metaKeyByIndex(self, idx: int, buf: OutBuffer, bufSize: int) -> int: ...
-    def metaKeyByIndex(self, idx: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """The name of a metadata entry, by its index from 0.
-
-        Without a buffer: a str, or None past the end. With `buf` and `bufSize`: as in `metaValStr`.
-
-        Maps to `llama_model_meta_key_by_index`.
-        """
-        return self._meta(lambda out, size: lib.llama_model_meta_key_by_index(self._c, idx, out, size), buf, bufSize)
-
-    @staticmethod
-    def _meta(call: Any, buf: OutBuffer | None, size: int | None) -> str | int | None:
-        if require_together(buf, size, "buf and bufSize"):
-            assert size is not None
-            written: int = call(out_buffer(buf, "char", size, "buf", "bufSize"), size)
-            return written
-        length: int = call(ffi.NULL, 0)
-        if length < 0:
-            return None
-        out = ffi.new("char[]", length + 1)
-        call(out, length + 1)
-        return bytes(ffi.buffer(out, length)).decode("utf-8", "replace")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
+from llama_cffi._buffers import Path, optional_text, path_bytes
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlNumaStrategy
+from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
 from llama_cffi.ggml.backend import Backend
 
 _info_lock = threading.Lock()  # llama.cpp builds the text in one static buffer
@@ -101,3 +103,93 @@ def printSystemInfo() -> str:
     """
     with _info_lock:
         return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")
+
+
+def version() -> str:
+    """What llama.cpp calls its own version.
+
+    Maps to `llama_version`.
+    """
+    return optional_text(lib.llama_version()) or ""
+
+
+def maxTensorBuftOverrides() -> int:
+    """How long `Model.Params.tensorBuftOverrides` may be, with the entry that ends it in C.
+
+    Maps to `llama_max_tensor_buft_overrides`.
+    """
+    return lib.llama_max_tensor_buft_overrides()
+
+
+# Names
+
+
+def ftypeName(ftype: Ftype | int) -> str:
+    """What llama.cpp calls a format of weights, such as `Q4_K - Medium`.
+
+    Maps to `llama_ftype_name`.
+    """
+    return optional_text(lib.llama_ftype_name(ftype)) or ""
+
+
+def flashAttnTypeName(flashAttnType: FlashAttnType) -> str:
+    """`auto`, `disabled` or `enabled`.
+
+    Maps to `llama_flash_attn_type_name`.
+    """
+    return optional_text(lib.llama_flash_attn_type_name(FlashAttnType(flashAttnType))) or ""
+
+
+def loadModeName(loadMode: LoadMode) -> str:
+    """What llama.cpp's command line calls a way to load, such as `mmap+mlock`.
+
+    Maps to `llama_load_mode_name`.
+    """
+    return optional_text(lib.llama_load_mode_name(LoadMode(loadMode))) or ""
+
+
+def loadModeFromStr(name: str) -> LoadMode:
+    """The way to load that `loadModeName` gives the name of. Raises ValueError for any other name.
+
+    Maps to `llama_load_mode_from_str`.
+    """
+    names = [loadModeName(mode) for mode in LoadMode]
+    if name not in names:
+        raise ValueError(f"a load mode is one of {', '.join(names)}, not {name!r}")
+    return LoadMode(lib.llama_load_mode_from_str(name.encode()))
+
+
+# Split models
+
+_SPLITS = 65535
+
+
+def splitPath(pathPrefix: Path, splitNo: int, splitCount: int) -> str:
+    """The path of one file of a split model, by its number from 0: `m-00001-of-00004.gguf` for ("m", 0, 4).
+
+    Maps to `llama_split_path`.
+    """
+    prefix = path_bytes(pathPrefix, "pathPrefix")
+    _check_split(splitNo, splitCount)
+    out = ffi.new("char[]", len(prefix) + 64)
+    lib.llama_split_path(out, len(out), prefix, splitNo, splitCount)
+    return os.fsdecode(ffi.string(out))
+
+
+def splitPrefix(splitPath: Path, splitNo: int, splitCount: int) -> str | None:
+    """What `splitPath` was made from; None for a path that is not of this number and count.
+
+    Maps to `llama_split_prefix`.
+    """
+    path = path_bytes(splitPath, "splitPath")
+    _check_split(splitNo, splitCount)
+    out = ffi.new("char[]", len(path) + 1)
+    length = lib.llama_split_prefix(out, len(out), path, splitNo, splitCount)
+    return os.fsdecode(ffi.buffer(out, length)[:]) if length > 0 else None
+
+
+def _check_split(number: int, count: int) -> None:
+    if not 1 <= count <= _SPLITS:
+        raise ValueError(f"splitCount goes from 1 to {_SPLITS}, and {count} does not fit")
+    if not 0 <= number < count:
+        raise ValueError(f"splitNo goes from 0 to {count - 1}, and {number} does not fit")

@@ -24,7 +24,7 @@ class TokenData(Struct):
     Maps to `llama_token_data`.
     """
 
-    C_TYPE = "struct llama_token_data"
+    _C_TYPE = "struct llama_token_data"
     __slots__ = ()
 
     id = IntField("id", 32, True)

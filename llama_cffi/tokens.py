@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_cffi._ffi import lib
 
@@ -19,8 +19,10 @@ Pos: TypeAlias = int
 SeqId: TypeAlias = int
 """A sequence's number in its context, from 0. Maps to `llama_seq_id`."""
 
-ProgressCallback: TypeAlias = Callable[[float], "bool | None"]
-"""Told how much of a model is loaded, from 0 to 1; returns False to stop. Maps to `llama_progress_callback`."""
+ProgressCallback: TypeAlias = "Callable[[float], bool | None] | Callable[[float, Any], bool | None]"
+"""Told how much of a model is loaded, from 0 to 1, and its user data where there is some; returns False to stop.
+Maps to `llama_progress_callback`.
+"""
 
 DEFAULT_SEED: Final = lib.LLAMA_DEFAULT_SEED
 """Asks a sampler for a random seed. Maps to `LLAMA_DEFAULT_SEED`."""

@@ -1,43 +1,41 @@
-"""The vocabulary: text to tokens and back."""
+"""The vocabulary: what each token is, which ones are special, and how text becomes tokens."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from llama_cffi._buffers import (
-    OutBuffer,
-    Text,
-    Tokens,
-    out_buffer,
-    require_together,
-    text_prefix,
-    token_array,
-)
+from llama_cffi._buffers import OutBuffer, out_buffer, require_together
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import VocabType
+from llama_cffi._special_tokens import SpecialTokens
 from llama_cffi.errors import NativeError
-from llama_cffi.tokens import Token
+from llama_cffi.tokens import TOKEN_NULL, Token
 
 if TYPE_CHECKING:
     from llama_cffi._handle import Handle
 
 _PIECE = 64  # bytes: nearly every token is shorter
 
+# Tokenizers that begin or end a text where the file says so; BERT's always does, the others never.
+_ADDS = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
 
-class Vocab:
+
+class Vocab(SpecialTokens):
     """A model's vocabulary. Lives as long as the model, keeps it alive, and may be used from any thread.
 
     Maps to `llama_vocab`.
     """
 
-    __slots__ = ("_model", "_nTokens", "_pointer", "_type")
+    __slots__ = ("_lacks", "_model", "_nTokens", "_pointer", "_pre", "_type")
 
-    def __init__(self, model: Handle) -> None:
-        """Not for users: `model.vocab` makes it."""
+    def __init__(self, model: Handle, pre: str) -> None:
+        """Not for users: `model.vocab` makes it. `pre` names the rule that BPE splits text by."""
         self._model = model
         self._pointer = lib.llama_model_get_vocab(model._c)
         self._nTokens = lib.llama_vocab_n_tokens(self._pointer)
         self._type = VocabType(lib.llama_vocab_type(self._pointer))
+        self._pre = pre
+        self._lacks = self._lacking()
 
     @property
     def _c(self) -> Any:
@@ -61,21 +59,39 @@ class Vocab:
         """
         return self._type
 
-    @property
-    def bos(self) -> Token:
-        """The beginning-of-sequence token, or TOKEN_NULL.
+    def getText(self, token: Token) -> str:
+        """A token as the file spells it: `▁the` or `Ġthe`, `<0x0A>` for a byte. `tokenToPiece` gives its text.
 
-        Maps to `llama_vocab_bos`.
+        Raises IndexError for a token that the vocabulary does not have.
+
+        Maps to `llama_vocab_get_text`.
         """
-        return lib.llama_vocab_bos(self._c)
+        self._check(token)
+        return bytes(ffi.string(lib.llama_vocab_get_text(self._c, token))).decode("utf-8", "replace")
 
-    @property
-    def eos(self) -> Token:
-        """The end-of-sequence token, or TOKEN_NULL.
+    def getScore(self, token: Token) -> float:
+        """A token's score in its tokenizer, 0 where there are none. Raises IndexError.
 
-        Maps to `llama_vocab_eos`.
+        Maps to `llama_vocab_get_score`.
         """
-        return lib.llama_vocab_eos(self._c)
+        self._check(token)
+        return lib.llama_vocab_get_score(self._c, token)
+
+    def getAttr(self, token: Token) -> int:
+        """A sum of `TokenAttr`: `vocab.getAttr(t) & TokenAttr.BYTE`. Raises IndexError.
+
+        Maps to `llama_vocab_get_attr`.
+        """
+        self._check(token)
+        return lib.llama_vocab_get_attr(self._c, token)
+
+    def isControl(self, token: Token) -> bool:
+        """Whether a token steers the model and is no text. Raises IndexError.
+
+        Maps to `llama_vocab_is_control`.
+        """
+        self._check(token)
+        return lib.llama_vocab_is_control(self._c, token)
 
     def isEog(self, token: Token) -> bool:
         """Whether a token ends the generation (end of sequence, end of turn, ...).
@@ -109,7 +125,6 @@ class Vocab:
         Maps to `llama_token_to_piece`.
         """
         self._check(token)
-        self._require_tokenizer()
         if require_together(buf, length, "buf and length"):
             assert length is not None
             array = out_buffer(buf, "char", length, "buf", "length")
@@ -127,6 +142,7 @@ class Vocab:
             size = -n
 
     def _check(self, token: Token) -> None:
+        self._require_tokenizer()
         if not 0 <= token < self._nTokens:
             raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {self._nTokens - 1}")
 
@@ -134,111 +150,23 @@ class Vocab:
         if self._type == VocabType.NONE:
             raise NativeError("this model carries no tokenizer: give token numbers to the batch instead of text")
 
+    def _require_special(self) -> None:
+        """Refuse to add special tokens that the vocabulary lacks: llama.cpp would end the process."""
+        if self._lacks:
+            raise NativeError(
+                f"this model wants its {self._lacks} token added to a text, but its vocabulary has none: "
+                "pass addSpecial=False"
+            )
+
     def __repr__(self) -> str:
         return f"<Vocab {self._type.name}, {self._nTokens} tokens>"
 
-
-@overload
-def tokenize(
-    vocab: Vocab, text: Text, textLen: int | None = None, *, addSpecial: bool = True, parseSpecial: bool = False
-) -> list[Token]: ...
-@overload
-def tokenize(
-    vocab: Vocab,
-    text: Text,
-    textLen: int | None,
-    tokens: OutBuffer,
-    nTokensMax: int,
-    addSpecial: bool = True,
-    parseSpecial: bool = False,
-) -> int: ...
-def tokenize(
-    vocab: Vocab,
-    text: Text,
-    textLen: int | None = None,
-    tokens: OutBuffer | None = None,
-    nTokensMax: int | None = None,
-    addSpecial: bool = True,
-    parseSpecial: bool = False,
-) -> list[Token] | int:
-    """Convert text to tokens.
-
-    `textLen` counts bytes of UTF-8; None takes all. `addSpecial` lets the model add its beginning and end tokens,
-    `parseSpecial` reads control tokens in the text (leave it off for text that you do not trust).
-    Without `tokens` and `nTokensMax`: returns the tokens as a list. With them: writes at most `nTokensMax` tokens
-    (32-bit integers) and returns their number; a negative number is minus the number that is needed.
-    Raises UnicodeError for bytes that are no UTF-8, ValueError for a length beyond the text or the buffer.
-
-    Maps to `llama_tokenize`.
-    """
-    data = text_prefix(text, textLen, "text", "textLen")
-    if not isinstance(text, str) or textLen is not None:
-        data.decode("utf-8")  # llama.cpp throws on some malformed sequences and misreads others
-    vocab._require_tokenizer()
-    if require_together(tokens, nTokensMax, "tokens and nTokensMax"):
-        assert nTokensMax is not None
-        array = out_buffer(tokens, "int32_t", nTokensMax, "tokens", "nTokensMax")
-        return lib.llama_tokenize(vocab._c, data, len(data), array, nTokensMax, addSpecial, parseSpecial)
-    size = len(data) // 3 + 16  # a token is rarely shorter than three bytes
-    while True:
-        array = ffi.new("int32_t[]", size)
-        n = lib.llama_tokenize(vocab._c, data, len(data), array, size, addSpecial, parseSpecial)
-        if n >= 0:
-            return list(ffi.unpack(array, n))
-        if n == -(1 << 31):
-            raise ValueError("the text has more than 2,147,483,647 tokens: tokenize it in pieces")
-        size = -n
-
-
-@overload
-def detokenize(
-    vocab: Vocab,
-    tokens: Tokens,
-    nTokens: int | None = None,
-    *,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
-) -> str: ...
-@overload
-def detokenize(
-    vocab: Vocab,
-    tokens: Tokens,
-    nTokens: int | None,
-    text: OutBuffer,
-    textLenMax: int,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
-) -> int: ...
-def detokenize(
-    vocab: Vocab,
-    tokens: Tokens,
-    nTokens: int | None = None,
-    text: OutBuffer | None = None,
-    textLenMax: int | None = None,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
-) -> str | int:
-    """Convert tokens to text.
-
-    `nTokens` counts tokens; None takes all. `removeSpecial` drops the beginning and end tokens, `unparseSpecial`
-    spells control tokens out. Without `text` and `textLenMax`: returns a str, with U+FFFD for bytes that are no UTF-8.
-    With them: writes at most `textLenMax` bytes of UTF-8, without a closing NUL, and returns their number; a negative
-    number is minus the length that is needed. Raises IndexError for a token that the vocabulary does not have.
-
-    Maps to `llama_detokenize`.
-    """
-    array, n = token_array(tokens, nTokens)
-    bad = lib.shim_first_outside(array, n, vocab.nTokens)
-    if bad >= 0:
-        vocab._check(array[bad])
-    if require_together(text, textLenMax, "text and textLenMax"):
-        assert textLenMax is not None
-        out = out_buffer(text, "char", textLenMax, "text", "textLenMax")
-        return lib.llama_detokenize(vocab._c, array, n, out, textLenMax, removeSpecial, unparseSpecial)
-    size = 8 * n + 16
-    while True:
-        out = ffi.new("char[]", size)
-        written = lib.llama_detokenize(vocab._c, array, n, out, size, removeSpecial, unparseSpecial)
-        if written >= 0:
-            return bytes(ffi.buffer(out, written)).decode("utf-8", "replace")
-        size = -written
+    def _lacking(self) -> str:
+        """The special token that the model wants and lacks, if there is one."""
+        bert = self._type == VocabType.WPM
+        wanted = (
+            ("bos", self.bos, bert or (self.getAddBos() and self._type in _ADDS)),
+            ("eos", self.eos, self.getAddEos() and self._type in _ADDS),
+            ("sep", self.sep, bert),
+        )
+        return next((name for name, token, add in wanted if add and token == TOKEN_NULL), "")

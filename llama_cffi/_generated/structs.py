@@ -21,7 +21,7 @@ from llama_cffi._struct import Struct, BoolField, EnumField, FloatField, IntFiel
 class ModelParamsFields(Struct):
     """The plain fields of `llama_model_params`."""
 
-    C_TYPE = "struct llama_model_params"
+    _C_TYPE = "struct llama_model_params"
 
     nGpuLayers = IntField("n_gpu_layers", 32, True)
     """number of layers to store in VRAM, a negative value means all layers"""
@@ -58,7 +58,7 @@ class ModelParamsFields(Struct):
 class ContextParamsFields(Struct):
     """The plain fields of `llama_context_params`."""
 
-    C_TYPE = "struct llama_context_params"
+    _C_TYPE = "struct llama_context_params"
 
     nCtx = IntField("n_ctx", 32, False)
     """text context, 0 = from model"""
@@ -143,7 +143,7 @@ class ContextParamsFields(Struct):
 class SamplerChainParamsFields(Struct):
     """The plain fields of `llama_sampler_chain_params`."""
 
-    C_TYPE = "struct llama_sampler_chain_params"
+    _C_TYPE = "struct llama_sampler_chain_params"
 
     noPerf = BoolField("no_perf")
     """whether to measure performance timings"""
@@ -152,7 +152,7 @@ class SamplerChainParamsFields(Struct):
 class ModelQuantizeParamsFields(Struct):
     """The plain fields of `llama_model_quantize_params`."""
 
-    C_TYPE = "struct llama_model_quantize_params"
+    _C_TYPE = "struct llama_model_quantize_params"
 
     nthread = IntField("nthread", 32, True)
     """number of threads to use for quantizing, if <=0 will use std::thread::hardware_concurrency()"""
@@ -187,7 +187,7 @@ class ModelQuantizeParamsFields(Struct):
 class PerfContextDataFields(Struct):
     """The plain fields of `llama_perf_context_data`."""
 
-    C_TYPE = "struct llama_perf_context_data"
+    _C_TYPE = "struct llama_perf_context_data"
 
     tStartMs = FloatField("t_start_ms")
     """ms == milliseconds absolute start time"""
@@ -208,7 +208,7 @@ class PerfContextDataFields(Struct):
 class PerfSamplerDataFields(Struct):
     """The plain fields of `llama_perf_sampler_data`."""
 
-    C_TYPE = "struct llama_perf_sampler_data"
+    _C_TYPE = "struct llama_perf_sampler_data"
 
     tSampleMs = FloatField("t_sample_ms")
     """time needed for sampling in ms"""

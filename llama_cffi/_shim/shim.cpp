@@ -301,8 +301,10 @@ enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32
             return SHIM_BATCH_TOKEN;
         }
     }
+    int32_t outputs = 0;
     for (int32_t i = 0; i < batch->n_tokens; i++) {
         *index = i;
+        outputs += batch->logits != nullptr && batch->logits[i] != 0;
         if (batch->pos != nullptr && batch->pos[i] < 0) {
             return SHIM_BATCH_POSITION;
         }
@@ -314,6 +316,7 @@ enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32
             return SHIM_BATCH_SEQUENCE;
         }
     }
+    *index = batch->logits != nullptr ? outputs : 1;
     return SHIM_BATCH_OK;
 }
 

@@ -77,7 +77,7 @@ enum shim_batch_problem {
 };
 
 /* Looks at every entry of a batch. `width` is how many sequences an entry has room for. Where something is wrong,
- * `*index` says at which entry. */
+ * `*index` says at which entry; otherwise it is how many outputs the batch asks for. */
 enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32_t n_vocab, int32_t n_seq,
                                          int32_t width, int32_t * index);
 

@@ -1,9 +1,34 @@
-"""The names of ggml that the specification uses: `Ggml.Backend`, `Ggml.Type`, `Ggml.NumaStrategy`."""
+"""The parts of ggml that models and contexts use: backends and their devices, types, thread pools."""
 
 from __future__ import annotations
 
+from llama_cffi._generated.enums import GgmlBackendDevType as BackendDevType
+from llama_cffi._generated.enums import GgmlLogLevel as LogLevel
 from llama_cffi._generated.enums import GgmlNumaStrategy as NumaStrategy
+from llama_cffi._generated.enums import GgmlOp as Op
+from llama_cffi._generated.enums import GgmlSchedPriority as SchedPriority
+from llama_cffi._generated.enums import GgmlStatus as Status
 from llama_cffi._generated.enums import GgmlType as Type
 from llama_cffi.ggml.backend import Backend, CpuVariant
+from llama_cffi.ggml.device import BackendBufferType, BackendDevice, DeviceMemory
+from llama_cffi.ggml.threadpool import Threadpool
 
-__all__ = ["Backend", "CpuVariant", "NumaStrategy", "Type"]
+ThreadPool = Threadpool
+"""The spelling of the sister module."""
+
+__all__ = [
+    "Backend",
+    "BackendBufferType",
+    "BackendDevType",
+    "BackendDevice",
+    "CpuVariant",
+    "DeviceMemory",
+    "LogLevel",
+    "NumaStrategy",
+    "Op",
+    "SchedPriority",
+    "Status",
+    "ThreadPool",
+    "Threadpool",
+    "Type",
+]

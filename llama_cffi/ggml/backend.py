@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi.errors import UnavailableError
+from llama_cffi.ggml.device import BackendDevice
 
 _FOLDER = Path(__file__).resolve().parent.parent / "lib"
 _PREFIX = "libggml-cpu-"
@@ -92,6 +93,15 @@ class Backend:
                 return
             if lib.ggml_backend_reg_by_name(b"Vulkan") == ffi.NULL:
                 _load(path, "vulkan")
+
+    @classmethod
+    def devices(cls) -> list[BackendDevice]:
+        """Every device of the loaded backends: GPUs in the order in which layers are spread over them, and the CPU.
+
+        Maps to `ggml_backend_dev_count` and `ggml_backend_dev_get`.
+        """
+        with _lock:
+            return [BackendDevice.get(index) for index in range(BackendDevice.count())]
 
 
 def _ask(path: Path, amx_works: Callable[[], bool]) -> CpuVariant:

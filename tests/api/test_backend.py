@@ -143,6 +143,10 @@ def test_backends_come_from_the_package_only(tmp_path: Path, tiny_path: Path) ->
         "print(sum('evil' in line or sys.argv[2] in line for line in open('/proc/self/maps')))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_path), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(tiny_path), str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (result.returncode, result.stdout.split()) == (0, ["0"]), result.stderr

@@ -98,7 +98,13 @@ def test_several_sequences_in_one_batch(tiny: Model) -> None:
 
 @pytest.mark.parametrize(
     ("args", "words"),
-    [((0, 0, 1), "nTokens"), ((-5, 0, 1), "nTokens"), ((1, -1, 1), "embd"), ((1, 0, 0), "nSeqMax"), ((1, 0, 257), "nSeqMax")],
+    [
+        ((0, 0, 1), "nTokens"),
+        ((-5, 0, 1), "nTokens"),
+        ((1, -1, 1), "embd"),
+        ((1, 0, 0), "nSeqMax"),
+        ((1, 0, 257), "nSeqMax"),
+    ],
 )
 def test_init_checks_its_sizes(args: tuple[int, int, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):

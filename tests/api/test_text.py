@@ -15,7 +15,13 @@ TEXT = "Grüße aus 東京, über 3.14 🎉"
 
 def _token_buffers() -> list[Any]:
     zeros = [0] * 64
-    return [array("i", zeros), np.zeros(64, np.int32), ffi.new("int32_t[]", 64), bytearray(256), memoryview(bytearray(256))]
+    return [
+        array("i", zeros),
+        np.zeros(64, np.int32),
+        ffi.new("int32_t[]", 64),
+        bytearray(256),
+        memoryview(bytearray(256)),
+    ]
 
 
 @pytest.mark.parametrize("index", range(5))

@@ -12,18 +12,24 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "tokens"},
-    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "token_data"},
-    {"model", "ggml", "system", "token_data_array", "_sampler_checks"},
+    {"_ffi", "_stack", "_files"},
+    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "tokens"},
+    {"ggml.device", "_special_tokens"},
+    {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
+    {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},
     {"_custom_sampler"},
     {"_sampler_base"},
     {"_sampler_picking", "_sampler_weighing", "_sampler_reading", "_sampler_chain"},
     {"sampler"},
-    {"sampler_config"},
-    {"adapter", "context"},
-    {"chat", "__init__"},
+    {"quantize", "ggml", "system"},
+    {"model"},
+    {"adapter", "_context_base", "sampler_config"},
+    {"_context_outputs", "_context_state", "_context_tuning"},
+    {"batch_ext"},
+    {"context"},
+    {"chat"},
+    {"__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

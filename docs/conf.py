@@ -1,0 +1,184 @@
+"""Sphinx configuration. The reference comes out of the package's docstrings and the generated naming map."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import llama_cffi  # noqa: E402
+from codegen import emit_cdef, naming, policy, snapshot  # noqa: E402
+from codegen.model import Function  # noqa: E402
+
+project = "llama_cffi"
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {"description": "llama.cpp for Python", "page_width": "1100px", "sidebar_width": "240px"}
+html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+html_show_sourcelink = False
+html_copy_source = False
+default_role = "code-or-reference"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+nitpicky = True
+# Links that are not the reader's business: C types in prototypes, types of signatures from elsewhere.
+nitpick_ignore_regex = [("c:identifier", ".*"), ("py:class", ".*"), ("py:data", ".*")]
+
+API = snapshot.load()
+FUNCTIONS = {function.name: function for function in API.functions}
+
+
+def facade_name(function: Function) -> str | None:
+    """Where the facade has a C function; None if only `lib` has it."""
+    owner, name = naming.function_name(function)
+    path = ".".join(filter(None, (owner, name)))
+    return path if _resolve(path) is not None else None
+
+
+def _resolve(path: str) -> Any:
+    found: Any = llama_cffi
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part, None)
+        if found is None:
+            return None
+    return found
+
+
+def documented_name(path: str) -> str:
+    """Where the reference documents a facade name: nested classes stand under the module that defines them."""
+    if path.startswith("Ggml."):
+        return f"llama_cffi.ggml.{path.removeprefix('Ggml.')}"
+    parts = path.split(".")
+    nested = _resolve(".".join(parts[:2]))
+    if len(parts) >= 2 and inspect.isclass(nested):
+        return ".".join([nested.__module__, nested.__name__, *parts[2:]])
+    return f"llama_cffi.{path}"
+
+
+# `text` in a docstring: a link where it names something, code otherwise.
+
+
+def code_or_reference(
+    name: str, rawtext: str, text: str, lineno: int, inliner: Any, options: Any = None, content: Any = ()
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    literal = nodes.literal(text, text)
+    target = text.removesuffix("()")
+    if target in FUNCTIONS:
+        reference = ("c", "func", target)
+    elif target[:1].isupper() and _resolve(target) is not None and "." in target:
+        reference = ("py", "obj", documented_name(target))
+    else:
+        return [literal], []
+    domain, kind, goal = reference
+    link = addnodes.pending_xref("", literal, refdomain=domain, reftype=kind, reftarget=goal, refwarn=True)
+    link["py:module"], link["py:class"] = None, None
+    return [link], []
+
+
+# The pages that are written at build time.
+
+
+def _class_block(name: str) -> str:
+    return f".. autoclass:: llama_cffi.{name}\n   :members:\n   :inherited-members: IntEnum, int, Exception\n\n"
+
+
+def _nested(cls: type) -> list[str]:
+    return [n for n, value in vars(cls).items() if inspect.isclass(value) and n[0].isupper() and n != "Params"]
+
+
+def reference_page() -> str:
+    """Every public name of the package."""
+    enums, errors, classes, functions, data = [], [], [], [], []
+    for name in llama_cffi.__all__:
+        value = getattr(llama_cffi, name)
+        if name in ("Ggml", "ffi", "lib"):
+            continue
+        if not inspect.isclass(value) or value is int:  # Token, Pos and SeqId are other names of int
+            (functions if inspect.isroutine(value) else data).append(name)
+        elif issubclass(value, Exception):
+            errors.append(name)
+        elif issubclass(value, int):
+            enums.append(name)
+        else:
+            classes.append(name)
+    out = ["Reference\n=========\n"]
+    out.append("Classes\n-------\n")
+    for name in classes:
+        cls = getattr(llama_cffi, name)
+        out.append(_class_block(name))
+        for inner in ("Params", "ChainParams", "QuantizeParams"):
+            if inner in vars(cls):
+                nested = vars(cls)[inner]
+                out.append(
+                    f".. autoclass:: {nested.__module__}.{nested.__name__}\n   :members:\n   :inherited-members:\n\n"
+                )
+    out.append("Functions\n---------\n")
+    out += [f".. autofunction:: llama_cffi.{name}\n\n" for name in functions]
+    out.append("Ggml\n----\n\n.. automodule:: llama_cffi.ggml\n   :members:\n   :imported-members:\n\n")
+    out.append("Enumerations\n------------\n")
+    out += [
+        f".. autoclass:: llama_cffi.{name}\n   :members:\n   :undoc-members:\n   :member-order: bysource\n\n"
+        for name in enums
+    ]
+    out.append("Errors\n------\n")
+    out += [f".. autoexception:: llama_cffi.{name}\n   :show-inheritance:\n\n" for name in errors]
+    out.append("Types and constants\n-------------------\n\n.. py:currentmodule:: llama_cffi\n")
+    out += [f".. py:data:: {name}\n\n   {_data_doc(name)}\n\n" for name in data]
+    return "\n".join(out)
+
+
+def _data_doc(name: str) -> str:
+    c_names = {row: c for c, row in ((c, naming.constant_name(c)) for c in (x.name for x in API.constants))}
+    types = {naming.type_name(t.name): t.name for t in API.typedefs}
+    return f"Maps to `{c_names.get(name) or types.get(name, name)}`."
+
+
+def c_page() -> str:
+    """Every C function, and its name in Python."""
+    out = ["C names\n=======\n"]
+    out.append(
+        "For every function of the nine public headers its name in Python. What the facade has no place for is\n"
+    )
+    out.append("in ``llama_cffi.lib``, under its C name, like all the others.\n")
+    for header in API.headers:
+        out.append(f"{header}\n{'-' * len(header)}\n")
+        for function in (f for f in API.functions if f.header == header):
+            out.append(_c_entry(function))
+    return "\n".join(out)
+
+
+def _c_entry(function: Function) -> str:
+    place, why_not = facade_name(function), policy.left_out(function)
+    if why_not:
+        text = f"Not bound: {why_not}.".replace("*", "\\*")
+    elif place:
+        text = f"Python: :py:obj:`{place} <{documented_name(place)}>`."
+    else:
+        text = f"Python: ``lib.{function.name}``."
+    if function.deprecated:
+        text += f" Deprecated: {function.deprecated}."
+    prototype = emit_cdef.prototype(function, named=True)
+    return f".. c:function:: {prototype}\n\n   {text}\n"
+
+
+def write_pages(app: Sphinx) -> None:
+    for name, text in (("reference.rst", reference_page()), ("c_names.rst", c_page())):
+        path = Path(app.srcdir) / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    app.add_role("code-or-reference", code_or_reference)
+    app.connect("builder-inited", write_pages, priority=1)

@@ -1,0 +1,193 @@
+"""Devices that compute, and the types of memory that they use. Both live as long as the process."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llama_cffi._ffi import ffi, lib
+from llama_cffi._generated.enums import GgmlBackendDevType
+
+
+class DeviceMemory(NamedTuple):
+    """A device's memory in bytes."""
+
+    free: int
+    total: int
+
+
+class _Native:
+    """Something of ggml's that is never freed. Equal where it is the same."""
+
+    __slots__ = ("_c",)
+
+    def __init__(self, pointer: Any) -> None:
+        """Not for users: the class methods and `Backend.devices()` make it."""
+        if not isinstance(pointer, ffi.CData):
+            raise TypeError(f"Ggml.Backend.devices() lists the devices; {type(self).__name__}({pointer!r}) is none")
+        self._c = pointer
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, _Native) and bool(other._c == self._c)
+
+    def __hash__(self) -> int:
+        return hash(self._c)
+
+
+class BackendBufferType(_Native):
+    """A type of memory that tensors can be placed in, such as the CPU's or a GPU's.
+
+    Maps to `ggml_backend_buffer_type`.
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name, such as `CPU` or `Vulkan0`.
+
+        Maps to `ggml_backend_buft_name`.
+        """
+        return _text(lib.ggml_backend_buft_name(self._c))
+
+    @property
+    def isHost(self) -> bool:
+        """Whether the CPU reads this memory directly.
+
+        Maps to `ggml_backend_buft_is_host`.
+        """
+        return lib.ggml_backend_buft_is_host(self._c)
+
+    def getAlignment(self) -> int:
+        """Where a tensor may begin, in bytes.
+
+        Maps to `ggml_backend_buft_get_alignment`.
+        """
+        return lib.ggml_backend_buft_get_alignment(self._c)
+
+    def getMaxSize(self) -> int:
+        """How large one buffer can be, in bytes.
+
+        Maps to `ggml_backend_buft_get_max_size`.
+        """
+        return lib.ggml_backend_buft_get_max_size(self._c)
+
+    def getDevice(self) -> BackendDevice | None:
+        """The device that the memory belongs to.
+
+        Maps to `ggml_backend_buft_get_device`.
+        """
+        return _device(lib.ggml_backend_buft_get_device(self._c))
+
+    def __repr__(self) -> str:
+        return f"<BackendBufferType {self.name}>"
+
+
+class BackendDevice(_Native):
+    """Something that computes: a CPU, a GPU. There are none before a backend is loaded.
+
+    Maps to `ggml_backend_device`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def count(cls) -> int:
+        """How many devices the loaded backends have.
+
+        Maps to `ggml_backend_dev_count`.
+        """
+        return lib.ggml_backend_dev_count()
+
+    @classmethod
+    def get(cls, index: int) -> BackendDevice:
+        """A device by its index from 0. Raises IndexError.
+
+        Maps to `ggml_backend_dev_get`.
+        """
+        count = cls.count()
+        if not 0 <= index < count:
+            raise IndexError(f"there is no device {index}: {count} are known (Ggml.Backend.cpuLoad() makes one known)")
+        return cls(lib.ggml_backend_dev_get(index))
+
+    @classmethod
+    def byName(cls, name: str) -> BackendDevice | None:
+        """The device of a name, or None. Capitals do not matter.
+
+        Maps to `ggml_backend_dev_by_name`.
+        """
+        return _device(lib.ggml_backend_dev_by_name(name.encode()))
+
+    @classmethod
+    def byType(cls, type: GgmlBackendDevType) -> BackendDevice | None:
+        """The first device of a type, or None.
+
+        Maps to `ggml_backend_dev_by_type`.
+        """
+        return _device(lib.ggml_backend_dev_by_type(GgmlBackendDevType(type)))
+
+    @property
+    def name(self) -> str:
+        """The name, such as `CPU` or `Vulkan0`.
+
+        Maps to `ggml_backend_dev_name`.
+        """
+        return _text(lib.ggml_backend_dev_name(self._c))
+
+    @property
+    def description(self) -> str:
+        """What the device calls itself: the model of the processor.
+
+        Maps to `ggml_backend_dev_description`.
+        """
+        return _text(lib.ggml_backend_dev_description(self._c))
+
+    @property
+    def type(self) -> GgmlBackendDevType:
+        """CPU, GPU, integrated GPU or accelerator.
+
+        Maps to `ggml_backend_dev_type`.
+        """
+        return GgmlBackendDevType(lib.ggml_backend_dev_type(self._c))
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """How much memory is free now, and how much there is, in bytes.
+
+        Maps to `ggml_backend_dev_memory`.
+        """
+        free, total = ffi.new("size_t *"), ffi.new("size_t *")
+        lib.ggml_backend_dev_memory(self._c, free, total)
+        return DeviceMemory(free[0], total[0])
+
+    def bufferType(self) -> BackendBufferType:
+        """The type of memory that the device computes in.
+
+        Maps to `ggml_backend_dev_buffer_type`.
+        """
+        return BackendBufferType(lib.ggml_backend_dev_buffer_type(self._c))
+
+    def hostBufferType(self) -> BackendBufferType | None:
+        """The type of the CPU's memory that the device reads fastest, if it has one.
+
+        Maps to `ggml_backend_dev_host_buffer_type`.
+        """
+        pointer = lib.ggml_backend_dev_host_buffer_type(self._c)
+        return None if pointer == ffi.NULL else BackendBufferType(pointer)
+
+    def supportsBuft(self, buft: BackendBufferType) -> bool:
+        """Whether the device can compute with tensors in this type of memory.
+
+        Maps to `ggml_backend_dev_supports_buft`.
+        """
+        return lib.ggml_backend_dev_supports_buft(self._c, buft._c)
+
+    def __repr__(self) -> str:
+        return f"<BackendDevice {self.name}: {self.description}>"
+
+
+def _device(pointer: Any) -> BackendDevice | None:
+    return None if pointer == ffi.NULL else BackendDevice(pointer)
+
+
+def _text(pointer: Any) -> str:
+    return bytes(ffi.string(pointer)).decode("utf-8", "replace")

@@ -1,0 +1,126 @@
+"""Thread pools: which CPUs compute, how eagerly they wait for work, and with what priority."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from llama_cffi._ffi import ffi, lib
+from llama_cffi._generated.enums import GgmlSchedPriority
+from llama_cffi._handle import Handle
+from llama_cffi.errors import BusyError, NativeMemoryError
+from llama_cffi.ggml.backend import Backend
+
+
+class Threadpool(Handle):
+    """Threads of the CPU backend, for contexts to compute with. Loads the CPU backend.
+
+    `nThreads` is at most 512; a context that uses the pool has no more threads than the pool. `prio` above NORMAL
+    needs the right to it. `poll` says how eagerly threads wait, from 0 (they sleep) to 100 (they spin). `cpumask` is
+    the numbers of the CPUs to use (none: all); with `strictCpu` each thread gets a CPU of its own. The thread that
+    calls `decode` is one of the pool's and keeps the mask. A pool serves one context at a time.
+
+    Maps to `ggml_threadpool`.
+    """
+
+    __slots__ = ("_contexts", "_nThreads")
+
+    _KIND = "thread pool"
+
+    def __init__(
+        self,
+        nThreads: int,
+        prio: GgmlSchedPriority = GgmlSchedPriority.NORMAL,
+        poll: int = 50,
+        cpumask: Iterable[int] = (),
+        *,
+        strictCpu: bool = False,
+        paused: bool = False,
+    ) -> None:
+        """Make a pool. Raises ValueError for what cannot be.
+
+        Maps to `ggml_threadpool_new`.
+        """
+        most = lib.GGML_MAX_N_THREADS
+        if isinstance(nThreads, bool) or not 1 <= nThreads <= most:
+            raise ValueError(f"nThreads goes from 1 to {most}, and {nThreads} does not fit")
+        if not 0 <= poll <= 100:
+            raise ValueError(f"poll goes from 0 to 100, and {poll} does not fit")
+        params = ffi.new("struct ggml_threadpool_params *")
+        lib.ggml_threadpool_params_init(params, nThreads)
+        params.prio = GgmlSchedPriority(prio)
+        params.poll = poll
+        params.strict_cpu = strictCpu
+        params.paused = paused
+        for cpu in _check_cpus(cpumask):
+            params.cpumask[cpu] = True
+        Backend.ensureCpu()
+        pointer = lib.ggml_threadpool_new(params)
+        if pointer == ffi.NULL:
+            raise NativeMemoryError(f"no memory for a pool of {nThreads} threads", operation="ggml_threadpool_new")
+        self._nThreads = nThreads
+        self._contexts: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._open(pointer)
+
+    def _destroy(self, pointer: Any) -> None:
+        lib.ggml_threadpool_free(pointer)
+
+    @property
+    def nThreads(self) -> int:
+        """How many threads there are, with the one that calls."""
+        return self._nThreads
+
+    def pause(self) -> None:
+        """Let the threads sleep until `resume`, or until there is work.
+
+        Maps to `ggml_threadpool_pause`.
+        """
+        lib.ggml_threadpool_pause(self._c)
+
+    def resume(self) -> None:
+        """Wake the threads.
+
+        Maps to `ggml_threadpool_resume`.
+        """
+        lib.ggml_threadpool_resume(self._c)
+
+    def free(self) -> None:
+        """Free the pool. Freeing twice is harmless. Raises BusyError while a context uses it.
+
+        Maps to `ggml_threadpool_free`.
+        """
+        self.close()
+
+    def close(self) -> None:
+        """Free the pool. Closing twice is harmless. Raises BusyError while a context uses it."""
+        if any(not context.closed for context in self._contexts):
+            raise BusyError("a context uses this thread pool: call ctx.detachThreadpool() first, or free the context")
+        super().close()
+
+    # For contexts
+
+    def _attach(self, context: Handle) -> None:
+        """A context is about to use the pool, and holds it from now on."""
+        if any(other is not context and not other.closed for other in self._contexts):
+            raise BusyError("another context uses this thread pool: make one pool for each context")
+        self._contexts.add(context)
+
+    def _detach(self, context: Handle) -> None:
+        """A context uses the pool no more."""
+        self._contexts.discard(context)
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.closed else f"<Threadpool of {self._nThreads}>"
+
+
+def _check_cpus(cpus: Iterable[int]) -> list[int]:
+    numbers = list(cpus)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    for cpu in numbers:
+        if isinstance(cpu, bool) or not isinstance(cpu, int):
+            raise TypeError(f"cpumask is the numbers of CPUs, and {cpu!r} is none")
+        if cpu not in allowed or cpu >= lib.GGML_MAX_N_THREADS:
+            raise ValueError(f"CPU {cpu} is not among those of this process: {sorted(allowed)}")
+    return numbers

@@ -1,0 +1,63 @@
+"""What llama.cpp logs: nowhere by default, or to a function, or to Python's `logging`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llama_cffi import _handle
+from llama_cffi._ffi import lib
+from llama_cffi._generated.enums import GgmlLogLevel
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+LogCallback: TypeAlias = Callable[[GgmlLogLevel, str, Any], object]
+
+_LEVELS = {
+    GgmlLogLevel.DEBUG: logging.DEBUG,
+    GgmlLogLevel.INFO: logging.INFO,
+    GgmlLogLevel.WARN: logging.WARNING,
+    GgmlLogLevel.ERROR: logging.ERROR,
+}
+
+_current: tuple[LogCallback | logging.Logger | None, Any] = (None, None)
+
+
+def logSet(cb: LogCallback | logging.Logger | None, userData: Any = None) -> None:
+    """Choose where llama.cpp's log goes: a function, a `logging.Logger`, or None (the default) for nowhere.
+
+    A function is called as `cb(level, text, userData)` with whole lines, each when the call that logged it ends, on
+    the thread that made the call: never on a thread of llama.cpp's own. What it raises is reported as unraisable.
+    Errors carry the lines that belong to them in any case.
+
+    Maps to `llama_log_set`.
+    """
+    global _current
+    if cb is None or (isinstance(cb, int) and cb == 0):
+        target = None
+    elif isinstance(cb, logging.Logger):
+        logger = cb
+
+        def target(level: int, text: str) -> object:
+            logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))
+            return None
+    elif callable(cb):
+        function = cb
+
+        def target(level: int, text: str) -> object:
+            return function(GgmlLogLevel(level), text, userData)
+    else:
+        raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {type(cb).__name__}")
+    _current = (cb if target is not None else None, userData)
+    _handle.log_target = target
+    lib.shim_log_keep(target is not None)
+
+
+def logGet() -> tuple[LogCallback | logging.Logger | None, Any]:
+    """Where the log goes, and the user data: what `logSet` was given.
+
+    Maps to `llama_log_get`.
+    """
+    return _current

@@ -1,0 +1,176 @@
+"""The guard: one wrapper a function, every call sent through it, and every failure caught."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codegen import emit_guard, generate, policy, snapshot
+from codegen.exports import MODULE_OF_HEADER
+from codegen.model import CodegenError, Function, Param
+
+API = snapshot.load()
+BOUND = policy.bound(API)
+GUARDED = [f for f in BOUND if not f.variadic]
+FOLDER = generate.ROOT / "llama_cffi" / "_generated"
+HEADER = (FOLDER / "guard.h").read_text(encoding="utf-8")
+SOURCE = (FOLDER / "guard.cpp").read_text(encoding="utf-8")
+WRAPPERS = dict(re.findall(r'^extern "C" [^\n]*?\bguard_(\w+)\([^\n]* \{\n(.*?)^\}\n', SOURCE, re.M | re.S))
+
+
+def by_name(name: str) -> Function:
+    return next(f for f in API.functions if f.name == name)
+
+
+# Which functions
+
+
+def test_every_function_of_llama_h_is_guarded() -> None:
+    functions = {f.name for f in BOUND if f.header == "llama.h"}
+    assert len(functions) > 240
+    assert not [f for f in BOUND if f.header == "llama.h" and f.variadic]
+    assert functions <= set(WRAPPERS)
+
+
+def test_every_bound_function_that_c_can_forward_to_is_guarded() -> None:
+    assert list(WRAPPERS) == [f.name for f in GUARDED]
+    assert [f.name for f in BOUND if not policy.guarded(f)] == ["ggml_abort", "ggml_format_name"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        (HEADER, r"^#define (\w+)\(\.\.\.\) guard_\1\(__VA_ARGS__\)$"),
+        (HEADER, r"\bguard_(\w+)\([^\n]*\);$"),
+        (SOURCE, r'^extern "C" [^\n]*\bguard_(\w+)\([^\n]* \{$'),
+        (SOURCE, r'^    guard::Call guard_call\("(\w+)"\);$'),
+    ],
+    ids=["macro", "prototype", "wrapper", "call"],
+)
+def test_each_guarded_function_appears_once(text: str, pattern: str) -> None:
+    assert re.findall(pattern, text, re.MULTILINE) == [f.name for f in GUARDED]
+
+
+def test_functions_left_out_are_not_guarded() -> None:
+    out = {f.name for f in API.functions if policy.left_out(f)}
+    assert len(out) == 6
+    assert not out & set(WRAPPERS)
+    assert not [name for name in out if re.search(rf"\b(guard_)?{name}\b", HEADER + SOURCE)]
+
+
+# What a wrapper does
+
+
+def wrapper_is_whole(function: Function) -> bool:
+    """Whether the body forwards every argument once, returns the result, and catches everything."""
+    arguments = ", ".join(p.name or f"arg{i}" for i, p in enumerate(function.params))
+    target = "guard_target" if function.header in MODULE_OF_HEADER else function.name
+    result, fallback = ("", "") if function.returns == "void" else ("return ", "        return {};\n")
+    pattern = (
+        f'    guard::Call guard_call("{function.name}");\n    try {{\n        {result}{target}({arguments});\n'
+        "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
+    )
+    before, after = pattern.split("@")
+    body = WRAPPERS[function.name]
+    return bool(body.count(before) == 1 and body.endswith(after))
+
+
+def test_every_wrapper_forwards_every_argument_and_catches_everything() -> None:
+    assert len(GUARDED) > 900
+    assert [f.name for f in GUARDED if not wrapper_is_whole(f)] == []
+
+
+def test_functions_of_modules_are_looked_up_and_no_others() -> None:
+    looked_up = re.findall(r'static guard::ModuleFunction guard_module\("(\w+)", "(\w+)"\);', SOURCE)
+    expected = [(MODULE_OF_HEADER[f.header], f.name) for f in GUARDED if f.header in MODULE_OF_HEADER]
+    assert looked_up == expected
+    assert {module for module, _ in looked_up} == {"cpu", "rpc", "vulkan"}
+    for _, name in looked_up:
+        body = WRAPPERS[name]
+        assert not re.search(rf"(?<![\"\w]){name}\(", body), f"{name} is called, and so linked, directly"
+        assert body.index("if (guard_target == nullptr) {") < body.index("guard::Call")
+
+
+def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
+    function = Function("cpu_pick", "ggml-cpu.h", "int (*)(int)", (Param("char", "op"),), home="cpu")
+    text = emit_guard.emit_source(replace(API, functions=(function,)))
+    assert 'extern "C" int (*guard_cpu_pick(char op))(int) {' in text
+    assert "guard_module.find<int (*(*)(char))(int)>();" in text
+
+
+# Which handles a failure leaves in doubt
+
+
+@pytest.mark.parametrize(
+    ("name", "suspects"),
+    [
+        ("llama_decode", ["ctx"]),
+        ("llama_sampler_sample", ["smpl", "ctx"]),
+        ("llama_sampler_chain_add", ["chain", "smpl"]),
+        ("llama_memory_seq_rm", ["mem"]),
+        ("llama_batch_ext_clear", ["batch"]),
+        ("llama_n_ctx", []),  # const: it cannot write
+        ("llama_vocab_bos", []),
+        ("llama_model_load_from_file", []),
+        ("ggml_add", []),  # what it may half-change is no handle of the facade
+        *((name, []) for name in policy.UNTOUCHED),
+    ],
+)
+def test_suspects(name: str, suspects: list[str]) -> None:
+    function = by_name(name)
+    assert [function.params[i].name for i in policy.suspects(function)] == suspects
+    assert f"guard_call.caught({{{', '.join(suspects)}}});" in WRAPPERS[name]
+
+
+def test_no_call_has_more_suspects_than_the_guard_remembers(shim: Path) -> None:
+    room = re.search(r"suspects\[(\d+)\]", (shim / "guard.hpp").read_text(encoding="utf-8"))
+    assert room is not None
+    assert max(len(policy.suspects(f)) for f in BOUND) <= int(room[1])
+
+
+def test_every_untouched_row_is_needed() -> None:
+    for name in policy.UNTOUCHED:
+        renamed = replace(by_name(name), name=f"{name}_renamed")
+        assert policy.suspects(renamed), f"{name} has no suspects: drop the row"
+
+
+def test_a_row_for_an_unknown_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(policy.UNTOUCHED, "llama_gone", "reads")
+    with pytest.raises(CodegenError, match="UNTOUCHED names llama_gone, which this header lacks: drop the row"):
+        policy.check(API)
+
+
+def test_a_row_for_an_unknown_handle_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "HANDLES", (*policy.HANDLES, "llama_gone"))
+    with pytest.raises(CodegenError, match="HANDLES names llama_gone, which this header lacks: drop the row"):
+        policy.check(API)
+
+
+# The compiler's word
+
+
+def test_guard_compiles(run: Callable[[Sequence[str]], str], real_folders: list[Path], shim: Path) -> None:
+    include = [f"-I{folder}" for folder in (*real_folders, FOLDER, shim)]
+    run(["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *include, str(FOLDER / "guard.cpp")])
+
+
+def test_a_call_by_the_c_name_is_a_call_of_the_wrapper(
+    run: Callable[[Sequence[str]], str], real_folders: list[Path], tmp_path: Path
+) -> None:
+    """Names that are an enum too stay usable as one; a call goes to the wrapper."""
+    source = tmp_path / "caller.c"
+    source.write_text(
+        '#include "llama.h"\n#include "guard.h"\n'
+        "enum llama_pooling_type ask(struct llama_context * ctx) { return llama_pooling_type(ctx); }\n"
+        "int count(void) { return ggml_cpu_has_avx(); }\n",
+        encoding="utf-8",
+    )
+    made = source.with_suffix(".o")
+    include = [f"-I{folder}" for folder in (*real_folders, FOLDER)]
+    run(["cc", "-std=gnu11", "-Wall", "-Werror", "-c", *include, str(source), "-o", str(made)])
+    wanted = set(re.findall(r" U (\w+)", run(["nm", str(made)])))
+    assert wanted == {"guard_llama_pooling_type", "guard_ggml_cpu_has_avx"}

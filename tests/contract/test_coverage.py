@@ -1,0 +1,39 @@
+"""Everything that llama.h offers and does not deprecate has its place in the facade, under the generated naming map."""
+
+from __future__ import annotations
+
+import llama_cffi
+from codegen import naming, policy, snapshot
+from codegen.model import Function
+
+# What a user has no use for, or must not have. Under ten rows.
+EXCLUDED = {
+    "llama_model_init_from_user": "weights come from a C callback that gets a raw tensor to fill: not from Python",
+    "llama_opt_init": "training, which upstream keeps experimental and which aborts on nearly every wrong argument",
+    "llama_opt_epoch": "training",
+    "llama_opt_param_filter_all": "training",
+}
+
+FUNCTIONS = [f for f in snapshot.load().functions if f.header == "llama.h" and not f.deprecated]
+
+
+def _reachable(function: Function) -> bool:
+    owner, name = naming.function_name(function)
+    holder: object = llama_cffi
+    for part in filter(None, owner.split(".")):
+        holder = getattr(holder, part, None)
+    return hasattr(holder, name)
+
+
+def test_every_function_has_its_place() -> None:
+    expected = [f for f in FUNCTIONS if f.name not in EXCLUDED and policy.left_out(f) is None]
+    missing = {f.name: ".".join(filter(None, naming.function_name(f))) for f in expected if not _reachable(f)}
+    assert not missing
+    assert len(expected) > 200
+
+
+def test_exclusions_are_few_and_true() -> None:
+    assert len(EXCLUDED) < 10
+    names = {f.name: f for f in FUNCTIONS}
+    assert all(reason for reason in EXCLUDED.values())
+    assert not [name for name in EXCLUDED if name not in names or _reachable(names[name])]

@@ -1,0 +1,123 @@
+"""The wheel: what is in it, and that it works where there is no compiler, on every Python that is at hand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The specification's Basic Usage Pattern, as a user types it.
+BASIC_USAGE = """
+import sys
+from array import array
+from llama_cffi import *
+
+Ggml.Backend.cpuLoad()
+modelParams = Model.getDefaultParams()
+modelParams.nGpuLayers = 0
+model = Model.load(sys.argv[1], modelParams)
+ctxParams = Context.getDefaultParams()
+ctxParams.nCtx = 2048
+ctx = Context.initFromModel(model, ctxParams)
+chainParams = Sampler.ChainParams()
+chainParams.noPerf = True
+sampler = Sampler.chainInit(chainParams)
+sampler.chainAdd(Sampler.initPenalties(64, 1.1, 0.0, 0.0))
+sampler.chainAdd(Sampler.initTopK(40))
+sampler.chainAdd(Sampler.initTopP(0.9, 1))
+sampler.chainAdd(Sampler.initDist(0))
+tokens = array("i", [0] * 512)
+nTokens = tokenize(model.vocab, "Hello world", 11, tokens, 512, True, True)
+batch = Batch.getOne(tokens, nTokens)
+ctx.decode(batch)
+for _ in range(16):
+    id = sampler.sample(ctx, -1)
+    if model.vocab.isEog(id):
+        break
+    buf = bytearray(64)
+    n = detokenize(model.vocab, [id], 1, buf, 64, 0, 0)
+    print(bytes(buf[:n]).decode("utf-8", "replace"), end="")
+    nextBatch = Batch.getOne([id], 1)
+    ctx.decode(nextBatch)
+Sampler.free(sampler)
+Context.free(ctx)
+Model.free(model)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_is_abi3(wheel: Path) -> None:
+    assert re.fullmatch(r"llama_cffi-[\d.]+-cp310-abi3-linux_\w+\.whl", wheel.name)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    inside = {name.split("/")[0] for name in names}
+    assert {name for name in inside if not name.endswith(".dist-info")} == {"llama_cffi"}
+    assert {"llama_cffi/_native.abi3.so", "llama_cffi/_native.pyi", "llama_cffi/py.typed"} <= set(names)
+    assert "llama_cffi/lib/libllama-cffi.so" in names and "llama_cffi/lib/libggml-cpu-x64-cffi.so" in names
+    assert not [name for name in names if name.endswith((".cpp", ".hpp", ".h", ".gguf"))]
+
+
+def _pythons() -> list[str]:
+    """This Python, and one of each other supported version that the machine has."""
+    found = [sys.executable]
+    for minor in (10, 11, 12, 13):
+        if minor != sys.version_info.minor:
+            installed = Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")
+            candidates = [shutil.which(f"python3.{minor}"), *map(str, installed)]
+            found += [c for c in candidates if c and _works(c, minor)][:1]
+    return found
+
+
+def _works(python: str, minor: int) -> bool:
+    code = f"import sys, venv, ensurepip; sys.exit(sys.version_info[1] != {minor})"
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+
+
+def _bare_path(tmp_path: Path) -> str:
+    """A PATH without compilers, CMake or anything else that a build could use."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("env", "uname"):
+        (folder / tool).symlink_to(shutil.which(tool) or f"/usr/bin/{tool}")
+    return str(folder)
+
+
+@pytest.mark.parametrize("python", _pythons(), ids=lambda p: Path(p).resolve().name)
+def test_the_wheel_works_without_a_compiler(python: str, wheel: Path, tiny_path: Path, tmp_path: Path) -> None:
+    subprocess.run([python, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    inside = str(tmp_path / "venv" / "bin" / "python")
+    environment = {**os.environ, "PATH": _bare_path(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+    install = [inside, "-m", "pip", "install", "--quiet", "--only-binary=:all:", str(wheel)]
+    result = subprocess.run(install, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    result = subprocess.run(
+        [inside, "-c", BASIC_USAGE, str(tiny_path)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout) > 10
