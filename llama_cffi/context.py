@@ -137,10 +137,10 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
             )
         _check_params(model, chosen)
-        with give_samplers(chosen, model) as settle_in:
+        # Some parameters make llama.cpp write to the model.
+        with give_samplers(chosen, model) as settle_in, model._busy:
             struct, kept = chosen._for_c()
-            with model._busy:  # some parameters make llama.cpp write to the model
-                pointer = lib.llama_init_from_model(model._c, struct[0])
+            pointer = lib.llama_init_from_model(model._c, struct[0])
         if pointer == ffi.NULL:
             raise ContextError(
                 "llama.cpp could not make a context with these parameters",
@@ -166,26 +166,25 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         context._views, context._kept, context._adapters, context._pools = Views(), kept, {}, None
         return context
 
+    def _destroy(self, pointer: Any) -> None:
+        super()._destroy(pointer)
+        release_samplers(self)
+
+    def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
+        """Run a chain of samplers for a sequence together with the model; None takes it away.
+
+        Returns whether the chain runs on the device. The chain belongs to this context from now on.
+
+        Maps to `llama_set_sampler`.
+        """
+        return set_sampler(self, seqId, smpl)
+
     def free(self) -> None:
         """Free the context. Freeing twice is harmless.
 
         Maps to `llama_free`.
         """
         self.close()
-
-    def _destroy(self, pointer: Any) -> None:
-        super()._destroy(pointer)
-        release_samplers(self)
-
-    def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
-        """Have a chain of samplers run with the model for a sequence from now on; None ends that.
-
-        Returns whether it can: False leaves the sampling to `Sampler.sample`. See `Context.Params.samplers`, which is
-        to be preferred where the chain is known beforehand, for what becomes of the chain.
-
-        Maps to `llama_set_sampler`.
-        """
-        return set_sampler(self, seqId, smpl)
 
     def getModel(self) -> Model:
         """The model that the context was made for.

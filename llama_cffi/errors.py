@@ -50,16 +50,16 @@ class ContextError(NativeError):
     """A context could not be created."""
 
 
-class GrammarError(NativeError, ValueError):
-    """A grammar, or the pattern that triggers it, cannot be read."""
-
-
 class StateError(NativeError, ValueError):
     """A saved state could not be taken over, or the state could not be saved."""
 
 
 class AdapterError(NativeError, OSError):
     """An adapter could not be loaded."""
+
+
+class GrammarError(NativeError, ValueError):
+    """A grammar, or the pattern that triggers it, cannot be read."""
 
 
 class DecodeError(NativeError):

@@ -26,7 +26,7 @@ class Vocab(SpecialTokens):
     Maps to `llama_vocab`.
     """
 
-    __slots__ = ("_lacks", "_model", "_nTokens", "_pointer", "_pre", "_type")
+    __slots__ = ("_endless", "_lacks", "_model", "_nTokens", "_pointer", "_pre", "_type")
 
     def __init__(self, model: Handle, pre: str) -> None:
         """Not for users: `model.vocab` makes it. `pre` names the rule that BPE splits text by."""
@@ -36,6 +36,7 @@ class Vocab(SpecialTokens):
         self._type = VocabType(lib.llama_vocab_type(self._pointer))
         self._pre = pre
         self._lacks = self._lacking()
+        self._endless: bool | None = None  # found out when it is first needed
 
     @property
     def _c(self) -> Any:
@@ -149,6 +150,17 @@ class Vocab(SpecialTokens):
     def _require_tokenizer(self) -> None:
         if self._type == VocabType.NONE:
             raise NativeError("this model carries no tokenizer: give token numbers to the batch instead of text")
+
+    def _require_end(self) -> None:
+        """Refuse to tokenize where llama.cpp would not come to an end: in RWKV, at a byte that only begins tokens."""
+        if self._endless is None:
+            self._endless = False
+            if self._type == VocabType.RWKV:
+                pieces = [self._piece(token, special=True) for token in range(self._nTokens)]
+                alone = {piece for piece in pieces if len(piece) == 1}
+                self._endless = any(piece[:1] not in alone for piece in pieces if piece)
+        if self._endless:
+            raise NativeError("this vocabulary has tokens that begin with a byte which is none: it cannot be searched")
 
     def _require_special(self) -> None:
         """Refuse to add special tokens that the vocabulary lacks: llama.cpp would end the process."""

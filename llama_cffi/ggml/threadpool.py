@@ -43,11 +43,8 @@ class Threadpool(Handle):
 
         Maps to `ggml_threadpool_new`.
         """
-        most = lib.GGML_MAX_N_THREADS
-        if isinstance(nThreads, bool) or not 1 <= nThreads <= most:
-            raise ValueError(f"nThreads goes from 1 to {most}, and {nThreads} does not fit")
-        if not 0 <= poll <= 100:
-            raise ValueError(f"poll goes from 0 to 100, and {poll} does not fit")
+        _check_range("nThreads", nThreads, 1, lib.GGML_MAX_N_THREADS)
+        _check_range("poll", poll, 0, 100)
         params = ffi.new("struct ggml_threadpool_params *")
         lib.ggml_threadpool_params_init(params, nThreads)
         params.prio = GgmlSchedPriority(prio)
@@ -103,6 +100,8 @@ class Threadpool(Handle):
 
     def _attach(self, context: Handle) -> None:
         """A context is about to use the pool, and holds it from now on."""
+        if self.closed:
+            self._refuse()
         if any(other is not context and not other.closed for other in self._contexts):
             raise BusyError("another context uses this thread pool: make one pool for each context")
         self._contexts.add(context)
@@ -113,6 +112,13 @@ class Threadpool(Handle):
 
     def __repr__(self) -> str:
         return super().__repr__() if self.closed else f"<Threadpool of {self._nThreads}>"
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an integer from {low} to {high}, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} goes from {low} to {high}, and {value} does not fit")
 
 
 def _check_cpus(cpus: Iterable[int]) -> list[int]:
