@@ -23,6 +23,7 @@ from llama_cffi._generated.enums import (
     VocabType,
 )
 from llama_cffi._model_params import TensorBuftOverride
+from llama_cffi._sampler_chain import PerfSamplerData
 from llama_cffi.adapter import Adapter
 from llama_cffi.batch import Batch
 from llama_cffi.batch_ext import BatchExt
@@ -47,7 +48,7 @@ from llama_cffi.errors import (
 from llama_cffi.log import logGet, logSet
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
-from llama_cffi.sampler import PerfSamplerData, Sampler
+from llama_cffi.sampler import Sampler
 from llama_cffi.sampler_config import SamplerSeqConfig
 from llama_cffi.system import (
     backendFree,
@@ -71,7 +72,8 @@ from llama_cffi.system import (
     version,
 )
 from llama_cffi.text import detokenize, tokenize
-from llama_cffi.token_data import TokenData, TokenDataArray
+from llama_cffi.token_data import TokenData
+from llama_cffi.token_data_array import TokenDataArray
 from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
 from llama_cffi.vocab import Vocab
 
@@ -96,8 +98,8 @@ __all__ = [
     "FlashAttnType",
     "Ftype",
     "Ggml",
-    "LazyMode",
     "GrammarError",
+    "LazyMode",
     "LlamaError",
     "LoadMode",
     "Memory",
@@ -107,9 +109,9 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "PerfContextData",
     "PerfSamplerData",
     "PoolingType",
-    "PerfContextData",
     "Pos",
     "ProcessType",
     "ProgressCallback",
@@ -138,10 +140,10 @@ __all__ = [
     "flashAttnTypeName",
     "ftypeName",
     "lib",
-    "logGet",
-    "logSet",
     "loadModeFromStr",
     "loadModeName",
+    "logGet",
+    "logSet",
     "maxDevices",
     "maxParallelSequences",
     "maxTensorBuftOverrides",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from llama_cffi._callbacks import failing, keep
+from llama_cffi._candidates import lend, take_back
 from llama_cffi._ffi import ffi, lib
-from llama_cffi.token_data import TokenDataArray, lend, take_back
+from llama_cffi.token_data_array import TokenDataArray
 
 
 class SamplerI(Protocol):

@@ -44,9 +44,8 @@ class SamplerBase(Handle):
     _custom: CustomSampler | None  # of a sampler written in Python
     _members: list[SamplerBase] | None  # of a chain, in order; None otherwise
     _chain: SamplerBase | None  # the chain that owns it
-    _home: (
-        Callable[[], Context | None] | None
-    )  # weak reference to the context that a chain was given to, even if it is gone
+    # The context that a chain was given to, as a weak reference, which stays when the context is gone.
+    _home: Callable[[], Context | None] | None
     # Makes the C sampler anew once the context's size and the vocabulary's are known.
     _late: Callable[[int, int], Any] | None
     _waits: bool  # whether sampling must wait for that
@@ -63,6 +62,29 @@ class SamplerBase(Handle):
         sampler._waits = False
         sampler._history = []
         return sampler
+
+    @classmethod
+    def _plain(
+        cls,
+        operation: str,
+        function: Callable[..., Any],
+        *arguments: float,
+        picks: bool = False,
+        n_vocab: int = 0,
+        adaptive: bool = False,
+    ) -> Self:
+        traits = Traits((operation, *arguments), picks=picks, n_vocab=n_vocab, adaptive=adaptive)
+        return cls._make(function(*arguments), traits)
+
+    @property
+    def name(self) -> str:
+        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on; `?` before it says that it does nothing.
+
+        Of a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
+
+        Maps to `llama_sampler_name`.
+        """
+        return bytes(ffi.string(lib.llama_sampler_name(self._c))).decode("utf-8", "replace")
 
     # Who is asked
 
@@ -114,7 +136,8 @@ class SamplerBase(Handle):
         """Free the sampler; a chain frees its members. Freeing twice is harmless."""
         if self._pointer is not None and self._chain is not None:
             raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
-        if self._pointer is not None and self._dependents:
+        home = self._home() if self._home is not None else None
+        if self._pointer is not None and home is not None and not home.closed:
             raise ValueError("a context samples with this chain: free the context first")
         super().close()
 

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._callbacks import reraise
+from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
-from llama_cffi._sampler_base import Traits
+from llama_cffi._sampler_chain import SamplerChain
 from llama_cffi._sampler_checks import integer
-from llama_cffi._sampler_makers import SamplerMakers
+from llama_cffi._sampler_picking import PickingSamplers
+from llama_cffi._sampler_reading import ReadingSamplers
+from llama_cffi._sampler_weighing import WeighingSamplers
 from llama_cffi.errors import NativeError
-from llama_cffi.token_data import TokenDataArray, candidates_of
+from llama_cffi.token_data_array import TokenDataArray
 from llama_cffi.tokens import TOKEN_NULL, Token
 
 if TYPE_CHECKING:
@@ -22,22 +24,7 @@ if TYPE_CHECKING:
 _NO_PICK = "no sampler here picks a token: end the chain with Sampler.initDist or initGreedy"
 
 
-class SamplerChainParams(SamplerChainParamsFields):
-    """How to set up a chain of samplers. Maps to `llama_sampler_chain_params`."""
-
-    __slots__ = ()
-
-    def _set_defaults(self) -> None:
-        self._c[0] = lib.llama_sampler_chain_default_params()
-
-
-class PerfSamplerData(PerfSamplerDataFields):
-    """How long a chain has worked: `tSampleMs` milliseconds for `nSample` tokens. Maps to `llama_perf_sampler_data`."""
-
-    __slots__ = ()
-
-
-class Sampler(SamplerMakers):
+class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
     """Narrows down, reweighs or picks candidates. A chain runs its members in order; one of them must pick.
 
     A sampler added to a chain belongs to it: it stays usable as long as the chain, which frees it. A sampler serves one
@@ -46,100 +33,6 @@ class Sampler(SamplerMakers):
 
     Maps to `llama_sampler`.
     """
-
-    ChainParams = SamplerChainParams
-
-    # Chains
-
-    @classmethod
-    def chainDefaultParams(cls) -> SamplerChainParams:
-        """llama.cpp's default parameters of a chain.
-
-        Maps to `llama_sampler_chain_default_params`.
-        """
-        return cls.ChainParams()
-
-    @classmethod
-    def chainInit(cls, params: SamplerChainParams | None = None) -> Sampler:
-        """An empty chain, to be filled with `chainAdd`.
-
-        Maps to `llama_sampler_chain_init`.
-        """
-        chosen = SamplerChainParams() if params is None else params
-        if not isinstance(chosen, SamplerChainParams):
-            raise TypeError(f"params is a Sampler.ChainParams, not {type(params).__name__}")
-        chain = cls._make(lib.llama_sampler_chain_init(chosen._c[0]), Traits(("llama_sampler_chain_init",)))
-        chain._members = []
-        return chain
-
-    def chainAdd(self, s: Sampler) -> None:
-        """Append a sampler to this chain, which owns it from now on.
-
-        Maps to `llama_sampler_chain_add`.
-        """
-        members = self._require_chain("chainAdd")
-        if not isinstance(s, Sampler):
-            raise TypeError(f"a Sampler is wanted, not {type(s).__name__}")
-        if s._chain is not None:
-            raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
-        if s is self._root():
-            raise ValueError("a chain cannot be put inside itself")
-        if s._home is not None:
-            raise ValueError("this chain was given to a context, which needs it as it is: add s.clone()")
-        self._require_free("chainAdd")
-        with self._hold() as chain, s._hold() as pointer:
-            lib.llama_sampler_chain_add(chain, pointer)
-            members.append(s)
-            s._chain = self
-
-    def chainGet(self, idx: int) -> Sampler:
-        """The member at an index from 0. It stays the chain's.
-
-        Maps to `llama_sampler_chain_get`.
-        """
-        return self._require_chain("chainGet")[self._index(idx)]
-
-    def chainRemove(self, idx: int) -> Sampler:
-        """Take the member at an index from 0 out of the chain; from now on it is the caller's.
-
-        Maps to `llama_sampler_chain_remove`.
-        """
-        members = self._require_chain("chainRemove")
-        self._require_free("chainRemove")
-        with self._hold() as pointer:
-            idx = self._index(idx)
-            lib.llama_sampler_chain_remove(pointer, idx)
-            member = members.pop(idx)
-            member._chain = None
-        return member
-
-    @property
-    def chainCount(self) -> int:
-        """How many members the chain has.
-
-        Maps to `llama_sampler_chain_n`.
-        """
-        self._require_chain("chainCount")
-        return lib.llama_sampler_chain_n(self._c)
-
-    def _require_chain(self, what: str) -> list[Sampler]:
-        if self._pointer is None:
-            self._refuse()
-        if self._members is None:
-            raise TypeError(
-                f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
-            )
-        return self._members  # type: ignore[return-value]  # a Sampler's members are Samplers
-
-    def _require_free(self, what: str) -> None:
-        if self._root()._home is not None:
-            raise ValueError(f"{what}: this chain was given to a context, which needs it as it is: use its clone()")
-
-    def _index(self, idx: int) -> int:
-        n = len(self._members or ())
-        if not 0 <= idx < n:
-            raise IndexError(f"the chain has {n} members, and {idx} is not the index of one")
-        return idx
 
     # Use
 
@@ -321,16 +214,6 @@ class Sampler(SamplerMakers):
 
     # About it
 
-    @property
-    def name(self) -> str:
-        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on; `?` before it says that it does nothing.
-
-        Of a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
-
-        Maps to `llama_sampler_name`.
-        """
-        return bytes(ffi.string(lib.llama_sampler_name(self._c))).decode("utf-8", "replace")
-
     def getSeed(self) -> int:
         """The seed in use, also where DEFAULT_SEED asked for a random one; DEFAULT_SEED for samplers without chance.
 
@@ -339,36 +222,6 @@ class Sampler(SamplerMakers):
         Maps to `llama_sampler_get_seed`.
         """
         return lib.llama_sampler_get_seed(self._c)
-
-    @property
-    def perfSampler(self) -> PerfSamplerData:
-        """How long a chain has worked so far (zero with `ChainParams.noPerf`), and for how many tokens.
-
-        Raises TypeError for a sampler that is no chain.
-
-        Maps to `llama_perf_sampler`.
-        """
-        self._require_chain("perfSampler")
-        data = PerfSamplerData()
-        data._c[0] = lib.llama_perf_sampler(self._c)
-        return data
-
-    def perfSamplerPrint(self) -> None:
-        """Write the same to llama.cpp's log. Raises TypeError for a sampler that is no chain.
-
-        Maps to `llama_perf_sampler_print`.
-        """
-        self._require_chain("perfSamplerPrint")
-        lib.llama_perf_sampler_print(self._c)
-
-    def perfSamplerReset(self) -> None:
-        """Start counting anew. Raises TypeError for a sampler that is no chain.
-
-        Maps to `llama_perf_sampler_reset`.
-        """
-        self._require_chain("perfSamplerReset")
-        with self._hold() as pointer:
-            lib.llama_perf_sampler_reset(pointer)
 
 
 @contextmanager

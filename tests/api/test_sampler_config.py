@@ -7,7 +7,6 @@ import gc
 import pytest
 
 from llama_cffi import Batch, ClosedError, Context, Model, Sampler, SamplerSeqConfig, TokenDataArray
-from llama_cffi.sampler_config import set_sampler
 
 PROMPT = [5, 600, 7000]
 
@@ -103,7 +102,7 @@ def test_a_chain_belongs_to_its_context(tiny: Model) -> None:
         (lambda: chain.apply(TokenDataArray(3)), "clone"),
         (lambda: chain.sample(other), "another context"),
         (lambda: Context.initFromModel(tiny, params([(0, chain)])), "once"),
-        (lambda: set_sampler(other, 0, chain), "once"),
+        (lambda: other.setSampler(0, chain), "once"),
         (chain.free, "free the context first"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -143,14 +142,14 @@ def test_set_sampler(tiny: Model) -> None:
         plain = generate(ctx, chain_of(Sampler.initGreedy()))
         ctx.getMemory().clear(True)
         chain = chain_of(Sampler.initPenalties(-1, 1.0, 0.0, 100.0), Sampler.initGreedy())
-        assert set_sampler(ctx, 0, chain) is True
+        assert ctx.setSampler(0, chain) is True
         found = generate(ctx, chain)
         assert len(set(found)) == len(found)
-        assert set_sampler(ctx, 0, None) is True
+        assert ctx.setSampler(0, None) is True
         ctx.getMemory().clear(True)
         assert generate(ctx, chain_of(Sampler.initGreedy())) == plain
         with pytest.raises(ValueError, match="from 0 to 0"):
-            set_sampler(ctx, 1, None)
+            ctx.setSampler(1, None)
 
 
 def test_what_cannot_be(tiny: Model) -> None:

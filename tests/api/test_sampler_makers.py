@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from llama_cffi import DEFAULT_SEED, GrammarError, Model, Sampler, TokenDataArray, tokenize
+from llama_cffi._generated.names import DEPRECATED, FUNCTIONS
 
 Floats = npt.NDArray[np.float64]
 N = 300
@@ -44,6 +46,18 @@ def by_id(candidates: TokenDataArray) -> Floats:
     found = np.asarray(candidates)
     values[found["id"]] = found["logit"]
     return values
+
+
+def test_all_of_llama_h_is_there() -> None:
+    mine = {
+        c: name.split(".")[1] for c, name in FUNCTIONS.items() if name.startswith("Sampler.") and c not in DEPRECATED
+    }
+    assert len(mine) > 35
+    assert [c for c, name in mine.items() if not hasattr(Sampler, name)] == []
+    for c, name in mine.items():
+        member = inspect.getattr_static(Sampler, name)
+        doc = (member.__func__ if isinstance(member, classmethod) else member).__doc__
+        assert doc.rstrip().endswith(f"Maps to `{c}`."), name
 
 
 # Dropping
