@@ -308,14 +308,8 @@ YARN = {"ropeScalingType": RopeScalingType.YARN, "ropeFreqScale": 0.25, "yarnOri
         ({"nThreadsBatch": 1}, False),
         ({"ropeScalingType": RopeScalingType.LINEAR, "ropeFreqScale": 0.25}, True),
         ({"ropeFreqBase": 500.0}, True),
-        (
-            {"ropeScalingType": RopeScalingType.YARN, "ropeFreqScale": 0.25, "yarnOrigCtx": 64, "yarnExtFactor": 1.0},
-            True,
-        ),
-        (
-            {"ropeScalingType": RopeScalingType.YARN, "yarnAttnFactor": 2.0, "yarnBetaFast": 16.0, "yarnBetaSlow": 2.0},
-            True,
-        ),
+        ({**YARN, "yarnExtFactor": 0.5}, True),
+        ({**YARN, "yarnAttnFactor": 2.0, "yarnBetaFast": 16.0, "yarnBetaSlow": 2.0}, True),
         ({"attentionType": AttentionType.CAUSAL}, False),
         ({"flashAttnType": FlashAttnType.ENABLED}, False),
         ({"defragThold": 0.5}, False),
