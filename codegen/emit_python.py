@@ -72,22 +72,39 @@ def emit_structs(api: Api) -> str:
     records = {record.tag: record for record in api.records}
     enums = {enum.tag: class_name(naming.type_name(enum.tag)) for enum in api.enums if enum.tag}
     body: list[str] = []
+    keywords: list[str] = []
     used: set[str] = set()
     for tag in (*PARAMS, *DATA):
         if tag not in records:
             raise CodegenError(f"codegen/emit_python.py lists {tag}, which this header lacks")
         text, helpers = _struct(records[tag], enums)
         body.append(text)
+        if tag in PARAMS:
+            keywords.append(_keywords(records[tag], enums))
         used |= helpers
     helper_names = ", ".join(sorted(x for x in used if x.endswith("Field")))
     enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
     return (
         '"""Structs as objects: every number, boolean and enumeration is an attribute. '
         'Pointers are the facade\'s."""\n\n'
-        "from __future__ import annotations\n\n"
+        "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
         f"from llama_cffi._generated.enums import (\n{enum_names})\n"
-        f"from llama_cffi._struct import Struct, {helper_names}\n\n\n" + "\n\n".join(body)
+        f"from llama_cffi._struct import Struct, {helper_names}\n\n"
+        "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
     )
+
+
+def _keywords(record: Record, enums: dict[str, str]) -> str:
+    """The plain fields as keyword arguments, for type checkers: a misspelt one is an error there too."""
+    types = {"IntField": "int", "BoolField": "bool", "FloatField": "float"}
+    lines = [f"    class {class_name(naming.type_name(record.tag))}Keywords(TypedDict, total=False):"]
+    lines.append(f'        """The plain fields of `{record.tag}`, as arguments."""\n')
+    for field in record.fields or ():
+        descriptor = _descriptor(field, enums)
+        if descriptor is not None:
+            helper, arguments = descriptor
+            lines.append(f"        {naming.field_name(record, field.name)}: {types.get(helper, arguments)}")
+    return "\n".join(lines) + "\n"
 
 
 def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:

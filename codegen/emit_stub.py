@@ -109,7 +109,9 @@ def _function(function: Function, types: _TypeMap) -> str:
 
 
 def _argument_type(ctype: str, types: _TypeMap) -> str:
-    return "bytes | _CData" if ctype == "const char *" else types.of(ctype)
+    if ctype == "const char *":
+        return "bytes | _CData"
+    return "int" if types.of(ctype) == "bool" else types.of(ctype)  # C takes 0 and 1 for a bool
 
 
 def _identifier(name: str) -> str:

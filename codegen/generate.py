@@ -9,7 +9,7 @@ from codegen.model import Api
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_SHIM_STUB = '''
+_SHIM_STUB = """
     SHIM_OK: Final[int]
     SHIM_ASSERT: Final[int]
     SHIM_EXCEPTION: Final[int]
@@ -45,7 +45,7 @@ _SHIM_STUB = '''
     def shim_amx_works(self) -> bool: ...
     def shim_avx512_works(self) -> bool: ...
     def shim_module_open(self, name: bytes | _CData, path: bytes | _CData, /) -> bool: ...
-'''
+"""
 
 
 def generate(api: Api) -> dict[str, str]:

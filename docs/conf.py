@@ -125,7 +125,7 @@ def reference_page() -> str:
                 )
     out.append("Functions\n---------\n")
     out += [f".. autofunction:: llama_cffi.{name}\n\n" for name in functions]
-    out.append("Ggml\n----\n\n.. automodule:: llama_cffi.ggml\n   :members:\n   :imported-members:\n\n")
+    out.append("Ggml\n----\n\n.. automodule:: llama_cffi.ggml\n   :members:\n   :undoc-members:\n   :imported-members:\n\n")
     out.append("Enumerations\n------------\n")
     out += [
         f".. autoclass:: llama_cffi.{name}\n   :members:\n   :undoc-members:\n   :member-order: bysource\n\n"

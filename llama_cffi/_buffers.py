@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llama_cffi._ffi import ffi
 
@@ -17,6 +17,8 @@ Text: TypeAlias = str | bytes
 Path: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 # A cffi array, or anything with the buffer protocol: bytearray, array.array, a numpy array.
 OutBuffer: TypeAlias = "Buffer | Any"
+# A boolean parameter; C code, and the specification's examples, write 0 and 1 as well.
+Flag: TypeAlias = bool | Literal[0, 1]
 Tokens: TypeAlias = "Sequence[int] | Buffer"
 
 # What memoryview calls elements that may be read as a C type. Raw bytes may be anything.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from llama_cffi._buffers import c_string
 from llama_cffi._callbacks import Callback
@@ -172,6 +172,23 @@ def _check_override(key: str, value: object) -> None:
         raise ValueError(f"kvOverrides[{key!r}] is a number from 0, not {value}")
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from llama_cffi._generated.structs import ModelParamsKeywords
+
+    class _Keywords(ModelParamsKeywords, total=False):
+        devices: Sequence[BackendDevice] | None
+        tensorBuftOverrides: Sequence[TensorBuftOverride] | None
+        tensorSplit: Sequence[float] | None
+        kvOverrides: KvOverrides | None
+        progressCallback: Callable[..., bool | None] | None
+        progressCallbackUserData: Any
+        useMmap: bool
+        useMlock: bool
+        useDirectIo: bool
+
+
 class ModelParams(ModelParamsFields):
     """How to load a model. `Model.Params(nGpuLayers=0)` sets fields; the others keep llama.cpp's defaults.
 
@@ -179,6 +196,10 @@ class ModelParams(ModelParamsFields):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     devices = PointerField[Sequence[BackendDevice] | None]("devices", _devices)
     """The devices to spread the model over, from `Ggml.Backend.devices()`. None: every GPU; empty: the CPU alone."""

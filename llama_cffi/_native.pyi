@@ -707,7 +707,7 @@ class _Lib:
         Lives in the cpu backend module: raises UnavailableError until that is loaded.
         """
         ...
-    def ggml_backend_cpu_set_use_ref(self, backend_cpu: _CData, use_ref: bool, /) -> None:
+    def ggml_backend_cpu_set_use_ref(self, backend_cpu: _CData, use_ref: int, /) -> None:
         """`void ggml_backend_cpu_set_use_ref(ggml_backend_t backend_cpu, bool use_ref)`
 
         Lives in the cpu backend module: raises UnavailableError until that is loaded.
@@ -1007,7 +1007,7 @@ class _Lib:
         """`enum ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, struct ggml_cgraph *graph)`
         """
         ...
-    def ggml_backend_sched_new(self, backends: _CData, bufts: _CData, n_backends: int, graph_size: int, parallel: bool, op_offload: bool, /) -> _CData:
+    def ggml_backend_sched_new(self, backends: _CData, bufts: _CData, n_backends: int, graph_size: int, parallel: int, op_offload: int, /) -> _CData:
         """`ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t *backends, ggml_backend_buffer_type_t *bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload)`
 
         Initialize a backend scheduler, backends with low index are given priority over backends with high index
@@ -1842,7 +1842,7 @@ class _Lib:
     def ggml_fill_inplace(self, ctx: _CData, a: _CData, c: float, /) -> _CData:
         """`struct ggml_tensor *ggml_fill_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float c)`"""
         ...
-    def ggml_flash_attn_back(self, ctx: _CData, q: _CData, k: _CData, v: _CData, d: _CData, masked: bool, /) -> _CData:
+    def ggml_flash_attn_back(self, ctx: _CData, q: _CData, k: _CData, v: _CData, d: _CData, masked: int, /) -> _CData:
         """`struct ggml_tensor *ggml_flash_attn_back(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *d, bool masked)`
 
         TODO: needs to be adapted to ggml_flash_attn_ext
@@ -2130,7 +2130,7 @@ class _Lib:
     def ggml_get_unary_op(self, tensor: _CData, /) -> int:
         """`enum ggml_unary_op ggml_get_unary_op(const struct ggml_tensor *tensor)`"""
         ...
-    def ggml_glu(self, ctx: _CData, a: _CData, op: int, swapped: bool, /) -> _CData:
+    def ggml_glu(self, ctx: _CData, a: _CData, op: int, swapped: int, /) -> _CData:
         """`struct ggml_tensor *ggml_glu(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_glu_op op, bool swapped)`
 
         gated linear unit ops
@@ -2178,7 +2178,7 @@ class _Lib:
         dump the graph into a file using the dot format
         """
         ...
-    def ggml_graph_dup(self, ctx: _CData, cgraph: _CData, force_grads: bool, /) -> _CData:
+    def ggml_graph_dup(self, ctx: _CData, cgraph: _CData, force_grads: int, /) -> _CData:
         """`struct ggml_cgraph *ggml_graph_dup(struct ggml_context *ctx, struct ggml_cgraph *cgraph, bool force_grads)`
         """
         ...
@@ -2208,7 +2208,7 @@ class _Lib:
     def ggml_graph_overhead(self, /) -> int:
         """`size_t ggml_graph_overhead(void)`"""
         ...
-    def ggml_graph_overhead_custom(self, size: int, grads: bool, /) -> int:
+    def ggml_graph_overhead_custom(self, size: int, grads: int, /) -> int:
         """`size_t ggml_graph_overhead_custom(size_t size, bool grads)`"""
         ...
     def ggml_graph_plan(self, cgraph: _CData, n_threads: int, threadpool: _CData, /) -> _CData:
@@ -2260,7 +2260,7 @@ class _Lib:
         hardswish(x) = x * relu6(x + 3) / 6
         """
         ...
-    def ggml_im2col(self, ctx: _CData, a: _CData, b: _CData, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int, is_2D: bool, dst_type: int, /) -> _CData:
+    def ggml_im2col(self, ctx: _CData, a: _CData, b: _CData, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int, is_2D: int, dst_type: int, /) -> _CData:
         """`struct ggml_tensor *ggml_im2col(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D, enum ggml_type dst_type)`
 
         im2col
@@ -2289,7 +2289,7 @@ class _Lib:
         d2: dilation depth
         """
         ...
-    def ggml_im2col_back(self, ctx: _CData, a: _CData, b: _CData, ne: _CData, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int, is_2D: bool, /) -> _CData:
+    def ggml_im2col_back(self, ctx: _CData, a: _CData, b: _CData, ne: _CData, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int, is_2D: int, /) -> _CData:
         """`struct ggml_tensor *ggml_im2col_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t *ne, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D)`
 
         a: convolution kernel
@@ -2418,7 +2418,7 @@ class _Lib:
     def ggml_l2_norm_inplace(self, ctx: _CData, a: _CData, eps: float, /) -> _CData:
         """`struct ggml_tensor *ggml_l2_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps)`"""
         ...
-    def ggml_leaky_relu(self, ctx: _CData, a: _CData, negative_slope: float, inplace: bool, /) -> _CData:
+    def ggml_leaky_relu(self, ctx: _CData, a: _CData, negative_slope: float, inplace: int, /) -> _CData:
         """`struct ggml_tensor *ggml_leaky_relu(struct ggml_context *ctx, struct ggml_tensor *a, float negative_slope, bool inplace)`
         """
         ...
@@ -2558,7 +2558,7 @@ class _Lib:
         size = GGML_DEFAULT_GRAPH_SIZE, grads = false
         """
         ...
-    def ggml_new_graph_custom(self, ctx: _CData, size: int, grads: bool, /) -> _CData:
+    def ggml_new_graph_custom(self, ctx: _CData, size: int, grads: int, /) -> _CData:
         """`struct ggml_cgraph *ggml_new_graph_custom(struct ggml_context *ctx, size_t size, bool grads)`"""
         ...
     def ggml_new_i32(self, ctx: _CData, value: int, /) -> _CData:
@@ -2617,7 +2617,7 @@ class _Lib:
     def ggml_op_symbol(self, op: int, /) -> _CData:
         """`const char *ggml_op_symbol(enum ggml_op op)`"""
         ...
-    def ggml_opt_alloc(self, opt_ctx: _CData, backward: bool, /) -> None:
+    def ggml_opt_alloc(self, opt_ctx: _CData, backward: int, /) -> None:
         """`void ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward)`
 
         allocate the next graph for evaluation, either forward or forward + backward
@@ -2696,7 +2696,7 @@ class _Lib:
         idata_split: data index at which to split training and evaluation
         """
         ...
-    def ggml_opt_epoch_callback_progress_bar(self, train: bool, opt_ctx: _CData, dataset: _CData, result: _CData, ibatch: int, ibatch_max: int, t_start_us: int, /) -> None:
+    def ggml_opt_epoch_callback_progress_bar(self, train: int, opt_ctx: _CData, dataset: _CData, result: _CData, ibatch: int, ibatch_max: int, t_start_us: int, /) -> None:
         """`void ggml_opt_epoch_callback_progress_bar(bool train, ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset, ggml_opt_result_t result, int64_t ibatch, int64_t ibatch_max, int64_t t_start_us)`
 
         callback that prints a progress bar on stderr
@@ -2708,7 +2708,7 @@ class _Lib:
         do forward pass, increment result if not NULL, do backward pass if allocated
         """
         ...
-    def ggml_opt_fit(self, backend_sched: _CData, ctx_compute: _CData, inputs: _CData, outputs: _CData, dataset: _CData, loss_type: int, optimizer: int, get_opt_pars: _CData, nepoch: int, nbatch_logical: int, val_split: float, silent: bool, /) -> None:
+    def ggml_opt_fit(self, backend_sched: _CData, ctx_compute: _CData, inputs: _CData, outputs: _CData, dataset: _CData, loss_type: int, optimizer: int, get_opt_pars: _CData, nepoch: int, nbatch_logical: int, val_split: float, silent: int, /) -> None:
         """`void ggml_opt_fit(ggml_backend_sched_t backend_sched, struct ggml_context *ctx_compute, struct ggml_tensor *inputs, struct ggml_tensor *outputs, ggml_opt_dataset_t dataset, enum ggml_opt_loss_type loss_type, enum ggml_opt_optimizer_type optimizer, ggml_opt_get_optimizer_params get_opt_pars, int64_t nepoch, int64_t nbatch_logical, float val_split, bool silent)`
 
         fit model defined by inputs and outputs to dataset
@@ -2798,7 +2798,7 @@ class _Lib:
         if not using static graphs, this function must be called prior to ggml_opt_alloc
         """
         ...
-    def ggml_opt_reset(self, opt_ctx: _CData, optimizer: bool, /) -> None:
+    def ggml_opt_reset(self, opt_ctx: _CData, optimizer: int, /) -> None:
         """`void ggml_opt_reset(ggml_opt_context_t opt_ctx, bool optimizer)`
 
         set gradients to zero, initialize loss, and optionally reset the optimizer
@@ -3348,7 +3348,7 @@ class _Lib:
     def ggml_set_name(self, tensor: _CData, name: bytes | _CData, /) -> _CData:
         """`struct ggml_tensor *ggml_set_name(struct ggml_tensor *tensor, const char *name)`"""
         ...
-    def ggml_set_no_alloc(self, ctx: _CData, no_alloc: bool, /) -> None:
+    def ggml_set_no_alloc(self, ctx: _CData, no_alloc: int, /) -> None:
         """`void ggml_set_no_alloc(struct ggml_context *ctx, bool no_alloc)`"""
         ...
     def ggml_set_output(self, tensor: _CData, /) -> None:
@@ -3456,7 +3456,7 @@ class _Lib:
     def ggml_softplus_inplace(self, ctx: _CData, a: _CData, /) -> _CData:
         """`struct ggml_tensor *ggml_softplus_inplace(struct ggml_context *ctx, struct ggml_tensor *a)`"""
         ...
-    def ggml_solve_tri(self, ctx: _CData, a: _CData, b: _CData, left: bool, lower: bool, uni: bool, /) -> _CData:
+    def ggml_solve_tri(self, ctx: _CData, a: _CData, b: _CData, left: int, lower: int, uni: int, /) -> _CData:
         """`struct ggml_tensor *ggml_solve_tri(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, bool left, bool lower, bool uni)`
 
         Solves a specific equation of the form Ax=B, where A is a triangular matrix
@@ -3941,7 +3941,7 @@ class _Lib:
           in such a way that the tensor data remains as one contiguous block (except for padding)
         """
         ...
-    def gguf_set_val_bool(self, ctx: _CData, key: bytes | _CData, val: bool, /) -> None:
+    def gguf_set_val_bool(self, ctx: _CData, key: bytes | _CData, val: int, /) -> None:
         """`void gguf_set_val_bool(struct gguf_context *ctx, const char *key, bool val)`"""
         ...
     def gguf_set_val_f32(self, ctx: _CData, key: bytes | _CData, val: float, /) -> None:
@@ -3983,7 +3983,7 @@ class _Lib:
     def gguf_type_name(self, type: int, /) -> _CData:
         """`const char *gguf_type_name(enum gguf_type type)`"""
         ...
-    def gguf_write_to_file(self, ctx: _CData, fname: bytes | _CData, only_meta: bool, /) -> bool:
+    def gguf_write_to_file(self, ctx: _CData, fname: bytes | _CData, only_meta: int, /) -> bool:
         """`bool gguf_write_to_file(const struct gguf_context *ctx, const char *fname, bool only_meta)`"""
         ...
     def llama_adapter_get_alora_invocation_tokens(self, adapter: _CData, /) -> _CData:
@@ -4120,14 +4120,14 @@ class _Lib:
         use it after llama_batch_ext_add_token() to have an entry with both a token id and an embedding
         """
         ...
-    def llama_batch_ext_set_output_embd(self, batch: _CData, idx: int, value: bool, /) -> bool:
+    def llama_batch_ext_set_output_embd(self, batch: _CData, idx: int, value: int, /) -> bool:
         """`bool llama_batch_ext_set_output_embd(struct llama_batch_ext *batch, int32_t idx, bool value)`
 
         Set if output embeddings should be available for the token at index idx in the batch
         Note: for now, this is equivalent to setting the output logits
         """
         ...
-    def llama_batch_ext_set_output_logits(self, batch: _CData, idx: int, value: bool, /) -> bool:
+    def llama_batch_ext_set_output_logits(self, batch: _CData, idx: int, value: int, /) -> bool:
         """`bool llama_batch_ext_set_output_logits(struct llama_batch_ext *batch, int32_t idx, bool value)`
 
         Set output logits for the token at index idx in the batch
@@ -4171,7 +4171,7 @@ class _Lib:
         All members are left uninitialized
         """
         ...
-    def llama_chat_apply_template(self, tmpl: bytes | _CData, chat: _CData, n_msg: int, add_ass: bool, buf: _CData, length: int, /) -> int:
+    def llama_chat_apply_template(self, tmpl: bytes | _CData, chat: _CData, n_msg: int, add_ass: int, buf: _CData, length: int, /) -> int:
         """`int32_t llama_chat_apply_template(const char *tmpl, const struct llama_chat_message *chat, size_t n_msg, bool add_ass, char *buf, int32_t length)`
 
         Apply chat template. Inspired by hf apply_chat_template() on python.
@@ -4221,7 +4221,7 @@ class _Lib:
     def llama_detach_threadpool(self, ctx: _CData, /) -> None:
         """`void llama_detach_threadpool(struct llama_context *ctx)`"""
         ...
-    def llama_detokenize(self, vocab: _CData, tokens: _CData, n_tokens: int, text: _CData, text_len_max: int, remove_special: bool, unparse_special: bool, /) -> int:
+    def llama_detokenize(self, vocab: _CData, tokens: _CData, n_tokens: int, text: _CData, text_len_max: int, remove_special: int, unparse_special: int, /) -> int:
         """`int32_t llama_detokenize(const struct llama_vocab *vocab, const llama_token *tokens, int32_t n_tokens, char *text, int32_t text_len_max, bool remove_special, bool unparse_special)`
 
         @details Convert the provided tokens into text (inverse of llama_tokenize()).
@@ -4423,7 +4423,7 @@ class _Lib:
         Check if the memory supports shifting
         """
         ...
-    def llama_memory_clear(self, mem: _CData, data: bool, /) -> None:
+    def llama_memory_clear(self, mem: _CData, data: int, /) -> None:
         """`void llama_memory_clear(llama_memory_t mem, bool data)`
 
         Clear the memory contents
@@ -5104,14 +5104,14 @@ class _Lib:
         Set LoRa adapters on the context. Will only modify if the adapters currently in context are different.
         """
         ...
-    def llama_set_causal_attn(self, ctx: _CData, causal_attn: bool, /) -> None:
+    def llama_set_causal_attn(self, ctx: _CData, causal_attn: int, /) -> None:
         """`void llama_set_causal_attn(struct llama_context *ctx, bool causal_attn)`
 
         Set whether to use causal attention or not
         If set to true, the model will only attend to the past tokens
         """
         ...
-    def llama_set_embeddings(self, ctx: _CData, embeddings: bool, /) -> None:
+    def llama_set_embeddings(self, ctx: _CData, embeddings: int, /) -> None:
         """`void llama_set_embeddings(struct llama_context *ctx, bool embeddings)`
 
         Set whether the context outputs embeddings or not
@@ -5140,7 +5140,7 @@ class _Lib:
         Deprecated: use llama_state_set_data instead.
         """
         ...
-    def llama_set_warmup(self, ctx: _CData, warmup: bool, /) -> None:
+    def llama_set_warmup(self, ctx: _CData, warmup: int, /) -> None:
         """`void llama_set_warmup(struct llama_context *ctx, bool warmup)`
 
         Set whether the model is in warmup mode or not
@@ -5374,7 +5374,7 @@ class _Lib:
         Deprecated: use llama_vocab_sep instead.
         """
         ...
-    def llama_token_to_piece(self, vocab: _CData, token: int, buf: _CData, length: int, lstrip: int, special: bool, /) -> int:
+    def llama_token_to_piece(self, vocab: _CData, token: int, buf: _CData, length: int, lstrip: int, special: int, /) -> int:
         """`int32_t llama_token_to_piece(const struct llama_vocab *vocab, llama_token token, char *buf, int32_t length, int32_t lstrip, bool special)`
 
         Token Id -> Piece.
@@ -5384,7 +5384,7 @@ class _Lib:
         @param special If true, special tokens are rendered in the output.
         """
         ...
-    def llama_tokenize(self, vocab: _CData, text: bytes | _CData, text_len: int, tokens: _CData, n_tokens_max: int, add_special: bool, parse_special: bool, /) -> int:
+    def llama_tokenize(self, vocab: _CData, text: bytes | _CData, text_len: int, tokens: _CData, n_tokens_max: int, add_special: int, parse_special: int, /) -> int:
         """`int32_t llama_tokenize(const struct llama_vocab *vocab, const char *text, int32_t text_len, llama_token *tokens, int32_t n_tokens_max, bool add_special, bool parse_special)`
 
         @details Convert the provided text into tokens.

@@ -14,10 +14,23 @@ if TYPE_CHECKING:
     from llama_cffi.sampler import Sampler
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from llama_cffi._generated.structs import SamplerChainParamsKeywords
+
+    class _Keywords(SamplerChainParamsKeywords, total=False):
+        """All of them are plain."""
+
+
 class SamplerChainParams(SamplerChainParamsFields):
     """How to set up a chain of samplers. Maps to `llama_sampler_chain_params`."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     def _set_defaults(self) -> None:
         self._c[0] = lib.llama_sampler_chain_default_params()

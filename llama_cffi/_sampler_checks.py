@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from llama_cffi._buffers import Text, c_string
 from llama_cffi._ffi import ffi
@@ -151,7 +151,8 @@ def string_array(values: list[bytes]) -> tuple[Any, list[Any]]:
 
 def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: int) -> list[tuple[int, float]]:
     """Tokens and what to add to their logits, each token once."""
-    rows = list(values.items()) if isinstance(values, Mapping) else [(token, bias) for token, bias in values]
+    pairs = cast("Iterable[tuple[int, float]]", values.items() if isinstance(values, Mapping) else values)
+    rows = [(token, bias) for token, bias in pairs]
     seen: set[int] = set()
     for token, bias in rows:
         if not 0 <= operator.index(token) < n_vocab:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from enum import IntEnum
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 from llama_cffi._ffi import ffi
 
@@ -35,13 +35,15 @@ class Struct:
     def _fields(cls) -> list[str]:
         return [name for name in dir(cls) if isinstance(getattr(cls, name), (Field, property)) and name[0] != "_"]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self._fields():
-            _unknown(type(self), name)
-        object.__setattr__(self, name, value)
+    if not TYPE_CHECKING:  # type checkers know the attributes, and find a misspelt one by themselves
 
-    def __getattr__(self, name: str) -> NoReturn:
-        _unknown(type(self), name)
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name not in self._fields():
+                _unknown(type(self), name)
+            object.__setattr__(self, name, value)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _unknown(type(self), name)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

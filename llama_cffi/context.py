@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cffi._context_outputs import ContextOutputs
 from llama_cffi._context_state import ContextState
@@ -18,7 +18,7 @@ from llama_cffi.errors import ContextError, ContextFullError, DecodeError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
-from llama_cffi.sampler_config import SamplersParam, give_samplers, release_samplers, set_sampler
+from llama_cffi.sampler_config import Configs, SamplersParam, give_samplers, release_samplers, set_sampler
 from llama_cffi.tokens import SeqId
 
 # What llama.cpp's attention kernels can read a cache in; any other type ends the process sooner or later.
@@ -35,6 +35,19 @@ _CACHE_TYPES = (
 )
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from llama_cffi._generated.structs import ContextParamsKeywords
+
+    class _Keywords(ContextParamsKeywords, total=False):
+        cbEval: Callable[..., bool | None] | None
+        cbEvalData: Any
+        abortCb: Callable[..., bool] | None
+        abortCbData: Any
+        samplers: Configs
+
+
 class ContextParams(SamplersParam):
     """How to set up a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
 
@@ -42,6 +55,10 @@ class ContextParams(SamplersParam):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     def _set_defaults(self) -> None:
         self._c[0] = lib.llama_context_default_params()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_cffi import _handle
 from llama_cffi._ffi import lib
@@ -25,7 +25,7 @@ _LEVELS = {
 _current: tuple[LogCallback | logging.Logger | None, Any] = (None, None)
 
 
-def logSet(cb: LogCallback | logging.Logger | None, userData: Any = None) -> None:
+def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any = None) -> None:
     """Choose where llama.cpp's log goes: a function, a `logging.Logger`, or None (the default) for nowhere.
 
     A function is called as `cb(level, text, userData)` with whole lines, each when the call that logged it ends, on
@@ -35,24 +35,28 @@ def logSet(cb: LogCallback | logging.Logger | None, userData: Any = None) -> Non
     Maps to `llama_log_set`.
     """
     global _current
-    if cb is None or (isinstance(cb, int) and cb == 0):
-        target = None
-    elif isinstance(cb, logging.Logger):
-        logger = cb
-
-        def target(level: int, text: str) -> object:
-            logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))
-            return None
-    elif callable(cb):
-        function = cb
-
-        def target(level: int, text: str) -> object:
-            return function(GgmlLogLevel(level), text, userData)
-    else:
-        raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {type(cb).__name__}")
-    _current = (cb if target is not None else None, userData)
+    if isinstance(cb, int):
+        if cb != 0:  # 0 is how the specification's examples write "none"
+            raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {cb}")
+        cb = None
+    target = None if cb is None else _target(cb, userData)
+    _current = (cb, userData)
     _handle.log_target = target
     lib.shim_log_keep(target is not None)
+
+
+def _target(cb: LogCallback | logging.Logger, userData: Any) -> Callable[[int, str], object]:
+    if isinstance(cb, logging.Logger):
+        logger = cb
+
+        def write(level: int, text: str) -> None:
+            logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))
+
+        return write
+    if not callable(cb):
+        raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {type(cb).__name__}")
+    function = cb
+    return lambda level, text: function(GgmlLogLevel(level), text, userData)
 
 
 def logGet() -> tuple[LogCallback | logging.Logger | None, Any]:

@@ -6,7 +6,7 @@ import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cffi._buffers import Path, c_string, path_bytes
 from llama_cffi._ffi import ffi, lib
@@ -88,6 +88,20 @@ def _prune_layers(value: Sequence[int]) -> tuple[tuple[int, ...], Any, Any]:
     return layers, array, array
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from llama_cffi._generated.structs import ModelQuantizeParamsKeywords
+
+    class _Keywords(ModelQuantizeParamsKeywords, total=False):
+        outputTensorType: GgmlType
+        tokenEmbeddingType: GgmlType
+        imatrix: Imatrix | None
+        kvOverrides: KvOverrides | None
+        ttOverrides: TensorTypes | None
+        pruneLayers: Sequence[int] | None
+
+
 class ModelQuantizeParams(ModelQuantizeParamsFields):
     """How to quantize. `Model.QuantizeParams(ftype=Ftype.MOSTLY_Q4_K_M)` sets fields; the others keep the defaults.
 
@@ -95,6 +109,10 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     outputTensorType = _TypeField("output_tensor_type")
     """The type of the output projection; `Ggml.Type.COUNT` leaves it to `ftype`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
@@ -71,7 +71,8 @@ class SamplersParam(ContextParamsFields):
 
     @samplers.setter
     def samplers(self, value: Configs) -> None:
-        items = value.items() if isinstance(value, Mapping) else value or ()
+        given = value.items() if isinstance(value, Mapping) else value or ()
+        items = cast("Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]]", given)
         configs = tuple(c if isinstance(c, SamplerSeqConfig) else SamplerSeqConfig(*c) for c in items)
         seen: set[int] = set()
         for config in configs:

@@ -6,6 +6,7 @@ import re
 from typing import Any, overload
 
 from llama_cffi._buffers import (
+    Flag,
     OutBuffer,
     Text,
     Tokens,
@@ -93,7 +94,7 @@ _WORD = re.compile(rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+")
 
 @overload
 def tokenize(
-    vocab: Vocab, text: Text, textLen: int | None = None, *, addSpecial: bool = True, parseSpecial: bool = False
+    vocab: Vocab, text: Text, textLen: int | None = None, *, addSpecial: Flag = True, parseSpecial: Flag = False
 ) -> list[Token]: ...
 @overload
 def tokenize(
@@ -102,8 +103,8 @@ def tokenize(
     textLen: int | None,
     tokens: OutBuffer,
     nTokensMax: int,
-    addSpecial: bool = True,
-    parseSpecial: bool = False,
+    addSpecial: Flag = True,
+    parseSpecial: Flag = False,
 ) -> int: ...
 def tokenize(
     vocab: Vocab,
@@ -111,8 +112,8 @@ def tokenize(
     textLen: int | None = None,
     tokens: OutBuffer | None = None,
     nTokensMax: int | None = None,
-    addSpecial: bool = True,
-    parseSpecial: bool = False,
+    addSpecial: Flag = True,
+    parseSpecial: Flag = False,
 ) -> list[Token] | int:
     """Convert text to tokens.
 
@@ -147,7 +148,7 @@ def tokenize(
         size = -n
 
 
-def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: bool, parse: bool) -> int:
+def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: Flag, parse: Flag) -> int:
     def call() -> int:
         return lib.llama_tokenize(vocab._c, data, len(data), array, room, special, parse)
 
@@ -179,8 +180,8 @@ def detokenize(
     tokens: Tokens,
     nTokens: int | None = None,
     *,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
+    removeSpecial: Flag = False,
+    unparseSpecial: Flag = False,
 ) -> str: ...
 @overload
 def detokenize(
@@ -189,8 +190,8 @@ def detokenize(
     nTokens: int | None,
     text: OutBuffer,
     textLenMax: int,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
+    removeSpecial: Flag = False,
+    unparseSpecial: Flag = False,
 ) -> int: ...
 def detokenize(
     vocab: Vocab,
@@ -198,8 +199,8 @@ def detokenize(
     nTokens: int | None = None,
     text: OutBuffer | None = None,
     textLenMax: int | None = None,
-    removeSpecial: bool = False,
-    unparseSpecial: bool = False,
+    removeSpecial: Flag = False,
+    unparseSpecial: Flag = False,
 ) -> str | int:
     """Convert tokens to text.
 

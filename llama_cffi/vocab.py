@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from llama_cffi._buffers import OutBuffer, out_buffer, require_together
+from llama_cffi._buffers import Flag, OutBuffer, out_buffer, require_together
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import VocabType
 from llama_cffi._special_tokens import SpecialTokens
@@ -102,10 +102,10 @@ class Vocab(SpecialTokens):
         return lib.llama_vocab_is_eog(self._c, token)
 
     @overload
-    def tokenToPiece(self, token: Token, *, lstrip: int = 0, special: bool = False) -> str: ...
+    def tokenToPiece(self, token: Token, *, lstrip: int = 0, special: Flag = False) -> str: ...
     @overload
     def tokenToPiece(
-        self, token: Token, buf: OutBuffer, length: int, lstrip: int = 0, special: bool = False
+        self, token: Token, buf: OutBuffer, length: int, lstrip: int = 0, special: Flag = False
     ) -> int: ...
     def tokenToPiece(
         self,
@@ -113,7 +113,7 @@ class Vocab(SpecialTokens):
         buf: OutBuffer | None = None,
         length: int | None = None,
         lstrip: int = 0,
-        special: bool = False,
+        special: Flag = False,
     ) -> str | int:
         """The text of one token.
 
@@ -132,7 +132,7 @@ class Vocab(SpecialTokens):
             return lib.llama_token_to_piece(self._c, token, array, length, lstrip, special)
         return self._piece(token, lstrip, special).decode("utf-8", "replace")
 
-    def _piece(self, token: Token, lstrip: int = 0, special: bool = False) -> bytes:
+    def _piece(self, token: Token, lstrip: int = 0, special: Flag = False) -> bytes:
         """The bytes of one token that was checked."""
         size = _PIECE
         while True:

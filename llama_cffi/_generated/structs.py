@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llama_cffi._generated.enums import (
     AttentionType,
     ContextType,
@@ -16,6 +18,79 @@ from llama_cffi._generated.enums import (
     SplitMode,
 )
 from llama_cffi._struct import Struct, BoolField, EnumField, FloatField, IntField
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class ModelParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_model_params`, as arguments."""
+
+        nGpuLayers: int
+        splitMode: SplitMode
+        loadMode: LoadMode
+        lazyMode: LazyMode
+        mainGpu: int
+        vocabOnly: bool
+        checkTensors: bool
+        useExtraBufts: bool
+        noHost: bool
+        noAlloc: bool
+        loadMtp: bool
+
+    class ContextParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_context_params`, as arguments."""
+
+        nCtx: int
+        nBatch: int
+        nUbatch: int
+        nSeqMax: int
+        nRsSeq: int
+        nOutputsMax: int
+        nOutputsMaxPerSeq: int
+        nThreads: int
+        nThreadsBatch: int
+        ctxType: ContextType
+        ropeScalingType: RopeScalingType
+        poolingType: PoolingType
+        attentionType: AttentionType
+        flashAttnType: FlashAttnType
+        ropeFreqBase: float
+        ropeFreqScale: float
+        yarnExtFactor: float
+        yarnAttnFactor: float
+        yarnBetaFast: float
+        yarnBetaSlow: float
+        yarnOrigCtx: int
+        defragThold: float
+        typeK: GgmlType
+        typeV: GgmlType
+        embeddings: bool
+        offloadKqv: bool
+        noPerf: bool
+        opOffload: bool
+        swaFull: bool
+        kvUnified: bool
+        nSamplers: int
+
+    class SamplerChainParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_sampler_chain_params`, as arguments."""
+
+        noPerf: bool
+
+    class ModelQuantizeParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_model_quantize_params`, as arguments."""
+
+        nthread: int
+        ftype: Ftype
+        outputTensorType: GgmlType
+        tokenEmbeddingType: GgmlType
+        allowRequantize: bool
+        quantizeOutputTensor: bool
+        onlyCopy: bool
+        pure: bool
+        keepSplit: bool
+        dryRun: bool
+        maxBufSize: int
 
 
 class ModelParamsFields(Struct):

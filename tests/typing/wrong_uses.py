@@ -1,0 +1,47 @@
+"""Uses that a type checker must refuse: every line marked `# wrong`, and no other. Never executed."""
+
+from __future__ import annotations
+
+from llama_cffi import Adapter, Batch, Context, Ggml, Model, Sampler, SplitMode, detokenize, tokenize
+
+model = Model.load("model.gguf")
+ctx = Context.initFromModel(model)
+sampler = Sampler.initGreedy()
+
+tokenize(model, "Hello")  # wrong: a model where a vocab belongs
+tokenize(model.vocab, 5)  # wrong: a number where text belongs
+tokenize(model.vocab, "Hello", 5, bytearray(64))  # wrong: a buffer without its length
+detokenize(model.vocab, 5)  # wrong: one token where tokens belong
+Context.initFromModel(model.vocab)  # wrong: a vocab where a model belongs
+Context.initFromModel(model, Model.Params())  # wrong: the other class's parameters
+Model.Params().nGpuLayer  # wrong: misspelt
+Model.Params().nGpuLayer = 1  # wrong: misspelt
+Model.Params(nGpuLayer=1)  # wrong: misspelt
+Context.Params(nCtx="many")  # wrong: text where a number belongs
+Context.Params(cbEval=5)  # wrong: a number where a function belongs
+Model.load("model.gguf", nGpuLayers=1)  # wrong: parameters go into Params
+ctx.decode([1, 2, 3])  # wrong: tokens where a batch belongs
+ctx.decodes(Batch.getOne([1]))  # wrong: misspelt
+sampler.sample(model, -1)  # wrong: a model where a context belongs
+sampler.chainAdd(Sampler.initTopK)  # wrong: a function where a sampler belongs
+Sampler.initTopP("0.9")  # wrong: text where a number belongs
+Batch.init("8", 0, 1)  # wrong: text where a number belongs
+ctx.setAdapterLora(model, 1.0)  # wrong: a model where an adapter belongs
+Adapter.loraInit(ctx, "lora.gguf")  # wrong: a context where a model belongs
+model.nEmbd()  # wrong: a property is no function
+SplitMode.ROWS  # wrong: misspelt
+Ggml.Type.F61  # wrong: misspelt
+Context.free("ctx")  # wrong: text where a context belongs
+
+name: str = model.metaValStr("general.name")  # wrong: may be None
+count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
+layers: str = Model.Params().nGpuLayers  # wrong: a number
+
+# And the same, right.
+tokens: list[int] = tokenize(model.vocab, "Hello")
+written: int = tokenize(model.vocab, "Hello", 5, bytearray(64), 16, True, True)
+text: str = detokenize(model.vocab, tokens)
+also: int = detokenize(model.vocab, [1], 1, bytearray(8), 8, 0, 0)
+value: str | None = model.metaValStr("general.name")
+code: int = ctx.decode(Batch.getOne(tokens))
+token: int = sampler.sample(ctx, -1)
