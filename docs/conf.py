@@ -97,6 +97,15 @@ def _nested(cls: type) -> list[str]:
     return [n for n, value in vars(cls).items() if inspect.isclass(value) and n[0].isupper() and n != "Params"]
 
 
+def _ggml_block(name: str) -> str:
+    """A name of ggml. Enumerations have another name where they are generated, which autodoc would not look behind."""
+    value = getattr(llama_cffi.Ggml, name)
+    if not issubclass(value, int):
+        return f".. autoclass:: llama_cffi.ggml.{name}\n   :members:\n   :inherited-members: tuple\n\n"
+    members = "".join(f"   .. py:attribute:: {m.name}\n      :value: {m.value}\n\n" for m in value)
+    return f".. py:class:: llama_cffi.ggml.{name}\n\n   {inspect.getdoc(value)}\n\n{members}"
+
+
 def reference_page() -> str:
     """Every public name of the package."""
     enums, errors, classes, functions, data = [], [], [], [], []
@@ -125,7 +134,8 @@ def reference_page() -> str:
                 )
     out.append("Functions\n---------\n")
     out += [f".. autofunction:: llama_cffi.{name}\n\n" for name in functions]
-    out.append("Ggml\n----\n\n.. automodule:: llama_cffi.ggml\n   :members:\n   :undoc-members:\n   :imported-members:\n\n")
+    out.append("Ggml\n----\n")
+    out += [_ggml_block(name) for name in llama_cffi.Ggml.__all__]
     out.append("Enumerations\n------------\n")
     out += [
         f".. autoclass:: llama_cffi.{name}\n   :members:\n   :undoc-members:\n   :member-order: bysource\n\n"

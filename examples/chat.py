@@ -17,10 +17,9 @@ import sys
 from collections.abc import Iterator
 
 import default_model
-from completion import generate, make_sampler, stream_text
+from completion import add_arguments, generate, make_params, make_sampler, stream_text
 
 from llama_cffi import (
-    DEFAULT_SEED,
     ChatMessage,
     Context,
     Ggml,
@@ -129,15 +128,10 @@ def read_messages() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Chat with a local language model.")
-    parser.add_argument("--model", help="a GGUF file (default: Gemma 3 270M from the optional extra)")
     parser.add_argument("--template", help="a built-in chat template, for a model that carries none")
     parser.add_argument("--system", default="", help="what the model is told before the chat")
-    parser.add_argument("-n", type=int, default=256, help="the most tokens of an answer (default: %(default)s)")
     parser.add_argument("--ctx", type=int, default=4096, help="how many tokens fit in all (default: %(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=0.7, help="0 always picks the likeliest (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="the same seed gives the same answers")
+    add_arguments(parser, limit=256)
     args = parser.parse_args()
 
     Ggml.Backend.cpuLoad()
@@ -147,7 +141,7 @@ def main() -> None:
             chatApplyTemplate(template, [ChatMessage("user", "")])  # say so now, not after the first question
         except ValueError as error:
             sys.exit(f"error: {error} (with --template NAME)")
-        params = Context.Params(nCtx=args.ctx, noPerf=True)
+        params = make_params(args.ctx)
         with Context.initFromModel(model, params) as ctx, make_sampler(args.temperature, args.seed) as sampler:
             chat = Chat(ctx, sampler, template, args.system)
             for message in read_messages():

@@ -59,15 +59,26 @@ def stream_text(ctx: Context, tokens: Iterator[int]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Complete a prompt with a local language model.")
+def make_params(size: int) -> Context.Params:
+    """A context of so many tokens, on every core that this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    return Context.Params(nCtx=size, nThreads=cores, nThreadsBatch=cores)
+
+
+def add_arguments(parser: argparse.ArgumentParser, limit: int) -> None:
+    """What every example takes."""
     parser.add_argument("--model", help="a GGUF file (default: Gemma 3 270M from the optional extra)")
-    parser.add_argument("--prompt", default="The capital of France is", help="the text to go on with")
-    parser.add_argument("-n", type=int, default=64, help="how many tokens at most (default: %(default)s)")
+    parser.add_argument("-n", type=int, default=limit, help="how many tokens at most (default: %(default)s)")
     parser.add_argument(
         "--temperature", type=float, default=0.7, help="0 always picks the likeliest (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="the same seed gives the same text")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Complete a prompt with a local language model.")
+    parser.add_argument("--prompt", default="The capital of France is", help="the text to go on with")
+    add_arguments(parser, limit=64)
     args = parser.parse_args()
 
     Ggml.Backend.cpuLoad()
@@ -75,8 +86,7 @@ def main() -> None:
         tokens = tokenize(model.vocab, args.prompt, addSpecial=True)
         if not tokens:
             sys.exit("error: the prompt is empty, and this model adds nothing to it: pass --prompt TEXT")
-        cores = len(os.sched_getaffinity(0))
-        params = Context.Params(nCtx=len(tokens) + args.n, nThreads=cores, nThreadsBatch=cores)
+        params = make_params(len(tokens) + args.n)
         with Context.initFromModel(model, params) as ctx, make_sampler(args.temperature, args.seed) as sampler:
             print(args.prompt, end="", flush=True)
             started, count = time.perf_counter(), 0

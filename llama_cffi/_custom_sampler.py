@@ -30,7 +30,8 @@ class SamplerI(Protocol):
     Maps to `llama_sampler_i`.
     """
 
-    def apply(self, candidates: TokenDataArray, /) -> object: ...
+    def apply(self, candidates: TokenDataArray, /) -> object:
+        """Change the candidates."""
 
 
 class CustomSampler:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from llama_cffi._buffers import c_string
 from llama_cffi._callbacks import Callback
@@ -49,13 +49,7 @@ class PointerField(Field[T]):
         super().__init__(c_name)
         self.build = build
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Field[T]: ...
-    @overload
-    def __get__(self, instance: Struct, owner: type) -> T: ...
-    def __get__(self, instance: Struct | None, owner: type) -> Field[T] | T:
-        if instance is None:
-            return self
+    def _read(self, instance: Struct) -> T:
         value: T = instance._keep.get(self.name, (None,))[0]
         return value
 

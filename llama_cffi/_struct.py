@@ -85,6 +85,9 @@ class Field(Generic[T]):
     def __get__(self, instance: Struct | None, owner: type) -> Field[T] | T:
         if instance is None:
             return self
+        return self._read(instance)
+
+    def _read(self, instance: Struct) -> T:
         return self._from_c(getattr(instance._c, self.c_name))
 
     def __set__(self, instance: Struct, value: T) -> None:

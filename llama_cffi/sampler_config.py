@@ -28,7 +28,9 @@ class SamplerSeqConfig:
     __slots__ = ("sampler", "seqId")
 
     seqId: SeqId
+    """The sequence."""
     sampler: Sampler
+    """The chain."""
 
     def __init__(self, seqId: SeqId, sampler: Sampler) -> None:
         if isinstance(seqId, bool) or not hasattr(seqId, "__index__"):
