@@ -16,12 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
-IMPORT = "import time; t = time.perf_counter(); import llama_cffi; print(time.perf_counter() - t)"
+IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
-def import_time(runs: int = 20) -> float:
-    """Seconds for `import llama_cffi` in a new interpreter, its files in the page cache."""
-    seconds = [float(subprocess.check_output([sys.executable, "-c", IMPORT])) for _ in range(runs + 1)]
+def import_time(statement: str, runs: int = 20) -> float:
+    """Seconds for an import in a new interpreter, its files in the page cache."""
+    command = [sys.executable, "-c", IMPORT.format(statement)]
+    seconds = [float(subprocess.check_output(command)) for _ in range(runs + 1)]
     return statistics.median(seconds[1:])
 
 
@@ -62,7 +63,10 @@ def generation(n: int = 64, runs: int = 5) -> tuple[float, float]:
         prompt = tokenize(model.vocab, "The capital of France is")
 
         def facade() -> None:
-            with Context.initFromModel(model, Context.Params(nCtx=256)) as ctx, Sampler.initGreedy() as sampler:
+            with (
+                Context.initFromModel(model, Context.Params(nCtx=256, nThreads=2, nThreadsBatch=2)) as ctx,
+                Sampler.initGreedy() as sampler,
+            ):
                 ctx.decode(Batch.getOne(prompt))
                 started = time.perf_counter()
                 for _ in range(n):
@@ -73,7 +77,7 @@ def generation(n: int = 64, runs: int = 5) -> tuple[float, float]:
 
         def raw() -> None:
             params = lib.llama_context_default_params()
-            params.n_ctx = 256
+            params.n_ctx, params.n_threads, params.n_threads_batch = 256, 2, 2
             ctx, sampler = lib.llama_init_from_model(model._c, params), lib.llama_sampler_init_greedy()
             tokens = ffi.new("llama_token[]", prompt)
             lib.llama_decode(ctx, lib.llama_batch_get_one(tokens, len(prompt)))
@@ -96,7 +100,9 @@ def generation(n: int = 64, runs: int = 5) -> tuple[float, float]:
 def main() -> None:
     pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--editable", "."]
     print(f"Python {platform.python_version()}, {platform.machine()}", flush=True)
-    print(f"import llama_cffi: {import_time() * 1e3:.0f} ms", flush=True)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(ROOT / "llama_cffi")], check=True)
+    for statement in ("import llama_cffi", "from llama_cffi import *"):
+        print(f"{statement}: {import_time(statement) * 1e3:.0f} ms", flush=True)
     print(f"headers to generated files: {timed(regenerate, 3):.1f} s", flush=True)
     print(f"generated files checked: {wall([sys.executable, '-m', 'codegen', 'check'], 3):.1f} s", flush=True)
     print(f"rebuild with nothing changed (make build): {wall(['make', 'build'], 3):.1f} s", flush=True)

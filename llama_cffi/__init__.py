@@ -2,82 +2,180 @@
 
 from __future__ import annotations
 
-from llama_cffi import ggml as Ggml
-from llama_cffi._context_outputs import PerfContextData
-from llama_cffi._context_tuning import EvalTensor
-from llama_cffi._custom_sampler import SamplerI
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import (
-    AttentionType,
-    FlashAttnType,
-    Ftype,
-    LazyMode,
-    LoadMode,
-    ModelMetaKey,
-    PoolingType,
-    ProcessType,
-    RopeScalingType,
-    RopeType,
-    SplitMode,
-    TokenAttr,
-    VocabType,
-)
-from llama_cffi._model_params import TensorBuftOverride
-from llama_cffi._sampler_chain import PerfSamplerData
-from llama_cffi.adapter import Adapter
-from llama_cffi.batch import Batch
-from llama_cffi.batch_ext import BatchExt
-from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
-from llama_cffi.context import Context
-from llama_cffi.errors import (
-    AdapterError,
-    BusyError,
-    ClosedError,
-    ContextError,
-    ContextFullError,
-    DecodeError,
-    GrammarError,
-    LlamaError,
-    ModelLoadError,
-    NativeAssertionError,
-    NativeError,
-    NativeMemoryError,
-    StateError,
-    UnavailableError,
-)
-from llama_cffi.log import logGet, logSet
-from llama_cffi.memory import Memory
-from llama_cffi.model import Model
-from llama_cffi.sampler import Sampler
-from llama_cffi.sampler_config import SamplerSeqConfig
-from llama_cffi.system import (
-    backendFree,
-    backendInit,
-    flashAttnTypeName,
-    ftypeName,
-    loadModeFromStr,
-    loadModeName,
-    maxDevices,
-    maxParallelSequences,
-    maxTensorBuftOverrides,
-    numaInit,
-    printSystemInfo,
-    splitPath,
-    splitPrefix,
-    supportsGpuOffload,
-    supportsMlock,
-    supportsMmap,
-    supportsRpc,
-    timeUs,
-    version,
-)
-from llama_cffi.text import detokenize, tokenize
-from llama_cffi.token_data import TokenData
-from llama_cffi.token_data_array import TokenDataArray
-from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
-from llama_cffi.vocab import Vocab
+
+if TYPE_CHECKING:
+    from llama_cffi import ggml as Ggml
+    from llama_cffi._context_outputs import PerfContextData
+    from llama_cffi._context_tuning import EvalTensor
+    from llama_cffi._custom_sampler import SamplerI
+    from llama_cffi._generated.enums import (
+        AttentionType,
+        FlashAttnType,
+        Ftype,
+        LazyMode,
+        LoadMode,
+        ModelMetaKey,
+        PoolingType,
+        ProcessType,
+        RopeScalingType,
+        RopeType,
+        SplitMode,
+        TokenAttr,
+        VocabType,
+    )
+    from llama_cffi._model_params import TensorBuftOverride
+    from llama_cffi._sampler_chain import PerfSamplerData
+    from llama_cffi.adapter import Adapter
+    from llama_cffi.batch import Batch
+    from llama_cffi.batch_ext import BatchExt
+    from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.context import Context
+    from llama_cffi.errors import (
+        AdapterError,
+        BusyError,
+        ClosedError,
+        ContextError,
+        ContextFullError,
+        DecodeError,
+        GrammarError,
+        LlamaError,
+        ModelLoadError,
+        NativeAssertionError,
+        NativeError,
+        NativeMemoryError,
+        StateError,
+        UnavailableError,
+    )
+    from llama_cffi.log import logGet, logSet
+    from llama_cffi.memory import Memory
+    from llama_cffi.model import Model
+    from llama_cffi.sampler import Sampler
+    from llama_cffi.sampler_config import SamplerSeqConfig
+    from llama_cffi.system import (
+        backendFree,
+        backendInit,
+        flashAttnTypeName,
+        ftypeName,
+        loadModeFromStr,
+        loadModeName,
+        maxDevices,
+        maxParallelSequences,
+        maxTensorBuftOverrides,
+        numaInit,
+        printSystemInfo,
+        splitPath,
+        splitPrefix,
+        supportsGpuOffload,
+        supportsMlock,
+        supportsMmap,
+        supportsRpc,
+        timeUs,
+        version,
+    )
+    from llama_cffi.text import detokenize, tokenize
+    from llama_cffi.token_data import TokenData
+    from llama_cffi.token_data_array import TokenDataArray
+    from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
+    from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
+
+# The facade's modules are loaded when one of their names is first used: a program pays for what it needs.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "ggml": ("Ggml",),
+    "_context_outputs": ("PerfContextData",),
+    "_context_tuning": ("EvalTensor",),
+    "_custom_sampler": ("SamplerI",),
+    "_generated.enums": (
+        "AttentionType",
+        "FlashAttnType",
+        "Ftype",
+        "LazyMode",
+        "LoadMode",
+        "ModelMetaKey",
+        "PoolingType",
+        "ProcessType",
+        "RopeScalingType",
+        "RopeType",
+        "SplitMode",
+        "TokenAttr",
+        "VocabType",
+    ),
+    "_model_params": ("TensorBuftOverride",),
+    "_sampler_chain": ("PerfSamplerData",),
+    "adapter": ("Adapter",),
+    "batch": ("Batch",),
+    "batch_ext": ("BatchExt",),
+    "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "context": ("Context",),
+    "errors": (
+        "AdapterError",
+        "BusyError",
+        "ClosedError",
+        "ContextError",
+        "ContextFullError",
+        "DecodeError",
+        "GrammarError",
+        "LlamaError",
+        "ModelLoadError",
+        "NativeAssertionError",
+        "NativeError",
+        "NativeMemoryError",
+        "StateError",
+        "UnavailableError",
+    ),
+    "log": ("logGet", "logSet"),
+    "memory": ("Memory",),
+    "model": ("Model",),
+    "sampler": ("Sampler",),
+    "sampler_config": ("SamplerSeqConfig",),
+    "system": (
+        "backendFree",
+        "backendInit",
+        "flashAttnTypeName",
+        "ftypeName",
+        "loadModeFromStr",
+        "loadModeName",
+        "maxDevices",
+        "maxParallelSequences",
+        "maxTensorBuftOverrides",
+        "numaInit",
+        "printSystemInfo",
+        "splitPath",
+        "splitPrefix",
+        "supportsGpuOffload",
+        "supportsMlock",
+        "supportsMmap",
+        "supportsRpc",
+        "timeUs",
+        "version",
+    ),
+    "text": ("detokenize", "tokenize"),
+    "token_data": ("TokenData",),
+    "token_data_array": ("TokenDataArray",),
+    "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "vocab": ("Vocab",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{home}")
+    value = module if name == "Ggml" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "DEFAULT_SEED",

@@ -9,14 +9,14 @@ from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainPar
 from llama_cffi._sampler_base import SamplerBase, Traits
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import TypeAlias
+
+    from typing_extensions import Self, Unpack
 
     from llama_cffi.sampler import Sampler
 
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from llama_cffi._generated.structs import SamplerChainParamsKeywords
 
     class _Keywords(SamplerChainParamsKeywords, total=False):
@@ -30,7 +30,7 @@ class SamplerChainParams(SamplerChainParamsFields):
 
     if TYPE_CHECKING:
 
-        def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
+        def __init__(self, **fields: Unpack[SamplerChainParamsKeywords]) -> None: ...
 
     def _set_defaults(self) -> None:
         self._c[0] = lib.llama_sampler_chain_default_params()
@@ -45,7 +45,7 @@ class PerfSamplerData(PerfSamplerDataFields):
 class SamplerChain(SamplerBase):
     """What a `Sampler` does as a chain."""
 
-    ChainParams = SamplerChainParams
+    ChainParams: TypeAlias = SamplerChainParams
 
     @classmethod
     def chainDefaultParams(cls) -> SamplerChainParams:

@@ -36,6 +36,8 @@ _CACHE_TYPES = (
 
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from typing_extensions import Unpack
 
     from llama_cffi._generated.structs import ContextParamsKeywords
@@ -130,7 +132,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     Maps to `llama_context`.
     """
 
-    Params = ContextParams
+    Params: TypeAlias = ContextParams
 
     @classmethod
     def getDefaultParams(cls) -> ContextParams:

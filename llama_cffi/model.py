@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cffi._buffers import Path, path_bytes
 from llama_cffi._callbacks import reraise
@@ -20,6 +20,9 @@ from llama_cffi.ggml.backend import Backend
 from llama_cffi.quantize import ModelQuantizeParams, quantize
 from llama_cffi.vocab import Vocab
 
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
 
 class Model(ModelInfo):
     """A loaded model. May be shared by contexts and threads. Freeing it frees what was made from it.
@@ -28,8 +31,8 @@ class Model(ModelInfo):
     """
 
     _KIND = "model"
-    Params = ModelParams
-    QuantizeParams = ModelQuantizeParams
+    Params: TypeAlias = ModelParams
+    QuantizeParams: TypeAlias = ModelQuantizeParams
 
     _params: ModelParams
     _vocab: Vocab

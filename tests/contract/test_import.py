@@ -40,3 +40,27 @@ def test_module_functions_say_what_to_load() -> None:
         "else:\n    raise SystemExit('no error')\n"
     )
     assert result.stdout.split() == ["True", "1", "1"], result.stderr
+
+
+def test_lazy_names_agree_with_what_type_checkers_see() -> None:
+    import ast
+    from pathlib import Path
+
+    import llama_cffi
+
+    tree = ast.parse(Path(llama_cffi.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names:
+            home = node.module.removeprefix("llama_cffi").lstrip(".") or alias.name
+            seen[alias.asname or alias.name] = home
+    assert seen == llama_cffi._HOMES
+    assert sorted({*seen, "ffi", "lib"}) == sorted(llama_cffi.__all__)
+    assert set(llama_cffi.__all__) <= set(dir(llama_cffi))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    result = _run("import llama_cffi\nllama_cffi.Modle")
+    assert "has no attribute 'Modle'" in result.stderr and result.returncode == 1
