@@ -3,8 +3,8 @@ PYTHON ?= python3
 BACKEND ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
-INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json) \
-          $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
+          $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
 .PHONY: help build run test generate check docs clean
 

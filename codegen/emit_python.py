@@ -13,9 +13,13 @@ _INTEGERS = {
     f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
 } | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
 
-# Structs that the facade offers as objects with attributes: parameters, and plain data that C returns.
-PARAMS = ("llama_model_params", "llama_context_params", "llama_sampler_chain_params", "llama_model_quantize_params")
+# Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
 DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
+
+
+def params(api: Api) -> list[str]:
+    """The tags of every struct of parameters."""
+    return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
 
 
 def class_name(facade_name: str) -> str:
@@ -74,12 +78,12 @@ def emit_structs(api: Api) -> str:
     body: list[str] = []
     keywords: list[str] = []
     used: set[str] = set()
-    for tag in (*PARAMS, *DATA):
+    for tag in (*params(api), *DATA):
         if tag not in records:
             raise CodegenError(f"codegen/emit_python.py lists {tag}, which this header lacks")
         text, helpers = _struct(records[tag], enums)
         body.append(text)
-        if tag in PARAMS:
+        if tag not in DATA:
             keywords.append(_keywords(records[tag], enums))
         used |= helpers
     helper_names = ", ".join(sorted(x for x in used if x.endswith("Field")))

@@ -76,5 +76,5 @@ def _spec(api: Api, spec: list[Row]) -> list[str]:
             stand_in = naming.VIRTUAL_FIELDS[owner, row.c_name][1]
             lacking.append(f"| {row.name} | `{row.c_name}` | `{stand_in}` |")
     lines = ["## Named by the specification, lacked by these headers", "", "| name | C name | stands in |"]
-    structs = ", ".join(f"`{tag}`" for tag in (*emit_python.PARAMS, *emit_python.DATA))
+    structs = ", ".join(f"`{tag}`" for tag in (*emit_python.params(api), *emit_python.DATA))
     return [*lines, "| --- | --- | --- |", *lacking, "", f"Structs with generated attributes: {structs}."]

@@ -1,12 +1,14 @@
 """Builds llama.cpp's libraries with CMake and ninja: `python -m vendor.native`.
 
 A backend is a row of `BACKENDS`. The result is a folder of shared libraries in the cache, under a digest of everything
-that went into it (source, options, compilers, this file); the same inputs are never built twice.
+that went into it (source, options, compilers); the same inputs are never built twice.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -54,6 +56,10 @@ BACKENDS = {
 
 _SOURCE = "@SOURCE@"  # replaced when CMake is called: where the source lies does not change the build
 
+_VENDOR = "@VENDOR@"
+
+RECIPE = "1"  # to be raised when this module makes something else of the same inputs
+
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",  # crash checks rely on NDEBUG: a debug build aborts where a release one returns NULL
     "CMAKE_RELEASE_POSTFIX": SUFFIX,
@@ -62,7 +68,7 @@ OPTIONS = {
     "CMAKE_INSTALL_RPATH": "$ORIGIN",
     # The guard's exceptions pass through C frames. Assertions name files without this machine's folders.
     "CMAKE_C_FLAGS": f"-fexceptions -ffile-prefix-map={_SOURCE}=llama.cpp",
-    "CMAKE_CXX_FLAGS": f"-fno-gnu-unique -ffile-prefix-map={_SOURCE}=llama.cpp",
+    "CMAKE_CXX_FLAGS": f"-fno-gnu-unique -ffile-prefix-map={_SOURCE}=llama.cpp -include {_VENDOR}/tile_config.h",
     "BUILD_SHARED_LIBS": "ON",
     "GGML_NATIVE": "OFF",
     "GGML_BACKEND_DL": "ON",
@@ -132,9 +138,9 @@ def _asked_for(row: Backend) -> bool:
 
 def _digest(source: Path, arguments: Sequence[str]) -> str:
     seed = hashlib.sha256()
-    for item in (_source_digest(source), *arguments, *(_version_of(tool) for tool in _compilers()), _machine()):
+    for item in (RECIPE, _source_digest(source), *arguments, *(_version_of(tool) for tool in _compilers()), _machine()):
         seed.update(item.encode() + b"\0")
-    seed.update(Path(__file__).read_bytes())
+    seed.update(Path(__file__).with_name("tile_config.h").read_bytes())
     return seed.hexdigest()[:16]
 
 
@@ -193,18 +199,33 @@ def build(todo: Plan) -> Path:
             raise BuildError(_missing(missing))
         todo.prefix.parent.mkdir(parents=True, exist_ok=True)
         work = todo.prefix.with_name(f".build-{todo.digest}")  # kept when interrupted: ninja goes on from there
-        _configure(todo, work)
-        _compile(todo, work)
-        _collect(todo, work)
-        shutil.rmtree(work, ignore_errors=True)
+        with _alone(work.with_name(f"{work.name}.lock")):
+            if not todo.lib.is_dir():  # nobody else made it while this process waited
+                _configure(todo, work)
+                _compile(todo, work)
+                _collect(todo, work)
+                shutil.rmtree(work, ignore_errors=True)
     return todo.lib
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two builds of the same inputs would write the same files: the second waits."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another build of the same libraries", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _configure(todo: Plan, work: Path) -> None:
     names = ", ".join(row.name for row in todo.backends)
     print(f"configuring llama.cpp ({names}; digest {todo.digest})", file=sys.stderr, flush=True)
     command = [_find("cmake") or "cmake", "-S", str(todo.source), "-B", str(work), "-G", "Ninja"]
-    command += [argument.replace(_SOURCE, str(todo.source)) for argument in todo.arguments]
+    here = str(Path(__file__).parent)
+    command += [x.replace(_SOURCE, str(todo.source)).replace(_VENDOR, here) for x in todo.arguments]
     command.append(f"-DCMAKE_MAKE_PROGRAM={_find('ninja')}")
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode != 0:

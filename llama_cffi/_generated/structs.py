@@ -10,6 +10,10 @@ from llama_cffi._generated.enums import (
     ContextType,
     FlashAttnType,
     Ftype,
+    GgmlOptBuildType,
+    GgmlOptLossType,
+    GgmlOptOptimizerType,
+    GgmlSchedPriority,
     GgmlType,
     LazyMode,
     LoadMode,
@@ -21,6 +25,38 @@ from llama_cffi._struct import Struct, BoolField, EnumField, FloatField, IntFiel
 
 if TYPE_CHECKING:
     from typing import TypedDict
+
+    class GgmlInitParamsKeywords(TypedDict, total=False):
+        """The plain fields of `ggml_init_params`, as arguments."""
+
+        memSize: int
+        noAlloc: bool
+
+    class GgmlThreadpoolParamsKeywords(TypedDict, total=False):
+        """The plain fields of `ggml_threadpool_params`, as arguments."""
+
+        nThreads: int
+        prio: GgmlSchedPriority
+        poll: int
+        strictCpu: bool
+        paused: bool
+
+    class GgmlOptOptimizerParamsKeywords(TypedDict, total=False):
+        """The plain fields of `ggml_opt_optimizer_params`, as arguments."""
+
+
+    class GgmlOptParamsKeywords(TypedDict, total=False):
+        """The plain fields of `ggml_opt_params`, as arguments."""
+
+        lossType: GgmlOptLossType
+        buildType: GgmlOptBuildType
+        optPeriod: int
+        optimizer: GgmlOptOptimizerType
+
+    class GgufInitParamsKeywords(TypedDict, total=False):
+        """The plain fields of `gguf_init_params`, as arguments."""
+
+        noAlloc: bool
 
     class ModelParamsKeywords(TypedDict, total=False):
         """The plain fields of `llama_model_params`, as arguments."""
@@ -72,11 +108,6 @@ if TYPE_CHECKING:
         kvUnified: bool
         nSamplers: int
 
-    class SamplerChainParamsKeywords(TypedDict, total=False):
-        """The plain fields of `llama_sampler_chain_params`, as arguments."""
-
-        noPerf: bool
-
     class ModelQuantizeParamsKeywords(TypedDict, total=False):
         """The plain fields of `llama_model_quantize_params`, as arguments."""
 
@@ -91,6 +122,92 @@ if TYPE_CHECKING:
         keepSplit: bool
         dryRun: bool
         maxBufSize: int
+
+    class SamplerChainParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_sampler_chain_params`, as arguments."""
+
+        noPerf: bool
+
+    class OptParamsKeywords(TypedDict, total=False):
+        """The plain fields of `llama_opt_params`, as arguments."""
+
+        nCtxTrain: int
+        optimizerType: GgmlOptOptimizerType
+
+
+class GgmlInitParamsFields(Struct):
+    """The plain fields of `ggml_init_params`."""
+
+    _C_TYPE = "struct ggml_init_params"
+
+    memSize = IntField("mem_size", 64, False)
+    """memory pool bytes"""
+    noAlloc = BoolField("no_alloc")
+    """don't allocate memory for the tensor data"""
+
+    # Left to the facade: memBuffer (void *)
+
+
+class GgmlThreadpoolParamsFields(Struct):
+    """The plain fields of `ggml_threadpool_params`."""
+
+    _C_TYPE = "struct ggml_threadpool_params"
+
+    nThreads = IntField("n_threads", 32, True)
+    """number of threads"""
+    prio = EnumField("prio", GgmlSchedPriority)
+    """thread priority"""
+    poll = IntField("poll", 32, False)
+    """polling level (0 - no polling, 100 - aggressive polling)"""
+    strictCpu = BoolField("strict_cpu")
+    """strict cpu placement"""
+    paused = BoolField("paused")
+    """start in paused state"""
+
+    # Left to the facade: cpumask (bool [512])
+
+
+class GgmlOptOptimizerParamsFields(Struct):
+    """The plain fields of `ggml_opt_optimizer_params`."""
+
+    _C_TYPE = "struct ggml_opt_optimizer_params"
+
+
+    # Left to the facade: adamw (struct), sgd (struct)
+
+
+class GgmlOptParamsFields(Struct):
+    """The plain fields of `ggml_opt_params`."""
+
+    _C_TYPE = "struct ggml_opt_params"
+
+    lossType = EnumField("loss_type", GgmlOptLossType)
+    """`loss_type`."""
+    buildType = EnumField("build_type", GgmlOptBuildType)
+    """`build_type`."""
+    optPeriod = IntField("opt_period", 32, True)
+    """after how many gradient accumulation steps an optimizer step should be done"""
+    optimizer = EnumField("optimizer", GgmlOptOptimizerType)
+    """only GGML_OPT_OPTIMIZER_TYPE_ADAMW needs m, v momenta per parameter tensor"""
+
+    # Left to the facade:
+    #   backendSched (ggml_backend_sched_t)
+    #   ctxCompute (struct ggml_context *)
+    #   inputs (struct ggml_tensor *)
+    #   outputs (struct ggml_tensor *)
+    #   getOptPars (ggml_opt_get_optimizer_params)
+    #   getOptParsUd (void *)
+
+
+class GgufInitParamsFields(Struct):
+    """The plain fields of `gguf_init_params`."""
+
+    _C_TYPE = "struct gguf_init_params"
+
+    noAlloc = BoolField("no_alloc")
+    """`no_alloc`."""
+
+    # Left to the facade: ctx (struct ggml_context **)
 
 
 class ModelParamsFields(Struct):
@@ -215,15 +332,6 @@ class ContextParamsFields(Struct):
     #   ctxOther (struct llama_context *)
 
 
-class SamplerChainParamsFields(Struct):
-    """The plain fields of `llama_sampler_chain_params`."""
-
-    _C_TYPE = "struct llama_sampler_chain_params"
-
-    noPerf = BoolField("no_perf")
-    """whether to measure performance timings"""
-
-
 class ModelQuantizeParamsFields(Struct):
     """The plain fields of `llama_model_quantize_params`."""
 
@@ -257,6 +365,32 @@ class ModelQuantizeParamsFields(Struct):
     #   kvOverrides (const struct llama_model_kv_override *)
     #   ttOverrides (const struct llama_model_tensor_override *)
     #   pruneLayers (const int32_t *)
+
+
+class SamplerChainParamsFields(Struct):
+    """The plain fields of `llama_sampler_chain_params`."""
+
+    _C_TYPE = "struct llama_sampler_chain_params"
+
+    noPerf = BoolField("no_perf")
+    """whether to measure performance timings"""
+
+
+class OptParamsFields(Struct):
+    """The plain fields of `llama_opt_params`."""
+
+    _C_TYPE = "struct llama_opt_params"
+
+    nCtxTrain = IntField("n_ctx_train", 32, False)
+    """assumed context size post training, use context size specified in llama_context if 0"""
+    optimizerType = EnumField("optimizer_type", GgmlOptOptimizerType)
+    """`optimizer_type`."""
+
+    # Left to the facade:
+    #   paramFilter (llama_opt_param_filter)
+    #   paramFilterUd (void *)
+    #   getOptPars (ggml_opt_get_optimizer_params)
+    #   getOptParsUd (void *)
 
 
 class PerfContextDataFields(Struct):

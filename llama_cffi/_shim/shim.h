@@ -54,7 +54,7 @@ struct shim_variant {
 /* Asks one variant (a libggml-cpu-*.so) about itself, without registering it. */
 void shim_variant_ask(const char * path, struct shim_variant * out);
 
-/* Executes one AMX instruction in a child process. True if the child survived. */
+/* Multiplies two small matrices on AMX, in a child process. True if the child survived with the right result. */
 bool shim_amx_works(void);
 
 /* Whether CPU and operating system together let AVX-512 run. */

@@ -44,8 +44,8 @@ class Backend:
     def cpuLoad(cls) -> None:
         """Load the CPU backend: the fastest variant that really runs here.
 
-        `LLAMA_CFFI_CPU_VARIANT` names another one (`haswell`, say). A CPU may advertise AMX, and a hypervisor fault on
-        it: one AMX instruction is tried in a child process first. Raises UnavailableError where no variant runs.
+        `LLAMA_CFFI_CPU_VARIANT` names another one (`haswell`, say). A machine may advertise AMX and fault on it: a
+        small product on AMX is tried in a child process first. Raises UnavailableError where no variant runs.
         """
         with _lock:
             if cls._cpu is None:
@@ -116,7 +116,7 @@ def _ask(path: Path, amx_works: Callable[[], bool]) -> CpuVariant:
     elif answer.uses_avx512 and not lib.shim_avx512_works():
         reason = "the operating system does not enable AVX-512"
     elif answer.uses_amx and not amx_works():
-        reason = "AMX is advertised, but an AMX instruction faults"
+        reason = "AMX is advertised, but does not work"
     return CpuVariant(name, path, answer.score, reason)
 
 
