@@ -16,6 +16,15 @@ _INTEGERS = {
 # Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
 DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
 
+# What the facade's own classes stand on.
+NEEDED = (
+    "llama_model_params",
+    "llama_context_params",
+    "llama_sampler_chain_params",
+    "llama_model_quantize_params",
+    *DATA,
+)
+
 
 def params(api: Api) -> list[str]:
     """The tags of every struct of parameters."""
@@ -78,9 +87,10 @@ def emit_structs(api: Api) -> str:
     body: list[str] = []
     keywords: list[str] = []
     used: set[str] = set()
-    for tag in (*params(api), *DATA):
+    for tag in NEEDED:
         if tag not in records:
             raise CodegenError(f"codegen/emit_python.py lists {tag}, which this header lacks")
+    for tag in (*params(api), *DATA):
         text, helpers = _struct(records[tag], enums)
         body.append(text)
         if tag not in DATA:
