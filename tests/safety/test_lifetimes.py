@@ -90,6 +90,7 @@ for thing in (model, ctx, Sampler.initGreedy()):
     raises(TypeError, lambda: type(thing)(), "class methods")
 """,
     "fork": """
+import warnings; warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork with threads
 model = load(); ctx = context(model); ctx.decode(Batch.getOne([5]))
 child = os.fork()
 if child == 0:
