@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,16 @@ class ContextTuning(ContextBase):
         Maps to `llama_get_causal_attn`.
         """
         return lib.llama_get_causal_attn(self._c)
+
+    def setWarmup(self, warmup: bool) -> None:
+        """Whether a decode only touches every weight, to load them. Deprecated: warns so, with the header's own hint.
+
+        Maps to `llama_set_warmup`.
+        """
+        from llama_cffi._generated.names import DEPRECATED  # for this warning only
+
+        warnings.warn(f"llama_set_warmup is deprecated: {DEPRECATED['llama_set_warmup']}", DeprecationWarning, 2)
+        self._run(lib.llama_set_warmup, bool(warmup))
 
     def synchronize(self) -> None:
         """Wait until everything is computed. Reading an output does so by itself.

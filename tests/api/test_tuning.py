@@ -188,6 +188,14 @@ def test_causal_attention(tiny: Model) -> None:
         ctx.synchronize()
 
 
+def test_warmup_warns_that_it_is_deprecated(ctx: Context) -> None:
+    with pytest.warns(DeprecationWarning, match="llama_set_warmup is deprecated: .*manually"):
+        ctx.setWarmup(True)
+    assert ctx.decode(Batch.getOne([5])) == 0
+    with pytest.warns(DeprecationWarning):
+        ctx.setWarmup(False)
+
+
 def test_times(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, noPerf=False)) as ctx:
         ctx.decode(Batch.getOne(PROMPT))
