@@ -70,9 +70,9 @@ def test_a_numpy_array_stays_valid(ctx: Context) -> None:
     assert not np.array_equal(array, before)
 
 
-def test_arrays_outlive_their_context(tiny: Model) -> None:
+def test_arrays_outlive_their_context(tiny: Model, tiny_path: Path) -> None:
     for way in ("free", "collect", "model"):
-        model = Model.load(tiny._path) if way == "model" and hasattr(tiny, "_path") else tiny
+        model = Model.load(tiny_path) if way == "model" else tiny
         ctx = Context.initFromModel(model, Context.Params(nCtx=64))
         ctx.decode(Batch.getOne(PROMPT))
         array = np.asarray(ctx.getLogitsIth(-1))
@@ -82,7 +82,7 @@ def test_arrays_outlive_their_context(tiny: Model) -> None:
             del ctx, view
             gc.collect()
         else:
-            ctx.free()
+            (model if way == "model" else ctx).free()
             with pytest.raises(ValueError, match="released"):
                 view[0]
             with pytest.raises(ClosedError):

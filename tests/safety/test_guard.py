@@ -86,7 +86,7 @@ def test_guarded_calls_from_several_threads(tiny: Model) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         for i, text in enumerate(pool.map(fail, range(400))):
-            assert f"mode {i}" in text or "llama_load_mode_from_str" in text
+            assert text.endswith(f"mode {i}")  # each thread its own error
 
 
 @pytest.mark.parametrize("name", ["ggml_backend_reg_get", "ggml_backend_dev_get"])
