@@ -26,7 +26,7 @@ LAYERS = (
     {"model"},
     {"adapter", "_context_base", "sampler_config"},
     {"_context_outputs", "_context_state", "_context_tuning"},
-    {"batch_ext"},
+    {"batch_ext", "_context_params"},
     {"context"},
     {"chat"},
     {"__init__"},
