@@ -7,14 +7,19 @@ from typing import Any
 
 from llama_cffi._ffi import ffi, lib
 
+# The architectures that may have a table of learned positions; a test compares them with llama.cpp's source.
+LEARNED = frozenset(("bert", "gpt2", "mpt", "starcoder"))
+
 _TABLE = b"position_embd.weight"
 
 
-def table_rows(names: Sequence[Any]) -> int:
+def table_rows(architecture: str, names: Sequence[Any]) -> int:
     """The positions in the table of a model that learned them, from its files' C paths; 0 for a model without a table.
 
     Beyond the last row, a thread of ggml's own would end the process.
     """
+    if architecture not in LEARNED:
+        return 0
     for name in names:
         tensors = ffi.new("struct ggml_context **")
         file = lib.gguf_init_from_file(name, {"no_alloc": True, "ctx": tensors})

@@ -63,6 +63,7 @@ class Adapter(Handle):
 
         Maps to `llama_adapter_lora_free`.
         """
+        Adapter._require(self)
         self.close()
 
     def close(self) -> None:

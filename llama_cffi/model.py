@@ -11,7 +11,7 @@ from llama_cffi._buffers import Path, path_bytes
 from llama_cffi._callbacks import reraise
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._generated.enums import Ftype, LoadMode, RopeType
+from llama_cffi._generated.enums import Ftype, LoadMode
 from llama_cffi._handle import native_log
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import EPSILON, ModelParams
@@ -105,7 +105,7 @@ class Model(ModelInfo):
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
         model._check_epsilons()
-        model._nPositions = table_rows(names) if model.ropeType == RopeType.NONE else 0
+        model._nPositions = table_rows(model._loaded("general.architecture"), names)
         model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
         return model
 
@@ -131,6 +131,7 @@ class Model(ModelInfo):
 
         Maps to `llama_model_free`.
         """
+        Model._require(self)
         self.close()
 
     def save(self, path: Path) -> None:
