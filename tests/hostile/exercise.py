@@ -179,7 +179,8 @@ def _state(trials: Trials, kind: str, model: Model, file: Path) -> None:
                         ctx.stateSeqSetData(data, None, seq)
                     case "sequence-file":
                         ctx.stateSeqLoadFile(file, seq)
-            _go_on(trials, ctx)
+            with trials.step(f"go on in a {name} context"):
+                _go_on(trials, ctx)
 
 
 def _go_on(trials: Trials, ctx: Context) -> None:
