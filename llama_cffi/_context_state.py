@@ -69,7 +69,7 @@ class ContextState(ContextBase):
         """
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
-        self._make_room(self._nBatch)
+        self._make_room(self._limits.n_batch)
         read: int = self._run(self._take_over, array, n)
         return read
 

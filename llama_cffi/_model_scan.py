@@ -38,6 +38,7 @@ class Scan:
     size: int = 0  # bytes of all tensors
     sections: list[int | float] | None = None  # of a position with several parts
     head_size: int = 0
+    positions: int = 0  # rows of a table of them; beyond the last one, a thread of ggml's own would end the process
     names: set[str] = field(default_factory=set)
 
 
@@ -59,6 +60,8 @@ def scan_model(paths: Sequence[bytes], overrides: KvOverrides | None, vocab_only
             if not vocab_only:
                 _check_type(tensor)
             scan.names.add(tensor.name)
+            if tensor.name == "position_embd.weight":
+                scan.positions = tensor.shape[1]
             scan.size += tensor.size
             scan.quantized = scan.quantized or tensor.type not in _FLOATS
         if not vocab_only:

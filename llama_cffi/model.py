@@ -43,6 +43,7 @@ class Model(ModelInfo):
     _params: ModelParams
     _quantized: bool  # has weights that may be repacked in memory
     _vocab: Vocab
+    _nPositions: int  # how many the model knows; 0: any
 
     @classmethod
     def getDefaultParams(cls) -> ModelParams:
@@ -127,6 +128,7 @@ class Model(ModelInfo):
         except (ModelLoadError, OSError):
             model.close()
             raise
+        model._nPositions = scan.positions if model.ropeType == RopeType.NONE else 0
         model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
         return model
 
