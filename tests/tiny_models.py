@@ -188,7 +188,7 @@ def write_bert(
 def write_t5(path: PathLike, spec: TinySpec = T5) -> Path:
     """Write a T5 encoder-decoder with a small tokenizer of its own; decoding starts from token 0."""
     model = _Builder(spec, "t5")
-    n_vocab = tiny_vocabs.add_unigram(model.writer)
+    n_vocab = model.unigram_tokenizer()
     model.transformer_keys()
     model.integers({"decoder_block_count": spec.n_layer, "decoder_start_token_id": 0})
     model.integers({"attention.relative_buckets_count": N_BUCKETS})
@@ -275,6 +275,10 @@ class _Builder:
         for entry in entries:
             self.writer.add_key_value(*entry)
         return next(len(value) for key, value, *_ in entries if key == "tokenizer.ggml.tokens")
+
+    def unigram_tokenizer(self) -> int:
+        """Add a small T5 tokenizer; return the size of the vocabulary."""
+        return tiny_vocabs.add_unigram(self.writer)
 
     def tensor(self, name: str, data: Array, dense: bool = False) -> None:
         """Add a tensor in the format of the spec, or in F32 if it is `dense` or its rows do not fill whole blocks."""

@@ -138,9 +138,9 @@ CASES = (
         )
         for kind in ("llama", "mamba")
         for d, error, words in (
-            ("0", "ValueError", "d is at least 1"),
-            ("-2", "ValueError", "d is at least 1"),
-            ("-(1 << 31)", "ValueError", "d is at least 1"),
+            ("0", "ValueError", "d goes from 1"),
+            ("-2", "ValueError", "d goes from 1"),
+            ("-(1 << 31)", "ValueError", "d goes from 1"),
             ("1 << 40", "ValueError", "d"),
             ("1.5", "TypeError", ""),
         )

@@ -14,10 +14,6 @@ _ASKS = (
 )
 _V = "v = load().vocab\n"
 _NONE = "v = load('no-tokenizer').vocab\n"
-_LACKS = (
-    ("bos", "{'tokenizer.ggml.bos_token_id': 9999999, 'tokenizer.ggml.add_bos_token': True}"),
-    ("eos", "{'tokenizer.ggml.eos_token_id': 9999999, 'tokenizer.ggml.add_eos_token': True}"),
-)
 
 CASES = (
     *(
@@ -201,23 +197,29 @@ CASES = (
         "v = load('gpt2', kvOverrides={'tokenizer.ggml.pre': 'deepseek-llm'}).vocab; threading.stack_size(65536)\n"
         "t = threading.Thread(target=tokenize, args=(v, 'a' * 9999)); t.start(); t.join(); threading.stack_size(0)",
     ),
-    *(
-        Case(
-            f"a {name} token wanted and not there",
-            CHECK,
-            "llama_tokenize",
-            f"v = load(kvOverrides={overrides}).vocab; tokenize(v, 'x')",
-        )
-        for name, overrides in _LACKS
-    ),
     Case(
-        "WordPiece without its special tokens",
+        "a special token wanted and not there",
         CHECK,
         "llama_tokenize",
-        "m = Model.load(written(path('bert').read_bytes().replace(b'seperator_token_id', b'seperator_token_ix')))\n"
-        "tokenize(m.vocab, 'hello')",
+        "tokenize(load('t5', kvOverrides={'tokenizer.ggml.add_bos_token': True}).vocab, 'hello')",
         "NativeError",
         "pass addSpecial=False",
+    ),
+    Case(
+        "a special token wanted and not there past the facade",
+        GUARD,
+        "llama_tokenize",
+        "v = load('t5', kvOverrides={'tokenizer.ggml.add_bos_token': True}).vocab\n"
+        "lib.llama_tokenize(v._c, b'hello', 5, ffi.NULL, 0, True, False)",
+        "NativeAssertionError",
+    ),
+    Case(
+        "RWKV's search without end",
+        CHECK,
+        "llama_tokenize",
+        "tokenize(load(kvOverrides={'tokenizer.ggml.model': 'rwkv'}).vocab, 'hello')",
+        "NativeError",
+        "cannot be searched",
     ),
     Case(
         "no text past the facade",
