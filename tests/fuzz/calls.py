@@ -47,12 +47,12 @@ MODEL_INFO: Group = {
 
 CONTEXTS: Group = {
     "Context.initFromModel": (
-        "ctx = Context.initFromModel({model!}, Context.Params(nThreads=1, {cfields}))",
-        "ctx = Context.initFromModel({model!}, Context.Params(nThreads=1, {cfields}))",
+        "ctx = Context.initFromModel({model!}, Context.Params({cfields}))",
+        "ctx = Context.initFromModel({model!}, Context.Params({cfields}))",
         "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, embeddings=True, poolingType={enum}))",
         "ctx = Context.initFromModel({model}, {cparams})",
     ),
-    "Context.Params": ("cparams = Context.Params({cfields})", "cparams = Context.Params({cfields}, {cfields})"),
+    "Context.Params": ("cparams = Context.Params({cfields})", "cparams = Context.Params({cfields})"),
     "Context.getDefaultParams": ("cparams = Context.getDefaultParams()",),
     "Context.getModel": ("model = {ctx!}.getModel()",),
     "Context.getMemory": ("memory = {ctx!}.getMemory()",),
@@ -63,6 +63,16 @@ CONTEXTS: Group = {
     "EvalTensor.data": (
         "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: ask or KEPT.append(t.data)))",
     ),
+}
+
+CALLBACKS: Group = {
+    "cbEval": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nThreads=1, cbEval={eval!}))",) * 2,
+    "cbEvalData": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval={fn}, cbEvalData={any!}))",),
+    "abortCb": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nThreads=1, abortCb={fn}))",),
+    "abortCbData": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, abortCb={fn}, abortCbData={any!}))",),
+    "progressCallback": ("model = load({modelname!}, progressCallback={fn})",),
+    "progressCallbackUserData": ("model = load({modelname!}, progressCallback={fn}, progressCallbackUserData={any!})",),
+    "Context.setAbortCallback": ("{ctx!}.setAbortCallback({fn})", "{ctx!}.setAbortCallback(None)"),
 }
 
 COMPUTE: Group = {
@@ -142,7 +152,7 @@ STATE: Group = {
         "{ctx!}.stateSetData({state!}[:{pos!} * 9])",
         "{ctx!}.stateSetData({state}, {count})",
     ),
-    "Context.stateSaveFile": ("{ctx!}.stateSaveFile({statefile}, {tokens})", "{ctx!}.stateSaveFile(file('state'), {tokens}, {count})"),
+    "Context.stateSaveFile": ("{ctx!}.stateSaveFile({savefile}, {tokens})", "{ctx!}.stateSaveFile(file('state'), {tokens}, {count})"),
     "Context.stateLoadFile": ("{ctx!}.stateLoadFile({statefile})", "{ctx!}.stateLoadFile(write('bad', corrupted({state!}, {count!}, 1)))"),
     "Context.stateSeqGetSize": ("{ctx!}.stateSeqGetSize({seq})", "{ctx!}.stateSeqGetSize({seq}, {small})"),
     "Context.stateSeqGetData": (
@@ -155,7 +165,7 @@ STATE: Group = {
         "{ctx!}.stateSeqSetData(corrupted({state!}, {pos!} * {pos!}, {small!}), None, {seq})",
         "{ctx!}.stateSeqSetData({state}, {count}, {seq}, {small})",
     ),
-    "Context.stateSeqSaveFile": ("{ctx!}.stateSeqSaveFile(file('seqstate'), {seq}, {tokens})", "{ctx!}.stateSeqSaveFile({statefile}, {seq})"),
+    "Context.stateSeqSaveFile": ("{ctx!}.stateSeqSaveFile(file('seqstate'), {seq}, {tokens})", "{ctx!}.stateSeqSaveFile({savefile}, {seq})"),
     "Context.stateSeqLoadFile": ("{ctx!}.stateSeqLoadFile({statefile}, {seq})",),
 }
 
@@ -172,7 +182,6 @@ TUNING: Group = {
     "Context.setCausalAttn": ("{ctx!}.setCausalAttn({flag})",),
     "Context.getCausalAttn": ("{ctx!}.getCausalAttn()",),
     "Context.setWarmup": ("{ctx!}.setWarmup({flag})",),
-    "Context.setAbortCallback": ("{ctx!}.setAbortCallback({fn})", "{ctx!}.setAbortCallback(None)"),
     "Context.setSampler": ("{ctx!}.setSampler({seq}, {chain})", "{ctx!}.setSampler({seq}, None)"),
     "Context.perfContext": ("perf = {ctx!}.perfContext",),
     "Context.perfContextPrint": ("{ctx!}.perfContextPrint()",),
@@ -211,7 +220,7 @@ SAMPLERS: Group = {
         "sampler = Sampler.init(custom({fn}, clone=lambda: custom({apply!})), {absurd})",
         "sampler = Sampler.init({absurd})",
     ),
-    "SamplerI.apply": ("sampler = Sampler.init(custom(lambda k: {call!}))",),
+    "SamplerI.apply": ("sampler = Sampler.init(custom(lambda k: ({call!})))",),
     "Sampler.initGreedy": ("sampler = Sampler.initGreedy()",) * 2,
     "Sampler.initDist": ("sampler = Sampler.initDist({seed})",) * 2,
     "Sampler.initMirostat": ("sampler = Sampler.initMirostat({vocab}, {seed}, {float}, {float}, {count})", "sampler = Sampler.initMirostat({vocab!}, 1)"),
@@ -315,7 +324,7 @@ SYSTEM: Group = {
     "loadModeFromStr": ("loadModeFromStr({str})", "loadModeFromStr('mmap')"),
     "splitPath": ("splitPath({str}, {count}, {count})",),
     "splitPrefix": ("splitPrefix({str}, {count}, {count})", "splitPrefix('m-00001-of-00002.gguf', 0, 2)"),
-    "logSet": ("logSet({fn})", "logSet(None)", "logSet(lambda level, text, data: {call!})", "logSet(logging.getLogger('fuzz'))", "logSet({absurd}, {absurd})", "logSet(0)"),
+    "logSet": ("logSet({fn})", "logSet(None)", "logSet(lambda level, text, data: ({call!}))", "logSet(logging.getLogger('fuzz'))", "logSet({absurd}, {absurd})", "logSet(0)"),
     "logGet": ("logGet()",),
     "Ggml.Backend.cpuLoad": ("Ggml.Backend.cpuLoad()",),
     "Ggml.Backend.ensureCpu": ("Ggml.Backend.ensureCpu()",),
@@ -340,6 +349,7 @@ SYSTEM: Group = {
     "Ggml.BackendBufferType.getAlignment": ("{buft!}.getAlignment()",),
     "Ggml.BackendBufferType.getMaxSize": ("{buft!}.getMaxSize()",),
     "Ggml.BackendBufferType.getDevice": ("{buft!}.getDevice()",),
+    "Ggml.DeviceMemory": ("use({device!}.memory.free, {device!}.memory.total)",),
     "Ggml.Threadpool": ("pool = Ggml.Threadpool({threads})", "pool = Ggml.Threadpool({threads}, {enum}, {count}, {tokens}, strictCpu={flag}, paused={flag})"),
     "Ggml.Threadpool.nThreads": ("{pool!}.nThreads",),
     "Ggml.Threadpool.pause": ("{pool!}.pause()",),
@@ -372,6 +382,69 @@ COPIES: Group = {
 GROUPS: dict[str, Group] = {
     name.lower(): value for name, value in list(globals().items()) if name.isupper() and isinstance(value, dict)
 }
+
+_DECODE = ("Context.decode", "{ctx@}.decode(Batch.getOne({tokens!}))")
+_ADD = ("Batch.add", "{batch@}.add({token}, {pos}, ({seq},), {flag})")
+_EXT = ("BatchExt.setPos", "{ext@}.setPos({ext@}.addToken({seq}, {token}), {pos})")
+_TWO = ("Context.initFromModel", "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nSeqMax=2, nThreads=1))")
+_EMBEDS = (
+    "Context.initFromModel",
+    "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nSeqMax=2, nThreads=1, embeddings=True, poolingType={enum}))",
+)
+
+SCENARIOS: dict[str, tuple[tuple[str, str], ...]] = {
+    "batch": (_TWO, ("Batch.init", "batch = Batch.init(8, 0, 2)"), _ADD, _ADD, _ADD, ("Context.decode", "{ctx@}.decode({batch@})")),
+    "embeddings": (
+        _TWO,
+        ("Batch.init", "batch = Batch.init(4, 32, 1)"),
+        ("Batch.nTokens", "{batch@}.nTokens = {threads!}"),
+        ("Batch.embd", "put({batch@}.embd, slice(None), array('f', [{float}] * 128))"),
+        ("Batch.output", "put({batch@}.output, 0, 1)"),
+        ("Context.decode", "{ctx@}.decode({batch@})"),
+    ),
+    "ext": (
+        _TWO,
+        ("BatchExt.init", "ext = BatchExt.init({ctx@})"),
+        _EXT,
+        ("BatchExt.addSeq", "{ext@}.addSeq(0, {seq})"),
+        ("BatchExt.setPos", "{ext@}.setPos({ext@}.addEmbd(0, np.zeros(32, np.float32)), {pos})"),
+        ("BatchExt.setEmbdToken", "{ext@}.setEmbdToken(0, np.zeros(32, np.float32))"),
+        ("BatchExt.setOutputLogits", "{ext@}.setOutputLogits({idx}, {flag})"),
+        ("Context.process", "{ctx@}.process({process}, {ext@})"),
+    ),
+    "process": (_TWO, ("BatchExt.init", "ext = BatchExt.init({ctx@})"), ("BatchExt.setPos", "{ext@}.setPos({ext@}.addToken(0, {token}), 0)"),
+                ("BatchExt.setOutputEmbd", "{ext@}.setOutputEmbd(0, {flag!})"), ("Context.process", "{ctx@}.process({process!}, {ext@})")),
+    "pooled": (_EMBEDS, _DECODE, ("Context.getEmbeddingsSeq", "view = {ctx@}.getEmbeddingsSeq({seq})"),
+               ("Context.getEmbeddingsIth", "view = {ctx@}.getEmbeddingsIth({idx})"), ("Context.getEmbeddings", "view = {ctx@}.getEmbeddings()")),
+    "state": (_TWO, _DECODE, ("Context.stateGetData", "state = {ctx@}.stateGetData()"), _DECODE,
+              ("Context.stateSetData", "{ctx@}.stateSetData({state@})"), _DECODE),
+    "sequence": (_TWO, _DECODE, ("Context.stateSeqGetData", "state = {ctx@}.stateSeqGetData(None, None, 0)"),
+                 ("Context.stateSeqSetData", "{ctx@}.stateSeqSetData({state@}, None, {seq})"), _DECODE),
+    "files": (_TWO, _DECODE, ("Context.stateSaveFile", "{ctx@}.stateSaveFile(file('state'), {tokens!})"), ("Context.stateLoadFile", "{ctx@}.stateLoadFile(file('state'))"),
+              ("Context.stateSeqSaveFile", "{ctx@}.stateSeqSaveFile(file('seqstate'), 0, {tokens!})"), ("Context.stateSeqLoadFile", "{ctx@}.stateSeqLoadFile(file('seqstate'), {seq})"), _DECODE),
+    "encode": (("Model.load", "model = load('t5')"), ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
+               ("Context.encode", "{ctx@}.encode(Batch.getOne({tokens!}))"), _DECODE, _DECODE, ("Sampler.sample", "{sampler!}.sample({ctx@})")),
+    "adapters": (("Model.load", "model = load('llama')"), ("Adapter.loraInit", "adapter = Adapter.loraInit({model@}, file('lora.gguf'))"),
+                 ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
+                 ("Context.setAdapterLora", "{ctx@}.setAdapterLora({adapter@}, {float})"), _DECODE, ("Context.setAdapterCvec", "{ctx@}.setAdapterCvec(np.zeros(32, np.float32))"), _DECODE),
+    "pools": (_TWO, ("Ggml.Threadpool", "pool = Ggml.Threadpool(2)"), ("Context.attachThreadpool", "{ctx@}.attachThreadpool({pool@})"), _DECODE,
+              ("Context.setNThreads", "{ctx@}.setNThreads({threads})"), _DECODE, ("Context.detachThreadpool", "{ctx@}.detachThreadpool()"), _DECODE),
+    "device": (
+        ("Model.load", "model = load('llama')"),
+        ("Sampler.chainInit", "chain = Sampler.chainInit()"),
+        ("Sampler.chainAdd", "{chain@}.chainAdd(Sampler.initTopK({threads!}))"),
+        ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
+        ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1, samplers=[(0, {chain@})], nOutputsMaxPerSeq=1))"),
+        _DECODE,
+        ("Sampler.sample", "{chain@}.sample({ctx@})"),
+        ("Context.getSampledProbsIth", "view = {ctx@}.getSampledProbsIth({idx})"),
+        ("Context.getSampledCandidatesIth", "{ctx@}.getSampledCandidatesIth({idx})"),
+    ),
+    "chain": (("Sampler.chainInit", "chain = Sampler.chainInit()"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
+              ("TokenDataArray", "cands = TokenDataArray({rows!})"), ("Sampler.apply", "{chain@}.apply({cands@})"), ("Sampler.accept", "{chain@}.accept({token})")),
+    "long": (_TWO, *((_DECODE, ("Sampler.sample", "{sampler!}.sample({ctx@})")) * 4)),
+}
+"""Orders of calls that lead somewhere; other steps come between them. `{kind@}` is the object of that kind made last."""
 
 MAKERS = {
     "model": "model = load({modelname!})",

@@ -80,7 +80,7 @@ def release(view: Any) -> None:
 def put(target: Any, index: int, value: Any) -> None:
     """Assign to an element."""
     if not (isinstance(target, memoryview) and target.format[:1] == "T"):  # Python cannot assign to structs
-        target[index] = value
+        (np.asarray(target).reshape(-1) if getattr(target, "ndim", 1) != 1 else target)[index] = value
 
 
 def corrupted(data: bytes, where: int, value: int) -> bytes:
@@ -103,6 +103,17 @@ def cycle(*values: Any) -> None:
     ring.append(ring)
 
 
+def caught(call: Callable[[], Any]) -> None:
+    """Keep what a call raises as programs do: in a cycle with the frames that it came through."""
+    try:
+        call()
+    except Exception as error:
+        kept = [error]
+        if not is_fine(error):
+            raise
+        KEPT.extend(kept)
+
+
 def together(*calls: Callable[[], Any]) -> None:
     """Run calls at the same time, each on a thread of its own. Raises the worst of what they raised."""
     start = threading.Barrier(len(calls))
@@ -111,7 +122,8 @@ def together(*calls: Callable[[], Any]) -> None:
     def run(call: Callable[[], Any]) -> None:
         start.wait()
         try:
-            call()
+            for _ in range(10):
+                call()
         except BaseException as error:
             errors.append(error)
 

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.fuzz.calls import GROUPS
 from tests.fuzz.models import write_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +149,9 @@ class Supervisor:
         lines = [f"finding: {text}" for text in self.findings]
         lines += [f"reached llama.cpp's assertions: {text}" for text in self.native]
         lines += [f"killed: {text}" for text in self.killed] + [f"hung: {text}" for text in self.hung]
+        known = {name for group in GROUPS.values() for name in group}
+        never = sorted(known - self.succeeded.keys())
+        lines.append(f"names: {len(known)} called, {len(never)} never with success: {', '.join(never) or 'none'}")
         raised = ", ".join(f"{name} {count}" for name, count in self.raised.most_common())
         lines += [
             f"steps: {self.steps} in {self.examples} examples, {self.succeeded.total()} of them without an exception",
