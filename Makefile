@@ -6,11 +6,12 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test generate check docs clean
+.PHONY: help build run test fuzz generate check docs clean
 
 help:
 	@echo "make run       complete a prompt with a real model"
 	@echo "make test      run the tests"
+	@echo "make fuzz      call the whole facade in random order, 50,000 steps"
 	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make generate  read the headers anew and write every generated file"
 	@echo "make check     generated files, style and types"
@@ -42,6 +43,9 @@ run: $(VENV)/.gemma
 
 test: $(VENV)/.test
 	$(PY) -m pytest
+
+fuzz: $(VENV)/.test
+	$(PY) -m tests.fuzz --steps 50000 --seed 0
 
 generate: $(VENV)/.test
 	$(PY) -m codegen snapshot

@@ -442,6 +442,8 @@ SCENARIOS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "chain": (("Sampler.chainInit", "chain = Sampler.chainInit()"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
               ("TokenDataArray", "cands = TokenDataArray({rows!})"), ("Sampler.apply", "{chain@}.apply({cands@})"), ("Sampler.accept", "{chain@}.accept({token})")),
+    "rivals": (_TWO, _DECODE, ("together", "together(lambda: {ctx@}.decode(Batch.getOne([5] * 6)), lambda: ({rival}))"), _DECODE),
+    "rival samplers": (_TWO, _DECODE, ("together", "together(lambda: {sampler!}.sample({ctx@}), lambda: ({rival}), lambda: ({rival}))"), _DECODE),
     "long": (_TWO, *((_DECODE, ("Sampler.sample", "{sampler!}.sample({ctx@})")) * 4)),
 }
 """Orders of calls that lead somewhere; other steps come between them. `{kind@}` is the object of that kind made last."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import warnings
 from pathlib import Path
 
 from tests.fuzz.models import write_all
+from tests.fuzz.supervisor import environment
 
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def steps_of(text: str) -> list[str]:
@@ -42,11 +41,10 @@ def play(steps: list[str]) -> list[str]:
 
 def outcome(steps: list[str], folder: Path) -> set[str]:
     """What became of a process that ran them."""
-    environment = {**os.environ, "FUZZ_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive"}
     command = [sys.executable, "-m", "tests.fuzz.replay", "-"]
     try:
         done = subprocess.run(
-            command, input="\n".join(steps), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+            command, input="\n".join(steps), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60
         )
     except subprocess.TimeoutExpired:
         return {"hung"}

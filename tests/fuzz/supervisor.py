@@ -16,9 +16,14 @@ from typing import Any
 from tests.fuzz.calls import GROUPS
 from tests.fuzz.models import write_all
 
-ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 60  # seconds without a new step
 _SHARE = 5_000  # steps that one process makes
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For a process that runs steps in a folder."""
+    return {**os.environ, "FUZZ_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(_ROOT)}
 
 
 class Worker:
@@ -30,12 +35,11 @@ class Worker:
         self.folder, self.seed, self.left = folder, seed, steps
         self.hung = False
         self.stderr = folder / "stderr"
-        environment = {**os.environ, "FUZZ_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive"}
         with open(self.stderr, "wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fuzz.worker", str(folder), str(seed), str(steps)],
-                cwd=ROOT,
-                env=environment,
+                cwd=folder,  # steps write to names like "x"
+                env=environment(folder),
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
