@@ -98,8 +98,8 @@ def test_t5_decodes_after_it_encoded(t5: Model) -> None:
         assert ctx.decode(Batch.getOne([0])) == 0
 
 
-def test_t5_serves_one_sequence(t5: Model) -> None:
-    with pytest.raises(ValueError, match="nSeqMax"):
+def test_t5_with_sequences_apart(t5: Model) -> None:
+    with pytest.raises(ValueError, match="kvUnified"):
         Context.initFromModel(t5, Context.Params(nCtx=64, nSeqMax=2))
 
 
