@@ -160,6 +160,7 @@ def _nowhere() -> None:
 def _settle_in(chain: Sampler, context: Context) -> None:
     chain._home = weakref.ref(context)
     chain._fits = -1
+    context._samples, context._serial = True, -2  # no sampler fits it without a look at what it picked itself
     with _lock:
         chain._dependents += 1
         context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
