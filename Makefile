@@ -6,12 +6,14 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test hostile generate check docs clean
+.PHONY: help build run test hostile fuzz leaks generate check docs clean
 
 help:
 	@echo "make run       complete a prompt with a real model"
 	@echo "make test      run the tests"
 	@echo "make hostile   2,600 falsified models, adapters and states, none of which may end a process"
+	@echo "make fuzz      call the whole facade in random order, 50,000 steps"
+	@echo "make leaks     10,000 cycles of each class, and the memory that they leave behind"
 	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make generate  read the headers anew and write every generated file"
 	@echo "make check     generated files, style and types"
@@ -46,6 +48,12 @@ test: $(VENV)/.test
 
 hostile: $(VENV)/.test
 	$(PY) -m tests.hostile
+
+fuzz: $(VENV)/.test
+	$(PY) -m tests.fuzz --steps 50000 --seed 0
+
+leaks: $(VENV)/.test
+	$(PY) -m tests.leaks
 
 generate: $(VENV)/.test
 	$(PY) -m codegen snapshot
