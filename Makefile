@@ -6,11 +6,13 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test generate check docs clean
+.PHONY: help build run test sanitize sanitize-threads generate check docs clean
 
 help:
 	@echo "make run       complete a prompt with a real model"
 	@echo "make test      run the tests"
+	@echo "make sanitize          run them with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
+	@echo "make sanitize-threads  run the thread tests with ThreadSanitizer"
 	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make generate  read the headers anew and write every generated file"
 	@echo "make check     generated files, style and types"
@@ -42,6 +44,12 @@ run: $(VENV)/.gemma
 
 test: $(VENV)/.test
 	$(PY) -m pytest
+
+sanitize: $(VENV)/.test
+	$(PY) -m tests.sanitizers address
+
+sanitize-threads: $(VENV)/.test
+	$(PY) -m tests.sanitizers thread
 
 generate: $(VENV)/.test
 	$(PY) -m codegen snapshot
