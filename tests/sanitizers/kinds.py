@@ -51,6 +51,7 @@ class Kind:
             "LD_PRELOAD": ":".join(_runtime(name) for name in self.runtimes),
             "PYTHONPATH": f"{tree}:{HERE / 'startup'}",
             "PYTHONMALLOC": "malloc",  # Python's own allocator would hide the ends of its blocks
+            "LLAMA_CFFI_STORM": "3",  # seconds for each case of tests/safety/test_threads.py
         }
         for variable, options in self.options.items():
             words = {**options, "log_path": str(reports / variable.split("_")[0].lower())}
@@ -98,7 +99,7 @@ KINDS = {
             ("libtsan.so", "libstdc++.so"),
             {"TSAN_OPTIONS": {"exitcode": "0", "halt_on_error": "0", "die_after_fork": "0", "history_size": "4"}},
             {"TSAN_OPTIONS": "thread.txt"},
-            ("tests/safety/test_threads.py", "tests/safety/test_lifetimes.py"),
+            ("tests/safety/test_threads.py", "tests/safety/test_lifetimes.py", "tests/safety/test_sampler_lifetimes.py"),
             {"data race": _RACE},
         ),
     )
