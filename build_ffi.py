@@ -21,16 +21,13 @@ GENERATED = PACKAGE / "_generated"
 SHIM = PACKAGE / "_shim"
 
 # Everything beside llama.cpp's headers that the extension is compiled from.
-SOURCES = [GENERATED / "guard.cpp", SHIM / "shim.cpp", SHIM / "raise.cpp"]
+SOURCES = [GENERATED / "guard.cpp", *sorted(SHIM.glob("*.cpp"))]
 INPUTS = [
     *SOURCES,
     GENERATED / "cdef.h",
     GENERATED / "guard.h",
     GENERATED / "pin.py",
-    SHIM / "shim.h",
-    SHIM / "guard.hpp",
-    SHIM / "raise.h",
-    SHIM / "callbacks.h",
+    *sorted(SHIM.glob("*.h*")),
     ROOT / "build_ffi.py",
 ]
 
@@ -49,14 +46,10 @@ def generated_pin() -> str:
 
 
 def _preamble() -> str:
-    names = re.findall(
-        r'^#include "([\w.-]+\.h)"$', (GENERATED / "guard.cpp").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    includes = "\n".join(f'#include "{name}"' for name in names if name != "guard.h")
     return (
         # A struct that differs from the cdef must stop the build, with older compilers too.
         '#pragma GCC diagnostic error "-Wincompatible-pointer-types"\n'
-        f'{includes}\n#include "guard.h"\n#include "shim.h"\n#include "raise.h"\n'
+        '#include "guard.h"\n#include "shim.h"\n#include "raise.h"\n'
         f'#define LLAMA_CFFI_PIN "{generated_pin()}"\n'
     )
 

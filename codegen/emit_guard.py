@@ -7,13 +7,9 @@ from codegen.emit_cdef import argument, declare_function, prototype
 from codegen.model import Api, Function
 
 _HEADER_TOP = """
-/* Include after llama.cpp's headers. From here on a call by the C name is a call of its wrapper. The macros take
- * arguments because some names are both a function and an enum (`llama_pooling_type`). */
+/* llama.cpp's headers. From here on a call by the C name is a call of its wrapper. The macros take arguments because
+ * some names are both a function and an enum (`llama_pooling_type`). */
 #pragma once
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 """
 
@@ -21,19 +17,20 @@ extern "C" {
 def emit_header(api: Api) -> str:
     """The text of `_generated/guard.h`, without its banner."""
     functions = [f for f in policy.bound(api) if policy.guarded(f)]
+    includes = "".join(f'#include "{name}"\n' for name in api.headers)
     prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
     macros = "".join(f"#define {f.name}(...) {_wrapper_name(f)}(__VA_ARGS__)\n" for f in functions)
-    bottom = f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
-    return f"{_HEADER_TOP}{prototypes}\n{bottom}"
+    return (
+        f'{_HEADER_TOP}{includes}\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
+    )
 
 
 def emit_source(api: Api) -> str:
     """The text of `_generated/guard.cpp`, without its banner."""
-    includes = "".join(f'#include "{name}"\n' for name in api.headers)
     wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
     return (
-        f"\n{includes}\n#define LLAMA_CFFI_GUARD_WRAPPERS\n"
-        '#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
+        '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
         # Wrapping a deprecated function is no use of it; the facade warns its own callers.
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"
@@ -47,6 +44,7 @@ def _wrapper_name(function: Function) -> str:
 def _wrapper(function: Function) -> str:
     arguments = ", ".join(argument(function, i) for i in range(len(function.params)))
     suspects = ", ".join(argument(function, i) for i in policy.suspects(function))
+    nothing = "return;" if function.returns == "void" else "return {};"
     call = f"{function.name}({arguments})"
     lines = [f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{']
     module = policy.module_of(function)
@@ -55,15 +53,16 @@ def _wrapper(function: Function) -> str:
         lines += [
             f'    static guard::ModuleFunction guard_module("{module}", "{function.name}");',
             f"    const auto guard_target = guard_module.find<{pointer}>();",
-            "    if (guard_target == nullptr) {",
-            f"        return{'' if function.returns == 'void' else ' {}'};",
-            "    }",
+            *_if("guard_target == nullptr", nothing),
         ]
         call = f"guard_target({arguments})"
+    lines.append(f'    guard::Call guard_call("{function.name}");')
+    lifetime = _lifetime(function)
+    if lifetime:
+        lines += _if(f"!{lifetime}", nothing)
     lines += [
-        f'    guard::Call guard_call("{function.name}");',
         "    try {",
-        f"        {call};" if function.returns == "void" else f"        return {call};",
+        f"        {call};" if function.returns == "void" else f"        return {_noted(function, call)};",
         "    } catch (...) {",
         f"        guard_call.caught({{{suspects}}});",
         *([] if function.returns == "void" else ["        return {};"]),
@@ -71,3 +70,24 @@ def _wrapper(function: Function) -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _if(condition: str, then: str) -> list[str]:
+    return [f"    if ({condition}) {{", f"        {then}", "    }"]
+
+
+def _lifetime(function: Function) -> str:
+    """What holds the handles of a call alive, or ends one."""
+    handles = ", ".join(argument(function, i) for i in policy.handles(function))
+    if not handles:
+        return ""
+    return f"guard_call.ends({handles})" if policy.ends(function) else f"guard_call.holds({{{handles}}})"
+
+
+def _noted(function: Function, call: str) -> str:
+    """The result of a call, noted where it is a handle or a part of one."""
+    if policy.begins(function):
+        return f"guard::begins({call})"
+    if policy.is_part(function):
+        return f"guard::part_of({argument(function, policy.handles(function)[0])}, {call})"
+    return call

@@ -23,6 +23,16 @@ HANDLES = (
     "llama_sampler",
 )
 
+# Handles that a call must find alive: what a user cannot make but through a function. Samplers are none: C code may
+# bring its own, and the facade never lends one to two calls.
+_COUNTED = ("llama_adapter_lora", "llama_batch_ext", "llama_context", "llama_model", "ggml_threadpool")
+
+# Typedefs of pointers to them.
+_POINTERS = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}
+
+# What lives inside a handle, and as long.
+_PARTS = ("llama_memory_i", "llama_vocab")
+
 # Functions that fail without touching the handles that they take.
 UNTOUCHED = {
     "llama_init_from_model": "makes a context beside the model",
@@ -67,6 +77,36 @@ def suspects(function: Function) -> list[int]:
         return []
     pattern = re.compile(rf"^struct ({'|'.join(HANDLES)}) \*$")
     return [i for i, p in enumerate(function.params) if pattern.match(p.type) or p.type == "llama_memory_t"]
+
+
+def _pointee(ctype: str) -> tuple[str, bool]:
+    """The struct that a type points to, and whether it may be written; empty for any other type."""
+    ctype = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}.get(
+        ctype, ctype
+    )
+    match = re.fullmatch(r"(const )?struct (\w+) \*", ctype)
+    return (match[2], not match[1]) if match else ("", False)
+
+
+def handles(function: Function) -> list[int]:
+    """Which parameters, by index, must be alive while the function runs."""
+    return [i for i, p in enumerate(function.params) if _pointee(p.type)[0] in (*_COUNTED, *_PARTS)]
+
+
+def begins(function: Function) -> bool:
+    """Whether the function makes a handle."""
+    struct, writable = _pointee(function.returns)
+    return struct in _COUNTED and writable
+
+
+def ends(function: Function) -> bool:
+    """Whether the function frees the handle that it takes."""
+    return len(handles(function)) == 1 == len(function.params) and bool(re.search(r"(^|_)free(_|$)", function.name))
+
+
+def is_part(function: Function) -> bool:
+    """Whether the function returns what lives inside its first handle."""
+    return _pointee(function.returns)[0] in _PARTS and bool(handles(function))
 
 
 def check(api: Api) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from llama_cffi import _callbacks
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import Handle
+from llama_cffi._refusals import pinned
 from llama_cffi._views import Views
-from llama_cffi.errors import BusyError
 
 if TYPE_CHECKING:
     from llama_cffi.adapter import Adapter
@@ -24,41 +24,30 @@ class ContextBase(Handle):
     _model: Model
     _memory: Memory
     _nVocab: int
-    _nBatch: int
-    _nUbatch: int
     _nSeqMax: int
-    _nOutputsMax: int
-    _decodes: bool  # has a memory to decode into
     _encodes: bool
-    _embeds: bool  # gives embeddings
-    _reserved: int  # outputs that llama.cpp's buffer has room for; one more moves the buffer
+    _serial: int  # no other context has it
+    _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
     _views: Views
     _kept: list[Any]  # what C reads through the context: callbacks, samplers, thread pools
     _adapters: dict[Adapter, float]
 
     def _run(self, function: Any, *arguments: Any) -> Any:
         """Call `function(context, ...)` while no other call uses the context; raise what a callback raised."""
-        if not self._busy.acquire(blocking=False):
-            self._is_busy()
+        pointer = self._take()
         try:
-            # The pointer is read under the lock: another thread may just have freed the context.
-            result = function(self._c, *arguments)
+            result = function(pointer, *arguments)
         finally:
-            self._busy.release()
+            self._give()
         _callbacks.reraise()
         return result
 
     def _make_room(self, outputs: int) -> None:
         """Before a call that gives so many outputs: arrays of earlier ones must survive it, or be gone."""
-        self._views.retire()
-        if outputs <= self._reserved:
-            return
-        if self._views.pinned():
-            raise BusyError(
-                f"an array of this context's outputs is still in use, and {outputs} outputs need a larger buffer, "
-                f"which would move it (it has room for {self._reserved}): drop the array, or copy it"
-            )
-        self._reserved = outputs
+        limits = self._limits
+        if self._views.retire() and outputs > limits.reserved:
+            raise pinned(outputs, limits)
+        limits.reserved = max(limits.reserved, outputs)
 
     def _finish(self, why: str) -> None:
         """Arrays of outputs that are still in use hold the C context alive; the last one frees it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
@@ -10,6 +11,8 @@ from llama_cffi._generated.enums import PoolingType
 from llama_cffi._generated.structs import PerfContextDataFields
 from llama_cffi._views import own_copy
 from llama_cffi.tokens import SeqId, Token
+
+T = TypeVar("T")
 
 
 class PerfContextData(PerfContextDataFields):
@@ -32,10 +35,7 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_logits_ith`.
         """
-        pointer = self._run(lib.llama_get_logits_ith, i)
-        if pointer == ffi.NULL:
-            raise IndexError(self._no_output(i))
-        return self._views.give(pointer, self._nVocab)
+        return self._row(lib.llama_get_logits_ith, i, self._nVocab)
 
     def getLogits(self) -> memoryview[float]:
         """The logits of all outputs of the last batch, in the order of their entries.
@@ -44,11 +44,7 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_logits`.
         """
-        rows = self._output_rows()
-        pointer = self._run(lib.llama_get_logits)
-        if pointer == ffi.NULL:
-            raise IndexError(self._no_output(-1))
-        return self._views.give(pointer, rows * self._nVocab, (rows, self._nVocab))
+        return self._rows(lib.llama_get_logits, self._nVocab)
 
     def getEmbeddingsIth(self, i: int = -1) -> memoryview[float]:
         """The embedding of entry `i` of the last batch (negative: of the outputs, from the end).
@@ -59,10 +55,7 @@ class ContextOutputs(ContextBase):
         Maps to `llama_get_embeddings_ith`.
         """
         self._require_token_embeddings()
-        pointer = self._run(lib.llama_get_embeddings_ith, i)
-        if pointer == ffi.NULL:
-            raise IndexError(self._no_output(i))
-        return self._views.give(pointer, lib.llama_model_n_embd_out(self._model._c))
+        return self._row(lib.llama_get_embeddings_ith, i, lib.llama_model_n_embd_out(self._model._c))
 
     def getEmbeddings(self) -> memoryview[float]:
         """The embeddings of all outputs of the last batch, in the order of their entries.
@@ -72,11 +65,7 @@ class ContextOutputs(ContextBase):
         Maps to `llama_get_embeddings`.
         """
         self._require_token_embeddings()
-        rows, width = self._output_rows(), lib.llama_model_n_embd_out(self._model._c)
-        pointer = self._run(lib.llama_get_embeddings)
-        if pointer == ffi.NULL:
-            raise IndexError(self._no_output(-1))
-        return self._views.give(pointer, rows * width, (rows, width))
+        return self._rows(lib.llama_get_embeddings, lib.llama_model_n_embd_out(self._model._c))
 
     def getEmbeddingsSeq(self, seqId: SeqId) -> memoryview[float]:
         """The embedding of a whole sequence of the last batch, pooled; a copy.
@@ -90,31 +79,56 @@ class ContextOutputs(ContextBase):
         pooling = PoolingType(lib.llama_pooling_type(self._c))
         if pooling == PoolingType.NONE:
             raise ValueError("nothing is pooled here: set Context.Params.poolingType, or use getEmbeddingsIth")
-        pointer = self._run(lib.llama_get_embeddings_seq, seqId)
-        if pointer == ffi.NULL:
-            raise IndexError(f"sequence {seqId} has no embedding: it was not in the last batch, or embeddings is False")
         model = self._model._c
         ranked = pooling == PoolingType.RANK
-        return own_copy(pointer, lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model))
+        width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
+        context = self._take()
+        try:
+            pointer = lib.llama_get_embeddings_seq(context, seqId) if self._limits.rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(
+                    f"sequence {seqId} has no embedding: it was not in the last batch, or embeddings is False"
+                )
+            return own_copy(pointer, width)
+        finally:
+            self._give()
 
     def _require_token_embeddings(self) -> None:
-        if not self._embeds:
+        if not self._limits.embeds:
             raise ValueError(
                 "this context gives no embeddings: set Context.Params.embeddings, or call setEmbeddings(True)"
             )
         if lib.llama_pooling_type(self._c) != PoolingType.NONE:
             raise ValueError("the embeddings of this context are pooled: use getEmbeddingsSeq")
 
-    def _output_rows(self) -> int:
-        if not self._rows:
-            raise IndexError(self._no_output(-1))
-        return self._rows
+    # The pointer and the array over it are had under one lock: no other call may move the memory in between.
 
-    _rows: int  # outputs of the last batch
+    def _row(self, function: Any, i: int, width: int) -> memoryview[float]:
+        context = self._take()
+        try:
+            pointer = function(context, i) if self._limits.rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(self._no_output(i))
+            return self._views.give(pointer, width)
+        finally:
+            self._give()
+
+    def _rows(self, function: Any, width: int) -> memoryview[float]:
+        context = self._take()
+        try:
+            rows = self._limits.rows
+            pointer = function(context) if rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(self._no_output(-1))
+            return self._views.give(pointer, rows * width, (rows, width))
+        finally:
+            self._give()
 
     def _no_output(self, idx: int) -> str:
+        if not self._limits.rows:
+            return "there are no outputs: decode a batch first; a failed decode leaves none"
         return (
-            f"entry {idx} of the last batch gave no output: decode a batch first, and ask for its output "
+            f"entry {idx} of the last batch gave no output: ask for it "
             "(batch.output[i] = 1; getOne asks for the last token's)"
         )
 
@@ -133,23 +147,22 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_sampled_probs_ith`.
         """
-        return self._sampled(lib.llama_get_sampled_probs_ith, lib.llama_get_sampled_probs_count_ith, i)
+        return self._sampled(lib.llama_get_sampled_probs_ith, lib.llama_get_sampled_probs_count_ith, i, own_copy)
 
     def getSampledLogitsIth(self, i: int = -1) -> memoryview[float] | None:
         """The logits of the candidates that the device sampler left, as a copy; None without any.
 
         Maps to `llama_get_sampled_logits_ith`.
         """
-        return self._sampled(lib.llama_get_sampled_logits_ith, lib.llama_get_sampled_logits_count_ith, i)
+        return self._sampled(lib.llama_get_sampled_logits_ith, lib.llama_get_sampled_logits_count_ith, i, own_copy)
 
     def getSampledCandidatesIth(self, i: int = -1) -> list[Token] | None:
         """The candidates that the device sampler left, in the order of their probabilities; None without any.
 
         Maps to `llama_get_sampled_candidates_ith`.
         """
-        pointer = self._run(lib.llama_get_sampled_candidates_ith, i)
-        count = self._run(lib.llama_get_sampled_candidates_count_ith, i)
-        return None if pointer == ffi.NULL or not count else list(ffi.unpack(pointer, count))
+        values, counts = lib.llama_get_sampled_candidates_ith, lib.llama_get_sampled_candidates_count_ith
+        return self._sampled(values, counts, i, lambda pointer, count: list(ffi.unpack(pointer, count)))
 
     def getSampledProbsCountIth(self, i: int = -1) -> int:
         """How many probabilities `getSampledProbsIth` gives.
@@ -175,9 +188,13 @@ class ContextOutputs(ContextBase):
         count: int = self._run(lib.llama_get_sampled_candidates_count_ith, i)
         return count
 
-    def _sampled(self, values: Any, counts: Any, i: int) -> memoryview[float] | None:
-        pointer, count = self._run(values, i), self._run(counts, i)
-        return None if pointer == ffi.NULL or not count else own_copy(pointer, count)
+    def _sampled(self, values: Any, counts: Any, i: int, copy: Callable[[Any, int], T]) -> T | None:
+        context = self._take()
+        try:
+            pointer, count = values(context, i), counts(context, i)
+            return None if pointer == ffi.NULL or not count else copy(pointer, count)
+        finally:
+            self._give()
 
     # Times
 

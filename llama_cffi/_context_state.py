@@ -70,7 +70,7 @@ class ContextState(ContextBase):
         """
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
-        self._make_room(self._nBatch)
+        self._make_room(self._limits.n_batch)
         return self._taken(self._run(lib.llama_state_set_data, array, n))
 
     def _check_architecture(self, array: Any, n: int) -> None:

@@ -18,6 +18,8 @@ from llama_cffi.errors import NativeError
 if TYPE_CHECKING:
     from llama_cffi.ggml.threadpool import Threadpool
 
+_ANY = (1 << 31) - 1  # more outputs than there are
+
 
 class ContextTuning(ContextBase):
     """The settings of a context that may change during its life."""
@@ -180,10 +182,10 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_embeddings`.
         """
-        self._make_room(self._nBatch + 1)  # the layout of the output buffer changes
-        self._reserved = 0
+        self._make_room(_ANY)  # the layout of the output buffer changes
+        self._limits.reserved = 0
         self._run(lib.llama_set_embeddings, bool(embeddings))
-        self._embeds = bool(embeddings)
+        self._limits.embeds = bool(embeddings)
 
     def setCausalAttn(self, causalAttn: bool) -> None:
         """Whether a token sees only those before it. Without that, a batch may have at most nUbatch tokens.
@@ -191,6 +193,7 @@ class ContextTuning(ContextBase):
         Maps to `llama_set_causal_attn`.
         """
         self._run(lib.llama_set_causal_attn, bool(causalAttn))
+        self._limits.causal = bool(causalAttn)
 
     def getCausalAttn(self) -> bool:
         """Whether a token sees only those before it.
@@ -233,7 +236,7 @@ def abort_pointers(function: Callable[..., bool] | None, user_data: Any) -> tupl
     if function is None:
         return ffi.addressof(lib, "shim_abort"), ffi.NULL, None
     callback = _callbacks.Callback(function if user_data is None else lambda: function(user_data))
-    return lib.python_abort, callback.data, callback
+    return ffi.addressof(lib, "shim_on_abort"), callback.data, callback
 
 
 class EvalTensor:
@@ -305,4 +308,4 @@ def eval_pointers(function: Callable[..., bool | None] | None, user_data: Any) -
             tensor._pointer = None
 
     callback = _callbacks.Callback(call)
-    return lib.python_eval, callback.data, callback
+    return ffi.addressof(lib, "shim_on_eval"), callback.data, callback

@@ -159,11 +159,11 @@ def python_sampler_free(sampler: Any) -> None:
 _IFACE = ffi.new(
     "struct llama_sampler_i *",
     {
-        "name": lib.python_sampler_name,
-        "accept": lib.python_sampler_accept,
-        "apply": lib.python_sampler_apply,
-        "reset": lib.python_sampler_reset,
-        "clone": lib.python_sampler_clone,
-        "free": lib.python_sampler_free,
+        "name": ffi.addressof(lib, "shim_sampler_name"),
+        "accept": ffi.addressof(lib, "shim_sampler_accept"),
+        "apply": ffi.addressof(lib, "shim_sampler_apply"),
+        "reset": ffi.addressof(lib, "shim_sampler_reset"),
+        "clone": ffi.addressof(lib, "shim_sampler_clone"),
+        "free": ffi.addressof(lib, "shim_sampler_free"),
     },
 )

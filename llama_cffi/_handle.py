@@ -6,10 +6,13 @@ not matter: a parent that is collected first waits for its last child. Freeing a
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -34,9 +37,11 @@ class Handle:
         "_addresses",
         "_busy",
         "_children",
+        "_closing",
         "_dead",
         "_dependents",
         "_doomed",
+        "_owner",
         "_parent",
         "_pointer",
         "_zombie",
@@ -59,6 +64,8 @@ class Handle:
         self._dependents = 0
         self._doomed = False
         self._busy = threading.Lock()
+        self._owner = 0  # the thread that has it
+        self._closing = ""  # why new calls are refused, although it is still there
         with _lock:
             if parent is not None:
                 parent._dependents += 1
@@ -76,8 +83,65 @@ class Handle:
             self._refuse()
         return pointer
 
+    @contextmanager
+    def _pinned(self) -> Iterator[Any]:
+        """The C pointer, which lives until the block ends: another thread that frees the object waits. For results that
+        point into it.
+        """
+        pointer = self._c
+        pin = lib.shim_pin(pointer)
+        if pin == ffi.NULL:
+            self._refuse()
+        try:
+            yield pointer
+        finally:
+            lib.shim_unpin(pin)
+
+    def _take(self) -> Any:
+        """Have the object to oneself until `_give`; raises where another call has it. Returns the C pointer."""
+        if not self._busy.acquire(blocking=False):
+            self._is_busy()
+        self._owner = threading.get_ident()
+        pointer = self._pointer
+        if pointer is None or self._closing:  # another thread has freed it, or waits for its turn to
+            self._give()
+            self._refuse()
+        return pointer
+
+    def _give(self) -> None:
+        self._owner = 0
+        self._busy.release()
+
+    @contextmanager
+    def _hold(self) -> Iterator[Any]:
+        """The same for a block."""
+        pointer = self._take()
+        try:
+            yield pointer
+        finally:
+            self._give()
+
+    def _wait(self) -> None:
+        """Have the object to oneself until `_give`, once the calls of other threads have ended."""
+        if self._busy.acquire(blocking=False):
+            pass
+        elif self._owner == threading.get_ident() or lib.shim_in_callback():
+            self._is_busy()  # this thread would wait for itself, or for one that may wait for it
+        else:
+            self._busy.acquire()
+        self._owner = threading.get_ident()
+
+    @contextmanager
+    def _turn(self) -> Iterator[Any]:
+        """Have the object to oneself for a block, after the calls of other threads. Gives the C pointer."""
+        self._wait()
+        try:
+            yield self._c
+        finally:
+            self._give()
+
     def _refuse(self) -> NoReturn:
-        why = getattr(self, "_dead", "it was never opened")
+        why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
     def _is_busy(self) -> NoReturn:
@@ -106,24 +170,33 @@ class Handle:
         return self._pointer is None
 
     def close(self) -> None:
-        """Free the object and everything made from it. Closing twice is harmless."""
-        if self._pointer is None:
-            return
-        if not self._busy.acquire(blocking=False):
-            self._is_busy()
-        try:
-            children = [child for child in self._children if not child.closed]
-            for child in children:
-                if child._in_use():
-                    child._is_busy()
-            for child in children:
-                child._close_with_parent(f"its {self._KIND} was freed")
-            self._finish("it was freed")
-        finally:
-            self._busy.release()
+        """Free the object and everything made from it. Closing twice is harmless.
 
-    def _in_use(self) -> bool:
-        return self._busy.locked()
+        Waits for a call that another thread makes on it. Raises BusyError inside a callback of such a call.
+        """
+        pointer = self._pointer
+        if pointer is None:
+            return
+        self._closing = "it is being freed"
+        try:
+            self._wait()
+            try:
+                with _lock:  # another thread may be making a child
+                    children = [child for child in self._children if not child.closed]
+                for child in children:
+                    child._require_end()
+                for child in children:
+                    child._close_with_parent(f"its {self._KIND} was freed")
+                self._finish("it was freed")
+            finally:
+                self._give()
+        finally:
+            self._closing = ""
+
+    def _require_end(self) -> None:
+        """Refuse to be freed with the parent where waiting for the end of a call would never end."""
+        if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
+            self._is_busy()
 
     def _close_with_parent(self, why: str) -> None:
         self.close()
@@ -198,6 +271,10 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     log = native_log()
     if kind == lib.SHIM_UNAVAILABLE:
         raise errors.UnavailableError(_unavailable(operation, message))
+    if kind == lib.SHIM_CLOSED:
+        raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
+    if kind == lib.SHIM_BUSY:
+        raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
     for address in suspects:
         handle = _live.get(address)
         if handle is not None:
@@ -242,10 +319,42 @@ def native_log() -> str:
     return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
 
 
+# Whether a context has computed, or may have: from then on the threads of OpenMP belong to this process alone.
+has_computed = False
+
+_orphan = False  # a child of such a process
+
+
+def require_threads() -> None:
+    """Before a context is made: refuse in a process whose computations would wait for threads that it does not have."""
+    global has_computed
+    if _orphan:
+        raise errors.ForkError(
+            "this process was forked after llama.cpp had computed in its parent: its computations would wait for ever. "
+            "Fork before the first context is made, or start processes by multiprocessing's 'spawn' method"
+        )
+    has_computed = True
+
+
 def _after_fork() -> None:
     """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
+    global _lock, _orphan
+    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
+    _orphan |= has_computed
     for handle in list(_live.values()):
         handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Bring computations of daemon threads to their end, before the memory under them goes."""
+    lib.shim_stop()
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):
+        time.sleep(0.001)
+
+
+_PATIENCE = 2.0  # seconds; a callback may be waiting for something that never comes

@@ -243,7 +243,7 @@ class ModelParams(ModelParamsFields):
             self._c.progress_callback_user_data = ffi.NULL
         else:
             callback = self._keep["progress"] = Callback(progress)
-            self._c.progress_callback = lib.python_progress
+            self._c.progress_callback = ffi.addressof(lib, "shim_on_progress")
             self._c.progress_callback_user_data = callback.data
         return progress
 

@@ -50,6 +50,8 @@ class SamplerBase(Handle):
     _late: Callable[[int, int], Any] | None
     _waits: bool  # whether sampling must wait for that
     _history: list[Token]  # tokens accepted until then
+    _fits: int  # the context that it was found to fit, by its serial number; -1 after every change to a chain
+    _orders: bool  # whether it sorts candidates, for that context
 
     @classmethod
     def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
@@ -61,6 +63,7 @@ class SamplerBase(Handle):
         sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
         sampler._waits = False
         sampler._history = []
+        sampler._fits, sampler._orders = -1, True
         return sampler
 
     @classmethod
@@ -107,21 +110,21 @@ class SamplerBase(Handle):
 
         A chain that was given to a context is in use by that context's calls too: `home` says to hold it as well.
         """
+        if self._pointer is None:
+            self._refuse()  # with its own reason, not the chain's
         root = self._root()
-        if not root._busy.acquire(blocking=False):
-            self._is_busy()
-        context = root._home() if home and root._home is not None else None
-        if context is not None and not context._busy.acquire(blocking=False):
-            root._busy.release()
-            context._is_busy()
+        root._take()
         try:
-            pointer = self._c  # read under the lock: another thread may just have freed it
-            root._c  # noqa: B018 - raises if a failed call left the chain unusable
-            yield pointer
-        finally:
+            context = root._home() if home and root._home is not None else None
             if context is not None:
-                context._busy.release()
-            root._busy.release()
+                context._take()
+            try:
+                yield self._c
+            finally:
+                if context is not None:
+                    context._give()
+        finally:
+            root._give()
 
     # The end
 
@@ -141,8 +144,12 @@ class SamplerBase(Handle):
             raise ValueError("a context samples with this chain: free the context first")
         super().close()
 
-    def _in_use(self) -> bool:
-        return self._root()._busy.locked()
+    def _require_end(self) -> None:
+        root = self._root()
+        if root is not self:
+            root._require_end()
+        else:
+            super()._require_end()
 
     def _close_with_parent(self, why: str) -> None:
         """The model is freed, and its vocabulary with it: that ends the whole chain, which would read it."""
@@ -230,5 +237,5 @@ def _close_python_samplers() -> None:
         root = sampler._root()
         context = root._home() if root._home is not None else None
         for handle in (context, root):  # the context first: it holds the chain
-            if handle is not None and not handle._in_use():  # otherwise a daemon thread is in it
+            if handle is not None and not handle._busy.locked():  # otherwise a daemon thread is in it
                 handle._finish("the interpreter is ending")

@@ -87,6 +87,7 @@ class SamplerChain(SamplerBase):
             lib.llama_sampler_chain_add(chain, pointer)
             members.append(s)
             s._chain = self
+            s._fits = self._root()._fits = -1
 
     def chainGet(self, idx: int) -> Sampler:
         """The member at an index from 0. It stays the chain's.
@@ -107,6 +108,7 @@ class SamplerChain(SamplerBase):
             lib.llama_sampler_chain_remove(pointer, idx)
             member = members.pop(idx)
             member._chain = None
+            self._root()._fits = -1
         return member
 
     @property

@@ -7,6 +7,7 @@ references would not do: the garbage collector clears those of a context that is
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,14 @@ from typing import Any
 from llama_cffi._ffi import ffi
 
 _lock = threading.RLock()  # a destructor may run on any thread, also while this one holds the lock
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Pins:
@@ -53,8 +62,12 @@ class Views:
         self._given.append(weakref.ref(view))
         return view
 
-    def retire(self) -> None:
-        """Make the arrays given out so far raise when used. Those made of them by numpy cannot, and stay valid."""
+    def retire(self) -> bool:
+        """Make the arrays given out so far raise when used. Those made of them by numpy cannot, and stay valid: whether
+        there are such.
+        """
+        if not self._given:
+            return self._pins.count > 0
         for reference in self._given:
             view = reference()
             if view is not None:
@@ -63,9 +76,6 @@ class Views:
                 except BufferError:  # numpy looks through it
                     pass
         self._given.clear()
-
-    def pinned(self) -> bool:
-        """Whether anything still looks at the memory."""
         return self._pins.count > 0
 
     def hand_over(self, when_gone: Callable[[], None]) -> int:

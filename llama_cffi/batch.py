@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llama_cffi._buffers import Tokens, token_array
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._ffi import ffi
 from llama_cffi.errors import ClosedError
 from llama_cffi.tokens import Pos, SeqId, Token
 
@@ -199,34 +199,3 @@ class Batch:
             return "<Batch freed>"
         what = f"embeddings of {self._nEmbd}" if self._nEmbd else "tokens"
         return f"<Batch {self.nTokens} of {self._capacity} {what}>"
-
-
-def check_batch(batch: Batch, n_vocab: int, n_seq: int) -> int:
-    """How many outputs a batch asks for. Raises for an entry that llama.cpp would misread.
-
-    One C call, whatever the size of the batch.
-    """
-    if not isinstance(batch, Batch):
-        raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
-    struct = batch._alive
-    where = ffi.new("int32_t *")
-    problem = lib.shim_batch_check(struct, n_vocab, n_seq, batch._nSeqMax, where)
-    index: int = where[0]
-    if problem == lib.SHIM_BATCH_OK:
-        return index
-    if problem == lib.SHIM_BATCH_EMPTY:
-        raise ValueError("the batch is empty: add tokens to it first")
-    if problem == lib.SHIM_BATCH_TOKEN:
-        raise ValueError(
-            f"entry {index} is token {struct.token[index]}, but the vocabulary goes from 0 to {n_vocab - 1}"
-        )
-    if problem == lib.SHIM_BATCH_POSITION:
-        raise ValueError(f"entry {index} has position {struct.pos[index]}: positions start at 0")
-    if problem == lib.SHIM_BATCH_COUNT:
-        raise ValueError(
-            f"entry {index} belongs to {struct.n_seq_id[index]} sequences, "
-            f"but the batch has room for 1 to {batch._nSeqMax}"
-        )
-    raise ValueError(
-        f"entry {index} belongs to a sequence outside of 0 to {n_seq - 1}: raise Context.Params.nSeqMax, or use fewer"
-    )

@@ -31,7 +31,7 @@ class BatchExt(Handle):
     _context: Context
     _count: int
     _outputs: set[int]
-    _placed: set[int]
+    _placed: dict[int, Pos]  # entry -> its largest position
     _rows: list[Any]  # embeddings that C reads
 
     @classmethod
@@ -41,22 +41,25 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_init`.
         """
         batch = cls.__new__(cls)
-        batch._open(lib.llama_batch_ext_init(ctx._c), parent=ctx)
+        with ctx._hold() as context:
+            batch._open(lib.llama_batch_ext_init(context), parent=ctx)
         batch._context = ctx
         batch._reset()
         return batch
 
-    def _ready(self) -> tuple[int, int]:
-        """How many entries it has and how many outputs it asks for; raises for a batch that cannot be processed."""
+    def _ready(self) -> tuple[int, int, int]:
+        """How many entries it has, how many outputs it asks for, and its last position; raises for a batch that cannot
+        be processed.
+        """
         if not self._count:
             raise ValueError("the batch is empty: add tokens to it first")
-        missing = set(range(self._count)) - self._placed
+        missing = set(range(self._count)) - self._placed.keys()
         if missing:
             raise ValueError(f"entry {min(missing)} has no position: call setPos")
-        return self._count, len(self._outputs)
+        return self._count, len(self._outputs), max(self._placed.values())
 
     def _reset(self) -> None:
-        self._count, self._outputs, self._placed, self._rows = 0, set(), set(), []
+        self._count, self._outputs, self._placed, self._rows = 0, set(), {}, []
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_batch_ext_free(pointer)
@@ -73,15 +76,16 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_clear`.
         """
-        lib.llama_batch_ext_clear(self._c)
-        self._reset()
+        with self._hold() as pointer:
+            lib.llama_batch_ext_clear(pointer)
+            self._reset()
 
     def add(self, seqId: SeqId) -> int:
         """Append an entry without a token, to be given an embedding. Returns its index.
 
         Maps to `llama_batch_ext_add`.
         """
-        return self._added(lib.llama_batch_ext_add(self._c, seqId))
+        return self._add(lib.llama_batch_ext_add, seqId)
 
     def addToken(self, seqId: SeqId, id: Token) -> int:
         """Append a token. Returns its index.
@@ -89,20 +93,22 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_add_token`.
         """
         self._context._model.vocab._check(id)  # a refused token would leave an entry without one behind
-        return self._added(lib.llama_batch_ext_add_token(self._c, seqId, id))
+        return self._add(lib.llama_batch_ext_add_token, seqId, id)
 
     def addEmbd(self, seqId: SeqId, embd: Any) -> int:
         """Append an embedding, a buffer of floats as wide as the model's. Returns its index.
 
         Maps to `llama_batch_ext_add_embd`.
         """
-        return self._added(lib.llama_batch_ext_add_embd(self._c, seqId, self._embd(embd)[0]))
+        return self._add(lib.llama_batch_ext_add_embd, seqId, self._embd(embd)[0])
 
-    def _added(self, index: int) -> int:
-        if index < 0:
-            raise ValueError(_REASONS.get(index, f"llama.cpp refused the entry ({index})"))
-        self._count = index + 1
-        return index
+    def _add(self, function: Any, *arguments: Any) -> int:
+        with self._hold() as pointer:
+            index: int = function(pointer, *arguments)
+            if index < 0:
+                raise ValueError(_REASONS.get(index, f"llama.cpp refused the entry ({index})"))
+            self._count = index + 1
+            return index
 
     def _embd(self, values: Any) -> Any:
         array, n = read_buffer(values, "float", None, "embd", "its length")
@@ -119,37 +125,38 @@ class BatchExt(Handle):
             raise IndexError(f"the batch has {self._count} entries, and {idx} is not the index of one")
         return idx
 
-    def _set(self, done: bool, what: str) -> None:
-        if not done:
-            raise ValueError(f"llama.cpp refused {what} for this entry")
+    def _set(self, function: Any, idx: int, value: Any, what: str) -> None:
+        with self._hold() as pointer:
+            if not function(pointer, self._at(idx), value):
+                raise ValueError(f"llama.cpp refused {what} for this entry")
 
     def addSeq(self, idx: int, seqId: SeqId) -> None:
         """Put an entry into one more sequence. Before its other settings.
 
         Maps to `llama_batch_ext_add_seq`.
         """
-        self._set(lib.llama_batch_ext_add_seq(self._c, self._at(idx), seqId), f"sequence {seqId}")
+        self._set(lib.llama_batch_ext_add_seq, idx, seqId, f"sequence {seqId}")
 
     def setEmbdToken(self, idx: int, embd: Any) -> None:
         """Give an entry an embedding beside its token.
 
         Maps to `llama_batch_ext_set_embd_token`.
         """
-        self._set(lib.llama_batch_ext_set_embd_token(self._c, self._at(idx), self._embd(embd)[0]), "the embedding")
+        self._set(lib.llama_batch_ext_set_embd_token, idx, self._embd(embd)[0], "the embedding")
 
     def setEmbdState(self, idx: int, embd: Any) -> None:
         """Give an entry a state carried over from an earlier stage.
 
         Maps to `llama_batch_ext_set_embd_state`.
         """
-        self._set(lib.llama_batch_ext_set_embd_state(self._c, self._at(idx), self._embd(embd)[0]), "the state")
+        self._set(lib.llama_batch_ext_set_embd_state, idx, self._embd(embd)[0], "the state")
 
     def setOutputEmbd(self, idx: int, value: bool = True) -> None:
         """Whether an entry's embedding is wanted; the same as `setOutputLogits` today.
 
         Maps to `llama_batch_ext_set_output_embd`.
         """
-        self._set(lib.llama_batch_ext_set_output_embd(self._c, self._at(idx), bool(value)), "an output")
+        self._set(lib.llama_batch_ext_set_output_embd, idx, bool(value), "an output")
         self._note(idx, value)
 
     def setOutputLogits(self, idx: int, value: bool = True) -> None:
@@ -157,7 +164,7 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_set_output_logits`.
         """
-        self._set(lib.llama_batch_ext_set_output_logits(self._c, self._at(idx), bool(value)), "an output")
+        self._set(lib.llama_batch_ext_set_output_logits, idx, bool(value), "an output")
         self._note(idx, value)
 
     def _note(self, idx: int, value: bool) -> None:
@@ -172,8 +179,8 @@ class BatchExt(Handle):
         if any(value < 0 for value in values) or len(values) not in (1, 4):
             raise ValueError(f"a position is one number or four, from 0 on, not {pos}")
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])
-        self._set(lib.llama_batch_ext_set_pos(self._c, self._at(idx), array), "the position")
-        self._placed.add(idx)
+        self._set(lib.llama_batch_ext_set_pos, idx, array, "the position")
+        self._placed[idx] = max(values)
 
     def __len__(self) -> int:
         return self._count

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from llama_cffi import _callbacks
 from llama_cffi._context_outputs import ContextOutputs
 from llama_cffi._context_params import ContextParams, check_params
 from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import PoolingType, ProcessType
-from llama_cffi._handle import native_log
+from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
+from llama_cffi._handle import native_log, require_threads
+from llama_cffi._refusals import refusal
 from llama_cffi._views import Views
-from llama_cffi.batch import Batch, check_batch
+from llama_cffi.batch import Batch
 from llama_cffi.batch_ext import BatchExt
-from llama_cffi.errors import ContextError, ContextFullError, DecodeError
+from llama_cffi.errors import ContextError
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
@@ -23,6 +27,14 @@ from llama_cffi.tokens import SeqId
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+_serials = itertools.count(1)
+
+# Models whose embeddings stand at a place of several dimensions.
+_PLACED = [kind for kind in RopeType if kind.name in ("MROPE", "IMROPE", "VISION")]
+
+_NO_ENCODER = "this model has no encoder: use decode"
+_ABORTED = 2  # llama_decode's code
 
 
 class Context(ContextOutputs, ContextState, ContextTuning):
@@ -55,34 +67,54 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
             )
         check_params(model, chosen)
-        # Some parameters make llama.cpp write to the model.
-        with give_samplers(chosen, model) as settle_in, model._busy:
-            struct, kept = chosen._for_c()
-            pointer = lib.llama_init_from_model(model._c, struct[0])
-        if pointer == ffi.NULL:
-            raise ContextError(
-                "llama.cpp could not make a context with these parameters",
-                operation="llama_init_from_model",
-                log=native_log(),
-            )
+        require_threads()
         context = cls.__new__(cls)
-        context._open(pointer, parent=model)
+        # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
+        with give_samplers(chosen, model) as settle_in, model._turn() as owner:
+            struct, kept = chosen._for_c()
+            pointer = lib.llama_init_from_model(owner, struct[0])
+            if pointer == ffi.NULL:
+                raise ContextError(
+                    "llama.cpp could not make a context with these parameters",
+                    operation="llama_init_from_model",
+                    log=native_log(),
+                )
+            context._open(pointer, parent=model)
         settle_in(context)
         context._model = model
+        context._serial = next(_serials)
         context._nVocab = model.vocab.nTokens
-        context._nBatch = lib.llama_n_batch(pointer)
-        context._nUbatch = lib.llama_n_ubatch(pointer)
         context._nSeqMax = lib.llama_n_seq_max(pointer)
         context._memory = Memory(context, context._nSeqMax, chosen.kvUnified)
-        if context._memory._pointer != ffi.NULL:
+        decodes = context._memory._pointer != ffi.NULL
+        if decodes:
             context._answer_for(context._memory._pointer)
-        context._decodes = context._memory._pointer != ffi.NULL
-        context._encodes = not context._decodes or model.hasEncoder
-        context._embeds = chosen.embeddings
-        context._nOutputsMax = chosen.nOutputsMax or context._nBatch
-        context._reserved, context._rows = context._nSeqMax, 0
+        context._encodes = not decodes or model.hasEncoder
+        context._limits = context._limits_of(model, chosen, decodes)
         context._views, context._kept, context._adapters, context._pools = Views(), kept, {}, None
         return context
+
+    def _limits_of(self, model: Model, params: ContextParams, decodes: bool) -> Any:
+        """What `shim_compute` checks batches against."""
+        n_batch = lib.llama_n_batch(self._c)  # llama.cpp may have lowered it
+        return ffi.new(
+            "struct shim_limits *",
+            {
+                "n_vocab": self._nVocab,
+                "n_seq": self._nSeqMax,
+                "n_batch": n_batch,
+                "n_ubatch": lib.llama_n_ubatch(self._c),
+                "n_outputs": params.nOutputsMax or n_batch,
+                "n_embd": lib.llama_model_n_embd_inp(model._c),
+                "n_pos": model._nPositions,
+                "n_pos_embd": 4 if model.ropeType in _PLACED else 1,
+                "decodes": decodes,
+                "causal": lib.llama_get_causal_attn(self._c),
+                "embeds": params.embeddings,
+                "wants_encoder": model.hasEncoder and model.hasDecoder,
+                "reserved": self._nSeqMax,
+            },
+        )
 
     def _destroy(self, pointer: Any) -> None:
         super()._destroy(pointer)
@@ -181,12 +213,13 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     def decode(self, batch: Batch) -> int:
         """Run the model over a batch and remember it. Returns 0.
 
-        Raises ValueError for a batch that does not fit the model or the context, ContextFullError where the memory
-        has no room for it, DecodeError with llama.cpp's code for the rest.
+        Works on a copy of the batch. Raises ValueError for a batch that does not fit the model or the context,
+        ContextFullError where the memory has no room for it, DecodeError with llama.cpp's code for the rest. After
+        those two there are no outputs.
 
         Maps to `llama_decode`.
         """
-        return self._compute(batch, lib.llama_decode, "llama_decode")
+        return self._compute(batch, False)
 
     def encode(self, batch: Batch) -> int:
         """Run the encoder over a batch: for encoder-decoder and embedding models. Returns 0. Raises like `decode`.
@@ -194,91 +227,67 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         Maps to `llama_encode`.
         """
         if not self._encodes:
-            raise ValueError("this model has no encoder: use decode")
-        return self._compute(batch, lib.llama_encode, "llama_encode")
+            raise ValueError(_NO_ENCODER)
+        return self._compute(batch, True)
 
-    def _compute(self, batch: Batch, function: Any, operation: str) -> int:
-        if self._pointer is None:
-            self._refuse()
-        outputs = check_batch(batch, self._nVocab, self._nSeqMax)
-        struct = batch._c
-        if batch._nEmbd:
-            self._check_width(batch._nEmbd)
-        if self._embeds and struct.logits == ffi.NULL:
-            outputs = struct.n_tokens
-        return self._execute(function, (struct[0],), operation, struct.n_tokens, outputs)
+    def _compute(self, batch: Batch, encode: bool) -> int:
+        if not isinstance(batch, Batch):
+            raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
+        struct, memory = batch._alive, batch._arrays  # the memory stays, whoever frees the batch meanwhile
+        pointer = self._take()
+        try:
+            outputs = lib.shim_compute(
+                pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, self._views.retire()
+            )
+        finally:
+            self._give()
+        del memory
+        _callbacks.reraise()
+        if outputs < 0:
+            self._fail(outputs, "llama_encode" if encode else "llama_decode", batch._nSeqMax)
+        return 0
 
     def process(self, type: ProcessType, batch: BatchExt) -> int:
         """Run the model over an extended batch. Returns 0; raises like `decode`.
 
         Maps to `llama_process`.
         """
-        kind = ProcessType(type)
+        encode = ProcessType(type) == ProcessType.ENCODE
         if not isinstance(batch, BatchExt):
             raise TypeError(f"a BatchExt is wanted, not {batch.__class__.__name__}: BatchExt.init(ctx) makes one")
         if batch._context is not self:
             raise ValueError("this batch was made for another context: make one with BatchExt.init for this one")
-        n, outputs = batch._ready()
-        if kind == ProcessType.ENCODE and not self._encodes:
-            raise ValueError("this model has no encoder: use ProcessType.DECODE")
-        operation = "llama_encode" if kind == ProcessType.ENCODE else "llama_decode"
-        return self._execute(lib.llama_process, (kind, batch._c), operation, n, outputs)
+        if encode and not self._encodes:
+            raise ValueError(_NO_ENCODER)
+        limits = self._limits
+        with batch._hold() as pointer:
+            n, outputs, last = batch._ready()
+            if limits.n_pos and last >= limits.n_pos:
+                raise ValueError(
+                    f"the batch has position {last}, but this model knows positions from 0 to {limits.n_pos - 1}: "
+                    "shorten the text, or split it"
+                )
+            if encode or limits.embeds or not limits.decodes:
+                outputs = n  # llama.cpp then computes every token's
+            context = self._take()
+            try:
+                reason = lib.shim_check_size(limits, n, outputs, encode, self._views.retire())
+                if not reason:
+                    limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
+                    limits.value = lib.llama_process(context, ProcessType(type), pointer)
+                    if limits.value:
+                        reason = lib.SHIM_BATCH_FAILED
+                    else:
+                        limits.rows = outputs
+                        limits.wants_encoder &= not encode
+            finally:
+                self._give()
+        _callbacks.reraise()
+        if reason:
+            self._fail(reason, "llama_encode" if encode else "llama_decode", 1)
+        return 0
 
-    def _execute(self, function: Any, arguments: tuple[Any, ...], operation: str, n: int, outputs: int) -> int:
-        self._check_size(n, operation)
-        if operation == "llama_encode" or (self._embeds and self._pools_embeddings()):
-            outputs = n  # llama.cpp then computes every token's
-        if outputs > self._nOutputsMax:
-            raise ValueError(
-                f"the batch asks for {outputs} outputs, but nOutputsMax is {self._nOutputsMax}: ask for fewer"
-            )
-        self._make_room(outputs)
-        self._rows = 0
-        code: int = self._run(function, *arguments)
-        if code != 0:
-            self._fail(code, operation, n)
-        self._rows = outputs
-        return code
-
-    def _pools_embeddings(self) -> bool:
-        return not self._decodes or lib.llama_pooling_type(self._c) != PoolingType.NONE
-
-    def _check_width(self, width: int) -> None:
-        expected = lib.llama_model_n_embd_inp(self._model._c)
-        if width != expected:
-            raise ValueError(f"the batch has embeddings of {width} floats, but the model takes {expected}")
-
-    def _check_size(self, n: int, operation: str) -> None:
-        if n > self._nBatch:
-            raise ValueError(
-                f"the batch has {n} tokens, but nBatch is {self._nBatch}: "
-                "raise Context.Params.nBatch, or split the batch"
-            )
-        if n > self._nUbatch and (
-            operation == "llama_encode" or not self._decodes or not lib.llama_get_causal_attn(self._c)
-        ):
-            raise ValueError(
-                f"the batch has {n} tokens, but nUbatch is {self._nUbatch}, and a model that is not causal "
-                "sees a batch at once: raise Context.Params.nUbatch, or split the batch"
-            )
-
-    def _fail(self, code: int, operation: str, n: int) -> None:
-        log = native_log()
-        if code == 1:
-            raise ContextFullError(
-                f"the context has no room for {n} more tokens (nCtx is {self.nCtx}): remove some with "
-                "ctx.getMemory().seqRemove, or raise Context.Params.nCtx",
-                operation=operation,
-                code=code,
-                log=log,
-            )
-        reasons = {
-            2: "it was aborted; what was computed until then stays in the memory",
-            -1: "llama.cpp does not accept the batch: positions must go on where the sequence ends",
-        }
-        raise DecodeError(
-            f"{operation} returned {code}: {reasons.get(code, 'the computation failed')}",
-            operation=operation,
-            code=code,
-            log=log,
-        )
+    def _fail(self, reason: int, operation: str, width: int) -> NoReturn:
+        if self._limits.value == _ABORTED and lib.shim_stopping() and threading.current_thread().daemon:
+            raise SystemExit  # the interpreter is ending: so does the thread, without a traceback
+        raise refusal(reason, self._limits, width, operation)

@@ -42,6 +42,10 @@ class BusyError(LlamaError, RuntimeError):
     """The object is in use by another call: on another thread, or further up on this one."""
 
 
+class ForkError(LlamaError, RuntimeError):
+    """The process was forked after llama.cpp had computed in its parent, whose threads it does not have."""
+
+
 class ModelLoadError(NativeError, OSError):
     """A model could not be loaded."""
 

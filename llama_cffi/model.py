@@ -11,10 +11,11 @@ from llama_cffi._buffers import Path, path_bytes
 from llama_cffi._callbacks import reraise
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._generated.enums import Ftype, LoadMode
+from llama_cffi._generated.enums import Ftype, LoadMode, RopeType
 from llama_cffi._handle import native_log
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import EPSILON, ModelParams
+from llama_cffi._positions import table_rows
 from llama_cffi.errors import ModelLoadError, NativeError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.quantize import ModelQuantizeParams, quantize
@@ -36,6 +37,7 @@ class Model(ModelInfo):
 
     _params: ModelParams
     _vocab: Vocab
+    _nPositions: int  # how many the model knows; 0: any
 
     @classmethod
     def getDefaultParams(cls) -> ModelParams:
@@ -103,6 +105,7 @@ class Model(ModelInfo):
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
         model._check_epsilons()
+        model._nPositions = table_rows(names) if model.ropeType == RopeType.NONE else 0
         model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
         return model
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
@@ -20,6 +18,14 @@ from llama_cffi.tokens import TOKEN_NULL, Token
 
 if TYPE_CHECKING:
     from llama_cffi.context import Context
+
+_NAN = (
+    "a logit of this output is NaN, which has no place in an order: the model is damaged, or an adapter, a control "
+    "vector or a callback made it so"
+)
+
+# Samplers that sort nothing, and take NaN as it comes.
+_UNORDERED = ("llama_sampler_init_greedy", "llama_sampler_init_penalties", "llama_sampler_init_logit_bias")
 
 _NO_PICK = "no sampler here picks a token: end the chain with Sampler.initDist or initGreedy"
 
@@ -39,23 +45,48 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
     def sample(self, ctx: Context, idx: int = -1) -> Token:
         """Pick a token from the output of entry `idx` of the last batch (-1: of the last output), and accept it.
 
-        Raises IndexError where that entry gave no output; ValueError where no sampler of the chain picks, or where a
-        grammar does not allow what was picked; what a sampler written in Python raised.
+        Raises IndexError where that entry gave no output; ValueError where no sampler of the chain picks, where a logit
+        is NaN, or where a grammar does not allow what was picked; what a sampler written in Python raised.
 
         Maps to `llama_sampler_sample`.
         """
+        if getattr(ctx, "_serial", 0) != self._fits:
+            return self._sample_carefully(ctx, idx)
+        pointer = self._take()
+        try:
+            context = ctx._take()
+            try:
+                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._orders)
+            finally:
+                ctx._give()
+        finally:
+            self._give()
+        return token if token >= 0 else self._no_token(token, ctx, idx)
+
+    def _no_token(self, reason: int, ctx: Context, idx: int) -> NoReturn:
+        if reason == lib.SHIM_SAMPLE_NAN:
+            raise ValueError(_NAN)
+        raise IndexError(ctx._no_output(idx))
+
+    def _sample_carefully(self, ctx: Context, idx: int) -> Token:
+        """The first time for this sampler and context; and always where single steps need checks between them."""
+        if getattr(ctx, "_KIND", "") != "context":
+            raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         if not self._can_pick():
             raise ValueError(_NO_PICK)
-        with self._hold(home=False) as pointer, _held(ctx) as context:
-            if lib.llama_get_logits_ith(context, idx) == ffi.NULL:
-                raise IndexError(ctx._no_output(idx))
+        with self._hold(home=False), ctx._hold() as context:
             careful = self._check_fit(ctx)
             if self._is_late():
                 self._settle(ctx.nCtx, ctx._nVocab)
-                pointer = self._c
+            self._orders = any(member._traits.recipe[0] not in _UNORDERED for member in self._everyone())
+            if self._chain is None and not careful:
+                self._fits = ctx._serial
             if careful:
-                return self._pick(pointer, context, idx, ctx._nVocab)
-            return lib.llama_sampler_sample(pointer, context, idx)
+                if not ctx._limits.rows or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
+                    raise IndexError(ctx._no_output(idx))
+                return self._pick(self._c, context, idx, ctx._nVocab)
+            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._orders)
+        return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
         return any(member._traits.picks for member in self._everyone())
@@ -81,6 +112,8 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         token: Token = lib.llama_get_sampled_token_ith(context, idx)
         if token == TOKEN_NULL:
             candidates = candidates_of(context, idx, n_vocab)
+            if candidates._has_nan():
+                raise ValueError(_NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
             candidates._settle()
@@ -190,6 +223,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
     def _settle(self, n_ctx: int, n_vocab: int, everything: bool = False) -> None:
         """Replace what waited for the context by what it should have been, at its place in the chain."""
+        self._fits = -1
         if self._members is None:
             if self._late is not None and (self._waits or everything):
                 self._replace(self._late(n_ctx, n_vocab))
@@ -222,17 +256,6 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         Maps to `llama_sampler_get_seed`.
         """
         return lib.llama_sampler_get_seed(self._c)
-
-
-@contextmanager
-def _held(ctx: Context) -> Iterator[Any]:
-    """Have a context to oneself for one call. Gives the C pointer."""
-    if not ctx._busy.acquire(blocking=False):
-        ctx._is_busy()
-    try:
-        yield ctx._c
-    finally:
-        ctx._busy.release()
 
 
 def _refuses(grammar: Any, lazy: bool, token: Token) -> bool:

@@ -121,7 +121,7 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
         params._c.samplers = array if configs else ffi.NULL
         try:
             for config in configs:
-                config.sampler._home = _nowhere
+                config.sampler._home, config.sampler._fits = _nowhere, -1
 
             def settle_in(context: Context) -> None:
                 for config in configs:
@@ -136,10 +136,7 @@ def set_sampler(context: Context, seqId: SeqId, sampler: Sampler | None) -> bool
     """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
     if not 0 <= seqId < context._nSeqMax:
         raise ValueError(f"seqId goes from 0 to {context._nSeqMax - 1} here, and {seqId} does not fit")
-    if not context._busy.acquire(blocking=False):
-        context._is_busy()
-    try:
-        pointer = context._c
+    with context._hold() as pointer:
         if sampler is None:
             return lib.llama_set_sampler(pointer, seqId, ffi.NULL)
         SamplerSeqConfig(seqId, sampler)
@@ -148,8 +145,6 @@ def set_sampler(context: Context, seqId: SeqId, sampler: Sampler | None) -> bool
             sampler._settle(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
             _settle_in(sampler, context)
             return lib.llama_set_sampler(pointer, seqId, chain)
-    finally:
-        context._busy.release()
 
 
 def release_samplers(context: Context) -> None:
@@ -164,6 +159,7 @@ def _nowhere() -> None:
 
 def _settle_in(chain: Sampler, context: Context) -> None:
     chain._home = weakref.ref(context)
+    chain._fits = -1
     with _lock:
         chain._dependents += 1
         context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive

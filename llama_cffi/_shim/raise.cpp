@@ -43,13 +43,24 @@ void raise_error(const guard::Error & error) {
     }
 }
 
+bool is_main_interpreter() {
+    if (PyInterpreterState_GetID(PyInterpreterState_Get()) == 0) {
+        return true;
+    }
+    PyErr_SetString(PyExc_ImportError,
+                    "llama_cffi works in the main interpreter of a process only: import it there, or use processes");
+    return false;
+}
+
 }  // namespace
 
 extern "C" bool shim_settle(void) {
     const guard::Error error = guard::error();
     guard::error().kind      = SHIM_OK;
     if (shim_log_waiting()) {
+        shim_enter_python();
         PyObject * result = call_python("deliver_log", PyTuple_New(0));
+        shim_leave_python();
         if (result == nullptr) {
             PyErr_WriteUnraisable(nullptr);  // a broken log target must not hide what the call has to say
         }
@@ -63,6 +74,9 @@ extern "C" bool shim_settle(void) {
     if (error.kind == SHIM_OK || error.kind == SHIM_PYTHON) {
         return true;
     }
+    if (error.kind == SHIM_HOME) {
+        return is_main_interpreter();
+    }
     raise_error(error);
     return false;
 }
@@ -74,7 +88,7 @@ extern "C" bool shim_abort(void * data) {
     static thread_local clock::time_point last  = clock::now();
 
     const auto * flag = static_cast<const volatile int32_t *>(data);
-    if ((flag != nullptr && *flag != 0) || signal_error[0] != nullptr) {
+    if ((flag != nullptr && *flag != 0) || signal_error[0] != nullptr || shim_stopping()) {
         return true;
     }
     if (++calls % 16 != 0) {
@@ -85,12 +99,14 @@ extern "C" bool shim_abort(void * data) {
         return false;
     }
     last = now;
+    shim_enter_python();
     const PyGILState_STATE state = PyGILState_Ensure();
-    const bool interrupted       = PyErr_CheckSignals() != 0;  // does nothing outside of the main thread
+    const bool interrupted = PyErr_CheckSignals() != 0;  // does nothing outside of the main thread
     if (interrupted) {
         PyErr_Fetch(&signal_error[0], &signal_error[1], &signal_error[2]);
         guard::error().kind = SHIM_PYTHON;
     }
     PyGILState_Release(state);
+    shim_leave_python();
     return interrupted;
 }

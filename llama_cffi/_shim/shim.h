@@ -1,4 +1,6 @@
-/* The hand-written C side of the binding: the guard's runtime, the log ring, the choice of CPU variant.
+/* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), the
+ * choice of CPU variant (cpu.cpp), decoding and sampling in one call each (compute.cpp), and what calls Python (raise.cpp,
+ * callbacks.cpp).
  *
  * cffi reads the declarations between the two CDEF marks as they stand; keep them plain C without macros. */
 #ifndef LLAMA_CFFI_SHIM_H
@@ -9,6 +11,10 @@
 #include <stdint.h>
 
 struct llama_batch;
+struct llama_context;
+struct llama_sampler;
+struct llama_token_data_array;
+struct ggml_tensor;
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,9 +30,13 @@ enum shim_error_kind {
     SHIM_NO_MEMORY,   /* std::bad_alloc or std::length_error */
     SHIM_PYTHON,      /* a signal handler of Python raised during the call */
     SHIM_UNAVAILABLE, /* the function lives in a module that is not loaded, or that lacks it */
+    SHIM_CLOSED,      /* a handle was freed before */
+    SHIM_BUSY,        /* a call further up on this thread uses the handle that is to be freed */
+    SHIM_HOME,        /* no failure: to be looked at is which interpreter this is */
 };
 
-/* Installs the log ring and the guard's abort callback. Call once, before anything else. */
+/* Installs the log ring and the guard's abort callback. Call once, before anything else. Raises ImportError in any
+ * interpreter but the main one: what is kept here is the process's. */
 void shim_init(void);
 
 /* Text logged by llama.cpp since the outermost guarded call on this thread began, oldest first, one line each, cut to
@@ -66,26 +76,100 @@ bool shim_module_open(const char * name, const char * path);
 /* The index of the first token outside of 0 to n_vocab - 1; -1 if there is none. */
 int32_t shim_first_outside(const int32_t * tokens, int32_t n, int32_t n_vocab);
 
-/* What is wrong with a batch. */
-enum shim_batch_problem {
-    SHIM_BATCH_OK,
-    SHIM_BATCH_EMPTY,
-    SHIM_BATCH_TOKEN,    /* a token outside of the vocabulary */
-    SHIM_BATCH_POSITION, /* a negative position */
-    SHIM_BATCH_COUNT,    /* no sequence, or more than the batch has room for */
-    SHIM_BATCH_SEQUENCE, /* a sequence that the context does not have */
+/* Keeps a handle alive until shim_unpin: another thread that frees it waits. NULL for one that was freed. */
+void * shim_pin(const void * handle);
+void shim_unpin(void * pin);
+
+/* What a context accepts, what its last outputs are, and why it refused a batch. */
+struct shim_limits {
+    int32_t n_vocab;
+    int32_t n_seq;
+    int32_t n_batch;
+    int32_t n_ubatch;
+    int32_t n_outputs;   /* the most outputs of a batch */
+    int32_t n_embd;      /* floats of an embedding that stands for a token */
+    int32_t n_pos;       /* positions that the model knows; 0: any */
+    int32_t n_pos_embd;  /* numbers in the position of an embedding */
+    bool decodes;        /* has a memory */
+    bool causal;
+    bool embeds;         /* gives embeddings: then every entry gives output */
+    bool wants_encoder;  /* nothing was encoded yet, and decoding needs it */
+
+    int32_t reserved;    /* outputs that llama.cpp's buffer has room for; one more moves it */
+    int32_t rows;        /* outputs of the last batch; 0 after a failure */
+
+    int32_t index;       /* the entry that was refused */
+    int32_t value;       /* what was wrong with it, or llama.cpp's own code */
 };
 
-/* Looks at every entry of a batch. `width` is how many sequences an entry has room for. Where something is wrong,
- * `*index` says at which entry; otherwise it is how many outputs the batch asks for. */
-enum shim_batch_problem shim_batch_check(const struct llama_batch * batch, int32_t n_vocab, int32_t n_seq,
-                                         int32_t width, int32_t * index);
+/* What is wrong with a batch, as a negative number. */
+enum shim_refusal {
+    SHIM_BATCH_EMPTY      = -1,
+    SHIM_BATCH_SIZE       = -2,  /* more than n_batch */
+    SHIM_BATCH_WHOLE      = -3,  /* more than n_ubatch, and must be computed at once */
+    SHIM_BATCH_TOKEN      = -4,  /* outside of the vocabulary */
+    SHIM_BATCH_POSITION   = -5,  /* negative, or beyond any */
+    SHIM_BATCH_UNKNOWN    = -6,  /* a position that the model has no embedding for */
+    SHIM_BATCH_COUNT      = -7,  /* in no sequence, or in more than there is room for */
+    SHIM_BATCH_SEQUENCE   = -8,  /* a sequence that the context does not have */
+    SHIM_BATCH_OUTPUTS    = -9,  /* more than n_outputs */
+    SHIM_BATCH_PINNED     = -10, /* outputs that need a larger buffer, while arrays look at this one */
+    SHIM_BATCH_WIDTH      = -11, /* embeddings of another width */
+    SHIM_BATCH_PLACES     = -12, /* embeddings whose positions have several numbers */
+    SHIM_BATCH_NOT_ENCODED = -13,
+    SHIM_BATCH_FAILED     = -14, /* llama.cpp's code is in `value` */
+};
+
+/* Checks a copy of a batch, which nobody else can change, and decodes or encodes it. `width` is how many sequences an
+ * entry has room for, `n_embd` how many floats an embedding has; `pinned` says that arrays look at the outputs. Returns
+ * how many outputs there are, or a refusal. */
+int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, const struct llama_batch * batch,
+                     int32_t width, int32_t n_embd, bool encode, bool pinned);
+
+/* The same for a number of entries and outputs alone: 0, or a refusal. */
+int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);
+
+/* Why there is no token. */
+enum shim_no_token {
+    SHIM_SAMPLE_NO_OUTPUT = -1,
+    SHIM_SAMPLE_NAN       = -2, /* a logit is NaN */
+};
+
+/* Samples and accepts a token. `orders` says that the sampler sorts, which NaN would break. Returns the token, or why
+ * there is none. */
+int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
+                    int32_t idx, bool orders);
+
+/* From here on computations stop, and no callback reaches Python any more: the interpreter is about to end. */
+void shim_stop(void);
+bool shim_stopping(void);
+
+/* How many threads are inside a callback into Python, or on their way. */
+int shim_callbacks(void);
+
+/* Whether this thread is in Python code that was called from C. */
+bool shim_in_callback(void);
+
+/* What to give to C in place of the functions of callbacks.h: they call those until shim_stop. */
+bool shim_on_progress(float progress, void * data);
+bool shim_on_abort(void * data);
+bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data);
+const char * shim_sampler_name(const struct llama_sampler * sampler);
+void shim_sampler_accept(struct llama_sampler * sampler, int32_t token);
+void shim_sampler_apply(struct llama_sampler * sampler, struct llama_token_data_array * candidates);
+void shim_sampler_reset(struct llama_sampler * sampler);
+struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler);
+void shim_sampler_free(struct llama_sampler * sampler);
 
 /* CDEF end */
 
 /* For the extension only: whether a call must look at shim_raise before it returns. */
 bool shim_pending(void);
 bool shim_log_waiting(void);
+
+/* Around calls into Python that are no callbacks of callbacks.h. */
+void shim_enter_python(void);
+void shim_leave_python(void);
 
 #ifdef __cplusplus
 }

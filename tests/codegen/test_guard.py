@@ -70,8 +70,17 @@ def wrapper_is_whole(function: Function) -> bool:
     arguments = ", ".join(p.name or f"arg{i}" for i, p in enumerate(function.params))
     target = "guard_target" if function.header in MODULE_OF_HEADER else function.name
     result, fallback = ("", "") if function.returns == "void" else ("return ", "        return {};\n")
+    call = f"{target}({arguments})"
+    for helper in ("begins(", "part_of("):
+        found = re.search(rf"return guard::{re.escape(helper)}(.*){re.escape(call)}\);", WRAPPERS[function.name])
+        if found:
+            call = f"guard::{helper}{found[1]}{call})"
+    lifetime = re.search(
+        r"    if \(!guard_call\.(?:holds|ends)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
+    )
     pattern = (
-        f'    guard::Call guard_call("{function.name}");\n    try {{\n        {result}{target}({arguments});\n'
+        f'    guard::Call guard_call("{function.name}");\n{lifetime[0] if lifetime else ""}'
+        f"    try {{\n        {result}{call};\n"
         "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
     )
     before, after = pattern.split("@")
@@ -100,6 +109,48 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
     text = emit_guard.emit_source(replace(API, functions=(function,)))
     assert 'extern "C" int (*guard_cpu_pick(char op))(int) {' in text
     assert "guard_module.find<int (*(*)(char))(int)>();" in text
+
+
+# Which handles must be alive
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("llama_decode", "if (!guard_call.holds({ctx})) {"),
+        ("llama_n_ctx", "if (!guard_call.holds({ctx})) {"),  # reading what was freed is no better than writing it
+        ("llama_token_to_piece", "if (!guard_call.holds({vocab})) {"),
+        ("llama_memory_clear", "if (!guard_call.holds({mem})) {"),
+        ("llama_attach_threadpool", "if (!guard_call.holds({ctx, threadpool, threadpool_batch})) {"),
+        ("llama_sampler_sample", "if (!guard_call.holds({ctx})) {"),  # samplers are not counted
+        ("llama_init_from_model", "return guard::begins(llama_init_from_model(model, params));"),
+        ("llama_model_load_from_file", "return guard::begins(llama_model_load_from_file(path_model, params));"),
+        ("ggml_threadpool_new", "return guard::begins(guard_target(params));"),
+        ("llama_model_get_vocab", "return guard::part_of(model, llama_model_get_vocab(model));"),
+        ("llama_get_memory", "return guard::part_of(ctx, llama_get_memory(ctx));"),
+        ("llama_get_model", "return llama_get_model(ctx);"),  # it is noted already
+        ("llama_free", "if (!guard_call.ends(ctx)) {"),
+        ("llama_model_free", "if (!guard_call.ends(model)) {"),
+        ("llama_free_model", "if (!guard_call.ends(model)) {"),
+        ("llama_adapter_lora_free", "if (!guard_call.ends(adapter)) {"),
+        ("llama_batch_ext_free", "if (!guard_call.ends(batch)) {"),
+        ("ggml_threadpool_free", "if (!guard_call.ends(threadpool)) {"),
+    ],
+)
+def test_handles_are_held_noted_and_ended(name: str, line: str) -> None:
+    assert WRAPPERS[name].count(line) == 1
+
+
+def test_only_what_frees_a_handle_ends_one() -> None:
+    ending = {name for name, body in WRAPPERS.items() if "guard_call.ends(" in body}
+    assert ending == {
+        "ggml_threadpool_free",
+        "llama_adapter_lora_free",
+        "llama_batch_ext_free",
+        "llama_free",
+        "llama_free_model",
+        "llama_model_free",
+    }
 
 
 # Which handles a failure leaves in doubt

@@ -1,0 +1,189 @@
+/* The guard's runtime: what surrounds every guarded call. */
+#include "call.hpp"
+
+#include "guard.hpp"
+
+#include "ggml.h"
+
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include <dlfcn.h>
+
+namespace {
+
+struct AssertFailure {
+    std::string message;
+};
+
+thread_local guard::Call * innermost = nullptr;
+thread_local guard::Error  call_error;
+thread_local uint64_t      call_mark = 0;
+
+/* ggml calls this and then abort(). On a thread that is inside a guarded call the exception goes up to that call; any
+ * other thread (a compute worker) has nowhere to go to, and the process ends as ggml means it to. */
+void on_abort(const char * message) {
+    if (innermost != nullptr) {
+        throw AssertFailure{message};
+    }
+    fprintf(stderr, "%s\n(on a thread of ggml's own, where no caller can catch it)\n", message);
+}
+
+void record(int kind, const char * text) {
+    call_error.kind = kind;
+    snprintf(call_error.message, sizeof(call_error.message), "%s", text);
+}
+
+std::mutex modules_mutex;
+
+std::map<std::string, void *> & modules() {
+    static auto * handles = new std::map<std::string, void *>;
+    return *handles;
+}
+
+}  // namespace
+
+namespace guard {
+
+Error & error() noexcept {
+    return call_error;
+}
+
+Call::Call(const char * function) noexcept : function_(function), outer_(innermost) {
+    innermost = this;
+    if (outer_ == nullptr) {
+        call_error.kind = SHIM_OK;
+        call_mark       = log_count();
+    }
+}
+
+Call::~Call() {
+    innermost = outer_;
+    for (int i = 0; i < n_held_; i++) {
+        release(held_[i]);
+    }
+}
+
+bool Call::refuse(int kind) noexcept {
+    record(kind, "");
+    call_error.function   = function_;
+    call_error.n_suspects = 0;
+    return false;
+}
+
+bool Call::holds(std::initializer_list<const void *> handles) noexcept {
+    for (const void * handle : handles) {
+        bool    freed = false;
+        Entry * entry = handle != nullptr ? take(handle, freed) : nullptr;
+        if (freed) {
+            return refuse(SHIM_CLOSED);
+        }
+        if (entry != nullptr) {
+            held_[n_held_++] = entry;
+        }
+    }
+    return true;
+}
+
+bool Call::uses(const Entry * entry) const noexcept {
+    for (int i = 0; i < n_held_; i++) {
+        if (held_[i] == entry) {
+            return true;
+        }
+    }
+    return outer_ != nullptr && outer_->uses(entry);
+}
+
+bool Call::ends(const void * handle) noexcept {
+    bool    freed = false;
+    Entry * entry = handle != nullptr ? find(handle, freed) : nullptr;
+    if (freed) {
+        return refuse(SHIM_CLOSED);
+    }
+    if (entry == nullptr) {
+        return true;
+    }
+    if (uses(entry)) {
+        return refuse(SHIM_BUSY);
+    }
+    return retire(handle, entry) || refuse(SHIM_CLOSED);
+}
+
+void Call::caught(std::initializer_list<const void *> suspects) noexcept {
+    try {
+        throw;
+    } catch (const AssertFailure & failure) {
+        record(SHIM_ASSERT, failure.message.c_str());
+    } catch (const std::bad_alloc & e) {
+        record(SHIM_NO_MEMORY, e.what());
+    } catch (const std::length_error & e) {
+        record(SHIM_NO_MEMORY, e.what());
+    } catch (const std::exception & e) {
+        record(SHIM_EXCEPTION, e.what());
+    } catch (...) {
+        record(SHIM_EXCEPTION, "an exception of a type unknown to the binding");
+    }
+    call_error.function   = function_;
+    call_error.n_suspects = 0;
+    for (const void * suspect : suspects) {
+        if (suspect != nullptr && call_error.n_suspects < 4) {
+            call_error.suspects[call_error.n_suspects++] = suspect;
+        }
+    }
+}
+
+void * ModuleFunction::address() noexcept {
+    void * found = address_.load(std::memory_order_acquire);
+    if (found != nullptr) {
+        return found;
+    }
+    std::lock_guard<std::mutex> lock(modules_mutex);
+    auto module = modules().find(module_);
+    if (module != modules().end()) {
+        found = dlsym(module->second, name_);
+    }
+    if (found != nullptr) {
+        address_.store(found, std::memory_order_release);
+    } else {
+        record(SHIM_UNAVAILABLE, module_);
+        call_error.function   = name_;
+        call_error.n_suspects = 0;
+    }
+    return found;
+}
+
+}  // namespace guard
+
+uint64_t call_log_mark() noexcept {
+    return call_mark;
+}
+
+extern "C" {
+
+bool shim_pending(void) {
+    return call_error.kind != SHIM_OK;
+}
+
+void shim_init(void) {
+    log_install();
+    ggml_set_abort_callback(on_abort);
+    call_error.kind = SHIM_HOME;
+}
+
+bool shim_module_open(const char * name, const char * path) {
+    /* NOLOAD: only what ggml itself has loaded, never a second copy. */
+    void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    if (handle == nullptr) {
+        return false;
+    }
+    std::lock_guard<std::mutex> lock(modules_mutex);
+    modules()[name] = handle;
+    return true;
+}
+
+}  // extern "C"

@@ -1,0 +1,115 @@
+/* The way from C to Python: open until the interpreter is about to end. A thread that asked for the GIL after that would
+ * be ended by Python, with the frames of llama.cpp on its stack, and take the process along. */
+#include "llama.h"
+
+#include "shim.h"
+
+#include <atomic>
+
+extern "C" {
+
+bool         python_progress(float progress, void * data);
+bool         python_abort(void * data);
+bool         python_eval(struct ggml_tensor * tensor, bool ask, void * data);
+const char * python_sampler_name(const struct llama_sampler * sampler);
+void         python_sampler_accept(struct llama_sampler * sampler, llama_token token);
+void         python_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates);
+void         python_sampler_reset(struct llama_sampler * sampler);
+struct llama_sampler * python_sampler_clone(const struct llama_sampler * sampler);
+void         python_sampler_free(struct llama_sampler * sampler);
+
+}  // extern "C"
+
+namespace {
+
+std::atomic<bool> stopping{false};
+std::atomic<int>  inside{0};
+thread_local int  depth = 0;  // of this thread's way through C to Python
+
+class Door {
+  public:
+    Door() { shim_enter_python(); }
+    ~Door() { shim_leave_python(); }
+    explicit operator bool() const { return !shim_stopping(); }
+};
+
+}  // namespace
+
+extern "C" {
+
+void shim_stop(void) {
+    stopping.store(true);
+}
+
+bool shim_stopping(void) {
+    return stopping.load();
+}
+
+void shim_enter_python(void) {
+    depth++;
+    inside.fetch_add(1);
+}
+
+void shim_leave_python(void) {
+    inside.fetch_sub(1);
+    depth--;
+}
+
+bool shim_in_callback(void) {
+    return depth > 0;
+}
+
+int shim_callbacks(void) {
+    return inside.load();
+}
+
+bool shim_on_progress(float progress, void * data) {
+    const Door door;
+    return door && python_progress(progress, data);
+}
+
+bool shim_on_abort(void * data) {
+    const Door door;
+    return !door || python_abort(data);
+}
+
+bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data) {
+    const Door door;
+    return door && python_eval(tensor, ask, data);
+}
+
+const char * shim_sampler_name(const struct llama_sampler * sampler) {
+    const Door door;
+    return door ? python_sampler_name(sampler) : "";
+}
+
+void shim_sampler_accept(struct llama_sampler * sampler, llama_token token) {
+    if (const Door door; door) {
+        python_sampler_accept(sampler, token);
+    }
+}
+
+void shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) {
+    if (const Door door; door) {
+        python_sampler_apply(sampler, candidates);
+    }
+}
+
+void shim_sampler_reset(struct llama_sampler * sampler) {
+    if (const Door door; door) {
+        python_sampler_reset(sampler);
+    }
+}
+
+struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler) {
+    const Door door;
+    return door ? python_sampler_clone(sampler) : nullptr;
+}
+
+void shim_sampler_free(struct llama_sampler * sampler) {
+    if (const Door door; door) {
+        python_sampler_free(sampler);
+    }
+}
+
+}  // extern "C"

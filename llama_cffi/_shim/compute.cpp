@@ -1,0 +1,207 @@
+/* The two calls of the token loop, each with its checks, so that Python makes one call where C makes one. */
+#include "shim.h"
+
+#include <new>
+#include <vector>
+
+#include "guard.h"  // from here on llama.cpp's functions are the guarded ones
+
+namespace {
+
+constexpr int32_t MOST_POSITION = 1 << 30;  // room for what llama.cpp adds to it
+
+int32_t first_outside(const int32_t * numbers, int32_t n, int32_t end) {
+    for (int32_t i = 0; i < n; i++) {
+        if (numbers[i] < 0 || numbers[i] >= end) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* A batch of one's own. The numbers of embeddings may change meanwhile, for nothing depends on them. */
+class Copy {
+  public:
+    Copy(const llama_batch & batch, int32_t width) : batch_(batch) {
+        const int32_t n = batch_.n_tokens;
+        batch_.token    = take(token_, batch.token, n);
+        batch_.pos      = take(pos_, batch.pos, n);
+        batch_.n_seq_id = take(n_seq_id_, batch.n_seq_id, n);
+        batch_.logits   = take(logits_, batch.logits, n);
+        if (batch.seq_id != nullptr && n > 0) {
+            seq_id_.assign(batch.seq_id[0], batch.seq_id[0] + static_cast<size_t>(n) * width);  // rows lie side by side
+            rows_.resize(n + 1);
+            for (int32_t i = 0; i < n; i++) {
+                rows_[i] = seq_id_.data() + static_cast<size_t>(i) * width;
+            }
+            rows_[n]      = nullptr;
+            batch_.seq_id = rows_.data();
+        }
+    }
+
+    const llama_batch & batch() const { return batch_; }
+
+  private:
+    template <typename T> static T * take(std::vector<T> & own, const T * values, int32_t n) {
+        if (values == nullptr || n < 1) {
+            return nullptr;
+        }
+        own.assign(values, values + n);
+        return own.data();
+    }
+
+    llama_batch            batch_;
+    std::vector<int32_t>   token_, pos_, n_seq_id_, seq_id_;
+    std::vector<int32_t *> rows_;
+    std::vector<int8_t>    logits_;
+};
+
+int32_t refuse(shim_limits & limits, int32_t why, int32_t index, int32_t value) {
+    limits.index = index;
+    limits.value = value;
+    return why;
+}
+
+int32_t check_entries(shim_limits & limits, const llama_batch & batch, int32_t width) {
+    if (batch.token != nullptr) {
+        const int32_t bad = first_outside(batch.token, batch.n_tokens, limits.n_vocab);
+        if (bad >= 0) {
+            return refuse(limits, SHIM_BATCH_TOKEN, bad, batch.token[bad]);
+        }
+    }
+    for (int32_t i = 0; i < batch.n_tokens; i++) {
+        if (batch.pos != nullptr && (batch.pos[i] < 0 || batch.pos[i] >= MOST_POSITION)) {
+            return refuse(limits, SHIM_BATCH_POSITION, i, batch.pos[i]);
+        }
+        if (batch.pos != nullptr && limits.n_pos != 0 && batch.pos[i] >= limits.n_pos) {
+            return refuse(limits, SHIM_BATCH_UNKNOWN, i, batch.pos[i]);
+        }
+        if (batch.n_seq_id != nullptr) {
+            if (batch.n_seq_id[i] < 1 || batch.n_seq_id[i] > width) {
+                return refuse(limits, SHIM_BATCH_COUNT, i, batch.n_seq_id[i]);
+            }
+            const int32_t bad = first_outside(batch.seq_id[i], batch.n_seq_id[i], limits.n_seq);
+            if (bad >= 0) {
+                return refuse(limits, SHIM_BATCH_SEQUENCE, i, batch.seq_id[i][bad]);
+            }
+        }
+    }
+    return 0;
+}
+
+int32_t outputs_of(const shim_limits & limits, const llama_batch & batch, bool encode) {
+    if (encode || limits.embeds || !limits.decodes) {
+        return batch.n_tokens;  // llama.cpp then computes every token's
+    }
+    if (batch.logits == nullptr) {
+        return 1;  // the last one's
+    }
+    int32_t n = 0;
+    for (int32_t i = 0; i < batch.n_tokens; i++) {
+        n += batch.logits[i] != 0;
+    }
+    return n;
+}
+
+/* Where llama.cpp will place the first token of a batch without positions. */
+int32_t next_position(llama_context * ctx, const shim_limits & limits) {
+    return limits.decodes ? llama_memory_seq_pos_max(llama_get_memory(ctx), 0) + 1 : 0;
+}
+
+/* The fastest way that the processor has; the compiler makes one of each, and the linker chooses. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+__attribute__((optimize("O3"), target_clones("avx512f", "avx2", "default")))
+#endif
+bool any_nan(const float * values, int32_t n) {
+    int32_t found = 0;
+    for (int32_t i = 0; i < n; i++) {
+        found |= values[i] != values[i];
+    }
+    return found != 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t shim_first_outside(const int32_t * tokens, int32_t n, int32_t n_vocab) {
+    return first_outside(tokens, n, n_vocab);
+}
+
+int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned) {
+    if (n_tokens < 1) {
+        return SHIM_BATCH_EMPTY;
+    }
+    if (n_tokens > limits->n_batch) {
+        return refuse(*limits, SHIM_BATCH_SIZE, 0, n_tokens);
+    }
+    if (n_tokens > limits->n_ubatch && (encode || !limits->decodes || !limits->causal)) {
+        return refuse(*limits, SHIM_BATCH_WHOLE, 0, n_tokens);
+    }
+    if (limits->wants_encoder && !encode) {
+        return SHIM_BATCH_NOT_ENCODED;
+    }
+    if (n_outputs > limits->n_outputs) {
+        return refuse(*limits, SHIM_BATCH_OUTPUTS, 0, n_outputs);
+    }
+    if (n_outputs > limits->reserved && pinned) {
+        return refuse(*limits, SHIM_BATCH_PINNED, 0, n_outputs);
+    }
+    return 0;
+}
+
+int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, const struct llama_batch * given,
+                     int32_t width, int32_t n_embd, bool encode, bool pinned) try {
+    const Copy          copy(*given, width);
+    const llama_batch & batch   = copy.batch();
+    const int32_t       outputs = outputs_of(*limits, batch, encode);
+    int32_t             wrong   = shim_check_size(limits, batch.n_tokens, outputs, encode, pinned);
+    if (wrong == 0) {
+        wrong = check_entries(*limits, batch, width);
+    }
+    if (wrong != 0) {
+        return wrong;
+    }
+    if (batch.embd != nullptr && n_embd != limits->n_embd) {
+        return refuse(*limits, SHIM_BATCH_WIDTH, 0, n_embd);
+    }
+    if (batch.embd != nullptr && batch.pos != nullptr && limits->n_pos_embd > 1) {
+        return refuse(*limits, SHIM_BATCH_PLACES, 0, limits->n_pos_embd);
+    }
+    if (batch.pos == nullptr && limits->n_pos != 0) {
+        const int32_t last = next_position(ctx, *limits) + batch.n_tokens - 1;
+        if (shim_pending()) {
+            return SHIM_BATCH_FAILED;
+        }
+        if (last >= limits->n_pos) {
+            return refuse(*limits, SHIM_BATCH_UNKNOWN, batch.n_tokens - 1, last);
+        }
+    }
+    limits->rows     = 0;
+    limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
+    const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
+    if (code != 0 || shim_pending()) {
+        return refuse(*limits, SHIM_BATCH_FAILED, 0, code);
+    }
+    if (encode) {
+        limits->wants_encoder = false;
+    }
+    limits->rows = outputs;
+    return outputs;
+} catch (const std::bad_alloc &) {
+    return refuse(*limits, SHIM_BATCH_FAILED, 0, -2);  // llama.cpp's own code for it
+}
+
+int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
+                    int32_t idx, bool orders) {
+    const float * logits = limits->rows > 0 ? llama_get_logits_ith(ctx, idx) : nullptr;
+    if (logits == nullptr) {
+        return SHIM_SAMPLE_NO_OUTPUT;
+    }
+    if (orders && any_nan(logits, limits->n_vocab)) {
+        return SHIM_SAMPLE_NAN;
+    }
+    return llama_sampler_sample(smpl, ctx, idx);
+}
+
+}  // extern "C"

@@ -1,0 +1,159 @@
+/* What llama.cpp logs, kept for error messages, and for a Python target until the call that logged it ends. */
+#include "call.hpp"
+#include "shim.h"
+
+#include "llama.h"
+
+#include <atomic>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <string>
+
+#include <pthread.h>
+
+namespace {
+
+constexpr size_t LOG_LINES  = 256;    // for error messages
+constexpr size_t KEPT_LINES = 100000;  // for a Python target; one call rarely logs a thousand
+
+struct Line {
+    int         level;
+    std::string text;
+};
+
+class Log {
+  public:
+    /* llama.cpp logs pieces of lines; a line is kept once it ends. */
+    void append(int level, const char * text) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (level != GGML_LOG_LEVEL_CONT) {
+            level_ = level;
+        }
+        for (; *text; text++) {
+            if (*text != '\n') {
+                partial_ += *text;
+            } else if (!partial_.empty()) {
+                finish_line();
+            }
+        }
+    }
+
+    uint64_t count() const { return count_.load(std::memory_order_relaxed); }
+
+    std::string since(uint64_t mark) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        std::string out;
+        const uint64_t first = count_ - lines_.size();
+        for (uint64_t i = mark > first ? mark : first; i < count_; i++) {
+            out += lines_[i - first].text;
+            out += '\n';
+        }
+        return out;
+    }
+
+    void keep(bool on) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        keep_ = on;
+        kept_.clear();
+        waiting_ = false;
+    }
+
+    void lock() { mutex_.lock(); }
+    void unlock() { mutex_.unlock(); }
+
+    bool waiting() const { return waiting_.load(std::memory_order_relaxed); }
+
+    bool take(Line & out) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (kept_.empty()) {
+            return false;
+        }
+        out = std::move(kept_.front());
+        kept_.pop_front();
+        waiting_ = !kept_.empty();
+        return true;
+    }
+
+  private:
+    void finish_line() {
+        lines_.push_back({level_, partial_});
+        count_++;
+        if (lines_.size() > LOG_LINES) {
+            lines_.pop_front();
+        }
+        if (keep_) {
+            kept_.push_back({level_, partial_});
+            waiting_ = true;
+            if (kept_.size() > KEPT_LINES) {
+                kept_.pop_front();
+            }
+        }
+        partial_.clear();
+    }
+
+    std::mutex            mutex_;
+    std::deque<Line>      lines_;
+    std::deque<Line>      kept_;
+    std::string           partial_;
+    int                   level_ = GGML_LOG_LEVEL_INFO;
+    bool                  keep_  = false;
+    std::atomic<bool>     waiting_{false};
+    std::atomic<uint64_t> count_{0};
+};
+
+/* Never destroyed: llama.cpp may log from static destructors. */
+Log & the_log() {
+    static Log * log = new Log;
+    return *log;
+}
+
+void on_log(enum ggml_log_level level, const char * text, void *) {
+    if (text != nullptr) {
+        the_log().append(level, text);
+    }
+}
+
+}  // namespace
+
+uint64_t log_count() noexcept {
+    return the_log().count();
+}
+
+void log_install() {
+    // A child must not find the mutex held by a thread that it does not have.
+    pthread_atfork([] { the_log().lock(); }, [] { the_log().unlock(); }, [] { the_log().unlock(); });
+    llama_log_set(on_log, nullptr);
+}
+
+extern "C" {
+
+size_t shim_log_since_call(char * buffer, size_t size) {
+    if (size == 0) {
+        return 0;
+    }
+    const std::string text = the_log().since(call_log_mark());
+    const size_t      n    = text.size() < size - 1 ? text.size() : size - 1;
+    memcpy(buffer, text.data() + (text.size() - n), n);
+    buffer[n] = '\0';
+    return n;
+}
+
+void shim_log_keep(bool keep) {
+    the_log().keep(keep);
+}
+
+int shim_log_take(char * buffer, size_t size) {
+    Line line;
+    if (size == 0 || !the_log().take(line)) {
+        return -1;
+    }
+    snprintf(buffer, size, "%s", line.text.c_str());
+    return line.level;
+}
+
+bool shim_log_waiting(void) {
+    return the_log().waiting();
+}
+
+}  // extern "C"
