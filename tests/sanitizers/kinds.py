@@ -99,7 +99,11 @@ KINDS = {
             ("libtsan.so", "libstdc++.so"),
             {"TSAN_OPTIONS": {"exitcode": "0", "halt_on_error": "0", "die_after_fork": "0", "history_size": "4"}},
             {"TSAN_OPTIONS": "thread.txt"},
-            ("tests/safety/test_threads.py", "tests/safety/test_lifetimes.py", "tests/safety/test_sampler_lifetimes.py"),
+            (
+                "tests/safety/test_threads.py",
+                "tests/safety/test_lifetimes.py",
+                "tests/safety/test_sampler_lifetimes.py",
+            ),
             {"data race": _RACE},
         ),
     )

@@ -13,6 +13,7 @@ _OPENINGS = (
     re.compile(r"^WARNING: (?P<what>ThreadSanitizer: .*?) \(pid=\d+\)"),
 )
 _FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (?P<where>.*)|^\s+#\d+ (?P<place>.*)")
+_FOREIGN = re.compile(r" /usr/include/|/libsanitizer/")
 _ACCIDENTS = re.compile(r"0x[0-9a-f]+|\(\S+\+0x.*\)|\S*/source/\w+/")
 
 
@@ -29,12 +30,13 @@ def read(folder: Path) -> list[str]:
 
 
 def _frames(lines: list[str], most: int = 6) -> list[str]:
+    """The first frames of the first stack that are not the library's or the runtime's."""
     frames: list[str] = []
     for line in lines:
         frame = _FRAME.match(line)
-        if frame is not None:
+        if frame is not None and not _FOREIGN.search(line):
             frames.append(_plain(frame["where"] or frame["place"]))
-        if len(frames) == most or (frames and any(pattern.match(line) for pattern in _OPENINGS)):
+        if len(frames) == most or (frames and not line.strip()):
             break
     return frames
 

@@ -16,11 +16,11 @@ _NOT = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
 
 
 def make(name: str) -> Path:
-    """Copy what is there now, and build it for the sanitizer of that name; what was built before stays."""
+    """Copy what is there now, and build it for the sanitizer of that name; the cache has what was built before."""
     tree = ROOT / "build" / f"sanitize-{name}"
+    shutil.rmtree(tree, ignore_errors=True)
     for folder in _FOLDERS:
-        _forget(tree / folder)
-        shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT, dirs_exist_ok=True)
+        shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
     _give_stack(tree / "llama_cffi" / "text.py")
@@ -32,12 +32,6 @@ def make(name: str) -> Path:
         if result.returncode != 0:
             raise SystemExit(f"error: the instrumented build failed:\n{result.stdout}")
     return tree
-
-
-def _forget(folder: Path) -> None:
-    """Remove copies of files that may be gone from the checkout."""
-    for path in folder.rglob("*.py"):
-        path.unlink()
 
 
 def _give_stack(module: Path) -> None:
