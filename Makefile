@@ -6,12 +6,13 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test generate check docs clean
+.PHONY: help build run test misuse generate check docs clean
 
 help:
 	@echo "make run       complete a prompt with a real model"
 	@echo "make test      run the tests"
 	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
+	@echo "make misuse    every known way to misuse the API, each in an interpreter of its own"
 	@echo "make generate  read the headers anew and write every generated file"
 	@echo "make check     generated files, style and types"
 	@echo "make docs      the API reference, in docs/_build/index.html"
@@ -42,6 +43,9 @@ run: $(VENV)/.gemma
 
 test: $(VENV)/.test
 	$(PY) -m pytest
+
+misuse: $(VENV)/.test
+	$(PY) -m tests.safety.misuse
 
 generate: $(VENV)/.test
 	$(PY) -m codegen snapshot
