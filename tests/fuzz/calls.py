@@ -9,7 +9,11 @@ from __future__ import annotations
 Group = dict[str, tuple[str, ...]]
 
 MODELS: Group = {
-    "Model.load": ("model = load({modelname!})", "model = Model.load({modelfile})", "model = Model.load({modelfile}, {mparams})"),
+    "Model.load": (
+        "model = load({modelname!})",
+        "model = Model.load({modelfile})",
+        "model = Model.load({modelfile}, {mparams})",
+    ),
     "Model.loadSplits": ("model = Model.loadSplits([{modelfile}], {count})", "Model.loadSplits({absurd})"),
     "Model.Params": ("mparams = Model.Params({mfields})", "model = load({modelname!}, {mfields})"),
     "Model.getDefaultParams": ("mparams = Model.getDefaultParams()",),
@@ -39,7 +43,10 @@ MODEL_INFO: Group = {
     "Adapter.metaCount": ("{adapter!}.metaCount",),
     "Adapter.metaValStr": ("{adapter!}.metaValStr({key})", "{adapter!}.metaValStr({key}, {buffer})"),
     "Adapter.metaKeyByIndex": ("{adapter!}.metaKeyByIndex({idx})", "{adapter!}.metaKeyByIndex({idx}, {buffer})"),
-    "Adapter.metaValStrByIndex": ("{adapter!}.metaValStrByIndex({idx})", "{adapter!}.metaValStrByIndex({idx}, {buffer})"),
+    "Adapter.metaValStrByIndex": (
+        "{adapter!}.metaValStrByIndex({idx})",
+        "{adapter!}.metaValStrByIndex({idx}, {buffer})",
+    ),
     "Adapter.getAloraInvocationTokens": ("{adapter!}.getAloraInvocationTokens()",),
     "Adapter.getAloraNInvocationTokens": ("{adapter!}.getAloraNInvocationTokens()",),
     "Adapter.closed": ("{adapter!}.closed",),
@@ -56,10 +63,14 @@ CONTEXTS: Group = {
     "Context.getDefaultParams": ("cparams = Context.getDefaultParams()",),
     "Context.getModel": ("model = {ctx!}.getModel()",),
     "Context.getMemory": ("memory = {ctx!}.getMemory()",),
-    "EvalTensor.name": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: t.name))",),
+    "EvalTensor.name": (
+        "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: t.name))",
+    ),
     "EvalTensor.op": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: t.op))",),
     "EvalTensor.type": ("use(*[t.type for t in KEPT if isinstance(t, EvalTensor)])",),
-    "EvalTensor.shape": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: t.shape))",),
+    "EvalTensor.shape": (
+        "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: t.shape))",
+    ),
     "EvalTensor.data": (
         "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval=lambda t, ask: ask or KEPT.append(t.data)))",
     ),
@@ -69,7 +80,9 @@ CALLBACKS: Group = {
     "cbEval": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nThreads=1, cbEval={eval!}))",) * 2,
     "cbEvalData": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, cbEval={fn}, cbEvalData={any!}))",),
     "abortCb": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nThreads=1, abortCb={fn}))",),
-    "abortCbData": ("ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, abortCb={fn}, abortCbData={any!}))",),
+    "abortCbData": (
+        "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, abortCb={fn}, abortCbData={any!}))",
+    ),
     "progressCallback": ("model = load({modelname!}, progressCallback={fn})",),
     "progressCallbackUserData": ("model = load({modelname!}, progressCallback={fn}, progressCallbackUserData={any!})",),
     "Context.setAbortCallback": ("{ctx!}.setAbortCallback({fn})", "{ctx!}.setAbortCallback(None)"),
@@ -102,13 +115,27 @@ OUTPUTS: Group = {
 }
 
 VIEWS: Group = {
-    "memoryview": ("use({view!})", "use(*KEPT)", "put({view!}, {idx}, {float})", "view = memoryview({view!})", "release({view!})"),
+    "memoryview": (
+        "use({view!})",
+        "use(*KEPT)",
+        "put({view!}, {idx}, {float})",
+        "view = memoryview({view!})",
+        "release({view!})",
+    ),
 }
 
 BATCHES: Group = {
     "Batch.getOne": ("batch = Batch.getOne({tokens})", "batch = Batch.getOne({tokens}, {count})"),
-    "Batch.init": ("batch = Batch.init({count})", "batch = Batch.init({count}, {count}, {seq})", "batch = Batch.init(8, 32, 2)"),
-    "Batch.add": ("{batch!}.add({token}, {pos}, ({seq},), {flag})", "{batch!}.add({token}, {pos})", "{batch!}.add({token}, {pos}, {absurd})"),
+    "Batch.init": (
+        "batch = Batch.init({count})",
+        "batch = Batch.init({count}, {count}, {seq})",
+        "batch = Batch.init(8, 32, 2)",
+    ),
+    "Batch.add": (
+        "{batch!}.add({token}, {pos}, ({seq},), {flag})",
+        "{batch!}.add({token}, {pos})",
+        "{batch!}.add({token}, {pos}, {absurd})",
+    ),
     "Batch.clear": ("{batch!}.clear()",),
     "Batch.nTokens": ("{batch!}.nTokens", "{batch!}.nTokens = {count}"),
     "Batch.token": ("put({batch!}.token, {idx}, {token})", "view = {batch!}.token"),
@@ -120,7 +147,10 @@ BATCHES: Group = {
     "BatchExt.init": ("ext = BatchExt.init({ctx})", "ext = BatchExt.init({ctx!})"),
     "BatchExt.add": ("{ext!}.add({seq})",),
     "BatchExt.addToken": ("{ext!}.addToken({seq}, {token})", "{ext!}.setPos({ext!}.addToken(0, {token}), {pos})"),
-    "BatchExt.addEmbd": ("{ext!}.addEmbd({seq}, {floats})", "{ext!}.setPos({ext!}.addEmbd(0, np.zeros(32, np.float32)), {pos})"),
+    "BatchExt.addEmbd": (
+        "{ext!}.addEmbd({seq}, {floats})",
+        "{ext!}.setPos({ext!}.addEmbd(0, np.zeros(32, np.float32)), {pos})",
+    ),
     "BatchExt.addSeq": ("{ext!}.addSeq({idx}, {seq})",),
     "BatchExt.setEmbdState": ("{ext!}.setEmbdState({idx}, {floats})",),
     "BatchExt.setEmbdToken": ("{ext!}.setEmbdToken({idx}, {floats})",),
@@ -152,8 +182,14 @@ STATE: Group = {
         "{ctx!}.stateSetData({state!}[:{pos!} * 9])",
         "{ctx!}.stateSetData({state}, {count})",
     ),
-    "Context.stateSaveFile": ("{ctx!}.stateSaveFile({savefile}, {tokens})", "{ctx!}.stateSaveFile(file('state'), {tokens}, {count})"),
-    "Context.stateLoadFile": ("{ctx!}.stateLoadFile({statefile})", "{ctx!}.stateLoadFile(write('bad', corrupted({state!}, {count!}, 1)))"),
+    "Context.stateSaveFile": (
+        "{ctx!}.stateSaveFile({savefile}, {tokens})",
+        "{ctx!}.stateSaveFile(file('state'), {tokens}, {count})",
+    ),
+    "Context.stateLoadFile": (
+        "{ctx!}.stateLoadFile({statefile})",
+        "{ctx!}.stateLoadFile(write('bad', corrupted({state!}, {count!}, 1)))",
+    ),
     "Context.stateSeqGetSize": ("{ctx!}.stateSeqGetSize({seq})", "{ctx!}.stateSeqGetSize({seq}, {small})"),
     "Context.stateSeqGetData": (
         "state = {ctx!}.stateSeqGetData(None, None, {seq})",
@@ -165,16 +201,25 @@ STATE: Group = {
         "{ctx!}.stateSeqSetData(corrupted({state!}, {pos!} * {pos!}, {small!}), None, {seq})",
         "{ctx!}.stateSeqSetData({state}, {count}, {seq}, {small})",
     ),
-    "Context.stateSeqSaveFile": ("{ctx!}.stateSeqSaveFile(file('seqstate'), {seq}, {tokens})", "{ctx!}.stateSeqSaveFile({savefile}, {seq})"),
+    "Context.stateSeqSaveFile": (
+        "{ctx!}.stateSeqSaveFile(file('seqstate'), {seq}, {tokens})",
+        "{ctx!}.stateSeqSaveFile({savefile}, {seq})",
+    ),
     "Context.stateSeqLoadFile": ("{ctx!}.stateSeqLoadFile({statefile}, {seq})",),
 }
 
 TUNING: Group = {
     "Context.setAdapterLora": ("{ctx!}.setAdapterLora({adapter}, {float})",) * 2,
-    "Context.setAdaptersLora": ("{ctx!}.setAdaptersLora([{adapter}, {adapter}], [{float}, {float}])", "{ctx!}.setAdaptersLora({absurd})"),
+    "Context.setAdaptersLora": (
+        "{ctx!}.setAdaptersLora([{adapter}, {adapter}], [{float}, {float}])",
+        "{ctx!}.setAdaptersLora({absurd})",
+    ),
     "Context.removeAdapterLora": ("{ctx!}.removeAdapterLora({adapter})",),
     "Context.clearAdapterLora": ("{ctx!}.clearAdapterLora()",),
-    "Context.setAdapterCvec": ("{ctx!}.setAdapterCvec({floats}, {count}, {count}, {idx}, {idx})", "{ctx!}.setAdapterCvec({floats})"),
+    "Context.setAdapterCvec": (
+        "{ctx!}.setAdapterCvec({floats}, {count}, {count}, {idx}, {idx})",
+        "{ctx!}.setAdapterCvec({floats})",
+    ),
     "Context.setNThreads": ("{ctx!}.setNThreads({threads})", "{ctx!}.setNThreads({threads}, {threads})"),
     "Context.attachThreadpool": ("{ctx!}.attachThreadpool({pool})", "{ctx!}.attachThreadpool({pool}, {pool})"),
     "Context.detachThreadpool": ("{ctx!}.detachThreadpool()",),
@@ -223,7 +268,10 @@ SAMPLERS: Group = {
     "SamplerI.apply": ("sampler = Sampler.init(custom(lambda k: ({call!})))",),
     "Sampler.initGreedy": ("sampler = Sampler.initGreedy()",) * 2,
     "Sampler.initDist": ("sampler = Sampler.initDist({seed})",) * 2,
-    "Sampler.initMirostat": ("sampler = Sampler.initMirostat({vocab}, {seed}, {float}, {float}, {count})", "sampler = Sampler.initMirostat({vocab!}, 1)"),
+    "Sampler.initMirostat": (
+        "sampler = Sampler.initMirostat({vocab}, {seed}, {float}, {float}, {count})",
+        "sampler = Sampler.initMirostat({vocab!}, 1)",
+    ),
     "Sampler.initMirostatV2": ("sampler = Sampler.initMirostatV2({seed}, {float}, {float})",),
     "Sampler.initAdaptiveP": ("sampler = Sampler.initAdaptiveP({float}, {float}, {seed})",),
     "Sampler.initTopK": ("sampler = Sampler.initTopK({small})",),
@@ -236,9 +284,15 @@ SAMPLERS: Group = {
     "Sampler.initTempExt": ("sampler = Sampler.initTempExt({float}, {float}, {float})",),
     "Sampler.initPenalties": ("sampler = Sampler.initPenalties({small}, {float}, {float}, {float})",),
     "Sampler.initLogitBias": ("sampler = Sampler.initLogitBias({vocab}, {bias})",),
-    "Sampler.initDry": ("sampler = Sampler.initDry({vocab}, {float}, {float}, {small}, {small}, [{text}])", "sampler = Sampler.initDry({vocab!}, 1.0)"),
+    "Sampler.initDry": (
+        "sampler = Sampler.initDry({vocab}, {float}, {float}, {small}, {small}, [{text}])",
+        "sampler = Sampler.initDry({vocab!}, 1.0)",
+    ),
     "Sampler.initInfill": ("sampler = Sampler.initInfill({vocab})",),
-    "Sampler.initGrammar": ("sampler = Sampler.initGrammar({vocab}, {grammar}, {root})", "sampler = Sampler.initGrammar({vocab!}, {grammar!})"),
+    "Sampler.initGrammar": (
+        "sampler = Sampler.initGrammar({vocab}, {grammar}, {root})",
+        "sampler = Sampler.initGrammar({vocab!}, {grammar!})",
+    ),
     "Sampler.initGrammarLazyPatterns": (
         "sampler = Sampler.initGrammarLazyPatterns({vocab}, {grammar}, {root}, {patterns}, {tokens})",
         "sampler = Sampler.initGrammarLazyPatterns({vocab!}, {grammar!}, 'root', {patterns!}, [7])",
@@ -257,7 +311,12 @@ CHAINS: Group = {
     "Sampler.chainInit": ("chain = Sampler.chainInit()", "chain = Sampler.chainInit({sparams})"),
     "Sampler.ChainParams": ("sparams = Sampler.ChainParams({sfields})",),
     "Sampler.chainDefaultParams": ("sparams = Sampler.chainDefaultParams()",),
-    "Sampler.chainAdd": ("{chain!}.chainAdd({sampler})", "{chain!}.chainAdd({sampler!})", "{chain!}.chainAdd({chain})", "{sampler!}.chainAdd({sampler!})"),
+    "Sampler.chainAdd": (
+        "{chain!}.chainAdd({sampler})",
+        "{chain!}.chainAdd({sampler!})",
+        "{chain!}.chainAdd({chain})",
+        "{sampler!}.chainAdd({sampler!})",
+    ),
     "Sampler.chainGet": ("sampler = {chain!}.chainGet({idx})",),
     "Sampler.chainRemove": ("sampler = {chain!}.chainRemove({idx})",),
     "Sampler.chainCount": ("{chain!}.chainCount", "{sampler!}.chainCount"),
@@ -273,16 +332,30 @@ CHAINS: Group = {
 }
 
 CANDIDATES: Group = {
-    "TokenDataArray": ("cands = TokenDataArray({rows})", "cands = TokenDataArray({absurd})", "cands = TokenDataArray({cands})"),
-    "TokenDataArray.fromLogits": ("cands = TokenDataArray.fromLogits({floats})", "cands = TokenDataArray.fromLogits({view})"),
-    "TokenDataArray.dtype": ("TokenDataArray.dtype()", "cands = TokenDataArray(np.zeros({count!}, TokenDataArray.dtype()))"),
+    "TokenDataArray": (
+        "cands = TokenDataArray({rows})",
+        "cands = TokenDataArray({absurd})",
+        "cands = TokenDataArray({cands})",
+    ),
+    "TokenDataArray.fromLogits": (
+        "cands = TokenDataArray.fromLogits({floats})",
+        "cands = TokenDataArray.fromLogits({view})",
+    ),
+    "TokenDataArray.dtype": (
+        "TokenDataArray.dtype()",
+        "cands = TokenDataArray(np.zeros({count!}, TokenDataArray.dtype()))",
+    ),
     "TokenDataArray.data": ("{cands!}.data = {rows}", "put({cands!}.data, {idx}, (1, 2.0))", "len({cands!}.data)"),
     "TokenDataArray.size": ("{cands!}.size = {count}", "{cands!}.size"),
     "TokenDataArray.selected": ("{cands!}.selected = {idx}", "{cands!}.selected"),
     "TokenDataArray.sorted": ("{cands!}.sorted = {flag}", "{cands!}.sorted"),
     "TokenDataArray.sort": ("{cands!}.sort()",),
     "TokenDataArray.view": ("view = {cands!}.view()", "view = np.asarray({cands!})"),
-    "TokenDataArray.__setitem__": ("put({cands!}, {idx}, ({token}, {float}))", "put({cands!}, {idx}, {absurd})", "fill({cands!}, {float})"),
+    "TokenDataArray.__setitem__": (
+        "put({cands!}, {idx}, ({token}, {float}))",
+        "put({cands!}, {idx}, {absurd})",
+        "fill({cands!}, {float})",
+    ),
     "TokenDataArray.__getitem__": ("row = {cands!}[{idx}]", "use({cands!})"),
     "TokenData": ("row = TokenData(id={token}, logit={float}, p={float})", "use({row!})"),
     "TokenData.id": ("{row!}.id = {token}", "{row!}.id"),
@@ -291,10 +364,28 @@ CANDIDATES: Group = {
 }
 
 TEXT: Group = {
-    "tokenize": ("tokenize({vocab}, {text})", "tokenize({vocab!}, {text}, {count})", "tokenize({vocab!}, {text}, None, {tokenbuffer}, {flag}, {flag})", "tokenize({vocab!}, {absurd}, addSpecial={flag}, parseSpecial={flag})"),
-    "detokenize": ("detokenize({vocab}, {tokens})", "detokenize({vocab!}, {tokens}, {count})", "detokenize({vocab!}, {tokens}, None, {buffer}, {flag}, {flag})"),
-    "chatApplyTemplate": ("chatApplyTemplate({template}, [{message!}])", "chatApplyTemplate({model}, [{message}], {count})", "chatApplyTemplate({template}, [{message!}], 1, {flag}, {buffer})", "chatApplyTemplate({template}, {absurd}, model={model})"),
-    "chatBuiltinTemplates": ("chatBuiltinTemplates()", "chatBuiltinTemplates(ffi.new('char *[]', 9), {count})", "chatBuiltinTemplates({absurd}, {absurd})"),
+    "tokenize": (
+        "tokenize({vocab}, {text})",
+        "tokenize({vocab!}, {text}, {count})",
+        "tokenize({vocab!}, {text}, None, {tokenbuffer}, {flag}, {flag})",
+        "tokenize({vocab!}, {absurd}, addSpecial={flag}, parseSpecial={flag})",
+    ),
+    "detokenize": (
+        "detokenize({vocab}, {tokens})",
+        "detokenize({vocab!}, {tokens}, {count})",
+        "detokenize({vocab!}, {tokens}, None, {buffer}, {flag}, {flag})",
+    ),
+    "chatApplyTemplate": (
+        "chatApplyTemplate({template}, [{message!}])",
+        "chatApplyTemplate({model}, [{message}], {count})",
+        "chatApplyTemplate({template}, [{message!}], 1, {flag}, {buffer})",
+        "chatApplyTemplate({template}, {absurd}, model={model})",
+    ),
+    "chatBuiltinTemplates": (
+        "chatBuiltinTemplates()",
+        "chatBuiltinTemplates(ffi.new('char *[]', 9), {count})",
+        "chatBuiltinTemplates({absurd}, {absurd})",
+    ),
     "ChatMessage": ("message = ChatMessage('user', {text})", "message = ChatMessage({absurd}, {absurd})"),
     "Vocab.nTokens": ("{vocab!}.nTokens",),
     "Vocab.type": ("{vocab!}.type",),
@@ -303,7 +394,11 @@ TEXT: Group = {
     "Vocab.getAttr": ("{vocab!}.getAttr({token})",),
     "Vocab.isControl": ("{vocab!}.isControl({token})",),
     "Vocab.isEog": ("{vocab!}.isEog({token})",),
-    "Vocab.tokenToPiece": ("{vocab!}.tokenToPiece({token})", "{vocab!}.tokenToPiece({token}, {buffer}, {small}, {flag})", "{vocab!}.tokenToPiece({token}, lstrip={small}, special={flag})"),
+    "Vocab.tokenToPiece": (
+        "{vocab!}.tokenToPiece({token})",
+        "{vocab!}.tokenToPiece({token}, {buffer}, {small}, {flag})",
+        "{vocab!}.tokenToPiece({token}, lstrip={small}, special={flag})",
+    ),
     "Vocab.getSuppressTokens": ("{vocab!}.getSuppressTokens()",),
 } | {
     f"Vocab.{name}": (f"{{vocab!}}.{name}{'()' * name.startswith('get')}",)
@@ -374,9 +469,17 @@ FREES: Group = {
 }
 
 COPIES: Group = {
-    "copy": ("copy.copy({any!})", "copy.deepcopy({any!})", "pickle.dumps({any!})", "use({any!})", "hash({any!}), {any!} == {any!}"),
+    "copy": (
+        "copy.copy({any!})",
+        "copy.deepcopy({any!})",
+        "pickle.dumps({any!})",
+        "use({any!})",
+        "hash({any!}), {any!} == {any!}",
+    ),
     "gc": ("gc.collect()", "cycle({any!}, {any!})"),
-    "__enter__": tuple(f"{{{kind}!}}.__enter__().__exit__(None, None, None)" for kind in ("model", "ctx", "batch", "chain")),
+    "__enter__": tuple(
+        f"{{{kind}!}}.__enter__().__exit__(None, None, None)" for kind in ("model", "ctx", "batch", "chain")
+    ),
 }
 
 GROUPS: dict[str, Group] = {
@@ -386,14 +489,24 @@ GROUPS: dict[str, Group] = {
 _DECODE = ("Context.decode", "{ctx@}.decode(Batch.getOne({tokens!}))")
 _ADD = ("Batch.add", "{batch@}.add({token}, {pos}, ({seq},), {flag})")
 _EXT = ("BatchExt.setPos", "{ext@}.setPos({ext@}.addToken({seq}, {token}), {pos})")
-_TWO = ("Context.initFromModel", "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nSeqMax=2, nThreads=1))")
+_TWO = (
+    "Context.initFromModel",
+    "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nSeqMax=2, nThreads=1))",
+)
 _EMBEDS = (
     "Context.initFromModel",
     "ctx = Context.initFromModel({model!}, Context.Params(nCtx=64, nSeqMax=2, nThreads=1, embeddings=True, poolingType={enum}))",
 )
 
 SCENARIOS: dict[str, tuple[tuple[str, str], ...]] = {
-    "batch": (_TWO, ("Batch.init", "batch = Batch.init(8, 0, 2)"), _ADD, _ADD, _ADD, ("Context.decode", "{ctx@}.decode({batch@})")),
+    "batch": (
+        _TWO,
+        ("Batch.init", "batch = Batch.init(8, 0, 2)"),
+        _ADD,
+        _ADD,
+        _ADD,
+        ("Context.decode", "{ctx@}.decode({batch@})"),
+    ),
     "embeddings": (
         _TWO,
         ("Batch.init", "batch = Batch.init(4, 32, 1)"),
@@ -412,38 +525,105 @@ SCENARIOS: dict[str, tuple[tuple[str, str], ...]] = {
         ("BatchExt.setOutputLogits", "{ext@}.setOutputLogits({idx}, {flag})"),
         ("Context.process", "{ctx@}.process({process}, {ext@})"),
     ),
-    "process": (_TWO, ("BatchExt.init", "ext = BatchExt.init({ctx@})"), ("BatchExt.setPos", "{ext@}.setPos({ext@}.addToken(0, {token}), 0)"),
-                ("BatchExt.setOutputEmbd", "{ext@}.setOutputEmbd(0, {flag!})"), ("Context.process", "{ctx@}.process({process!}, {ext@})")),
-    "pooled": (_EMBEDS, _DECODE, ("Context.getEmbeddingsSeq", "view = {ctx@}.getEmbeddingsSeq({seq})"),
-               ("Context.getEmbeddingsIth", "view = {ctx@}.getEmbeddingsIth({idx})"), ("Context.getEmbeddings", "view = {ctx@}.getEmbeddings()")),
-    "state": (_TWO, _DECODE, ("Context.stateGetData", "state = {ctx@}.stateGetData()"), _DECODE,
-              ("Context.stateSetData", "{ctx@}.stateSetData({state@})"), _DECODE),
-    "sequence": (_TWO, _DECODE, ("Context.stateSeqGetData", "state = {ctx@}.stateSeqGetData(None, None, 0)"),
-                 ("Context.stateSeqSetData", "{ctx@}.stateSeqSetData({state@}, None, {seq})"), _DECODE),
-    "files": (_TWO, _DECODE, ("Context.stateSaveFile", "{ctx@}.stateSaveFile(file('state'), {tokens!})"), ("Context.stateLoadFile", "{ctx@}.stateLoadFile(file('state'))"),
-              ("Context.stateSeqSaveFile", "{ctx@}.stateSeqSaveFile(file('seqstate'), 0, {tokens!})"), ("Context.stateSeqLoadFile", "{ctx@}.stateSeqLoadFile(file('seqstate'), {seq})"), _DECODE),
-    "encode": (("Model.load", "model = load('t5')"), ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
-               ("Context.encode", "{ctx@}.encode(Batch.getOne({tokens!}))"), _DECODE, _DECODE, ("Sampler.sample", "{sampler!}.sample({ctx@})")),
-    "adapters": (("Model.load", "model = load('llama')"), ("Adapter.loraInit", "adapter = Adapter.loraInit({model@}, file('lora.gguf'))"),
-                 ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
-                 ("Context.setAdapterLora", "{ctx@}.setAdapterLora({adapter@}, {float})"), _DECODE, ("Context.setAdapterCvec", "{ctx@}.setAdapterCvec(np.zeros(32, np.float32))"), _DECODE),
-    "pools": (_TWO, ("Ggml.Threadpool", "pool = Ggml.Threadpool(2)"), ("Context.attachThreadpool", "{ctx@}.attachThreadpool({pool@})"), _DECODE,
-              ("Context.setNThreads", "{ctx@}.setNThreads({threads})"), _DECODE, ("Context.detachThreadpool", "{ctx@}.detachThreadpool()"), _DECODE),
+    "process": (
+        _TWO,
+        ("BatchExt.init", "ext = BatchExt.init({ctx@})"),
+        ("BatchExt.setPos", "{ext@}.setPos({ext@}.addToken(0, {token}), 0)"),
+        ("BatchExt.setOutputEmbd", "{ext@}.setOutputEmbd(0, {flag!})"),
+        ("Context.process", "{ctx@}.process({process!}, {ext@})"),
+    ),
+    "pooled": (
+        _EMBEDS,
+        _DECODE,
+        ("Context.getEmbeddingsSeq", "view = {ctx@}.getEmbeddingsSeq({seq})"),
+        ("Context.getEmbeddingsIth", "view = {ctx@}.getEmbeddingsIth({idx})"),
+        ("Context.getEmbeddings", "view = {ctx@}.getEmbeddings()"),
+    ),
+    "state": (
+        _TWO,
+        _DECODE,
+        ("Context.stateGetData", "state = {ctx@}.stateGetData()"),
+        _DECODE,
+        ("Context.stateSetData", "{ctx@}.stateSetData({state@})"),
+        _DECODE,
+    ),
+    "sequence": (
+        _TWO,
+        _DECODE,
+        ("Context.stateSeqGetData", "state = {ctx@}.stateSeqGetData(None, None, 0)"),
+        ("Context.stateSeqSetData", "{ctx@}.stateSeqSetData({state@}, None, {seq})"),
+        _DECODE,
+    ),
+    "files": (
+        _TWO,
+        _DECODE,
+        ("Context.stateSaveFile", "{ctx@}.stateSaveFile(file('state'), {tokens!})"),
+        ("Context.stateLoadFile", "{ctx@}.stateLoadFile(file('state'))"),
+        ("Context.stateSeqSaveFile", "{ctx@}.stateSeqSaveFile(file('seqstate'), 0, {tokens!})"),
+        ("Context.stateSeqLoadFile", "{ctx@}.stateSeqLoadFile(file('seqstate'), {seq})"),
+        _DECODE,
+    ),
+    "encode": (
+        ("Model.load", "model = load('t5')"),
+        ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
+        ("Context.encode", "{ctx@}.encode(Batch.getOne({tokens!}))"),
+        _DECODE,
+        _DECODE,
+        ("Sampler.sample", "{sampler!}.sample({ctx@})"),
+    ),
+    "adapters": (
+        ("Model.load", "model = load('llama')"),
+        ("Adapter.loraInit", "adapter = Adapter.loraInit({model@}, file('lora.gguf'))"),
+        ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1))"),
+        ("Context.setAdapterLora", "{ctx@}.setAdapterLora({adapter@}, {float})"),
+        _DECODE,
+        ("Context.setAdapterCvec", "{ctx@}.setAdapterCvec(np.zeros(32, np.float32))"),
+        _DECODE,
+    ),
+    "pools": (
+        _TWO,
+        ("Ggml.Threadpool", "pool = Ggml.Threadpool(2)"),
+        ("Context.attachThreadpool", "{ctx@}.attachThreadpool({pool@})"),
+        _DECODE,
+        ("Context.setNThreads", "{ctx@}.setNThreads({threads})"),
+        _DECODE,
+        ("Context.detachThreadpool", "{ctx@}.detachThreadpool()"),
+        _DECODE,
+    ),
     "device": (
         ("Model.load", "model = load('llama')"),
         ("Sampler.chainInit", "chain = Sampler.chainInit()"),
         ("Sampler.chainAdd", "{chain@}.chainAdd(Sampler.initTopK({threads!}))"),
         ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
-        ("Context.initFromModel", "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1, samplers=[(0, {chain@})], nOutputsMaxPerSeq=1))"),
+        (
+            "Context.initFromModel",
+            "ctx = Context.initFromModel({model@}, Context.Params(nCtx=64, nThreads=1, samplers=[(0, {chain@})], nOutputsMaxPerSeq=1))",
+        ),
         _DECODE,
         ("Sampler.sample", "{chain@}.sample({ctx@})"),
         ("Context.getSampledProbsIth", "view = {ctx@}.getSampledProbsIth({idx})"),
         ("Context.getSampledCandidatesIth", "{ctx@}.getSampledCandidatesIth({idx})"),
     ),
-    "chain": (("Sampler.chainInit", "chain = Sampler.chainInit()"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"), ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
-              ("TokenDataArray", "cands = TokenDataArray({rows!})"), ("Sampler.apply", "{chain@}.apply({cands@})"), ("Sampler.accept", "{chain@}.accept({token})")),
-    "rivals": (_TWO, _DECODE, ("together", "together(lambda: {ctx@}.decode(Batch.getOne([5] * 6)), lambda: ({rival}))"), _DECODE),
-    "rival samplers": (_TWO, _DECODE, ("together", "together(lambda: {sampler!}.sample({ctx@}), lambda: ({rival}), lambda: ({rival}))"), _DECODE),
+    "chain": (
+        ("Sampler.chainInit", "chain = Sampler.chainInit()"),
+        ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
+        ("Sampler.chainAdd", "{chain@}.chainAdd({sampler!})"),
+        ("TokenDataArray", "cands = TokenDataArray({rows!})"),
+        ("Sampler.apply", "{chain@}.apply({cands@})"),
+        ("Sampler.accept", "{chain@}.accept({token})"),
+    ),
+    "rivals": (
+        _TWO,
+        _DECODE,
+        ("together", "together(lambda: {ctx@}.decode(Batch.getOne([5] * 6)), lambda: ({rival}))"),
+        _DECODE,
+    ),
+    "rival samplers": (
+        _TWO,
+        _DECODE,
+        ("together", "together(lambda: {sampler!}.sample({ctx@}), lambda: ({rival}), lambda: ({rival}))"),
+        _DECODE,
+    ),
     "long": (_TWO, *((_DECODE, ("Sampler.sample", "{sampler!}.sample({ctx@})")) * 4)),
 }
 """Orders of calls that lead somewhere; other steps come between them. `{kind@}` is the object of that kind made last."""

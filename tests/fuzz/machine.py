@@ -191,7 +191,9 @@ class Facade(RuleBasedStateMachine):
         if kind == "call":
             return self.expand(rng.choice(_EXPRESSIONS)[1], rng, depth + 1) if depth < 2 else "boom()"
         if kind == "fn":
-            choice = rng.choice(("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})"))
+            choice = rng.choice(
+                ("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})")
+            )
             return self.expand(choice, rng, depth)
         return self.expand(PLAIN[kind](rng), rng, depth)
 

@@ -15,7 +15,6 @@ from tests.fuzz.models import write_all
 from tests.fuzz.supervisor import environment
 
 
-
 def steps_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -44,7 +43,13 @@ def outcome(steps: list[str], folder: Path) -> set[str]:
     command = [sys.executable, "-m", "tests.fuzz.replay", "-"]
     try:
         done = subprocess.run(
-            command, input="\n".join(steps), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60
+            command,
+            input="\n".join(steps),
+            cwd=folder,
+            env=environment(folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     except subprocess.TimeoutExpired:
         return {"hung"}

@@ -52,7 +52,11 @@ def t5(folder: Path) -> Iterator[Model]:
     "steps",
     [
         ["model0 = load('llama')", "caught(lambda: model0.desc(bytearray(4), 99))", "KEPT.clear()", "gc.collect()"],
-        ["model0 = load('llama')", "caught(lambda: tokenize(model0.vocab, 'x', None, array('i', [0]), 9))", "KEPT.clear()"],
+        [
+            "model0 = load('llama')",
+            "caught(lambda: tokenize(model0.vocab, 'x', None, array('i', [0]), 9))",
+            "KEPT.clear()",
+        ],
         [
             "model0 = load('llama')",
             "ctx0 = Context.initFromModel(model0, Context.Params(nCtx=64, nThreads=1))",

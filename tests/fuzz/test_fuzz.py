@@ -15,7 +15,18 @@ from tests.fuzz.machine import Facade
 from tests.fuzz.supervisor import Supervisor
 
 # Constants and names of types; cffi's own objects, which are no part of the facade.
-_NOT_CALLED = {"DEFAULT_SEED", "TOKEN_NULL", "Pos", "SeqId", "Token", "ProgressCallback", "ffi", "lib", "Ggml", "ThreadPool"}
+_NOT_CALLED = {
+    "DEFAULT_SEED",
+    "TOKEN_NULL",
+    "Pos",
+    "SeqId",
+    "Token",
+    "ProgressCallback",
+    "ffi",
+    "lib",
+    "Ggml",
+    "ThreadPool",
+}
 
 
 def _public(prefix: str, module: Any) -> Iterator[str]:

@@ -23,11 +23,20 @@ ABSURD = (
 )
 # fmt: on
 
-TEXTS = ("'hello world'", "'the end'", "''", "' '", "b'hello'", "'\\u00e9\\u4e16\\U0001f600'", "'<|im_end|>'", "'a' * 3000")
+TEXTS = (
+    "'hello world'",
+    "'the end'",
+    "''",
+    "' '",
+    "b'hello'",
+    "'\\u00e9\\u4e16\\U0001f600'",
+    "'<|im_end|>'",
+    "'a' * 3000",
+)
 _GRAMMARS = (
-    "'root ::= \"yes\" | \"no\"'",
+    '\'root ::= "yes" | "no"\'',
     "'root ::= [a-z]+'",
-    "'root ::= item*\\nitem ::= \"{\" root \"}\"'",
+    '\'root ::= item*\\nitem ::= "{" root "}"\'',
     "'root ::= root \"a\"'",
     "'root ::= '",
     "'root ::= \"'",
@@ -130,7 +139,9 @@ def _buffer(rng: Random) -> str:
 
 def _token_buffer(rng: Random) -> str:
     n = rng.choice((0, 1, 4, 64))
-    made = rng.choice(("array('i', [0] * {})", "np.zeros({}, np.int32)", "ffi.new('int32_t[]', {})", "bytearray(4 * {})"))
+    made = rng.choice(
+        ("array('i', [0] * {})", "np.zeros({}, np.int32)", "ffi.new('int32_t[]', {})", "bytearray(4 * {})")
+    )
     return f"{made.format(n)}, {n if rng.random() < 0.8 else rng.choice(ABSURD)}"
 
 

@@ -285,4 +285,3 @@ def _failures(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, C
 
 KNOWN = "raw: arguments on the heap"
 """cffi copies a list of more than 640 bytes to the heap, and a failed guarded call leaves before it is freed."""
-
