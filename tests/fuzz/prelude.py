@@ -142,6 +142,8 @@ def together(*calls: Callable[[], Any]) -> None:
 
 
 def namespace() -> dict[str, Any]:
-    """The globals of a new journal."""
+    """The globals of a new journal, and a folder without what earlier ones wrote."""
+    for name in ("state", "seqstate", "bad", "out.gguf"):
+        Path(file(name)).unlink(missing_ok=True)
     KEPT.clear()
-    return {**globals(), "copy": copy, "gc": gc, "pickle": pickle, "array": array, "logging": logging}
+    return dict(globals())

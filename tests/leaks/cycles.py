@@ -217,7 +217,7 @@ def _values(model: Model) -> Iterator[tuple[str, Cycle]]:
     vocab = model.vocab
 
     def chat() -> str:
-        return chatApplyTemplate(model, [ChatMessage("user", "hello")])
+        return chatApplyTemplate("chatml", [ChatMessage("user", "hello")])
 
     def log() -> None:
         logSet(lambda level, text, data: None)
