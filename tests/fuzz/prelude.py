@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import logging
+import copy  # noqa: F401  for the steps, like those below
+import gc  # noqa: F401
+import logging  # noqa: F401
 import os
-import pickle
+import pickle  # noqa: F401
 import threading
-from array import array
+from array import array  # noqa: F401
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
