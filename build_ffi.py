@@ -68,9 +68,12 @@ def make_ffibuilder(plan: native.Plan) -> cffi.FFI:
         library_dirs=[str(plan.lib)],
         libraries=[f"{name}{native.SUFFIX}" for name in native.LINKED],
         language="c++",  # the linker's language; the generated part is C
-        extra_compile_args=["-O2", "-g0", "-fvisibility=hidden"],
+        extra_compile_args=[*(plan.flags or ("-O2", "-g0")), "-fvisibility=hidden"],
         # DT_RPATH, not DT_RUNPATH: LD_LIBRARY_PATH must not slip another llama.cpp under the extension.
-        extra_link_args=["-Wl,-rpath,$ORIGIN/lib", "-Wl,--disable-new-dtags", "-Wl,-z,now", "-Wl,-s"],
+        extra_link_args=[
+            *("-Wl,-rpath,$ORIGIN/lib", "-Wl,--disable-new-dtags", "-Wl,-z,now"),
+            *(plan.flags or ("-Wl,-s",)),
+        ],
         define_macros=[("Py_LIMITED_API", "0x030A0000")],
         py_limited_api=True,
     )

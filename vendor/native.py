@@ -2,6 +2,9 @@
 
 A backend is a row of `BACKENDS`. The result is a folder of shared libraries in the cache, under a digest of everything
 that went into it (source, options, compilers); the same inputs are never built twice.
+
+`LLAMA_CFFI_SANITIZE=address` (or `thread`) in the environment builds the same libraries for a sanitizer, beside the
+ordinary ones: see `tests/sanitizers`.
 """
 
 from __future__ import annotations
@@ -54,6 +57,31 @@ BACKENDS = {
     )
 }
 
+
+@dataclass(frozen=True)
+class Sanitizer:
+    """A build that watches itself while it runs: slower, larger, and only for the tests."""
+
+    name: str
+    flags: tuple[str, ...]  # for every C and C++ file, those of the extension too
+    options: dict[str, str] = field(default_factory=dict)
+
+
+# One variant of the CPU backend is enough to look for mistakes in: all of them would compile for an hour.
+_ONE_VARIANT = Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "OFF"}, f"libggml-cpu{SUFFIX}.so")
+
+SANITIZERS = {
+    row.name: row
+    for row in (
+        # The macro makes std::vector tell AddressSanitizer where its elements end, within what it has reserved.
+        Sanitizer("address", ("-fsanitize=address,undefined", "-D_GLIBCXX_SANITIZE_VECTOR")),
+        # libgomp is not instrumented, so that its barriers would look like races; ggml's own threads do not need it.
+        Sanitizer("thread", ("-fsanitize=thread",), {"GGML_OPENMP": "OFF"}),
+    )
+}
+
+_SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer")  # readable stack traces, with lines
+
 _SOURCE = "@SOURCE@"  # replaced when CMake is called: where the source lies does not change the build
 
 _VENDOR = "@VENDOR@"
@@ -97,6 +125,7 @@ class Plan:
     backends: tuple[Backend, ...]
     arguments: tuple[str, ...]  # CMake -D options, sorted, then the user's CMAKE_ARGS
     digest: str
+    flags: tuple[str, ...] = ()  # a sanitizer's, for the extension too; empty in an ordinary build
 
     @property
     def prefix(self) -> Path:
@@ -115,21 +144,38 @@ class Plan:
 def plan(names: Sequence[str] = ()) -> Plan:
     """Decide what to build: the default backends, those named, and those that the environment asks for.
 
-    `GGML_USE_VULKAN=1` adds Vulkan; `CMAKE_ARGS` passes further options to CMake.
+    `GGML_USE_VULKAN=1` adds Vulkan; `CMAKE_ARGS` passes further options to CMake. `LLAMA_CFFI_SANITIZE` names a
+    sanitizer, which works with one variant of the CPU backend and nothing else.
     """
     chosen = [row for row in BACKENDS.values() if row.default or row.name in names or _asked_for(row)]
     unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise BuildError(f"no backend is called {unknown[0]!r}: choose from {', '.join(BACKENDS)}")
+    sanitizer = _sanitizer()
     source = fetch.source_dir()
     options = dict(OPTIONS)
+    flags: tuple[str, ...] = ()
+    if sanitizer is not None:
+        chosen = [_ONE_VARIANT]
+        flags = (*_SANITIZED, *sanitizer.flags)
+        options |= sanitizer.options
+        for key in ("CMAKE_C_FLAGS", "CMAKE_CXX_FLAGS"):
+            options[f"{key}_RELEASE"] = "-DNDEBUG"  # without -O3, which comes last and would win
+            options[key] = " ".join((options[key], *flags))
     for row in chosen:
         options.update(row.options)
     commit = "unknown" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
     options["LLAMA_BUILD_COMMIT"] = commit
     arguments = [f"-D{key}={value}" for key, value in sorted(options.items())]
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    return Plan(source, tuple(chosen), tuple(arguments), _digest(source, arguments))
+    return Plan(source, tuple(chosen), tuple(arguments), _digest(source, arguments), flags)
+
+
+def _sanitizer() -> Sanitizer | None:
+    name = os.environ.get("LLAMA_CFFI_SANITIZE", "")
+    if name and name not in SANITIZERS:
+        raise BuildError(f"LLAMA_CFFI_SANITIZE={name} is none of {', '.join(SANITIZERS)}")
+    return SANITIZERS.get(name)
 
 
 def _asked_for(row: Backend) -> bool:
@@ -272,7 +318,10 @@ def _collect(todo: Plan, work: Path) -> None:
         if not found:
             raise BuildError(f"the build made no {pattern}: does CMAKE_ARGS switch it off?")
         for path in found:
-            subprocess.run(["strip", "--strip-unneeded", "-o", str(lib / path.name), str(path)], check=True)
+            if todo.flags:  # a sanitizer's reports name functions and lines
+                shutil.copyfile(path, lib / _variant_name(path.name))
+            else:
+                subprocess.run(["strip", "--strip-unneeded", "-o", str(lib / path.name), str(path)], check=True)
     _bundle_openmp(lib)
     manifest = {"arguments": todo.arguments, "backends": [row.name for row in todo.backends], "digest": todo.digest}
     (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -282,6 +331,11 @@ def _collect(todo: Plan, work: Path) -> None:
         shutil.rmtree(made, ignore_errors=True)
         if not todo.lib.is_dir():
             raise
+
+
+def _variant_name(name: str) -> str:
+    """The only CPU module gets a variant's name: the package looks for nothing else."""
+    return f"libggml-cpu-sanitized{SUFFIX}.so" if name == _ONE_VARIANT.modules else name
 
 
 def _bundle_openmp(lib: Path) -> None:

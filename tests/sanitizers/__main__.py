@@ -1,0 +1,119 @@
+"""`python -m tests.sanitizers address` or `thread`: build, run the tests, count what was reported."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.sanitizers import kinds, reports, tree
+
+_LIMIT = 3600  # seconds for one file of tests
+# The sanitizers report what Python's fault handler would.
+_PYTEST = ("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:faulthandler")
+
+
+@dataclass
+class Counts:
+    """What the processes of a run said."""
+
+    tests: int = 0
+    failed: int = 0
+    skipped: int = 0
+    killed: int = 0
+
+    def add(self, result: Path, status: int) -> None:
+        """Count one pytest process: its results, or its death."""
+        if status not in (0, 1, 5):  # passed, failed, no tests
+            self.killed += 1
+        if result.is_file():
+            suite = next(ElementTree.parse(result).iter("testsuite"))
+            self.tests += int(suite.attrib["tests"])
+            self.failed += int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+            self.skipped += int(suite.attrib["skipped"])
+
+
+class Run:
+    """A tree that was built, and the environment in which its tests are run."""
+
+    def __init__(self, kind: kinds.Kind) -> None:
+        self.kind = kind
+        self.tree = tree.make(kind.name)
+        self.reports = self.tree / "reports"
+
+    def _empty(self) -> dict[str, str]:
+        shutil.rmtree(self.reports, ignore_errors=True)
+        self.reports.mkdir()
+        return self.kind.environment(self.tree, self.reports)
+
+    def prove(self) -> None:
+        """A sanitizer that is silent about a mistake made on purpose is not there."""
+        for expected, code in self.kind.canaries.items():
+            environment = self._empty()
+            for variable in self.kind.options:
+                environment[variable] += ":halt_on_error=1"  # one report is enough; each costs time
+            with tempfile.TemporaryDirectory() as elsewhere:
+                command = [sys.executable, "-c", f"from llama_cffi import ffi, lib\n{code}"]
+                result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+            found = reports.read(self.reports)
+            if not any(expected in report for report in found):
+                raise SystemExit(f"error: no report of {expected!r} where one must come:\n{result.stderr}{found}")
+
+    def test(self, paths: Sequence[str]) -> Counts:
+        """Run each file of tests in its own process."""
+        environment, counts = self._empty(), Counts()
+        for file in self._files(paths):
+            result = self.tree / "result.xml"
+            result.unlink(missing_ok=True)
+            command = [sys.executable, *_PYTEST, f"--junitxml={result}", file]
+            command += [f"--deselect={name}" for name in self.kind.left_out]
+            print(f"-- {file}", flush=True)
+            started = time.monotonic()
+            try:
+                status = subprocess.run(command, cwd=self.tree, env=environment, timeout=_LIMIT).returncode
+            except subprocess.TimeoutExpired:
+                status = -1
+            print(f"-- {file}: status {status}, {time.monotonic() - started:.0f} s", flush=True)
+            counts.add(result, status)
+        return counts
+
+    def _files(self, paths: Sequence[str]) -> list[str]:
+        found: list[Path] = []
+        for path in (self.tree / name.split("::")[0] for name in paths):
+            if not path.exists():
+                raise SystemExit(f"error: there is no {path.relative_to(self.tree)}")
+            found += sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+        return [str(path.relative_to(self.tree)) for path in dict.fromkeys(found)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sanitizers", description=__doc__)
+    parser.add_argument("kind", choices=kinds.KINDS)
+    parser.add_argument("paths", nargs="*", help="files or folders of tests, in place of the default ones")
+    args = parser.parse_args()
+    # A shell has what it starts in the background ignore Ctrl-C, and the tests of Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    kind = kinds.KINDS[args.kind]
+    run = Run(kind)
+    run.prove()
+    counts = run.test(args.paths or kind.paths)
+    found = reports.read(run.reports)
+    if found:
+        print(f"reports, with their stacks in {run.reports}:\n{reports.summary(found)}")
+    print(
+        f"{kind.name}: {counts.tests} tests run ({counts.failed} failed, {counts.skipped} skipped), "
+        f"{len(found)} reports of the sanitizers, {counts.killed} interpreters killed"
+    )
+    return 1 if found or counts.failed or counts.killed or not counts.tests else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""A copy of the checkout with an instrumented build in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_FOLDERS = ("llama_cffi", "codegen", "vendor", "tests", "examples")
+_FILES = ("setup.py", "build_ffi.py", "pyproject.toml", "README.md", "LICENSE")
+_NOT = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
+
+
+def make(name: str) -> Path:
+    """Copy what is there now, and build it for the sanitizer of that name; the cache has what was built before."""
+    tree = ROOT / "build" / f"sanitize-{name}"
+    shutil.rmtree(tree, ignore_errors=True)
+    for folder in _FOLDERS:
+        shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
+    for file in _FILES:
+        shutil.copy2(ROOT / file, tree / file)
+    _give_stack(tree / "llama_cffi" / "text.py")
+    environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
+    for command in (["-m", "vendor.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
+        result = subprocess.run(
+            [sys.executable, *command], cwd=tree, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        if result.returncode != 0:
+            raise SystemExit(f"error: the instrumented build failed:\n{result.stdout}")
+    return tree
+
+
+def _give_stack(module: Path) -> None:
+    """Instrumented frames are larger, and std::regex calls itself for every character that it matches."""
+    text = module.read_text(encoding="utf-8")
+    larger = text.replace("\n_FRAME = 1024 ", "\n_FRAME = 16 * 1024 ")
+    if larger == text:
+        raise SystemExit("error: text.py no longer says how much stack a byte of text takes as _FRAME: change tree.py")
+    module.write_text(larger, encoding="utf-8")
