@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import signal
 import subprocess
@@ -34,7 +35,7 @@ def play(steps: list[str]) -> list[str]:
                 found.append(fingerprint(error))
     names.clear()
     prelude.KEPT.clear()
-    prelude.gc.collect()
+    gc.collect()
     return found
 
 

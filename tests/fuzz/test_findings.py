@@ -1,4 +1,4 @@
-"""What the fuzzer found, each shortened to the steps that matter. Those that ended the process run in one of their own."""
+"""What the fuzzer found, shortened to the steps that matter. What ended the process runs in one of its own."""
 
 from __future__ import annotations
 
