@@ -69,10 +69,11 @@ def out_buffer(buffer: OutBuffer, ctype: str, count: int, what: str, count_name:
     """A buffer for C to write `count` elements to, as a C array."""
     if isinstance(buffer, ffi.CData):
         array = _cdata_array(buffer, ctype, what)
+        room = len(array)
     else:
-        array = _from_buffer(buffer, ctype, what, writable=True)
-    if not 0 <= count <= len(array):
-        raise ValueError(f"{count_name} is {count}, but {what} has room for {len(array)}")
+        array, room = _from_buffer(buffer, ctype, what, writable=True)
+    if not 0 <= count <= room:
+        raise ValueError(f"{count_name} is {count}, but {what} has room for {room}")
     return array
 
 
@@ -83,7 +84,8 @@ def _cdata_array(buffer: Any, ctype: str, what: str) -> Any:
     return buffer
 
 
-def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> Any:
+def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> tuple[Any, int]:
+    """A pointer to the elements of a buffer, which keeps it, and how many there are."""
     try:
         view = memoryview(buffer)
     except TypeError:
@@ -97,21 +99,29 @@ def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> Any:
         raise TypeError(f"{what} holds elements of format {view.format!r}, but C wants {ctype}")
     if not view.c_contiguous:
         raise ValueError(f"{what} is not contiguous: pass a copy")
-    return ffi.from_buffer(f"{ctype}[]", view, require_writable=writable)
+    # CPython before 3.13 dies of collecting a cycle in which a cffi array looks through a memoryview; the frames of a
+    # kept exception make such cycles. So C gets a pointer that keeps the memoryview, and looks through nothing.
+    with ffi.from_buffer(f"{ctype}[]", view, require_writable=writable) as array:
+        return ffi.gc(ffi.cast(f"{ctype} *", array), lambda _, kept=view: None), len(array)
 
 
 def read_buffer(buffer: Any, ctype: str, count: int | None, what: str, count_name: str) -> tuple[Any, int]:
     """A buffer to be read by C, or a sequence of numbers, as a C array; and how many of its elements count."""
     if isinstance(buffer, ffi.CData):
         array = _cdata_array(buffer, ctype, what)
+        room = len(array)
     elif isinstance(buffer, (list, tuple)):
-        array = ffi.new(f"{ctype}[]", buffer)
+        array, room = ffi.new(f"{ctype}[]", buffer), len(buffer)
     else:
-        array = _from_buffer(buffer, ctype, what, writable=False)
-    n = len(array) if count is None else count
-    if not 0 <= n <= len(array):
-        raise ValueError(f"{count_name} is {n}, but {what} has {len(array)} elements")
-    return array, n
+        array, room = _from_buffer(buffer, ctype, what, writable=False)
+    return array, _counted(count, room, what, count_name)
+
+
+def _counted(count: int | None, room: int, what: str, count_name: str) -> int:
+    n = room if count is None else count
+    if not 0 <= n <= room:
+        raise ValueError(f"{count_name} is {n}, but {what} has {room} elements")
+    return n
 
 
 def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: int | None) -> str | int | None:
@@ -133,9 +143,10 @@ def token_array(
     """Tokens to be read by C, as a C array, and how many of them count."""
     if isinstance(tokens, ffi.CData):
         array = _cdata_array(tokens, "int32_t", what)
+        room = len(array)
     elif isinstance(tokens, (list, tuple)):
         try:
-            array = ffi.new("int32_t[]", tokens)
+            array, room = ffi.new("int32_t[]", tokens), len(tokens)
         except (TypeError, OverflowError) as error:
             raise type(error)(f"{what} holds something that is no token: {error}") from None
     elif isinstance(tokens, int):
@@ -149,11 +160,8 @@ def token_array(
     elif isinstance(tokens, str):
         raise TypeError(f"{what} is a sequence of tokens, not text: call tokenize() first")
     else:
-        array = _from_buffer(tokens, "int32_t", what, writable=False)
-    n = len(array) if count is None else count
-    if not 0 <= n <= len(array):
-        raise ValueError(f"{count_name} is {n}, but {what} has {len(array)} elements")
-    return array, n
+        array, room = _from_buffer(tokens, "int32_t", what, writable=False)
+    return array, _counted(count, room, what, count_name)
 
 
 def _has_buffer(value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_cffi import _limits
+from llama_cffi import _machine
 from llama_cffi._ffi import lib
 from llama_cffi.errors import NativeMemoryError
 from llama_cffi.model import Model
@@ -24,7 +24,7 @@ def check_memory(model: Model, params: ContextParams) -> None:
     needed = tokens * (_CELL + _least_row(model, params)) if _has_cache(model) else 0
     if needed < 1 << 28:  # a quarter of a gigabyte: not worth asking
         return
-    available = _limits.available_memory()
+    available = _machine.available_memory()
     if available is not None and needed > available:
         raise NativeMemoryError(
             f"a context of {tokens} tokens fills at least {needed >> 20} MiB, and the machine can give "

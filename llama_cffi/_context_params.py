@@ -9,7 +9,7 @@ from llama_cffi._context_memory import check_memory
 from llama_cffi._context_tuning import abort_pointers, check_pooled, eval_pointers
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import AttentionType, GgmlType, PoolingType
-from llama_cffi._limits import check_threads
+from llama_cffi._machine import check_threads
 from llama_cffi.model import Model
 from llama_cffi.sampler_config import Configs, SamplersParam
 

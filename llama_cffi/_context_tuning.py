@@ -13,7 +13,7 @@ from llama_cffi._buffers import read_buffer
 from llama_cffi._context_base import ContextBase, null_if_none
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlOp, GgmlType, PoolingType
-from llama_cffi._limits import check_threads
+from llama_cffi._machine import check_threads
 from llama_cffi._struct import FLOAT_MAX
 from llama_cffi.adapter import Adapter
 from llama_cffi.errors import NativeError

@@ -156,6 +156,8 @@ class Handle:
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
     def _is_busy(self) -> NoReturn:
+        if self._pointer is None:
+            self._refuse()
         raise errors.BusyError(
             f"this {self._KIND} is in use by another call. One {self._KIND} serves one call at a time: use a lock, "
             f"or one {self._KIND} for each thread."

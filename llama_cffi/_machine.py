@@ -1,8 +1,11 @@
-"""What the machine has left: asked before something large, because Linux kills a process that takes more."""
+"""What the machine has left, of memory and of threads: asked before something large, because Linux kills a process that
+takes more memory, and OpenMP ends one that cannot start a thread.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 _MEMINFO = "/proc/meminfo"
@@ -22,20 +25,62 @@ def available_memory() -> int | None:
     return min([1024 * memory["MemAvailable:"] + swap, *_rooms(swap)])
 
 
-def _rooms(swap: int) -> Iterator[int]:
-    """What each control group that this process is in leaves it: version 1, 2, or both."""
+def startable() -> int | None:
+    """How many threads this process can still start; None where nothing says so."""
+    rooms = [_user_room()]
+    for group, _ in _groups("pids"):
+        limit, used = _number(f"{group}/pids.max"), _number(f"{group}/pids.current")
+        rooms.append(None if limit is None or used is None else max(0, limit - used))
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def check_threads(name: str, n: int) -> None:
+    """Refuse a number of threads that cannot be started."""
+    if n <= (os.cpu_count() or 1):  # what every program does by default
+        return
+    room = startable()
+    if room is not None and n - 1 > room:  # the caller's own thread is one of them
+        raise ValueError(
+            f"{name} is {n}, but this process may start {room} more threads: use fewer, or raise the limit (ulimit -u, "
+            "or pids.max of its control group)"
+        )
+
+
+def _user_room() -> int | None:
+    """What RLIMIT_NPROC leaves; it counts the threads of all processes of the user, and does not bind root."""
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0 or not sys.platform.startswith("linux"):
+        return None
+    used, user = 0, os.getuid()
+    for entry in os.scandir("/proc"):
+        try:
+            if entry.name.isdecimal() and entry.stat().st_uid == user:
+                used += len(os.listdir(f"/proc/{entry.name}/task"))
+        except OSError:  # it has ended meanwhile
+            pass
+    return max(limit - used, 0)
+
+
+def _groups(controller: str) -> Iterator[tuple[str, bool]]:
+    """The control groups that this process is in, for a controller, and whether each is of version 1."""
     for line in _lines(_GROUPS_OF_PROCESS):
         _, controllers, path = line.rstrip("\n").split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         parts = [part for part in path.split("/") if part]
         for depth in range(len(parts) + 1):  # a container sees its own group at the top, whatever the path says
-            if controllers:
-                room = _room_v1(os.path.join(_GROUPS, "memory", *parts[:depth]), swap)
-            else:
-                room = _room_v2(os.path.join(_GROUPS, *parts[:depth]), swap)
-            if room is not None:
-                yield max(0, room)
+            top = os.path.join(_GROUPS, controller) if controllers else _GROUPS
+            yield os.path.join(top, *parts[:depth]), bool(controllers)
+
+
+def _rooms(swap: int) -> Iterator[int]:
+    """What memory each control group leaves this process."""
+    for group, first in _groups("memory"):
+        room = _room_v1(group, swap) if first else _room_v2(group, swap)
+        if room is not None:
+            yield max(0, room)
 
 
 def _room_v1(group: str, swap: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlSchedPriority
 from llama_cffi._handle import Handle, _lock
-from llama_cffi._limits import check_threads
+from llama_cffi._machine import check_threads
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
 
