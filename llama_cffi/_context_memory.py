@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llama_cffi._context_params import ContextParams
 
 _CELL = 44  # bytes that llama.cpp keeps for a token besides its keys and values: position, shift, sequences
+_ENTRY = 21  # bytes that it fills for an entry of a ubatch: token, position, sequences, output
 
 # Kinds of models whose cache is another one, or none, than the numbers of their metadata say.
 _OTHERS = ("bert", "embedding", "wavtokenizer", "dream", "llada", "rnd1", "deepseek4", "minimax-m3")
@@ -21,14 +22,17 @@ _OTHERS = ("bert", "embedding", "wavtokenizer", "dream", "llada", "rnd1", "deeps
 def check_memory(model: Model, params: ContextParams) -> None:
     """Refuse a cache that surely does not fit. llama.cpp fills it with zeros when it makes the context."""
     tokens = params.nCtx or model.nCtxTrain
-    needed = tokens * (_CELL + _least_row(model, params)) if _has_cache(model) else 0
+    ubatch = min(params.nUbatch, params.nBatch)
+    needed = ubatch * _ENTRY
+    if _has_cache(model):
+        needed = min(ubatch, tokens) * _ENTRY + tokens * (_CELL + _least_row(model, params))
     if needed < 1 << 28:  # a quarter of a gigabyte: not worth asking
         return
     available = _machine.available_memory()
     if available is not None and needed > available:
         raise NativeMemoryError(
-            f"a context of {tokens} tokens fills at least {needed >> 20} MiB, and the machine can give "
-            f"{available >> 20} MiB: lower Context.Params.nCtx, or choose a smaller typeK and typeV",
+            f"a context of {tokens} tokens and nUbatch {ubatch} fills at least {needed >> 20} MiB, and the machine can "
+            f"give {available >> 20} MiB: lower Context.Params.nCtx or nUbatch, or choose a smaller typeK and typeV",
             operation="llama_init_from_model",
         )
 

@@ -129,7 +129,34 @@ def patterns(values: Iterable[Text], name: str) -> list[bytes]:
                 f"a pattern of {name} is longer than {_PATTERN_LIMIT} bytes, or nests parentheses more than "
                 f"{_NESTING_LIMIT} deep: make it simpler"
             )
+        if _repeats_repetition(data):
+            raise ValueError(
+                f"a pattern of {name} repeats a group that repeats something itself, such as (a*)*, which C++ may "
+                "search for without end: repeat only one of them"
+            )
     return found
+
+
+_SINGLES = re.compile(rb"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
+_MARKS = re.compile(rb"[()*+]|\{\d+,?\d*\}")
+
+
+def _repeats_repetition(data: bytes) -> bool:
+    """Whether a repeated group has a repetition inside: the time to search doubles with each character then."""
+    plain = _SINGLES.sub(b"x", data)
+    groups = [False]  # whether something is repeated in each group that is open
+    closed = (-1, False)  # where the last group ended, and whether something was repeated in it
+    for mark in _MARKS.finditer(plain):
+        if mark[0] == b"(":
+            groups.append(False)
+        elif mark[0] == b")" and len(groups) > 1:
+            closed = mark.end(), groups.pop()
+            groups[-1] |= closed[1]
+        elif mark[0] != b")":
+            if closed == (mark.start(), True):
+                return True
+            groups[-1] = True
+    return False
 
 
 def strings(values: Iterable[Text], name: str) -> list[bytes]:

@@ -110,7 +110,8 @@ class ReadingSamplers(SamplerBase):
         A token of `triggerTokens` triggers it and must fit the grammar. So does text that matches one of
         `triggerPatterns` (regular expressions of C++): the grammar then starts with the pattern's first group, or with
         the match where it has none. The patterns are searched for in all of the text, again with every token: write
-        `(<tool>)`, and no `.*` around it. Raises GrammarError for a pattern that C++ cannot read.
+        `(<tool>)`, and no `.*` around it. Raises GrammarError for a pattern that C++ cannot read, and ValueError for
+        one that repeats what repeats something itself.
 
         Maps to `llama_sampler_init_grammar_lazy_patterns`.
         """

@@ -22,7 +22,7 @@ def test_a_cache_larger_than_the_memory(tiny: Model, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_machine, "available_memory", lambda: GIB)
     # 2 layers of 32 + 32 numbers of 2 bytes each, and what llama.cpp notes of a token
     with pytest.raises(
-        NativeMemoryError, match=r"4000000 tokens fills at least 1144 MiB.* give 1024 MiB: lower .*nCtx"
+        NativeMemoryError, match=r"4000000 tokens and .* fills at least 1144 MiB.* give 1024 MiB: lower .*nCtx"
     ):
         _context(tiny, nCtx=4_000_000)
     with pytest.raises(NativeMemoryError, match="1144 MiB"):
@@ -43,6 +43,9 @@ def test_nothing_is_estimated_for_other_memories(tmp_path: Path, monkeypatch: py
     for name, write in (("bert", tiny_models.write_bert), ("mamba", tiny_models.write_mamba)):
         with Model.load(write(tmp_path / f"{name}.gguf")) as model:
             _context(model, nCtx=100_000_000 if name == "bert" else 4096)
+            if name == "bert":
+                with pytest.raises(NativeMemoryError, match="lower .*nUbatch"):
+                    _context(model, nBatch=1 << 30, nUbatch=1 << 30)
 
 
 def test_more_threads_than_there_may_be(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -395,6 +395,11 @@ def test_grammar_errors_carry_the_log(tiny: Model) -> None:
     assert caught.value.operation == "llama_sampler_init_grammar"
     with pytest.raises(GrammarError, match="no regular expression"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=["(a"])
+    for pattern in ("(a*)*b", "x(?:(a+)b)+", "(a{2,})*"):
+        with pytest.raises(ValueError, match="search for without end: repeat only one"):
+            Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=[pattern])
+    for pattern in (r"[\s\S]*?(<tool>)", r"(a*)b+", r"(?:ab)+c*", r"(\(*)x", r"([*+]x)*", "(a)?(b*)?"):
+        Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=[pattern]).free()
     with pytest.raises(ValueError, match="256 deep"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=["(" * 1000 + "a" + ")" * 1000])
     with pytest.raises(ValueError, match="nothing would ever trigger"):

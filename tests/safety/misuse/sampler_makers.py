@@ -251,21 +251,22 @@ CASES = (
         "a long text before a lazy grammar's trigger",
         CHECK,
         "llama_sampler_accept",
-        "m = load(); t = m.vocab.tokenToPiece\n"
-        "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['[^]*?(<tool>)[^]*'])\n"
-        "token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
-        "try:\n    for _ in range(60_000): s.accept(token)\n"
-        "except ValueError as error: assert 'trigger' in str(error), error\n",
+        "m = load(); token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
+        "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['(?:a|q)*(<tool>)'])\n"
+        "def work():\n    for _ in range(2000): s.accept(token)\n"
+        "threading.stack_size(256 << 10); t = threading.Thread(target=work); t.start(); t.join()\n"
+        "threading.stack_size(0)",
     ),
-    Case(
-        "a trigger that backtracks without end",
-        CHECK,
-        "llama_sampler_accept",
-        "m = load()\n"
-        "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['(a*)*b'])\n"
-        "token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
-        "try:\n    for _ in range(24): s.accept(token)\n"
-        "except (ValueError, NativeError): pass",
+    *(
+        Case(
+            f"a trigger that may backtrack without end: {pattern}",
+            CHECK,
+            "llama_sampler_init_grammar_lazy_patterns",
+            f"Sampler.initGrammarLazyPatterns(load().vocab, 'root ::= \"a\"', triggerPatterns=[{pattern!r}])",
+            "ValueError",
+            "without end",
+        )
+        for pattern in ("(a*)*b", "(?:a+)+b", "((a|b)*c)+", "(a{2,9}){3,}", r"([^\]]+,?)*")
     ),
     # Parameters of chains
     Case(

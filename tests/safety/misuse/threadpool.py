@@ -95,7 +95,7 @@ CASES = (
         OWNERSHIP,
         "llama_attach_threadpool",
         "c = context(nThreads=2, nThreadsBatch=2)\n"
-        "for _ in range(20):\n"
+        "for _ in range(4):\n"
         "    p = Ggml.Threadpool(2); c.attachThreadpool(p); c.decode(batch()); c.detachThreadpool(); p.free()\n"
         "    c.decode(batch())",
     ),
@@ -150,7 +150,7 @@ CASES = (
         "forgotten together with its context",
         OWNERSHIP,
         "ggml_threadpool_free",
-        "for _ in range(20):\n    " + _SETUP.replace("\n", "; c.decode(batch()); del c, p; gc.collect()\n"),
+        "for _ in range(4):\n    " + _SETUP.replace("\n", "; c.decode(batch()); del c, p; gc.collect()\n"),
     ),
     Case(
         "freed with its context by freeing the model",
