@@ -6,18 +6,22 @@ PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test sanitize sanitize-threads generate check docs clean
+.PHONY: help build run test misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean
 
 help:
-	@echo "make run       complete a prompt with a real model"
-	@echo "make test      run the tests"
-	@echo "make sanitize          run them with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
-	@echo "make sanitize-threads  run the thread tests with ThreadSanitizer"
-	@echo "make build     build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
-	@echo "make generate  read the headers anew and write every generated file"
-	@echo "make check     generated files, style and types"
-	@echo "make docs      the API reference, in docs/_build/index.html"
-	@echo "make clean     remove what was built here (the cache stays)"
+	@echo "make run               complete a prompt with a real model"
+	@echo "make test              run the tests"
+	@echo "make misuse            every known misuse, each in an interpreter of its own"
+	@echo "make hostile           2,600 falsified models, adapters and states"
+	@echo "make fuzz              the whole facade in random order, 50,000 steps"
+	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
+	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
+	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
+	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
+	@echo "make generate          read the headers anew and write every generated file"
+	@echo "make check             generated files, style and types"
+	@echo "make docs              the API reference, in docs/_build/index.html"
+	@echo "make clean             remove what was built here (the cache stays)"
 
 $(PY):
 	$(PYTHON) -m venv $(VENV) || (echo "error: install Python's venv (Debian: apt install python3-venv)" >&2; exit 1)
@@ -44,6 +48,18 @@ run: $(VENV)/.gemma
 
 test: $(VENV)/.test
 	$(PY) -m pytest
+
+misuse: $(VENV)/.test
+	$(PY) -m tests.safety.misuse
+
+hostile: $(VENV)/.test
+	$(PY) -m tests.hostile
+
+fuzz: $(VENV)/.test
+	$(PY) -m tests.fuzz --steps 50000 --seed 0
+
+leaks: $(VENV)/.test
+	$(PY) -m tests.leaks
 
 sanitize: $(VENV)/.test
 	$(PY) -m tests.sanitizers address

@@ -14,7 +14,7 @@ from typing import Any
 from llama_cffi._ffi import ffi
 
 # Thread -> what a callback raised during the call into C that this thread is in.
-_raised: dict[int, BaseException] = {}
+raised: dict[int, BaseException] = {}
 
 
 class Callback:
@@ -32,20 +32,23 @@ class Callback:
 
 def keep(error: BaseException) -> None:
     """Remember what a callback raised, unless an earlier one did."""
-    _raised.setdefault(threading.get_ident(), error)
+    raised.setdefault(threading.get_ident(), error)
 
 
 def reraise() -> None:
     """After a call into C: raise what a callback raised in it."""
-    if _raised:
-        error = _raised.pop(threading.get_ident(), None)
+    if raised:
+        error = raised.pop(threading.get_ident(), None)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: a cycle, which only the collector would end
 
 
 def failing() -> bool:
     """Whether a callback has raised in the call that this thread is in."""
-    return threading.get_ident() in _raised
+    return threading.get_ident() in raised
 
 
 def _keep_early(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:

@@ -27,6 +27,7 @@ class ContextBase(Handle):
     _nSeqMax: int
     _encodes: bool
     _serial: int  # no other context has it
+    _samples: bool  # has samplers of its own
     _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
     _views: Views
     _kept: list[Any]  # what C reads through the context: callbacks, samplers, thread pools

@@ -12,6 +12,8 @@ def beside(target: str) -> Iterator[str]:
     """Yield a path for C to write to. What lies there (or beside it) when the block ends well takes its place."""
     import tempfile  # rarely needed, and slow to import
 
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OSError(f"{target} is no regular file, and would be replaced by one: name a file")
     folder, name = os.path.split(target)
     with tempfile.TemporaryDirectory(prefix=".llama-", dir=folder or ".") as scratch:
         yield os.path.join(scratch, name)

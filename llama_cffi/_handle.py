@@ -83,6 +83,12 @@ class Handle:
             self._refuse()
         return pointer
 
+    @classmethod
+    def _require(cls, value: object) -> None:
+        """For what is called through the class: `Model.free(model)`."""
+        if not isinstance(value, cls):
+            raise TypeError(f"a {cls.__name__} is wanted, not {type(value).__name__}")
+
     @contextmanager
     def _pinned(self) -> Iterator[Any]:
         """The C pointer, which lives until the block ends: another thread that frees the object waits. For results that

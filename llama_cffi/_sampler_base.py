@@ -51,7 +51,6 @@ class SamplerBase(Handle):
     _waits: bool  # whether sampling must wait for that
     _history: list[Token]  # tokens accepted until then
     _fits: int  # the context that it was found to fit, by its serial number; -1 after every change to a chain
-    _orders: bool  # whether it sorts candidates, for that context
 
     @classmethod
     def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
@@ -63,7 +62,7 @@ class SamplerBase(Handle):
         sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
         sampler._waits = False
         sampler._history = []
-        sampler._fits, sampler._orders = -1, True
+        sampler._fits = -1
         return sampler
 
     @classmethod
@@ -133,6 +132,7 @@ class SamplerBase(Handle):
 
         Maps to `llama_sampler_free`.
         """
+        SamplerBase._require(self)
         self.close()
 
     def close(self) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llama_cffi.sampler import Sampler
 
 
+# Chains inside chains: C and Python follow them recursively.
+_DEPTH = 32
+
 if TYPE_CHECKING:
     from llama_cffi._generated.structs import SamplerChainParamsKeywords
 
@@ -83,6 +86,8 @@ class SamplerChain(SamplerBase):
         if s._home is not None:
             raise ValueError("this chain was given to a context, which needs it as it is: add s.clone()")
         self._require_free("chainAdd")
+        if self._level() + s._height() > _DEPTH:
+            raise ValueError(f"chains would be {_DEPTH + 1} deep inside each other, and the limit is {_DEPTH}")
         with self._hold() as chain, s._hold() as pointer:
             lib.llama_sampler_chain_add(chain, pointer)
             members.append(s)
@@ -117,8 +122,7 @@ class SamplerChain(SamplerBase):
 
         Maps to `llama_sampler_chain_n`.
         """
-        self._require_chain("chainCount")
-        return lib.llama_sampler_chain_n(self._c)
+        return len(self._require_chain("chainCount"))
 
     def _require_chain(self, what: str) -> list[Sampler]:
         if self._pointer is None:
@@ -128,6 +132,16 @@ class SamplerChain(SamplerBase):
                 f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
             )
         return self._members  # type: ignore[return-value]  # nothing else was ever added
+
+    def _level(self) -> int:
+        """How many chains this one is inside of, with itself."""
+        return 1 if self._chain is None else 1 + self._chain._level()  # type: ignore[attr-defined]
+
+    def _height(self) -> int:
+        """How many chains are inside each other here; 0 for a sampler that is none."""
+        if self._members is None:
+            return 0
+        return 1 + max((member._height() for member in self._members), default=0)  # type: ignore[attr-defined]
 
     def _require_free(self, what: str) -> None:
         if self._root()._home is not None:
@@ -149,7 +163,8 @@ class SamplerChain(SamplerBase):
         """
         self._require_chain("perfSampler")
         data = PerfSamplerData()
-        data._c[0] = lib.llama_perf_sampler(self._c)
+        with self._hold() as pointer:
+            data._c[0] = lib.llama_perf_sampler(pointer)
         return data
 
     def perfSamplerPrint(self) -> None:
@@ -158,7 +173,8 @@ class SamplerChain(SamplerBase):
         Maps to `llama_perf_sampler_print`.
         """
         self._require_chain("perfSamplerPrint")
-        lib.llama_perf_sampler_print(self._c)
+        with self._hold() as pointer:
+            lib.llama_perf_sampler_print(pointer)
 
     def perfSamplerReset(self) -> None:
         """Start counting anew. Raises TypeError for a sampler that is no chain.

@@ -11,13 +11,13 @@ from typing import Any, cast
 from llama_cffi._buffers import Text, c_string
 from llama_cffi._ffi import ffi
 from llama_cffi._generated.enums import VocabType
+from llama_cffi._struct import FLOAT_MAX
 from llama_cffi.vocab import Vocab
 
 LAST_N_LIMIT = 1 << 20  # llama.cpp allocates a ring of this many tokens
 _GRAMMAR_LIMIT = 1 << 19  # bytes; its rules are followed recursively
 _NESTING_LIMIT = 256
 _PATTERN_LIMIT = 4096  # bytes
-_FLOAT_MAX = 3.4028234663852886e38
 
 
 def finite(value: float, name: str) -> float:
@@ -26,7 +26,7 @@ def finite(value: float, name: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is a number, not {value!r}") from None
-    if not math.isfinite(number) or abs(number) > _FLOAT_MAX:
+    if not math.isfinite(number) or abs(number) > FLOAT_MAX:
         raise ValueError(f"{name} is a finite number, not {value}")
     return number
 
@@ -160,6 +160,6 @@ def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: i
         if token in seen:
             raise ValueError(f"token {token} has two biases: add them up")
         seen.add(token)
-        if bias != bias or bias == math.inf:
+        if bias != -math.inf and not abs(bias) <= FLOAT_MAX:
             raise ValueError(f"the bias of token {token} is a number or -inf (never pick it), not {bias}")
     return rows

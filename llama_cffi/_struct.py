@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 from llama_cffi._ffi import ffi
+from llama_cffi._uncopyable import Uncopyable
 
 E = TypeVar("E", bound=IntEnum)
 T = TypeVar("T")
 
+FLOAT_MAX = 3.4028234663852886e38  # of C's float
 
-class Struct:
+
+class Struct(Uncopyable):
     """A C struct that this object owns. Attributes are its fields; keyword arguments set them."""
+
+    _KIND = "struct"
+    _INSTEAD = "make a new one, and set its fields"
 
     _C_TYPE: ClassVar[str]
     __slots__ = ("_c", "_keep")
@@ -129,12 +136,24 @@ class BoolField(Field[bool]):
         return bool(value)
 
 
-class FloatField(Field[float]):
+class NumberField(Field[float]):
+    """A C float that may be infinite, or no number at all."""
+
     def _to_c(self, value: float) -> float:
         try:
             return float(value)
         except (TypeError, ValueError):
             raise TypeError(f"{self.name} is a number, not {value!r}") from None
+
+
+class FloatField(NumberField):
+    """A C float that llama.cpp computes with."""
+
+    def _to_c(self, value: float) -> float:
+        number = super()._to_c(value)
+        if not math.isfinite(number) or abs(number) > FLOAT_MAX:
+            raise ValueError(f"{self.name} is a finite number, not {value}")
+        return number
 
 
 class EnumField(Field[E], Generic[E]):

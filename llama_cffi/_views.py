@@ -26,64 +26,58 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Pins:
-    """How many arrays look at a block of memory, and whom to tell when none does any more."""
-
-    __slots__ = ("count", "when_gone")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.when_gone: Callable[[], None] | None = None
-
-    def unpin(self, _: Any) -> None:
-        with _lock:
-            self.count -= 1
-            when_gone = self.when_gone if self.count == 0 else None
-        if when_gone is not None:
-            when_gone()
-
-
 class Views:
     """The arrays that were given out over one block of C memory."""
 
-    __slots__ = ("_given", "_pins")
+    __slots__ = ("_when_gone", "count", "given")
+
+    count: int
+    """How many arrays look at the memory."""
+    given: list[weakref.ref[memoryview[float]]]
+    """Those that may still be made to raise."""
 
     def __init__(self) -> None:
-        self._pins = _Pins()
-        self._given: list[weakref.ref[memoryview[float]]] = []
+        self.count = 0
+        self._when_gone: Callable[[], None] | None = None
+        self.given = []
 
     def give(self, pointer: Any, count: int, shape: tuple[int, ...] | None = None) -> memoryview[float]:
         """An array of `count` floats, writable, as C has them."""
         with _lock:
-            self._pins.count += 1
-        pinned = ffi.gc(pointer, self._pins.unpin)
+            self.count += 1
+        pinned = ffi.gc(pointer, self._unpin)
         plain = memoryview(ffi.buffer(pinned, 4 * count)).cast("B")
         view = plain.cast("f", shape) if shape else plain.cast("f")
-        self._given.append(weakref.ref(view))
+        self.given.append(weakref.ref(view))
         return view
+
+    def _unpin(self, _: Any) -> None:
+        with _lock:
+            self.count -= 1
+            when_gone = self._when_gone if self.count == 0 else None
+        if when_gone is not None:
+            when_gone()
 
     def retire(self) -> bool:
         """Make the arrays given out so far raise when used. Those made of them by numpy cannot, and stay valid: whether
         there are such.
         """
-        if not self._given:
-            return self._pins.count > 0
-        for reference in self._given:
+        for reference in self.given:
             view = reference()
             if view is not None:
                 try:
                     view.release()
                 except BufferError:  # numpy looks through it
                     pass
-        self._given.clear()
-        return self._pins.count > 0
+        self.given.clear()
+        return self.count > 0
 
     def hand_over(self, when_gone: Callable[[], None]) -> int:
         """Have `when_gone` called once nothing looks at the memory any more. Returns 0 if nothing does now, else 1."""
         with _lock:
-            if self._pins.count == 0:
+            if self.count == 0:
                 return 0
-            self._pins.when_gone = when_gone
+            self._when_gone = when_gone
             return 1
 
 

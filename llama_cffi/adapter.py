@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 from llama_cffi._buffers import OutBuffer, Path, Text, c_string, meta_text, path_bytes
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import Handle, native_log
-from llama_cffi.errors import AdapterError
+from llama_cffi._model_scan import scan_adapter
+from llama_cffi.errors import AdapterError, NativeAssertionError
 from llama_cffi.tokens import Token
 
 if TYPE_CHECKING:
@@ -44,8 +45,12 @@ class Adapter(Handle):
             pass
         if model._params.vocabOnly or model._params.noAlloc:
             raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it whole")
-        with _lock:
-            pointer = lib.llama_adapter_lora_init(model._c, name)
+        scan_adapter(name)
+        try:
+            with _lock:
+                pointer = lib.llama_adapter_lora_init(model._c, name)
+        except NativeAssertionError as error:
+            raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
         if pointer == ffi.NULL:
             raise AdapterError(
                 f"{os.fsdecode(name)} could not be loaded as a LoRA adapter for this model",
@@ -63,6 +68,7 @@ class Adapter(Handle):
 
         Maps to `llama_adapter_lora_free`.
         """
+        Adapter._require(self)
         self.close()
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_init`.
         """
+        if getattr(ctx, "_KIND", "") != "context":
+            raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         batch = cls.__new__(cls)
         with ctx._hold() as context:
             batch._open(lib.llama_batch_ext_init(context), parent=ctx)
@@ -69,6 +71,7 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_free`.
         """
+        BatchExt._require(self)
         self.close()
 
     def clear(self) -> None:

@@ -125,6 +125,8 @@ def _messages(chat: Sequence[ChatMessage], count: int | None) -> tuple[Any, list
     """Messages as a C array, with the texts that it points to."""
     if isinstance(chat, (ChatMessage, str, bytes)):
         raise TypeError("chat is a sequence of messages: write [ChatMessage('user', text)] for one")
+    if not isinstance(chat, Sequence):
+        raise TypeError(f"chat is a sequence of messages, not {type(chat).__name__}")
     n = len(chat) if count is None else count
     if not 0 <= n <= len(chat):
         raise ValueError(f"nMsg is {n}, but chat has {len(chat)} messages")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi import _callbacks
@@ -80,9 +81,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     log=native_log(),
                 )
             context._open(pointer, parent=model)
-        settle_in(context)
         context._model = model
-        context._serial = next(_serials)
+        context._serial, context._samples = next(_serials), False
+        settle_in(context)
         context._nVocab = model.vocab.nTokens
         context._nSeqMax = lib.llama_n_seq_max(pointer)
         context._memory = Memory(context, context._nSeqMax, chosen.kvUnified)
@@ -134,6 +135,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
         Maps to `llama_free`.
         """
+        Context._require(self)
         self.close()
 
     def getModel(self) -> Model:
@@ -233,16 +235,25 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     def _compute(self, batch: Batch, encode: bool) -> int:
         if not isinstance(batch, Batch):
             raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
-        struct, memory = batch._alive, batch._arrays  # the memory stays, whoever frees the batch meanwhile
-        pointer = self._take()
+        struct, memory = batch._c, batch._arrays  # the memory stays, whoever frees the batch meanwhile
+        if struct is None:
+            batch._alive  # noqa: B018  raises
+        views = self._views
+        # What `_hold` does, written out: this is every token's way.
+        if not self._busy.acquire(False):
+            self._is_busy()
         try:
-            outputs = lib.shim_compute(
-                pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, self._views.retire()
-            )
+            self._owner = get_ident()
+            if self._closing:
+                self._refuse()
+            pinned = views.retire() if views.given else views.count > 0
+            outputs = lib.shim_compute(self._c, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
         finally:
-            self._give()
+            self._owner = 0
+            self._busy.release()
         del memory
-        _callbacks.reraise()
+        if _callbacks.raised:
+            _callbacks.reraise()
         if outputs < 0:
             self._fail(outputs, "llama_encode" if encode else "llama_decode", batch._nSeqMax)
         return 0

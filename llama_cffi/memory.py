@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import UnavailableError
 from llama_cffi.tokens import Pos, SeqId
 
@@ -12,13 +14,18 @@ if TYPE_CHECKING:
     from llama_cffi._context_base import ContextBase
 
 
-class Memory:
+_POSITIONS = 1 << 31
+
+
+class Memory(Uncopyable):
     """The KV cache (or recurrent state) of a context. A range of positions is [p0, p1); negative ends are open.
 
     A model without memory (an embedding model) has an empty one: its methods do nothing. Maps to `llama_memory`.
     """
 
-    __slots__ = ("_context", "_nSeqMax", "_pointer", "_unified")
+    _KIND = "memory"
+
+    __slots__ = ("_context", "_nSeqMax", "_pointer", "_shifts", "_unified")
 
     def __init__(self, context: ContextBase, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
@@ -26,6 +33,8 @@ class Memory:
         self._pointer = lib.llama_get_memory(context._c)
         self._nSeqMax = nSeqMax
         self._unified = unified
+
+        self._shifts = bool(lib.llama_memory_can_shift(self._pointer))
 
     @property
     def _c(self) -> Any:
@@ -84,15 +93,25 @@ class Memory:
         self._call(lib.llama_memory_seq_keep, seq)
 
     def seqAdd(self, seq: SeqId, p0: Pos, p1: Pos, delta: Pos) -> None:
-        """Shift the positions of a range by `delta`.
+        """Shift the positions of a range by `delta`. What would come before position 0 is forgotten.
+
+        Raises ValueError where a position would not fit into 31 bits.
 
         Maps to `llama_memory_seq_add`.
         """
         self._check_seq(seq, "seq")
         self._check_shift()
-        if not -(1 << 30) < delta < 1 << 30:
-            raise ValueError(f"delta {delta} is beyond any position")
-        self._call(lib.llama_memory_seq_add, seq, p0, p1, delta)
+        delta = _number(delta, "delta", 1 - _POSITIONS)
+
+        def add(memory: Any) -> None:
+            last: Pos = lib.llama_memory_seq_pos_max(memory, seq)
+            if 0 <= p1 <= last:
+                last = p1 - 1
+            if last >= max(p0, 0) and last + delta >= _POSITIONS:
+                raise ValueError(f"delta {delta} moves position {last} to {last + delta}, beyond {_POSITIONS - 1}")
+            lib.llama_memory_seq_add(memory, seq, p0, p1, delta)
+
+        self._call(add)
 
     def seqDiv(self, seq: SeqId, p0: Pos, p1: Pos, d: int) -> None:
         """Divide the positions of a range by `d`, at least 1.
@@ -101,8 +120,7 @@ class Memory:
         """
         self._check_seq(seq, "seq")
         self._check_shift()
-        if d < 1:
-            raise ValueError(f"d is at least 1, not {d}")
+        d = _number(d, "d", 1)
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
 
     def canShift(self) -> bool:
@@ -110,7 +128,8 @@ class Memory:
 
         Maps to `llama_memory_can_shift`.
         """
-        return lib.llama_memory_can_shift(self._c)
+        self._c  # noqa: B018 - raises if the context was freed
+        return self._shifts
 
     def _check_shift(self) -> None:
         if self._c != ffi.NULL and not self.canShift():
@@ -133,3 +152,14 @@ class Memory:
         self._check_seq(seq, "seq")
         position: Pos = self._call(lib.llama_memory_seq_pos_max, seq)
         return position
+
+
+def _number(value: int, name: str, least: int) -> int:
+    """An argument of C's 32 bits; raises before the context is asked."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is an integer, not {value!r}") from None
+    if not least <= number < _POSITIONS:
+        raise ValueError(f"{name} goes from {least} to {_POSITIONS - 1}, and {number} does not fit")
+    return number

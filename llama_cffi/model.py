@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,24 @@ from llama_cffi._buffers import Path, path_bytes
 from llama_cffi._callbacks import reraise
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._generated.enums import Ftype, LoadMode, RopeType
+from llama_cffi._generated.enums import LoadMode, RopeType
 from llama_cffi._handle import native_log
+from llama_cffi._machine import available_memory
 from llama_cffi._model_info import ModelInfo
-from llama_cffi._model_params import EPSILON, ModelParams
-from llama_cffi._positions import table_rows
-from llama_cffi.errors import ModelLoadError, NativeError
+from llama_cffi._model_params import ModelParams
+from llama_cffi._model_scan import Scan, check_positions, on_cpu_alone, scan_model
+from llama_cffi._trial import check_unchanged, identify, try_model
+from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.quantize import ModelQuantizeParams, quantize
 from llama_cffi.vocab import Vocab
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+# Load modes that take as much memory as the weights have.
+_WHOLE = (LoadMode.NONE, LoadMode.MLOCK, LoadMode.DIRECT_IO)
+_UNSAVED = ("t5", "gemma3n", "bitnet", "apertus", "step35")  # llama.cpp has an assertion against saving these
 
 
 class Model(ModelInfo):
@@ -36,6 +41,7 @@ class Model(ModelInfo):
     QuantizeParams: TypeAlias = ModelQuantizeParams
 
     _params: ModelParams
+    _quantized: bool  # has weights that may be repacked in memory
     _vocab: Vocab
     _nPositions: int  # how many the model knows; 0: any
 
@@ -48,19 +54,36 @@ class Model(ModelInfo):
         return cls.Params()
 
     @classmethod
-    def load(cls, path: Path, params: ModelParams | None = None) -> Model:
+    def load(cls, path: Path, params: ModelParams | None = None, *, untrusted: bool = False) -> Model:
         """Load a model from a GGUF file. Of a split model, name the first file.
 
         Loads the CPU backend first where none is loaded yet. Ctrl-C interrupts it. Raises FileNotFoundError,
-        ModelLoadError, and whatever `params.progressCallback` raises.
+        ModelLoadError, NativeMemoryError for a file that is read whole and larger than the memory that is left, and
+        whatever `params.progressCallback` raises.
+
+        Every file is looked at first, and refused where it says what is known to end the process. For a file that
+        you have no reason to trust, `untrusted=True` does more: a child process loads and uses it first, on the CPU,
+        within limits of time and memory, and only if the child makes it does this process load the file; where it
+        does not, ModelLoadError says how it ended. The file is then read into memory rather than mapped, unless
+        `params.loadMode` says otherwise: whoever shortens a mapped file ends the process. It costs one load more, and
+        a start of Python. It finds files that crash, and is no sandbox: the child may do whatever this process may.
 
         Maps to `llama_model_load_from_file`.
         """
-        return cls._load([path], params, lambda names, p: lib.llama_model_load_from_file(names[0], p))
+        return cls._load([path], params, False, untrusted)
 
     @classmethod
-    def loadSplits(cls, paths: Sequence[Path], count: int | None = None, params: ModelParams | None = None) -> Model:
+    def loadSplits(
+        cls,
+        paths: Sequence[Path],
+        count: int | None = None,
+        params: ModelParams | None = None,
+        *,
+        untrusted: bool = False,
+    ) -> Model:
         """Load a model from split files with names of your own, in their order. `count` takes the first so many.
+
+        For `untrusted`, see `load`.
 
         Maps to `llama_model_load_from_splits`.
         """
@@ -68,14 +91,10 @@ class Model(ModelInfo):
             raise TypeError("paths is a sequence of paths: use Model.load for one file")
         if count is not None and not 1 <= count <= len(paths):
             raise ValueError(f"count is {count}, but there are {len(paths)} paths")
-
-        def call(names: list[Any], c_params: Any) -> Any:
-            return lib.llama_model_load_from_splits(ffi.new("char *[]", names), len(names), c_params)
-
-        return cls._load(list(paths)[:count], params, call)
+        return cls._load(list(paths)[:count], params, True, untrusted)
 
     @classmethod
-    def _load(cls, paths: Sequence[Path], params: ModelParams | None, call: Any) -> Model:
+    def _load(cls, paths: Sequence[Path], params: ModelParams | None, split: bool, untrusted: bool) -> Model:
         given = cls.Params() if params is None else params
         if not isinstance(given, ModelParams):
             raise TypeError(
@@ -83,7 +102,7 @@ class Model(ModelInfo):
             )
         if not paths:
             raise ValueError("paths is empty: name at least one file")
-        names = [ffi.new("char[]", path_bytes(path)) for path in paths]
+        names = [path_bytes(path) for path in paths]
         for path in paths:
             with open(path, "rb"):  # says at once, and in Python's words, what is wrong with the path
                 pass
@@ -91,37 +110,57 @@ class Model(ModelInfo):
         if chosen.noAlloc and chosen.loadMode != LoadMode.NONE:
             raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
         Backend.ensureCpu()
+        scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
+        if untrusted:
+            before = identify(scan.paths)
+            try_model(names, split, chosen, sum(file.size for file in before))
+            check_unchanged(scan.paths, before)
+            if chosen.loadMode == LoadMode.AUTO:
+                chosen.loadMode = LoadMode.NONE
+        _check_memory(chosen, scan)
+        model = cls._load_natively(names, chosen, split)
+        model._quantized = scan.quantized
+        try:
+            if untrusted:
+                check_unchanged(scan.paths, before)
+            if not chosen.vocabOnly and model.ropeType in (RopeType.MROPE, RopeType.IMROPE, RopeType.VISION):
+                check_positions(scan)
+        except (ModelLoadError, OSError):
+            model.close()
+            raise
+        model._nPositions = scan.positions
+        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
+        return model
+
+    @classmethod
+    def _load_natively(cls, names: Sequence[bytes], chosen: ModelParams, split: bool) -> Model:
         progress = chosen._set_progress(always=True)
-        pointer = call(names, chosen._c[0])
+        arrays = [ffi.new("char[]", name) for name in names]
+        operation = "llama_model_load_from_splits" if split else "llama_model_load_from_file"
+        path = os.fsdecode(names[0])
+        try:
+            if split:
+                pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), chosen._c[0])
+            else:
+                pointer = lib.llama_model_load_from_file(arrays[0], chosen._c[0])
+        except NativeAssertionError as error:
+            raise ModelLoadError(f"{path} could not be loaded as a model: {error}", operation=operation) from error
         log = native_log()
         model = cls.__new__(cls)
         if pointer != ffi.NULL:
             model._open(pointer)
         reraise()
         if pointer == ffi.NULL:
-            operation, path = "llama_model_load_from_file", os.fsdecode(paths[0])
             if progress.stopped:
                 raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
-        model._check_epsilons()
-        model._nPositions = table_rows(names) if model.ropeType == RopeType.NONE else 0
-        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
         return model
 
     def _loaded(self, key: str) -> Any:
         """A metadata value as llama.cpp saw it."""
         overrides = self._params.kvOverrides or {}
         return overrides[key] if key in overrides else self.metaValStr(key)
-
-    def _check_epsilons(self) -> None:
-        """Refuse a file with a negative epsilon: ggml would end the process, from a thread of its own."""
-        keys = [self.metaKeyByIndex(i) or "" for i in range(self.metaCount)]
-        for key in filter(EPSILON.search, keys):
-            value = self._loaded(key)
-            if not 0 <= float(value) < math.inf:
-                self.close()
-                raise ModelLoadError(f"the file is damaged: {key} is {value}, and a number from 0 is wanted")
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_model_free(pointer)
@@ -131,6 +170,7 @@ class Model(ModelInfo):
 
         Maps to `llama_model_free`.
         """
+        Model._require(self)
         self.close()
 
     def save(self, path: Path) -> None:
@@ -142,7 +182,9 @@ class Model(ModelInfo):
         """
         if self._params.vocabOnly or self._params.noAlloc:
             raise NativeError("a model loaded with vocabOnly or noAlloc has no weights to save: load it whole")
-        if self._params.useExtraBufts and self.ftype not in (Ftype.ALL_F32, Ftype.MOSTLY_F16):
+        if self.metaValStr("general.architecture") in _UNSAVED:
+            raise NativeError("llama.cpp cannot save models of this architecture: copy the file")
+        if self._params.useExtraBufts and self._quantized:
             raise NativeError(
                 "the weights of a quantized model are repacked in memory: load it with useExtraBufts=False to save it"
             )
@@ -181,3 +223,15 @@ class Model(ModelInfo):
         if self._pointer is None:
             self._refuse()
         return self._vocab
+
+
+def _check_memory(params: ModelParams, scan: Scan) -> None:
+    """Refuse to read more than the memory takes: Linux would kill the process in the middle of it."""
+    if params.vocabOnly or params.noAlloc or params.loadMode not in _WHOLE or not on_cpu_alone():
+        return
+    size, available = min(scan.size, sum(map(os.path.getsize, scan.paths))), available_memory()
+    if available is not None and size > available:
+        raise NativeMemoryError(
+            f"the weights have {size:,} bytes, and {available:,} bytes of memory are left: load the model with "
+            "loadMode=LoadMode.MMAP, which reads them as they are needed, or free memory"
+        )

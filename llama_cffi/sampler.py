@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi._callbacks import reraise
@@ -12,7 +13,7 @@ from llama_cffi._sampler_checks import integer
 from llama_cffi._sampler_picking import PickingSamplers
 from llama_cffi._sampler_reading import ReadingSamplers
 from llama_cffi._sampler_weighing import WeighingSamplers
-from llama_cffi.errors import NativeError
+from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.token_data_array import TokenDataArray
 from llama_cffi.tokens import TOKEN_NULL, Token
 
@@ -24,10 +25,7 @@ _NAN = (
     "vector or a callback made it so"
 )
 
-# Samplers that sort nothing, and take NaN as it comes.
-_UNORDERED = ("llama_sampler_init_greedy", "llama_sampler_init_penalties", "llama_sampler_init_logit_bias")
-
-_NO_PICK = "no sampler here picks a token: end the chain with Sampler.initDist or initGreedy"
+_NO_PICK = "no token is picked in the end: end the chain with Sampler.initDist or initGreedy"
 
 
 class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
@@ -50,23 +48,40 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
         Maps to `llama_sampler_sample`.
         """
-        if getattr(ctx, "_serial", 0) != self._fits:
-            return self._sample_carefully(ctx, idx)
-        pointer = self._take()
         try:
-            context = ctx._take()
+            known = ctx._serial == self._fits
+        except AttributeError:  # it is no context
+            known = False
+        if not known:
+            return self._sample_carefully(ctx, idx)
+        # What `_hold` does for both, written out: this is every token's way.
+        if not self._busy.acquire(False):
+            self._is_busy()
+        try:
+            if not ctx._busy.acquire(False):
+                ctx._is_busy()
             try:
-                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._orders)
+                self._owner = ctx._owner = get_ident()
+                if self._closing or ctx._closing:
+                    (self if self._closing else ctx)._refuse()
+                token: Token = lib.shim_sample(self._c, ctx._c, ctx._limits, idx)
             finally:
-                ctx._give()
+                ctx._owner = 0
+                ctx._busy.release()
         finally:
-            self._give()
+            self._owner = 0
+            self._busy.release()
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _no_token(self, reason: int, ctx: Context, idx: int) -> NoReturn:
-        if reason == lib.SHIM_SAMPLE_NAN:
-            raise ValueError(_NAN)
-        raise IndexError(ctx._no_output(idx))
+        match reason:
+            case lib.SHIM_SAMPLE_NO_OUTPUT:
+                raise IndexError(ctx._no_output(idx))
+            case lib.SHIM_SAMPLE_NAN:
+                raise ValueError(_NAN)
+            case lib.SHIM_SAMPLE_NO_PICK:
+                raise ValueError(_NO_PICK)
+        raise NativeMemoryError(f"no memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
 
     def _sample_carefully(self, ctx: Context, idx: int) -> Token:
         """The first time for this sampler and context; and always where single steps need checks between them."""
@@ -78,14 +93,13 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             careful = self._check_fit(ctx)
             if self._is_late():
                 self._settle(ctx.nCtx, ctx._nVocab)
-            self._orders = any(member._traits.recipe[0] not in _UNORDERED for member in self._everyone())
-            if self._chain is None and not careful:
-                self._fits = ctx._serial
             if careful:
                 if not ctx._limits.rows or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 return self._pick(self._c, context, idx, ctx._nVocab)
-            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._orders)
+            if self._chain is None:
+                self._fits = ctx._serial
+            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx)
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
@@ -96,7 +110,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         home = self._root()._home
         if home is not None and home() is not ctx:
             raise ValueError("this chain was given to another context, for which it works from now on: use its clone()")
-        careful = False
+        careful = ctx._samples  # it may have picked a token already
         for member in self._everyone():
             traits = member._traits
             if traits.n_vocab and traits.n_vocab != ctx._nVocab:

@@ -160,6 +160,7 @@ def _nowhere() -> None:
 def _settle_in(chain: Sampler, context: Context) -> None:
     chain._home = weakref.ref(context)
     chain._fits = -1
+    context._samples, context._serial = True, -2  # no sampler fits it without a look at what it picked itself
     with _lock:
         chain._dependents += 1
         context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
@@ -173,7 +174,13 @@ def _check(chain: Sampler, model: Model) -> None:
         raise ValueError("a chain of Context.Params.samplers is inside another chain: chainRemove it, or use clone()")
     if chain._home is not None:
         raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
+    left = model.vocab.nTokens
     for member in chain._everyone():
+        kind, *arguments = member._traits.recipe
+        if kind == "llama_sampler_init_top_k" and isinstance(k := arguments[0], int) and k > 0:
+            if k > left:
+                raise ValueError(f"initTopK({k}) of a context's chain is to keep {k} of {left} candidates: lower k")
+            left = k
         n_vocab = member._traits.n_vocab
         if n_vocab and n_vocab != model.vocab.nTokens:
             raise ValueError(

@@ -126,6 +126,7 @@ def tokenize(
 
     Maps to `llama_tokenize`.
     """
+    _require_vocab(vocab)
     data = text_prefix(text, textLen, "text", "textLen")
     if not isinstance(text, str) or textLen is not None:
         data.decode("utf-8")  # llama.cpp throws on some malformed sequences and misreads others
@@ -146,6 +147,11 @@ def tokenize(
         if n == -(1 << 31):
             raise ValueError("the text has more than 2,147,483,647 tokens: tokenize it in pieces")
         size = -n
+
+
+def _require_vocab(vocab: Vocab) -> None:
+    if not isinstance(vocab, Vocab):
+        raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
 
 
 def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: Flag, parse: Flag) -> int:
@@ -211,6 +217,7 @@ def detokenize(
 
     Maps to `llama_detokenize`.
     """
+    _require_vocab(vocab)
     array, n = token_array(tokens, nTokens)
     vocab._require_tokenizer()
     bad = lib.shim_first_outside(array, n, vocab.nTokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._struct import FloatField, IntField, Struct
+from llama_cffi._struct import IntField, NumberField, Struct
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -25,13 +25,15 @@ class TokenData(Struct):
     """
 
     _C_TYPE = "struct llama_token_data"
+    _KIND = "candidate"
+    _INSTEAD = "tuple(candidate) has what is in it"
     __slots__ = ()
 
     id = IntField("id", 32, True)
     """The token."""
-    logit = FloatField("logit")
+    logit = NumberField("logit")
     """What the model gave it: the larger the likelier."""
-    p = FloatField("p")
+    p = NumberField("p")
     """Its probability, once a sampler has computed it; 0 before."""
 
     @classmethod

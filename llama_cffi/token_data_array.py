@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.token_data import SIZE, Row, TokenData, TokenDataItems, row_values
 
@@ -20,7 +21,7 @@ _LIMIT = 1 << 26
 _PLUS_INF = b"\x00\x00\x80\x7f"
 
 
-class TokenDataArray:
+class TokenDataArray(Uncopyable):
     """The candidates that a sampler works on, in memory of their own.
 
     `TokenDataArray(n)` holds the tokens 0 to n-1 with logits of 0; `TokenDataArray(rows)` takes rows of
@@ -32,6 +33,9 @@ class TokenDataArray:
     """
 
     __slots__ = ("__weakref__", "_array", "_busy", "_c", "_capacity", "_dead")
+
+    _KIND = "TokenDataArray"
+    _INSTEAD = "TokenDataArray(candidates) makes another one with the same rows"
 
     _array: Any  # the candidates, of which C may drop the first
     _c: Any  # the struct; None once it may not be used any more

@@ -8,6 +8,7 @@ from llama_cffi._buffers import Flag, OutBuffer, out_buffer, require_together
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import VocabType
 from llama_cffi._special_tokens import SpecialTokens
+from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import NativeError
 from llama_cffi.tokens import TOKEN_NULL, Token
 
@@ -20,11 +21,13 @@ _PIECE = 64  # bytes: nearly every token is shorter
 _ADDS = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
 
 
-class Vocab(SpecialTokens):
+class Vocab(Uncopyable, SpecialTokens):
     """A model's vocabulary. Lives as long as the model, keeps it alive, and may be used from any thread.
 
     Maps to `llama_vocab`.
     """
+
+    _KIND = "vocabulary"
 
     __slots__ = ("_endless", "_lacks", "_model", "_nTokens", "_pointer", "_pre", "_type")
 

@@ -10,7 +10,6 @@ The output projection is tied to the token embeddings, which keeps a model with 
 from __future__ import annotations
 
 import os
-import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from typing import Any, Literal, NamedTuple
 import gguf
 import numpy as np
 import numpy.typing as npt
+
+from tests import tiny_vocabs
 
 Array = npt.NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -72,6 +73,8 @@ LLAMA = TinySpec()
 BERT = TinySpec(arch="bert", n_head_kv=2)
 T5 = TinySpec(arch="t5", n_head_kv=2)
 MAMBA = TinySpec(arch="mamba")
+GPT2 = TinySpec(arch="gpt2", n_head_kv=2, n_ctx_train=32)
+QWEN2VL = TinySpec(arch="qwen2vl")
 
 
 class LoraPair(NamedTuple):
@@ -87,14 +90,36 @@ class LoraPair(NamedTuple):
 
 
 def write_llama(
-    path: PathLike, vocab_from: PathLike, spec: TinySpec = LLAMA, *, deltas: Mapping[str, Array] | None = None
+    path: PathLike,
+    vocab_from: PathLike | None = None,
+    spec: TinySpec = LLAMA,
+    *,
+    deltas: Mapping[str, Array] | None = None,
+    tokenizer: bool = True,
 ) -> Path:
-    """Write a Llama decoder with the tokenizer of `vocab_from`.
+    """Write a Llama decoder with the tokenizer of `vocab_from`, or with a small one, or without `tokenizer`.
 
     `deltas` are added to the random weights of these names, e.g. to merge a LoRA adapter.
     """
     model = _Builder(spec, "llama", deltas)
-    n_vocab = model.copy_tokenizer(vocab_from)
+    if not tokenizer:
+        n_vocab = tiny_vocabs.add_none(model.writer)
+    else:
+        n_vocab = model.copy_tokenizer(vocab_from) if vocab_from else tiny_vocabs.add_sentencepiece(model.writer)
+    return _llama_like(model, n_vocab).save(path)
+
+
+def write_qwen2vl(path: PathLike, spec: TinySpec = QWEN2VL) -> Path:
+    """Write a decoder with multi-dimensional RoPE, whose positions have four parts, and a small tokenizer."""
+    model = _Builder(spec, "qwen2vl")
+    n_vocab = tiny_vocabs.add_byte_pair(model.writer)
+    half = spec.n_embd // spec.n_head // 2
+    model.writer.add_rope_dimension_sections([half // 2, half // 4, half // 4, 0])
+    return _llama_like(model, n_vocab).save(path)
+
+
+def _llama_like(model: _Builder, n_vocab: int) -> _Builder:
+    spec = model.spec
     model.transformer_keys()
     model.integers({"vocab_size": n_vocab, "rope.dimension_count": spec.n_embd // spec.n_head})
     model.table("token_embd.weight", n_vocab)
@@ -104,16 +129,50 @@ def write_llama(
         model.vector(f"blk.{i}.attn_norm.weight", 1.0)
         model.vector(f"blk.{i}.ffn_norm.weight", 1.0)
     model.vector("output_norm.weight", LOGIT_GAIN)
+    return model
+
+
+def write_gpt2(path: PathLike, spec: TinySpec = GPT2) -> Path:
+    """Write a GPT-2 decoder, which has an embedding for each of `n_ctx_train` positions, with a small tokenizer."""
+    model = _Builder(spec, "gpt2")
+    n_vocab = tiny_vocabs.add_byte_pair(model.writer)
+    model.transformer_keys(rms_norm=False)
+    model.table("token_embd.weight", n_vocab)
+    model.table("position_embd.weight", spec.n_ctx_train)
+    for i in range(spec.n_layer):
+        for norm in ("attn_norm", "ffn_norm"):
+            model.layer_norm(f"blk.{i}.{norm}")
+        for part, n_out, n_in, gain in (
+            ("attn_qkv", 3 * spec.n_embd, spec.n_embd, 1.0),
+            ("attn_output", spec.n_embd, spec.n_embd, ATTN_GAIN),
+            ("ffn_up", spec.n_ff, spec.n_embd, 1.0),
+            ("ffn_down", spec.n_embd, spec.n_ff, 1.0),
+        ):
+            model.matrix(f"blk.{i}.{part}.weight", n_out, n_in, gain)
+            model.vector(f"blk.{i}.{part}.bias", 0.0, n_out)
+    model.vector("output_norm.weight", LOGIT_GAIN)
+    model.vector("output_norm.bias", 0.0)
     return model.save(path)
 
 
-def write_bert(path: PathLike, vocab_from: PathLike, spec: TinySpec = BERT) -> Path:
-    """Write a BERT encoder with mean pooling; the tokenizer of `vocab_from` must be a WordPiece one."""
+def write_bert(
+    path: PathLike, vocab_from: PathLike | None = None, spec: TinySpec = BERT, *, labels: tuple[str, ...] = ()
+) -> Path:
+    """Write a BERT encoder with mean pooling; the tokenizer of `vocab_from` (or a small one) is WordPiece.
+
+    With `labels` it is a classifier of so many classes, and ranks instead of pooling.
+    """
     model = _Builder(spec, "bert")
-    n_vocab = model.copy_tokenizer(vocab_from)
+    n_vocab = model.copy_tokenizer(vocab_from) if vocab_from else tiny_vocabs.add_wordpiece(model.writer)
     model.transformer_keys(rms_norm=False)
     model.writer.add_causal_attention(False)
-    model.writer.add_pooling_type(gguf.PoolingType.MEAN)
+    model.writer.add_pooling_type(gguf.PoolingType.RANK if labels else gguf.PoolingType.MEAN)
+    if labels:
+        model.writer.add_classifier_output_labels(labels)
+        model.matrix("cls.weight", spec.n_embd, spec.n_embd)
+        model.vector("cls.bias", 0.0)
+        model.matrix("cls.output.weight", len(labels), spec.n_embd)
+        model.vector("cls.output.bias", 0.0, len(labels))
     model.table("token_embd.weight", n_vocab)
     model.table("position_embd.weight", spec.n_ctx_train)
     model.layer_norm("token_embd_norm")
@@ -129,7 +188,7 @@ def write_bert(path: PathLike, vocab_from: PathLike, spec: TinySpec = BERT) -> P
 def write_t5(path: PathLike, spec: TinySpec = T5) -> Path:
     """Write a T5 encoder-decoder with a small tokenizer of its own; decoding starts from token 0."""
     model = _Builder(spec, "t5")
-    n_vocab = model.unigram_tokenizer()
+    n_vocab = tiny_vocabs.add_unigram(model.writer)
     model.transformer_keys()
     model.integers({"decoder_block_count": spec.n_layer, "decoder_start_token_id": 0})
     model.integers({"attention.relative_buckets_count": N_BUCKETS})
@@ -141,10 +200,10 @@ def write_t5(path: PathLike, spec: TinySpec = T5) -> Path:
     return model.save(path)
 
 
-def write_mamba(path: PathLike, vocab_from: PathLike, spec: TinySpec = MAMBA) -> Path:
-    """Write a Mamba (version 1) model with the tokenizer of `vocab_from`; it has no heads and no n_ff."""
+def write_mamba(path: PathLike, vocab_from: PathLike | None = None, spec: TinySpec = MAMBA) -> Path:
+    """Write a Mamba (version 1) model with the tokenizer of `vocab_from` or a small one; no heads and no n_ff."""
     model = _Builder(spec, "mamba")
-    n_vocab = model.copy_tokenizer(vocab_from)
+    n_vocab = model.copy_tokenizer(vocab_from) if vocab_from else tiny_vocabs.add_sentencepiece(model.writer)
     n_inner, n_state, n_conv, dt_rank = 2 * spec.n_embd, 8, 4, max(1, spec.n_embd // 16)
     model.common_keys()
     model.writer.add_layer_norm_rms_eps(1e-5)
@@ -216,20 +275,6 @@ class _Builder:
         for entry in entries:
             self.writer.add_key_value(*entry)
         return next(len(value) for key, value, *_ in entries if key == "tokenizer.ggml.tokens")
-
-    def unigram_tokenizer(self) -> int:
-        """Add the built-in T5 tokenizer; return the size of the vocabulary."""
-        tokens, scores, types = zip(*_unigram_vocab(), strict=True)
-        self.writer.add_tokenizer_model("t5")
-        self.writer.add_token_list(tokens)
-        self.writer.add_token_scores(scores)
-        self.writer.add_token_types(types)
-        self.writer.add_pad_token_id(0)
-        self.writer.add_eos_token_id(1)
-        self.writer.add_unk_token_id(2)
-        self.writer.add_add_space_prefix(True)
-        self.writer.add_remove_extra_whitespaces(True)
-        return len(tokens)
 
     def tensor(self, name: str, data: Array, dense: bool = False) -> None:
         """Add a tensor in the format of the spec, or in F32 if it is `dense` or its rows do not fill whole blocks."""
@@ -323,19 +368,6 @@ def _tokenizer_of(path: str) -> tuple[tuple[str, Any, Any, Any], ...]:
     """Read the tokenizer metadata of a GGUF file: key, value, type, type of items (slow, hence cached)."""
     fields = [field for field in gguf.GGUFReader(path).fields.values() if field.name.startswith("tokenizer.")]
     return tuple((field.name, field.contents(), field.types[0], field.types[-1]) for field in fields)
-
-
-def _unigram_vocab() -> Iterator[tuple[str, float, int]]:
-    """Yield text, score and type of each T5 token: ASCII characters, syllables and a few words."""
-    control, unknown, normal = (int(gguf.TokenType[kind]) for kind in ("CONTROL", "UNKNOWN", "NORMAL"))
-    space, consonants = "\N{LOWER ONE EIGHTH BLOCK}", "bcdfghklmnprstvwyz"
-    yield from (("<pad>", 0.0, control), ("</s>", 0.0, control), ("<unk>", 0.0, unknown))
-    for character in space + string.ascii_letters + string.digits + string.punctuation:
-        yield character, -8.0, normal
-    for syllable in product(("", space), consonants, "aeiou", ("", *consonants)):
-        yield "".join(syllable), -6.0, normal
-    for word in ("the", "hello", "world", "and", "translate", "English", "German", "house", "is", "small"):
-        yield space + word, -5.0, normal
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, int], std: float) -> Array:

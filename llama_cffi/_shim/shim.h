@@ -132,13 +132,15 @@ int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n
 /* Why there is no token. */
 enum shim_no_token {
     SHIM_SAMPLE_NO_OUTPUT = -1,
-    SHIM_SAMPLE_NAN       = -2, /* a logit is NaN */
+    SHIM_SAMPLE_NAN       = -2, /* a logit is NaN, which has no place in an order */
+    SHIM_SAMPLE_NO_PICK   = -3, /* no sampler picked, or one dropped what was picked */
+    SHIM_SAMPLE_NO_MEMORY = -4,
 };
 
-/* Samples and accepts a token. `orders` says that the sampler sorts, which NaN would break. Returns the token, or why
- * there is none. */
+/* What llama_sampler_sample does for a context without samplers of its own, with checks where that asserts. Returns the
+ * token, or why there is none. */
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
-                    int32_t idx, bool orders);
+                    int32_t idx);
 
 /* From here on computations stop, and no callback reaches Python any more: the interpreter is about to end. */
 void shim_stop(void);

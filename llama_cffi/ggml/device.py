@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
@@ -20,9 +20,11 @@ class _Native:
 
     __slots__ = ("_c",)
 
+    _C_TYPE: ClassVar[str]
+
     def __init__(self, pointer: Any) -> None:
         """Not for users: the class methods and `Backend.devices()` make it."""
-        if not isinstance(pointer, ffi.CData):
+        if not isinstance(pointer, ffi.CData) or ffi.typeof(pointer) is not ffi.typeof(self._C_TYPE) or not pointer:
             raise TypeError(f"Ggml.Backend.devices() lists the devices; {type(self).__name__}({pointer!r}) is none")
         self._c = pointer
 
@@ -40,6 +42,8 @@ class BackendBufferType(_Native):
     """
 
     __slots__ = ()
+
+    _C_TYPE = "ggml_backend_buffer_type_t"
 
     @property
     def name(self) -> str:
@@ -89,6 +93,8 @@ class BackendDevice(_Native):
     """
 
     __slots__ = ()
+
+    _C_TYPE = "ggml_backend_dev_t"
 
     @classmethod
     def count(cls) -> int:
@@ -179,6 +185,8 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_supports_buft`.
         """
+        if not isinstance(buft, BackendBufferType):
+            raise TypeError(f"buft is a BackendBufferType, not {type(buft).__name__}: device.bufferType() gives one")
         return lib.ggml_backend_dev_supports_buft(self._c, buft._c)
 
     def __repr__(self) -> str:

@@ -88,6 +88,7 @@ class Threadpool(Handle):
 
         Maps to `ggml_threadpool_free`.
         """
+        Threadpool._require(self)
         self.close()
 
     def close(self) -> None:

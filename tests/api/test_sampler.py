@@ -87,7 +87,7 @@ def test_last_n_of_minus_one_is_the_context_size(tiny: Model) -> None:
             assert [chain.chainGet(i).name for i in range(3)] == [twin.chainGet(i).name for i in range(3)]
             assert chain.chainGet(1).name == "penalties"
         alone = Sampler.initPenalties(-1, 1.1)
-        with pytest.raises(ValueError, match="picks"):
+        with pytest.raises(ValueError, match="is picked"):
             alone.sample(ctx)
 
 

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi", "_stack", "_files"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "tokens"},
-    {"ggml.device", "_special_tokens", "_positions", "_refusals"},
+    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_limits"},
+    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "tokens"},
+    {"ggml.device", "_special_tokens", "_refusals"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
     {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},
@@ -22,7 +22,7 @@ LAYERS = (
     {"_sampler_base"},
     {"_sampler_picking", "_sampler_weighing", "_sampler_reading", "_sampler_chain"},
     {"sampler"},
-    {"quantize", "ggml", "system"},
+    {"quantize", "ggml", "system", "_model_scan", "_trial"},
     {"model"},
     {"adapter", "_context_base", "sampler_config"},
     {"_context_outputs", "_context_state", "_context_tuning"},
@@ -30,6 +30,7 @@ LAYERS = (
     {"context"},
     {"chat"},
     {"__init__"},
+    {"_trial_child"},  # a program, which uses the package like any other
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-_SETUP = """
-import copy, gc, os, pickle, sys, threading
-from llama_cffi import *
-path = sys.argv[1]
-def load(): return Model.load(path)
-def context(model, **params): return Context.initFromModel(model, Context.Params(nCtx=64, **params))
-def raises(kind, call, words=""):
-    try:
-        call()
-    except kind as error:
-        assert words in str(error), str(error)
-    else:
-        raise SystemExit(f"no {kind.__name__}")
-"""
+from tests.safety import isolated
 
 CASES = {
     "free twice": """
@@ -153,9 +138,6 @@ assert len(results) == 4 and all(r == results[0] for r in results)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_lifetime(name: str, tiny_path: Path) -> None:
-    code = _SETUP + CASES[name]
-    result = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, str(tiny_path)], capture_output=True, text=True, timeout=120
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+def test_lifetime(name: str, folder: Path) -> None:
+    ended = isolated.run(CASES[name], folder, timeout=120)
+    assert ended.passed, ended

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.safety import isolated
+
 _SETUP = """
-import atexit, gc, os, sys, threading, weakref
-from llama_cffi import *
-path = sys.argv[1]
-def load(): return Model.load(path)
-def context(model, **params): return Context.initFromModel(model, Context.Params(nCtx=64, **params))
-def raises(kind, call, words=""):
-    try:
-        call()
-    except kind as error:
-        assert words in str(error), str(error)
-    else:
-        raise SystemExit(f"no {kind.__name__}")
-def grammar(model): return Sampler.initGrammar(model.vocab, 'root ::= "yes" | "no"')
-def chain(*members):
-    made = Sampler.chainInit()
-    for member in members: made.chainAdd(member)
-    return made
 class Own:
     freed = 0
     def apply(self, candidates): candidates.selected = 0
@@ -37,11 +20,11 @@ class Own:
 CASES = {
     "a grammar keeps its model": """
 s = grammar(load()); gc.collect()
-s.apply(TokenDataArray(32000)); s.free()
+s.apply(TokenDataArray(N_VOCAB)); s.free()
 c = chain(grammar(load()), Sampler.initGreedy()); gc.collect()
-c.apply(TokenDataArray(32000))
+c.apply(TokenDataArray(N_VOCAB))
 twin = c.clone(); del c; gc.collect()
-twin.apply(TokenDataArray(32000)); twin.reset()
+twin.apply(TokenDataArray(N_VOCAB)); twin.reset()
 """,
     "the model is freed under a grammar": """
 model = load(); s = grammar(model); c = chain(grammar(model), Sampler.initInfill(model.vocab), Sampler.initGreedy())
@@ -128,7 +111,7 @@ def work():
         ctx = context(model, nThreads=1); c = chain(grammar(model), Sampler.init(Own()))
         for _ in range(30):
             ctx.decode(Batch.getOne([5])); ctx.getMemory().clear(True)
-            candidates = TokenDataArray(32000); c.apply(candidates); assert candidates.selected == 0
+            candidates = TokenDataArray(N_VOCAB); c.apply(candidates); assert candidates.selected == 0
     except BaseException as error: errors.append(error)
 threads = [threading.Thread(target=work) for _ in range(4)]
 [t.start() for t in threads]; [t.join() for t in threads]
@@ -170,9 +153,6 @@ ctx.free(); c.free(); del c, params, ctx; gc.collect(); assert Own.freed == 1
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_lifetime(name: str, tiny_path: Path) -> None:
-    code = _SETUP + CASES[name]
-    result = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, str(tiny_path)], capture_output=True, text=True, timeout=120
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+def test_lifetime(name: str, folder: Path) -> None:
+    ended = isolated.run(_SETUP + CASES[name], folder, timeout=120)
+    assert ended.passed, ended

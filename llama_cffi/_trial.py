@@ -1,0 +1,95 @@
+"""A model loaded and used in a child process first: what kills the child, the caller only hears about."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llama_cffi._model_params import ModelParams
+from llama_cffi.errors import ModelLoadError, UnavailableError
+
+_CHILD = Path(__file__).with_name("_trial_child.py")
+_SECONDS = 60.0  # for a file of no size, on a busy machine
+_BYTES_PER_SECOND = 20_000_000  # of a slow disk
+_MEMORY = 4 << 30  # bytes beside twice the files: Python, the libraries, buffers for a short context
+_PLAIN = ("vocabOnly", "checkTensors", "useExtraBufts", "loadMtp", "lazyMode")
+
+
+class Identity(NamedTuple):
+    """What makes a file the same file with the same content, short of somebody who sets clocks back."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+
+def identify(paths: Sequence[bytes]) -> list[Identity]:
+    """Which files these are now. Raises OSError."""
+    return [Identity(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)]
+
+
+def check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
+    """Raise ModelLoadError where one of the files is another one by now, or was written to."""
+    for path, old, new in zip(paths, before, identify(paths), strict=True):
+        if old != new:
+            raise ModelLoadError(f"{os.fsdecode(path)} changed between its trial and its load: load it again")
+
+
+def try_model(paths: Sequence[bytes], split: bool, params: ModelParams, size: int) -> None:
+    """Load and use a model of `size` bytes in a child process. Raises ModelLoadError for a child that does not make it.
+
+    `split` says that `paths` are all files of a model with names of their own; otherwise the first one is named.
+    """
+    if not sys.executable:
+        raise UnavailableError("untrusted=True starts a Python of its own, and sys.executable does not name one")
+    request = {
+        "path": sys.path,
+        "files": [os.fsdecode(path) for path in (paths if split else paths[:1])],
+        "split": split,
+        "params": {name: getattr(params, name) for name in _PLAIN},
+        "overrides": dict(params.kvOverrides or {}),
+        "memory": _MEMORY + 2 * size,
+    }
+    seconds = _SECONDS + size / _BYTES_PER_SECOND
+    name = os.fsdecode(paths[0])
+    # -I: the child takes its modules from where this process has them, and from nowhere else.
+    with subprocess.Popen(
+        [sys.executable, "-I", str(_CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        try:
+            out, err = child.communicate(json.dumps(request).encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise _failed(name, f"did not end within {seconds:.0f} seconds") from None
+        except BaseException:
+            child.kill()
+            raise
+    log = err.decode(errors="replace")
+    if child.returncode < 0:
+        raise _failed(name, f"ended by {_signal_name(-child.returncode)}", log)
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        raise _failed(name, f"ended with exit code {child.returncode} and without a result", log) from None
+    if "error" in answer:
+        raise _failed(name, f"raised {answer['error']}")
+
+
+def _failed(name: str, how: str, log: str = "") -> ModelLoadError:
+    return ModelLoadError(
+        f"{name} was not loaded: a trial load in a child process {how}", operation="llama_model_load_from_file", log=log
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,147 @@
+"""What the steps of the fuzzer are written with. A journal is a Python program over these names; see `replay.py`."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import os
+import pickle
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from llama_cffi import *  # noqa: F403
+from llama_cffi import Model
+from tests.fuzz.oracle import Boom, is_fine
+
+nan, inf = float("nan"), float("inf")
+
+FOLDER = Path(os.environ.get("FUZZ_FOLDER", "."))
+"""Where the models are, and where the steps may write."""
+
+KEPT: list[Any] = []
+"""What callbacks took away, to be used when it should not be any more."""
+
+
+def file(name: str) -> str:
+    """The path of a file of the fuzzer."""
+    return str(FOLDER / name)
+
+
+def load(name: str, **fields: Any) -> Model:
+    """A model by its name."""
+    return Model.load(file(f"{name}.gguf"), Model.Params(**fields))
+
+
+def boom(*_: object) -> Any:
+    """A callback that raises."""
+    raise Boom("a callback raised")
+
+
+def always(value: Any) -> Callable[..., Any]:
+    """A callback that answers the same every time."""
+    return lambda *_: value
+
+
+def custom(apply: Any, **others: Any) -> Any:
+    """A sampler in Python."""
+    return SimpleNamespace(apply=apply, **others)
+
+
+def fill(rows: Any, value: float) -> None:
+    """Give every candidate the same logit."""
+    np.asarray(rows)["logit"][:] = value
+
+
+def use(*values: Any) -> None:
+    """Look at what an earlier step gave, in every way that its kind has."""
+    for value in values:
+        repr(value)
+        if isinstance(value, (memoryview, np.ndarray)):
+            np.array(value).sum() if np.asarray(value).dtype.names is None else np.array(value)
+        elif hasattr(value, "__len__"):
+            len(value), list(value)[:3]
+        elif hasattr(value, "__dict__"):
+            vars(value)
+
+
+def release(view: Any) -> None:
+    """End a memoryview."""
+    if isinstance(view, memoryview):
+        view.release()
+
+
+def put(target: Any, index: int, value: Any) -> None:
+    """Assign to an element."""
+    if not (isinstance(target, memoryview) and target.format[:1] == "T"):  # Python cannot assign to structs
+        (np.asarray(target).reshape(-1) if getattr(target, "ndim", 1) != 1 else target)[index] = value
+
+
+def corrupted(data: bytes, where: int, value: int) -> bytes:
+    """The same bytes with one changed."""
+    changed = bytearray(data)
+    if changed:
+        changed[where % len(changed)] = value & 255
+    return bytes(changed)
+
+
+def write(name: str, data: bytes) -> str:
+    """A file with these bytes."""
+    Path(file(name)).write_bytes(data)
+    return file(name)
+
+
+def cycle(*values: Any) -> None:
+    """Leave the values to the cycle collector."""
+    ring: list[Any] = [*values]
+    ring.append(ring)
+
+
+def caught(call: Callable[[], Any]) -> None:
+    """Keep what a call raises as programs do: in a cycle with the frames that it came through."""
+    try:
+        call()
+    except Exception as error:
+        kept = [error]
+        if not is_fine(error):
+            raise
+        KEPT.extend(kept)
+
+
+def together(*calls: Callable[[], Any]) -> None:
+    """Run calls at the same time, each on a thread of its own. Raises the worst of what they raised."""
+    start = threading.Barrier(len(calls))
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], Any]) -> None:
+        start.wait()
+        try:
+            for _ in range(10):
+                call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,), daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        worst = min(errors, key=is_fine)
+        errors.clear()  # or the exceptions would be part of a cycle
+        try:
+            raise worst
+        finally:
+            del worst
+
+
+def namespace() -> dict[str, Any]:
+    """The globals of a new journal."""
+    KEPT.clear()
+    return {**globals(), "copy": copy, "gc": gc, "pickle": pickle, "array": array, "logging": logging}

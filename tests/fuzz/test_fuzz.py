@@ -1,0 +1,51 @@
+"""A short run of the fuzzer, always the same; and that it knows every public name."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cffi
+from llama_cffi import Ggml
+from tests.fuzz.calls import GROUPS
+from tests.fuzz.machine import Facade
+from tests.fuzz.supervisor import Supervisor
+
+# Constants and names of types; cffi's own objects, which are no part of the facade.
+_NOT_CALLED = {"DEFAULT_SEED", "TOKEN_NULL", "Pos", "SeqId", "Token", "ProgressCallback", "ffi", "lib", "Ggml", "ThreadPool"}
+
+
+def _public(prefix: str, module: Any) -> Iterator[str]:
+    """The functions, and the methods and attributes of the classes that a module lists."""
+    for name in module.__all__:
+        value = getattr(module, name)
+        if name in _NOT_CALLED:
+            continue
+        if not inspect.isclass(value) or issubclass(value, tuple):
+            yield prefix + name
+        elif not issubclass(value, (enum.Enum, BaseException)):
+            members = [member for member in dir(value) if member[0] != "_"]
+            yield from (f"{prefix}{name}.{member}" for member in members)
+            if not members:
+                yield prefix + name
+
+
+def test_steps_for_every_public_name() -> None:
+    names = {name for group in GROUPS.values() for name in group}
+    public = [*_public("", llama_cffi), *_public("Ggml.", Ggml)]
+    assert len(public) > 250
+    assert [name for name in public if name not in names] == []
+
+
+def test_every_group_is_a_rule() -> None:
+    assert [group for group in GROUPS if not hasattr(Facade, group)] == []
+
+
+def test_a_short_run(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path)
+    supervisor.run(steps=1500, seed=1, workers=1)
+    assert supervisor.clean, supervisor.summary()
+    assert supervisor.steps >= 1500

@@ -1,0 +1,1 @@
+"""`python -m tests.leaks`: makes, uses and frees objects of each class thousands of times, and measures what stays."""

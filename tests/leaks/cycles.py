@@ -1,0 +1,288 @@
+"""What is done over and over: for each class, a function that makes an object, uses it and lets it go."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from llama_cffi import (
+    Adapter,
+    Batch,
+    BatchExt,
+    ChatMessage,
+    Context,
+    Ggml,
+    LlamaError,
+    Model,
+    ProcessType,
+    Sampler,
+    TokenData,
+    TokenDataArray,
+    chatApplyTemplate,
+    detokenize,
+    ffi,
+    lib,
+    logSet,
+    tokenize,
+)
+
+Cycle = Callable[[], object]
+
+_GRAMMAR = 'root ::= "yes" | "no" | [a-z]+'
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what llama.cpp's parser of grammars prints past the log."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+class _Custom:
+    """A sampler in Python."""
+
+    def apply(self, candidates: TokenDataArray) -> None:
+        candidates.selected = 0
+
+    def clone(self) -> _Custom:
+        return _Custom()
+
+
+class _Failing(_Custom):
+    def apply(self, candidates: TokenDataArray) -> None:
+        raise LlamaError("as it should")
+
+
+def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
+    """Names and functions. `folder` holds the models of `tests.fuzz.models`."""
+    model = Model.load(folder / "llama.gguf")
+    params = Context.Params(nCtx=64, nThreads=1, nThreadsBatch=1, nSeqMax=2)
+    ctx = Context.initFromModel(model, params)
+    ctx.decode(Batch.getOne([5, 6, 7]))
+    for _ in range(1 << 15):  # the guard remembers the addresses that were freed last, and is full of them now
+        BatchExt.init(ctx).free()
+    yield from _models(folder)
+    yield from _contexts(model, ctx, params, folder)
+    yield from _batches(ctx)
+    yield from _samplers(model, ctx)
+    yield from _values(model)
+    yield from _failures(model, ctx, folder)
+
+
+def _models(folder: Path) -> Iterator[tuple[str, Cycle]]:
+    def load(name: str) -> Cycle:
+        def cycle() -> None:
+            with Model.load(folder / name, Model.Params(progressCallback=lambda done: True)) as model:
+                model.desc(), model.vocab.nTokens
+
+        return cycle
+
+    yield "Model", load("llama.gguf")
+    yield "Model, bert", load("bert.gguf")
+    yield "Model, collected", lambda: Model.load(folder / "llama.gguf")
+    yield "Model.Params", lambda: Model.Params(kvOverrides={"a": 1}, tensorSplit=[1.0], progressCallback=print)
+    yield "Model.QuantizeParams", lambda: Model.QuantizeParams(imatrix={"a": [1.0] * 64}, pruneLayers=[1])
+
+
+def _contexts(model: Model, ctx: Context, params: Context.Params, folder: Path) -> Iterator[tuple[str, Cycle]]:
+    def context() -> None:
+        with Context.initFromModel(model, params) as made:
+            made.decode(Batch.getOne([5, 6, 7]))
+            made.getLogitsIth(-1)[0]
+
+    def callbacks() -> None:
+        ctx.setAbortCallback(lambda: False)
+        ctx.setAbortCallback(None)
+
+    def adapter() -> None:
+        with Adapter.loraInit(model, folder / "lora.gguf") as made:
+            ctx.setAdapterLora(made)
+            ctx.clearAdapterLora()
+
+    def pool() -> None:
+        with Ggml.Threadpool(2) as made:
+            ctx.attachThreadpool(made)
+            ctx.detachThreadpool()
+
+    def memory() -> None:
+        ctx.getMemory().seqCopy(0, 1)  # llama.cpp puts it off until the next decode
+        ctx.getMemory().seqRemove(1)
+        ctx.getMemory().clear()
+        ctx.decode(Batch.getOne([5]))
+
+    def attached() -> None:
+        chain = _chain(Sampler.initTopK(4), Sampler.initDist(1))
+        with Context.initFromModel(model, Context.Params(nCtx=64, nThreads=1, samplers=[(0, chain)])) as made:
+            made.decode(Batch.getOne([5]))
+
+    yield "Context", context
+    yield "Context, collected", lambda: Context.initFromModel(model, params)
+    yield "Context with samplers", attached
+    yield "Context.Params", lambda: Context.Params(abortCb=lambda: False, cbEval=print)
+    yield "Context.setAbortCallback", callbacks
+    yield "Adapter", adapter
+    yield "Threadpool", pool
+    yield "decode", lambda: (ctx.getMemory().clear(), ctx.decode(Batch.getOne([5, 6, 7])))
+    yield "views", lambda: (ctx.getLogits()[0, 0], np.asarray(ctx.getLogitsIth(-1)).sum())
+    yield "state", lambda: ctx.stateSetData(ctx.stateGetData())
+    yield "state of a sequence", lambda: ctx.stateSeqSetData(ctx.stateSeqGetData(None, None, 0), None, 0)
+    yield "Memory", memory
+
+
+def _batches(ctx: Context) -> Iterator[tuple[str, Cycle]]:
+    def ext() -> None:
+        with BatchExt.init(ctx) as batch:
+            batch.setPos(batch.addToken(0, 5), 0)
+            batch.setOutputLogits(0)
+            ctx.getMemory().clear()
+            ctx.process(ProcessType.DECODE, batch)
+
+    def filled() -> None:
+        with Batch.init(16, 0, 2) as batch:
+            batch.add(5, 0, (0, 1), True)
+            batch.seqId, batch.pos
+
+    yield "Batch.getOne", lambda: Batch.getOne(array("i", [5] * 64))
+    yield "Batch.init", filled
+    yield "BatchExt", ext
+
+
+def _chain(*members: Sampler) -> Sampler:
+    chain = Sampler.chainInit()
+    for member in members:
+        chain.chainAdd(member)
+    return chain
+
+
+def _samplers(model: Model, ctx: Context) -> Iterator[tuple[str, Cycle]]:
+    vocab = model.vocab
+    makers: dict[str, Callable[[], Sampler]] = {
+        "greedy": Sampler.initGreedy,
+        "dist": lambda: Sampler.initDist(1),
+        "mirostat": lambda: Sampler.initMirostat(vocab, 1),
+        "mirostat-v2": lambda: Sampler.initMirostatV2(1),
+        "adaptive-p": lambda: Sampler.initAdaptiveP(0.5),
+        "top-k": lambda: Sampler.initTopK(4),
+        "top-p": lambda: Sampler.initTopP(0.5),
+        "min-p": lambda: Sampler.initMinP(0.1),
+        "typical": lambda: Sampler.initTypical(0.5),
+        "xtc": lambda: Sampler.initXtc(0.5),
+        "top-n-sigma": lambda: Sampler.initTopNSigma(1.0),
+        "temp": lambda: Sampler.initTemp(0.5),
+        "temp-ext": lambda: Sampler.initTempExt(0.5, 0.1),
+        "penalties": lambda: Sampler.initPenalties(16, 1.1),
+        "penalties, late": lambda: Sampler.initPenalties(-1, 1.1),
+        "logit-bias": lambda: Sampler.initLogitBias(vocab, {5: 1.0}),
+        "dry": lambda: Sampler.initDry(vocab, 0.8, dryPenaltyLastN=16),
+        "infill": lambda: Sampler.initInfill(vocab),
+        "grammar": lambda: Sampler.initGrammar(vocab, _GRAMMAR),
+        "lazy grammar": lambda: Sampler.initGrammarLazyPatterns(vocab, _GRAMMAR, "root", ["(yes)"]),
+        "in Python": lambda: Sampler.init(_Custom()),
+    }
+
+    def used(make: Callable[[], Sampler]) -> Cycle:
+        def cycle() -> None:
+            with make() as sampler:
+                sampler.apply(TokenDataArray(vocab.nTokens))
+                sampler.reset()
+                sampler.clone().free()
+
+        return cycle
+
+    def chain() -> None:
+        with _chain(Sampler.initTopK(8), Sampler.init(_Custom()), Sampler.initDist(1)) as made:
+            made.sample(ctx)
+            made.chainRemove(0)
+
+    for name, make in makers.items():
+        yield f"Sampler, {name}", used(make)
+    yield "Sampler, chain", chain
+    yield "Sampler, collected", lambda: _chain(Sampler.initPenalties(-1, 1.1), Sampler.initDist(1)).sample(ctx)
+
+
+def _values(model: Model) -> Iterator[tuple[str, Cycle]]:
+    vocab = model.vocab
+
+    def chat() -> str:
+        return chatApplyTemplate(model, [ChatMessage("user", "hello")])
+
+    def log() -> None:
+        logSet(lambda level, text, data: None)
+        Sampler.chainInit().perfSamplerPrint()
+        logSet(None)
+
+    def candidates() -> None:
+        rows = TokenDataArray([(1, 0.5), (2, 1.5), (3, 2.5)])
+        rows.sort()
+        rows[0].logit = 0.0
+        np.asarray(rows)["p"][:] = 1.0
+
+    yield "TokenDataArray", candidates
+    yield "TokenData", lambda: TokenData(id=1, logit=0.5)
+    yield "tokenize", lambda: detokenize(vocab, tokenize(vocab, "hello world and the end"))
+    yield "tokenize to a buffer", lambda: tokenize(vocab, "hello", None, array("i", bytes(256)), 64)
+    yield "Vocab", lambda: (vocab.tokenToPiece(5), vocab.getText(5), vocab.bos)
+    yield "metadata", lambda: (model.metaValStr("general.name"), model.desc(bytearray(64), 64), model.chatTemplate())
+    yield "chat", chat
+    yield "log", log
+    yield "devices", lambda: Ggml.BackendDevice.get(0).bufferType().getDevice()
+
+
+def _failures(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, Cycle]]:
+    failing = Sampler.init(_Failing())
+    (folder / "broken.gguf").write_bytes((folder / "llama.gguf").read_bytes()[:5000])
+    vocab = model.vocab._c
+    short, long = [99_999_999], [99_999_999] * 1000
+    text = ffi.new("char[]", 16)
+
+    def fails(call: Cycle) -> Cycle:
+        def cycle() -> None:
+            with suppress(LlamaError, ValueError, TypeError, OSError, IndexError):
+                call()
+
+        return cycle
+
+    def kept() -> None:
+        """An exception in a cycle with its frames, as programs make them."""
+        try:
+            model.desc(bytearray(4), 99)
+        except ValueError as error:
+            box: list[object] = [error]
+            box.append(box)
+        if gc.get_count()[0] > 500:
+            gc.collect()
+
+    def grammar() -> None:
+        with _quiet():
+            Sampler.initGrammar(model.vocab, "root ::= nothing")
+
+    yield "refused batch", fails(lambda: ctx.decode(Batch.getOne([99_999])))
+    yield "refused buffer, kept", kept
+    yield "failed load", fails(lambda: Model.load(folder / "broken.gguf"))
+    yield "failed adapter", fails(lambda: Adapter.loraInit(model, folder / "llama.gguf"))
+    yield "failed grammar", fails(grammar)
+    yield "failed state", fails(lambda: ctx.stateSetData(b"no state"))
+    yield "failing sampler in Python", fails(lambda: failing.apply(TokenDataArray(8)))
+    yield "copy refused", fails(lambda: copy.copy(ctx))
+    yield "raw: assertion", fails(lambda: lib.ggml_backend_dev_get(99))
+    yield "raw: C++ exception", fails(lambda: lib.llama_load_mode_from_str(b"nonsense"))
+    yield "raw: arguments on the stack", fails(lambda: lib.llama_detokenize(vocab, short, 1, text, 16, False, False))
+    yield KNOWN, fails(lambda: lib.llama_detokenize(vocab, long, len(long), text, 16, False, False))
+
+
+KNOWN = "raw: arguments on the heap"
+"""cffi copies a list of more than 640 bytes to the heap, and a failed guarded call leaves before it is freed."""
+

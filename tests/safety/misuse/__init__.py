@@ -1,0 +1,37 @@
+"""Every way to misuse the API that is known to hurt llama.cpp, by area. `python -m tests.safety.misuse` runs them."""
+
+from __future__ import annotations
+
+from tests.safety.misuse import (
+    adapter,
+    batch,
+    compute,
+    context,
+    globals,
+    memory,
+    model,
+    outputs,
+    process,
+    sampler,
+    sampler_makers,
+    state,
+    threadpool,
+    vocab,
+)
+from tests.safety.misuse.case import Case
+
+AREAS: dict[str, tuple[Case, ...]] = {
+    "model": model.CASES,
+    "context": context.CASES,
+    "compute": compute.CASES,
+    "outputs": outputs.CASES,
+    "state": state.CASES,
+    "batch": batch.CASES,
+    "sampler": sampler.CASES + sampler_makers.CASES,
+    "adapter": adapter.CASES,
+    "threadpool": threadpool.CASES,
+    "vocab": vocab.CASES,
+    "memory": memory.CASES,
+    "globals": globals.CASES,
+    "process": process.CASES,
+}

@@ -1,0 +1,303 @@
+"""Making samplers."""
+
+from __future__ import annotations
+
+from tests.safety.misuse.case import CHECK, GUARD, OWNERSHIP, Case
+
+_NUMBERS = (
+    ("initTopP({})", "p"),
+    ("initMinP({})", "p"),
+    ("initTypical({})", "p"),
+    ("initXtc({}, .1)", "p"),
+    ("initXtc(.5, {})", "t"),
+    ("initTopNSigma({})", "n"),
+    ("initTemp({})", "t"),
+    ("initTempExt({})", "t"),
+    ("initTempExt(1, {})", "delta"),
+    ("initTempExt(1, 1, {})", "exponent"),
+    ("initMirostat(364, 1, {})", "tau"),
+    ("initMirostat(364, 1, 5, {})", "eta"),
+    ("initMirostatV2(1, {})", "tau"),
+    ("initMirostatV2(1, 5, {})", "eta"),
+    ("initAdaptiveP({})", "target"),
+    ("initAdaptiveP(.5, {})", "decay"),
+    ("initPenalties(8, {})", "penaltyRepeat"),
+    ("initPenalties(8, 1, {})", "penaltyFreq"),
+    ("initPenalties(8, 1, 0, {})", "penaltyPresent"),
+)
+_REFUSED = (
+    ("initTopK(1 << 40)", "llama_sampler_init_top_k", "ValueError", "k goes from"),
+    ("initTopK(1.5)", "llama_sampler_init_top_k", "TypeError", "k is an integer"),
+    ("initTopP(.5, -1)", "llama_sampler_init_top_p", "ValueError", "minKeep"),
+    ("initTopP('x')", "llama_sampler_init_top_p", "TypeError", "p is a number"),
+    ("initXtc(2.0)", "llama_sampler_init_xtc", "ValueError", "from 0 to 1"),
+    ("initMirostat(0)", "llama_sampler_init_mirostat", "ValueError", "nVocab goes from 1"),
+    ("initMirostat(364, 1, 5, .1, 0)", "llama_sampler_init_mirostat", "ValueError", "m goes from 2"),
+    ("initMirostat(364, 1, -1)", "llama_sampler_init_mirostat", "ValueError", "tau is more than 0"),
+    ("initMirostatV2(1, 5, 2)", "llama_sampler_init_mirostat_v2", "ValueError", "eta goes from 0 to 1"),
+    ("initTempExt(1, 1, -1)", "llama_sampler_init_temp_ext", "ValueError", "exponent"),
+    ("initAdaptiveP(1.5)", "llama_sampler_init_adaptive_p", "ValueError", "target"),
+    ("initAdaptiveP(.5, 1.0)", "llama_sampler_init_adaptive_p", "ValueError", "decay goes from 0 to 0.99"),
+    ("initDist(-1)", "llama_sampler_init_dist", "ValueError", "seed goes from 0"),
+    ("initDist(1 << 32)", "llama_sampler_init_dist", "ValueError", "4294967296"),
+    ("initPenalties((1 << 31) - 1)", "llama_sampler_init_penalties", "ValueError", "to 1048576"),
+    ("initPenalties(-2)", "llama_sampler_init_penalties", "ValueError", "from -1"),
+    ("initPenalties(8, 0)", "llama_sampler_init_penalties", "ValueError", "penaltyRepeat is more than 0"),
+    ("initLogitBias(364, {364: 1.0})", "llama_sampler_init_logit_bias", "IndexError", "token 364"),
+    ("initLogitBias(364, {-1: 1.0})", "llama_sampler_init_logit_bias", "IndexError", "token -1"),
+    ("initLogitBias(364, [(5, 1.0), (5, 2.0)])", "llama_sampler_init_logit_bias", "ValueError", "two biases"),
+    ("initLogitBias(364, {5: math.nan})", "llama_sampler_init_logit_bias", "ValueError", "not nan"),
+    ("initLogitBias(364, {5: math.inf})", "llama_sampler_init_logit_bias", "ValueError", "not inf"),
+    ("initLogitBias(364, {5: 1e300})", "llama_sampler_init_logit_bias", "ValueError", "1e+300"),
+    ("initLogitBias(0, {})", "llama_sampler_init_logit_bias", "ValueError", "nVocab goes from 1"),
+    ("initLogitBias(364, None)", "llama_sampler_init_logit_bias", "TypeError", ""),
+    # which read the vocabulary
+    ("initDry(v, 1.0, dryPenaltyLastN=(1 << 31) - 1)", "llama_sampler_init_dry", "ValueError", "to 1048576"),
+    ("initDry(v, 1.0, dryAllowedLength=-1)", "llama_sampler_init_dry", "ValueError", "dryAllowedLength"),
+    ("initDry(v, -1.0)", "llama_sampler_init_dry", "ValueError", "dryMultiplier is 0"),
+    ("initDry(v, 1.0, .5)", "llama_sampler_init_dry", "ValueError", "dryBase 1 or more"),
+    ("initDry(v, math.inf)", "llama_sampler_init_dry", "ValueError", "dryMultiplier is a finite"),
+    ("initDry(v, 1.0, seqBreakers='ab')", "llama_sampler_init_dry", "TypeError", "sequence of texts"),
+    ("initDry(v, 1.0, seqBreakers=[b'\\xff'])", "llama_sampler_init_dry", "UnicodeDecodeError", ""),
+    ("initDry(v, 1.0, seqBreakers=['\\ud800'])", "llama_sampler_init_dry", "UnicodeEncodeError", ""),
+    ("initDry(v, 1.0, seqBreakers=['x' * 41])", "llama_sampler_init_dry", "ValueError", "the limit is 40"),
+    ("initDry(v, 1.0, seqBreakers=['a\\0b'])", "llama_sampler_init_dry", "ValueError", "NUL"),
+    ("initDry(v, 1.0, seqBreakers=[''])", "llama_sampler_init_dry", "ValueError", "empty"),
+    ("initDry(None, 1.0)", "llama_sampler_init_dry", "TypeError", "model.vocab"),
+    ("initDry(n, 1.0)", "llama_sampler_init_dry", "ValueError", "no tokenizer"),
+    ("initInfill(None)", "llama_sampler_init_infill", "TypeError", "model.vocab"),
+    ("initInfill(n)", "llama_sampler_init_infill", "ValueError", "no tokenizer"),
+    ("initGrammar(None, 'root ::= \"a\"')", "llama_sampler_init_grammar", "TypeError", "model.vocab"),
+    ("initGrammar(n, 'root ::= \"a\"')", "llama_sampler_init_grammar", "ValueError", "no tokenizer"),
+    ("initGrammar(v, None)", "llama_sampler_init_grammar", "TypeError", "grammarStr"),
+    ("initGrammar(v, '')", "llama_sampler_init_grammar", "ValueError", "grammarStr is empty"),
+    ("initGrammar(v, 'root ::= \"a\"', None)", "llama_sampler_init_grammar", "TypeError", "grammarRoot"),
+    ("initGrammar(v, 'root ::= \"a\"', '')", "llama_sampler_init_grammar", "ValueError", "grammarRoot is empty"),
+    ("initGrammar(v, 'root ::= \"a\"', 'other')", "llama_sampler_init_grammar", "GrammarError", "cannot read"),
+    ("initGrammar(v, 'root ::= root \"a\"')", "llama_sampler_init_grammar", "GrammarError", "left recursion"),
+    ("initGrammar(v, b'root ::= \"\\xff\"')", "llama_sampler_init_grammar", "UnicodeDecodeError", ""),
+    (
+        "initGrammar(v, 'root ::= ' + '(' * 100_000 + '\"a\"')",
+        "llama_sampler_init_grammar",
+        "ValueError",
+        "limit is 256",
+    ),
+    (
+        "initGrammar(v, 'root ::= ' + '\"a\" | ' * 100_000)",
+        "llama_sampler_init_grammar",
+        "ValueError",
+        "limit is 524288",
+    ),
+    ("initGrammar(v, 'root ::= \"a\\0\"')", "llama_sampler_init_grammar", "ValueError", "NUL"),
+    ("initGrammarLazyPatterns(v, g)", "llama_sampler_init_grammar_lazy_patterns", "ValueError", "nothing would ever"),
+    (
+        "initGrammarLazyPatterns(v, g, triggerPatterns=['('])",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "GrammarError",
+        "regular",
+    ),
+    (
+        "initGrammarLazyPatterns(v, g, triggerPatterns=['('*300+'a'+')'*300])",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "ValueError",
+        "256 deep",
+    ),
+    (
+        "initGrammarLazyPatterns(v, g, triggerPatterns=['a' * 5000])",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "ValueError",
+        "4096",
+    ),
+    (
+        "initGrammarLazyPatterns(v, g, triggerPatterns='ab')",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "TypeError",
+        "sequence",
+    ),
+    (
+        "initGrammarLazyPatterns(v, g, triggerTokens=[364])",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "IndexError",
+        "364",
+    ),
+    (
+        "initGrammarLazyPatterns(v, g, triggerTokens=[-1])",
+        "llama_sampler_init_grammar_lazy_patterns",
+        "IndexError",
+        "-1",
+    ),
+    ("initGrammarLazyPatterns(v, g, triggerTokens=5)", "llama_sampler_init_grammar_lazy_patterns", "TypeError", "[5]"),
+)
+_SETUP = "v, n, g = load().vocab, load('no-tokenizer').vocab, 'root ::= \"yes\"'\n"
+
+CASES = (
+    *(
+        Case(
+            f"{make.format(value)}",
+            CHECK,
+            "llama_sampler_init",
+            f"Sampler.{make.format(f'math.{value}')}",
+            "ValueError",
+            f"{name} is a finite number",
+        )
+        for make, name in _NUMBERS
+        for value in ("nan", "inf")
+    ),
+    *(
+        Case(make[:70], CHECK, function, _SETUP + f"Sampler.{make}", error, words)
+        for make, function, error, words in _REFUSED
+    ),
+    *(
+        Case(
+            f"the grammar {text}",
+            CHECK,
+            "llama_sampler_init_grammar",
+            f"Sampler.initGrammar(load().vocab, {text!r})",
+            "GrammarError",
+            words,
+            says="parse: error parsing grammar",
+        )
+        for text, words in (
+            ("nonsense", "cannot read"),
+            ('root ::= "a"{99999999999999999999}', "cannot read"),
+            ("root ::= [", "cannot read"),
+            ('root ::= "\\x"', "cannot read"),
+            ('root ::= "a"{1,1000000}', "number of repetitions"),
+            ("root ::= undefined", "cannot read"),
+        )
+    ),
+    Case(
+        "a vocabulary whose model was freed",
+        OWNERSHIP,
+        "llama_sampler_init_dry",
+        "m = load(); v = m.vocab; m.free(); Sampler.initDry(v, 1.0)",
+        "ClosedError",
+        "freed",
+    ),
+    Case(
+        "a size of a vocabulary whose model was freed",
+        OWNERSHIP,
+        "llama_sampler_init_mirostat",
+        "m = load(); v = m.vocab; m.free(); Sampler.initMirostat(v)",
+        "ClosedError",
+        "freed",
+    ),
+    # Past the facade
+    Case(
+        "a NULL grammar past the facade",
+        GUARD,
+        "llama_sampler_init_grammar",
+        "v = load().vocab; lib.llama_sampler_init_grammar(v._c, b'root ::= \"a\"', ffi.NULL)",
+        "NativeError",
+    ),
+    Case(
+        "an endless memory of penalties past the facade",
+        GUARD,
+        "llama_sampler_init_penalties",
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))\n"
+        "lib.llama_sampler_init_penalties(0, (1 << 31) - 1, 1.1, 0.0, 0.0)",
+        "NativeMemoryError",
+    ),
+    Case(
+        "a pattern that is none past the facade",
+        GUARD,
+        "llama_sampler_init_grammar_lazy_patterns",
+        "v = load().vocab; w = ffi.new('char[]', b'('); a = ffi.new('char *[]', [w])\n"
+        "lib.llama_sampler_init_grammar_lazy_patterns(v._c, b'root ::= \"a\"', b'root', a, 1, ffi.NULL, 0)",
+        "NativeError",
+    ),
+    Case(
+        "no patterns where there should be some past the facade",
+        GUARD,
+        "llama_sampler_init_grammar_lazy_patterns",
+        "v = load().vocab\n"
+        "lib.llama_sampler_init_grammar_lazy_patterns(v._c, b'root ::= \"a\"', b'root', ffi.NULL, 1, ffi.NULL, 0)",
+        "NativeAssertionError",
+    ),
+    Case(
+        "infill without a tokenizer past the facade",
+        GUARD,
+        "llama_sampler_init_infill",
+        "v = load('no-tokenizer').vocab; s = lib.llama_sampler_init_infill(v._c)\n"
+        "d = ffi.new('struct llama_token_data[]', 3); "
+        "a = ffi.new('struct llama_token_data_array *', [d, 3, -1, False])\n"
+        "lib.llama_sampler_apply(s, a)",
+        "NativeAssertionError",
+    ),
+    # Grammars at work
+    Case(
+        "a grammar with very many alternatives",
+        CHECK,
+        "llama_sampler_init_grammar",
+        "m = load(); s = Sampler.initGrammar(m.vocab, 'root ::= ' + ' | '.join(f'\"{i}\"' for i in range(9999)))\n"
+        "s.apply(TokenDataArray(N_VOCAB)); s.reset()",
+    ),
+    Case(
+        "rules that call each other deeply",
+        CHECK,
+        "llama_sampler_init_grammar",
+        "rules = ['root ::= r0'] + [f'r{i} ::= r{i + 1}' for i in range(15000)] + ['r15000 ::= \"a\"']\n"
+        "try: Sampler.initGrammar(load().vocab, '\\n'.join(rules)).apply(TokenDataArray(N_VOCAB))\n"
+        "except (ValueError, GrammarError): pass",
+    ),
+    Case(
+        "rules that repeat each other without end",
+        CHECK,
+        "llama_sampler_init_grammar",
+        "try: Sampler.initGrammar(load().vocab, 'root ::= a*\\na ::= b*\\nb ::= \"\"').apply(TokenDataArray(N_VOCAB))\n"
+        "except GrammarError: pass",
+    ),
+    Case(
+        "a long text before a lazy grammar's trigger",
+        CHECK,
+        "llama_sampler_accept",
+        "m = load(); t = m.vocab.tokenToPiece\n"
+        "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['[^]*?(<tool>)[^]*'])\n"
+        "token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
+        "try:\n    for _ in range(60_000): s.accept(token)\n"
+        "except ValueError as error: assert 'trigger' in str(error), error\n",
+    ),
+    Case(
+        "a trigger that backtracks without end",
+        CHECK,
+        "llama_sampler_accept",
+        "m = load()\n"
+        "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['(a*)*b'])\n"
+        "token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
+        "try:\n    for _ in range(24): s.accept(token)\n"
+        "except (ValueError, NativeError): pass",
+    ),
+    # Parameters of chains
+    Case(
+        "params of a chain of another class",
+        CHECK,
+        "llama_sampler_chain_init",
+        "Sampler.chainInit({})",
+        "TypeError",
+        "ChainParams",
+    ),
+    Case(
+        "a configuration of no chain",
+        CHECK,
+        "llama_sampler_seq_config",
+        "SamplerSeqConfig(0, None)",
+        "TypeError",
+        "Sampler",
+    ),
+    Case(
+        "a configuration of an empty chain",
+        CHECK,
+        "llama_sampler_seq_config",
+        "SamplerSeqConfig(0, Sampler.chainInit())",
+        "ValueError",
+        "empty",
+    ),
+    Case(
+        "a configuration of a negative sequence",
+        CHECK,
+        "llama_sampler_seq_config",
+        "SamplerSeqConfig(-1, chain(Sampler.initGreedy()))",
+        "ValueError",
+        "-1",
+    ),
+)
