@@ -6,25 +6,25 @@ program which shows how (`replay.py` runs and shortens it).
 
 from __future__ import annotations
 
-import os
+import gc
 import re
 import sys
-import traceback
 import warnings
-from collections import Counter
+from collections.abc import Callable
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.fuzz import calls, prelude
-from tests.fuzz.oracle import Boom, fingerprint, is_fine, places, reached_native
+from tests.fuzz.report import Report
 from tests.fuzz.values import ABSURD, FIELDS, OBJECTS, PLAIN
 
 _PLACE = re.compile(r"\{([a-z]+)([!@]?)\}")
 _MAKES = re.compile(r"(\w+) = (?=\S)")
 _ABSURDLY = 0.12  # how often a value is absurd where it need not be valid
+_CALLBACKS = ("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})")
 _NAMES = {"cname": "cfields", "mname": "mfields", "qname": "qfields", "sname": "sfields"}
 
 RANDOM = st.randoms(use_true_random=False)
@@ -34,59 +34,18 @@ class Skip(Exception):
     """The step needs an object that cannot be made now."""
 
 
-class Report:
-    """What happened so far in this process."""
-
-    def __init__(self, journal: int) -> None:
-        self.journal = journal
-        self.steps = self.examples = 0
-        self.raised: Counter[str] = Counter()
-        self.succeeded: Counter[str] = Counter()
-        self.findings: dict[str, str] = {}
-        self.native: dict[str, str] = {}
-
-    def begin(self) -> None:
-        """A new example, and a new journal."""
-        os.lseek(self.journal, 0, os.SEEK_SET)
-        os.ftruncate(self.journal, 0)
-
-    def write(self, line: str) -> None:
-        os.write(self.journal, f"{line}\n".encode("utf-8", "backslashreplace"))
-
-    def lines(self) -> str:
-        size = os.fstat(self.journal).st_size
-        return os.pread(self.journal, size, 0).decode()
-
-    def judge(self, error: BaseException) -> None:
-        """Count an exception; keep the journal of one that should not be."""
-        self.raised[type(error).__name__] += 1
-        if is_fine(error):
-            return
-        found = self.native if reached_native(error) else self.findings
-        if fingerprint(error) not in found:
-            text = "".join(traceback.format_exception(error)).replace("\n", "\n# ")
-            found[fingerprint(error)] = f"{self.lines()}# {text}\n"
-
-    def unraisable(self, hook: Any) -> None:
-        """An exception that Python could only print. Callbacks of the steps may cause some, the package none."""
-        error = hook.exc_value
-        if error is None or isinstance(error, Boom) or "<step>" in str(traceback.extract_tb(error.__traceback__)):
-            return
-        if "log.py" in str(places(error)[-1:]):  # what a target of the log raises is documented to end here
-            return
-        self.findings.setdefault(f"unraisable {fingerprint(error)}", f"{self.lines()}# {hook.err_msg} {error!r}\n")
+def _is_expression(step: str) -> bool:
+    try:
+        compile(_PLACE.sub("x", step), "<step>", "eval")
+    except SyntaxError:
+        return False
+    return "{call!}" not in step and "{fn}" not in step
 
 
-_EXPRESSIONS: list[tuple[str, str]] = []
-for _group in calls.GROUPS.values():
-    for _name, _templates in _group.items():
-        for _template in _templates:
-            try:
-                compile(_PLACE.sub("x", _template), "<call>", "eval")
-            except SyntaxError:
-                continue
-            if "{call!}" not in _template and "{fn}" not in _template:
-                _EXPRESSIONS.append((_name, _template))
+# What a callback or a thread may do.
+_EXPRESSIONS = [
+    step for group in calls.GROUPS.values() for steps in group.values() for step in steps if _is_expression(step)
+]
 
 
 class Facade(RuleBasedStateMachine):
@@ -113,7 +72,7 @@ class Facade(RuleBasedStateMachine):
         self.names.clear()
         self.globals.clear()
         prelude.KEPT.clear()
-        prelude.gc.collect()
+        gc.collect()
         self.report.examples += 1
 
     # Steps
@@ -189,9 +148,11 @@ class Facade(RuleBasedStateMachine):
         if kind in _NAMES:
             return repr(rng.choice(list(FIELDS[_NAMES[kind]])))
         if kind == "call":
-            return self.expand(rng.choice(_EXPRESSIONS)[1], rng, depth + 1) if depth < 2 else "boom()"
+            return self.expand(rng.choice(_EXPRESSIONS), rng, depth + 1) if depth < 2 else "boom()"
         if kind == "fn":
-            choice = rng.choice(("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})"))
+            choice = rng.choice(
+                ("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})")
+            )
             return self.expand(choice, rng, depth)
         return self.expand(PLAIN[kind](rng), rng, depth)
 
@@ -213,22 +174,6 @@ class Facade(RuleBasedStateMachine):
     # Rules
 
     @rule(rng=RANDOM)
-    def models(self, rng: Random) -> None:
-        self.take("models", rng)
-
-    @rule(rng=RANDOM)
-    def model_info(self, rng: Random) -> None:
-        self.take("model_info", rng)
-
-    @rule(rng=RANDOM)
-    def contexts(self, rng: Random) -> None:
-        self.take("contexts", rng)
-
-    @rule(rng=RANDOM)
-    def compute(self, rng: Random) -> None:
-        self.take("compute", rng)
-
-    @rule(rng=RANDOM)
     def generate(self, rng: Random) -> None:
         """Output, then what reads it: the order that gives most calls something to work on."""
         if self.step("{ctx!}.decode(Batch.getOne({tokens!}))", "Context.decode", rng):
@@ -236,45 +181,9 @@ class Facade(RuleBasedStateMachine):
                 self.take(group, rng)
 
     @rule(rng=RANDOM)
-    def outputs(self, rng: Random) -> None:
-        self.take("outputs", rng)
-
-    @rule(rng=RANDOM)
-    def views(self, rng: Random) -> None:
-        self.take("views", rng)
-
-    @rule(rng=RANDOM)
-    def batches(self, rng: Random) -> None:
-        self.take("batches", rng)
-
-    @rule(rng=RANDOM)
-    def memory(self, rng: Random) -> None:
-        self.take("memory", rng)
-
-    @rule(rng=RANDOM)
-    def state(self, rng: Random) -> None:
-        self.take("state", rng)
-
-    @rule(rng=RANDOM)
-    def tuning(self, rng: Random) -> None:
-        self.take("tuning", rng)
-
-    @rule(rng=RANDOM)
-    def params(self, rng: Random) -> None:
-        self.take("params", rng)
-
-    @rule(rng=RANDOM)
-    def samplers(self, rng: Random) -> None:
-        self.take("samplers", rng)
-
-    @rule(rng=RANDOM)
-    def chains(self, rng: Random) -> None:
-        self.take("chains", rng)
-
-    @rule(rng=RANDOM)
     def scenario(self, rng: Random) -> None:
         """Calls in an order that leads somewhere, with others between them."""
-        for name, template in calls.SCENARIOS[rng.choice(list(calls.SCENARIOS))]:
+        for name, template in rng.choice(calls.SCENARIOS):
             self.step(template, name, rng)
             if rng.random() < 0.2:
                 self.take(rng.choice(list(calls.GROUPS)), rng)
@@ -286,26 +195,6 @@ class Facade(RuleBasedStateMachine):
         self.step("{chain!}.chainAdd({sampler!})", "Sampler.chainAdd", rng)
         self.step("{ctx!}.decode(Batch.getOne({tokens!}))", "Context.decode", rng)
         self.step("{chain!}.sample({ctx@}, -1)", "Sampler.sample", rng)
-
-    @rule(rng=RANDOM)
-    def candidates(self, rng: Random) -> None:
-        self.take("candidates", rng)
-
-    @rule(rng=RANDOM)
-    def text(self, rng: Random) -> None:
-        self.take("text", rng)
-
-    @rule(rng=RANDOM)
-    def system(self, rng: Random) -> None:
-        self.take("system", rng)
-
-    @rule(rng=RANDOM)
-    def frees(self, rng: Random) -> None:
-        self.take("frees", rng)
-
-    @rule(rng=RANDOM)
-    def copies(self, rng: Random) -> None:
-        self.take("copies", rng)
 
     @rule(rng=RANDOM)
     def threads(self, rng: Random) -> None:
@@ -343,3 +232,16 @@ class Facade(RuleBasedStateMachine):
                 self.names[kind].remove(name)
                 if self.last.get(kind) == name:
                     del self.last[kind]
+
+
+def _taking(group: str) -> Callable[[Facade, Random], None]:
+    def take(self: Facade, rng: Random) -> None:
+        self.take(group, rng)
+
+    take.__name__ = group
+    return take
+
+
+for _group in calls.GROUPS:
+    if not hasattr(Facade, _group):
+        setattr(Facade, _group, rule(rng=RANDOM)(_taking(_group)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import logging
+import copy  # noqa: F401  for the steps, like those below
+import gc  # noqa: F401
+import logging  # noqa: F401
 import os
-import pickle
+import pickle  # noqa: F401
 import threading
-from array import array
+from array import array  # noqa: F401
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +142,8 @@ def together(*calls: Callable[[], Any]) -> None:
 
 
 def namespace() -> dict[str, Any]:
-    """The globals of a new journal."""
+    """The globals of a new journal, and a folder without what earlier ones wrote."""
+    for name in ("state", "seqstate", "bad", "out.gguf"):
+        Path(file(name)).unlink(missing_ok=True)
     KEPT.clear()
-    return {**globals(), "copy": copy, "gc": gc, "pickle": pickle, "array": array, "logging": logging}
+    return dict(globals())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import signal
 import subprocess
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from tests.fuzz.models import write_all
 from tests.fuzz.supervisor import environment
-
 
 
 def steps_of(text: str) -> list[str]:
@@ -35,7 +35,7 @@ def play(steps: list[str]) -> list[str]:
                 found.append(fingerprint(error))
     names.clear()
     prelude.KEPT.clear()
-    prelude.gc.collect()
+    gc.collect()
     return found
 
 
@@ -44,7 +44,13 @@ def outcome(steps: list[str], folder: Path) -> set[str]:
     command = [sys.executable, "-m", "tests.fuzz.replay", "-"]
     try:
         done = subprocess.run(
-            command, input="\n".join(steps), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60
+            command,
+            input="\n".join(steps),
+            cwd=folder,
+            env=environment(folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     except subprocess.TimeoutExpired:
         return {"hung"}

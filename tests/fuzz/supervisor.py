@@ -13,11 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.calls import GROUPS
+from tests.fuzz.calls import NAMES
 from tests.fuzz.models import write_all
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 60  # seconds without a new step
+_ENOUGH = 20  # dead processes
 _SHARE = 5_000  # steps that one process makes
 
 
@@ -103,7 +104,7 @@ class Supervisor:
                     continue
                 selector.unregister(worker.stdout)
                 del live[key.fileobj]
-                if not self.ended(worker) and worker.left > 0:
+                if not self.ended(worker) and worker.left > 0 and len(self.killed) + len(self.hung) < _ENOUGH:
                     waiting.append((worker.seed + 101, worker.left))
             for worker in live.values():
                 if worker.quiet_for() > _PATIENCE and worker.process.poll() is None:
@@ -145,22 +146,25 @@ class Supervisor:
             (self.keep / name).write_text(text)
 
     def progress(self) -> str:
-        found = len(self.findings), len(self.native), len(self.killed), len(self.hung)
-        return f"{self.steps} steps, {self.examples} examples; findings {found[0]}, native {found[1]}, killed {found[2]}, hung {found[3]}"
+        return f"{self.steps} steps, {self.examples} examples; {self.counts()}"
+
+    def counts(self) -> str:
+        return (
+            f"findings: {len(self.findings)}, native assertions reached: {len(self.native)}, "
+            f"workers killed: {len(self.killed)}, hung: {len(self.hung)}"
+        )
 
     def summary(self) -> str:
         """What was found, then the counts."""
         lines = [f"finding: {text}" for text in self.findings]
         lines += [f"reached llama.cpp's assertions: {text}" for text in self.native]
         lines += [f"killed: {text}" for text in self.killed] + [f"hung: {text}" for text in self.hung]
-        known = {name for group in GROUPS.values() for name in group}
-        never = sorted(known - self.succeeded.keys())
-        lines.append(f"names: {len(known)} called, {len(never)} never with success: {', '.join(never) or 'none'}")
+        never = sorted(NAMES - self.succeeded.keys())
+        lines.append(f"names: {len(NAMES)} called, {len(never)} never with success: {', '.join(never) or 'none'}")
         raised = ", ".join(f"{name} {count}" for name, count in self.raised.most_common())
         lines += [
             f"steps: {self.steps} in {self.examples} examples, {self.succeeded.total()} of them without an exception",
             f"exceptions: {raised}",
-            f"findings: {len(self.findings)}, native assertions reached: {len(self.native)}, "
-            f"workers killed: {len(self.killed)}, hung: {len(self.hung)}",
+            self.counts(),
         ]
         return "\n".join(lines)

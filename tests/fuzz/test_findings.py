@@ -1,4 +1,4 @@
-"""What the fuzzer found, each shortened to the steps that matter. Those that ended the process run in one of their own."""
+"""What the fuzzer found, shortened to the steps that matter. What ended the process runs in one of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def t5(folder: Path) -> Iterator[Model]:
     "steps",
     [
         ["model0 = load('llama')", "caught(lambda: model0.desc(bytearray(4), 99))", "KEPT.clear()", "gc.collect()"],
-        ["model0 = load('llama')", "caught(lambda: tokenize(model0.vocab, 'x', None, array('i', [0]), 9))", "KEPT.clear()"],
+        [
+            "model0 = load('llama')",
+            "caught(lambda: tokenize(model0.vocab, 'x', None, array('i', [0]), 9))",
+            "KEPT.clear()",
+        ],
         [
             "model0 = load('llama')",
             "ctx0 = Context.initFromModel(model0, Context.Params(nCtx=64, nThreads=1))",

@@ -30,7 +30,8 @@ def main(folder: Path, seed: int, steps: int) -> None:
     from hypothesis import seed as seeded
     from hypothesis.stateful import run_state_machine_as_test
 
-    from tests.fuzz.machine import Facade, Report
+    from tests.fuzz.machine import Facade
+    from tests.fuzz.report import Report
 
     report = Facade.report = Report(os.open(folder / "journal.py", os.O_RDWR | os.O_CREAT, 0o644))
 

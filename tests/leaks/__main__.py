@@ -45,11 +45,8 @@ def main() -> int:
                 verdict = "leaks, as documented" if name == KNOWN else "leaks"
                 leaking += [name] if name != KNOWN else []
             rows += 1
-            per_cycle = grown.heap / count
-            print(
-                f"{name:32}{count:>8}{grown.resident:>11}{grown.heap:>11}{per_cycle:>10.2f}{grown.blocks:>8}  {verdict}",
-                flush=True,
-            )
+            numbers = f"{grown.resident:>11}{grown.heap:>11}{grown.heap / count:>10.2f}{grown.blocks:>8}"
+            print(f"{name:32}{count:>8}{numbers}  {verdict}", flush=True)
     print(f"classes: {rows}, leaks: {len(leaking)}{': ' + ', '.join(leaking) if leaking else ''}")
     return 1 if leaking else 0
 
