@@ -127,6 +127,20 @@ def free(rng):
 done, refused = storm(use, read, free)
 assert all(done)
 """,
+    "a model freed while things are made of it": """
+shared = [Model.load(path)]
+def adapt(rng):
+    with Adapter.loraInit(shared[0], lora) as adapter: assert adapter.metaCount
+def choose(rng):
+    with chain(Sampler.initGrammar(shared[0].vocab, 'root ::= "yes" | "no"'), Sampler.initGreedy()) as s:
+        s.apply(TokenDataArray(vocab.nTokens))
+def free(rng):
+    time.sleep(rng.random() / 20)
+    shared[0].free()
+    shared[0] = Model.load(path)
+done, refused = storm(adapt, choose, free)
+assert all(done)
+""",
     "one chain": """
 ctx = context(); generate(ctx, Sampler.initGreedy(), 1); shared = chain()
 def sample(rng): shared.sample(ctx)

@@ -92,6 +92,8 @@ KINDS = {
                 "tests/api/test_backend.py::test_the_package_has_every_x86_variant",
                 "tests/api/test_backend.py::test_a_variant_that_does_not_exist",
                 "tests/api/test_backend.py::test_the_amx_probe_decides",
+                # Its second is one of an ordinary build: between two looks for Ctrl-C lies a whole product here.
+                "tests/api/test_tuning.py::test_ctrl_c_interrupts_a_long_prompt_within_a_second",
             ),
         ),
         Kind(

@@ -13,7 +13,7 @@ _OPENINGS = (
     re.compile(r"^WARNING: (?P<what>ThreadSanitizer: .*?) \(pid=\d+\)"),
 )
 _FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (?P<where>.*)|^\s+#\d+ (?P<place>.*)")
-_FOREIGN = re.compile(r" /usr/include/|/libsanitizer/")
+_FOREIGN = re.compile(r" /usr/include/|/libsanitizer/|<null>")
 _ACCIDENTS = re.compile(r"0x[0-9a-f]+|\(\S+\+0x.*\)|\S*/source/\w+/")
 
 
