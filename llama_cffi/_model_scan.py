@@ -125,7 +125,7 @@ def _check_architecture(file: GgufFile, values: dict[str, Scalar], scan: Scan) -
     if pooling not in (*PoolingType, _UNSPECIFIED):
         raise _damaged(f"{arch}.pooling_type is {pooling}, and no such type is known")
     scan.sections = file.numbers(f"{arch}.rope.dimension_sections")
-    size = _whole(values, f"{arch}.attention.key_length") or width // max(1, *heads[:1])
+    size = _whole(values, f"{arch}.attention.key_length") or width // max([1, *heads[:1]])
     scan.head_size = _whole(values, f"{arch}.rope.dimension_count", size)
 
 
