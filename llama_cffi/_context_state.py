@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 from llama_cffi._buffers import (
@@ -20,12 +19,9 @@ from llama_cffi._buffers import (
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._handle import native_log
+from llama_cffi._state_data import filled, read_file, take_over, take_over_sequence, whole_sequence, whole_state
 from llama_cffi.errors import StateError
 from llama_cffi.tokens import SeqId, Token
-
-_HEADER = struct.Struct("<III")  # magic, version, number of tokens
-_POSITIONS = 1 << 30  # more than any model was trained for; and from there, the next batches would overflow
 
 
 class ContextState(ContextBase):
@@ -54,10 +50,8 @@ class ContextState(ContextBase):
         """
         if require_together(dst, size, "dst and size"):
             assert size is not None
-            return self._filled(
-                self._run(lib.llama_state_get_data, out_buffer(dst, "uint8_t", size, "dst", "size"), size)
-            )
-        state: bytes = self._run(_whole_state, self._filled)
+            return filled(self._run(lib.llama_state_get_data, out_buffer(dst, "uint8_t", size, "dst", "size"), size))
+        state: bytes = self._run(whole_state)
         return state
 
     def stateSetData(self, src: Any, size: int | None = None) -> int:
@@ -71,16 +65,7 @@ class ContextState(ContextBase):
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
         self._make_room(self._limits.n_batch)
-        read: int = self._run(self._take_over, array, n)
-        return read
-
-    def _take_over(self, pointer: Any, array: Any, n: int) -> int:
-        read: int = lib.llama_state_set_data(pointer, array, n)
-        log = native_log()
-        wrong = _wrong_positions(pointer, range(self._nSeqMax))
-        if read == 0 or wrong:
-            lib.llama_memory_clear(lib.llama_get_memory(pointer), True)
-            raise StateError(f"the state {wrong or 'does not fit this context'}; the context is empty now", log=log)
+        read: int = self._run(take_over, array, n, self._nSeqMax)
         return read
 
     def _check_architecture(self, array: Any, n: int) -> None:
@@ -89,11 +74,6 @@ class ContextState(ContextBase):
         start = bytes(ffi.buffer(array, min(n, 4 + len(expected))))
         if start != struct.pack("<I", len(expected)) + expected:
             raise StateError(f"this is no state of a {expected.decode()} model: give what stateGetData returned")
-
-    def _filled(self, written: int) -> int:
-        if written == 0:
-            raise StateError("the state could not be written: the buffer needs ctx.stateSize bytes", log=native_log())
-        return written
 
     # Files: magic, version and tokens, then the state
 
@@ -125,7 +105,7 @@ class ContextState(ContextBase):
         Maps to `llama_state_load_file`.
         """
         # llama.cpp's own reader takes a truncated header for a whole one, so the file is read here.
-        tokens, state = _read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
+        tokens, state = read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
         if not require_together(tokensOut, cap, "tokensOut and cap"):
             self.stateSetData(state)
             return tokens
@@ -166,8 +146,8 @@ class ContextState(ContextBase):
         if require_together(dst, size, "dst and size"):
             assert size is not None
             out = out_buffer(dst, "uint8_t", size, "dst", "size")
-            return self._filled(self._run(get, out, size, seqId, _check_flags(flags)))
-        state: bytes = self._run(_whole_sequence, self._filled, seqId, _check_flags(flags))
+            return filled(self._run(get, out, size, seqId, _check_flags(flags)))
+        state: bytes = self._run(whole_sequence, seqId, _check_flags(flags))
         return state
 
     def stateSeqSetData(self, src: Any, size: int | None = None, destSeqId: SeqId = 0, flags: int = 0) -> int:
@@ -179,7 +159,7 @@ class ContextState(ContextBase):
         """
         self._check_seq(destSeqId, "destSeqId")
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
-        read: int = self._run(_take_over_sequence, array, n, destSeqId, _check_flags(flags))
+        read: int = self._run(take_over_sequence, array, n, destSeqId, _check_flags(flags))
         return read
 
     def stateSeqSaveFile(self, filepath: Path, seqId: SeqId, tokens: Tokens = (), count: int | None = None) -> int:
@@ -202,50 +182,11 @@ class ContextState(ContextBase):
         """
         self._check_seq(destSeqId, "destSeqId")
         name = path_bytes(filepath, "filepath")
-        tokens, state = _read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
+        tokens, state = read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
         # In memory, a mark and the number of a sequence stand before what the file holds.
         mark = self.stateSeqGetData(None, None, destSeqId)[:8]
         self.stateSeqSetData(mark + state, None, destSeqId)
         return tokens
-
-
-# Each of these is one use of the context: no other thread's call comes between its parts.
-
-
-def _whole_state(pointer: Any, filled: Callable[[int], int]) -> bytes:
-    size = lib.llama_state_get_size(pointer)
-    buffer = ffi.new("uint8_t[]", size)
-    return bytes(ffi.buffer(buffer, filled(lib.llama_state_get_data(pointer, buffer, size))))
-
-
-def _whole_sequence(pointer: Any, filled: Callable[[int], int], seq: int, flags: int) -> bytes:
-    size = lib.llama_state_seq_get_size_ext(pointer, seq, flags)
-    buffer = ffi.new("uint8_t[]", size)
-    return bytes(ffi.buffer(buffer, filled(lib.llama_state_seq_get_data_ext(pointer, buffer, size, seq, flags))))
-
-
-def _take_over_sequence(pointer: Any, array: Any, n: int, seq: int, flags: int) -> int:
-    read: int = lib.llama_state_seq_set_data_ext(pointer, array, n, seq, flags)
-    log = native_log()
-    wrong = _wrong_positions(pointer, [seq])
-    if read == 0 or wrong:
-        memory, empty = lib.llama_get_memory(pointer), f"sequence {seq}"
-        lib.llama_memory_seq_rm(memory, seq, -1, -1)
-        if _wrong_positions(pointer, [seq]):  # negative ones, and the last one, cannot be named to be removed
-            lib.llama_memory_clear(memory, True)
-            empty = "the context"
-        raise StateError(f"the state {wrong or 'does not fit this context'}; {empty} is empty now", log=log)
-    return read
-
-
-def _wrong_positions(pointer: Any, seqs: Iterable[int]) -> str:
-    """What is wrong with the positions of these sequences: llama.cpp believes those that a state names."""
-    memory = lib.llama_get_memory(pointer)
-    for seq in seqs:
-        low, high = lib.llama_memory_seq_pos_min(memory, seq), lib.llama_memory_seq_pos_max(memory, seq)
-        if (low, high) != (-1, -1) and not 0 <= low <= high < _POSITIONS:  # both are -1 where there is nothing
-            return f"puts tokens at positions from {low} to {high} of sequence {seq}"
-    return ""
 
 
 def _check_flags(flags: int) -> int:
@@ -256,20 +197,3 @@ def _check_flags(flags: int) -> int:
     if flags & ~lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY:
         raise ValueError(f"flags {flags:#x} are not among LLAMA_STATE_SEQ_FLAGS_*")
     return flags
-
-
-def _read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memoryview]:
-    """The tokens of a state file, and what follows them. Read whole: a mapped file that shrinks ends the process."""
-    with open(path, "rb") as stream:
-        data = stream.read()
-    if len(data) < _HEADER.size:
-        raise StateError("the file is too short for a state")
-    found_magic, found_version, n_tokens = _HEADER.unpack_from(data)
-    if found_magic != magic:
-        raise StateError("this is no state file of this kind")
-    if found_version != version:
-        raise StateError(f"the file has version {found_version} of the format, but this llama.cpp reads {version}")
-    if _HEADER.size + 4 * n_tokens > len(data):
-        raise StateError(f"the file says that it holds {n_tokens} tokens, but it is too short for them")
-    tokens: Sequence[int] = struct.unpack_from(f"<{n_tokens}i", data, _HEADER.size)
-    return list(tokens), memoryview(data)[_HEADER.size + 4 * n_tokens :]

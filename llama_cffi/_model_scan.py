@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlBackendDevType, GgmlType
+from llama_cffi._generated.enums import GgmlBackendDevType, GgmlType, PoolingType
 from llama_cffi._gguf import GgufFile, Scalar, TensorInfo, opened
 from llama_cffi._model_params import EPSILON, KvOverrides
 from llama_cffi.errors import AdapterError, ModelLoadError
@@ -25,6 +25,7 @@ _FULL = re.compile(r"(?<!\.weight)$|_norm\.weight$|\.(ssm_conv1d|shortconv\.conv
 _MATRICES = re.compile(r"^(cls|dense_\d)\b|_inp_shexp\.weight$")  # which may have one row alone, and be no vector
 _HEADLESS = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "wavtokenizer-dec")
 _RELATIVE = {"t5": ("enc.blk.0", "dec.blk.0"), "t5encoder": ("enc.blk.0",)}
+_UNSPECIFIED = 0xFFFFFFFF  # of types of pooling: -1, as the file writes it
 _TREES = ("t5", "rwkv")  # tokenizers that walk down a tree, a stack frame for each byte of a token
 _TOKEN_BYTES = 4096
 
@@ -110,21 +111,33 @@ def _check_type(tensor: TensorInfo) -> None:
 
 def _check_architecture(file: GgufFile, values: dict[str, Scalar], scan: Scan) -> None:
     arch = str(values.get("general.architecture", ""))
-    heads = _numbers(file, values, f"{arch}.attention.head_count")
+    heads = _whole_numbers(file, values, f"{arch}.attention.head_count")
     if arch not in _HEADLESS and not any(heads):
         raise _damaged(f"{arch}.attention.head_count is missing or 0")
+    width = _whole(values, f"{arch}.embedding_length")
+    width_out = _whole(values, f"{arch}.embedding_length_out")
+    if arch in _RELATIVE and width_out not in (0, width):
+        raise _damaged(f"{arch}.embedding_length_out is {width_out}, and the encoder gives {width} numbers a token")
     for side in _RELATIVE.get(arch, ()):
         if f"{side}.attn_rel_b.weight" not in scan.names:
             raise _damaged(f"the tensor {side}.attn_rel_b.weight is missing")
+    pooling = _whole(values, f"{arch}.pooling_type")
+    if pooling not in (*PoolingType, _UNSPECIFIED):
+        raise _damaged(f"{arch}.pooling_type is {pooling}, and no such type is known")
     scan.sections = file.numbers(f"{arch}.rope.dimension_sections")
-    width = values.get(f"{arch}.embedding_length", 0)
-    size = values.get(f"{arch}.attention.key_length", int(width) // max(1, int(heads[0])) if heads else 0)
-    scan.head_size = int(values.get(f"{arch}.rope.dimension_count", size))
+    size = _whole(values, f"{arch}.attention.key_length") or width // max([1, *heads[:1]])
+    scan.head_size = _whole(values, f"{arch}.rope.dimension_count", size)
 
 
-def _numbers(file: GgufFile, values: dict[str, Scalar], key: str) -> list[int | float]:
-    value = values.get(key)
-    return [value] if isinstance(value, (int, float)) else file.numbers(key) or []
+def _whole(values: dict[str, Scalar], key: str, default: int = 0) -> int:
+    """A whole number; where it is missing or something else, llama.cpp's own default."""
+    value = values.get(key, default)
+    return value if isinstance(value, int) else default
+
+
+def _whole_numbers(file: GgufFile, values: dict[str, Scalar], key: str) -> list[int]:
+    found = [values[key]] if key in values else file.numbers(key) or []
+    return [number for number in found if isinstance(number, int)]
 
 
 def _other_files(first: bytes, values: dict[str, Scalar]) -> Iterable[bytes]:

@@ -61,7 +61,11 @@ def try_model(paths: Sequence[bytes], split: bool, params: ModelParams, size: in
     name = os.fsdecode(paths[0])
     # -I: the child takes its modules from where this process has them, and from nowhere else.
     with subprocess.Popen(
-        [sys.executable, "-I", str(_CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-I", str(_CHILD)],
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # a few tokens are not worth threads that spin
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as child:
         try:
             out, err = child.communicate(json.dumps(request).encode(), timeout=seconds)

@@ -14,7 +14,7 @@ LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
     {"_ffi", "_stack", "_files", "_machine", "_uncopyable"},
     {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "tokens"},
-    {"ggml.device", "_special_tokens", "_refusals"},
+    {"ggml.device", "_special_tokens", "_refusals", "_state_data"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
     {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},

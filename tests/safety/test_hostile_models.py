@@ -69,6 +69,8 @@ def drop(name: str) -> Callable[[Document], object]:
             "the size of a head, 16",
         ),
         ("qwen2vl", lambda d: d.put("qwen2vl.rope.dimension_sections", INT32, 5), r"sections is \[5\]"),
+        ("t5", lambda d: d.put("t5.embedding_length_out", UINT32, 31), "the encoder gives 32 numbers a token"),
+        ("bert", lambda d: d.put("bert.pooling_type", UINT32, 99), "pooling_type is 99, and no such type"),
         ("llama", lambda d: d.put("llama.block_count", UINT32, 0), "GGML_ASSERT"),
         ("llama", lambda d: d.put("llama.rope.scaling.type", STRING, b"foo"), "GGML_ASSERT"),
     ],
