@@ -30,7 +30,8 @@ class ContextBase(Handle):
     _samples: bool  # has samplers of its own
     _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
     _views: Views
-    _kept: list[Any]  # what C reads through the context: callbacks, samplers, thread pools
+    _kept: list[Any]  # what C reads through the context: parameters, thread pools
+    _abort: object  # ... and the callback that it asks whether to stop
     _adapters: dict[Adapter, float]
 
     def _run(self, function: Any, *arguments: Any) -> Any:

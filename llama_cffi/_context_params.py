@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._context_tuning import abort_pointers, eval_pointers
+from llama_cffi._context_memory import check_memory
+from llama_cffi._context_tuning import abort_pointers, check_pooled, eval_pointers
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlType
+from llama_cffi._generated.enums import AttentionType, GgmlType, PoolingType
+from llama_cffi._limits import check_threads
 from llama_cffi.model import Model
 from llama_cffi.sampler_config import Configs, SamplersParam
 
@@ -118,20 +120,57 @@ def check_params(model: Model, params: ContextParams) -> None:
     """Refuse what llama.cpp would answer with an abort or a crash."""
     if model._params.vocabOnly or model._params.noAlloc:
         raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to run: load it whole")
-    most = lib.llama_max_parallel_sequences()
-    limits = (
-        ("nSeqMax", params.nSeqMax, 1, most),
-        ("nBatch", params.nBatch, max(1, params.nSeqMax), 1 << 31),
-        ("nUbatch", params.nUbatch, 1, 1 << 31),
-        ("nThreads", params.nThreads, 1, lib.GGML_MAX_N_THREADS),
-        ("nThreadsBatch", params.nThreadsBatch, 1, lib.GGML_MAX_N_THREADS),
-    )
-    for name, value, low, high in limits:
+    for name, value, low, high in _limits_of(params):
         if not low <= value <= high:
             raise ValueError(f"Context.Params.{name} goes from {low} to {high} here, and {value} does not fit")
+    check_threads("nThreads", params.nThreads)
+    check_threads("nThreadsBatch", params.nThreadsBatch)
     if params.nCtx and params.nCtx < params.nSeqMax:
         raise ValueError(f"nCtx {params.nCtx} is less than a token for each of {params.nSeqMax} sequences: raise nCtx")
+    if params.nOutputsMax and params.nOutputsMax < params.nSeqMax:
+        raise ValueError(
+            f"nOutputsMax is {params.nOutputsMax}, less than one for each of {params.nSeqMax} sequences: raise it, or "
+            "leave it at 0 for as many as nBatch"
+        )
+    if params.nSeqMax > 1 and model.hasEncoder and model.hasDecoder:
+        raise ValueError(
+            f"an encoder-decoder model serves one sequence, and nSeqMax is {params.nSeqMax}: use a context for each"
+        )
     for name, kind in (("typeK", params.typeK), ("typeV", params.typeV)):
         if kind not in _CACHE_TYPES:
             choices = ", ".join(choice.name for choice in _CACHE_TYPES)
             raise ValueError(f"Context.Params.{name} is one of {choices}, not {kind.name}")
+    if params.embeddings and _pooling(model, params) == PoolingType.MEAN:
+        n_batch = min(params.nBatch, params.nCtx or model.nCtxTrain) if _is_causal(model, params) else params.nBatch
+        n_outputs = params.nOutputsMax or n_batch
+        check_pooled(min(params.nUbatch, n_batch), params.nSeqMax, n_batch if model.hasEncoder else n_outputs)
+    check_memory(model, params)
+
+
+def _limits_of(params: ContextParams) -> tuple[tuple[str, int, int, int], ...]:
+    """Names, values, lowest and highest values of sizes."""
+    most = (1 << 31) - 256  # llama.cpp rounds up, and counts positions in 31 bits
+    return (
+        ("nSeqMax", params.nSeqMax, 1, lib.llama_max_parallel_sequences()),
+        ("nCtx", params.nCtx, 0, most),
+        ("nBatch", params.nBatch, max(1, params.nSeqMax), most),
+        ("nUbatch", params.nUbatch, 1, most),
+        ("nThreads", params.nThreads, 1, lib.GGML_MAX_N_THREADS),
+        ("nThreadsBatch", params.nThreadsBatch, 1, lib.GGML_MAX_N_THREADS),
+    )
+
+
+def _pooling(model: Model, params: ContextParams) -> int:
+    if params.poolingType != PoolingType.UNSPECIFIED:
+        return params.poolingType
+    return int(_of_model(model, "pooling_type") or PoolingType.NONE)
+
+
+def _is_causal(model: Model, params: ContextParams) -> bool:
+    if params.attentionType != AttentionType.UNSPECIFIED:
+        return params.attentionType == AttentionType.CAUSAL
+    return _of_model(model, "attention.causal") != "false"
+
+
+def _of_model(model: Model, key: str) -> str | None:
+    return model.metaValStr(f"{model.metaValStr('general.architecture')}.{key}")

@@ -63,7 +63,8 @@ class ContextState(ContextBase):
     def stateSetData(self, src: Any, size: int | None = None) -> int:
         """Take over a state from the first `size` bytes of `src` (None: all). Returns how many were read.
 
-        Raises StateError for a state that does not fit; the context is empty then.
+        Raises StateError for a state that does not fit, or that names positions below 0 or from 2**30; the context is
+        empty then.
 
         Maps to `llama_state_set_data`.
         """
@@ -172,6 +173,8 @@ class ContextState(ContextBase):
     def stateSeqSetData(self, src: Any, size: int | None = None, destSeqId: SeqId = 0, flags: int = 0) -> int:
         """Take over the state of a sequence. Returns how many bytes were read; StateError where it does not fit.
 
+        The sequence is empty then; the context, where the state names positions that cannot even be removed.
+
         Maps to `llama_state_seq_set_data` and, with flags, `llama_state_seq_set_data_ext`.
         """
         self._check_seq(destSeqId, "destSeqId")
@@ -226,8 +229,12 @@ def _take_over_sequence(pointer: Any, array: Any, n: int, seq: int, flags: int) 
     log = native_log()
     wrong = _wrong_positions(pointer, [seq])
     if read == 0 or wrong:
-        lib.llama_memory_seq_rm(lib.llama_get_memory(pointer), seq, -1, -1)
-        raise StateError(f"the state {wrong or 'does not fit this context'}; sequence {seq} is empty now", log=log)
+        memory, empty = lib.llama_get_memory(pointer), f"sequence {seq}"
+        lib.llama_memory_seq_rm(memory, seq, -1, -1)
+        if _wrong_positions(pointer, [seq]):  # negative ones, and the last one, cannot be named to be removed
+            lib.llama_memory_clear(memory, True)
+            empty = "the context"
+        raise StateError(f"the state {wrong or 'does not fit this context'}; {empty} is empty now", log=log)
     return read
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import Any
 
 from llama_cffi import _callbacks
 from llama_cffi._buffers import read_buffer
 from llama_cffi._context_base import ContextBase, null_if_none
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlOp, GgmlType
+from llama_cffi._generated.enums import GgmlOp, GgmlType, PoolingType
+from llama_cffi._limits import check_threads
+from llama_cffi._struct import FLOAT_MAX
 from llama_cffi.adapter import Adapter
 from llama_cffi.errors import NativeError
-
-if TYPE_CHECKING:
-    from llama_cffi.ggml.threadpool import Threadpool
+from llama_cffi.ggml.threadpool import Threadpool
 
 _ANY = (1 << 31) - 1  # more outputs than there are
 
@@ -40,7 +41,9 @@ class ContextTuning(ContextBase):
             raise TypeError(f"an Adapter is wanted, not {type(ad).__name__}: Adapter.loraInit(model, path) makes one")
         if ad._model is not self._model:
             raise ValueError("this adapter was loaded for another model: load it for the model of the context")
-        if not math.isfinite(scale):
+        if isinstance(scale, str) or not hasattr(scale, "__float__"):
+            raise TypeError(f"scale is a number, not {scale!r}")
+        if not abs(float(scale)) <= FLOAT_MAX:
             raise ValueError(f"scale is a finite number, not {scale}")
         ad._c  # noqa: B018  raises for a freed one
 
@@ -71,20 +74,23 @@ class ContextTuning(ContextBase):
             raise ValueError(f"there are {len(adapters)} adapters, but {len(chosen)} scales")
         for ad, scale in zip(adapters, chosen, strict=True):
             self._check_adapter(ad, scale)
+        if len(set(adapters)) < len(adapters):
+            raise ValueError("an adapter is there twice: name it once, with the sum of its scales")
         self._set_adapters(dict(zip(adapters, chosen, strict=True)))
         return 0
 
     def _set_adapters(self, adapters: dict[Adapter, float]) -> None:
-        pointers = ffi.new("struct llama_adapter_lora *[]", [ad._c for ad in adapters])
-        scales = ffi.new("float[]", list(adapters.values()))
-        code = self._run(lib.llama_set_adapters_lora, pointers, len(adapters), scales)
-        if code != 0:
-            raise NativeError(
-                f"llama_set_adapters_lora returned {code}", operation="llama_set_adapters_lora", code=code
-            )
-        self._adapters = adapters
-        for ad in adapters:
-            ad._users.add(self)
+        with ExitStack() as stack:  # none of them is freed before it knows that this context uses it
+            pointers = ffi.new("struct llama_adapter_lora *[]", [stack.enter_context(ad._hold()) for ad in adapters])
+            scales = ffi.new("float[]", list(adapters.values()))
+            code = self._run(lib.llama_set_adapters_lora, pointers, len(adapters), scales)
+            if code != 0:
+                raise NativeError(
+                    f"llama_set_adapters_lora returned {code}", operation="llama_set_adapters_lora", code=code
+                )
+            self._adapters = adapters
+            for ad in adapters:
+                ad._users.add(self)
 
     def setAdapterCvec(
         self, data: Any, len: int | None = None, nEmbd: int = 0, ilStart: int = 1, ilEnd: int = -1
@@ -96,14 +102,24 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_adapter_cvec`.
         """
-        n_embd = nEmbd or self._model.nEmbd
-        array, n = (ffi.NULL, 0) if data is None else read_buffer(data, "float", len, "data", "len")
-        if n_embd != self._model.nEmbd:
-            raise ValueError(f"nEmbd is {n_embd}, but the model's embeddings have {self._model.nEmbd} floats")
-        if n % n_embd:
-            raise ValueError(f"data has {n} floats, which is no whole number of rows of {n_embd}")
-        last = self._model.nLayer - 1 if ilEnd == -1 else ilEnd
-        code: int = self._run(lib.llama_set_adapter_cvec, array, n, n_embd, ilStart, last)
+        n_embd, last = self._model.nEmbd, self._model.nLayer - 1
+        if nEmbd not in (0, n_embd):
+            raise ValueError(f"nEmbd is {nEmbd}, but the model's embeddings have {n_embd} floats")
+        end = last if ilEnd == -1 else ilEnd
+        array, n = ffi.NULL, 0
+        if data is not None:
+            array, n = read_buffer(data, "float", len, "data", "len")
+            if not n or n % n_embd or n // n_embd > last:
+                raise ValueError(
+                    f"data has {n} floats, and the vector takes 1 to {last} whole rows of {n_embd}; None takes it away"
+                )
+            if not all(map(math.isfinite, ffi.unpack(array, n))):
+                raise ValueError("data holds a number that is not finite")
+            if not 1 <= ilStart <= end <= last:
+                raise ValueError(
+                    f"ilStart and ilEnd are layers from 1 to {last}, in this order, not {ilStart} and {ilEnd}"
+                )
+        code: int = self._run(lib.llama_set_adapter_cvec, array, n, n_embd, ilStart, end)
         if code != 0:
             raise NativeError(f"llama_set_adapter_cvec returned {code}", operation="llama_set_adapter_cvec", code=code)
         return code
@@ -135,6 +151,7 @@ class ContextTuning(ContextBase):
         for name, n in (("nThreads", nThreads), ("nThreadsBatch", batch)):
             if not 1 <= n <= lib.GGML_MAX_N_THREADS:
                 raise ValueError(f"{name} goes from 1 to {lib.GGML_MAX_N_THREADS}, and {n} does not fit")
+            check_threads(name, n)
         self._check_pools(nThreads, batch)
         self._run(lib.llama_set_n_threads, nThreads, batch)
 
@@ -148,22 +165,35 @@ class ContextTuning(ContextBase):
         Maps to `llama_attach_threadpool`.
         """
         pools = tp, tp if tpBatch is None else tpBatch
-        self._check_pools(self.nThreads, self.nThreadsBatch, pools)
         for pool in pools:
-            pool._attach(self)
-        self._run(lib.llama_attach_threadpool, tp._c, null_if_none(tpBatch and tpBatch._c))
-        self._pools = pools
-        self._kept.append(pools)
+            if not isinstance(pool, Threadpool):
+                raise TypeError(f"a Ggml.Threadpool is wanted, not {type(pool).__name__}: Ggml.Threadpool(n) makes one")
+        self._check_pools(self.nThreads, self.nThreadsBatch, pools)
+
+        def attach(context: Any) -> None:
+            for pool in pools:
+                self._kept += pool._attach(self)
+            lib.llama_attach_threadpool(context, tp._c, null_if_none(tpBatch and tpBatch._c))
+            for pool in self._pools or ():
+                if pool not in pools:
+                    pool._detach(self)
+            self._pools = pools
+
+        self._run(attach)
 
     def detachThreadpool(self) -> None:
-        """Compute on threads of the context's own again.
+        """Compute on threads of the context's own again. The pool may be freed, and is gone with the context.
 
         Maps to `llama_detach_threadpool`.
         """
-        self._run(lib.llama_detach_threadpool)
-        for pool in self._pools or ():
-            pool._detach(self)
-        self._pools = None
+
+        def detach(context: Any) -> None:
+            lib.llama_detach_threadpool(context)
+            for pool in self._pools or ():
+                pool._detach(self)
+            self._pools = None
+
+        self._run(detach)
 
     def _check_pools(self, n: int, n_batch: int, pools: tuple[Threadpool, Threadpool] | None = None) -> None:
         for pool, threads, name in zip(
@@ -182,10 +212,13 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_embeddings`.
         """
+        limits = self._limits
+        if embeddings and lib.llama_pooling_type(self._c) == PoolingType.MEAN:
+            check_pooled(limits.n_ubatch, self._nSeqMax, limits.n_outputs)
         self._make_room(_ANY)  # the layout of the output buffer changes
-        self._limits.reserved = 0
+        limits.reserved = 0
         self._run(lib.llama_set_embeddings, bool(embeddings))
-        self._limits.embeds = bool(embeddings)
+        limits.embeds = bool(embeddings)
 
     def setCausalAttn(self, causalAttn: bool) -> None:
         """Whether a token sees only those before it. Without that, a batch may have at most nUbatch tokens.
@@ -228,7 +261,22 @@ class ContextTuning(ContextBase):
         """
         function, data, kept = abort_pointers(abortCallback, None)
         self._run(lib.llama_set_abort_callback, function, data)
-        self._kept.append(kept)
+        self._abort = kept
+
+
+def check_pooled(n_ubatch: int, n_seq_max: int, n_outputs_max: int) -> None:
+    """Refuse sizes for which llama.cpp cannot build the graph that takes the mean of embeddings."""
+    rest = n_ubatch % n_seq_max
+    if rest:
+        raise ValueError(
+            f"embeddings are pooled, and {n_seq_max} sequences do not share nUbatch {n_ubatch} evenly: set "
+            f"Context.Params.nUbatch to {n_ubatch - rest or n_seq_max}"
+        )
+    if n_outputs_max < n_ubatch:
+        raise ValueError(
+            f"embeddings are pooled, which takes {n_ubatch} outputs, and nOutputsMax is {n_outputs_max}: "
+            "leave Context.Params.nOutputsMax at 0"
+        )
 
 
 def abort_pointers(function: Callable[..., bool] | None, user_data: Any) -> tuple[Any, Any, object]:

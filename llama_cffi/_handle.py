@@ -67,9 +67,14 @@ class Handle:
         self._owner = 0  # the thread that has it
         self._closing = ""  # why new calls are refused, although it is still there
         with _lock:
-            if parent is not None:
+            orphaned = parent is not None and parent._pointer is None
+            if parent is not None and not orphaned:
                 parent._dependents += 1
                 parent._children.add(self)
+        if parent is not None and orphaned:  # another thread has freed it since
+            self._pointer, self._parent = None, None
+            self._destroy(pointer)
+            parent._refuse()
         self._addresses: list[int] = []
         self._answer_for(pointer)
 
@@ -193,6 +198,7 @@ class Handle:
                     child._require_end()
                 for child in children:
                     child._close_with_parent(f"its {self._KIND} was freed")
+                self._let_go()
                 self._finish("it was freed")
             finally:
                 self._give()
@@ -203,6 +209,9 @@ class Handle:
         """Refuse to be freed with the parent where waiting for the end of a call would never end."""
         if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
             self._is_busy()
+
+    def _let_go(self) -> None:
+        """Take the object from those who use it, or refuse to be freed before they end."""
 
     def _close_with_parent(self, why: str) -> None:
         self.close()

@@ -213,7 +213,8 @@ class ModelInfo(Handle):
         """
         if not 0 <= i < 1 << 32:
             raise IndexError(f"classes go from 0 to {self.nClsOut - 1}, and {i} does not fit")
-        return optional_text(lib.llama_model_cls_label(self._c, i))
+        with self._pinned() as pointer:
+            return optional_text(lib.llama_model_cls_label(pointer, i))
 
     def chatTemplate(self, name: Text | None = None) -> str | None:
         """The chat template that the file carries, under `name` or its default one; None where it has none.
@@ -223,7 +224,8 @@ class ModelInfo(Handle):
         Maps to `llama_model_chat_template`.
         """
         chosen = ffi.NULL if name is None else c_string(name, "name")
-        return optional_text(lib.llama_model_chat_template(self._c, chosen))
+        with self._pinned() as pointer:
+            return optional_text(lib.llama_model_chat_template(pointer, chosen))
 
     # Metadata
 

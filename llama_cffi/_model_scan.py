@@ -71,10 +71,11 @@ def scan_model(paths: Sequence[bytes], overrides: KvOverrides | None, vocab_only
 
 def check_positions(scan: Scan) -> None:
     """Of a model whose positions have several parts: how a head's numbers are shared among them must add up."""
-    parts = [*(scan.sections or ()), 0, 0, 0, 0][:4]
+    parts = scan.sections or [0]
+    parts = parts * 4 if len(parts) == 1 else parts  # a single number stands for all of them
     if min(parts) < 0 or not 1 <= sum(parts) <= scan.head_size or not any(parts[:3]):
         raise _damaged(
-            f"rope.dimension_sections is {scan.sections}, and up to four numbers from 0 are wanted, with a sum from 1 "
+            f"rope.dimension_sections is {scan.sections}, and four numbers from 0 are wanted, with a sum from 1 "
             f"to the size of a head, {scan.head_size}"
         )
 

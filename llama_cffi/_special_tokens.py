@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi.tokens import Token
+
+if TYPE_CHECKING:
+    from llama_cffi._handle import Handle
 
 
 class SpecialTokens:
     """The part of `Vocab` about special tokens."""
 
     __slots__ = ()
+
+    _model: Handle
 
     @property
     def _c(self) -> Any:
@@ -148,5 +153,6 @@ class SpecialTokens:
         Maps to `llama_vocab_get_suppress_tokens`.
         """
         count = ffi.new("int32_t *")
-        array = lib.llama_vocab_get_suppress_tokens(self._c, count)
-        return [] if array == ffi.NULL else list(ffi.unpack(array, count[0]))
+        with self._model._pinned():
+            array = lib.llama_vocab_get_suppress_tokens(self._c, count)
+            return [] if array == ffi.NULL else list(ffi.unpack(array, count[0]))

@@ -23,8 +23,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # there is nothing to write
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = request["memory"] if most == resource.RLIM_INFINITY else min(request["memory"], most)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
+    wanted = request["memory"] + _address_space()
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
     sys.path[:] = request["path"]
     answer = {}
     try:
@@ -32,6 +32,12 @@ def main() -> None:
     except Exception as error:
         answer["error"] = f"{type(error).__name__}: {error}"
     print(json.dumps(answer), flush=True)
+
+
+def _address_space() -> int:
+    """The bytes that this process has mapped already: little, unless a sanitizer is at work."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _use(request: dict[str, Any]) -> None:

@@ -49,6 +49,8 @@ class Views:
         plain = memoryview(ffi.buffer(pinned, 4 * count)).cast("B")
         view = plain.cast("f", shape) if shape else plain.cast("f")
         self.given.append(weakref.ref(view))
+        if len(self.given) > 2 * self.count + 8:
+            self.given = [reference for reference in self.given if reference() is not None]
         return view
 
     def _unpin(self, _: Any) -> None:

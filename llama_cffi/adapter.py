@@ -40,27 +40,30 @@ class Adapter(Handle):
 
         Maps to `llama_adapter_lora_init`.
         """
+        if getattr(model, "_KIND", "") != "model":
+            raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
         name = path_bytes(path)
         with open(name, "rb"):
             pass
         if model._params.vocabOnly or model._params.noAlloc:
             raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it whole")
         scan_adapter(name)
-        try:
-            with _lock:
-                pointer = lib.llama_adapter_lora_init(model._c, name)
-        except NativeAssertionError as error:
-            raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
-        if pointer == ffi.NULL:
-            raise AdapterError(
-                f"{os.fsdecode(name)} could not be loaded as a LoRA adapter for this model",
-                operation="llama_adapter_lora_init",
-                log=native_log(),
-            )
         adapter = cls.__new__(cls)
-        adapter._open(pointer, parent=model)
         adapter._model = model
         adapter._users = weakref.WeakSet()
+        with model._turn() as owner:  # which must not be freed before the adapter holds it
+            try:
+                with _lock:
+                    pointer = lib.llama_adapter_lora_init(owner, name)
+            except NativeAssertionError as error:
+                raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
+            if pointer == ffi.NULL:
+                raise AdapterError(
+                    f"{os.fsdecode(name)} could not be loaded as a LoRA adapter for this model",
+                    operation="llama_adapter_lora_init",
+                    log=native_log(),
+                )
+            adapter._open(pointer, parent=model)
         return adapter
 
     def loraFree(self) -> None:
@@ -71,13 +74,10 @@ class Adapter(Handle):
         Adapter._require(self)
         self.close()
 
-    def close(self) -> None:
-        """Free the adapter; see `loraFree`."""
-        if self._pointer is not None:
-            for context in list(self._users):
-                if not context.closed:
-                    context.removeAdapterLora(self)  # type: ignore[attr-defined]
-        super().close()
+    def _let_go(self) -> None:
+        for context in list(self._users):
+            if not context.closed:
+                context.removeAdapterLora(self)  # type: ignore[attr-defined]
 
     def _destroy(self, pointer: Any) -> None:
         with _lock:
@@ -137,5 +137,6 @@ class Adapter(Handle):
 
         Maps to `llama_adapter_get_alora_invocation_tokens`.
         """
-        n = self.getAloraNInvocationTokens()
-        return list(ffi.unpack(lib.llama_adapter_get_alora_invocation_tokens(self._c), n)) if n else []
+        with self._pinned() as pointer:
+            n = lib.llama_adapter_get_alora_n_invocation_tokens(pointer)
+            return list(ffi.unpack(lib.llama_adapter_get_alora_invocation_tokens(pointer), n)) if n else []

@@ -70,9 +70,11 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         check_params(model, chosen)
         require_threads()
         context = cls.__new__(cls)
+        context._model, context._serial, context._samples = model, next(_serials), False
+        context._views, context._adapters, context._pools = Views(), {}, None
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
         with give_samplers(chosen, model) as settle_in, model._turn() as owner:
-            struct, kept = chosen._for_c()
+            struct, context._kept = chosen._for_c()
             pointer = lib.llama_init_from_model(owner, struct[0])
             if pointer == ffi.NULL:
                 raise ContextError(
@@ -81,22 +83,25 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     log=native_log(),
                 )
             context._open(pointer, parent=model)
-        context._model = model
-        context._serial, context._samples = next(_serials), False
-        settle_in(context)
-        context._nVocab = model.vocab.nTokens
-        context._nSeqMax = lib.llama_n_seq_max(pointer)
-        context._memory = Memory(context, context._nSeqMax, chosen.kvUnified)
-        decodes = context._memory._pointer != ffi.NULL
-        if decodes:
-            context._answer_for(context._memory._pointer)
-        context._encodes = not decodes or model.hasEncoder
-        context._limits = context._limits_of(model, chosen, decodes)
-        context._views, context._kept, context._adapters, context._pools = Views(), kept, {}, None
+            settle_in(context)
+            context._prepare(chosen)
         return context
 
-    def _limits_of(self, model: Model, params: ContextParams, decodes: bool) -> Any:
+    def _prepare(self, params: ContextParams) -> None:
+        """Note what does not change any more."""
+        pointer, model = self._c, self._model
+        self._nVocab = model.vocab.nTokens
+        self._nSeqMax = lib.llama_n_seq_max(pointer)
+        self._memory = Memory(self, self._nSeqMax, params.kvUnified)
+        decodes = self._memory._pointer != ffi.NULL
+        if decodes:
+            self._answer_for(self._memory._pointer)
+        self._encodes = not decodes or model.hasEncoder
+        self._limits = self._limits_of(params, decodes)
+
+    def _limits_of(self, params: ContextParams, decodes: bool) -> Any:
         """What `shim_compute` checks batches against."""
+        model = self._model
         n_batch = lib.llama_n_batch(self._c)  # llama.cpp may have lowered it
         return ffi.new(
             "struct shim_limits *",

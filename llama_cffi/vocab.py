@@ -71,7 +71,8 @@ class Vocab(Uncopyable, SpecialTokens):
         Maps to `llama_vocab_get_text`.
         """
         self._check(token)
-        return bytes(ffi.string(lib.llama_vocab_get_text(self._c, token))).decode("utf-8", "replace")
+        with self._model._pinned():
+            return bytes(ffi.string(lib.llama_vocab_get_text(self._pointer, token))).decode("utf-8", "replace")
 
     def getScore(self, token: Token) -> float:
         """A token's score in its tokenizer, 0 where there are none. Raises IndexError.

@@ -9,7 +9,7 @@
 #include <new>
 #include <thread>
 #include <unordered_map>
-#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include <pthread.h>
@@ -26,10 +26,11 @@ namespace {
 constexpr size_t REMEMBERED = 1 << 14;  // freed addresses; malloc gives most of them out again long before
 
 struct Registry {
-    std::mutex                                mutex;
-    std::unordered_map<const void *, Entry *> alive;
-    std::unordered_set<const void *>          gone;
-    std::deque<const void *>                  order;  // of `gone`
+    std::mutex                                  mutex;
+    std::unordered_map<const void *, Entry *>   alive;
+    std::unordered_map<const void *, size_t>    gone;   // and when it went: an address may come and go again
+    std::deque<std::pair<const void *, size_t>> order;  // of `gone`
+    size_t                                      ends = 0;
 
     void name(Entry * entry, const void * pointer) {
         entry->names.push_back(pointer);
@@ -44,11 +45,13 @@ struct Registry {
     }
 
     void remember(const void * pointer) {
-        if (gone.insert(pointer).second) {
-            order.push_back(pointer);
-        }
+        gone[pointer] = ++ends;
+        order.emplace_back(pointer, ends);
         while (order.size() > REMEMBERED) {
-            gone.erase(order.front());
+            const auto oldest = gone.find(order.front().first);
+            if (oldest != gone.end() && oldest->second == order.front().second) {
+                gone.erase(oldest);
+            }
             order.pop_front();
         }
     }

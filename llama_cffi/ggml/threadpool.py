@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlSchedPriority
-from llama_cffi._handle import Handle
+from llama_cffi._handle import Handle, _lock
+from llama_cffi._limits import check_threads
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
 
@@ -25,7 +27,7 @@ class Threadpool(Handle):
     Maps to `ggml_threadpool`.
     """
 
-    __slots__ = ("_contexts", "_nThreads")
+    __slots__ = ("_contexts", "_leased", "_nThreads")
 
     _KIND = "thread pool"
 
@@ -44,6 +46,7 @@ class Threadpool(Handle):
         Maps to `ggml_threadpool_new`.
         """
         _check_range("nThreads", nThreads, 1, lib.GGML_MAX_N_THREADS)
+        check_threads("nThreads", nThreads)
         _check_range("poll", poll, 0, 100)
         params = ffi.new("struct ggml_threadpool_params *")
         lib.ggml_threadpool_params_init(params, nThreads)
@@ -59,6 +62,7 @@ class Threadpool(Handle):
             raise NativeMemoryError(f"no memory for a pool of {nThreads} threads", operation="ggml_threadpool_new")
         self._nThreads = nThreads
         self._contexts: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._leased: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._open(pointer)
 
     def _destroy(self, pointer: Any) -> None:
@@ -70,42 +74,53 @@ class Threadpool(Handle):
         return self._nThreads
 
     def pause(self) -> None:
-        """Let the threads sleep until `resume`, or until there is work.
+        """Let the threads sleep until `resume`, or until there is work. Raises BusyError while a context computes.
 
         Maps to `ggml_threadpool_pause`.
         """
-        lib.ggml_threadpool_pause(self._c)
+        self._quietly(lib.ggml_threadpool_pause)
 
     def resume(self) -> None:
-        """Wake the threads.
+        """Wake the threads. Raises BusyError while a context computes.
 
         Maps to `ggml_threadpool_resume`.
         """
-        lib.ggml_threadpool_resume(self._c)
+        self._quietly(lib.ggml_threadpool_resume)
 
     def free(self) -> None:
         """Free the pool. Freeing twice is harmless. Raises BusyError while a context uses it.
+
+        The threads of a pool that a context has used end with that context.
 
         Maps to `ggml_threadpool_free`.
         """
         Threadpool._require(self)
         self.close()
 
-    def close(self) -> None:
-        """Free the pool. Closing twice is harmless. Raises BusyError while a context uses it."""
+    def _let_go(self) -> None:
         if any(not context.closed for context in self._contexts):
             raise BusyError("a context uses this thread pool: call ctx.detachThreadpool() first, or free the context")
-        super().close()
+
+    def _quietly(self, function: Callable[[Any], None]) -> None:
+        """Call `function(pool)` while no context computes with it."""
+        with ExitStack() as stack:
+            for handle in (self, *self._contexts):
+                stack.enter_context(handle._hold())
+            function(self._c)
 
     # For contexts
 
-    def _attach(self, context: Handle) -> None:
-        """A context is about to use the pool, and holds it from now on."""
+    def _attach(self, context: Handle) -> list[_Lease]:
+        """A context is about to use the pool. Returns what it has to keep until it is freed."""
         if self.closed:
             self._refuse()
         if any(other is not context and not other.closed for other in self._contexts):
             raise BusyError("another context uses this thread pool: make one pool for each context")
         self._contexts.add(context)
+        if context in self._leased:
+            return []
+        self._leased.add(context)
+        return [_Lease(self)]
 
     def _detach(self, context: Handle) -> None:
         """A context uses the pool no more."""
@@ -113,6 +128,20 @@ class Threadpool(Handle):
 
     def __repr__(self) -> str:
         return super().__repr__() if self.closed else f"<Threadpool of {self._nThreads}>"
+
+
+class _Lease:
+    """Keeps the C pool of a context that used it: ggml still looks at the last pool when it changes to another one."""
+
+    __slots__ = ("pool",)
+
+    def __init__(self, pool: Threadpool) -> None:
+        self.pool = pool
+        with _lock:
+            pool._dependents += 1
+
+    def __del__(self) -> None:
+        self.pool._child_gone()
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

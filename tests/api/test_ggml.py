@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llama_cffi import BusyError, ClosedError, Context, Ggml, Model, ffi, lib
+from llama_cffi import Batch, BusyError, ClosedError, Context, Ggml, Model, ffi, lib
 
 # Devices
 
@@ -159,6 +159,39 @@ def test_a_pool_serves_one_context(tiny: Model) -> None:
     assert pool.closed
     with pytest.raises(ClosedError):
         pool._attach(first)
+
+
+def test_a_pool_that_was_detached_stays_until_the_context_is_gone(tiny: Model) -> None:
+    ctx = Context.initFromModel(tiny, Context.Params(nCtx=32, nThreads=2, nThreadsBatch=2))
+    first, second = Ggml.Threadpool(2), Ggml.Threadpool(2)
+    ctx.attachThreadpool(first)
+    ctx.attachThreadpool(second)  # takes the place of the first, which may be freed
+    first.free()
+    ctx.detachThreadpool()
+    ctx.detachThreadpool()
+    second.free()
+    assert first.closed and second.closed
+    assert first._dependents == second._dependents == 1  # their C pools are still there
+    assert ctx.decode(Batch.getOne([5])) == 0
+    ctx.free()
+    assert first._dependents == second._dependents == 0
+
+
+def test_a_pool_is_left_alone_while_its_context_computes(tiny: Model) -> None:
+    def touch() -> bool:
+        for call in (pool.pause, pool.resume, pool.free, ctx.detachThreadpool, lambda: ctx.attachThreadpool(pool)):
+            with pytest.raises(BusyError):
+                call()
+        return False
+
+    ctx = Context.initFromModel(tiny, Context.Params(nCtx=32, nThreads=2, nThreadsBatch=2, abortCb=touch))
+    pool = Ggml.Threadpool(2)
+    ctx.attachThreadpool(pool)
+    assert ctx.decode(Batch.getOne([5])) == 0
+    pool.pause()
+    pool.resume()
+    with pytest.raises(TypeError, match="Ggml.Threadpool"):
+        ctx.attachThreadpool(None)  # type: ignore[arg-type]
 
 
 def test_enumerations() -> None:

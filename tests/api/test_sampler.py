@@ -123,6 +123,19 @@ def test_chains_inside_chains(decoded: Context) -> None:
     assert outer.sample(decoded) == int(logits(decoded).argmax())
 
 
+def test_chains_are_not_nested_without_end() -> None:
+    deepest = chain = Sampler.chainInit()
+    for _ in range(31):
+        outer = Sampler.chainInit()
+        outer.chainAdd(chain)
+        chain = outer
+    for outer, inner in ((Sampler.chainInit(), chain), (deepest, Sampler.chainInit())):
+        with pytest.raises(ValueError, match="33 deep inside each other, and the limit is 32"):
+            outer.chainAdd(inner)
+    deepest.chainAdd(Sampler.initGreedy())
+    assert chain._can_pick()
+
+
 def test_a_member_keeps_its_chain_alive(decoded: Context) -> None:
     chain = Sampler.chainInit()
     chain.chainAdd(Sampler.initGreedy())

@@ -173,6 +173,8 @@ def test_what_cannot_be(tiny: Model) -> None:
         ([(1, chain)], ValueError, "nSeqMax is 1"),
         ([(0, inner)], ValueError, "inside another chain"),
         ([(0, wide)], ValueError, "99 tokens"),
+        ([(0, chain_of(Sampler.initTopK(99_999), Sampler.initGreedy()))], ValueError, "99999 of 32000 candidates"),
+        ([(0, chain_of(*map(Sampler.initTopK, (5, 6))))], ValueError, "keep 6 of 5 candidates"),
     ):
         made = params(samplers)
         with pytest.raises(error, match=words):

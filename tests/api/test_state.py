@@ -137,3 +137,17 @@ def test_states_that_are_none(tiny: Model, gemma: Model, tmp_path: Path) -> None
             ctx.stateLoadFile(tmp_path / "none")
         with pytest.raises(OSError):
             ctx.stateSaveFile(tmp_path / "no" / "folder")
+
+
+@pytest.mark.parametrize("position", [-2, -(1 << 31), 1 << 30, (1 << 31) - 1])
+def test_positions_that_cannot_be(tiny: Model, position: int) -> None:
+    with make(tiny) as one, make(tiny) as other:
+        one.decode(Batch.getOne(PROMPT))
+        whole, sequence = bytearray(one.stateGetData()), bytearray(one.stateSeqGetData(seqId=0))
+        for state, load in ((whole, other.stateSetData), (sequence, other.stateSeqSetData)):
+            place = state.index(struct.pack("<iI", 3, 1))  # a cell: its position, and how many sequences it has
+            struct.pack_into("<i", state, place, position)
+            with pytest.raises(StateError, match=f"positions from .*{position}.* of sequence 0; .* is empty now"):
+                load(state)
+            assert other.getMemory().seqPosMax(0) == -1
+        assert other.decode(Batch.getOne(PROMPT)) == 0

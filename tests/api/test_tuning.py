@@ -159,8 +159,12 @@ def test_control_vectors(model: Model) -> None:
         assert not np.allclose(now(), plain, atol=0.1)
         ctx.setAdapterCvec(None)
         assert np.allclose(now(), plain, atol=1e-4)
-        with pytest.raises(ValueError, match="whole number of rows"):
+        with pytest.raises(ValueError, match="1 to 1 whole rows of 64"):
             ctx.setAdapterCvec(np.zeros(n + 1, np.float32))
+        with pytest.raises(ValueError, match="layers from 1 to 1, in this order, not 1 and 2"):
+            ctx.setAdapterCvec(vector, ilEnd=2)
+        with pytest.raises(ValueError, match="not finite"):
+            ctx.setAdapterCvec(np.full(n, np.nan, np.float32))
         with pytest.raises(ValueError, match="nEmbd is 3"):
             ctx.setAdapterCvec(np.zeros(n, np.float32), None, 3)
         with pytest.raises(TypeError, match="float"):

@@ -24,7 +24,7 @@ LAYERS = (
     {"sampler"},
     {"quantize", "ggml", "system", "_model_scan", "_trial"},
     {"model"},
-    {"adapter", "_context_base", "sampler_config"},
+    {"adapter", "_context_base", "_context_memory", "sampler_config"},
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext", "_context_params"},
     {"context"},

@@ -17,6 +17,7 @@ WRONG_TYPES = (
     (0, 1), (3, -1), (5, -1), (FLOAT32, 1.5), (BOOL, True), (STRING, b"7"), (UINT64, 1 << 40), (11, -1), (12, 0.5),
 )  # fmt: skip
 TEXTS = (b"", b"\xff\xfe\xfd", b"\xf7\xbf\xbf\xbf", b"nul\0inside", b"%s%n%d", b"x" * (1 << 20))
+PAIRS = 120  # of falsified values at once
 RAW_TYPES = (-1, 13, 99, 0x7FFFFFFF)
 
 # Keys that a good file need not have, and what a hostile one may say there. %s is the architecture.
@@ -111,13 +112,29 @@ def metadata(rng: random.Random, good: Document) -> Iterator[tuple[str, Document
         document.version = version
         yield f"version {version}", document
     arch = str(good.entry("general.architecture").value, "utf-8")  # type: ignore[arg-type]
-    for name, type, values in EXTRA:
-        key = name.replace("%s", arch)
-        for value in values:
-            yield f"{key} = {short(value)}", good.copy().put(key, type, value)
+    extra = [(name.replace("%s", arch), type, value) for name, type, values in EXTRA for value in values]
+    for key, type, value in extra:
+        yield f"{key} = {short(value)}", good.copy().put(key, type, value)
+    for i in range(PAIRS):
+        document, pair = good.copy(), rng.sample([*extra, *_own(good, arch)], 2)
+        for key, type, value in pair:
+            document.put(key, type, value)
+        yield f"pair {i}: {', '.join(f'{key} = {short(value)}' for key, _, value in pair)}", document
     for other in ARCHITECTURES:
         yield f"architecture {other}", _renamed(good, arch, other)
     yield from _tokenizers(good, arch)
+
+
+def _own(good: Document, arch: str) -> list[tuple[str, int, object]]:
+    """Other values for the numbers that describe the model."""
+    numbers = [
+        entry for entry in good.entries if entry.key.startswith(arch.encode()) and entry.type in (UINT32, FLOAT32)
+    ]
+    return [
+        (entry.key.decode(), entry.type, value)
+        for entry in numbers
+        for value in NUMBERS["float" if entry.type == FLOAT32 else "unsigned"]
+    ]
 
 
 def _entry_variants(rng: random.Random, entry: Entry) -> Iterator[tuple[str, Entry]]:

@@ -19,7 +19,9 @@ MEMORY = 4 << 30  # bytes of address space: a size from a file must not take the
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])  # few, unless a sanitizer is at work
+    limit = MEMORY + pages * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Ggml.Backend.cpuLoad()
 
