@@ -73,7 +73,6 @@ class Facade(RuleBasedStateMachine):
         self.globals.clear()
         prelude.KEPT.clear()
         gc.collect()
-        self.report.examples += 1
 
     # Steps
 

@@ -15,7 +15,7 @@ class Report:
 
     def __init__(self, journal: int) -> None:
         self.journal = journal
-        self.steps = self.examples = 0
+        self.total = self.steps = 0
         self.raised: Counter[str] = Counter()
         self.succeeded: Counter[str] = Counter()
         self.findings: dict[str, str] = {}
@@ -32,6 +32,16 @@ class Report:
     def lines(self) -> str:
         size = os.fstat(self.journal).st_size
         return os.pread(self.journal, size, 0).decode()
+
+    def take(self) -> dict[str, Any]:
+        """What happened in the example that ends here."""
+        self.total += self.steps
+        state: dict[str, Any] = {"steps": self.steps}
+        self.steps = 0
+        for name in ("raised", "succeeded", "findings", "native"):
+            state[name] = dict(getattr(self, name))
+            getattr(self, name).clear()
+        return state
 
     def judge(self, error: BaseException) -> None:
         """Count an exception; keep the journal of one that should not be."""

@@ -56,6 +56,6 @@ def test_every_group_is_a_rule() -> None:
 
 def test_a_short_run(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path)
-    supervisor.run(steps=1500, seed=1, workers=1)
+    supervisor.run(steps=2500, seed=1, workers=1)
     assert supervisor.clean, supervisor.summary()
-    assert supervisor.steps >= 1500
+    assert supervisor.steps >= 2500

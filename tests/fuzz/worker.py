@@ -38,21 +38,8 @@ def main(folder: Path, seed: int, steps: int) -> None:
     class Reporting(Facade):
         def teardown(self) -> None:
             super().teardown()
-            state = {
-                "steps": report.steps,
-                "examples": report.examples,
-                "raised": report.raised,
-                "succeeded": report.succeeded,
-                "findings": report.findings,
-                "native": report.native,
-            }
-            os.write(out, (json.dumps(state) + "\n").encode())
-            for part in (report.raised, report.succeeded, report.findings, report.native):
-                part.clear()
-            done[0] += report.steps
-            report.steps = report.examples = 0
+            os.write(out, (json.dumps(report.take()) + "\n").encode())
 
-    done = [0]
     chosen = settings(
         max_examples=_CHUNK,
         stateful_step_count=EXAMPLE,
@@ -62,7 +49,7 @@ def main(folder: Path, seed: int, steps: int) -> None:
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    while done[0] < steps:
+    while report.total < steps:
         run_state_machine_as_test(seeded(seed)(Reporting), settings=chosen)
         seed += 1
 

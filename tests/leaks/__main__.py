@@ -39,7 +39,7 @@ def main() -> int:
         for name, cycle in cycles(Path(folder)):
             if options.only not in name:
                 continue
-            grown = growth(cycle, max(100, count // 5), count)
+            grown = growth(cycle, count // 2, count)
             verdict = "flat"
             if leaks(grown, count):
                 verdict = "leaks, as documented" if name == KNOWN else "leaks"

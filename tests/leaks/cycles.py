@@ -72,8 +72,8 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
     params = Context.Params(nCtx=64, nThreads=1, nThreadsBatch=1, nSeqMax=2)
     ctx = Context.initFromModel(model, params)
     ctx.decode(Batch.getOne([5, 6, 7]))
-    for _ in range(1 << 15):  # the guard remembers the addresses that were freed last, and is full of them now
-        BatchExt.init(ctx).free()
+    for batch in [BatchExt.init(ctx) for _ in range(1 << 14)]:
+        batch.free()  # the guard remembers so many addresses that were freed
     yield from _models(folder)
     yield from _contexts(model, ctx, params, folder)
     yield from _batches(ctx)
