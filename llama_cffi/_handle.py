@@ -336,6 +336,29 @@ def native_log() -> str:
     return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """While a call computes, or makes a context: no adapter is loaded or freed."""
+    lib.shim_begin_reading()
+    try:
+        yield
+    finally:
+        lib.shim_end_reading()
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """While an adapter is loaded or freed: nothing computes."""
+    if not lib.shim_begin_writing():
+        raise errors.BusyError(
+            "adapters cannot be loaded or freed inside a callback of a computation: do it before or after"
+        )
+    try:
+        yield
+    finally:
+        lib.shim_end_writing()
+
+
 # Whether a context has computed, or may have: from then on the threads of OpenMP belong to this process alone.
 has_computed = False
 

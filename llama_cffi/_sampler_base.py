@@ -57,12 +57,12 @@ class SamplerBase(Handle):
         if pointer == ffi.NULL:
             raise NativeError(f"{traits.recipe[0]} made no sampler", operation=str(traits.recipe[0]))
         sampler = cls.__new__(cls)
-        sampler._open(pointer, parent)
         sampler._traits = traits
         sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
         sampler._waits = False
         sampler._history = []
         sampler._fits = -1
+        sampler._open(pointer, parent)  # last: whoever frees the parent meanwhile closes the sampler
         return sampler
 
     @classmethod

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, overload
 
 from llama_cffi._buffers import OutBuffer, Path, Text, c_string, meta_text, path_bytes
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._handle import Handle, native_log
+from llama_cffi._handle import Handle, native_log, writing
 from llama_cffi._model_scan import scan_adapter
-from llama_cffi.errors import AdapterError, NativeAssertionError
+from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
 from llama_cffi.tokens import Token
 
 if TYPE_CHECKING:
     from llama_cffi._context_base import ContextBase
     from llama_cffi.model import Model
-
-_lock = threading.Lock()  # llama.cpp's list of a model's adapters has none
 
 
 class Adapter(Handle):
@@ -53,7 +50,7 @@ class Adapter(Handle):
         adapter._users = weakref.WeakSet()
         with model._turn() as owner:  # which must not be freed before the adapter holds it
             try:
-                with _lock:
+                with writing():
                     pointer = lib.llama_adapter_lora_init(owner, name)
             except NativeAssertionError as error:
                 raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
@@ -80,8 +77,11 @@ class Adapter(Handle):
                 context.removeAdapterLora(self)  # type: ignore[attr-defined]
 
     def _destroy(self, pointer: Any) -> None:
-        with _lock:
-            lib.llama_adapter_lora_free(pointer)
+        try:
+            with writing():
+                lib.llama_adapter_lora_free(pointer)
+        except BusyError:  # it is collected inside a callback: the model frees it, at its own end
+            pass
 
     @property
     def metaCount(self) -> int:

@@ -14,7 +14,7 @@ from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
-from llama_cffi._handle import native_log, require_threads
+from llama_cffi._handle import native_log, reading, require_threads
 from llama_cffi._refusals import refusal
 from llama_cffi._views import Views
 from llama_cffi.batch import Batch
@@ -75,7 +75,8 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
         with give_samplers(chosen, model) as settle_in, model._turn() as owner:
             struct, context._kept = chosen._for_c()
-            pointer = lib.llama_init_from_model(owner, struct[0])
+            with reading():
+                pointer = lib.llama_init_from_model(owner, struct[0])
             if pointer == ffi.NULL:
                 raise ContextError(
                     "llama.cpp could not make a context with these parameters",
@@ -290,7 +291,8 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 reason = lib.shim_check_size(limits, n, outputs, encode, self._views.retire())
                 if not reason:
                     limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
-                    limits.value = lib.llama_process(context, ProcessType(type), pointer)
+                    with reading():
+                        limits.value = lib.llama_process(context, ProcessType(type), pointer)
                     if limits.value:
                         reason = lib.SHIM_BATCH_FAILED
                     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama_cffi._context_base import ContextBase
 
 
-_POSITIONS = 1 << 31
+_POSITIONS = 1 << 30  # as for a batch
 
 
 class Memory(Uncopyable):
@@ -95,7 +95,7 @@ class Memory(Uncopyable):
     def seqAdd(self, seq: SeqId, p0: Pos, p1: Pos, delta: Pos) -> None:
         """Shift the positions of a range by `delta`. What would come before position 0 is forgotten.
 
-        Raises ValueError where a position would not fit into 31 bits.
+        Raises ValueError for a position beyond those that a batch may have.
 
         Maps to `llama_memory_seq_add`.
         """

@@ -1,4 +1,5 @@
 /* The two calls of the token loop, each with its checks, so that Python makes one call where C makes one. */
+#include "gate.hpp"
 #include "shim.h"
 
 #include <cstddef>
@@ -208,6 +209,7 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
             return refuse(*limits, SHIM_BATCH_UNKNOWN, batch.n_tokens - 1, last);
         }
     }
+    const Reading reading;
     limits->rows     = 0;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);

@@ -1,6 +1,6 @@
 /* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), the
- * choice of CPU variant (cpu.cpp), decoding and sampling in one call each (compute.cpp), and what calls Python (raise.cpp,
- * callbacks.cpp).
+ * choice of CPU variant (cpu.cpp), decoding and sampling in one call each (compute.cpp), what must not happen meanwhile
+ * (gate.cpp), and what calls Python (raise.cpp, callbacks.cpp).
  *
  * cffi reads the declarations between the two CDEF marks as they stand; keep them plain C without macros. */
 #ifndef LLAMA_CFFI_SHIM_H
@@ -141,6 +141,13 @@ enum shim_no_token {
  * token, or why there is none. */
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx);
+
+/* The gate between computing (reading) and loading or freeing adapters (writing); see gate.hpp. Each waits for the
+ * other. shim_begin_writing returns false on a thread that is computing, further up. */
+void shim_begin_reading(void);
+void shim_end_reading(void);
+bool shim_begin_writing(void);
+void shim_end_writing(void);
 
 /* From here on computations stop, and no callback reaches Python any more: the interpreter is about to end. */
 void shim_stop(void);

@@ -108,9 +108,9 @@ CASES = (
         "positions moved up to the last number, then decoded",
         CHECK,
         "llama_decode",
-        "c = context(); c.decode(batch(2)); c.getMemory().seqAdd(0, 0, -1, (1 << 31) - 2)\nc.decode(batch(3))",
+        "c = context(); c.decode(batch(2)); c.getMemory().seqAdd(0, 0, -1, (1 << 30) - 2)\nc.decode(batch(3))",
         "ValueError",
-        "2147483647",
+        "1073741823",
     ),
     *(
         Case(
