@@ -99,11 +99,12 @@ class TokenDataArray(Uncopyable):
     # For samplers
 
     def _alive(self) -> Any:
-        if self._c is None:
+        struct = getattr(self, "_c", None)
+        if struct is None:
             self._refuse()
         if self._busy.locked():
             raise BusyError("a sampler works on these candidates: use an array for each thread")
-        return self._c
+        return struct
 
     @contextmanager
     def _hold(self) -> Iterator[Any]:
@@ -117,7 +118,8 @@ class TokenDataArray(Uncopyable):
             self._busy.release()
 
     def _refuse(self) -> NoReturn:
-        raise ClosedError(f"these candidates cannot be used: {self._dead}")
+        why = getattr(self, "_dead", "they were never made")
+        raise ClosedError(f"these candidates cannot be used: {why}")
 
     def _expire(self) -> None:
         self._c = None

@@ -135,6 +135,15 @@ CASES = (
     Case(
         "RoPE scaling out of range", CHECK, "llama_init_from_model", "context(ropeScalingType=9)", "ValueError", "YARN"
     ),
+    Case("a kind of context out of range", CHECK, "llama_init_from_model", "context(ctxType=9)", "ValueError", "MTP"),
+    Case(
+        "a context of draft heads that the model lacks",
+        CHECK,
+        "llama_init_from_model",
+        "context(ctxType=1)",
+        "ContextError",
+        "MTP",
+    ),
     Case(
         "flash attention out of range past the facade",
         GUARD,

@@ -15,7 +15,7 @@ _CALLS = (
     ("seqPosMax({})", "llama_memory_seq_pos_max"),
 )
 _ALL = (
-    *((call.format(0), function) for call, function in _CALLS),
+    *((call.format(0), function) for call, function in (*_CALLS[:1], *_CALLS[2:])),  # seqCopy once
     ("clear()", "llama_memory_clear"),
     ("canShift()", "llama_memory_can_shift"),
 )

@@ -337,7 +337,7 @@ CASES = (
         "does not allow token 2",
     ),
     Case(
-        "a token that the grammar's vocabulary lacks",
+        "a token accepted that the grammar's vocabulary lacks",
         CHECK,
         "llama_sampler_accept",
         "grammar(load()).accept(364)",

@@ -145,7 +145,7 @@ CASES = (
         "3 tokens, but cap is 2",
     ),
     Case(
-        "a buffer smaller than it is said to be",
+        "a buffer for tokens smaller than it is said to be",
         CHECK,
         "llama_state_load_file",
         "c = decoded(); name = scratch(); c.stateSaveFile(name, [1, 2, 3])\n"

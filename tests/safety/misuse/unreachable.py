@@ -28,7 +28,6 @@ ABSENT_FROM_LIB = (
 
 FIELDS = {
     "Context.Params.ctxOther": "a context that may be freed before this one",
-    "Context.Params.ctxType": "contexts of draft heads, which need `ctxOther`",
     "Context.Params.cbEvalUserData": "a raw pointer; `cbEvalData` takes any object",
     "Context.Params.abortCallback": "a raw pointer; `abortCb` takes a function",
     "Sampler.iface": "a table of raw functions; `Sampler.init` takes an object",
