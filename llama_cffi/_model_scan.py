@@ -52,6 +52,10 @@ def scan_model(paths: Sequence[bytes], overrides: KvOverrides | None, vocab_only
         if first is None:
             return scan
         values = {**_scalars(first), **(overrides or {})}
+        if values.get("general.type") == "adapter":
+            raise ModelLoadError(
+                f"{os.fsdecode(paths[0])} is an adapter, and no model: Adapter.loraInit(model, path) loads it"
+            )
         _check_tokens(first, values)
         _check_epsilons(values)
         if len(paths) == 1:

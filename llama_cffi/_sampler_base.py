@@ -32,6 +32,7 @@ class Traits:
     reads_ids: bool = False  # looks candidates up in the vocabulary
     grammar: bool = False  # refuses tokens
     lazy: bool = False  # ... only once it was triggered
+    searches: bool = False  # ... by a pattern, looked for in all that was accepted
     adaptive: bool = False  # remembers its pick until that is accepted, which a clone must not
 
 
@@ -50,6 +51,7 @@ class SamplerBase(Handle):
     _late: Callable[[int, int], Any] | None
     _waits: bool  # whether sampling must wait for that
     _history: list[Token]  # tokens accepted until then
+    _accepted: int  # bytes of text, of a sampler that searches it
     _fits: int  # the context that it was found to fit, by its serial number; -1 after every change to a chain
 
     @classmethod
@@ -61,7 +63,7 @@ class SamplerBase(Handle):
         sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
         sampler._waits = False
         sampler._history = []
-        sampler._fits = -1
+        sampler._fits, sampler._accepted = -1, 0
         sampler._open(pointer, parent)  # last: whoever frees the parent meanwhile closes the sampler
         return sampler
 
@@ -86,7 +88,8 @@ class SamplerBase(Handle):
 
         Maps to `llama_sampler_name`.
         """
-        return bytes(ffi.string(lib.llama_sampler_name(self._c))).decode("utf-8", "replace")
+        with self._hold() as pointer:
+            return bytes(ffi.string(lib.llama_sampler_name(pointer))).decode("utf-8", "replace")
 
     # Who is asked
 
@@ -209,6 +212,7 @@ class SamplerBase(Handle):
         copy._custom = python_side(pointer)
         copy._watch()
         copy._late, copy._waits, copy._history = self._late, self._waits, list(self._history)
+        copy._accepted = self._accepted
         if self._traits.adaptive:
             copy._forget_pick()
         if self._members is not None:

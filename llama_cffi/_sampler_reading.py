@@ -110,8 +110,8 @@ class ReadingSamplers(SamplerBase):
         A token of `triggerTokens` triggers it and must fit the grammar. So does text that matches one of
         `triggerPatterns` (regular expressions of C++): the grammar then starts with the pattern's first group, or with
         the match where it has none. The patterns are searched for in all of the text, again with every token: write
-        `(<tool>)`, and no `.*` around it. Raises GrammarError for a pattern that C++ cannot read, and ValueError for
-        one that repeats what repeats something itself.
+        `(<tool>)`, and no `.*` around it; after a megabyte of text, `accept` refuses. Raises GrammarError for a pattern
+        that C++ cannot read, and ValueError for one that repeats what repeats something itself.
 
         Maps to `llama_sampler_init_grammar_lazy_patterns`.
         """
@@ -134,11 +134,18 @@ class ReadingSamplers(SamplerBase):
                 pointer, text, root, array, len(owned), tokens, n_tokens
             ),
             lazy=True,
+            searches=bool(found),
         )
 
     @classmethod
     def _grammar(
-        cls, vocab: Vocab, operation: str, what: tuple[object, ...], make: Callable[[], Any], lazy: bool = False
+        cls,
+        vocab: Vocab,
+        operation: str,
+        what: tuple[object, ...],
+        make: Callable[[], Any],
+        lazy: bool = False,
+        searches: bool = False,
     ) -> Self:
         try:
             pointer = make()
@@ -155,7 +162,6 @@ class ReadingSamplers(SamplerBase):
                 operation=operation,
                 log=native_log(),
             )
-        traits = Traits(
-            (operation, vocab._model, *what), n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy
-        )
+        recipe = (operation, vocab._model, *what)
+        traits = Traits(recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches)
         return cls._make(pointer, traits, vocab._model)

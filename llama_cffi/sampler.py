@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._sampler_base import SamplerBase
 from llama_cffi._sampler_chain import SamplerChain
 from llama_cffi._sampler_checks import integer
 from llama_cffi._sampler_picking import PickingSamplers
 from llama_cffi._sampler_reading import ReadingSamplers
 from llama_cffi._sampler_weighing import WeighingSamplers
+from llama_cffi._stack import on_large_stack
 from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.token_data_array import TokenDataArray
 from llama_cffi.tokens import TOKEN_NULL, Token
@@ -24,6 +26,11 @@ _NAN = (
     "a logit of this output is NaN, which has no place in an order: the model is damaged, or an adapter, a control "
     "vector or a callback made it so"
 )
+
+# std::regex calls itself for every character that it looks at.
+_FRAME = 1024  # bytes of stack for a byte of text; 607 were measured
+_ANY_STACK = 256  # bytes of text that any stack has room for
+_SEARCHED = 1 << 20
 
 _NO_PICK = "no token is picked in the end: end the chain with Sampler.initDist or initGreedy"
 
@@ -183,14 +190,31 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
     def _tell(self, pointer: Any, token: Token) -> None:
         """Have the C sampler accept a token, unless a grammar in it refuses: then C would throw halfway through."""
-        for member in self._everyone():
-            if member._traits.grammar and _refuses(member._c, member._traits.lazy, token):
-                raise ValueError(
-                    f"the grammar does not allow token {token} here. Put the grammar at the beginning of the chain, "
-                    "give it only tokens that came after the prompt, and stop at the end-of-generation token"
-                )
-        lib.llama_sampler_accept(pointer, token)
-        reraise()
+
+        def tell() -> None:
+            for member in self._everyone():
+                if member._traits.grammar and _refuses(member._c, member._traits.lazy, token):
+                    raise ValueError(
+                        f"the grammar does not allow token {token} here. Put the grammar at the beginning of the "
+                        "chain, give it only tokens that came after the prompt, and stop at the end-of-generation token"
+                    )
+            lib.llama_sampler_accept(pointer, token)
+            reraise()
+
+        searching = [member for member in self._everyone() if member._traits.searches]
+        sizes = [member._accepted + _text_size(member, token) for member in searching]
+        most = max(sizes, default=0)
+        if most > _SEARCHED:
+            raise ValueError(
+                f"a grammar of this sampler would search {most} bytes of text for what triggers it, and the limit is "
+                f"{_SEARCHED}: reset() it, or trigger it by triggerTokens"
+            )
+        if most <= _ANY_STACK:
+            tell()
+        else:
+            on_large_stack(tell, most * _FRAME)
+        for member, size in zip(searching, sizes, strict=True):
+            member._accepted = size
 
     def reset(self) -> None:
         """Forget what was accepted.
@@ -201,6 +225,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             lib.llama_sampler_reset(pointer)
             for member in self._everyone():
                 member._history.clear()
+                member._accepted = 0
             reraise()
 
     def copy(self, dst: Sampler) -> None:
@@ -221,7 +246,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         with self._hold() as source, dst._hold() as target:
             lib.llama_sampler_copy(source, target)
             for mine, other in zip(self._everyone(), dst._everyone(), strict=True):
-                other._history = list(mine._history)
+                other._history, other._accepted = list(mine._history), mine._accepted
                 if other._traits.adaptive:
                     other._forget_pick()
 
@@ -269,7 +294,15 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
         Maps to `llama_sampler_get_seed`.
         """
-        return lib.llama_sampler_get_seed(self._c)
+        with self._hold() as pointer:
+            return lib.llama_sampler_get_seed(pointer)
+
+
+def _text_size(member: SamplerBase, token: Token) -> int:
+    """How many bytes of text a token adds for a sampler that was made for a model's vocabulary."""
+    model = member._parent
+    assert model is not None
+    return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
 
 def _refuses(grammar: Any, lazy: bool, token: Token) -> bool:
