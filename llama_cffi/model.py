@@ -111,8 +111,8 @@ class Model(ModelInfo):
             raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
         Backend.ensureCpu()
         scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
+        before = identify(scan.paths) if untrusted else []
         if untrusted:
-            before = identify(scan.paths)
             try_model(names, split, chosen, sum(file.size for file in before))
             check_unchanged(scan.paths, before)
             if chosen.loadMode == LoadMode.AUTO:
