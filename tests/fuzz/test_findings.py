@@ -16,6 +16,7 @@ from llama_cffi import (
     BatchExt,
     Context,
     Ggml,
+    LlamaError,
     Model,
     ProcessType,
     Sampler,
@@ -76,9 +77,13 @@ def test_a_kept_exception_of_a_call_with_a_buffer(steps: list[str], folder: Path
 
 def test_quantize_does_not_take_a_number_for_a_file(tmp_path: Path) -> None:
     """It was the number of an open file, which was closed."""
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(TypeError, match="path"):
+    (tmp_path / "other").touch()
+    descriptor = os.open(tmp_path / "other", os.O_RDONLY)
+    try:
         Model.quantize(descriptor, tmp_path / "out.gguf")  # type: ignore[arg-type]
+    except (TypeError, ValueError, LlamaError):
+        pass
+    os.fstat(descriptor)
     os.close(descriptor)
 
 
@@ -103,7 +108,7 @@ def test_t5_decodes_after_it_encoded(t5: Model) -> None:
 
 
 def test_t5_with_sequences_apart(t5: Model) -> None:
-    with pytest.raises(ValueError, match="kvUnified"):
+    with pytest.raises(ValueError, match="nSeqMax"):
         Context.initFromModel(t5, Context.Params(nCtx=64, nSeqMax=2))
 
 
@@ -144,7 +149,6 @@ def test_objects_of_the_wrong_kind(llama: Model, folder: Path) -> None:
         "chatApplyTemplate": lambda: chatApplyTemplate(None, [], model=3),
         "byName": lambda: Ggml.BackendDevice.byName(3),
         "supportsBuft": lambda: Ggml.BackendDevice.get(0).supportsBuft(None),
-        "fromLogits": lambda: TokenDataArray.fromLogits(TokenDataArray(8).view()),
         "TokenDataArray": lambda: TokenDataArray(np.zeros((2, 2), np.float32)[:, :1]),
     }
     wrong = {}
