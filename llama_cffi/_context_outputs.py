@@ -35,6 +35,7 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_logits_ith`.
         """
+        self._require_logits()
         return self._row(lib.llama_get_logits_ith, i, self._nVocab)
 
     def getLogits(self) -> memoryview[float]:
@@ -44,6 +45,7 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_logits`.
         """
+        self._require_logits()
         return self._rows(lib.llama_get_logits, self._nVocab)
 
     def getEmbeddingsIth(self, i: int = -1) -> memoryview[float]:
@@ -93,6 +95,10 @@ class ContextOutputs(ContextBase):
         finally:
             self._give()
 
+    def _require_logits(self) -> None:
+        if self._limits.rows and not self._limits.logits:
+            raise IndexError(self._no_output(-1))
+
     def _require_token_embeddings(self) -> None:
         if not self._limits.embeds:
             raise ValueError(
@@ -127,6 +133,8 @@ class ContextOutputs(ContextBase):
     def _no_output(self, idx: int) -> str:
         if not self._limits.rows:
             return "there are no outputs: decode a batch first; a failed decode leaves none"
+        if not self._limits.logits:
+            return "the last outputs are embeddings, and no logits: use getEmbeddingsSeq or getEmbeddingsIth"
         return (
             f"entry {idx} of the last batch gave no output: ask for it "
             "(batch.output[i] = 1; getOne asks for the last token's)"

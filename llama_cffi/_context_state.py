@@ -19,7 +19,15 @@ from llama_cffi._buffers import (
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._state_data import filled, read_file, take_over, take_over_sequence, whole_sequence, whole_state
+from llama_cffi._state_data import (
+    STATE_HEADER,
+    filled,
+    read_file,
+    take_over,
+    take_over_sequence,
+    whole_sequence,
+    whole_state,
+)
 from llama_cffi.errors import StateError
 from llama_cffi.tokens import SeqId, Token
 
@@ -86,7 +94,13 @@ class ContextState(ContextBase):
         """
         array, n = token_array(tokens, count, count_name="count")
         with beside(os.fsdecode(path_bytes(path))) as scratch:
-            if not self._run(lib.llama_state_save_file, os.fsencode(scratch), array, n):
+
+            def save(context: Any) -> bool:
+                size = lib.llama_state_get_size(context) + STATE_HEADER.size + 4 * n
+                done = lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
+                return done and os.path.getsize(scratch) == size  # C does not see a disk that is full in the end
+
+            if not self._run(save):
                 raise OSError(f"the state could not be written to {os.fsdecode(path)}: is the disk full?")
         return True
 

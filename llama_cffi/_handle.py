@@ -152,6 +152,7 @@ class Handle:
             self._give()
 
     def _refuse(self) -> NoReturn:
+        leave_if_ending()
         why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
@@ -388,9 +389,20 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+ending = False  # whether the interpreter is
+
+
+def leave_if_ending() -> None:
+    """Where a call fails because the interpreter is ending: end a daemon thread without a word, as Python does."""
+    if ending and threading.current_thread().daemon:
+        raise SystemExit
+
+
 @atexit.register
 def _at_exit() -> None:
     """Bring computations of daemon threads to their end, before the memory under them goes."""
+    global ending
+    ending = True
     lib.shim_stop()
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):

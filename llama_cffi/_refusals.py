@@ -20,7 +20,7 @@ def refusal(reason: int, limits: Any, width: int, operation: str) -> Exception:
     index, value = limits.index, limits.value
     match reason:
         case lib.SHIM_BATCH_FAILED:
-            return _failed(value, operation)
+            return _failed(value, index, operation)
         case lib.SHIM_BATCH_EMPTY:
             return ValueError("the batch is empty: add tokens to it first")
         case lib.SHIM_BATCH_SIZE:
@@ -78,10 +78,10 @@ def pinned(outputs: int, limits: Any) -> BusyError:
     )
 
 
-def _failed(code: int, operation: str) -> DecodeError:
+def _failed(code: int, n: int, operation: str) -> DecodeError:
     if code == 1:
         return ContextFullError(
-            "the context has no room for the batch: remove tokens with ctx.getMemory().seqRemove, or raise "
+            f"the context has no room for {n} more tokens: remove some with ctx.getMemory().seqRemove, or raise "
             "Context.Params.nCtx",
             operation=operation,
             code=code,

@@ -11,7 +11,7 @@ from llama_cffi._handle import native_log
 from llama_cffi.errors import StateError
 from llama_cffi.tokens import Token
 
-_HEADER = struct.Struct("<III")  # magic, version, number of tokens
+STATE_HEADER = struct.Struct("<III")  # magic, version, number of tokens
 _POSITIONS = 1 << 30  # more than any model was trained for; and from there, the next batches would overflow
 
 
@@ -75,14 +75,14 @@ def read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memor
     """The tokens of a state file, and what follows them. Read whole: a mapped file that shrinks ends the process."""
     with open(path, "rb") as stream:
         data = stream.read()
-    if len(data) < _HEADER.size:
+    if len(data) < STATE_HEADER.size:
         raise StateError("the file is too short for a state")
-    found_magic, found_version, n_tokens = _HEADER.unpack_from(data)
+    found_magic, found_version, n_tokens = STATE_HEADER.unpack_from(data)
     if found_magic != magic:
         raise StateError("this is no state file of this kind")
     if found_version != version:
         raise StateError(f"the file has version {found_version} of the format, but this llama.cpp reads {version}")
-    if _HEADER.size + 4 * n_tokens > len(data):
+    if STATE_HEADER.size + 4 * n_tokens > len(data):
         raise StateError(f"the file says that it holds {n_tokens} tokens, but it is too short for them")
-    tokens: Sequence[int] = struct.unpack_from(f"<{n_tokens}i", data, _HEADER.size)
-    return list(tokens), memoryview(data)[_HEADER.size + 4 * n_tokens :]
+    tokens: Sequence[int] = struct.unpack_from(f"<{n_tokens}i", data, STATE_HEADER.size)
+    return list(tokens), memoryview(data)[STATE_HEADER.size + 4 * n_tokens :]

@@ -7,13 +7,14 @@ from typing import Any
 
 from llama_cffi._buffers import Tokens, token_array
 from llama_cffi._ffi import ffi
+from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import ClosedError
 from llama_cffi.tokens import Pos, SeqId, Token
 
 _CAPACITY_LIMIT = 1 << 24  # entries: 16 million tokens are beyond any context
 
 
-class Batch:
+class Batch(Uncopyable):
     """Up to so many tokens, each with its position, its sequences and whether its output is wanted.
 
     `Batch.getOne(tokens)` is a prompt for sequence 0, placed after what is there already, whose last token gives
@@ -24,6 +25,9 @@ class Batch:
     """
 
     __slots__ = ("_arrays", "_c", "_capacity", "_nEmbd", "_nSeqMax")
+
+    _KIND = "batch"
+    _INSTEAD = "make another one"
 
     _c: Any  # the struct; None once it was freed
     _arrays: dict[str, Any]  # what its fields point to
@@ -122,8 +126,8 @@ class Batch:
 
     @property
     def _alive(self) -> Any:
-        if self._c is None:
-            raise ClosedError("this batch cannot be used: it was freed")
+        if getattr(self, "_c", None) is None:
+            raise ClosedError("this batch cannot be used: it was freed, or never made")
         return self._c
 
     @property

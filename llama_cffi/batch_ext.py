@@ -30,6 +30,7 @@ class BatchExt(Handle):
 
     _context: Context
     _count: int
+    _filled: set[int]  # entries with a token or an embedding
     _outputs: set[int]
     _placed: dict[int, Pos]  # entry -> its largest position
     _rows: list[Any]  # embeddings that C reads
@@ -55,13 +56,17 @@ class BatchExt(Handle):
         """
         if not self._count:
             raise ValueError("the batch is empty: add tokens to it first")
+        empty = set(range(self._count)) - self._filled
+        if empty:
+            raise ValueError(f"entry {min(empty)} has neither a token nor an embedding: call setEmbdToken")
         missing = set(range(self._count)) - self._placed.keys()
         if missing:
             raise ValueError(f"entry {min(missing)} has no position: call setPos")
         return self._count, len(self._outputs), max(self._placed.values())
 
     def _reset(self) -> None:
-        self._count, self._outputs, self._placed, self._rows = 0, set(), {}, []
+        self._count, self._rows = 0, []
+        self._filled, self._outputs, self._placed = set(), set(), {}
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_batch_ext_free(pointer)
@@ -96,21 +101,23 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_add_token`.
         """
         self._context._model.vocab._check(id)  # a refused token would leave an entry without one behind
-        return self._add(lib.llama_batch_ext_add_token, seqId, id)
+        return self._add(lib.llama_batch_ext_add_token, seqId, id, filled=True)
 
     def addEmbd(self, seqId: SeqId, embd: Any) -> int:
         """Append an embedding, a buffer of floats as wide as the model's. Returns its index.
 
         Maps to `llama_batch_ext_add_embd`.
         """
-        return self._add(lib.llama_batch_ext_add_embd, seqId, self._embd(embd)[0])
+        return self._add(lib.llama_batch_ext_add_embd, seqId, self._embd(embd)[0], filled=True)
 
-    def _add(self, function: Any, *arguments: Any) -> int:
+    def _add(self, function: Any, *arguments: Any, filled: bool = False) -> int:
         with self._hold() as pointer:
             index: int = function(pointer, *arguments)
             if index < 0:
                 raise ValueError(_REASONS.get(index, f"llama.cpp refused the entry ({index})"))
             self._count = index + 1
+            if filled:
+                self._filled.add(index)
             return index
 
     def _embd(self, values: Any) -> Any:
@@ -146,6 +153,7 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_set_embd_token`.
         """
         self._set(lib.llama_batch_ext_set_embd_token, idx, self._embd(embd)[0], "the embedding")
+        self._filled.add(idx)
 
     def setEmbdState(self, idx: int, embd: Any) -> None:
         """Give an entry a state carried over from an earlier stage.
@@ -153,6 +161,7 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_set_embd_state`.
         """
         self._set(lib.llama_batch_ext_set_embd_state, idx, self._embd(embd)[0], "the state")
+        self._filled.add(idx)
 
     def setOutputEmbd(self, idx: int, value: bool = True) -> None:
         """Whether an entry's embedding is wanted; the same as `setOutputLogits` today.

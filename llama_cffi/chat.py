@@ -108,6 +108,8 @@ def _template(tmpl: Text | Model | int | None, model: Model | None) -> tuple[byt
             "there is no template to take: name a built-in one (chatBuiltinTemplates() lists them), or pass model= "
             "for the model's own"
         )
+    if not isinstance(model, Model):
+        raise TypeError(f"model is a Model, not {type(model).__name__}: Model.load(path) makes one")
     own = model.chatTemplate()
     if own is None:
         raise ValueError(

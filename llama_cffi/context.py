@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,7 +13,7 @@ from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
-from llama_cffi._handle import native_log, reading, require_threads
+from llama_cffi._handle import leave_if_ending, native_log, reading, require_threads
 from llama_cffi._refusals import refusal
 from llama_cffi._views import Views
 from llama_cffi.batch import Batch
@@ -35,7 +34,6 @@ _serials = itertools.count(1)
 _PLACED = [kind for kind in RopeType if kind.name in ("MROPE", "IMROPE", "VISION")]
 
 _NO_ENCODER = "this model has no encoder: use decode"
-_ABORTED = 2  # llama_decode's code
 
 
 class Context(ContextOutputs, ContextState, ContextTuning):
@@ -118,6 +116,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 "decodes": decodes,
                 "causal": lib.llama_get_causal_attn(self._c),
                 "embeds": params.embeddings,
+                "diffuses": model.isDiffusion,
                 "wants_encoder": model.hasEncoder and model.hasDecoder,
                 "reserved": self._nSeqMax,
             },
@@ -241,9 +240,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     def _compute(self, batch: Batch, encode: bool) -> int:
         if not isinstance(batch, Batch):
             raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
-        struct, memory = batch._c, batch._arrays  # the memory stays, whoever frees the batch meanwhile
-        if struct is None:
-            batch._alive  # noqa: B018  raises
+        struct, memory = batch._alive, batch._arrays  # the memory stays, whoever frees the batch meanwhile
         views = self._views
         # What `_hold` does, written out: this is every token's way.
         if not self._busy.acquire(False):
@@ -294,9 +291,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     with reading():
                         limits.value = lib.llama_process(context, ProcessType(type), pointer)
                     if limits.value:
-                        reason = lib.SHIM_BATCH_FAILED
+                        limits.index, reason = n, lib.SHIM_BATCH_FAILED
                     else:
-                        limits.rows = outputs
+                        limits.rows, limits.logits = outputs, not encode if limits.decodes else limits.diffuses
                         limits.wants_encoder &= not encode
             finally:
                 self._give()
@@ -306,6 +303,5 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         return 0
 
     def _fail(self, reason: int, operation: str, width: int) -> NoReturn:
-        if self._limits.value == _ABORTED and lib.shim_stopping() and threading.current_thread().daemon:
-            raise SystemExit  # the interpreter is ending: so does the thread, without a traceback
+        leave_if_ending()
         raise refusal(reason, self._limits, width, operation)

@@ -120,7 +120,7 @@ class Memory(Uncopyable):
         """
         self._check_seq(seq, "seq")
         self._check_shift()
-        d = _number(d, "d", 1)
+        d = _number(d, "d", 1, (1 << 31) - 1)
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
 
     def canShift(self) -> bool:
@@ -154,12 +154,12 @@ class Memory(Uncopyable):
         return position
 
 
-def _number(value: int, name: str, least: int) -> int:
+def _number(value: int, name: str, least: int, most: int = _POSITIONS - 1) -> int:
     """An argument of C's 32 bits; raises before the context is asked."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is an integer, not {value!r}") from None
-    if not least <= number < _POSITIONS:
-        raise ValueError(f"{name} goes from {least} to {_POSITIONS - 1}, and {number} does not fit")
+    if not least <= number <= most:
+        raise ValueError(f"{name} goes from {least} to {most}, and {number} does not fit")
     return number

@@ -139,14 +139,15 @@ def quantize(source: Path, target: Path, params: ModelQuantizeParams | None) -> 
     if chosen.nthread > lib.GGML_MAX_N_THREADS:
         raise ValueError(f"nthread is at most {lib.GGML_MAX_N_THREADS}, not {chosen.nthread}")
     out = os.fsdecode(path_bytes(target, "target"))
-    with open(source, "rb"):  # says at once, and in Python's words, what is wrong with the path
+    name = path_bytes(source, "source")
+    with open(name, "rb"):  # says at once, and in Python's words, what is wrong with the path
         pass
     for existing in [out, *glob.glob(f"{glob.escape(out)}-[0-9]*-of-[0-9]*.gguf")]:
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
             raise ValueError(f"{existing} is the file to read: name another one to write")
     Backend.ensureCpu()
     with beside(out) as scratch:
-        code = lib.llama_model_quantize(path_bytes(source), os.fsencode(scratch), chosen._c)
+        code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
         if code:
             raise NativeError(
                 f"{os.fsdecode(source)} could not be quantized",

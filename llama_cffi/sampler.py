@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._handle import leave_if_ending
 from llama_cffi._sampler_base import SamplerBase
 from llama_cffi._sampler_chain import SamplerChain
 from llama_cffi._sampler_checks import integer
@@ -81,6 +82,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _no_token(self, reason: int, ctx: Context, idx: int) -> NoReturn:
+        leave_if_ending()
         match reason:
             case lib.SHIM_SAMPLE_NO_OUTPUT:
                 raise IndexError(ctx._no_output(idx))
@@ -101,7 +103,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             if self._is_late():
                 self._settle(ctx.nCtx, ctx._nVocab)
             if careful:
-                if not ctx._limits.rows or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
+                if not (ctx._limits.rows and ctx._limits.logits) or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 return self._pick(self._c, context, idx, ctx._nVocab)
             if self._chain is None:

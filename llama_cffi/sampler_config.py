@@ -25,24 +25,37 @@ Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mappi
 class SamplerSeqConfig:
     """Which chain of samplers a context runs for a sequence. Maps to `llama_sampler_seq_config`."""
 
-    __slots__ = ("sampler", "seqId")
-
-    seqId: SeqId
-    """The sequence."""
-    sampler: Sampler
-    """The chain."""
+    __slots__ = ("_sampler", "_seqId")
 
     def __init__(self, seqId: SeqId, sampler: Sampler) -> None:
-        if isinstance(seqId, bool) or not hasattr(seqId, "__index__"):
-            raise TypeError(f"seqId is the number of a sequence, not {seqId!r}")
-        if seqId < 0:
-            raise ValueError(f"seqId is 0 or more, not {seqId}")
-        if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler is a Sampler, not {type(sampler).__name__}")
-        if sampler._require_chain("SamplerSeqConfig") == []:
-            raise ValueError("the chain of a SamplerSeqConfig is empty: chainAdd its members first")
         self.seqId = seqId
         self.sampler = sampler
+
+    @property
+    def seqId(self) -> SeqId:
+        """The sequence."""
+        return self._seqId
+
+    @seqId.setter
+    def seqId(self, value: SeqId) -> None:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"seqId is the number of a sequence, not {value!r}")
+        if value < 0:
+            raise ValueError(f"seqId is 0 or more, not {value}")
+        self._seqId = value
+
+    @property
+    def sampler(self) -> Sampler:
+        """The chain."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, value: Sampler) -> None:
+        if not isinstance(value, Sampler):
+            raise TypeError(f"sampler is a Sampler, not {type(value).__name__}")
+        if value._require_chain("SamplerSeqConfig") == []:
+            raise ValueError("the chain of a SamplerSeqConfig is empty: chainAdd its members first")
+        self._sampler = value
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SamplerSeqConfig):
@@ -175,7 +188,10 @@ def _check(chain: Sampler, model: Model) -> None:
     if chain._home is not None:
         raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
     left = model.vocab.nTokens
-    for member in chain._everyone():
+    members = list(chain._everyone())
+    if any(member._traits.picks and member._custom is None for member in members[:-1]):
+        raise ValueError("a member of a context's chain that picks a token must be the last: the others have no effect")
+    for member in members:
         kind, *arguments = member._traits.recipe
         if kind == "llama_sampler_init_top_k" and isinstance(k := arguments[0], int) and k > 0:
             if k > left:

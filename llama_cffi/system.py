@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from llama_cffi._buffers import Path, optional_text, path_bytes
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
-from llama_cffi.ggml.backend import Backend
-
-_info_lock = threading.Lock()  # llama.cpp builds the text in one static buffer
+from llama_cffi.ggml.backend import Backend, system_info
 
 
 def backendInit() -> None:
@@ -101,8 +98,7 @@ def printSystemInfo() -> str:
 
     Maps to `llama_print_system_info`.
     """
-    with _info_lock:
-        return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")
+    return system_info()
 
 
 def version() -> str:

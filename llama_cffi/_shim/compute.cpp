@@ -214,12 +214,13 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
     if (code != 0 || shim_pending()) {
-        return refuse(*limits, SHIM_BATCH_FAILED, 0, code);
+        return refuse(*limits, SHIM_BATCH_FAILED, batch.n_tokens, code);
     }
     if (encode) {
         limits->wants_encoder = false;
     }
-    limits->rows = outputs;
+    limits->rows   = outputs;
+    limits->logits = limits->decodes ? !encode : limits->diffuses;
     return outputs;
 } catch (const std::bad_alloc &) {
     return refuse(*limits, SHIM_BATCH_FAILED, 0, -2);  // llama.cpp's own code for it
@@ -228,7 +229,7 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx) try {
     static thread_local std::vector<llama_token_data> kept;
-    const float * logits = limits->rows > 0 ? llama_get_logits_ith(ctx, idx) : nullptr;
+    const float * logits = limits->rows > 0 && limits->logits ? llama_get_logits_ith(ctx, idx) : nullptr;
     if (logits == nullptr) {
         return SHIM_SAMPLE_NO_OUTPUT;
     }

@@ -94,11 +94,13 @@ struct shim_limits {
     bool causal;
     bool embeds;         /* gives embeddings: then every entry gives output */
     bool wants_encoder;  /* nothing was encoded yet, and decoding needs it */
+    bool diffuses;       /* gives logits without a memory */
 
     int32_t reserved;    /* outputs that llama.cpp's buffer has room for; one more moves it */
     int32_t rows;        /* outputs of the last batch; 0 after a failure */
+    bool    logits;      /* whether they are logits too, or embeddings alone */
 
-    int32_t index;       /* the entry that was refused */
+    int32_t index;       /* the entry that was refused; how many there are, where llama.cpp failed */
     int32_t value;       /* what was wrong with it, or llama.cpp's own code */
 };
 

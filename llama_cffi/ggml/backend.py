@@ -18,6 +18,7 @@ _PREFIX = "libggml-cpu-"
 _SUFFIX = "-cffi.so"
 
 _lock = threading.RLock()  # ggml's registry has none
+_info_lock = threading.Lock()
 
 
 class CpuVariant(NamedTuple):
@@ -102,6 +103,12 @@ class Backend:
         """
         with _lock:
             return [BackendDevice.get(index) for index in range(BackendDevice.count())]
+
+
+def system_info() -> str:
+    """What the loaded backends can do. llama.cpp writes it to one buffer of its own."""
+    with _info_lock:
+        return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")
 
 
 def _ask(path: Path, amx_works: Callable[[], bool]) -> CpuVariant:

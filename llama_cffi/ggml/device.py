@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
+from llama_cffi._buffers import c_string
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
 
@@ -121,7 +122,7 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_by_name`.
         """
-        return _device(lib.ggml_backend_dev_by_name(name.encode()))
+        return _device(lib.ggml_backend_dev_by_name(c_string(name, "name")))
 
     @classmethod
     def byType(cls, type: GgmlBackendDevType) -> BackendDevice | None:

@@ -13,7 +13,7 @@ from llama_cffi._generated.enums import GgmlSchedPriority
 from llama_cffi._handle import Handle, _lock
 from llama_cffi._machine import check_threads
 from llama_cffi.errors import BusyError, NativeMemoryError
-from llama_cffi.ggml.backend import Backend
+from llama_cffi.ggml.backend import Backend, system_info
 
 
 class Threadpool(Handle):
@@ -90,8 +90,6 @@ class Threadpool(Handle):
     def free(self) -> None:
         """Free the pool. Freeing twice is harmless. Raises BusyError while a context uses it.
 
-        The threads of a pool that a context has used end with that context.
-
         Maps to `ggml_threadpool_free`.
         """
         Threadpool._require(self)
@@ -117,7 +115,7 @@ class Threadpool(Handle):
         if any(other is not context and not other.closed for other in self._contexts):
             raise BusyError("another context uses this thread pool: make one pool for each context")
         self._contexts.add(context)
-        if context in self._leased:
+        if context in self._leased or not _is_remembered():
             return []
         self._leased.add(context)
         return [_Lease(self)]
@@ -130,8 +128,13 @@ class Threadpool(Handle):
         return super().__repr__() if self.closed else f"<Threadpool of {self._nThreads}>"
 
 
+def _is_remembered() -> bool:
+    """Whether ggml looks at the last pool when it changes to another one: not with OpenMP's threads."""
+    return "OPENMP = 1" not in system_info()
+
+
 class _Lease:
-    """Keeps the C pool of a context that used it: ggml still looks at the last pool when it changes to another one."""
+    """Keeps the C pool of a context that used it, as long as the context."""
 
     __slots__ = ("pool",)
 

@@ -164,7 +164,7 @@ CASES = (
         "llama_batch",
         "Batch.__new__(Batch).nTokens",
         "ClosedError",
-        "never",
+        "never made",
     ),
     # Extended batches
     Case(

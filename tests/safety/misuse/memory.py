@@ -108,7 +108,7 @@ CASES = (
         "positions moved up to the last number, then decoded",
         CHECK,
         "llama_decode",
-        "c = context(); c.decode(batch(2)); c.getMemory().seqAdd(0, 0, -1, (1 << 30) - 2)\nc.decode(batch(3))",
+        "c = context(); c.decode(batch(2)); c.getMemory().seqAdd(0, 0, -1, (1 << 30) - 1)\nc.decode(batch(3))",
         "ValueError",
         "1073741823",
     ),

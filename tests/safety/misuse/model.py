@@ -238,21 +238,24 @@ CASES = (
         GUARD,
         "llama_model_load_from_file",
         "Model.load(patched('llama', 'llama.block_count', bytes(4)))",
-        "NativeAssertionError",
+        "ModelLoadError",
+        "an assertion of llama.cpp failed",
     ),
     Case(
         "a file with too many layers",
         GUARD,
         "llama_model_load_from_file",
         "Model.load(patched('llama', 'llama.block_count', b'\\xff' * 4))",
-        "NativeAssertionError",
+        "ModelLoadError",
+        "an assertion of llama.cpp failed",
     ),
     Case(
         "a file with a token twice",
         GUARD,
         "llama_model_load_from_file",
         "Model.load(written(path().read_bytes().replace(b'hello', b'world')))",
-        "NativeAssertionError",
+        "ModelLoadError",
+        "an assertion of llama.cpp failed",
     ),
     Case(
         "a file with a negative epsilon",
@@ -296,7 +299,8 @@ CASES = (
         GUARD,
         "llama_model_load_from_file",
         "load(kvOverrides={'tokenizer.ggml.model': 'bert'})",
-        "NativeAssertionError",
+        "ModelLoadError",
+        "an assertion of llama.cpp failed",
     ),
     Case(
         "an unknown tokenizer",
@@ -310,7 +314,8 @@ CASES = (
         GUARD,
         "llama_model_load_from_splits",
         "Model.loadSplits([path('split-0'), path('split-1')])",
-        "NativeAssertionError",
+        "ModelLoadError",
+        "is missing",
     ),
     # The end of a model
     Case(
@@ -403,8 +408,8 @@ CASES = (
         GUARD,
         "llama_model_save_to_file",
         "load('t5', useExtraBufts=False).save(scratch())",
-        "NativeAssertionError",
-        "llama_model_save_to_file",
+        "NativeError",
+        "cannot save models of this architecture",
     ),
     Case(
         "repacked weights",

@@ -51,7 +51,7 @@ CASES = (
         "llama_get_logits_ith",
         _BERT + "c.getLogitsIth()",
         "IndexError",
-        "gave no output",
+        "embeddings, and no logits",
     ),
     Case(
         "embeddings that are off",

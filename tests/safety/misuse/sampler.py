@@ -60,7 +60,7 @@ CASES = (
         "llama_sampler_sample",
         "chain(Sampler.initTopK(3), Sampler.initPenalties(8)).sample(decoded())",
         "ValueError",
-        "no sampler here picks a token",
+        "no token is picked",
     ),
     Case(
         "a sampler that picks nothing",
@@ -561,13 +561,6 @@ CASES = (
         "def work(): Sampler.initTopK(40).apply(a)\n"
         "def shrink(): a.size = 300; a.sort(); a[5] = (1, 2.0); list(a)\n"
         "only(together(work, shrink), BusyError, IndexError, ValueError)",
-    ),
-    Case(
-        "a pointer past the facade of a sampler that is gone",
-        OWNERSHIP,
-        "llama_sampler_sample",
-        "p = Sampler.initTopK(3)._c; gc.collect(); c = decoded(); lib.llama_sampler_sample(p, c._c, -1)",
-        "ClosedError",
     ),
     # Copies
     Case(

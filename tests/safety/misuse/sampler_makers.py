@@ -253,7 +253,7 @@ CASES = (
         "llama_sampler_accept",
         "m = load(); token = tokenize(m.vocab, 'a', addSpecial=False)[-1]\n"
         "s = Sampler.initGrammarLazyPatterns(m.vocab, 'root ::= \"yes\"', triggerPatterns=['(?:a|q)*(<tool>)'])\n"
-        "def work():\n    for _ in range(2000): s.accept(token)\n"
+        "def work():\n    for _ in range(500): s.accept(token)\n"
         "threading.stack_size(256 << 10); t = threading.Thread(target=work); t.start(); t.join()\n"
         "threading.stack_size(0)",
     ),
