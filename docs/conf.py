@@ -19,7 +19,8 @@ from codegen import emit_cdef, naming, policy, snapshot  # noqa: E402
 from codegen.model import Function  # noqa: E402
 
 project = "llama_cffi"
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "myst_parser"]
+myst_heading_anchors = 2
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"description": "llama.cpp for Python", "page_width": "1100px", "sidebar_width": "240px"}

@@ -14,7 +14,7 @@ from vendor import fetch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
-_REQUIRED = ("codegen", "contract", "api", "safety", "install", "docs", "typing")
+_REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "typing")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -100,7 +100,8 @@ def _compute(trials: Trials, ctx: Context, tokens: list[int], embeddings: bool) 
     if ctx.getModel().hasEncoder or not decodes:
         with trials.step("encode"):
             ctx.encode(Batch.getOne(tokens))
-            _read(ctx, embeddings)
+            if embeddings:  # an encoder gives no logits
+                _read(ctx, embeddings)
     if not decodes:
         return
     with trials.step("decode"):

@@ -73,7 +73,7 @@ CASES = (
         "llama_model_load_from_file",
         _in_child(
             "c = decoded(nThreads=2, nThreadsBatch=2); c.decode(batch(9))",
-            "raises(Exception, lambda: decoded(nThreads=2, nThreadsBatch=2).decode(batch(9)), 'spawn')",
+            "raises(ForkError, lambda: decoded(nThreads=2, nThreadsBatch=2).decode(batch(9)), 'spawn')",
         ),
     ),
     Case(
