@@ -240,7 +240,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     def _compute(self, batch: Batch, encode: bool) -> int:
         if not isinstance(batch, Batch):
             raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
-        struct, memory = batch._alive, batch._arrays  # the memory stays, whoever frees the batch meanwhile
+        struct, memory = batch._c, batch._arrays  # the memory stays, whoever frees the batch meanwhile
+        if struct is None:
+            batch._alive  # noqa: B018  raises
         views = self._views
         # What `_hold` does, written out: this is every token's way.
         if not self._busy.acquire(False):

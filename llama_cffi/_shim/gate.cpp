@@ -2,37 +2,29 @@
 
 #include "shim.h"
 
-#include <condition_variable>
-#include <mutex>
-#include <new>
+#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include <pthread.h>
 
 namespace {
 
-struct Gate {
-    std::mutex              mutex;
-    std::condition_variable changed;
-    int                     readers = 0;
-    int                     waiting = 0;  // to write: new readers let them go first
-    bool                    writing = false;
-};
+std::atomic<int>  readers{0};
+std::atomic<int>  writers{0};  // also those that wait: new readers let them go first
+std::atomic<bool> writing{false};
+thread_local int  depth = 0;  // of this thread's reading: a callback may compute with another context
 
-thread_local int depth = 0;  // of this thread's reading: a callback may compute with another context
-
-/* Never destroyed: other threads may be in calls while static objects end. */
-Gate & gate() {
-    alignas(Gate) static unsigned char memory[sizeof(Gate)];
-    static Gate * made = [] {
-        // A forked child has none of the threads that are inside.
-        pthread_atfork(nullptr, nullptr, [] {
-            new (memory) Gate;
-            depth = 0;
-        });
-        return new (memory) Gate;
-    }();
-    return *made;
+/* Writers are rare, and what they wait for takes milliseconds. */
+void pause() {
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
+
+/* A forked child has none of the threads that are inside. */
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+    readers = writers = depth = 0;
+    writing                   = false;
+});
 
 }  // namespace
 
@@ -47,19 +39,24 @@ Reading::~Reading() {
 extern "C" {
 
 void shim_begin_reading(void) {
-    if (depth++ == 0) {
-        std::unique_lock<std::mutex> lock(gate().mutex);
-        gate().changed.wait(lock, [] { return gate().waiting == 0 && !gate().writing; });
-        gate().readers++;
+    if (depth++ > 0) {
+        return;
+    }
+    for (;;) {
+        readers.fetch_add(1);
+        if (writers.load() == 0) {
+            return;
+        }
+        readers.fetch_sub(1);  // a writer may have seen none before
+        while (writers.load() != 0) {
+            pause();
+        }
     }
 }
 
 void shim_end_reading(void) {
     if (--depth == 0) {
-        std::lock_guard<std::mutex> lock(gate().mutex);
-        if (--gate().readers == 0) {
-            gate().changed.notify_all();
-        }
+        readers.fetch_sub(1);
     }
 }
 
@@ -67,18 +64,19 @@ bool shim_begin_writing(void) {
     if (depth > 0) {
         return false;
     }
-    std::unique_lock<std::mutex> lock(gate().mutex);
-    gate().waiting++;
-    gate().changed.wait(lock, [] { return gate().readers == 0 && !gate().writing; });
-    gate().waiting--;
-    gate().writing = true;
+    writers.fetch_add(1);
+    while (writing.exchange(true)) {
+        pause();
+    }
+    while (readers.load() != 0) {
+        pause();
+    }
     return true;
 }
 
 void shim_end_writing(void) {
-    std::lock_guard<std::mutex> lock(gate().mutex);
-    gate().writing = false;
-    gate().changed.notify_all();
+    writing.store(false);
+    writers.fetch_sub(1);
 }
 
 }  // extern "C"
