@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from llama_cffi import errors
+from llama_cffi import _process, errors
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._uncopyable import Uncopyable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +30,7 @@ _lock = threading.RLock()
 _live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 
 
-class Handle:
+class Handle(Uncopyable):
     """A C object with a definite end: `close()`, `with`, `X.free(x)` and the garbage collector all lead to it."""
 
     __slots__ = (
@@ -152,7 +153,7 @@ class Handle:
             self._give()
 
     def _refuse(self) -> NoReturn:
-        leave_if_ending()
+        _process.leave_if_ending()
         why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
@@ -241,6 +242,11 @@ class Handle:
         if parent is not None:
             parent._child_gone()
 
+    def _depend(self) -> None:
+        """Have the C object stay until `_child_gone` is called once more."""
+        with _lock:
+            self._dependents += 1
+
     def _child_gone(self) -> None:
         with _lock:
             self._dependents -= 1
@@ -265,15 +271,6 @@ class Handle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {self._KIND} cannot be copied or pickled: it stands for memory of this process")
-
-    def __copy__(self) -> NoReturn:
-        self.__reduce__()
-
-    def __deepcopy__(self, memo: object) -> NoReturn:
-        self.__reduce__()
 
     def __repr__(self) -> str:
         state = f"closed: {self._dead}" if self._pointer is None else f"at {_address(self._pointer):#x}"
@@ -337,76 +334,24 @@ def native_log() -> str:
     return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
 
 
-@contextmanager
-def reading() -> Iterator[None]:
-    """While a call computes, or makes a context: no adapter is loaded or freed."""
-    lib.shim_begin_reading()
-    try:
-        yield
-    finally:
-        lib.shim_end_reading()
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """While an adapter is loaded or freed: nothing computes."""
-    if not lib.shim_begin_writing():
-        raise errors.BusyError(
-            "adapters cannot be loaded or freed inside a callback of a computation: do it before or after"
-        )
-    try:
-        yield
-    finally:
-        lib.shim_end_writing()
-
-
-# Whether a context has computed, or may have: from then on the threads of OpenMP belong to this process alone.
-has_computed = False
-
-_orphan = False  # a child of such a process
-
-
-def require_threads() -> None:
-    """Before a context is made: refuse in a process whose computations would wait for threads that it does not have."""
-    global has_computed
-    if _orphan:
-        raise errors.ForkError(
-            "this process was forked after llama.cpp had computed in its parent: its computations would wait for ever. "
-            "Fork before the first context is made, or start processes by multiprocessing's 'spawn' method"
-        )
-    has_computed = True
-
-
 def _after_fork() -> None:
     """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
-    global _lock, _orphan
+    global _lock
     _lock = threading.RLock()  # a thread that the child does not have may hold the other one
-    _orphan |= has_computed
     for handle in list(_live.values()):
         handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
-
-ending = False  # whether the interpreter is
-
-
-def leave_if_ending() -> None:
-    """Where a call fails because the interpreter is ending: end a daemon thread without a word, as Python does."""
-    if ending and threading.current_thread().daemon:
-        raise SystemExit
+_PATIENCE = 2.0  # seconds; a callback may be waiting for something that never comes
 
 
 @atexit.register
 def _at_exit() -> None:
     """Bring computations of daemon threads to their end, before the memory under them goes."""
-    global ending
-    ending = True
+    _process.ending = True
     lib.shim_stop()
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):
         time.sleep(0.001)
-
-
-_PATIENCE = 2.0  # seconds; a callback may be waiting for something that never comes

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi import _handle
+from llama_cffi import _process
 from llama_cffi._callbacks import reraise
 from llama_cffi._custom_sampler import CustomSampler, check_cloneable, python_side
 from llama_cffi._ffi import ffi, lib
@@ -238,7 +238,7 @@ _python_samplers: weakref.WeakSet[SamplerBase] = weakref.WeakSet()
 
 @atexit.register
 def _close_python_samplers() -> None:
-    _handle.ending = True
+    _process.ending = True
     for sampler in list(_python_samplers):
         root = sampler._root()
         context = root._home() if root._home is not None else None

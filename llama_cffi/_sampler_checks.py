@@ -11,6 +11,7 @@ from typing import Any, cast
 from llama_cffi._buffers import Text, c_string
 from llama_cffi._ffi import ffi
 from llama_cffi._generated.enums import VocabType
+from llama_cffi._numbers import integer
 from llama_cffi._struct import FLOAT_MAX
 from llama_cffi.vocab import Vocab
 
@@ -41,16 +42,6 @@ def positive(value: float, name: str, hint: str = "") -> float:
     if not finite(value, name) > 0:
         raise ValueError(f"{name} is more than 0{hint}, not {value}")
     return float(value)
-
-
-def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is an integer, not {value!r}") from None
-    if not low <= number <= high:
-        raise ValueError(f"{name} goes from {low} to {high}{hint}, and {number} does not fit")
-    return number
 
 
 def seed_number(seed: int) -> int:

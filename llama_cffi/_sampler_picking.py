@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llama_cffi import _sampler_checks as check
 from llama_cffi._custom_sampler import CustomSampler, SamplerI
 from llama_cffi._ffi import lib
+from llama_cffi._numbers import integer
 from llama_cffi._sampler_base import SamplerBase, Traits
 from llama_cffi.tokens import DEFAULT_SEED
 from llama_cffi.vocab import Vocab
@@ -69,7 +70,7 @@ class PickingSamplers(SamplerBase):
             check.seed_number(seed),
             check.positive(tau, "tau"),
             check.within(eta, 0, 1, "eta"),
-            check.integer(m, 2, 1 << 30, "m"),
+            integer(m, 2, 1 << 30, "m"),
         )
         return cls._plain(
             "llama_sampler_init_mirostat", lib.llama_sampler_init_mirostat, *arguments, picks=True, n_vocab=size

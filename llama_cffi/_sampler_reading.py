@@ -9,6 +9,7 @@ from llama_cffi import _sampler_checks as check
 from llama_cffi._buffers import Text, Tokens, token_array
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import native_log
+from llama_cffi._numbers import integer
 from llama_cffi._sampler_base import SamplerBase, Traits
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.tokens import TOKEN_NULL
@@ -49,7 +50,7 @@ class ReadingSamplers(SamplerBase):
             raise ValueError(
                 f"dryMultiplier is 0 (off) or more and dryBase 1 or more, not {dryMultiplier} and {dryBase}"
             )
-        length = check.integer(dryAllowedLength, 0, check.LAST_N_LIMIT, "dryAllowedLength")
+        length = integer(dryAllowedLength, 0, check.LAST_N_LIMIT, "dryAllowedLength")
         n = check.last_n(dryPenaltyLastN, "dryPenaltyLastN")
         breakers = check.strings(seqBreakers, "seqBreakers")
         for breaker in breakers:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi import _sampler_checks as check
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._numbers import integer
 from llama_cffi._sampler_base import SamplerBase, Traits
 from llama_cffi.tokens import DEFAULT_SEED
 from llama_cffi.vocab import Vocab
@@ -24,7 +25,7 @@ class WeighingSamplers(SamplerBase):
 
         Maps to `llama_sampler_init_top_k`.
         """
-        number = check.integer(k, -(1 << 31), (1 << 31) - 1, "k")
+        number = integer(k, -(1 << 31), (1 << 31) - 1, "k")
         return cls._plain("llama_sampler_init_top_k", lib.llama_sampler_init_top_k, number)
 
     @classmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 from llama_cffi._ffi import ffi
+from llama_cffi._numbers import integer
 from llama_cffi._uncopyable import Uncopyable
 
 E = TypeVar("E", bound=IntEnum)
@@ -117,13 +117,7 @@ class IntField(Field[int]):
     def _to_c(self, value: int) -> int:
         if isinstance(value, bool):
             raise TypeError(f"{self.name} is a number from {self.low} to {self.high}, not {value}")
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise TypeError(f"{self.name} is an integer, not {value!r}") from None
-        if not self.low <= number <= self.high:
-            raise ValueError(f"{self.name} goes from {self.low} to {self.high}, and {number} does not fit")
-        return number
+        return integer(value, self.low, self.high, self.name)
 
 
 class BoolField(Field[bool]):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from llama_cffi._buffers import OutBuffer, Path, Text, c_string, meta_text, path_bytes
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._handle import Handle, native_log, writing
+from llama_cffi._gate import writing
+from llama_cffi._handle import Handle, native_log
 from llama_cffi._model_scan import scan_adapter
 from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
 from llama_cffi.tokens import Token

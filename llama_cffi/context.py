@@ -12,8 +12,10 @@ from llama_cffi._context_params import ContextParams, check_params
 from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._gate import reading
 from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
-from llama_cffi._handle import leave_if_ending, native_log, reading, require_threads
+from llama_cffi._handle import native_log
+from llama_cffi._process import leave_if_ending, require_threads
 from llama_cffi._refusals import refusal
 from llama_cffi._views import Views
 from llama_cffi.batch import Batch

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._numbers import integer
 from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import UnavailableError
 from llama_cffi.tokens import Pos, SeqId
@@ -101,7 +101,7 @@ class Memory(Uncopyable):
         """
         self._check_seq(seq, "seq")
         self._check_shift()
-        delta = _number(delta, "delta", 1 - _POSITIONS)
+        delta = integer(delta, 1 - _POSITIONS, _POSITIONS - 1, "delta")
 
         def add(memory: Any) -> None:
             last: Pos = lib.llama_memory_seq_pos_max(memory, seq)
@@ -120,7 +120,7 @@ class Memory(Uncopyable):
         """
         self._check_seq(seq, "seq")
         self._check_shift()
-        d = _number(d, "d", 1, (1 << 31) - 1)
+        d = integer(d, 1, (1 << 31) - 1, "d")
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
 
     def canShift(self) -> bool:
@@ -152,14 +152,3 @@ class Memory(Uncopyable):
         self._check_seq(seq, "seq")
         position: Pos = self._call(lib.llama_memory_seq_pos_max, seq)
         return position
-
-
-def _number(value: int, name: str, least: int, most: int = _POSITIONS - 1) -> int:
-    """An argument of C's 32 bits; raises before the context is asked."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is an integer, not {value!r}") from None
-    if not least <= number <= most:
-        raise ValueError(f"{name} goes from {least} to {most}, and {number} does not fit")
-    return number

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._handle import leave_if_ending
+from llama_cffi._numbers import integer
+from llama_cffi._process import leave_if_ending
 from llama_cffi._sampler_base import SamplerBase
 from llama_cffi._sampler_chain import SamplerChain
-from llama_cffi._sampler_checks import integer
 from llama_cffi._sampler_picking import PickingSamplers
 from llama_cffi._sampler_reading import ReadingSamplers
 from llama_cffi._sampler_weighing import WeighingSamplers

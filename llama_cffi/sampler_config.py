@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
-from llama_cffi._handle import _lock
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
 from llama_cffi.tokens import SeqId
@@ -174,9 +173,8 @@ def _settle_in(chain: Sampler, context: Context) -> None:
     chain._home = weakref.ref(context)
     chain._fits = -1
     context._samples, context._serial = True, -2  # no sampler fits it without a look at what it picked itself
-    with _lock:
-        chain._dependents += 1
-        context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
+    chain._depend()
+    context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
 
 
 def _check(chain: Sampler, model: Model) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlSchedPriority
-from llama_cffi._handle import Handle, _lock
+from llama_cffi._handle import Handle
 from llama_cffi._machine import check_threads
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
@@ -140,8 +140,7 @@ class _Lease:
 
     def __init__(self, pool: Threadpool) -> None:
         self.pool = pool
-        with _lock:
-            pool._dependents += 1
+        pool._depend()
 
     def __del__(self) -> None:
         self.pool._child_gone()

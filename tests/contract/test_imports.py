@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi", "_stack", "_files", "_machine", "_uncopyable"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "tokens"},
+    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process"},
+    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "_gate", "tokens"},
     {"ggml.device", "_special_tokens", "_refusals", "_state_data"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
     {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
