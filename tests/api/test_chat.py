@@ -21,7 +21,7 @@ from llama_cffi import (
     ffi,
     lib,
 )
-from tests import tiny_models
+from tests import tiny_models, tiny_vocabs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +74,7 @@ def with_template(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """A model that carries a chat template."""
     builder = tiny_models._Builder(tiny_models.T5, "t5")
     builder.writer.add_chat_template(JINJA["chatml"])
-    builder.unigram_tokenizer()
+    tiny_vocabs.add_unigram(builder.writer)
     path = builder.save(tmp_path_factory.mktemp("chat") / "template.gguf")
     with Model.load(path, Model.Params(vocabOnly=True)) as model:
         yield model

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llama_cffi import Batch, BusyError, ClosedError, Context, Ggml, Model, ffi, lib
+from llama_cffi.ggml import threadpool
 
 # Devices
 
@@ -161,7 +162,8 @@ def test_a_pool_serves_one_context(tiny: Model) -> None:
         pool._attach(first)
 
 
-def test_a_pool_that_was_detached_stays_until_the_context_is_gone(tiny: Model) -> None:
+def test_a_pool_that_was_detached_stays_until_the_context_is_gone(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threadpool, "_is_remembered", lambda: True)  # as without OpenMP
     ctx = Context.initFromModel(tiny, Context.Params(nCtx=32, nThreads=2, nThreadsBatch=2))
     first, second = Ggml.Threadpool(2), Ggml.Threadpool(2)
     ctx.attachThreadpool(first)

@@ -23,7 +23,8 @@ def make(name: str) -> Path:
         shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
-    _give_stack(tree / "llama_cffi" / "text.py")
+    for module in ("text.py", "sampler.py"):
+        _give_stack(tree / "llama_cffi" / module)
     environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
     for command in (["-m", "vendor.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
         result = subprocess.run(
@@ -39,5 +40,7 @@ def _give_stack(module: Path) -> None:
     text = module.read_text(encoding="utf-8")
     larger = text.replace("\n_FRAME = 1024 ", "\n_FRAME = 16 * 1024 ")
     if larger == text:
-        raise SystemExit("error: text.py no longer says how much stack a byte of text takes as _FRAME: change tree.py")
+        raise SystemExit(
+            f"error: {module.name} no longer says how much stack a byte of text takes as _FRAME: change tree.py"
+        )
     module.write_text(larger, encoding="utf-8")
