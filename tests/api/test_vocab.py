@@ -25,7 +25,7 @@ from llama_cffi import (
     text,
     tokenize,
 )
-from tests import tiny_models
+from tests import tiny_models, tiny_vocabs
 from vendor import fetch
 
 NAMES = ("llama-spm", "llama-bpe", "gpt-2", "bert-bge", "falcon")
@@ -126,7 +126,7 @@ def test_special_tokens_by_name() -> None:
 def test_suppressed_tokens(tmp_path: Path) -> None:
     assert _model("llama-spm").vocab.getSuppressTokens() == []
     builder = tiny_models._Builder(tiny_models.T5, "t5")
-    builder.unigram_tokenizer()
+    tiny_vocabs.add_unigram(builder.writer)
     builder.writer.add_array("tokenizer.ggml.suppress_tokens", [3, 5, 8])
     with Model.load(builder.save(tmp_path / "s.gguf"), Model.Params(vocabOnly=True)) as model:
         tokens = model.vocab.getSuppressTokens()
@@ -180,7 +180,7 @@ def test_a_vocabulary_after_its_model() -> None:
 
 def test_a_special_token_that_is_wanted_and_lacking(tmp_path: Path) -> None:
     builder = tiny_models._Builder(tiny_models.T5, "t5")
-    builder.unigram_tokenizer()
+    tiny_vocabs.add_unigram(builder.writer)
     builder.writer.add_add_bos_token(True)
     with Model.load(builder.save(tmp_path / "bos.gguf"), Model.Params(vocabOnly=True)) as model:
         assert model.vocab.getAddBos() and model.vocab.bos == TOKEN_NULL
