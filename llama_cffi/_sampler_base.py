@@ -34,6 +34,7 @@ class Traits:
     grammar: bool = False  # refuses tokens
     lazy: bool = False  # ... only once it was triggered
     searches: bool = False  # ... by a pattern, looked for in all that was accepted
+    stack: int = 0  # bytes that it takes to reset: it reads its grammar anew
     adaptive: bool = False  # remembers its pick until that is accepted, which a clone must not
 
 

@@ -11,6 +11,7 @@ from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import native_log
 from llama_cffi._numbers import integer
 from llama_cffi._sampler_base import SamplerBase, Traits
+from llama_cffi._stack import on_large_stack
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.tokens import TOKEN_NULL
 from llama_cffi.vocab import Vocab
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+# llama.cpp follows the rules of a grammar recursively, and a repetition becomes up to 2,000 rules.
+_FRAME = 128  # bytes of stack for a byte of a grammar; 45 are what rules of six bytes take
+_REPEATED = 8192  # bytes of text that take as much stack as a repetition
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
 
 
@@ -143,13 +147,18 @@ class ReadingSamplers(SamplerBase):
         cls,
         vocab: Vocab,
         operation: str,
-        what: tuple[object, ...],
+        what: tuple[Any, ...],
         make: Callable[[], Any],
         lazy: bool = False,
         searches: bool = False,
     ) -> Self:
-        try:
+        def read() -> tuple[Any, str]:
             pointer = make()
+            return pointer, native_log() if pointer == ffi.NULL else ""  # the log is this thread's
+
+        stack = (len(what[0]) + _REPEATED) * _FRAME
+        try:
+            pointer, log = on_large_stack(read, stack)
         except NativeMemoryError:
             raise
         except NativeError as error:
@@ -161,8 +170,10 @@ class ReadingSamplers(SamplerBase):
             raise GrammarError(
                 "llama.cpp cannot read this grammar: see its log below, and grammars/README.md of llama.cpp",
                 operation=operation,
-                log=native_log(),
+                log=log,
             )
         recipe = (operation, vocab._model, *what)
-        traits = Traits(recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches)
+        traits = Traits(
+            recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches, stack=stack
+        )
         return cls._make(pointer, traits, vocab._model)

@@ -224,7 +224,11 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         Maps to `llama_sampler_reset`.
         """
         with self._hold() as pointer:
-            lib.llama_sampler_reset(pointer)
+            stack = max(member._traits.stack for member in self._everyone())
+            if stack:
+                on_large_stack(lambda: lib.llama_sampler_reset(pointer), stack)
+            else:
+                lib.llama_sampler_reset(pointer)
             for member in self._everyone():
                 member._history.clear()
                 member._accepted = 0

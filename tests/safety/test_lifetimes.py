@@ -87,7 +87,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert ctx.decode(Batch.getOne([5])) == 0
 """,
     "two threads on one context": """
-model = load(); ctx = context(model); busy = 0
+model = load(); ctx = context(model, nThreads=2, nThreadsBatch=2); busy = 0
 lock = threading.Lock()
 def work():
     global busy

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,8 +18,23 @@ from xml.etree import ElementTree
 from tests.sanitizers import kinds, reports, tree
 
 _LIMIT = 3600  # seconds for one file of tests
+_WORKERS = 2  # files of tests at a time
 # The sanitizers report what Python's fault handler would.
 _PYTEST = ("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:faulthandler")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the pytest process of one file of tests ended."""
+
+    file: str
+    status: int
+    seconds: float
+    result: Path
+
+    @property
+    def text(self) -> str:
+        return self.result.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass
@@ -30,12 +46,12 @@ class Counts:
     skipped: int = 0
     killed: int = 0
 
-    def add(self, result: Path, status: int) -> None:
+    def add(self, ended: Ended) -> None:
         """Count one pytest process: its results, or its death."""
-        if status not in (0, 1, 5):  # passed, failed, no tests
+        if ended.status not in (0, 1, 5):  # passed, failed, no tests
             self.killed += 1
-        if result.is_file():
-            suite = next(ElementTree.parse(result).iter("testsuite"))
+        if ended.result.is_file():
+            suite = next(ElementTree.parse(ended.result).iter("testsuite"))
             self.tests += int(suite.attrib["tests"])
             self.failed += int(suite.attrib["failures"]) + int(suite.attrib["errors"])
             self.skipped += int(suite.attrib["skipped"])
@@ -68,22 +84,29 @@ class Run:
                 raise SystemExit(f"error: no report of {expected!r} where one must come:\n{result.stderr}{found}")
 
     def test(self, paths: Sequence[str]) -> Counts:
-        """Run each file of tests in its own process."""
+        """Run each file of tests in its own process, a few at a time."""
         environment, counts = self._empty(), Counts()
-        for file in self._files(paths):
-            result = self.tree / "result.xml"
-            result.unlink(missing_ok=True)
-            command = [sys.executable, *_PYTEST, f"--junitxml={result}", file]
-            command += [f"--deselect={name}" for name in self.kind.left_out]
-            print(f"-- {file}", flush=True)
-            started = time.monotonic()
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for done in as_completed([pool.submit(self._file, file, environment) for file in self._files(paths)]):
+                ended = done.result()
+                print(f"{ended.text}-- {ended.file}: status {ended.status}, {ended.seconds:.0f} s", flush=True)
+                counts.add(ended)
+        return counts
+
+    def _file(self, file: str, environment: dict[str, str]) -> Ended:
+        result = self.tree / "results" / f"{file.replace('/', '.')}.xml"
+        result.parent.mkdir(exist_ok=True)
+        command = [sys.executable, *_PYTEST, f"--junitxml={result}", file]
+        command += [f"--deselect={name}" for name in self.kind.left_out]
+        started = time.monotonic()
+        with result.with_suffix(".txt").open("wb") as log:
             try:
-                status = subprocess.run(command, cwd=self.tree, env=environment, timeout=_LIMIT).returncode
+                status = subprocess.run(
+                    command, cwd=self.tree, env=environment, stdout=log, stderr=log, timeout=_LIMIT
+                ).returncode
             except subprocess.TimeoutExpired:
                 status = -1
-            print(f"-- {file}: status {status}, {time.monotonic() - started:.0f} s", flush=True)
-            counts.add(result, status)
-        return counts
+        return Ended(file, status, time.monotonic() - started, result)
 
     def _files(self, paths: Sequence[str]) -> list[str]:
         found: list[Path] = []
@@ -91,6 +114,7 @@ class Run:
             if not path.exists():
                 raise SystemExit(f"error: there is no {path.relative_to(self.tree)}")
             found += sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+        found.sort(key=lambda path: path.name not in kinds.LONGEST)
         return [str(path.relative_to(self.tree)) for path in dict.fromkeys(found)]
 
 

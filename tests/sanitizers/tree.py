@@ -23,7 +23,8 @@ def make(name: str) -> Path:
         shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
-    _give_stack(tree / "llama_cffi" / "text.py")
+    for module in ("text.py", "sampler.py", "_sampler_reading.py"):
+        _give_stack(tree / "llama_cffi" / module)
     environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
     for command in (["-m", "vendor.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
         result = subprocess.run(
@@ -35,9 +36,11 @@ def make(name: str) -> Path:
 
 
 def _give_stack(module: Path) -> None:
-    """Instrumented frames are larger, and std::regex calls itself for every character that it matches."""
+    """Instrumented frames are larger, where std::regex or a grammar calls itself for every character or rule."""
     text = module.read_text(encoding="utf-8")
-    larger = text.replace("\n_FRAME = 1024 ", "\n_FRAME = 16 * 1024 ")
+    larger = text.replace("\n_FRAME = ", "\n_FRAME = 16 * ").replace("\n_ANY_STACK = ", "\n_ANY_STACK = 1 / 16 * ")
     if larger == text:
-        raise SystemExit("error: text.py no longer says how much stack a byte of text takes as _FRAME: change tree.py")
+        raise SystemExit(
+            f"error: {module.name} no longer says how much stack a byte of text takes as _FRAME: change tree.py"
+        )
     module.write_text(larger, encoding="utf-8")

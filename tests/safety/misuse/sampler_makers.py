@@ -240,6 +240,27 @@ CASES = (
         "try: Sampler.initGrammar(load().vocab, '\\n'.join(rules)).apply(TokenDataArray(N_VOCAB))\n"
         "except (ValueError, GrammarError): pass",
     ),
+    *(
+        Case(
+            f"{name} on a thread with a small stack",
+            CHECK,
+            "llama_sampler_init_grammar",
+            "m = load()\n"
+            "def work():\n"
+            f"    s = Sampler.initGrammar(m.vocab, {grammar})\n"
+            "    s.apply(TokenDataArray(N_VOCAB)); s.reset()\n"
+            "    s.apply(TokenDataArray(N_VOCAB))\n"
+            "threading.stack_size(256 << 10); t = threading.Thread(target=work); t.start(); t.join()\n"
+            "threading.stack_size(0)",
+        )
+        for name, grammar in (
+            (
+                "rules that call each other",
+                "'root ::= r0\\n' + ''.join(f'r{i} ::= r{i + 1}\\n' for i in range(9999)) + 'r9999 ::= \"a\"'",
+            ),
+            ("a repetition of what may be empty", "'root ::= (\"a\"?){0,900}'"),
+        )
+    ),
     Case(
         "rules that repeat each other without end",
         CHECK,
