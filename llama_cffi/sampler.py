@@ -224,15 +224,19 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         Maps to `llama_sampler_reset`.
         """
         with self._hold() as pointer:
-            stack = max(member._traits.stack for member in self._everyone())
-            if stack:
-                on_large_stack(lambda: lib.llama_sampler_reset(pointer), stack)
-            else:
+
+            def reset() -> None:
                 lib.llama_sampler_reset(pointer)
+                reraise()
+
+            stack = max((member._traits.stack for member in self._everyone()), default=0)
             for member in self._everyone():
                 member._history.clear()
                 member._accepted = 0
-            reraise()
+            if stack:
+                on_large_stack(reset, stack)
+            else:
+                reset()
 
     def copy(self, dst: Sampler) -> None:
         """Give another sampler, made in the same way, the state of this one.
