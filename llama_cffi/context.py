@@ -251,10 +251,11 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             self._is_busy()
         try:
             self._owner = get_ident()
-            if self._closing:
+            pointer = self._pointer
+            if pointer is None or self._closing:
                 self._refuse()
             pinned = views.retire() if views.given else views.count > 0
-            outputs = lib.shim_compute(self._c, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
+            outputs = lib.shim_compute(pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
         finally:
             self._owner = 0
             self._busy.release()

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -22,6 +23,26 @@ int32_t first_outside(const int32_t * numbers, int32_t n, int32_t end) {
     return -1;
 }
 
+/* An array of one's own, on the stack where it is short: the token loop's is. */
+template <typename T> class Own {
+  public:
+    T * copy(const T * values, size_t n) {
+        T * own = small_;
+        if (n > SMALL) {
+            large_.reset(new T[n]);
+            own = large_.get();
+        }
+        memcpy(own, values, n * sizeof(T));
+        return own;
+    }
+
+  private:
+    static constexpr size_t SMALL = 8;
+
+    T                    small_[SMALL];
+    std::unique_ptr<T[]> large_;
+};
+
 /* A batch of one's own. The numbers of embeddings may change meanwhile, for nothing depends on them. */
 class Copy {
   public:
@@ -32,31 +53,25 @@ class Copy {
         batch_.n_seq_id = take(n_seq_id_, batch.n_seq_id, n);
         batch_.logits   = take(logits_, batch.logits, n);
         if (batch.seq_id != nullptr && n > 0) {
-            seq_id_.assign(batch.seq_id[0], batch.seq_id[0] + static_cast<size_t>(n) * width);  // rows lie side by side
-            rows_.resize(n + 1);
+            int32_t * flat = seq_id_.copy(batch.seq_id[0], static_cast<size_t>(n) * width);  // rows lie side by side
+            batch_.seq_id  = rows_.copy(batch.seq_id, n);
             for (int32_t i = 0; i < n; i++) {
-                rows_[i] = seq_id_.data() + static_cast<size_t>(i) * width;
+                batch_.seq_id[i] = flat + static_cast<size_t>(i) * width;
             }
-            rows_[n]      = nullptr;
-            batch_.seq_id = rows_.data();
         }
     }
 
     const llama_batch & batch() const { return batch_; }
 
   private:
-    template <typename T> static T * take(std::vector<T> & own, const T * values, int32_t n) {
-        if (values == nullptr || n < 1) {
-            return nullptr;
-        }
-        own.assign(values, values + n);
-        return own.data();
+    template <typename T> static T * take(Own<T> & own, const T * values, int32_t n) {
+        return values == nullptr || n < 1 ? nullptr : own.copy(values, n);
     }
 
-    llama_batch            batch_;
-    std::vector<int32_t>   token_, pos_, n_seq_id_, seq_id_;
-    std::vector<int32_t *> rows_;
-    std::vector<int8_t>    logits_;
+    llama_batch    batch_;
+    Own<int32_t>   token_, pos_, n_seq_id_, seq_id_;
+    Own<int32_t *> rows_;
+    Own<int8_t>    logits_;
 };
 
 int32_t refuse(shim_limits & limits, int32_t why, int32_t index, int32_t value) {
