@@ -16,6 +16,7 @@ from llama_cffi._machine import available_memory
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import ModelParams
 from llama_cffi._model_scan import Scan, check_positions, on_cpu_alone, scan_model
+from llama_cffi._process import leave_if_ending
 from llama_cffi._trial import check_unchanged, identify, try_model
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
@@ -151,6 +152,7 @@ class Model(ModelInfo):
             model._open(pointer)
         reraise()
         if pointer == ffi.NULL:
+            leave_if_ending()
             if progress.stopped:
                 raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
