@@ -12,7 +12,7 @@ import pytest
 
 import llama_cffi
 from llama_cffi import Ggml, UnavailableError, lib, printSystemInfo
-from llama_cffi.ggml import backend
+from llama_cffi.ggml import _variants
 
 GREEDY = """
 import sys
@@ -72,14 +72,14 @@ def test_a_variant_that_does_not_exist(tiny_path: Path) -> None:
 def test_a_machine_whose_amx_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variant with AMX scores best there, and must be passed over with the reason."""
     variants = [
-        backend.CpuVariant("sapphirerapids", Path("a"), 4000, "AMX is advertised, but does not work"),
-        backend.CpuVariant("zen4", Path("b"), 1984, ""),
+        Ggml.CpuVariant("sapphirerapids", Path("a"), 4000, "AMX is advertised, but does not work"),
+        Ggml.CpuVariant("zen4", Path("b"), 1984, ""),
     ]
-    assert backend._choose(variants, None).name == "zen4"
+    assert _variants.choose(variants, None).name == "zen4"
     with pytest.raises(UnavailableError, match="AMX is advertised, but does not work"):
-        backend._choose(variants, "sapphirerapids")
+        _variants.choose(variants, "sapphirerapids")
     with pytest.raises(UnavailableError, match="no variant of the CPU backend runs"):
-        backend._choose(variants[:1], None)
+        _variants.choose(variants[:1], None)
 
 
 def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.works
 
     fake = Lib()
-    monkeypatch.setattr(backend, "lib", fake)
+    monkeypatch.setattr(_variants, "lib", fake)
     reasons = {v.name: v.reason for v in Ggml.Backend.cpuVariants()}
     assert "AMX is advertised" in reasons.pop("sapphirerapids")
     assert not any("AMX i" in reason for reason in reasons.values())
