@@ -23,9 +23,20 @@ _GPU_DRIVERS = (
     "mesa-vulkan-drivers for Intel and AMD GPUs (Debian: apt install mesa-vulkan-drivers), NVIDIA's own for theirs"
 )
 
-NO_MODULE = (
-    f"this build of llama_cffi has no Vulkan module: {_ON_CPU}. To have it, build with "
-    "`GGML_USE_VULKAN=1 pip install .` or `make build BACKEND=vulkan`"
+
+class Problem(NamedTuple):
+    """Why there is no Vulkan device, and what to do about it."""
+
+    cause: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {_ON_CPU}. {self.advice}"
+
+
+NO_MODULE = Problem(
+    "this build of llama_cffi has no Vulkan module",
+    "To have it, build with `GGML_USE_VULKAN=1 pip install .` or `make build BACKEND=vulkan`",
 )
 
 
@@ -54,8 +65,8 @@ class Vulkan(NamedTuple):
     """The path of the loader; empty where there is none."""
     version: tuple[int, int]
     devices: list[VulkanDevice]
-    problem: str
-    """Why there are no devices, and what to do about it; empty where there are some."""
+    problem: Problem | None
+    """Why there are no devices; None where there are some."""
 
 
 def probe() -> Vulkan:
@@ -70,20 +81,23 @@ def probe() -> Vulkan:
 _kept: tuple[dict[str, str], Vulkan] | None = None
 
 
-def why_not() -> str:
-    """Why ggml would have no Vulkan device here, and what to do; empty where it has one.
+def why_not() -> Problem | None:
+    """Why ggml would have no Vulkan device here; None where it has one.
 
     Raises ValueError where GGML_VK_VISIBLE_DEVICES is not what ggml can use.
     """
     wanted = _visible()
     if not can_ask() or os.environ.get("LLAMA_CFFI_VULKAN_PROBE") == "0":
-        return ""
+        return None
     if wanted == []:
-        return f"{_VISIBLE} is set and empty, which hides every Vulkan device: {_ON_CPU}. Unset it to use the GPUs"
+        return Problem(f"{_VISIBLE} is set and empty, which hides every Vulkan device", "Unset it to use the GPUs")
     vulkan = probe()
     if vulkan.problem:
         return vulkan.problem
-    return _why_none(vulkan.devices) if wanted is None else _check_wanted(wanted, vulkan.devices)
+    if wanted is None:
+        return _why_none(vulkan.devices)
+    _check_wanted(wanted, vulkan.devices)
+    return None
 
 
 def _visible() -> list[int] | None:
@@ -100,7 +114,7 @@ def _visible() -> list[int] | None:
     return [int(word) for word in words]
 
 
-def _check_wanted(wanted: list[int], devices: list[VulkanDevice]) -> str:
+def _check_wanted(wanted: list[int], devices: list[VulkanDevice]) -> None:
     """What was asked for by number is used or refused, never passed over."""
     listed = ", ".join(f"{number} = {device}" for number, device in enumerate(devices))
     for number in wanted:
@@ -113,21 +127,21 @@ def _check_wanted(wanted: list[int], devices: list[VulkanDevice]) -> str:
             raise ValueError(
                 f"{_VISIBLE} names device {number}, {devices[number]}, which {lack}: leave it out ({listed})"
             )
-    return ""
 
 
-def _why_none(devices: list[VulkanDevice]) -> str:
+def _why_none(devices: list[VulkanDevice]) -> Problem | None:
     """ggml's own choice: every GPU with 16-bit storage, else the first device that is no CPU."""
     if any(device.type in (_INTEGRATED, _DISCRETE) and device.storage16 for device in devices):
-        return ""
+        return None
     others = [device for device in devices if device.type != _CPU]
     if not others:
-        return (
-            f"the only Vulkan device is a CPU, {devices[0].name}: {_ON_CPU} without Vulkan, which is faster. "
-            f"For a GPU, install its driver: {_GPU_DRIVERS}. {_VISIBLE}=0 uses this device nevertheless"
+        return Problem(
+            f"the only Vulkan device is a CPU, {devices[0].name}",
+            f"That is faster without Vulkan; {_VISIBLE}=0 uses the device nevertheless. A GPU needs its driver: "
+            f"{_GPU_DRIVERS}",
         )
     lack = _lack(others[0])
-    return f"the Vulkan device {others[0]} {lack}: {_ON_CPU}. A newer driver may help" if lack else ""
+    return Problem(f"the Vulkan device {others[0]} {lack}", "A newer driver may help") if lack else None
 
 
 def _lack(device: VulkanDevice) -> str:
@@ -137,21 +151,21 @@ def _lack(device: VulkanDevice) -> str:
 
 
 def _probe() -> Vulkan:
-    nothing = Vulkan("", (0, 0), [], "")
+    nothing = Vulkan("", (0, 0), [], None)
     try:
         answer = ask(_CHILD, {}, _SECONDS, {})
     except ChildError as error:
         last = "".join(f" ({line})" for line in error.log.strip().splitlines()[-1:])
-        return nothing._replace(
-            problem=f"a Vulkan driver crashed when its devices were listed: a child process {error.how}{last}. Vulkan "
-            f"is not loaded, and {_ON_CPU}. The loader looked for drivers at {installed()}. Update or remove the one "
-            "that crashes; VK_DRIVER_FILES=FILE.json names the one to use"
+        problem = Problem(
+            f"a Vulkan driver crashed when its devices were listed (a child process {error.how}{last}), so that "
+            "Vulkan is not loaded",
+            f"The loader looked for drivers at {installed()}. Update or remove the one that crashes; "
+            "VK_DRIVER_FILES=FILE.json names the one to use",
         )
+        return nothing._replace(problem=problem)
     if "missing" in answer:
-        return nothing._replace(
-            problem=f"there is no Vulkan loader ({answer['missing']}): {_ON_CPU}. Install it (Debian: apt install "
-            f"libvulkan1), and a driver: {_GPU_DRIVERS}"
-        )
+        advice = f"Install it (Debian: apt install libvulkan1), and a driver: {_GPU_DRIVERS}"
+        return nothing._replace(problem=Problem(f"there is no Vulkan loader ({answer['missing']})", advice))
     vulkan = nothing._replace(
         loader=answer["loader"],
         version=_version(answer.get("version", 0)),
@@ -160,29 +174,25 @@ def _probe() -> Vulkan:
     return vulkan._replace(problem=_problem(vulkan, answer.get("failure", "")))
 
 
-def _problem(vulkan: Vulkan, failure: str) -> str:
+def _problem(vulkan: Vulkan, failure: str) -> Problem | None:
     loader, looked = f"the Vulkan loader {vulkan.loader}", f"It looked for drivers at {installed()}"
     if "INCOMPATIBLE_DRIVER" in failure:
-        return (
-            f"{loader} found no driver that works: {_ON_CPU}. {looked}. Install one: {_GPU_DRIVERS}; "
-            "VK_DRIVER_FILES=FILE.json names one elsewhere"
-        )
+        advice = f"{looked}. Install one: {_GPU_DRIVERS}; VK_DRIVER_FILES=FILE.json names one elsewhere"
+        return Problem(f"{loader} found no driver that works", advice)
     if failure and not failure.startswith("vkEnumeratePhysicalDevices"):  # that fails where drivers find no device
-        return f"{loader} does not work ({failure}): {_ON_CPU}. {looked}. Reinstall it, and the drivers"
+        return Problem(f"{loader} does not work ({failure})", f"{looked}. Reinstall it, and the drivers")
     if not failure and vulkan.version < _NEEDED:
-        return (
-            f"{loader} has Vulkan {_dotted(vulkan.version)}, and ggml needs {_dotted(_NEEDED)}: {_ON_CPU}. "
-            "Install a newer one"
-        )
+        cause = f"{loader} has Vulkan {_dotted(vulkan.version)}, and ggml needs {_dotted(_NEEDED)}"
+        return Problem(cause, "Install a newer one")
     if vulkan.devices:
-        return ""
+        return None
     closed = closed_nodes()
     hint = (
         f"This user may not open {', '.join(closed)}: add it to the group that owns them (usermod -aG render USER)"
         if closed
         else f"A GPU needs a driver that fits it: {_GPU_DRIVERS}"
     )
-    return f"the Vulkan drivers found no device: {_ON_CPU}. {looked.replace('It', 'The loader', 1)}. {hint}"
+    return Problem(f"{loader} has drivers, but they found no device", f"{looked}. {hint}")
 
 
 def _device(entry: dict[str, Any]) -> VulkanDevice:

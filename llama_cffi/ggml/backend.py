@@ -26,7 +26,7 @@ class Backend:
     """The backends of ggml. Loading one twice is harmless, in any order and on any thread."""
 
     _cpu: CpuVariant | None = None
-    _vulkan = False
+    _has_vulkan = False
     _complete = False  # whether what a model needs is loaded
 
     @classmethod
@@ -82,28 +82,28 @@ class Backend:
         BusyError inside a callback of a model that is loading.
         """
         cls.cpuLoad()
-        reason = cls._load_vulkan()
-        if reason:
-            warnings.warn(reason, RuntimeWarning, _callers_level())
+        problem = cls._load_vulkan()
+        if problem:
+            warnings.warn(str(problem), RuntimeWarning, _callers_level())
 
     @classmethod
-    def _load_vulkan(cls) -> str:
-        """Returns why there is no Vulkan; empty where there is."""
-        if cls._vulkan:
-            return ""
+    def _load_vulkan(cls) -> _vulkan.Problem | None:
+        """Returns why there is no Vulkan; None where there is."""
+        if cls._has_vulkan:
+            return None
         files = _manifest.read().modules.get("vulkan")
         if files is None:
             return _vulkan.NO_MODULE
-        reason = _vulkan.why_not()
-        if reason:
-            return reason
+        problem = _vulkan.why_not()
+        if problem:
+            return problem
         with registering():
-            if not cls._vulkan:
+            if not cls._has_vulkan:
                 path = files[0] if files else library_of(_manifest.read())
                 load_module("vulkan", path, linked=not files)
                 devices_opened()
-                cls._vulkan = True
-        return ""
+                cls._has_vulkan = True
+        return None
 
     @classmethod
     def available(cls) -> list[str]:
