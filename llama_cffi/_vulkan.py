@@ -13,6 +13,7 @@ from llama_cffi._child import ChildError, ask, can_ask
 from llama_cffi._vulkan_drivers import closed_nodes, installed
 
 _CHILD = Path(__file__).with_name("_vulkan_child.py")
+LOADER = "libvulkan.so.1"
 _SECONDS = 60.0  # a machine of eight GPUs that were asleep takes a few
 _NEEDED = (1, 2)  # the oldest Vulkan that ggml uses
 _TYPES = ("unknown kind", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
@@ -88,7 +89,7 @@ def why_not() -> Problem | None:
     """
     wanted = _visible()
     if not can_ask() or os.environ.get("LLAMA_CFFI_VULKAN_PROBE") == "0":
-        return None
+        return _why_no_loader()
     if wanted == []:
         return Problem(f"{_VISIBLE} is set and empty, which hides every Vulkan device", "Unset it to use the GPUs")
     vulkan = probe()
@@ -98,6 +99,22 @@ def why_not() -> Problem | None:
         return _why_none(vulkan.devices)
     _check_wanted(wanted, vulkan.devices)
     return None
+
+
+def _why_no_loader() -> Problem | None:
+    """Without a child process: look for the loader, and trust its drivers."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(LOADER)
+    except OSError as error:
+        return _no_loader(str(error))
+    return None
+
+
+def _no_loader(error: str) -> Problem:
+    advice = f"Install it (Debian: apt install libvulkan1), and a driver: {_GPU_DRIVERS}"
+    return Problem(f"there is no Vulkan loader ({error})", advice)
 
 
 def _visible() -> list[int] | None:
@@ -153,7 +170,7 @@ def _lack(device: VulkanDevice) -> str:
 def _probe() -> Vulkan:
     nothing = Vulkan("", (0, 0), [], None)
     try:
-        answer = ask(_CHILD, {}, _SECONDS, {})
+        answer = ask(_CHILD, {"loader": LOADER}, _SECONDS, {})
     except ChildError as error:
         last = "".join(f" ({line})" for line in error.log.strip().splitlines()[-1:])
         problem = Problem(
@@ -164,8 +181,7 @@ def _probe() -> Vulkan:
         )
         return nothing._replace(problem=problem)
     if "missing" in answer:
-        advice = f"Install it (Debian: apt install libvulkan1), and a driver: {_GPU_DRIVERS}"
-        return nothing._replace(problem=Problem(f"there is no Vulkan loader ({answer['missing']})", advice))
+        return nothing._replace(problem=_no_loader(answer["missing"]))
     vulkan = nothing._replace(
         loader=answer["loader"],
         version=_version(answer.get("version", 0)),

@@ -12,7 +12,6 @@ import resource
 import sys
 from typing import Any
 
-_LOADER = "libvulkan.so.1"
 _APPLICATION_INFO, _INSTANCE_INFO = 0, 1  # VkStructureType
 _VULKAN_11_FEATURES = 49
 _FEATURES_2, _PROPERTIES_2, _DRIVER_PROPERTIES = 1000059000, 1000059001, 1000196000
@@ -97,23 +96,23 @@ class _Failure(Exception):
 
 
 def main() -> None:
-    """Read the request, of which nothing is needed, and answer. What a driver prints does not get into the answer."""
-    sys.stdin.read()
+    """Read the request, which names the loader, and answer. What a driver prints does not get into the answer."""
+    request = json.load(sys.stdin)
     answer_to = os.dup(1)
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answer = _answer()
+    answer = _answer(request["loader"])
     with open(answer_to, "w", encoding="utf-8") as file:
         json.dump(answer, file)
     os._exit(0)  # a driver that crashes when it is unloaded does no harm here
 
 
-def _answer() -> dict[str, Any]:
+def _answer(name: str) -> dict[str, Any]:
     try:
-        loader = ctypes.CDLL(_LOADER)
+        loader = ctypes.CDLL(name)
     except OSError as error:
         return {"missing": str(error)}
-    answer: dict[str, Any] = {"loader": _path_of(_LOADER)}
+    answer: dict[str, Any] = {"loader": _path_of(name)}
     try:
         answer |= _ask(loader)
     except _Failure as failure:
