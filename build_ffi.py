@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # setuptools runs this file by its path
 
 from vendor import native  # noqa: E402
+from vendor.libraries import Libraries  # noqa: E402
 
 PACKAGE = ROOT / "llama_cffi"
 GENERATED = PACKAGE / "_generated"
@@ -54,7 +55,7 @@ def _preamble() -> str:
     )
 
 
-def make_ffibuilder(plan: native.Plan) -> cffi.FFI:
+def make_ffibuilder(plan: Libraries) -> cffi.FFI:
     """The builder for one native build."""
     builder = cffi.FFI()
     builder.cdef((GENERATED / "cdef.h").read_text(encoding="utf-8"))
@@ -66,12 +67,12 @@ def make_ffibuilder(plan: native.Plan) -> cffi.FFI:
         sources=[str(path.relative_to(ROOT)) for path in SOURCES],
         include_dirs=[str(path) for path in (*plan.headers, GENERATED, SHIM)],
         library_dirs=[str(plan.lib)],
-        libraries=[f"{name}{native.SUFFIX}" for name in native.LINKED],
+        libraries=[f":{name}" for name in plan.linked],  # the linker's way to name a file
         language="c++",  # the linker's language; the generated part is C
         extra_compile_args=[*(plan.flags or ("-O2", "-g0")), "-fvisibility=hidden"],
         # DT_RPATH, not DT_RUNPATH: LD_LIBRARY_PATH must not slip another llama.cpp under the extension.
         extra_link_args=[
-            *("-Wl,-rpath,$ORIGIN/lib", "-Wl,--disable-new-dtags", "-Wl,-z,now"),
+            *("-Wl,-rpath,$ORIGIN/lib", "-Wl,--disable-new-dtags", "-Wl,-z,now", "-Wl,--no-as-needed"),
             *(plan.flags or ("-Wl,-s",)),
         ],
         define_macros=[("Py_LIMITED_API", "0x030A0000")],

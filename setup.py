@@ -13,23 +13,34 @@ import cffi
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext as _build_ext
 from setuptools.command.build_py import build_py as _build_py
+from setuptools.command.sdist import sdist as _sdist
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 from vendor import fetch, native  # noqa: E402
 from vendor import pin as pins  # noqa: E402
+from vendor.libraries import Libraries  # noqa: E402
+from vendor.tools import BuildError  # noqa: E402
 
 
-def _plan() -> native.Plan:
+def _plan() -> Libraries:
     """What to build, or an end with the reason and the cure, without a traceback."""
     try:
         return native.plan()
-    except (native.BuildError, fetch.FetchError) as error:
+    except (BuildError, fetch.FetchError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
+_MANIFEST = "manifest.json"
+
 PLAN = _plan()  # before cffi executes build_ffi.py, so that what is missing is said once and plainly
+
+
+_ANOTHER_VERSION = """error: the extension does not fit the headers of LLAMA_CFFI_PREFIX: they are of another llama.cpp
+than the declarations in this tree. `make generate` with the same LLAMA_CFFI_PREFIX reads the headers anew; then build
+again."""
 
 
 class build_ext(_build_ext):
@@ -39,18 +50,18 @@ class build_ext(_build_ext):
         if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
             raise SystemExit("error: Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
         try:
-            libraries = native.build(PLAN)
-        except native.BuildError as error:
+            PLAN.make()
+        except BuildError as error:
             raise SystemExit(f"error: {error}") from None
-        self._copy_libraries(libraries)
+        self._copy_libraries()
         super().run()
 
-    def _copy_libraries(self, libraries: Path) -> None:
+    def _copy_libraries(self) -> None:
         target = self._library_dir()
         target.mkdir(parents=True, exist_ok=True)
-        wanted = {path.name: path for path in libraries.iterdir()}
+        wanted = PLAN.files()
         for stale in target.iterdir():
-            if stale.name not in wanted:
+            if stale.name not in (*wanted, _MANIFEST):
                 stale.unlink()
         for name, source in wanted.items():
             copy = target / name
@@ -62,6 +73,12 @@ class build_ext(_build_ext):
             scratch = copy.with_name(f".{name}.tmp")
             shutil.copy2(source, scratch)
             os.replace(scratch, copy)  # a running interpreter keeps the old file mapped
+        (target / _MANIFEST).write_text(PLAN.manifest(), encoding="utf-8")
+        notices = target.parent / "licenses"
+        shutil.rmtree(notices, ignore_errors=True)
+        notices.mkdir()
+        for name, source in PLAN.licenses().items():
+            shutil.copyfile(source, notices / name)
 
     def _library_dir(self) -> Path:
         package = ROOT / "llama_cffi" if self.inplace else Path(self.build_lib) / "llama_cffi"
@@ -72,7 +89,12 @@ class build_ext(_build_ext):
         cached = pins.cache_root() / "extension" / self._extension_digest() / target.name
         if not cached.is_file():
             print("compiling llama_cffi._native (about 30 seconds)", file=sys.stderr, flush=True)
-            super().build_extension(ext)
+            try:
+                super().build_extension(ext)
+            except CompileError:
+                if os.environ.get("LLAMA_CFFI_PREFIX"):
+                    print(_ANOTHER_VERSION, file=sys.stderr)
+                raise
             cached.parent.mkdir(parents=True, exist_ok=True)
             scratch = cached.with_name(f".{cached.name}.{os.getpid()}")
             shutil.copy2(target, scratch)
@@ -95,8 +117,10 @@ class build_ext(_build_ext):
 
     def get_outputs(self) -> list[str]:
         """Also the libraries, so that an uninstall removes them."""
-        names = sorted(path.name for path in PLAN.lib.iterdir()) if PLAN.lib.is_dir() else []
-        return [*super().get_outputs(), *(str(self._library_dir() / name) for name in names)]
+        lib = self._library_dir()
+        names = [*sorted(PLAN.files()), _MANIFEST] if PLAN.lib.is_dir() else []
+        notices = [str(lib.parent / "licenses" / name) for name in PLAN.licenses()]
+        return [*super().get_outputs(), *(str(lib / name) for name in names), *notices]
 
 
 class build_py(_build_py):
@@ -108,8 +132,16 @@ class build_py(_build_py):
         super().run()
 
 
+class sdist(_sdist):
+    """Carries the llama.cpp tree that it is built from, so that a build needs no network for it."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        shutil.copytree(fetch.source_dir(), Path(base_dir) / fetch.BUNDLED.relative_to(ROOT), dirs_exist_ok=True)
+
+
 setup(
     cffi_modules=["build_ffi.py:ffibuilder"],
-    cmdclass={"build_ext": build_ext, "build_py": build_py},
+    cmdclass={"build_ext": build_ext, "build_py": build_py, "sdist": sdist},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

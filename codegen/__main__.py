@@ -30,13 +30,14 @@ def read_headers() -> Api:
     """The API of the pinned headers, with values from the compiler and homes from the built libraries."""
     from codegen import exports, headers, parse, probe  # pycparser is needed for this command only
     from vendor import native, pin
+    from vendor.libraries import library_name
 
     plan = native.plan()
-    lib = native.build(plan)
+    plan.make()
     api = parse.parse(headers.preprocess(plan.headers), pin.load().label)
-    libraries = {name: lib / f"lib{name}{native.SUFFIX}.so" for name in native.LINKED}
-    libraries["cpu"] = sorted(lib.glob(native.BACKENDS["cpu"].modules))[0]
-    libraries["rpc"] = sorted(lib.glob(native.BACKENDS["rpc"].modules))[0]
+    files, modules = plan.files(), plan.modules()
+    names = [*plan.linked, *(file for name in ("cpu", "rpc") for file in modules.get(name, ())[:1])]
+    libraries = {library_name(name): files[name] for name in names}
     return exports.assign_homes(probe.measure(api, plan.headers), libraries)
 
 

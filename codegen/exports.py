@@ -13,11 +13,11 @@ from codegen.model import Api, CodegenError
 MODULE_OF_HEADER = {"ggml-cpu.h": "cpu", "ggml-rpc.h": "rpc", "ggml-vulkan.h": "vulkan"}
 
 # Modules that a build may leave out: their headers are taken at their word.
-OPTIONAL_MODULES = ("vulkan",)
+OPTIONAL_MODULES = ("rpc", "vulkan")
 
 
 def assign_homes(api: Api, libraries: Mapping[str, Path]) -> Api:
-    """Give every function its home. `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and `rpc` to a file each."""
+    """Give every function its home. `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and maybe `rpc` to a file."""
     exported = {name: _symbols(path) for name, path in libraries.items()}
     linked = [name for name in exported if name not in MODULE_OF_HEADER.values()]
     for header, module in MODULE_OF_HEADER.items():
@@ -26,7 +26,7 @@ def assign_homes(api: Api, libraries: Mapping[str, Path]) -> Api:
 
     def home(function_name: str, header: str) -> str | None:
         module = MODULE_OF_HEADER.get(header)
-        if module in OPTIONAL_MODULES:
+        if module in OPTIONAL_MODULES and module not in exported:
             return module
         candidates = [module, *linked] if module else linked
         return next((lib for lib in candidates if function_name in exported[lib]), None)

@@ -1,4 +1,4 @@
-"""Fetches the pinned llama.cpp source: `python -m vendor.fetch [--vectors]`.
+"""Fetches the pinned llama.cpp source: `python -m vendor.fetch [--vectors]`. A source distribution brings it along.
 
 The source comes out of a package's sdist, through pip, so that the user's own index, proxy and certificates apply.
 Everything lands in the cache under the sdist's digest; an interrupted run leaves nothing half-made behind, and a
@@ -26,6 +26,10 @@ from vendor.progress import Progress
 BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
 
 
+# Where a source distribution of this package carries the tree.
+BUNDLED = Path(__file__).resolve().parent / "llama.cpp"
+
+
 class FetchError(RuntimeError):
     """The pinned source could not be had; the text says what to do."""
 
@@ -44,6 +48,8 @@ def source_dir(pin: pins.Pin | None = None) -> Path:
                 "Point it at the top folder of one, or unset it to use the pinned source."
             )
         return tree
+    if (BUNDLED / "include" / "llama.h").is_file():
+        return BUNDLED
     return _unpacked(pin or pins.load(), "source", _is_build_part)
 
 

@@ -1,7 +1,10 @@
 """Builds llama.cpp's libraries with CMake and ninja: `python -m vendor.native`.
 
 A backend is a row of `BACKENDS`. The result is a folder of shared libraries in the cache, under a digest of everything
-that went into it (source, options, compilers); the same inputs are never built twice.
+that went into it (source, options, compilers); the same inputs are never built twice. A backend with a target of its
+own is built by itself, so that adding it to a build that is there compiles nothing anew.
+
+`LLAMA_CFFI_PREFIX=<folder>` takes the libraries from there and builds none: see `prefix.py`.
 
 `LLAMA_CFFI_SANITIZE=address` (or `thread`) in the environment builds the same libraries for a sanitizer, beside the
 ordinary ones: see `tests/sanitizers`.
@@ -21,13 +24,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vendor import fetch
+from vendor import fetch, vulkan
 from vendor import pin as pins
+from vendor.libraries import Libraries, module_name
+from vendor.prefix import Prefix
 from vendor.progress import Progress
+from vendor.tools import BuildError, compilers, find, require, version_of
 
 # Libraries carry this suffix, in file name and SONAME, so that a process which also loads another build of llama.cpp
 # (llama-cpp-python, say) never has the dynamic linker give one package the other's library.
@@ -45,7 +51,7 @@ class Backend:
     options: dict[str, str]
     modules: str  # glob of the files it yields
     default: bool = False
-    needs: tuple[str, ...] = field(default=())  # programs, beside the compilers
+    target: str = ""  # what ninja is asked for, in a build of its own
 
 
 BACKENDS = {
@@ -53,7 +59,7 @@ BACKENDS = {
     for row in (
         Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "ON"}, f"libggml-cpu-*{SUFFIX}.so", default=True),
         Backend("rpc", {"GGML_RPC": "ON"}, f"libggml-rpc{SUFFIX}.so", default=True),
-        Backend("vulkan", {"GGML_VULKAN": "ON"}, f"libggml-vulkan{SUFFIX}.so", needs=("glslc",)),
+        Backend("vulkan", {"GGML_VULKAN": "ON"}, f"libggml-vulkan{SUFFIX}.so", target="ggml-vulkan"),
     )
 }
 
@@ -83,9 +89,8 @@ SANITIZERS = {
 
 _SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer")  # readable stack traces, with lines
 
-_SOURCE = "@SOURCE@"  # replaced when CMake is called: where the source lies does not change the build
-
-_VENDOR = "@VENDOR@"
+# Replaced when CMake is called: where things lie does not change the build.
+_SOURCE, _VENDOR, _WORK = "@SOURCE@", "@VENDOR@", "@WORK@"
 
 RECIPE = "1"  # to be raised when this module makes something else of the same inputs
 
@@ -114,62 +119,152 @@ OPTIONS = {
 SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
 
 
-class BuildError(RuntimeError):
-    """The native build cannot be done or failed; the text says what to do."""
+# libgomp travels along: the GPL with GCC's exception. Where Debian has it.
+_GCC_LICENSES = {"libgomp": "share/doc/libgomp1/copyright", "GPL-3": "share/common-licenses/GPL-3"}
+
+# A module of its own needs no CPU backend beside it. Vulkan's loader is looked for at run time: see vulkan_loader.c.
+ALONE = {"GGML_CPU": "OFF", "CMAKE_MODULE_LINKER_FLAGS": "-Wl,-z,defs", "CMAKE_CXX_STANDARD_LIBRARIES": "-ldl"}
+_LOADER = f"{_WORK}/libvulkan.a"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that determines the native build."""
+class Build:
+    """One run of CMake, and everything that determines what comes out."""
 
-    source: Path
     backends: tuple[Backend, ...]
+    wanted: tuple[str, ...]  # globs of the files that it yields
     arguments: tuple[str, ...]  # CMake -D options, sorted, then the user's CMAKE_ARGS
+    places: tuple[tuple[str, str], ...]  # further options, which say where things lie and are in no digest
+    target: str
     digest: str
-    flags: tuple[str, ...] = ()  # a sanitizer's, for the extension too; empty in an ordinary build
 
     @property
     def prefix(self) -> Path:
-        """Where the build is, or will be: `lib/` with the libraries, `headers/` with the public headers."""
         return pins.cache_root() / "native" / self.digest
 
     @property
     def lib(self) -> Path:
+        """Where the libraries are, or will be."""
         return self.prefix / "lib"
+
+
+@dataclass(frozen=True)
+class Plan(Libraries):
+    """The builds that make up a package: the first has the libraries that the extension is linked with."""
+
+    source: Path
+    builds: tuple[Build, ...]
+    versions: Mapping[str, str]  # of tools beside the compilers
+    notices: tuple[Path, ...] = ()  # the licences of headers that got into a module
+    flags: tuple[str, ...] = ()  # a sanitizer's, for the extension too; empty in an ordinary build
+
+    @property
+    def digest(self) -> str:
+        return self.builds[0].digest
+
+    @property
+    def lib(self) -> Path:
+        return self.builds[0].lib
 
     @property
     def headers(self) -> list[Path]:
         return [self.source / "include", self.source / "ggml" / "include"]
 
+    @property
+    def linked(self) -> list[str]:
+        return [f"lib{name}{SUFFIX}.so" for name in LINKED]
 
-def plan(names: Sequence[str] = ()) -> Plan:
+    def make(self) -> None:
+        for one in self.builds:
+            _build(self, one)
+
+    def files(self) -> dict[str, Path]:
+        return {path.name: path for one in self.builds for path in sorted(one.lib.iterdir())}
+
+    def licenses(self) -> dict[str, Path]:
+        found = {"llama.cpp.txt": self.source / "LICENSE"}
+        found |= {f"llama.cpp-{path.name}.txt": path for path in sorted((self.source / "licenses").glob("*"))}
+        found |= {f"{name}.txt": Path("/usr") / place for name, place in _GCC_LICENSES.items()}
+        found |= {f"{path.parent.name}.txt": path for path in self.notices}
+        return {name: path for name, path in found.items() if path.is_file()}
+
+    def modules(self) -> dict[str, list[str]]:
+        named: dict[str, list[str]] = {}
+        for file in self.files():
+            name = module_name(file, SUFFIX)
+            if name is not None and file not in self.linked:
+                named.setdefault(name, []).append(file)
+        return named
+
+    @property
+    def about(self) -> dict[str, object]:
+        override = os.environ.get("LLAMA_CPP_SOURCE")
+        return {
+            "llama_cpp": f"the tree in {self.source}" if override else pins.load().label,
+            "origin": f"LLAMA_CPP_SOURCE={override}" if override else "pinned",
+            "arguments": [argument for one in self.builds for argument in one.arguments],
+            "compilers": [version_of(words) for words in compilers()],
+            "tools": dict(self.versions),
+        }
+
+
+def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     """Decide what to build: the default backends, those named, and those that the environment asks for.
 
     `GGML_USE_VULKAN=1` adds Vulkan; `CMAKE_ARGS` passes further options to CMake. `LLAMA_CFFI_SANITIZE` names a
-    sanitizer, which works with one variant of the CPU backend and nothing else.
+    sanitizer, which works with one variant of the CPU backend and nothing else. `LLAMA_CFFI_PREFIX` names a folder
+    with llama.cpp's libraries and headers, which are then used as they are.
     """
-    chosen = [row for row in BACKENDS.values() if row.default or row.name in names or _asked_for(row)]
     unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise BuildError(f"no backend is called {unknown[0]!r}: choose from {', '.join(BACKENDS)}")
+    chosen = [row for row in BACKENDS.values() if row.default or row.name in names or _asked_for(row)]
+    if os.environ.get("LLAMA_CFFI_PREFIX"):
+        prefix = Prefix.at(Path(os.environ["LLAMA_CFFI_PREFIX"]))
+        prefix.require([row.name for row in chosen if not row.default])
+        return prefix
     sanitizer = _sanitizer()
     source = fetch.source_dir()
-    options = dict(OPTIONS)
+    common = dict(OPTIONS)
+    common["LLAMA_BUILD_COMMIT"] = "unknown" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
     flags: tuple[str, ...] = ()
     if sanitizer is not None:
         chosen = [_ONE_VARIANT]
         flags = (*_SANITIZED, *sanitizer.flags)
-        options |= sanitizer.options
+        common |= sanitizer.options
         for key in ("CMAKE_C_FLAGS", "CMAKE_CXX_FLAGS"):
-            options[f"{key}_RELEASE"] = "-DNDEBUG"  # without -O3, which comes last and would win
-            options[key] = " ".join((options[key], *flags))
+            common[f"{key}_RELEASE"] = "-DNDEBUG"  # without -O3, which comes last and would win
+            common[key] = " ".join((common[key], *flags))
+    versions: dict[str, str] = {}
+    notices: tuple[Path, ...] = ()
+    linked = tuple(f"lib{name}{SUFFIX}.so" for name in LINKED)
+    builds = [_planned(source, common, [row for row in chosen if not row.target], linked)]
     for row in chosen:
-        options.update(row.options)
-    commit = "unknown" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
-    options["LLAMA_BUILD_COMMIT"] = commit
-    arguments = [f"-D{key}={value}" for key, value in sorted(options.items())]
+        if row.target:
+            tools = vulkan.find()
+            versions |= dict(tools.versions)
+            notices += tools.notices
+            builds.append(_planned(source, common | ALONE, [row], (), tools))
+    return Plan(source, tuple(builds), versions, notices, flags)
+
+
+def _planned(
+    source: Path,
+    options: Mapping[str, str],
+    rows: Sequence[Backend],
+    linked: tuple[str, ...],
+    tools: vulkan.Toolchain | None = None,
+) -> Build:
+    everything = dict(options)
+    for row in rows:
+        everything |= row.options
+    places = {} if tools is None else {**tools.options, "Vulkan_LIBRARY": _LOADER}
+    arguments = [f"-D{key}={value}" for key, value in sorted(everything.items())]
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    return Plan(source, tuple(chosen), tuple(arguments), _digest(source, arguments), flags)
+    seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
+    wanted = (*linked, *(row.modules for row in rows))
+    digest = _digest(source, [*arguments, *seed])
+    return Build(tuple(rows), wanted, tuple(arguments), tuple(places.items()), rows[0].target, digest)
 
 
 def _sanitizer() -> Sanitizer | None:
@@ -185,7 +280,7 @@ def _asked_for(row: Backend) -> bool:
 
 def _digest(source: Path, arguments: Sequence[str]) -> str:
     seed = hashlib.sha256()
-    for item in (RECIPE, _source_digest(source), *arguments, *(_version_of(tool) for tool in _compilers()), _machine()):
+    for item in (RECIPE, _source_digest(source), *arguments, *(version_of(tool) for tool in compilers()), _machine()):
         seed.update(item.encode() + b"\0")
     seed.update(Path(__file__).with_name("tile_config.h").read_bytes())
     return seed.hexdigest()[:16]
@@ -196,7 +291,7 @@ def _machine() -> str:
 
 
 def _source_digest(source: Path) -> str:
-    if not os.environ.get("LLAMA_CPP_SOURCE"):
+    if source != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE"):
         return pins.load().sha256
     digest = hashlib.sha256()
     for part in SOURCE_PARTS:
@@ -207,52 +302,19 @@ def _source_digest(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _compilers() -> tuple[str, str]:
-    return os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
-
-
-def _version_of(tool: str) -> str:
-    words = shlex.split(tool)
-    if not words or shutil.which(words[0]) is None:
-        raise BuildError(_missing([words[0] if words else tool]))
-    return subprocess.run([*words, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
-
-
-_INSTALL = {
-    "cc": "a C compiler (Debian: apt install build-essential)",
-    "c++": "a C++17 compiler (Debian: apt install build-essential)",
-    "cmake": "CMake 3.14 or newer (Debian: apt install cmake; or pip install cmake)",
-    "ninja": "ninja (Debian: apt install ninja-build; or pip install ninja)",
-    "glslc": "the Vulkan shader compiler (glslc 2024 or newer)",
-}
-
-
-def _missing(tools: Sequence[str]) -> str:
-    lines = "\n".join(f"  {tool}: {_INSTALL.get(tool, 'named by CC or CXX, but not on PATH')}" for tool in tools)
-    return f"the native build of llama.cpp lacks:\n{lines}"
-
-
-def _find(tool: str) -> str | None:
-    """A program on PATH or, for those that come from PyPI, beside this Python (pip does not put that on PATH)."""
-    return shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
-
-
-def build(todo: Plan) -> Path:
-    """Build what `todo` says unless the cache has it; returns the folder with the libraries."""
-    if not todo.lib.is_dir():
-        tools = ["cmake", "ninja", *(need for row in todo.backends for need in row.needs)]
-        missing = [tool for tool in tools if _find(tool) is None]
-        if missing:
-            raise BuildError(_missing(missing))
-        todo.prefix.parent.mkdir(parents=True, exist_ok=True)
-        work = todo.prefix.with_name(f".build-{todo.digest}")  # kept when interrupted: ninja goes on from there
-        with _alone(work.with_name(f"{work.name}.lock")):
-            if not todo.lib.is_dir():  # nobody else made it while this process waited
-                _configure(todo, work)
-                _compile(todo, work)
-                _collect(todo, work)
-                shutil.rmtree(work, ignore_errors=True)
-    return todo.lib
+def _build(todo: Plan, one: Build) -> None:
+    """Run CMake and ninja, unless the cache has what they would make."""
+    if one.lib.is_dir():
+        return
+    require(["cmake", "ninja"])
+    one.prefix.parent.mkdir(parents=True, exist_ok=True)
+    work = one.prefix.with_name(f".build-{one.digest}")  # kept when interrupted: ninja goes on from there
+    with _alone(work.with_name(f"{work.name}.lock")):
+        if not one.lib.is_dir():  # nobody else made it while this process waited
+            _configure(todo, one, work)
+            _compile(one, work)
+            _collect(todo, one, work)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -267,21 +329,26 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _configure(todo: Plan, work: Path) -> None:
-    names = ", ".join(row.name for row in todo.backends)
-    print(f"configuring llama.cpp ({names}; digest {todo.digest})", file=sys.stderr, flush=True)
-    command = [_find("cmake") or "cmake", "-S", str(todo.source), "-B", str(work), "-G", "Ninja"]
-    here = str(Path(__file__).parent)
-    command += [x.replace(_SOURCE, str(todo.source)).replace(_VENDOR, here) for x in todo.arguments]
-    command.append(f"-DCMAKE_MAKE_PROGRAM={_find('ninja')}")
+def _configure(todo: Plan, one: Build, work: Path) -> None:
+    names = ", ".join(row.name for row in one.backends)
+    print(f"configuring llama.cpp ({names}; digest {one.digest})", file=sys.stderr, flush=True)
+    places = {_SOURCE: str(todo.source), _VENDOR: str(Path(__file__).parent), _WORK: str(work)}
+    command = [find("cmake") or "cmake", "-S", _SOURCE, "-B", _WORK, "-G", "Ninja"]
+    command += [f"-D{key}={value}" for key, value in one.places]
+    command += [*one.arguments, f"-DCMAKE_MAKE_PROGRAM={find('ninja')}"]
+    for name, place in places.items():
+        command = [word.replace(name, place) for word in command]
+    if one.target:
+        work.mkdir(exist_ok=True)
+        vulkan.compile_loader(Path(dict(one.places)["Vulkan_INCLUDE_DIR"]), work / "libvulkan.a")
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode != 0:
         raise BuildError(f"CMake could not configure llama.cpp:\n{_tail(result.stdout)}")
 
 
-def _compile(todo: Plan, work: Path) -> None:
+def _compile(one: Build, work: Path) -> None:
     jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
-    command = [_find("ninja") or "ninja", "-C", str(work), "-j", jobs]
+    command = [find("ninja") or "ninja", "-C", str(work), "-j", jobs, *([one.target] if one.target else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         output: list[str] = []
@@ -290,6 +357,7 @@ def _compile(todo: Plan, work: Path) -> None:
             output.append(line)
             if total:
                 progress = progress or Progress("compiling llama.cpp", total)
+                progress.total = max(total, progress.total)  # a build inside the build may have come first
                 progress.update(done)
     if process.returncode != 0:
         failed = next((i for i, line in enumerate(output) if line.startswith("FAILED:")), -40)
@@ -308,13 +376,15 @@ def _tail(text: str, lines: int = 40) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _collect(todo: Plan, work: Path) -> None:
+def _collect(todo: Plan, one: Build, work: Path) -> None:
     """Copy the libraries, stripped, beside the OpenMP runtime that they need, and publish them in one rename."""
-    made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=todo.prefix.parent))
+    made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=one.prefix.parent))
     lib = made / "lib"
     lib.mkdir()
-    wanted = [f"lib{name}{SUFFIX}.so" for name in LINKED] + [row.modules for row in todo.backends]
-    for pattern in wanted:
+    patterns = list(one.wanted)
+    if not one.target:
+        patterns.append(f"libggml-*{SUFFIX}.so")  # those that CMAKE_ARGS asks for
+    for pattern in patterns:
         found = sorted((work / "bin").glob(pattern))
         if not found:
             raise BuildError(f"the build made no {pattern}: does CMAKE_ARGS switch it off?")
@@ -324,13 +394,13 @@ def _collect(todo: Plan, work: Path) -> None:
             else:
                 subprocess.run(["strip", "--strip-unneeded", "-o", str(lib / path.name), str(path)], check=True)
     _bundle_openmp(lib)
-    manifest = {"arguments": todo.arguments, "backends": [row.name for row in todo.backends], "digest": todo.digest}
+    manifest = {"arguments": one.arguments, "backends": [row.name for row in one.backends], "digest": one.digest}
     (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     try:
-        os.rename(made, todo.prefix)
+        os.rename(made, one.prefix)
     except OSError:
         shutil.rmtree(made, ignore_errors=True)
-        if not todo.lib.is_dir():
+        if not one.lib.is_dir():
             raise
 
 
@@ -344,7 +414,7 @@ def _bundle_openmp(lib: Path) -> None:
     module = next(iter(sorted(lib.glob("libggml-cpu-*.so"))), None)
     if module is None or b"libgomp.so.1\0" not in module.read_bytes():
         return
-    cxx = shlex.split(_compilers()[1])
+    cxx = compilers()[1]
     answer = subprocess.run([*cxx, "-print-file-name=libgomp.so.1"], capture_output=True, text=True, check=True)
     path = Path(answer.stdout.strip())
     if not path.is_file():  # the compiler answers with the bare name when it does not know
@@ -357,7 +427,9 @@ def main() -> int:
     parser.add_argument("backends", nargs="*", help=f"backends to add to the default ones: {', '.join(BACKENDS)}")
     args = parser.parse_args()
     try:
-        print(build(plan(args.backends)))
+        todo = plan(args.backends)
+        todo.make()
+        print(todo.lib)
     except (BuildError, fetch.FetchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from vendor import fetch
+from vendor import fetch, native, vulkan
+from vendor.libraries import module_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,3 +67,179 @@ def test_an_unknown_backend(tmp_path: Path) -> None:
         env=dict(os.environ),
     )  # fmt: skip
     assert result.returncode == 1 and "choose from cpu, rpc, vulkan" in result.stderr
+
+
+# Vulkan that cannot be built
+
+
+def _with_vulkan(tmp_path: Path, **environment: str) -> str:
+    """What a build with Vulkan says where there is only a Vulkan SDK in `tmp_path/sdk`."""
+    environment |= {"GGML_USE_VULKAN": "1", "VULKAN_SDK": str(tmp_path / "sdk")}
+    source = str(fetch.source_dir())
+    result = _build(tmp_path, ["cc", "c++", "cmake", "ninja"], LLAMA_CPP_SOURCE=source, **environment)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    return result.stderr
+
+
+def _write_sdk(folder: Path, version: tuple[int, int, int]) -> None:
+    include = folder / "include" / "vulkan"
+    include.mkdir(parents=True)
+    (include / "vulkan.hpp").touch()
+    (include / "vulkan_core.h").write_text(
+        f"#define VK_HEADER_VERSION {version[2]}\n#define VK_HEADER_VERSION_COMPLETE "
+        f"VK_MAKE_API_VERSION(0, {version[0]}, {version[1]}, VK_HEADER_VERSION)\n"
+    )
+
+
+def test_vulkan_without_anything_lists_all_that_is_missing(tmp_path: Path) -> None:
+    words = _with_vulkan(tmp_path)
+    for part in ("vulkan/vulkan.hpp", "glslc", "SPIRV-Headers", "make vulkan-tools", "apt install libvulkan-dev"):
+        assert part in words
+
+
+def test_vulkan_headers_that_are_too_old(tmp_path: Path) -> None:
+    _write_sdk(tmp_path / "sdk", (1, 3, 239))
+    assert "has 1.3.239, and 1.3.275 or newer is needed" in _with_vulkan(tmp_path)
+
+
+def test_what_is_there_is_not_called_missing(tmp_path: Path) -> None:
+    _write_sdk(tmp_path / "sdk", (1, 4, 309))
+    (tmp_path / "sdk/share/cmake/SPIRV-Headers").mkdir(parents=True)
+    words = _with_vulkan(tmp_path)
+    assert "glslc: not in" in words and "Vulkan headers:" not in words and "SPIRV-HeadersConfig" not in words
+
+
+def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Adding it compiles neither the other libraries nor the extension anew. Options of the user's reach both."""
+    sdk = tmp_path / "sdk"
+    _write_sdk(sdk, (1, 4, 309))
+    (sdk / "share/cmake/SPIRV-Headers").mkdir(parents=True)
+    glslc = sdk / "bin" / "glslc"
+    glslc.parent.mkdir()
+    glslc.write_text("#!/bin/sh\necho shaderc v9\n")
+    glslc.chmod(0o755)
+    monkeypatch.setenv("VULKAN_SDK", str(sdk))
+    monkeypatch.setenv("GGML_USE_VULKAN", "0")
+    plain = native.plan()
+    monkeypatch.setenv("GGML_USE_VULKAN", "1")
+    both = native.plan()
+    assert isinstance(plain, native.Plan) and isinstance(both, native.Plan)
+    assert both.builds[:-1] == plain.builds and both.digest == plain.digest
+    assert both.builds[-1].target == "ggml-vulkan" and both.versions["glslc"] == "shaderc v9"
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_OPENMP=OFF '-DCMAKE_C_COMPILER_LAUNCHER=my cache'")
+    other = native.plan()
+    assert isinstance(other, native.Plan)
+    assert all("-DCMAKE_C_COMPILER_LAUNCHER=my cache" in build.arguments for build in other.builds)
+    assert not {build.digest for build in other.builds} & {build.digest for build in both.builds}
+
+
+def test_another_compiler_of_shaders_makes_another_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(version: str) -> str:
+        tools = vulkan.Toolchain(Path("/h"), Path("/g"), Path("/s"), (("glslc", version),))
+        monkeypatch.setattr(vulkan, "find", lambda: tools)
+        plan = native.plan(["vulkan"])
+        assert isinstance(plan, native.Plan)
+        return plan.builds[-1].digest
+
+    assert planned("1") != planned("2") and planned("1") == planned("1")
+
+
+# A llama.cpp of the user's
+
+
+def _prefix(tmp_path: Path, **environment: str) -> str:
+    result = _build(tmp_path, ["cc", "c++", "readelf"], LLAMA_CFFI_PREFIX=str(tmp_path / "prefix"), **environment)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_a_prefix_without_llama_cpp(tmp_path: Path) -> None:
+    words = _prefix(tmp_path)
+    assert "include/llama.h" in words and "lib/libllama.so" in words and "cmake --install" in words
+
+
+def _write_prefix(root: Path, plan: native.Plan) -> None:
+    """What an installation of llama.cpp looks like, made of the libraries of this build."""
+    for folder in ("include", "lib", "bin"):
+        (root / folder).mkdir(parents=True)
+    for folder in plan.headers:
+        for path in folder.glob("*.h"):
+            shutil.copy(path, root / "include")
+    for name in native.LINKED:
+        shutil.copy(plan.lib / f"lib{name}{native.SUFFIX}.so", root / "lib" / f"lib{name}.so")
+    for name in ("cpu-haswell", "cpu-x64"):
+        shutil.copy(plan.lib / f"libggml-{name}{native.SUFFIX}.so", root / "bin" / f"libggml-{name}.so")
+
+
+def test_a_prefix_without_the_backend_that_is_asked_for(tmp_path: Path) -> None:
+    _write_prefix(tmp_path / "prefix", _pinned())
+    words = _prefix(tmp_path, GGML_USE_VULKAN="1")
+    assert "has no vulkan backend" in words and "-DGGML_VULKAN=ON" in words
+
+
+def test_a_prefix_gives_its_libraries_by_the_names_that_they_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_prefix(tmp_path / "prefix", _pinned())
+    monkeypatch.setenv("LLAMA_CFFI_PREFIX", str(tmp_path / "prefix"))
+    monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GGML_USE_VULKAN", "0")
+    plan = native.plan()
+    plan.make()
+    assert set(plan.linked) == {f"lib{name}{native.SUFFIX}.so" for name in native.LINKED}
+    assert plan.modules() == {"cpu": ["libggml-cpu-haswell.so", "libggml-cpu-x64.so"]}
+    assert {path.name for path in plan.lib.iterdir()} == set(plan.files())
+    manifest = json.loads(plan.manifest())
+    assert manifest["origin"] == f"LLAMA_CFFI_PREFIX={tmp_path / 'prefix'}"
+    assert manifest["modules"] == plan.modules()
+
+
+def _pinned() -> native.Plan:
+    plan = native.plan()
+    assert isinstance(plan, native.Plan)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("libggml-cpu-haswell.so", "cpu"),
+        ("libggml-cpu.so.0", "cpu"),
+        ("libggml-vulkan.so", "vulkan"),
+        ("libggml-base.so.0", None),
+        ("libggml.so", None),
+        ("libllama.so.0", None),
+        ("libgomp.so.1", None),
+    ],
+)
+def test_the_backend_of_a_module(file: str, name: str | None) -> None:
+    assert module_name(file, "") == name
+    own = file.replace(".so", "-cffi.so")
+    assert module_name(own, native.SUFFIX) == name
+
+
+# A source distribution
+
+
+def test_a_source_distribution_needs_no_network_for_llama_cpp(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+        tar.extractall(tmp_path / "tree")
+    wanted = [
+        "vendor/llama.cpp/LICENSE",
+        "vendor/llama.cpp/src/llama.cpp",
+        "codegen/api.json",
+        "vendor/vulkan_loader.c",
+    ]
+    assert {*wanted, "llama_cffi/_generated/cdef.h", "llama_cffi/_native.pyi", "Makefile"} <= names
+    assert not [name for name in names if name.endswith((".so", ".gguf", ".pyc"))]
+    (tree,) = (tmp_path / "tree").iterdir()
+    env = {**os.environ, "PIP_NO_INDEX": "1", "LLAMA_CFFI_CACHE": str(tmp_path / "cache"), "PYTHONPATH": ""}
+    command = [sys.executable, "-m", "vendor.fetch"]
+    result = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == str(tree / "vendor" / "llama.cpp"), result.stderr
+    assert not (tmp_path / "cache").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import llama_cffi
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,18 +56,43 @@ Model.free(model)
 """
 
 
+MODULES = json.loads((Path(llama_cffi.__file__).parent / "lib" / "manifest.json").read_text())["modules"]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `make wheel` makes, of the backends that are built here."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    environment = {**os.environ, "GGML_USE_VULKAN": "1" if "vulkan" in MODULES else "0"}
+    command = [sys.executable, "-m", "vendor.wheel", "--out", str(out)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     (path,) = out.glob("*.whl")
     return path
 
 
-def test_the_wheel_is_abi3(wheel: Path) -> None:
-    assert re.fullmatch(r"llama_cffi-[\d.]+-cp310-abi3-linux_\w+\.whl", wheel.name)
+def test_the_wheel_is_abi3_and_runs_on_many_linuxes(wheel: Path) -> None:
+    assert re.fullmatch(r"llama_cffi-[\d.]+-cp310-abi3-manylinux_2_\d+_x86_64\.whl", wheel.name)
+    assert wheel.stat().st_size <= 40_000_000
+
+
+def test_the_platform_tag_is_true(wheel: Path, tmp_path: Path) -> None:
+    """No symbol in any library is of a newer glibc than the tag says, and no library from outside is needed."""
+    promised = int(re.search(r"manylinux_2_(\d+)_", wheel.name)[1])  # type: ignore[index]
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    libraries = [path for path in tmp_path.rglob("*.so*") if path.is_file()]
+    inside = {path.name for path in libraries}
+    assert len(libraries) > 15
+    for path in libraries:
+        command = ["readelf", "-W", "-V", "-d", str(path)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert max((int(v) for v in re.findall(r"GLIBC_2\.(\d+)", text)), default=0) <= promised, path.name
+        outside = set(re.findall(r"\(NEEDED\).*\[(.*)\]", text)) - inside
+        system = r"(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+)\.so\.\d|ld-linux.*"
+        assert not [name for name in outside if not re.fullmatch(system, name)], path.name
+    shown = subprocess.run([sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True)
+    assert f"manylinux_2_{promised}_x86_64" in shown.stdout
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -73,8 +101,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     inside = {name.split("/")[0] for name in names}
     assert {name for name in inside if not name.endswith(".dist-info")} == {"llama_cffi"}
     assert {"llama_cffi/_native.abi3.so", "llama_cffi/_native.pyi", "llama_cffi/py.typed"} <= set(names)
-    assert "llama_cffi/lib/libllama-cffi.so" in names and "llama_cffi/lib/libggml-cpu-x64-cffi.so" in names
+    files = [file for module in MODULES.values() for file in module]
+    assert {f"llama_cffi/lib/{file}" for file in [*files, "libllama-cffi.so", "manifest.json"]} <= set(names)
     assert not [name for name in names if name.endswith((".cpp", ".hpp", ".h", ".gguf"))]
+    assert {"llama_cffi/licenses/llama.cpp.txt", "llama_cffi/licenses/libgomp.txt"} <= set(names)
 
 
 def _pythons() -> list[str]:

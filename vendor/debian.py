@@ -1,0 +1,95 @@
+"""Debian packages of any release in a folder: nothing is installed, no root is needed, no host is named.
+
+apt works with lists and a cache of its own, reads from the mirror that the machine already uses, and checks the
+signatures as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vendor.tools import BuildError
+
+_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_STATUS = Path("/var/lib/dpkg/status")
+
+
+class Apt:
+    """apt for one release of Debian, in a scratch folder. `None` is the machine's own release."""
+
+    def __init__(self, work: Path, suite: str | None) -> None:
+        for tool in ("apt-get", "dpkg"):
+            if shutil.which(tool) is None:
+                raise BuildError(f"{tool} is missing: this works on Debian, and on systems made from it, alone")
+        uri, own = _mirror()
+        self._work = work
+        for part in ("lists/partial", "cache/archives/partial", "debs"):
+            (work / part).mkdir(parents=True)
+        sources = work / "sources.list"
+        sources.write_text(f"deb [signed-by={_KEYS}] {uri} {suite or own} main\n", encoding="utf-8")
+        status = work / "status"  # another release's packages are complete in themselves
+        status.write_bytes(_STATUS.read_bytes() if suite is None and _STATUS.is_file() else b"")
+        settings = {
+            "Dir::Etc::sourcelist": sources,
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State": work,
+            "Dir::State::lists": work / "lists",
+            "Dir::State::status": status,
+            "Dir::Cache": work / "cache",
+            "APT::Sandbox::User": "root",
+            "APT::Install-Recommends": "false",
+            "APT::Get::List-Cleanup": "false",
+        }
+        self._settings = [f"-o{key}={value}" for key, value in settings.items()]
+        print(f"reading the package lists of Debian's {suite or own}", file=sys.stderr, flush=True)
+        self._run("apt-get", "update", "-qq")
+
+    def closure(self, names: Sequence[str]) -> list[str]:
+        """These packages, and what they need beside what is installed already."""
+        answer = self._run("apt-get", "install", "--simulate", "--no-remove", "-qq", *names)
+        return re.findall(r"^Inst (\S+)", answer, re.MULTILINE)
+
+    def unpack(self, names: Sequence[str], target: Path) -> dict[str, str]:
+        """Download packages and unpack them into `target`. Gives the versions."""
+        print(f"downloading {', '.join(names)}", file=sys.stderr, flush=True)
+        debs = self._work / "debs"
+        self._run("apt-get", "download", "-qq", *names, cwd=debs)
+        versions: dict[str, str] = {}
+        for deb in sorted(debs.glob("*.deb")):
+            subprocess.run(["dpkg", "-x", str(deb), str(target)], check=True)
+            fields = subprocess.run(["dpkg", "-f", str(deb), "Package", "Version"], capture_output=True, text=True)
+            name, version = re.findall(r": (\S+)", fields.stdout)
+            versions[name] = version
+            deb.unlink()
+        return versions
+
+    def _run(self, command: str, *arguments: str, cwd: Path | None = None) -> str:
+        words = [command, *self._settings, *arguments]
+        result = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+        if result.returncode != 0:
+            raise BuildError(f"{command} {' '.join(arguments)} failed:\n{result.stderr.strip()[-2000:]}")
+        return result.stdout
+
+
+def _mirror() -> tuple[str, str]:
+    """Where this machine gets Debian's main archive from, and its release."""
+    release = _os_release()
+    if release.get("ID") == "debian" and _KEYS.is_file():
+        own = release.get("VERSION_CODENAME", "stable")
+        answer = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True).stdout
+        found = re.search(rf"^'(\S+)/dists/{own}/InRelease'", answer, re.MULTILINE)
+        if found:
+            return found[1], own
+    raise BuildError("this machine is not a Debian whose apt reads Debian's main archive: there is no mirror to ask")
+
+
+def _os_release() -> dict[str, str]:
+    path = Path("/etc/os-release")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {key: value.strip('"') for key, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)}

@@ -1,0 +1,50 @@
+"""Programs that the build calls: where they are, which version they are, and how to get those that are missing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_INSTALL = {
+    "cc": "a C compiler (Debian: apt install build-essential)",
+    "c++": "a C++17 compiler (Debian: apt install build-essential)",
+    "cmake": "CMake 3.14 or newer (Debian: apt install cmake; or pip install cmake)",
+    "ninja": "ninja (Debian: apt install ninja-build; or pip install ninja)",
+    "readelf": "the binary utilities (Debian: apt install binutils)",
+}
+
+
+class BuildError(RuntimeError):
+    """The native build cannot be done or failed; the text says what to do."""
+
+
+def find(tool: str) -> str | None:
+    """A program on PATH or, for those that come from PyPI, beside this Python (pip does not put that on PATH)."""
+    return shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
+
+
+def require(tools: Sequence[str]) -> None:
+    """Raise BuildError where a program is missing, with the commands that install it."""
+    missing = [tool for tool in tools if find(tool) is None]
+    if missing:
+        lines = "\n".join(f"  {tool}: {_INSTALL.get(tool, 'named by CC or CXX, but not on PATH')}" for tool in missing)
+        raise BuildError(f"the native build of llama.cpp lacks:\n{lines}")
+
+
+def compilers() -> tuple[list[str], list[str]]:
+    """The commands of the C and the C++ compiler, which CC and CXX may name."""
+    c, cxx = (shlex.split(os.environ.get(name) or default) for name, default in (("CC", "cc"), ("CXX", "c++")))
+    for words in (c, cxx):
+        require(words[:1])
+    return c, cxx
+
+
+def version_of(words: Sequence[str]) -> str:
+    """The first line that a program says of itself."""
+    answer = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
+    return answer[0] if answer else "unknown"
