@@ -35,8 +35,8 @@ def require_devices() -> None:
     """Before a model is loaded: refuse in a process whose GPUs are open in its parent."""
     if _foreign_devices:
         raise ForkError(
-            "this process was forked after Vulkan was loaded in its parent: its devices belong to the parent. Fork "
-            "before Vulkan is loaded, or start processes by multiprocessing's 'spawn' method"
+            "this process was forked after a backend for GPUs was loaded in its parent, whose devices it does not "
+            "have. Fork before Vulkan is loaded, or start processes by multiprocessing's 'spawn' method"
         )
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 from llama_cffi import _manifest, _vulkan
 from llama_cffi._ffi import ffi, lib
@@ -26,7 +27,7 @@ class Backend:
     """The backends of ggml. Loading one twice is harmless, in any order and on any thread."""
 
     _cpu: CpuVariant | None = None
-    _has_vulkan = False
+    _others: ClassVar[set[str]] = set()  # the names of those that are loaded beside the CPU
     _complete = False  # whether what a model needs is loaded
 
     @classmethod
@@ -89,21 +90,46 @@ class Backend:
     @classmethod
     def _load_vulkan(cls) -> _vulkan.Problem | None:
         """Returns why there is no Vulkan; None where there is."""
-        if cls._has_vulkan:
+        if "vulkan" in cls._others:
             return None
-        files = _manifest.read().modules.get("vulkan")
-        if files is None:
+        if "vulkan" not in _manifest.read().modules:
             return _vulkan.NO_MODULE
         problem = _vulkan.why_not()
-        if problem:
-            return problem
+        if not problem:
+            cls._load_other("vulkan")
+        return problem
+
+    @classmethod
+    def load(cls, name: str) -> None:
+        """Load a backend that `available()` names, and the CPU backend. `cpu` is `cpuLoad()`, `vulkan` is `vkLoad()`.
+
+        Raises UnavailableError for one that this build does not have.
+
+        Maps to `ggml_backend_load`.
+        """
+        if name == "vulkan":
+            cls.vkLoad()
+            return
+        cls.cpuLoad()
+        if name != "cpu":
+            cls._load_other(name)
+
+    @classmethod
+    def _load_other(cls, name: str) -> None:
+        """Load a backend that needs no choice."""
+        if name in cls._others:
+            return
+        manifest = _manifest.read()
+        files = manifest.modules.get(name)
+        if files is None:
+            has = ", ".join(cls.available())
+            raise UnavailableError(f"this build has no backend {name!r}, but {has}: add it to the build")
         with registering():
-            if not cls._has_vulkan:
-                path = files[0] if files else library_of(_manifest.read())
-                load_module("vulkan", path, linked=not files)
-                devices_opened()
-                cls._has_vulkan = True
-        return None
+            if name not in cls._others:
+                load_module(name, files[0] if files else library_of(manifest), linked=not files)
+                if name != "rpc":
+                    devices_opened()
+                cls._others.add(name)
 
     @classmethod
     def available(cls) -> list[str]:
@@ -129,9 +155,6 @@ class Backend:
             return [BackendDevice.get(index) for index in range(BackendDevice.count())]
 
 
-_REGISTRATIONS = {"cpu": b"CPU", "vulkan": b"Vulkan", "rpc": b"RPC"}
-
-
 def load_module(name: str, path: Path, *, linked: bool = False) -> None:
     """Make a backend of the manifest known to ggml, and its functions to `lib`. For use inside of `registering()`.
 
@@ -140,7 +163,7 @@ def load_module(name: str, path: Path, *, linked: bool = False) -> None:
     """
     file = os.fsencode(path)
     if linked:
-        if lib.ggml_backend_reg_by_name(_REGISTRATIONS[name]) == ffi.NULL:
+        if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
             raise UnavailableError(
                 f"the {name} backend, which is part of this build's libggml, did not start: run `python -m llama_cffi "
                 "doctor`"

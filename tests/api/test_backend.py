@@ -275,6 +275,20 @@ def test_what_a_device_can_do() -> None:
     assert 0 < free <= total
 
 
+def test_backends_by_name() -> None:
+    result = _python(
+        "for name in ('rpc', 'cpu', 'rpc'): Ggml.Backend.load(name)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always'); Ggml.Backend.load('vulkan')\n"
+        "try: Ggml.Backend.load('cuda')\n"
+        "except UnavailableError as error: print(error)\n"
+        "print(len(caught), *[r.name for r in Ggml.Backend.registrations()], supportsRpc())"
+    )
+    refused, *rest = result.stdout.splitlines()
+    assert "this build has no backend 'cuda', but cpu, rpc" in refused, result.stderr
+    assert rest == ["1 CPU RPC True"]
+
+
 # Vulkan, in a build without it
 
 
@@ -328,7 +342,7 @@ def test_a_fork_after_vulkan_cannot_load_models(tiny_path: Path) -> None:
         "os.wait(); Model.load(sys.argv[1]).free()",
         tiny_path,
     )
-    assert "forked after Vulkan was loaded" in result.stdout and result.returncode == 0, result.stderr
+    assert "forked after a backend for GPUs was loaded" in result.stdout and result.returncode == 0, result.stderr
 
 
 # The lock of ggml's list
