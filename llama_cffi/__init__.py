@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
-
-from llama_cffi._ffi import ffi, lib
 
 if TYPE_CHECKING:
     from llama_cffi import ggml as Ggml
@@ -84,6 +83,10 @@ if TYPE_CHECKING:
     from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
+
+# `python -m llama_cffi doctor` finds out by itself what is wrong with an extension that cannot be imported.
+if TYPE_CHECKING or getattr(sys, "argv", [""])[:1] != ["-m"]:
+    from llama_cffi._ffi import ffi, lib
 
 # The facade's modules are loaded when one of their names is first used: a program pays for what it needs.
 _MODULES: dict[str, tuple[str, ...]] = {
@@ -166,7 +169,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    home = "_ffi" if name in ("ffi", "lib") else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{home}")

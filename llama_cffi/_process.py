@@ -9,6 +9,8 @@ from llama_cffi.errors import ForkError
 
 _computed = False  # from then on the threads of OpenMP belong to this process alone
 _orphan = False  # forked from a process that had computed
+_devices = False  # whether this process has opened GPUs
+_foreign_devices = False  # whether its parent had, before the fork
 ending = False  # whether the interpreter is
 
 
@@ -23,6 +25,21 @@ def require_threads() -> None:
     _computed = True
 
 
+def devices_opened() -> None:
+    """From now on the drivers of GPUs are at work here, which a fork would not take along."""
+    global _devices
+    _devices = True
+
+
+def require_devices() -> None:
+    """Before a model is loaded: refuse in a process whose GPUs are open in its parent."""
+    if _foreign_devices:
+        raise ForkError(
+            "this process was forked after a backend for GPUs was loaded in its parent, whose devices it does not "
+            "have. Fork before Vulkan is loaded, or start processes by multiprocessing's 'spawn' method"
+        )
+
+
 def leave_if_ending() -> None:
     """Where a call fails because the interpreter is ending: end a daemon thread without a word, as Python does."""
     if ending and threading.current_thread().daemon:
@@ -30,8 +47,9 @@ def leave_if_ending() -> None:
 
 
 def _after_fork() -> None:
-    global _orphan
+    global _orphan, _foreign_devices
     _orphan |= _computed
+    _foreign_devices |= _devices
 
 
 os.register_at_fork(after_in_child=_after_fork)

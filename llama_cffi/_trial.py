@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from llama_cffi._child import ChildError, ask, can_ask
 from llama_cffi._model_params import ModelParams
 from llama_cffi.errors import ModelLoadError, UnavailableError
 
@@ -47,10 +44,9 @@ def try_model(paths: Sequence[bytes], split: bool, params: ModelParams, size: in
 
     `split` says that `paths` are all files of a model with names of their own; otherwise the first one is named.
     """
-    if not sys.executable:
+    if not can_ask():
         raise UnavailableError("untrusted=True starts a Python of its own, and sys.executable does not name one")
     request = {
-        "path": sys.path,
         "files": [os.fsdecode(path) for path in (paths if split else paths[:1])],
         "split": split,
         "params": {name: getattr(params, name) for name in _PLAIN},
@@ -59,29 +55,12 @@ def try_model(paths: Sequence[bytes], split: bool, params: ModelParams, size: in
     }
     seconds = _SECONDS + size / _BYTES_PER_SECOND
     name = os.fsdecode(paths[0])
-    # -I: the child takes its modules from where this process has them, and from nowhere else.
-    with subprocess.Popen(
-        [sys.executable, "-I", str(_CHILD)],
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # a few tokens are not worth threads that spin
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as child:
-        try:
-            out, err = child.communicate(json.dumps(request).encode(), timeout=seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise _failed(name, f"did not end within {seconds:.0f} seconds") from None
-        except BaseException:
-            child.kill()
-            raise
-    log = err.decode(errors="replace")
-    if child.returncode < 0:
-        raise _failed(name, f"ended by {_signal_name(-child.returncode)}", log)
+    # A few tokens are not worth threads that spin, and a stranger's model computes on the CPU.
+    environment = {"OMP_WAIT_POLICY": "passive", "GGML_USE_VULKAN": ""}
     try:
-        answer: dict[str, Any] = json.loads(out)
-    except ValueError:
-        raise _failed(name, f"ended with exit code {child.returncode} and without a result", log) from None
+        answer = ask(_CHILD, request, seconds, environment)
+    except ChildError as error:
+        raise _failed(name, error.how, error.log) from None
     if "error" in answer:
         raise _failed(name, f"raised {answer['error']}")
 
@@ -90,10 +69,3 @@ def _failed(name: str, how: str, log: str = "") -> ModelLoadError:
     return ModelLoadError(
         f"{name} was not loaded: a trial load in a child process {how}", operation="llama_model_load_from_file", log=log
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"

@@ -21,6 +21,7 @@ from llama_cffi._views import Views
 from llama_cffi.batch import Batch
 from llama_cffi.batch_ext import BatchExt
 from llama_cffi.errors import ContextError
+from llama_cffi.ggml._registry import listing
 from llama_cffi.memory import Memory
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
@@ -75,7 +76,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
         with give_samplers(chosen, model) as settle_in, model._turn() as owner:
             struct, context._kept = chosen._for_c()
-            with reading():
+            with reading(), listing():
                 pointer = lib.llama_init_from_model(owner, struct[0])
             if pointer == ffi.NULL:
                 raise ContextError(

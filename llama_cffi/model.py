@@ -19,6 +19,7 @@ from llama_cffi._model_scan import Scan, check_positions, on_cpu_alone, scan_mod
 from llama_cffi._process import leave_if_ending
 from llama_cffi._trial import check_unchanged, identify, try_model
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
+from llama_cffi.ggml._registry import listing
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.quantize import ModelQuantizeParams, quantize
 from llama_cffi.vocab import Vocab
@@ -110,7 +111,7 @@ class Model(ModelInfo):
         chosen = given._copy()
         if chosen.noAlloc and chosen.loadMode != LoadMode.NONE:
             raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
-        Backend.ensureCpu()
+        Backend.ensure()
         scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
         before = identify(scan.paths) if untrusted else []
         if untrusted:
@@ -140,10 +141,11 @@ class Model(ModelInfo):
         operation = "llama_model_load_from_splits" if split else "llama_model_load_from_file"
         path = os.fsdecode(names[0])
         try:
-            if split:
-                pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), chosen._c[0])
-            else:
-                pointer = lib.llama_model_load_from_file(arrays[0], chosen._c[0])
+            with listing():
+                if split:
+                    pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), chosen._c[0])
+                else:
+                    pointer = lib.llama_model_load_from_file(arrays[0], chosen._c[0])
         except NativeAssertionError as error:
             raise ModelLoadError(f"{path} could not be loaded as a model: {error}", operation=operation) from error
         log = native_log()

@@ -7,15 +7,18 @@ import os
 from llama_cffi._buffers import Path, optional_text, path_bytes
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
+from llama_cffi.ggml._registry import listing
 from llama_cffi.ggml.backend import Backend, system_info
 
 
 def backendInit() -> None:
-    """Set llama.cpp up. Loads the CPU backend. May be called any number of times, and need not be called.
+    """Set llama.cpp up. Loads the CPU backend, and Vulkan where the environment has `GGML_USE_VULKAN=1`.
+
+    May be called any number of times, and need not be called.
 
     Maps to `llama_backend_init`.
     """
-    Backend.ensureCpu()  # without a backend, llama.cpp would look for one in the working directory
+    Backend.ensure()  # without a backend, llama.cpp would look for one in the working directory
     lib.llama_backend_init()
 
 
@@ -82,7 +85,8 @@ def supportsGpuOffload() -> bool:
 
     Maps to `llama_supports_gpu_offload`.
     """
-    return lib.llama_supports_gpu_offload()
+    with listing():
+        return lib.llama_supports_gpu_offload()
 
 
 def supportsRpc() -> bool:
@@ -90,7 +94,8 @@ def supportsRpc() -> bool:
 
     Maps to `llama_supports_rpc`.
     """
-    return lib.llama_supports_rpc()
+    with listing():
+        return lib.llama_supports_rpc()
 
 
 def printSystemInfo() -> str:

@@ -9,8 +9,9 @@ from llama_cffi._generated.enums import GgmlOp as Op
 from llama_cffi._generated.enums import GgmlSchedPriority as SchedPriority
 from llama_cffi._generated.enums import GgmlStatus as Status
 from llama_cffi._generated.enums import GgmlType as Type
-from llama_cffi.ggml.backend import Backend, CpuVariant
-from llama_cffi.ggml.device import BackendBufferType, BackendDevice, DeviceMemory
+from llama_cffi.ggml._variants import CpuVariant
+from llama_cffi.ggml.backend import Backend
+from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg, DeviceCaps, DeviceMemory
 from llama_cffi.ggml.threadpool import Threadpool
 
 ThreadPool = Threadpool
@@ -21,7 +22,9 @@ __all__ = [
     "BackendBufferType",
     "BackendDevType",
     "BackendDevice",
+    "BackendReg",
     "CpuVariant",
+    "DeviceCaps",
     "DeviceMemory",
     "LogLevel",
     "NumaStrategy",

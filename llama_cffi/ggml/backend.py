@@ -1,45 +1,34 @@
-"""Backends: modules of ggml that compute, loaded from inside the package only."""
+"""Backends: what computes, loaded at run time and from inside the package only."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
+from llama_cffi import _manifest, _vulkan
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._handle import native_log
+from llama_cffi._process import devices_opened, require_devices
 from llama_cffi.errors import UnavailableError
-from llama_cffi.ggml.device import BackendDevice
+from llama_cffi.ggml._registry import listing, registering
+from llama_cffi.ggml._variants import LINKED, CpuVariant, choose, library_of, variants
+from llama_cffi.ggml.device import BackendDevice, BackendReg
 
-_FOLDER = Path(__file__).resolve().parent.parent / "lib"
-_PREFIX = "libggml-cpu-"
-_SUFFIX = "-cffi.so"
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
-_lock = threading.RLock()  # ggml's registry has none
 _info_lock = threading.Lock()
 
 
-class CpuVariant(NamedTuple):
-    """One build of the CPU backend, and whether this machine runs it."""
-
-    name: str
-    path: Path
-    score: int
-    """ggml's own ranking; 0 where the CPU lacks something."""
-    reason: str
-    """Why it was passed over; empty for one that runs."""
-
-    @property
-    def runs(self) -> bool:
-        return not self.reason
-
-
 class Backend:
-    """The backends of ggml. Loading one twice is harmless, in any order."""
+    """The backends of ggml. Loading one twice is harmless, in any order and on any thread."""
 
     _cpu: CpuVariant | None = None
+    _others: ClassVar[set[str]] = set()  # the names of those that are loaded beside the CPU
+    _complete = False  # whether what a model needs is loaded
 
     @classmethod
     def cpuLoad(cls) -> None:
@@ -48,10 +37,12 @@ class Backend:
         `LLAMA_CFFI_CPU_VARIANT` names another one (`haswell`, say). A machine may advertise AMX and fault on it: a
         small product on AMX is tried in a child process first. Raises UnavailableError where no variant runs.
         """
-        with _lock:
+        if cls._cpu is not None:
+            return
+        with registering():
             if cls._cpu is None:
-                chosen = _choose(cls.cpuVariants(), os.environ.get("LLAMA_CFFI_CPU_VARIANT"))
-                _load(chosen.path, "cpu")
+                chosen = choose(cls.cpuVariants(), os.environ.get("LLAMA_CFFI_CPU_VARIANT"))
+                load_module("cpu", chosen.path, linked=chosen.name == LINKED)
                 cls._cpu = chosen
 
     @classmethod
@@ -61,6 +52,19 @@ class Backend:
             cls.cpuLoad()
 
     @classmethod
+    def ensure(cls) -> None:
+        """Load what a model needs: the CPU backend, and Vulkan where `GGML_USE_VULKAN` is exactly `1`.
+
+        `Model.load` and `backendInit` call this. Where there is no Vulkan device, the first of them warns.
+        """
+        if not cls._complete:
+            cls.ensureCpu()
+            if os.environ.get("GGML_USE_VULKAN") == "1":
+                cls.vkLoad()
+            cls._complete = True
+        require_devices()
+
+    @classmethod
     def cpuVariant(cls) -> CpuVariant | None:
         """The variant that was loaded."""
         return cls._cpu
@@ -68,85 +72,122 @@ class Backend:
     @classmethod
     def cpuVariants(cls) -> list[CpuVariant]:
         """Every variant of the CPU backend in this package, best first, each with what speaks against it."""
-        amx: list[bool] = []
-
-        def amx_works() -> bool:
-            if not amx:  # ask once, and only if a variant wants it
-                amx.append(os.environ.get("LLAMA_CFFI_AMX") != "0" and lib.shim_amx_works())
-            return amx[0]
-
-        variants = [_ask(path, amx_works) for path in sorted(_FOLDER.glob(f"{_PREFIX}*{_SUFFIX}"))]
-        return sorted(variants, key=lambda variant: (-variant.score, variant.name))
+        return variants()
 
     @classmethod
     def vkLoad(cls) -> None:
-        """Load the Vulkan backend, and the CPU backend. Without a Vulkan device that is a warning, not a failure."""
-        with _lock:
-            cls.cpuLoad()
-            path = _FOLDER / "libggml-vulkan-cffi.so"
-            if not path.exists():
-                warnings.warn(
-                    "this build of llama_cffi has no Vulkan backend: models run on the CPU. "
-                    "Build with GGML_USE_VULKAN=1 to have it.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                return
-            if lib.ggml_backend_reg_by_name(b"Vulkan") == ffi.NULL:
-                _load(path, "vulkan")
+        """Load the Vulkan backend, and the CPU backend. Models that are loaded from now on use its devices.
+
+        Without a Vulkan device that is a warning which says why, and not a failure. The loader and the drivers are
+        tried in a child process first. Raises ValueError where `GGML_VK_VISIBLE_DEVICES` names what there is not, and
+        BusyError inside a callback of a model that is loading.
+        """
+        cls.cpuLoad()
+        problem = cls._load_vulkan()
+        if problem:
+            warnings.warn(str(problem), RuntimeWarning, _callers_level())
+
+    @classmethod
+    def _load_vulkan(cls) -> _vulkan.Problem | None:
+        """Returns why there is no Vulkan; None where there is."""
+        if "vulkan" in cls._others:
+            return None
+        if "vulkan" not in _manifest.read().modules:
+            return _vulkan.NO_MODULE
+        problem = _vulkan.why_not()
+        if not problem:
+            cls._load_other("vulkan")
+        return problem
+
+    @classmethod
+    def load(cls, name: str) -> None:
+        """Load a backend that `available()` names, and the CPU backend. `cpu` is `cpuLoad()`, `vulkan` is `vkLoad()`.
+
+        Raises UnavailableError for one that this build does not have.
+
+        Maps to `ggml_backend_load`.
+        """
+        if name == "vulkan":
+            cls.vkLoad()
+            return
+        cls.cpuLoad()
+        if name != "cpu":
+            cls._load_other(name)
+
+    @classmethod
+    def _load_other(cls, name: str) -> None:
+        """Load a backend that needs no choice."""
+        if name in cls._others:
+            return
+        manifest = _manifest.read()
+        files = manifest.modules.get(name)
+        if files is None:
+            has = ", ".join(cls.available())
+            raise UnavailableError(f"this build has no backend {name!r}, but {has}: add it to the build")
+        with registering():
+            if name not in cls._others:
+                load_module(name, files[0] if files else library_of(manifest), linked=not files)
+                if name != "rpc":
+                    devices_opened()
+                cls._others.add(name)
+
+    @classmethod
+    def available(cls) -> list[str]:
+        """The names of the backends in this build, loaded or not: `cpu`, `rpc`, `vulkan`."""
+        return sorted(_manifest.read().modules)
+
+    @classmethod
+    def registrations(cls) -> list[BackendReg]:
+        """Every loaded backend, with its devices and its features.
+
+        Maps to `ggml_backend_reg_count` and `ggml_backend_reg_get`.
+        """
+        with listing():
+            return [BackendReg(lib.ggml_backend_reg_get(index)) for index in range(lib.ggml_backend_reg_count())]
 
     @classmethod
     def devices(cls) -> list[BackendDevice]:
-        """Every device of the loaded backends: GPUs in the order in which layers are spread over them, and the CPU.
+        """Every device of the loaded backends, in the order in which they were loaded: the CPU, GPUs.
 
         Maps to `ggml_backend_dev_count` and `ggml_backend_dev_get`.
         """
-        with _lock:
+        with listing():
             return [BackendDevice.get(index) for index in range(BackendDevice.count())]
+
+
+def load_module(name: str, path: Path, *, linked: bool = False) -> None:
+    """Make a backend of the manifest known to ggml, and its functions to `lib`. For use inside of `registering()`.
+
+    `linked` says that it is part of the libraries already, and that `path` is the one that leads to its functions.
+    Raises UnavailableError.
+    """
+    file = os.fsencode(path)
+    if linked:
+        if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
+            raise UnavailableError(
+                f"the {name} backend, which is part of this build's libggml, did not start: run `python -m llama_cffi "
+                "doctor`"
+            )
+    elif lib.ggml_backend_load(file) == ffi.NULL:
+        log = "".join(f"\n  {line}" for line in native_log().splitlines()[-4:])
+        odd = [variable for variable in sorted(os.environ) if variable.startswith("GGML_")]
+        raise UnavailableError(
+            f"{path} could not be loaded as a backend: reinstall the package, or run `make build`"
+            + (f"; a value that ggml does not understand does it too: {', '.join(odd)}" if odd else "")
+            + log
+        )
+    lib.shim_module_open(name.encode(), file)
 
 
 def system_info() -> str:
     """What the loaded backends can do. llama.cpp writes it to one buffer of its own."""
-    with _info_lock:
+    with _info_lock, listing():
         return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")
 
 
-def _ask(path: Path, amx_works: Callable[[], bool]) -> CpuVariant:
-    name = path.name[len(_PREFIX) : -len(_SUFFIX)]
-    answer = ffi.new("struct shim_variant *")
-    lib.shim_variant_ask(os.fsencode(path), answer)
-    reason = ""
-    if not answer.loadable:
-        reason = "the file cannot be loaded"
-    elif answer.score <= 0:
-        reason = "this CPU lacks instructions that it uses"
-    elif answer.uses_avx512 and not lib.shim_avx512_works():
-        reason = "the operating system does not enable AVX-512"
-    elif answer.uses_amx and not amx_works():
-        reason = "AMX is advertised, but does not work"
-    return CpuVariant(name, path, answer.score, reason)
-
-
-def _choose(variants: list[CpuVariant], wanted: str | None) -> CpuVariant:
-    if not variants:
-        raise UnavailableError(f"there is no CPU backend in {_FOLDER}: reinstall the package, or run `make build`")
-    if wanted:
-        for variant in variants:
-            if variant.name == wanted:
-                if variant.reason:
-                    raise UnavailableError(f"LLAMA_CFFI_CPU_VARIANT={wanted} does not run here: {variant.reason}")
-                return variant
-        names = ", ".join(variant.name for variant in variants)
-        raise UnavailableError(f"LLAMA_CFFI_CPU_VARIANT={wanted} is none of {names}")
-    for variant in variants:
-        if variant.runs:
-            return variant
-    reasons = "; ".join(f"{variant.name}: {variant.reason}" for variant in variants)
-    raise UnavailableError(f"no variant of the CPU backend runs on this machine: {reasons}")
-
-
-def _load(path: Path, module: str) -> None:
-    name = os.fsencode(path)
-    if lib.ggml_backend_load(name) == ffi.NULL:
-        raise UnavailableError(f"{path} could not be loaded as a backend: reinstall the package, or run `make build`")
-    lib.shim_module_open(module.encode(), name)
+def _callers_level() -> int:
+    """What `warnings.warn` in the caller is to be given so that it names the line outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

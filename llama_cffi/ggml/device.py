@@ -1,4 +1,6 @@
-"""Devices that compute, and the types of memory that they use. Both live as long as the process."""
+"""Devices that compute, the types of memory that they use, and the backends that they belong to. All of them live as
+long as the process.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from llama_cffi._buffers import c_string
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
+from llama_cffi.ggml._registry import listing
 
 
 class DeviceMemory(NamedTuple):
@@ -14,6 +17,24 @@ class DeviceMemory(NamedTuple):
 
     free: int
     total: int
+
+
+class DeviceCaps(NamedTuple):
+    """What a device can do beside computing.
+
+    Maps to `ggml_backend_dev_caps`.
+    """
+
+    async_: bool
+    """It computes while the caller goes on."""
+    hostBuffer: bool
+    """It has memory of the CPU's that it reads fast: `hostBufferType()`."""
+    bufferFromHostPtr: bool
+    """It computes in memory that somebody else has allocated."""
+    events: bool
+    """It lets others wait for a point in its work."""
+    mmapSupport: bool
+    """It takes models that are mapped into memory."""
 
 
 class _Native:
@@ -111,10 +132,13 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_get`.
         """
-        count = cls.count()
-        if not 0 <= index < count:
-            raise IndexError(f"there is no device {index}: {count} are known (Ggml.Backend.cpuLoad() makes one known)")
-        return cls(lib.ggml_backend_dev_get(index))
+        with listing():
+            count = cls.count()
+            if not 0 <= index < count:
+                raise IndexError(
+                    f"there is no device {index}: {count} are known (Ggml.Backend.cpuLoad() makes one known)"
+                )
+            return cls(lib.ggml_backend_dev_get(index))
 
     @classmethod
     def byName(cls, name: str) -> BackendDevice | None:
@@ -122,7 +146,9 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_by_name`.
         """
-        return _device(lib.ggml_backend_dev_by_name(c_string(name, "name")))
+        text = c_string(name, "name")
+        with listing():
+            return _device(lib.ggml_backend_dev_by_name(text))
 
     @classmethod
     def byType(cls, type: GgmlBackendDevType) -> BackendDevice | None:
@@ -130,7 +156,9 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_by_type`.
         """
-        return _device(lib.ggml_backend_dev_by_type(GgmlBackendDevType(type)))
+        wanted = GgmlBackendDevType(type)
+        with listing():
+            return _device(lib.ggml_backend_dev_by_type(wanted))
 
     @property
     def name(self) -> str:
@@ -166,6 +194,37 @@ class BackendDevice(_Native):
         lib.ggml_backend_dev_memory(self._c, free, total)
         return DeviceMemory(free[0], total[0])
 
+    @property
+    def deviceId(self) -> str | None:
+        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus.
+
+        Maps to `ggml_backend_dev_props.device_id`.
+        """
+        pointer = self._props().device_id
+        return None if pointer == ffi.NULL else _text(pointer)
+
+    @property
+    def caps(self) -> DeviceCaps:
+        """What the device can do beside computing.
+
+        Maps to `ggml_backend_dev_get_props`.
+        """
+        caps = self._props().caps
+        names = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+        return DeviceCaps(*(getattr(caps, name) for name in names))
+
+    def _props(self) -> Any:
+        props = ffi.new("struct ggml_backend_dev_props *")
+        lib.ggml_backend_dev_get_props(self._c, props)
+        return props
+
+    def backendReg(self) -> BackendReg:
+        """The backend that the device belongs to.
+
+        Maps to `ggml_backend_dev_backend_reg`.
+        """
+        return BackendReg(lib.ggml_backend_dev_backend_reg(self._c))
+
     def bufferType(self) -> BackendBufferType:
         """The type of memory that the device computes in.
 
@@ -192,6 +251,52 @@ class BackendDevice(_Native):
 
     def __repr__(self) -> str:
         return f"<BackendDevice {self.name}: {self.description}>"
+
+
+class BackendReg(_Native):
+    """A backend that is loaded: `CPU`, `Vulkan`, `RPC`. `Ggml.Backend.registrations()` lists them.
+
+    Maps to `ggml_backend_reg`.
+    """
+
+    __slots__ = ()
+
+    _C_TYPE = "ggml_backend_reg_t"
+
+    @property
+    def name(self) -> str:
+        """The name, such as `CPU` or `Vulkan`.
+
+        Maps to `ggml_backend_reg_name`.
+        """
+        return _text(lib.ggml_backend_reg_name(self._c))
+
+    def devices(self) -> list[BackendDevice]:
+        """Its devices: none where the backend found none.
+
+        Maps to `ggml_backend_reg_dev_count` and `ggml_backend_reg_dev_get`.
+        """
+        count = lib.ggml_backend_reg_dev_count(self._c)
+        return [BackendDevice(lib.ggml_backend_reg_dev_get(self._c, index)) for index in range(count)]
+
+    @property
+    def features(self) -> dict[str, str]:
+        """What it was compiled with and uses here, such as `{"AVX2": "1", "OPENMP": "1"}`. Empty where it does not say.
+
+        Maps to `ggml_backend_get_features_t`.
+        """
+        function = lib.ggml_backend_reg_get_proc_address(self._c, b"ggml_backend_get_features")
+        if function == ffi.NULL:
+            return {}
+        feature = ffi.cast("ggml_backend_get_features_t", function)(self._c)
+        features = {}
+        while feature.name != ffi.NULL:
+            features[_text(feature.name)] = _text(feature.value)
+            feature += 1
+        return features
+
+    def __repr__(self) -> str:
+        return f"<BackendReg {self.name}>"
 
 
 def _device(pointer: Any) -> BackendDevice | None:

@@ -1,18 +1,20 @@
-"""The CPU backend: which variant is chosen, and on machines that lie about AMX."""
+"""Backends: what the build has, which CPU variant is chosen, what is loaded, and the lock around loading."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
-import warnings
+import threading
 from pathlib import Path
 
 import pytest
 
-import llama_cffi
-from llama_cffi import Ggml, UnavailableError, lib, printSystemInfo
-from llama_cffi.ggml import backend
+from llama_cffi import BusyError, Ggml, Model, UnavailableError, _manifest, lib, printSystemInfo
+from llama_cffi.ggml import _variants
+from llama_cffi.ggml._registry import listing, registering
 
 GREEDY = """
 import sys
@@ -36,6 +38,21 @@ def _run(path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+def _python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, after the line that takes Vulkan out of the manifest."""
+    command = [sys.executable, "-c", WITHOUT_VULKAN + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+WITHOUT_VULKAN = """
+import os, sys, threading, warnings
+from llama_cffi import *
+from llama_cffi import _manifest
+_whole = _manifest.read()
+_manifest.read = lambda: _whole._replace(modules={n: f for n, f in _whole.modules.items() if n != "vulkan"})
+"""
 
 
 def test_the_package_has_every_x86_variant() -> None:
@@ -72,14 +89,14 @@ def test_a_variant_that_does_not_exist(tiny_path: Path) -> None:
 def test_a_machine_whose_amx_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variant with AMX scores best there, and must be passed over with the reason."""
     variants = [
-        backend.CpuVariant("sapphirerapids", Path("a"), 4000, "AMX is advertised, but does not work"),
-        backend.CpuVariant("zen4", Path("b"), 1984, ""),
+        Ggml.CpuVariant("sapphirerapids", Path("a"), 4000, "AMX is advertised, but does not work"),
+        Ggml.CpuVariant("zen4", Path("b"), 1984, ""),
     ]
-    assert backend._choose(variants, None).name == "zen4"
+    assert _variants.choose(variants, None).name == "zen4"
     with pytest.raises(UnavailableError, match="AMX is advertised, but does not work"):
-        backend._choose(variants, "sapphirerapids")
+        _variants.choose(variants, "sapphirerapids")
     with pytest.raises(UnavailableError, match="no variant of the CPU backend runs"):
-        backend._choose(variants[:1], None)
+        _variants.choose(variants[:1], None)
 
 
 def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +114,7 @@ def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.works
 
     fake = Lib()
-    monkeypatch.setattr(backend, "lib", fake)
+    monkeypatch.setattr(_variants, "lib", fake)
     reasons = {v.name: v.reason for v in Ggml.Backend.cpuVariants()}
     assert "AMX is advertised" in reasons.pop("sapphirerapids")
     assert not any("AMX i" in reason for reason in reasons.values())
@@ -123,17 +140,6 @@ def test_loading_twice_is_harmless() -> None:
     assert lib.ggml_backend_reg_count() == before
 
 
-def test_vk_load_without_vulkan_is_a_warning() -> None:
-    if (Path(llama_cffi.__file__).parent / "lib" / "libggml-vulkan-cffi.so").exists():
-        Ggml.Backend.vkLoad()
-        return
-    with pytest.warns(RuntimeWarning, match="GGML_USE_VULKAN=1"):
-        Ggml.Backend.vkLoad()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Ggml.Backend.cpuLoad()
-
-
 def test_backends_come_from_the_package_only(tmp_path: Path, tiny_path: Path) -> None:
     """A module of that name in the working directory is code of a stranger."""
     for name in ("libggml-cpu-zen4-cffi.so", "libggml-cpu-evil.so", "libggml-cpu.so"):
@@ -150,3 +156,237 @@ def test_backends_come_from_the_package_only(tmp_path: Path, tiny_path: Path) ->
         timeout=60,
     )
     assert (result.returncode, result.stdout.split()) == (0, ["0"]), result.stderr
+
+
+# What the build has
+
+
+def _write(folder: Path, **entries: object) -> None:
+    manifest = {"llama_cpp": "llama.cpp", "origin": "pinned", "linked": [], "modules": {}, **entries}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_build_without_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
+    for ask in (Ggml.Backend.available, Ggml.Backend.cpuVariants):
+        with pytest.raises(UnavailableError, match=r"manifest.json is missing: run `make build`"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"llama_cpp": "", "origin": "", "linked": [], "modules": {"cpu": ["../evil.so"]}}', "'../evil.so' is not"),
+        ('{"llama_cpp": "", "origin": "", "linked": [], "modules": {"cpu": ["/evil.so"]}}', "'/evil.so' is not"),
+        ('{"llama_cpp": "", "origin": "", "linked": "x.so", "modules": {}}', "is no list"),
+        ('{"llama_cpp": "", "origin": "", "linked": [3], "modules": {}}', "TypeError"),
+    ],
+)
+def test_a_manifest_that_says_nothing_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
+    monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UnavailableError, match="cannot be read") as caught:
+        _manifest.read()
+    assert problem in str(caught.value) and "make build" in str(caught.value)
+
+
+def test_what_the_build_has() -> None:
+    available = Ggml.Backend.available()
+    assert available == sorted(available) and "cpu" in available
+    for files in _manifest.read().modules.values():
+        assert all(path.is_file() for path in files)
+
+
+def test_variants_of_a_llama_cpp_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its names have other endings, and one that has no name is the only one."""
+    ours = {variant.name: variant for variant in Ggml.Backend.cpuVariants()}
+    monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
+    _write(tmp_path, modules={"cpu": ["libggml-cpu-sse42.so", "libggml-cpu.so.0", "libggml-cpu-x64-9.so.1.2"]})
+    (tmp_path / "libggml-cpu-sse42.so").symlink_to(ours["sse42"].path)
+    (tmp_path / "libggml-cpu.so.0").symlink_to(ours["x64"].path)
+    found = {variant.name: variant for variant in Ggml.Backend.cpuVariants()}
+    assert set(found) == {"sse42", "default", "x64-9"}
+    assert found["sse42"].score == ours["sse42"].score and found["default"].score == ours["x64"].score
+    assert found["x64-9"].reason == "the file is missing"
+
+
+def test_a_build_without_a_cpu_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
+    _write(tmp_path, modules={"rpc": []})
+    with pytest.raises(UnavailableError, match="there is no CPU backend in"):
+        _variants.choose(Ggml.Backend.cpuVariants(), None)
+
+
+def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) -> None:
+    """Nothing is loaded then; its functions are found through the library that needs all of the others."""
+    module = next(variant.path for variant in Ggml.Backend.cpuVariants() if variant.name == "x64")
+    (tmp_path / "empty.c").write_text("")
+    library = tmp_path / "libllama-of-mine.so"
+    compiler = shutil.which("cc")
+    assert compiler, "install a C compiler (Debian: apt install gcc)"
+    subprocess.run([compiler, "-shared", "-o", library, tmp_path / "empty.c", "-Wl,--no-as-needed", module], check=True)
+    result = _python(
+        "from pathlib import Path\n"
+        "_whole = _whole._replace(linked=(Path(sys.argv[1]),), modules={'cpu': ()})\n"
+        "mine = ffi.dlopen(sys.argv[1])\n"
+        "assert lib.ggml_backend_load(os.fsencode(sys.argv[2]))  # as the constructor of libggml's list would\n"
+        "Ggml.Backend.cpuLoad()\n"
+        "Model.load(sys.argv[3]).free()\n"
+        "print(Ggml.Backend.cpuVariant().name, lib.ggml_backend_reg_count(), lib.ggml_cpu_has_sse3() in (0, 1))",
+        library,
+        module,
+        tiny_path,
+    )
+    assert result.stdout.split() == ["linked", "1", "True"], result.stderr
+    result = _python(
+        "_whole = _whole._replace(modules={'cpu': ()})\n"
+        "try: Ggml.Backend.cpuLoad()\n"
+        "except UnavailableError as error: print(error)"
+    )
+    assert "part of this build's libggml, did not start" in result.stdout, result.stderr
+
+
+# What is loaded
+
+
+def test_registrations_say_what_they_have() -> None:
+    cpu = Ggml.Backend.registrations()[0]
+    assert cpu.name == "CPU" and repr(cpu) == "<BackendReg CPU>"
+    assert cpu.features["SSE3"] == "1" and all(isinstance(value, str) for value in cpu.features.values())
+    (device,) = cpu.devices()
+    assert device == Ggml.Backend.devices()[0] and device.backendReg() == cpu
+    assert cpu in {cpu} and cpu != device
+    with pytest.raises(TypeError, match="lists the devices"):
+        Ggml.BackendReg(device._c)
+
+
+def test_what_a_device_can_do() -> None:
+    device = Ggml.Backend.devices()[0]
+    assert device.deviceId is None
+    assert device.caps == Ggml.DeviceCaps(
+        async_=False, hostBuffer=False, bufferFromHostPtr=True, events=False, mmapSupport=True
+    )
+    free, total = device.memory
+    assert 0 < free <= total
+
+
+def test_backends_by_name() -> None:
+    result = _python(
+        "for name in ('rpc', 'cpu', 'rpc'): Ggml.Backend.load(name)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always'); Ggml.Backend.load('vulkan')\n"
+        "try: Ggml.Backend.load('cuda')\n"
+        "except UnavailableError as error: print(error)\n"
+        "print(len(caught), *[r.name for r in Ggml.Backend.registrations()], supportsRpc())"
+    )
+    refused, *rest = result.stdout.splitlines()
+    assert "this build has no backend 'cuda', but cpu, rpc" in refused, result.stderr
+    assert rest == ["1 CPU RPC True"]
+
+
+# Vulkan, in a build without it
+
+
+def test_vk_load_without_the_module_is_a_warning(tmp_path: Path) -> None:
+    result = _python("Ggml.Backend.vkLoad()\nprint([r.name for r in Ggml.Backend.registrations()])")
+    assert result.stdout.split() == ["['CPU']"]
+    assert "no Vulkan module: models run on the CPU" in result.stderr and "make build BACKEND=vulkan" in result.stderr
+    assert "<string>:" in result.stderr  # the line of the caller, not one of ours
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"), [("1", 1), ("0", 0), ("", 0), ("true", 0), ("01", 0), (" 1", 0), ("yes", 0)]
+)
+def test_use_vulkan_counts_only_when_it_is_one(tiny_path: Path, value: str, warned: int) -> None:
+    result = _python(
+        "Ggml.Backend.cpuLoad()\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for _ in range(3): Model.load(sys.argv[1]).free()\n"
+        "    backendInit()\n"
+        "print(len(caught), {w.filename for w in caught})",
+        tiny_path,
+        GGML_USE_VULKAN=value,
+    )
+    assert result.stdout.split() == [str(warned), "{'<string>'}" if warned else "set()"], result.stderr
+
+
+def test_loads_on_several_threads() -> None:
+    result = _python(
+        "warnings.simplefilter('ignore')\n"
+        "start = threading.Barrier(8)\n"
+        "def load(first, second):\n    start.wait(); first(); second()\n"
+        "both = (Ggml.Backend.cpuLoad, Ggml.Backend.vkLoad)\n"
+        "threads = [threading.Thread(target=load, args=both[::1 - 2 * (i % 2)]) for i in range(8)]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n"
+        "print(lib.ggml_backend_reg_count(), len(Ggml.Backend.devices()))"
+    )
+    assert result.stdout.split() == ["1", "1"], result.stderr
+
+
+def test_a_fork_after_vulkan_cannot_load_models(tiny_path: Path) -> None:
+    result = _python(
+        "from llama_cffi import _process\n"
+        "Ggml.Backend.cpuLoad()\n"
+        "_process.devices_opened()\n"
+        "if os.fork() == 0:\n"
+        "    try: Model.load(sys.argv[1])\n"
+        "    except ForkError as error: print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait(); Model.load(sys.argv[1]).free()",
+        tiny_path,
+    )
+    assert "forked after a backend for GPUs was loaded" in result.stdout and result.returncode == 0, result.stderr
+
+
+# The lock of ggml's list
+
+
+def test_a_backend_waits_for_models_that_load() -> None:
+    order: list[str] = []
+
+    def load_backend() -> None:
+        with registering(), listing(), registering():
+            order.append("backend")
+
+    thread = threading.Thread(target=load_backend)
+    with listing(), listing():
+        thread.start()
+        thread.join(0.2)
+        order.append("model")
+    thread.join(10)
+    assert order == ["model", "backend"]
+
+
+def test_a_model_waits_for_a_backend_that_loads() -> None:
+    order: list[str] = []
+
+    def load_model() -> None:
+        with listing():
+            order.append("model")
+
+    thread = threading.Thread(target=load_model)
+    with registering():
+        thread.start()
+        thread.join(0.2)
+        order.append("backend")
+    thread.join(10)
+    assert order == ["backend", "model"]
+
+
+def test_no_backend_is_loaded_inside_a_load(tiny_path: Path) -> None:
+    def progress(done: float) -> None:
+        Ggml.Backend.cpuLoad()  # is loaded, and stays so
+        with registering():
+            pass
+
+    with pytest.raises(BusyError, match="inside a callback of a model that is loading"):
+        Model.load(tiny_path, Model.Params(progressCallback=progress))
+    with registering():
+        assert Ggml.Backend.devices()

@@ -12,9 +12,23 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "_gate", "tokens"},
-    {"ggml.device", "_special_tokens", "_refusals", "_state_data"},
+    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process", "_child", "_doctor_report"},
+    {
+        "_struct",
+        "_buffers",
+        "_callbacks",
+        "_handle",
+        "_views",
+        "_gguf",
+        "_gate",
+        "tokens",
+        "_manifest",
+        "ggml._registry",
+    },
+    {"ggml.device", "ggml._variants", "_vulkan_drivers", "_special_tokens", "_refusals", "_state_data"},
+    {"_vulkan"},
+    {"_doctor_sections"},
+    {"doctor", "__main__"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
     {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},
@@ -30,7 +44,7 @@ LAYERS = (
     {"context"},
     {"chat"},
     {"__init__"},
-    {"_trial_child"},  # a program, which uses the package like any other
+    {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
