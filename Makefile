@@ -4,7 +4,7 @@ BACKEND ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
-          $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
+          $(wildcard vendor/patches/* llama_cffi/_shim/* llama_cffi/_generated/*)
 
 .PHONY: help build run test misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean
 

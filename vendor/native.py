@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vendor import fetch
+from vendor import fetch, patch
 from vendor import pin as pins
 from vendor.progress import Progress
 
@@ -187,7 +187,8 @@ def _digest(source: Path, arguments: Sequence[str]) -> str:
     seed = hashlib.sha256()
     for item in (RECIPE, _source_digest(source), *arguments, *(_version_of(tool) for tool in _compilers()), _machine()):
         seed.update(item.encode() + b"\0")
-    seed.update(Path(__file__).with_name("tile_config.h").read_bytes())
+    for path in (Path(__file__).with_name("tile_config.h"), *patch.patches()):
+        seed.update(path.read_bytes())
     return seed.hexdigest()[:16]
 
 
@@ -270,13 +271,27 @@ def _alone(path: Path) -> Iterator[None]:
 def _configure(todo: Plan, work: Path) -> None:
     names = ", ".join(row.name for row in todo.backends)
     print(f"configuring llama.cpp ({names}; digest {todo.digest})", file=sys.stderr, flush=True)
-    command = [_find("cmake") or "cmake", "-S", str(todo.source), "-B", str(work), "-G", "Ninja"]
+    source = _patched(todo.source, work / "source")
+    command = [_find("cmake") or "cmake", "-S", str(source), "-B", str(work), "-G", "Ninja"]
     here = str(Path(__file__).parent)
-    command += [x.replace(_SOURCE, str(todo.source)).replace(_VENDOR, here) for x in todo.arguments]
+    command += [x.replace(_SOURCE, str(source)).replace(_VENDOR, here) for x in todo.arguments]
     command.append(f"-DCMAKE_MAKE_PROGRAM={_find('ninja')}")
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode != 0:
         raise BuildError(f"CMake could not configure llama.cpp:\n{_tail(result.stdout)}")
+
+
+def _patched(source: Path, to: Path) -> Path:
+    """A copy of the source with our patches. One that does not fit is left out where the source is the user's own."""
+    patch.copy(source, SOURCE_PARTS, to)
+    for each in patch.patches():
+        try:
+            patch.apply(each, to)
+        except patch.PatchError as error:
+            if not os.environ.get("LLAMA_CPP_SOURCE"):
+                raise BuildError(f"{error}: make it fit the new pin, or remove it if it is not needed") from None
+            print(f"note: {error}: it is left out (it begins with what it is for)", file=sys.stderr, flush=True)
+    return to
 
 
 def _compile(todo: Plan, work: Path) -> None:
