@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         NativeAssertionError,
         NativeError,
         NativeMemoryError,
+        RpcError,
         StateError,
         UnavailableError,
     )
@@ -127,6 +128,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NativeAssertionError",
         "NativeError",
         "NativeMemoryError",
+        "RpcError",
         "StateError",
         "UnavailableError",
     ),
@@ -218,6 +220,7 @@ __all__ = [
     "ProgressCallback",
     "RopeScalingType",
     "RopeType",
+    "RpcError",
     "Sampler",
     "SamplerI",
     "SamplerSeqConfig",

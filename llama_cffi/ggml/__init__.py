@@ -11,6 +11,7 @@ from llama_cffi._generated.enums import GgmlStatus as Status
 from llama_cffi._generated.enums import GgmlType as Type
 from llama_cffi.ggml.backend import Backend, CpuVariant
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, DeviceMemory
+from llama_cffi.ggml.rpc import Rpc
 from llama_cffi.ggml.threadpool import Threadpool
 
 ThreadPool = Threadpool
@@ -26,6 +27,7 @@ __all__ = [
     "LogLevel",
     "NumaStrategy",
     "Op",
+    "Rpc",
     "SchedPriority",
     "Status",
     "ThreadPool",

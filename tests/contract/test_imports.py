@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process"},
-    {"_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "_gate", "tokens"},
+    {"_ffi", "_remote", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process"},
+    {"_rpc_probe", "_struct", "_buffers", "_callbacks", "_handle", "_views", "_gguf", "_gate", "tokens"},
     {"ggml.device", "_special_tokens", "_refusals", "_state_data"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
-    {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
+    {"_model_params", "_model_info", "ggml.rpc", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},
     {"_custom_sampler"},
     {"_sampler_base"},
@@ -30,7 +30,8 @@ LAYERS = (
     {"context"},
     {"chat"},
     {"__init__"},
-    {"_trial_child"},  # a program, which uses the package like any other
+    {"rpc_worker"},
+    {"__main__", "_trial_child"},  # programs, which use the package like any other
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
