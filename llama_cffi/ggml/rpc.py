@@ -20,6 +20,8 @@ from llama_cffi.ggml.device import BackendDevice
 
 _lock = threading.RLock()  # one worker is added at a time
 
+_LONGEST = 3600  # seconds
+
 
 class Rpc:
     """Devices of other machines. Nothing here is encrypted or authenticated: see docs/rpc.md."""
@@ -55,8 +57,8 @@ class Rpc:
         Maps to `ggml_backend_rpc_add_server` and `ggml_backend_register`.
         """
         wanted = _rpc_probe.parse(endpoint)
-        if not timeout > 0:
-            raise ValueError(f"timeout is {timeout}: a number of seconds above 0")
+        if not 0 < timeout <= _LONGEST:
+            raise ValueError(f"timeout is {timeout}: a number of seconds above 0, and at most {_LONGEST}")
         Backend.ensureCpu()
         cls.load()
         where = _rpc_probe.resolve(wanted)
