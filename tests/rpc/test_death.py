@@ -155,3 +155,35 @@ ctx.decode(batch())
 sampler.sample(ctx, -1)
 """
     _run(client, fresh, code)
+
+
+def test_a_machine_that_vanishes_is_noticed(client: Client, fresh: list[Worker]) -> None:
+    """No packet comes from there, not even a goodbye: both sides ask from time to time (timer 2 is keepalive's)."""
+    code = """
+def timers(port):
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = [row for row in rows if row[3] == "01" and f":{port:04X}" in (row[1] + row[2])]
+    return [row[5].split(":")[0] for row in established]
+
+ctx.decode(batch())
+sampler.sample(ctx, -1)
+for endpoint in endpoints:
+    deadline = time.monotonic() + 30
+    while timers(int(endpoint.split(":")[1])) != ["02", "02"]:  # another timer while data is under way
+        assert time.monotonic() < deadline, timers(int(endpoint.split(":")[1]))
+        time.sleep(0.05)
+"""
+    _run(client, fresh, code)
+
+
+def test_a_client_that_is_killed_leaves_the_worker_free(client: Client, fresh: list[Worker]) -> None:
+    code = """
+if not (child := os.fork()):
+    devices = added()
+    model = Model.load(path("rpc"), Model.Params(devices=devices))
+    ctx = decoded(model)
+    os.kill(os.getpid(), 9)
+assert os.waitpid(child, 0)[1] == 9
+assert greedy(Model.Params(devices=added())) == greedy(Model.Params(devices=[]))
+"""
+    client(code, *(w.endpoint for w in fresh))
