@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         NativeAssertionError,
         NativeError,
         NativeMemoryError,
+        RpcError,
         StateError,
         UnavailableError,
     )
@@ -130,6 +131,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NativeAssertionError",
         "NativeError",
         "NativeMemoryError",
+        "RpcError",
         "StateError",
         "UnavailableError",
     ),
@@ -221,6 +223,7 @@ __all__ = [
     "ProgressCallback",
     "RopeScalingType",
     "RopeType",
+    "RpcError",
     "Sampler",
     "SamplerI",
     "SamplerSeqConfig",

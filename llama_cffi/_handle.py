@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from llama_cffi import _process, errors
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._remote import remote_failure
 from llama_cffi._uncopyable import Uncopyable
 
 if TYPE_CHECKING:
@@ -177,6 +178,10 @@ class Handle(Uncopyable):
         with _lock:
             _live[address] = self
 
+    def _condemn(self, why: str) -> None:
+        """Refuse further use, but for `close`."""
+        self._closing = why
+
     # End
 
     @property
@@ -290,10 +295,14 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
         raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
     if kind == lib.SHIM_BUSY:
         raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
-    for address in suspects:
-        handle = _live.get(address)
-        if handle is not None:
-            handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+    handles = [handle for handle in map(_live.get, suspects) if handle is not None]
+    if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
+        reason, advice = failure
+        for handle in handles:
+            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
+        raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
+    for handle in handles:
+        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
     if kind == lib.SHIM_ASSERT:
         raise errors.NativeAssertionError(
             f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
@@ -317,6 +326,7 @@ log_target: Callable[[int, str], object] | None = None
 
 _LOADERS = {
     "cpu": "call Ggml.Backend.cpuLoad() first",
+    "rpc": "call Ggml.Rpc.load() first",
     "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
 }
 

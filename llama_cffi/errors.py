@@ -46,6 +46,10 @@ class ForkError(LlamaError, RuntimeError):
     """The process was forked after llama.cpp had computed in its parent, whose threads it does not have."""
 
 
+class RpcError(NativeError, ConnectionError):
+    """A worker of llama.cpp's RPC cannot be reached, does not fit, or was lost."""
+
+
 class ModelLoadError(NativeError, OSError):
     """A model could not be loaded."""
 

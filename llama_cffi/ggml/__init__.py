@@ -12,6 +12,7 @@ from llama_cffi._generated.enums import GgmlType as Type
 from llama_cffi.ggml._variants import CpuVariant
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg, DeviceCaps, DeviceMemory
+from llama_cffi.ggml.rpc import Rpc
 from llama_cffi.ggml.threadpool import Threadpool
 
 ThreadPool = Threadpool
@@ -29,6 +30,7 @@ __all__ = [
     "LogLevel",
     "NumaStrategy",
     "Op",
+    "Rpc",
     "SchedPriority",
     "Status",
     "ThreadPool",

@@ -12,7 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
-    {"_ffi", "_stack", "_files", "_machine", "_uncopyable", "_numbers", "_process", "_child", "_doctor_report"},
+    {
+        "_ffi",
+        "_remote",
+        "_stack",
+        "_files",
+        "_machine",
+        "_uncopyable",
+        "_numbers",
+        "_process",
+        "_child",
+        "_doctor_report",
+    },
     {
         "_struct",
         "_buffers",
@@ -23,6 +34,7 @@ LAYERS = (
         "_gate",
         "tokens",
         "_manifest",
+        "_rpc_probe",
         "ggml._registry",
     },
     {"ggml.device", "ggml._variants", "_vulkan_drivers", "_special_tokens", "_refusals", "_state_data"},
@@ -30,7 +42,7 @@ LAYERS = (
     {"_doctor_sections"},
     {"doctor", "__main__"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
-    {"_model_params", "_model_info", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
+    {"_model_params", "_model_info", "ggml.rpc", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
     {"_candidates"},
     {"_custom_sampler"},
     {"_sampler_base"},
@@ -44,6 +56,7 @@ LAYERS = (
     {"context"},
     {"chat"},
     {"__init__"},
+    {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,172 @@
+"""Endpoints, and what is said about a worker that is not there or does not fit."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from llama_cffi import RpcError, lib
+from llama_cffi._rpc_probe import Endpoint, greet, parse, resolve
+from tests.rpc.conftest import Client
+from tests.rpc.workers import Worker
+
+HELLO = struct.pack("<BQ", 14, 24) + bytes(24)
+MAJOR, MINOR = lib.RPC_PROTO_MAJOR_VERSION, lib.RPC_PROTO_MINOR_VERSION
+
+
+def say_hello(connection: socket.socket) -> None:
+    """Become the client that a worker serves, until the connection is closed."""
+    connection.sendall(HELLO)
+    assert len(connection.recv(36, socket.MSG_WAITALL)) == 36
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("127.0.0.1:50052", ("127.0.0.1", 50052)),
+        ("localhost:1", ("localhost", 1)),
+        ("gpu-box.lan:65535", ("gpu-box.lan", 65535)),
+        ("my_host:080", ("my_host", 80)),
+    ],
+)
+def test_parse(text: str, endpoint: tuple[str, int]) -> None:
+    assert parse(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is not host:port"),
+        ("127.0.0.1", "is not host:port"),
+        (":50052", "is not host:port"),
+        ("host:", "a port is a number from 1 to 65535"),
+        ("host:0", "a port is a number from 1 to 65535"),
+        ("host:65536", "a port is a number from 1 to 65535"),
+        ("host:50052abc", "a port is a number from 1 to 65535"),
+        ("host:-1", "a port is a number from 1 to 65535"),
+        ("host: 1", "a port is a number from 1 to 65535"),
+        ("host:٣", "a port is a number from 1 to 65535"),
+        ("[::1]:50052", "IPv4 only"),
+        ("::1:50052", "IPv4 only"),
+        ("http://host:1", "IPv4 only"),
+        ("a b:1", "neither a host's name nor an IPv4 address"),
+        ("host\0:1", "neither a host's name nor an IPv4 address"),
+        ("-host:1", "neither a host's name nor an IPv4 address"),
+    ],
+)
+def test_what_is_no_endpoint(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse(text)
+
+
+def test_an_endpoint_is_text() -> None:
+    with pytest.raises(TypeError, match="not tuple"):
+        parse(("localhost", 50052))  # type: ignore[arg-type]
+
+
+def test_resolve() -> None:
+    assert resolve(parse("localhost:7")) == ("127.0.0.1", 7)
+    with pytest.raises(RpcError, match=r"has no IPv4 address .*check its name"):
+        resolve(parse("no-such-host.invalid:7"))
+
+
+@contextmanager
+def pretender(serve: Callable[[socket.socket], object]) -> Iterator[Endpoint]:
+    """Something that listens on loopback, and does `serve` with its one client."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = threading.Event()
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                serve(connection)
+                done.wait(30)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield Endpoint(*listener.getsockname())
+        done.set()
+        thread.join(30)
+
+
+def _answer(*version: int, devices: int = 1) -> Callable[[socket.socket], object]:
+    def serve(connection: socket.socket) -> None:
+        assert connection.recv(len(HELLO), socket.MSG_WAITALL) == HELLO
+        connection.sendall(struct.pack("<Q4B", 28, *version, 0) + bytes(24))
+        if connection.recv(9, socket.MSG_WAITALL):
+            connection.sendall(struct.pack("<QI", 4, devices))
+
+    return serve
+
+
+def test_greet() -> None:
+    with pretender(_answer(MAJOR, MINOR, 9, devices=3)) as endpoint:
+        assert greet(endpoint, 10) == ((MAJOR, MINOR, 9), 3)
+
+
+@pytest.mark.parametrize(
+    ("serve", "words"),
+    [
+        (_answer(MAJOR + 1, 0, 0), rf"speaks version {MAJOR + 1}\.0\.0 .*this llama.cpp {MAJOR}\.{MINOR}: install"),
+        (_answer(MAJOR, MINOR + 1, 0), rf"speaks version {MAJOR}\.{MINOR + 1}\.0"),
+        (_answer(MAJOR - 1, 0, 0), "install the same llama_cffi on both machines"),
+        (_answer(MAJOR, MINOR, 0, devices=0), "offers no device"),
+        (lambda connection: connection.close(), "does not answer as a worker"),
+        (lambda connection: connection.shutdown(socket.SHUT_WR), "does not answer as a worker"),
+        (lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "does not answer as a worker"),
+        (lambda connection: connection.sendall(struct.pack("<Q3B", 3, 2, 0, 0)), "another llama.cpp"),
+    ],
+)
+def test_who_does_not_fit(serve: Callable[[socket.socket], object], words: str) -> None:
+    with pretender(serve) as endpoint, pytest.raises(RpcError, match=words):
+        greet(endpoint, 10)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x1c\0\0"])
+def test_who_says_nothing(said: bytes) -> None:
+    with (
+        pretender(lambda connection: connection.sendall(said)) as endpoint,
+        pytest.raises(RpcError, match=r"says nothing within 0\.3 s: a worker serves one client at a time"),
+    ):
+        greet(endpoint, 0.3)
+
+
+def test_nobody_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(*listener.getsockname())
+    with pytest.raises(RpcError, match=rf"no worker at {endpoint} .*rpc-worker --host ADDRESS --port {endpoint.port}"):
+        greet(endpoint, 10)
+
+
+def test_a_worker_that_is_busy_is_not_waited_for(client: Client) -> None:
+    code = """
+raises(RpcError, lambda: Ggml.Rpc.addServer(endpoints[0], timeout=0.5), "one client at a time")
+assert not Ggml.Rpc.servers() and len(Ggml.Backend.devices()) == 1
+"""
+    with Worker() as worker, socket.create_connection(("127.0.0.1", worker.port)) as other:
+        say_hello(other)
+        client(code, worker.endpoint)
+        other.close()
+        client("assert len(added()) == 1", worker.endpoint)
+
+
+def test_wrong_arguments(client: Client) -> None:
+    code = """
+from llama_cffi.ggml.rpc import Rpc
+raises(ValueError, lambda: Rpc.addServer("localhost"), "is not host:port")
+raises(ValueError, lambda: Rpc.addServer("localhost:1", timeout=0), "timeout is 0")
+raises(RpcError, lambda: Rpc.addServer("127.0.0.1:1"), "there is no worker at 127.0.0.1:1")
+raises(ConnectionError, lambda: Rpc.addServer("127.0.0.1:1"))
+raises(ValueError, lambda: Rpc.startServer("127.0.0.1:x"), "a port is")
+raises(ValueError, lambda: Rpc.startServer(nThreads=0), "nThreads is 0")
+raises(ValueError, lambda: Rpc.startServer(nThreads=513), "from 1 to 512")
+raises(ValueError, lambda: Rpc.startServer(devices=[]), "devices is empty")
+raises(TypeError, lambda: Rpc.startServer(devices=["CPU"]), "lists what belongs there")
+raises(ValueError, lambda: Rpc.startServer(cacheDir="/no/such/folder"), "make it first")
+"""
+    client(code)

@@ -1,0 +1,128 @@
+"""The command that offers devices: what it says, how it ends, and what does not end it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from llama_cffi import rpc_worker
+from llama_cffi._rpc_probe import Endpoint, greet
+from tests.rpc.conftest import Client
+from tests.rpc.test_endpoints import say_hello
+from tests.rpc.workers import PATIENCE, Worker, refused
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("connected", [False, True])
+def test_it_ends_by_a_signal(number: signal.Signals, connected: bool) -> None:
+    with Worker() as worker, socket.create_connection(("127.0.0.1", worker.port)) as client:
+        if connected:
+            say_hello(client)
+        assert worker.stop(number) == 0
+        said = "".join(worker.lines)
+        assert said.rstrip().endswith("stopped") and "Traceback" not in said and "WARNING" not in said
+        assert f'Ggml.Rpc.addServer("{worker.endpoint}")' in said
+
+
+def test_the_port_is_free_again() -> None:
+    with Worker() as worker, socket.create_connection(("127.0.0.1", worker.port)) as client:
+        say_hello(client)
+        assert worker.stop(signal.SIGTERM) == 0
+        with Worker(port=worker.port) as again:
+            assert greet(Endpoint("127.0.0.1", again.port), 30).devices == 1
+
+
+def test_a_port_in_use() -> None:
+    with Worker() as worker:
+        status, said = refused("--port", str(worker.port))
+    assert status == 1
+    assert said == (
+        f"error: port {worker.port} of 127.0.0.1 is in use, maybe by another worker: choose another with --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--device", "Nope7"], 2, "error: --device Nope7: this machine has no such device, but CPU"),
+        (["--host", "::1"], 2, "IPv4 only"),
+        (["--host", "no-such-host.invalid"], 2, "has no IPv4 address"),
+        (["--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine"),
+        (["--port", "65536"], 2, "from 0 to 65535, not '65536'"),
+        (["--port", "x"], 2, "from 0 to 65535, not 'x'"),
+        (["--threads", "0"], 2, "from 1 to 512, not '0'"),
+        (["--cache", "/dev/null/x", "--port", "0"], 1, "error: --cache /dev/null/x: Not a directory"),
+        (["extra"], 2, "unrecognized arguments"),
+    ],
+)
+def test_it_refuses(arguments: list[str], status: int, words: str) -> None:
+    ended, said = refused(*arguments)
+    assert (ended, words in said, "Traceback" in said) == (status, True, False), said
+
+
+def test_a_device_by_name(client: Client) -> None:
+    with Worker("--device", "cpu", "--device", "CPU") as worker:
+        client("assert len(added()) == 1", worker.endpoint)
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("127.0.0.1", False), ("127.8.8.8", False), ("0.0.0.0", True), ("192.168.1.5", True)]
+)
+def test_it_warns_of_strangers(host: str, told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    rpc_worker._announce(Endpoint(host, 50052), 2, None)
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert ("WARNING: RPC has no authentication and no encryption. Whoever reaches this port" in captured.err) == told
+    assert ("ssh -N -L 50052:127" in captured.err) == (not told)
+    assert ('0.0.0.0:50052")' in captured.err) is False
+
+
+def _connected(worker: Worker) -> socket.socket:
+    """A connection to a worker that may be about to listen anew."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", worker.port))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def _tensor(buffer: int, data: int) -> bytes:
+    """An rpc_tensor of 8 floats."""
+    head = struct.pack("<QIQ4I4I", 1, 0, buffer, 8, 1, 1, 1, 4, 32, 32, 32)
+    return head + bytes(4 + 64 + 4 + 80 + 8 + 8) + struct.pack("<Q", data) + bytes(64 + 4)
+
+
+def test_a_request_that_cannot_be_met_ends_its_connection_only(client: Client, models: Path) -> None:
+    """llama.cpp's server asserts that a tensor lies within its buffer."""
+    with Worker() as worker:
+        for _ in range(3):
+            with _connected(worker) as stranger:
+                say_hello(stranger)
+                stranger.sendall(struct.pack("<BQIQ", 0, 12, 0, 1024))  # a buffer of 1,024 bytes on device 0
+                (_, buffer, size) = struct.unpack("<QQQ", stranger.recv(24, socket.MSG_WAITALL))
+                assert size >= 1024
+                request = _tensor(buffer, 64)
+                stranger.sendall(struct.pack("<BQ", 12, len(request)) + request)
+                assert stranger.recv(1) == b""
+            worker.wait_for("a client asked for what cannot be done, and was hung up on: .*GGML_ASSERT")
+        _connected(worker).close()
+        client("assert greedy(Model.Params(devices=added()))", worker.endpoint)
+
+
+def test_a_message_larger_than_memory_ends_its_connection_only() -> None:
+    with Worker() as worker:
+        for size in (1 << 62, (1 << 64) - 1):
+            with socket.create_connection(("127.0.0.1", worker.port)) as stranger:
+                say_hello(stranger)
+                stranger.sendall(struct.pack("<BQ", 6, size))
+                assert stranger.recv(1) == b""
+        worker.wait_for("a client asked for what cannot be done")
+        _connected(worker).close()
+        assert greet(Endpoint("127.0.0.1", worker.port), 30).devices == 1
