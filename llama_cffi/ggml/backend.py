@@ -107,6 +107,8 @@ class Backend:
 
         Maps to `ggml_backend_load`.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name is the name of a backend, not {type(name).__name__}: Ggml.Backend.available()")
         if name == "vulkan":
             cls.vkLoad()
             return
