@@ -28,6 +28,10 @@ LIB = ROOT / "llama_cffi" / "lib"
 HOW_TO = "`python benchmarks/build_llama_bench.py` builds it and prints its path"
 
 
+class MeasurementError(RuntimeError):
+    """A program that measures failed; the text holds what it said."""
+
+
 @contextmanager
 def staged(program: Path, cpu_module: Path, vulkan: bool) -> Iterator[Path]:
     """A folder, for as long as the `with` lasts, where `program` finds these libraries and no others."""
@@ -49,7 +53,8 @@ def run(folder: Path, given: Settings) -> dict[str, Any]:
     command = [str(folder / "llama-bench"), *given.for_llama_bench()]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode != 0:
-        raise SystemExit(f"error: llama-bench failed with exit status {result.returncode}:\n{result.stderr}")
+        reason = "\n".join(result.stderr.splitlines()[-5:])
+        raise MeasurementError(f"llama-bench failed with exit status {result.returncode}:\n{reason}")
     tests = json.loads(result.stdout)
     keep = ("build_commit", "cpu_info", "gpu_info", "backends", "devices", "model_type", "model_size", "model_n_params")
     return {

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import llama_bench, report, settings  # noqa: E402
+from benchmarks.llama_bench import MeasurementError  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 from llama_cffi import Ggml  # noqa: E402
 
@@ -48,9 +50,10 @@ def compare(folder: Path, given: Settings, rounds: int) -> dict[str, Any]:
 def facade(given: Settings) -> dict[str, Any]:
     """Measure in a new process, as llama-bench does."""
     command = [sys.executable, str(Path(__file__).with_name("speed.py")), *given.arguments()]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
-        raise SystemExit(f"error: {' '.join(command)} failed with exit status {result.returncode}")
+        reason = "\n".join(result.stderr.splitlines()[-5:])
+        raise MeasurementError(f"benchmarks/speed.py failed with exit status {result.returncode}:\n{reason}")
     measured: dict[str, Any] = json.loads(result.stdout)
     return measured
 
@@ -82,44 +85,33 @@ def _median(rounds: list[dict[str, Any]], test: str) -> float:
     return statistics.median(float(speed) for measured in rounds for speed in measured[test])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: %(default)s)")
+def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """The options of a comparison."""
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="how often the two take turns (default: %(default)s)"
+    )
     parser.add_argument("--llama-bench", type=Path, help=f"the program; {llama_bench.HOW_TO}")
     parser.add_argument("--out", type=Path, help="a folder for the figures")
     parser.add_argument("--label", default="", help="goes into the names of the files, after the device")
-    parser.add_argument("--flash-attn", nargs="+", choices=settings.SWITCH, default=["on", "off"])
-    settings.add_arguments(parser, without=("flash_attn",))
-    arguments = parser.parse_args()
-    if arguments.llama_bench is None or not arguments.llama_bench.is_file():
-        sys.exit(f"error: --llama-bench names no file: {arguments.llama_bench}; {llama_bench.HOW_TO}")
-    _run(arguments)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def program(arguments: argparse.Namespace) -> Path:
+    """llama-bench, which the user names."""
+    path: Path | None = arguments.llama_bench
+    if path is None or not path.is_file():
+        sys.exit(f"error: --llama-bench names no file: {path}; {llama_bench.HOW_TO}")
+    return path
+
+
+def cpu_module() -> Path:
+    """The module of the CPU backend that the facade chooses on this machine."""
     Ggml.Backend.cpuLoad()
     variant = Ggml.Backend.cpuVariant()
     assert variant is not None
-    about = report.machine()
-    compared: list[dict[str, Any]] = []
-    lines = report.heading("The facade beside llama-bench", about)
-    with llama_bench.staged(arguments.llama_bench, variant.path, arguments.devices != "none") as folder:
-        for model in arguments.models:
-            for flash in arguments.flash_attn:
-                given = replace(settings.from_arguments(arguments, model.resolve()), flash_attn=flash)
-                print(f"{model.name}, flash attention {flash}", file=sys.stderr, flush=True)
-                compared.append(compare(folder, given, arguments.rounds))
-                if len(compared) == 1:
-                    lines += _backends(compared[0])
-                lines += ["", *table(compared[-1], given)]
-    print("\n".join(lines), flush=True)
-    if arguments.out is not None:
-        device = compared[0]["facade"][0]["devices"][-1].split(": ", 1)[1]
-        report.write(arguments.out, f"{device} {arguments.label}", lines, {"machine": about, "compared": compared})
+    return variant.path
 
 
-def _backends(compared: dict[str, Any]) -> list[str]:
+def backends(compared: dict[str, Any]) -> list[str]:
     """Which backends and devices the two had; a difference would spoil the comparison."""
     first, bench = compared["facade"][0], compared["llama-bench"][0]
     vulkan = [line for line in first["log"] if re.match(r"ggml_vulkan: \d", line)]
@@ -127,5 +119,40 @@ def _backends(compared: dict[str, Any]) -> list[str]:
     return [f"facade: CPU variant {first['cpu_variant']}; {'; '.join(first['devices'])}", theirs, *vulkan]
 
 
+def finish(
+    arguments: argparse.Namespace, about: dict[str, Any], lines: list[str], compared: dict[str, dict[str, Any]]
+) -> None:
+    """Print the report, and write it with all figures where `--out` says so."""
+    print("\n".join(lines), flush=True)
+    if arguments.out is not None and compared:
+        device = next(iter(compared.values()))["facade"][0]["devices"][-1].split(": ", 1)[1]
+        report.write(arguments.out, f"{device} {arguments.label}", lines, {"machine": about, "compared": compared})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    add_arguments(parser, rounds=5)
+    parser.add_argument("--flash-attn", nargs="+", choices=settings.SWITCH, default=["on", "off"])
+    settings.add_arguments(parser, without=("flash_attn",))
+    arguments = parser.parse_args()
+    about = report.machine()
+    lines = report.heading("The facade beside llama-bench", about)
+    compared: dict[str, dict[str, Any]] = {}
+    with llama_bench.staged(program(arguments), cpu_module(), arguments.devices != "none") as folder:
+        for model, flash in product(arguments.models, arguments.flash_attn):
+            given = replace(settings.from_arguments(arguments, model.resolve()), flash_attn=flash)
+            name = f"{model.name}, flash attention {flash}"
+            print(name, file=sys.stderr, flush=True)
+            found = compared[name] = compare(folder, given, arguments.rounds)
+            if len(compared) == 1:
+                lines += backends(found)
+            lines += ["", *table(found, given)]
+    finish(arguments, about, lines, compared)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MeasurementError as error:
+        sys.exit(f"error: {error}")
