@@ -49,16 +49,32 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Format:
-    """A block of 32 weights: a 16-bit scale, then `payload` bytes, random ones having the deviation `spread`."""
+    """A block of 32 weights: a 16-bit scale, then `payload` random bytes.
+
+    A weight is one of `levels` whole numbers from `-levels // 2`. The lowest has no opposite: it becomes 0, because a
+    mean that is not 0 makes all rows of a matrix alike.
+    """
 
     payload: int
-    spread: float
+    levels: int
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the weights in a block whose scale is 1."""
+        values = np.arange(1 - self.levels // 2, self.levels // 2)
+        return float(np.sqrt((values**2).sum() / self.levels))
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """What each of the 256 random bytes becomes."""
+        codes = np.arange(256, dtype=np.uint8)
+        if self.levels == 256:  # signed bytes
+            return np.where(codes == 128, 0, codes).astype(np.uint8)
+        low, high = codes & 15, codes >> 4  # 8 is zero
+        return np.asarray(np.where(low == 0, 8, low) | np.where(high == 0, 8, high) << 4, dtype=np.uint8)
 
 
-FORMATS = {
-    "Q8_0": Format(payload=32, spread=(256**2 - 1) ** 0.5 / 12**0.5),
-    "Q4_0": Format(payload=16, spread=(16**2 - 1) ** 0.5 / 12**0.5),
-}
+FORMATS = {"Q8_0": Format(payload=32, levels=256), "Q4_0": Format(payload=16, levels=16)}
 
 
 @dataclass(frozen=True)
@@ -156,7 +172,7 @@ def _data(rng: np.random.Generator, tensor: Tensor, quant: str) -> npt.NDArray[A
     blocks[:, :2] = np.frombuffer(np.float16(tensor.std / form.spread).tobytes(), dtype=np.uint8)
     for start in range(0, len(blocks), CHUNK):
         part = blocks[start : start + CHUNK, 2:]
-        part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
+        part[:] = form.bytes[rng.integers(0, 256, part.shape, dtype=np.uint8)]
     return blocks.reshape(tensor.shape[0], -1)
 
 
