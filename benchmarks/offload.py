@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -47,10 +49,10 @@ def compare(folder: Path, given: Settings, rounds: int) -> dict[str, Any]:
     return {"settings": asdict(given) | {"model": given.model.name}, **results}
 
 
-def facade(given: Settings) -> dict[str, Any]:
-    """Measure in a new process, as llama-bench does."""
+def facade(given: Settings, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Measure in a new process, as llama-bench does; `environment` comes on top of this process's own."""
     command = [sys.executable, str(Path(__file__).with_name("speed.py")), *given.arguments()]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     if result.returncode != 0:
         reason = "\n".join(result.stderr.splitlines()[-5:])
         raise MeasurementError(f"benchmarks/speed.py failed with exit status {result.returncode}:\n{reason}")
@@ -71,7 +73,7 @@ def table(compared: dict[str, Any], given: Settings) -> list[str]:
     ]
     for test, title in _ROWS:
         count, other = (given.prompt, "prompt") if test == "prompt" else (given.generate, "decode")
-        ours, theirs = _median(compared["facade"], test), _median(compared["llama-bench"], other)
+        ours, theirs = median(compared["facade"], test), median(compared["llama-bench"], other)
         lines.append(f"{f'{title}, {count} tokens':36}{ours:12,.1f}{theirs:14,.1f}{ours / theirs:8.3f}")
     for what in ("model", "context"):
         taken = ", ".join(f"{name} {count / 1e6:,.0f} MB" for name, count in first[f"bytes_of_the_{what}"].items())
@@ -81,7 +83,8 @@ def table(compared: dict[str, Any], given: Settings) -> list[str]:
     return lines
 
 
-def _median(rounds: list[dict[str, Any]], test: str) -> float:
+def median(rounds: list[dict[str, Any]], test: str) -> float:
+    """Tokens per second, over all runs of all rounds."""
     return statistics.median(float(speed) for measured in rounds for speed in measured[test])
 
 
