@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import tiny_vocabs  # noqa: E402
-from tests.tiny_models import ATTN_GAIN, EMBED_STD, FILE_TYPES, LOGIT_GAIN  # noqa: E402
+from tests.tiny_models import ATTN_GAIN, EMBED_STD, LOGIT_GAIN  # noqa: E402
 from vendor.progress import Progress  # noqa: E402
 
 N_CTX = 4096
-CHUNK = 1 << 20  # blocks that are made at a time
+CHUNK = 1 << 18  # blocks that are made at a time
 
 
 @dataclass(frozen=True)
@@ -43,38 +43,55 @@ class Size:
 SIZES = {
     "1.2B": Size(n_layer=18, n_embd=2048, n_head=32, n_head_kv=8, n_ff=8192, n_vocab=32000),
     "60M": Size(n_layer=8, n_embd=512, n_head=8, n_head_kv=4, n_ff=2048, n_vocab=32000),
-    "1M": Size(n_layer=2, n_embd=128, n_head=4, n_head_kv=2, n_ff=256, n_vocab=4000),
+    "1M": Size(n_layer=2, n_embd=256, n_head=4, n_head_kv=2, n_ff=512, n_vocab=2000),
 }
 
 
 @dataclass(frozen=True)
 class Format:
-    """A block of 32 weights: a 16-bit scale, then `payload` random bytes.
+    """Blocks of so many weights: a header that scales them, then `payload` bytes, random but for `table`."""
 
-    A weight is one of `levels` whole numbers from `-levels // 2`. The lowest has no opposite: it becomes 0, because a
-    mean that is not 0 makes all rows of a matrix alike.
-    """
-
+    file_type: int
+    weights: int
     payload: int
-    levels: int
+    spread: float
+    """The standard deviation of the weights where the scale is 1."""
+    table: npt.NDArray[np.uint8]
+    """What each of the 256 random bytes becomes. The mean is 0: otherwise all rows of a matrix would be alike."""
+    header: Callable[[float], bytes]
 
     @property
-    def spread(self) -> float:
-        """The standard deviation of the weights in a block whose scale is 1."""
-        values = np.arange(1 - self.levels // 2, self.levels // 2)
-        return float(np.sqrt((values**2).sum() / self.levels))
-
-    @property
-    def bytes(self) -> npt.NDArray[np.uint8]:
-        """What each of the 256 random bytes becomes."""
-        codes = np.arange(256, dtype=np.uint8)
-        if self.levels == 256:  # signed bytes
-            return np.where(codes == 128, 0, codes).astype(np.uint8)
-        low, high = codes & 15, codes >> 4  # 8 is zero
-        return np.asarray(np.where(low == 0, 8, low) | np.where(high == 0, 8, high) << 4, dtype=np.uint8)
+    def size(self) -> int:
+        """Bytes of a block."""
+        return len(self.header(0.0)) + self.payload
 
 
-FORMATS = {"Q8_0": Format(payload=32, levels=256), "Q4_0": Format(payload=16, levels=16)}
+def _spread(values: Iterable[float]) -> float:
+    return float(np.std(np.array([*values])))
+
+
+def _halves(*values: float) -> bytes:
+    return np.array(values, dtype=np.float16).tobytes()
+
+
+_CODES = np.arange(256, dtype=np.uint8)
+_LOW, _HIGH = _CODES & 15, _CODES >> 4
+
+# The lowest value of Q8_0 (the byte 128) and of Q4_0 (0, where 8 is zero) has no opposite: it becomes zero.
+FORMATS = {
+    "Q8_0": Format(7, 32, 32, _spread([0, *range(-127, 128)]), np.where(_CODES == 128, 0, _CODES), _halves),
+    "Q4_0": Format(
+        *(2, 32, 16, _spread([0, *range(-7, 8)])),
+        np.where(_LOW == 0, 8, _LOW) | np.where(_HIGH == 0, 8, _HIGH) << 4,
+        _halves,
+    ),
+    # Scale and minimum of each eighth of a block are 32, and the two factors before them make weights of -7.5 to 7.5.
+    "Q4_K": Format(
+        *(14, 256, 128, _spread(np.arange(16.0) - 7.5)),
+        _CODES,
+        lambda scale: _halves(scale / 32, scale / 32 * 7.5) + bytes([0xA0] * 8 + [0] * 4),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,7 @@ def write(folder: Path, name: str = "1.2B", quant: str = "Q8_0") -> Path:
         if len(tensor.shape) == 1:
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), 4 * tensor.shape[0])
         else:
-            row = tensor.shape[1] // 32 * (2 + FORMATS[quant].payload)
+            row = tensor.shape[1] // FORMATS[quant].weights * FORMATS[quant].size
             shape = (tensor.shape[0], row)
             writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), shape[0] * row, raw_dtype=kind)
     rng = np.random.default_rng(1)
@@ -149,7 +166,7 @@ def write(folder: Path, name: str = "1.2B", quant: str = "Q8_0") -> Path:
 def _add_metadata(writer: Any, size: Size, name: str, quant: str) -> None:
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_file_type(FILE_TYPES[quant])
+    writer.add_file_type(FORMATS[quant].file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(size.n_layer)
     writer.add_embedding_length(size.n_embd)
@@ -164,22 +181,23 @@ def _add_metadata(writer: Any, size: Size, name: str, quant: str) -> None:
 
 
 def _data(rng: np.random.Generator, tensor: Tensor, quant: str) -> npt.NDArray[Any]:
-    """The bytes of one weight: for a matrix, blocks of one scale and random payloads."""
+    """The bytes of one weight: for a matrix, blocks with the same header and random payloads."""
     if len(tensor.shape) == 1:
         return np.full(tensor.shape, tensor.std, dtype=np.float32)
     form = FORMATS[quant]
-    blocks = np.empty((tensor.shape[0] * tensor.shape[1] // 32, 2 + form.payload), dtype=np.uint8)
-    blocks[:, :2] = np.frombuffer(np.float16(tensor.std / form.spread).tobytes(), dtype=np.uint8)
+    header = np.frombuffer(form.header(tensor.std / form.spread), dtype=np.uint8)
+    blocks = np.empty((tensor.shape[0] * tensor.shape[1] // form.weights, form.size), dtype=np.uint8)
+    blocks[:, : len(header)] = header
     for start in range(0, len(blocks), CHUNK):
-        part = blocks[start : start + CHUNK, 2:]
-        part[:] = form.bytes[rng.integers(0, 256, part.shape, dtype=np.uint8)]
+        part = blocks[start : start + CHUNK, len(header) :]
+        part[:] = form.table[rng.integers(0, 256, part.shape, dtype=np.uint8)]
     return blocks.reshape(tensor.shape[0], -1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--types", nargs="+", choices=[*FORMATS], default=[*FORMATS])
+    parser.add_argument("--types", nargs="+", choices=[*FORMATS], default=["Q8_0", "Q4_0"])
     parser.add_argument("--size", choices=[*SIZES], default="1.2B")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
