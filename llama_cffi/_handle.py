@@ -314,12 +314,20 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
 
 def deliver_log() -> None:
     """Called by the extension when a call has ended and a log target waits for lines; see `log.py`."""
-    target = log_target
-    buffer = ffi.new("char[]", 8192)
-    while (level := lib.shim_log_take(buffer, 8192)) >= 0:
-        if target is not None:
-            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+    if getattr(_delivering, "now", False):  # taking a line is a call, and the target may make more: the loop goes on
+        return
+    _delivering.now = True
+    try:
+        target = log_target
+        buffer = ffi.new("char[]", 8192)
+        while (level := lib.shim_log_take(buffer, 8192)) >= 0:
+            if target is not None:
+                target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+    finally:
+        _delivering.now = False
 
+
+_delivering = threading.local()  # whether this thread is doing so
 
 # Where log lines go: set by `log.logSet`.
 log_target: Callable[[int, str], object] | None = None

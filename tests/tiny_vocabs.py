@@ -9,12 +9,19 @@ from itertools import product
 import gguf
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-NORMAL, UNKNOWN, CONTROL, BYTE = (int(gguf.TokenType[kind]) for kind in ("NORMAL", "UNKNOWN", "CONTROL", "BYTE"))
+NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = (
+    int(gguf.TokenType[kind]) for kind in ("NORMAL", "UNKNOWN", "CONTROL", "UNUSED", "BYTE")
+)
 
 
-def add_sentencepiece(writer: gguf.GGUFWriter) -> int:
-    """Add a Llama-like tokenizer: characters, bytes and a few words. Returns the number of tokens."""
-    return _add_scored(writer, "llama", [*_sentencepiece()], bos=1, eos=2, unknown=0)
+def add_sentencepiece(writer: gguf.GGUFWriter, size: int = 0) -> int:
+    """Add a Llama-like tokenizer: characters, bytes and a few words, and unused tokens up to `size`.
+
+    Returns the number of tokens.
+    """
+    rows = [*_sentencepiece()]
+    rows += [(f"<unused{number}>", 0.0, UNUSED) for number in range(size - len(rows))]
+    return _add_scored(writer, "llama", rows, bos=1, eos=2, unknown=0)
 
 
 def add_unigram(writer: gguf.GGUFWriter) -> int:

@@ -25,6 +25,9 @@ from vendor.progress import Progress
 # Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) stays packed.
 BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
 
+# What llama-bench is compiled from; it is linked to the libraries that exist already.
+BENCH_PARTS = ("common", "include", "vendor", "ggml/include", "src/llama-ext.h", "tools/llama-bench")
+
 
 # Where a source distribution of this package carries the tree.
 BUNDLED = Path(__file__).resolve().parent / "llama.cpp"
@@ -39,18 +42,26 @@ def source_dir(pin: pins.Pin | None = None) -> Path:
 
     `LLAMA_CPP_SOURCE` names any llama.cpp checkout to use in its place.
     """
+    bundled = BUNDLED if (BUNDLED / "include" / "llama.h").is_file() else None
+    return _override() or bundled or _unpacked(pin or pins.load(), "source", _is_build_part)
+
+
+def bench_dir(pin: pins.Pin | None = None) -> Path:
+    """A llama.cpp tree with the parts that llama-bench is compiled from; `LLAMA_CPP_SOURCE` counts here too."""
+    return _override() or _unpacked(pin or pins.load(), "bench", _is_bench_part)
+
+
+def _override() -> Path | None:
     override = os.environ.get("LLAMA_CPP_SOURCE")
-    if override:
-        tree = Path(override).expanduser().resolve()
-        if not (tree / "include" / "llama.h").is_file():
-            raise FetchError(
-                f"LLAMA_CPP_SOURCE={override} is not a llama.cpp checkout: it has no include/llama.h. "
-                "Point it at the top folder of one, or unset it to use the pinned source."
-            )
-        return tree
-    if (BUNDLED / "include" / "llama.h").is_file():
-        return BUNDLED
-    return _unpacked(pin or pins.load(), "source", _is_build_part)
+    if not override:
+        return None
+    tree = Path(override).expanduser().resolve()
+    if not (tree / "include" / "llama.h").is_file():
+        raise FetchError(
+            f"LLAMA_CPP_SOURCE={override} is not a llama.cpp checkout: it has no include/llama.h. "
+            "Point it at the top folder of one, or unset it to use the pinned source."
+        )
+    return tree
 
 
 def vectors_dir(pin: pins.Pin | None = None) -> Path:
@@ -63,6 +74,10 @@ def vectors_dir(pin: pins.Pin | None = None) -> Path:
 
 def _is_build_part(path: PurePosixPath) -> bool:
     return path.parts[0] in BUILD_PARTS
+
+
+def _is_bench_part(path: PurePosixPath) -> bool:
+    return any(path.is_relative_to(part) for part in BENCH_PARTS)
 
 
 def _is_vector(path: PurePosixPath) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -362,6 +364,21 @@ def test_the_log_goes_to_a_function(tiny_path: Path, quiet: None) -> None:
     logSet(None)
     Model.load(tiny_path).free()
     assert len(lines) == n and logGet() == (None, None)
+
+
+def test_lines_come_in_their_order_one_call_after_another(tiny_path: Path, quiet: None) -> None:
+    numbers: list[int] = []
+    depths: set[int] = set()
+
+    def target(level: Any, text: str, extra: Any) -> None:
+        depths.add(len(inspect.stack()))
+        if match := re.search(r"- kv +(\d+):", text):
+            numbers.append(int(match[1]))
+
+    logSet(target)
+    Model.load(tiny_path).free()
+    assert len(numbers) > 10 and numbers == sorted(numbers)
+    assert max(depths) - min(depths) < 10  # else a long log would exceed Python's limit of recursion
 
 
 def test_the_log_goes_to_logging(tiny_path: Path, quiet: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,64 @@
+"""Runs llama-bench with the very libraries that the facade uses.
+
+ggml looks for backends beside the program that uses it, under names of its own. So the program is copied into a folder
+of its own, beside links to the libraries in `llama_cffi/lib`: those that both callers are linked to, the one CPU module
+that the facade chose, and Vulkan's where it takes part. It starts in that folder, where ggml looks too.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.settings import Settings  # noqa: E402
+from vendor import native  # noqa: E402
+
+LIB = ROOT / "llama_cffi" / "lib"
+
+HOW_TO = "`python benchmarks/build_llama_bench.py` builds it and prints its path"
+
+
+class MeasurementError(RuntimeError):
+    """A program that measures failed; the text holds what it said."""
+
+
+@contextmanager
+def staged(program: Path, cpu_module: Path, vulkan: bool) -> Iterator[Path]:
+    """A folder, for as long as the `with` lasts, where `program` finds these libraries and no others."""
+    with tempfile.TemporaryDirectory(prefix="llama-bench-") as name:
+        folder = Path(name)
+        linked = [f"lib{part}{native.SUFFIX}.so" for part in native.LINKED]
+        links = {name: LIB / name for name in (*linked, "libgomp.so.1") if (LIB / name).is_file()}
+        links["libggml-cpu.so"] = cpu_module
+        if vulkan:
+            links["libggml-vulkan.so"] = LIB / f"libggml-vulkan{native.SUFFIX}.so"
+        for link, target in links.items():
+            (folder / link).symlink_to(target.resolve(strict=True))
+        shutil.copy2(program, folder / "llama-bench")
+        yield folder
+
+
+def run(folder: Path, given: Settings) -> dict[str, Any]:
+    """Measure a model; tokens per second of each run, and what the program says of itself."""
+    command = [str(folder / "llama-bench"), *given.for_llama_bench()]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode != 0:
+        reason = "\n".join(result.stderr.splitlines()[-5:])
+        raise MeasurementError(f"llama-bench failed with exit status {result.returncode}:\n{reason}")
+    tests = json.loads(result.stdout)
+    keep = ("build_commit", "cpu_info", "gpu_info", "backends", "devices", "model_type", "model_size", "model_n_params")
+    return {
+        "prompt": next(test["samples_ts"] for test in tests if test["n_prompt"]),
+        "decode": next(test["samples_ts"] for test in tests if test["n_gen"]),
+        **{key: tests[0][key] for key in keep},
+    }

@@ -1,0 +1,161 @@
+"""The facade beside llama-bench, with the same libraries, in one run: `python benchmarks/offload.py MODEL ...`.
+
+Each model is measured with each setting of flash attention: the facade and llama-bench take turns, each time in a
+process of its own, and every round goes the other way round. The figures are medians over all runs of all rounds. With
+`--out`, the text that is printed and all the raw figures are written to DIR/DATE-DEVICE.txt and .json.
+
+`--devices none` compares on the CPU; `--devices Vulkan0,Vulkan1 --split-mode layer` spreads a model over two GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import llama_bench, report, settings  # noqa: E402
+from benchmarks.llama_bench import MeasurementError  # noqa: E402
+from benchmarks.settings import Settings  # noqa: E402
+from llama_cffi import Ggml  # noqa: E402
+
+_ROWS = (
+    ("prompt", "prompt"),
+    ("decode", "generation, decode only"),
+    ("greedy", "generation, greedy text"),
+    ("raw", "the same over raw lib"),
+)
+
+
+def compare(folder: Path, given: Settings, rounds: int) -> dict[str, Any]:
+    """Let the two take turns; the raw results of every round."""
+    results: dict[str, list[dict[str, Any]]] = {"facade": [], "llama-bench": []}
+    for number in range(rounds):
+        pair = ["facade", "llama-bench"]
+        for name in pair if number % 2 == 0 else reversed(pair):
+            results[name].append(facade(given) if name == "facade" else llama_bench.run(folder, given))
+            print(f"  round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+    return {"settings": asdict(given) | {"model": given.model.name}, **results}
+
+
+def facade(given: Settings, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Measure in a new process, as llama-bench does; `environment` comes on top of this process's own."""
+    command = [sys.executable, str(Path(__file__).with_name("speed.py")), *given.arguments()]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    if result.returncode != 0:
+        reason = "\n".join(result.stderr.splitlines()[-5:])
+        raise MeasurementError(f"benchmarks/speed.py failed with exit status {result.returncode}:\n{reason}")
+    measured: dict[str, Any] = json.loads(result.stdout)
+    return measured
+
+
+def table(compared: dict[str, Any], given: Settings) -> list[str]:
+    """The medians as lines of text, and where the memory is."""
+    first, bench = compared["facade"][0], compared["llama-bench"][0]
+    rounds = len(compared["facade"])
+    lines = [
+        f"{given.model.name}: {bench['model_n_params'] / 1e9:.3f} B parameters, {bench['model_size'] / 1e9:.3f} GB",
+        f"devices {given.devices}, split mode {given.split_mode}, main GPU {given.main_gpu}, flash attention "
+        f"{given.flash_attn}, cache {given.type_k}/{given.type_v}, {given.threads} threads, ubatch {given.ubatch}; "
+        f"{rounds} rounds of {given.runs} runs",
+        f"{'tokens per second, medians':36}{'facade':>12}{'llama-bench':>14}{'ratio':>8}",
+    ]
+    for test, title in _ROWS:
+        count, other = (given.prompt, "prompt") if test == "prompt" else (given.generate, "decode")
+        ours, theirs = median(compared["facade"], test), median(compared["llama-bench"], other)
+        lines.append(f"{f'{title}, {count} tokens':36}{ours:12,.1f}{theirs:14,.1f}{ours / theirs:8.3f}")
+    for what in ("model", "context"):
+        taken = ", ".join(f"{name} {count / 1e6:,.0f} MB" for name, count in first[f"bytes_of_the_{what}"].items())
+        lines.append(f"free memory that the {what} took: {taken}")
+    lines += [f"  {line.strip()}" for line in first["log"] if "buffer size" in line]
+    lines.append(f"first greedy tokens: {' '.join(map(str, first['greedy_tokens'][:24]))}")
+    return lines
+
+
+def median(rounds: list[dict[str, Any]], test: str) -> float:
+    """Tokens per second, over all runs of all rounds."""
+    return statistics.median(float(speed) for measured in rounds for speed in measured[test])
+
+
+def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """The options of a comparison."""
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="how often the two take turns (default: %(default)s)"
+    )
+    parser.add_argument("--llama-bench", type=Path, help=f"the program; {llama_bench.HOW_TO}")
+    parser.add_argument("--out", type=Path, help="a folder for the figures")
+    parser.add_argument("--label", default="", help="goes into the names of the files, after the device")
+
+
+def program(arguments: argparse.Namespace) -> Path:
+    """llama-bench, which the user names."""
+    path: Path | None = arguments.llama_bench
+    if path is None or not path.is_file():
+        sys.exit(f"error: --llama-bench names no file: {path}; {llama_bench.HOW_TO}")
+    return path
+
+
+def cpu_module() -> Path:
+    """The module of the CPU backend that the facade chooses on this machine."""
+    Ggml.Backend.cpuLoad()
+    variant = Ggml.Backend.cpuVariant()
+    assert variant is not None
+    return variant.path
+
+
+def backends(compared: dict[str, Any]) -> list[str]:
+    """Which backends and devices the two had; a difference would spoil the comparison."""
+    first, bench = compared["facade"][0], compared["llama-bench"][0]
+    vulkan = [line for line in first["log"] if re.match(r"ggml_vulkan: \d", line)]
+    theirs = f"llama-bench: {bench['backends']}; {bench['cpu_info']}; {bench['gpu_info']}"
+    return [f"facade: CPU variant {first['cpu_variant']}; {'; '.join(first['devices'])}", theirs, *vulkan]
+
+
+def finish(
+    arguments: argparse.Namespace, about: dict[str, Any], lines: list[str], compared: dict[str, dict[str, Any]]
+) -> None:
+    """Print the report, and write it with all figures where `--out` says so."""
+    print("\n".join(lines), flush=True)
+    if arguments.out is not None and compared:
+        device = next(iter(compared.values()))["facade"][0]["devices"][-1].split(": ", 1)[1]
+        report.write(arguments.out, f"{device} {arguments.label}", lines, {"machine": about, "compared": compared})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    add_arguments(parser, rounds=5)
+    parser.add_argument("--flash-attn", nargs="+", choices=settings.SWITCH, default=["on", "off"])
+    settings.add_arguments(parser, without=("flash_attn",))
+    arguments = parser.parse_args()
+    about = report.machine()
+    lines = report.heading("The facade beside llama-bench", about)
+    compared: dict[str, dict[str, Any]] = {}
+    with llama_bench.staged(program(arguments), cpu_module(), arguments.devices != "none") as folder:
+        for model, flash in product(arguments.models, arguments.flash_attn):
+            given = replace(settings.from_arguments(arguments, model.resolve()), flash_attn=flash)
+            name = f"{model.name}, flash attention {flash}"
+            print(name, file=sys.stderr, flush=True)
+            found = compared[name] = compare(folder, given, arguments.rounds)
+            if len(compared) == 1:
+                lines += backends(found)
+            lines += ["", *table(found, given)]
+    finish(arguments, about, lines, compared)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MeasurementError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,103 @@
+"""What a speed measurement is made with: the same settings for the facade and for llama-bench."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q4_0")
+SWITCH = ("on", "off", "auto")
+SPLIT_MODES = ("none", "layer", "row", "tensor")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One way to run one model. The defaults are llama-bench's, but for the number of threads."""
+
+    model: Path
+    prompt: int = 512
+    """Tokens of the prompt."""
+    generate: int = 128
+    """Tokens to generate, one by one."""
+    runs: int = 5
+    """Timed runs of each test in one process, after a warm-up."""
+    devices: str = "auto"
+    """Names with commas between them (`Vulkan0,Vulkan1`); `auto` is every GPU, `none` the CPU alone."""
+    gpu_layers: int = -1
+    """How many layers go to the devices; -1 is all of them."""
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    tensor_split: str = ""
+    """The devices' shares with slashes between them (`3/1`); none: by their free memory."""
+    threads: int = len(os.sched_getaffinity(0))
+    batch: int = 2048
+    ubatch: int = 512
+    flash_attn: str = "auto"
+    type_k: str = "f16"
+    type_v: str = "f16"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no device but the CPU takes part."""
+        return self.devices == "none"
+
+    def arguments(self) -> list[str]:
+        """The options that make these settings, the model first: what `parse` reads."""
+        options = [f for f in fields(self) if f.name != "model"]
+        return [str(self.model), *(f"--{f.name.replace('_', '-')}={getattr(self, f.name)}" for f in options)]
+
+    def for_llama_bench(self) -> list[str]:
+        """The same settings as llama-bench's options."""
+        options = {
+            "-m": self.model,
+            "-p": self.prompt,
+            "-n": self.generate,
+            "-r": self.runs,
+            "-ngl": 0 if self.on_cpu else self.gpu_layers,
+            "-sm": self.split_mode,
+            "-mg": self.main_gpu,
+            "-t": self.threads,
+            "-b": self.batch,
+            "-ub": self.ubatch,
+            "-fa": self.flash_attn,
+            "-ctk": self.type_k,
+            "-ctv": self.type_v,
+            "-o": "json",
+        }
+        if self.devices != "auto":
+            options["-dev"] = self.devices.replace(",", "/")
+        if self.tensor_split:
+            options["-ts"] = self.tensor_split
+        return [text for name, value in options.items() for text in (name, str(value))]
+
+
+def add_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    """Options for every setting but the model, with its default, and but those that the caller adds itself."""
+    choices = {
+        "split_mode": SPLIT_MODES,
+        "flash_attn": SWITCH,
+        "type_k": CACHE_TYPES,
+        "type_v": CACHE_TYPES,
+    }
+    for field in fields(Settings):
+        if field.name not in ("model", *without):
+            option, kind = f"--{field.name.replace('_', '-')}", type(field.default)
+            parser.add_argument(option, type=kind, default=field.default, choices=choices.get(field.name))
+
+
+def from_arguments(arguments: argparse.Namespace, model: Path) -> Settings:
+    """The settings of a parsed command line, for one model."""
+    chosen = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name != "model"}
+    return replace(Settings(model), **chosen)
+
+
+def parse(words: Sequence[str] | None = None, description: str | None = None) -> Settings:
+    """Read a command line of a model and its settings."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("model", type=Path)
+    add_arguments(parser)
+    arguments = parser.parse_args(words)
+    return from_arguments(arguments, arguments.model)

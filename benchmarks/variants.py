@@ -1,0 +1,112 @@
+"""What the variants of the CPU backend are worth: `python benchmarks/variants.py [MODEL ...] [--variants NAME ...]`.
+
+The variant that is chosen by default takes turns with a plain AVX2 build (`haswell`) or others, in one run, each time
+in a process of its own, every round the other way round. The figures are medians of many short runs; beside them stand
+the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here. Without a model:
+Gemma 3 270M from the `gemma` extra, and random models in Q4_K, Q4_0 and Q8_0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+
+from benchmarks import models, offload, report, settings  # noqa: E402
+from benchmarks.settings import Settings  # noqa: E402
+from llama_cffi import Ggml  # noqa: E402
+
+_ROWS = (("prompt", "prompt"), ("decode", "generation, decode only"), ("greedy", "generation, greedy text"))
+
+Rounds = list[dict[str, Any]]
+
+
+def measure(given: Settings, variants: list[str], rounds: int) -> dict[str, Rounds]:
+    """Let the variants take turns; the results of each, round after round."""
+    results: dict[str, Rounds] = {variant: [] for variant in variants}
+    for number in range(rounds):
+        for variant in variants if number % 2 == 0 else reversed(variants):
+            found = offload.facade(given, {"LLAMA_CFFI_CPU_VARIANT": variant})
+            assert found["cpu_variant"] == variant
+            results[variant].append(found)
+        print(f"  round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    return results
+
+
+def table(results: dict[str, Rounds], given: Settings) -> list[str]:
+    """Each variant's tokens per second, and the first one's ratio to each of the others."""
+    first, *others = results
+    count = len(results[first])
+    lines = [
+        f"{given.model.name}, {given.model.stat().st_size / 1e6:.0f} MB; prompt of {given.prompt} tokens, "
+        f"{given.generate} generated, {given.threads} threads, flash attention {given.flash_attn}; "
+        f"{count} rounds of {given.runs} runs",
+        f"{'tokens per second, medians':28}" + "".join(f"{name:>16}" for name in results),
+    ]
+    for test, title in _ROWS:
+        lines.append(f"{title:28}" + "".join(f"{offload.median(rounds, test):16,.1f}" for rounds in results.values()))
+        lines.append(
+            f"{'  fastest run':28}" + "".join(f"{_fastest(rounds, test):16,.1f}" for rounds in results.values())
+        )
+    for other in others:
+        lines.append(f"{f'{first} to {other}, ratios':28}{'medians':>16}{'fastest runs':>16}{'median of rounds':>20}")
+        for test, title in _ROWS:
+            medians = offload.median(results[first], test) / offload.median(results[other], test)
+            fastest = _fastest(results[first], test) / _fastest(results[other], test)
+            pairs = zip(results[first], results[other], strict=True)
+            by_rounds = statistics.median(statistics.median(a[test]) / statistics.median(b[test]) for a, b in pairs)
+            lines.append(f"{title:28}{medians:16.3f}{fastest:16.3f}{by_rounds:20.3f}")
+    return lines
+
+
+def _fastest(rounds: Rounds, test: str) -> float:
+    return max(float(speed) for measured in rounds for speed in measured[test])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--variants", nargs="+", default=["haswell"], help="what to compare with; `all`: all that run")
+    parser.add_argument("--rounds", type=int, default=9, help="how often they take turns (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="a folder for the figures")
+    settings.add_arguments(parser, without=("devices",))
+    parser.set_defaults(prompt=128, generate=16, runs=3)
+    arguments = parser.parse_args()
+    arguments.devices = "none"
+    runnable = [variant.name for variant in Ggml.Backend.cpuVariants() if variant.runs]
+    wanted = runnable[1:] if arguments.variants == ["all"] else arguments.variants
+    unknown = [name for name in wanted if name not in runnable]
+    if unknown or not runnable:
+        sys.exit(f"error: the variant {unknown} does not run here; these do: {', '.join(runnable)}")
+    variants = list(dict.fromkeys([runnable[0], *wanted]))
+    about = report.machine()
+    lines = report.heading("The variants of the CPU backend", about)
+    lines.append(f"by default: {runnable[0]}; what runs here, best first: {', '.join(runnable)}")
+    figures: dict[str, dict[str, Rounds]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.models or _models(Path(folder)):
+            given = settings.from_arguments(arguments, model.resolve())
+            print(model.name, file=sys.stderr, flush=True)
+            figures[model.name] = measure(given, variants, arguments.rounds)
+            lines += ["", *table(figures[model.name], given)]
+    print("\n".join(lines), flush=True)
+    if arguments.out is not None:
+        name = f"{about['processor']} cpu variants"
+        report.write(arguments.out, name, lines, {"machine": about, "variants": figures})
+
+
+def _models(folder: Path) -> list[Path]:
+    import default_model
+
+    random = (("1.2B", "Q4_K"), ("60M", "Q4_0"), ("60M", "Q8_0"))
+    return [default_model.path(), *(models.write(folder, size, quant) for size, quant in random)]
+
+
+if __name__ == "__main__":
+    main()
