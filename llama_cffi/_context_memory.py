@@ -1,4 +1,6 @@
-"""Whether the machine has the memory that a context would fill. Linux lends it at once, and ends the process later."""
+"""Whether the machine has the memory that a context would fill. Linux lends it at once, and ends the process later; and
+a device that is the CPU in disguise, or shares its memory, lends it in the same way.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_cffi import _machine
 from llama_cffi._ffi import lib
+from llama_cffi._offload import layers_on_devices, spread_over
 from llama_cffi.errors import NativeMemoryError
 from llama_cffi.model import Model
 
@@ -23,18 +26,33 @@ def check_memory(model: Model, params: ContextParams) -> None:
     """Refuse a cache that surely does not fit. llama.cpp fills it with zeros when it makes the context."""
     tokens = params.nCtx or model.nCtxTrain
     ubatch = min(params.nUbatch, params.nBatch)
-    needed = ubatch * _ENTRY
+    needed, on_devices = ubatch * _ENTRY, 0
     if _has_cache(model):
-        needed = min(ubatch, tokens) * _ENTRY + tokens * (_CELL + _least_row(model, params))
-    if needed < 1 << 28:  # a quarter of a gigabyte: not worth asking
-        return
+        here, there = _least_rows(model, params)
+        needed = min(ubatch, tokens) * _ENTRY + tokens * (_CELL + here)
+        on_devices = tokens * there
+    for size, given, whose in (
+        (needed, _machine.available_memory, "the machine"),
+        (on_devices, lambda: _memory_of_devices(model), "the devices"),
+    ):
+        if size < 1 << 28:  # a quarter of a gigabyte: not worth asking
+            continue
+        available = given()
+        if available is not None and size > available:
+            raise NativeMemoryError(
+                f"a context of {tokens} tokens and nUbatch {ubatch} fills at least {size >> 20} MiB, and {whose} can "
+                f"give {available >> 20} MiB: lower Context.Params.nCtx or nUbatch, or choose a smaller typeK and "
+                "typeV",
+                operation="llama_init_from_model",
+            )
+
+
+def _memory_of_devices(model: Model) -> int | None:
+    """What the devices can give at most. Some use the machine's memory, and say less than they take of it."""
     available = _machine.available_memory()
-    if available is not None and needed > available:
-        raise NativeMemoryError(
-            f"a context of {tokens} tokens and nUbatch {ubatch} fills at least {needed >> 20} MiB, and the machine can "
-            f"give {available >> 20} MiB: lower Context.Params.nCtx or nUbatch, or choose a smaller typeK and typeV",
-            operation="llama_init_from_model",
-        )
+    if available is None:
+        return None
+    return max(available, sum(device.memory.total for device in spread_over(model._params)))
 
 
 def _has_cache(model: Model) -> bool:
@@ -44,19 +62,20 @@ def _has_cache(model: Model) -> bool:
     return not model.hasEncoder and model.metaValStr(f"{arch}.attention.causal") != "false"
 
 
-def _least_row(model: Model, params: ContextParams) -> int:
-    """The bytes of one token's keys and values in all layers, where these are alike, whole and on the CPU; else 0."""
+def _least_rows(model: Model, params: ContextParams) -> tuple[int, int]:
+    """The bytes of one token's keys and values on the CPU and on devices, where layers are alike and whole; else 0."""
     arch = model.metaValStr("general.architecture") or ""
-    elsewhere = lib.llama_supports_gpu_offload() and params.offloadKqv and model._params.nGpuLayers != 0
     windowed = model.nSwa > 0 and not params.swaFull
-    if elsewhere or windowed or not model.nHead or model.metaValStr(f"{arch}.attention.kv_lora_rank") is not None:
-        return 0
+    if windowed or not model.nHead or model.metaValStr(f"{arch}.attention.kv_lora_rank") is not None:
+        return 0, 0
 
     def number(key: str, default: int) -> int:
         return int(model.metaValStr(f"{arch}.{key}") or default)
 
     heads = number("attention.head_count_kv", 0)  # 0 where each layer has a number of its own
-    layers = model.nLayer - model.nLayerNextn - number("attention.shared_kv_layers", 0)
+    layers = max(model.nLayer - model.nLayerNextn - number("attention.shared_kv_layers", 0), 0)
     width = model.nEmbd // model.nHead
     keys, values = (heads * number(f"attention.{name}_length", width) for name in ("key", "value"))
-    return max(layers, 0) * (lib.ggml_row_size(params.typeK, keys) + lib.ggml_row_size(params.typeV, values))
+    row = lib.ggml_row_size(params.typeK, keys) + lib.ggml_row_size(params.typeV, values)
+    offloaded = layers_on_devices(model._params, layers) if params.offloadKqv else 0
+    return (layers - offloaded) * row, offloaded * row

@@ -313,21 +313,25 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
 
 
 def deliver_log() -> None:
-    """Called by the extension when a call has ended and a log target waits for lines; see `log.py`."""
-    if getattr(_delivering, "now", False):  # taking a line is a call, and the target may make more: the loop goes on
+    """Called by the extension when a call has ended and a log target waits for lines; see `log.py`.
+
+    Taking a line is such a call as well, and so is whatever the target calls: their lines wait for this loop.
+    """
+    thread = threading.get_ident()
+    if thread in _delivering:
         return
-    _delivering.now = True
+    target = log_target
+    buffer = ffi.new("char[]", 8192)
+    _delivering.add(thread)
     try:
-        target = log_target
-        buffer = ffi.new("char[]", 8192)
         while (level := lib.shim_log_take(buffer, 8192)) >= 0:
             if target is not None:
                 target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
     finally:
-        _delivering.now = False
+        _delivering.discard(thread)
 
 
-_delivering = threading.local()  # whether this thread is doing so
+_delivering: set[int] = set()  # threads that hand lines on
 
 # Where log lines go: set by `log.logSet`.
 log_target: Callable[[int, str], object] | None = None
@@ -370,6 +374,7 @@ def _at_exit() -> None:
     """Bring computations of daemon threads to their end, before the memory under them goes."""
     _process.ending = True
     lib.shim_stop()
+    lib.shim_log_keep(False)  # what is freed from now on logs to nobody: Python's modules are about to go
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):
         time.sleep(0.001)

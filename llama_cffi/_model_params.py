@@ -14,7 +14,7 @@ from llama_cffi._callbacks import Callback
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import LoadMode, ModelKvOverrideType
 from llama_cffi._generated.structs import ModelParamsFields
-from llama_cffi._struct import Field, Struct, T
+from llama_cffi._struct import FLOAT_MAX, Field, Struct, T
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice
 from llama_cffi.tokens import ProgressCallback
 
@@ -118,6 +118,8 @@ def _tensor_split(value: Sequence[float]) -> tuple[tuple[float, ...], Any, Any]:
     for share in shares:
         if not (math.isfinite(share) and share >= 0):
             raise ValueError(f"tensorSplit holds {share}: a share is a number from 0, and their ratio counts")
+    if sum(shares) > FLOAT_MAX:
+        raise ValueError("the shares of tensorSplit add up to more than a float holds: only their ratio counts")
     array = ffi.new("float[]", most)  # C reads as many, whatever was given
     array[0 : len(shares)] = shares
     return shares, array, array
@@ -200,7 +202,9 @@ class ModelParams(ModelParamsFields):
     tensorBuftOverrides = PointerField[Sequence[TensorBuftOverride] | None]("tensor_buft_overrides", _buft_overrides)
     """Types of memory for certain tensors; the first pattern that matches decides."""
     tensorSplit = PointerField[Sequence[float] | None]("tensor_split", _tensor_split)
-    """How much of the model each device takes, as a ratio: `[3, 1]`. None: by free memory."""
+    """How much of the model each device takes, as a ratio: `[3, 1]`; devices without a share take nothing. None, or
+    zeros alone: by free memory. There may be no more shares than devices. Without effect on the CPU alone.
+    """
     kvOverrides = PointerField[KvOverrides | None]("kv_overrides", kv_overrides)
     """Metadata to replace that of the file: `{"llama.rope.freq_base": 1e6}`. The type must be the metadata's (1e6 for a
     float): others, and unknown names, are ignored by llama.cpp with a warning in its log.

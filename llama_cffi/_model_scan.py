@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlBackendDevType, GgmlType, PoolingType
+from llama_cffi._generated.enums import GgmlType, PoolingType
 from llama_cffi._gguf import GgufFile, Scalar, TensorInfo, opened
 from llama_cffi._model_params import EPSILON, KvOverrides
 from llama_cffi.errors import AdapterError, ModelLoadError
@@ -109,8 +109,7 @@ def _check_type(tensor: TensorInfo) -> None:
     vector = tensor.shape[1:] == (1, 1, 1) and not _MATRICES.search(tensor.name)
     if kind == GgmlType.F32 or _TABLES.search(tensor.name) or not (vector or _FULL.search(tensor.name)):
         return
-    if kind not in _FLOATS or on_cpu_alone():
-        raise _damaged(f"the tensor {tensor.name} is of type {kind.name}, and the CPU computes with F32 alone there")
+    raise _damaged(f"the tensor {tensor.name} is of type {kind.name}, and the CPU computes with F32 alone there")
 
 
 def _check_architecture(file: GgufFile, values: dict[str, Scalar], scan: Scan) -> None:
@@ -172,12 +171,6 @@ def scan_adapter(path: bytes) -> None:
                     f"the file is damaged: the tensor {tensor.name} is of type {kind.name} and shape {shape}, and a "
                     "matrix of floats or of a quantized type is wanted. Get the file anew, or convert the adapter again"
                 )
-
-
-def on_cpu_alone() -> bool:
-    """Whether there is no device but the CPU, so that weights can land nowhere else."""
-    kinds = (lib.ggml_backend_dev_type(lib.ggml_backend_dev_get(i)) for i in range(lib.ggml_backend_dev_count()))
-    return all(kind in (GgmlBackendDevType.CPU, GgmlBackendDevType.ACCEL) for kind in kinds)
 
 
 def _damaged(what: str) -> ModelLoadError:

@@ -15,7 +15,8 @@ from llama_cffi._handle import native_log
 from llama_cffi._machine import available_memory
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import ModelParams
-from llama_cffi._model_scan import Scan, check_positions, on_cpu_alone, scan_model
+from llama_cffi._model_scan import Scan, check_positions, scan_model
+from llama_cffi._offload import check_offload, is_on_cpu
 from llama_cffi._process import leave_if_ending
 from llama_cffi._trial import check_unchanged, identify, try_model
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
@@ -60,8 +61,8 @@ class Model(ModelInfo):
         """Load a model from a GGUF file. Of a split model, name the first file.
 
         Loads the CPU backend first where none is loaded yet. Ctrl-C interrupts it. Raises FileNotFoundError,
-        ModelLoadError, NativeMemoryError for a file that is read whole and larger than the memory that is left, and
-        whatever `params.progressCallback` raises.
+        ModelLoadError, ValueError for parameters that do not fit the devices, NativeMemoryError for a file that is read
+        whole and larger than the memory that is left, and whatever `params.progressCallback` raises.
 
         Every file is looked at first, and refused where it says what is known to end the process. For a file that
         you have no reason to trust, `untrusted=True` does more: a child process loads and uses it first, on the CPU,
@@ -112,6 +113,7 @@ class Model(ModelInfo):
         if chosen.noAlloc and chosen.loadMode != LoadMode.NONE:
             raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
         Backend.ensure()
+        check_offload(chosen)
         scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
         before = identify(scan.paths) if untrusted else []
         if untrusted:
@@ -231,7 +233,7 @@ class Model(ModelInfo):
 
 def _check_memory(params: ModelParams, scan: Scan) -> None:
     """Refuse to read more than the memory takes: Linux would kill the process in the middle of it."""
-    if params.vocabOnly or params.noAlloc or params.loadMode not in _WHOLE or not on_cpu_alone():
+    if params.vocabOnly or params.noAlloc or params.loadMode not in _WHOLE or not is_on_cpu(params):
         return
     size, available = min(scan.size, sum(map(os.path.getsize, scan.paths))), available_memory()
     if available is not None and size > available:

@@ -238,7 +238,12 @@ class _Builder:
     """Collects the metadata and the tensors of one GGUF file."""
 
     def __init__(
-        self, spec: TinySpec, arch: str, deltas: Mapping[str, Array] | None = None, kind: str = "model"
+        self,
+        spec: TinySpec,
+        arch: str,
+        deltas: Mapping[str, Array] | None = None,
+        kind: str = "model",
+        name: str = "",
     ) -> None:
         if spec.arch != arch:
             raise ValueError(f"the spec is for {spec.arch!r}, not {arch!r}")
@@ -247,7 +252,7 @@ class _Builder:
         self.deltas = dict(deltas or {})
         self.writer = gguf.GGUFWriter(None, arch)
         self.writer.add_type(kind)
-        self.writer.add_name(f"tiny-{arch}")
+        self.writer.add_name(name or f"tiny-{arch}")
 
     def integers(self, values: Mapping[str, int]) -> None:
         """Add metadata of the architecture, whose name becomes the prefix of the keys."""

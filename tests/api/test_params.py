@@ -21,6 +21,7 @@ from llama_cffi import (
     LoadMode,
     Model,
     ModelLoadError,
+    SplitMode,
     TensorBuftOverride,
     ffi,
     lib,
@@ -91,6 +92,23 @@ def test_tensor_splits_that_are_none() -> None:
             Model.Params(tensorSplit=[bad])
     with pytest.raises(ValueError, match="could not convert"):
         Model.Params(tensorSplit=["half"])
+
+
+def test_more_than_the_devices_take(tiny_path: Path) -> None:
+    """With a single device, the CPU; with others, in tests/vulkan."""
+    devices = [_cpu()]
+    for params, words in (
+        (Model.Params(devices=devices, tensorSplit=[1, 0, 1]), "tensorSplit has 3 shares, and the devices are CPU"),
+        (Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=1), "mainGpu is 1, .* goes from 0 to 0"),
+        (Model.Params(devices=devices, splitMode=SplitMode.ROW), "CPU does not split tensors by their rows"),
+        (Model.Params(devices=devices, splitMode=SplitMode.TENSOR), "takes the CPU for no device"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Model.load(tiny_path, params)
+    with pytest.raises(ValueError, match="more than a float holds"):
+        Model.Params(tensorSplit=[3e38, 3e38])
+    Model.load(tiny_path, Model.Params(devices=devices, tensorSplit=[1, 0, 0])).free()
+    Model.load(tiny_path, Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=-1)).free()
 
 
 def test_buffer_type_overrides(tiny_path: Path, tiny: Model) -> None:

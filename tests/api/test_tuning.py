@@ -347,6 +347,9 @@ def quiet() -> Iterator[None]:
     logSet(None)
 
 
+_IN_THIS_ORDER = ("loaded meta data", "general.architecture", "print_info: n_layer", "model buffer size")
+
+
 def test_the_log_goes_to_a_function(tiny_path: Path, quiet: None) -> None:
     lines: list[tuple[Any, str, Any, int]] = []
 
@@ -360,6 +363,8 @@ def test_the_log_goes_to_a_function(tiny_path: Path, quiet: None) -> None:
     assert all(text.endswith("\n") and text.count("\n") == 1 for _, text, _, _ in lines)
     assert {extra for _, _, extra, _ in lines} == {"mine"}
     assert {ident for *_, ident in lines} == {threading.get_ident()}
+    places = [next(i for i, line in enumerate(lines) if words in line[1]) for words in _IN_THIS_ORDER]
+    assert places == sorted(places)
     n = len(lines)
     logSet(None)
     Model.load(tiny_path).free()
@@ -390,6 +395,29 @@ def test_the_log_goes_to_logging(tiny_path: Path, quiet: None, caplog: pytest.Lo
                 Adapter.loraInit(model, tiny_path)
     levels = {record.levelno for record in caplog.records}
     assert logging.INFO in levels and logging.ERROR in levels
+
+
+def test_a_log_target_may_call_llama_cpp(tiny_path: Path, quiet: None) -> None:
+    with Model.load(tiny_path) as model:
+        lines: list[str] = []
+
+        def target(level: Any, text: str, extra: Any) -> None:
+            assert model.nLayer == 2
+            lines.append(text)
+
+        logSet(target)
+        Context.initFromModel(model, Context.Params(nCtx=64)).free()
+    places = [next(i for i, line in enumerate(lines) if words in line) for words in ("constructing", "KV buffer size")]
+    assert places == sorted(places)
+
+
+def test_the_end_of_the_interpreter_logs_nothing(tiny_path: Path) -> None:
+    code = (
+        "import logging, sys; from llama_cffi import *; logSet(logging.getLogger('llama')); "
+        "model = Model.load(sys.argv[1]); ctx = Context.initFromModel(model, Context.Params(nCtx=64))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, tiny_path], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_a_broken_log_target_hides_nothing(tiny_path: Path, quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,30 @@ CASES = (
         "llama_model_load_from_file",
         "decoded(load(nGpuLayers=(1 << 31) - 1)); decoded(load(mainGpu=0, nGpuLayers=-5))",
     ),
+    Case(
+        "tensors that are split over the CPU",
+        CHECK,
+        "llama_model_load_from_file",
+        "decoded(load(splitMode=SplitMode.TENSOR, devices=Ggml.Backend.devices()[:1]))",
+        "ValueError",
+        "leave it out",
+    ),
+    Case(
+        "rows that no backend splits",
+        CHECK,
+        "llama_model_load_from_file",
+        "decoded(load(splitMode=SplitMode.ROW, devices=Ggml.Backend.devices()[:1]))",
+        "ValueError",
+        "SplitMode.LAYER",
+    ),
+    Case(
+        "a main device that there is not",
+        CHECK,
+        "llama_model_load_from_file",
+        "load(splitMode=SplitMode.NONE, mainGpu=1, devices=Ggml.Backend.devices()[:1])",
+        "ValueError",
+        "mainGpu",
+    ),
     Case("a split mode that needs devices", GUARD, "llama_model_load_from_file", "load(splitMode=3)", "ModelLoadError"),
     # Loading: callbacks
     Case(
