@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["haswell"], help="what to compare with; `all`: all that run")
     parser.add_argument("--rounds", type=int, default=9, help="how often they take turns (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a folder for the figures")
+    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
     settings.add_arguments(parser, without=("devices",))
     parser.set_defaults(prompt=128, generate=16, runs=3)
     arguments = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> None:
             lines += ["", *table(figures[model.name], given)]
     print("\n".join(lines), flush=True)
     if arguments.out is not None:
-        name = f"{about['processor']} cpu variants"
+        name = f"{about['processor']} cpu variants {arguments.label}"
         report.write(arguments.out, name, lines, {"machine": about, "variants": figures})
 
 
