@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from benchmarks import models, offload, report, settings  # noqa: E402
+from benchmarks.llama_bench import MeasurementError  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 from llama_cffi import Ggml  # noqa: E402
 
@@ -110,4 +111,7 @@ def _models(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MeasurementError as error:
+        sys.exit(f"error: {error}")
