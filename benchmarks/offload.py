@@ -122,14 +122,34 @@ def backends(compared: dict[str, Any]) -> list[str]:
     return [f"facade: CPU variant {first['cpu_variant']}; {'; '.join(first['devices'])}", theirs, *vulkan]
 
 
-def finish(
-    arguments: argparse.Namespace, about: dict[str, Any], lines: list[str], compared: dict[str, dict[str, Any]]
-) -> None:
-    """Print the report, and write it with all figures where `--out` says so."""
-    print("\n".join(lines), flush=True)
-    if arguments.out is not None and compared:
-        device = next(iter(compared.values()))["facade"][0]["devices"][-1].split(": ", 1)[1]
-        report.write(arguments.out, f"{device} {arguments.label}", lines, {"machine": about, "compared": compared})
+class Report:
+    """Text and figures, which grow; the files of `--out` are written anew each time, so that a stop loses little."""
+
+    def __init__(self, arguments: argparse.Namespace, title: str) -> None:
+        self._out: Path | None = arguments.out
+        self._label: str = arguments.label
+        self._about = report.machine()
+        self._lines: list[str] = []
+        self._compared: dict[str, dict[str, Any]] = {}
+        self.say(report.heading(title, self._about))
+
+    def say(self, lines: list[str]) -> None:
+        """Print lines, which are also for the file."""
+        print("\n".join(lines), flush=True)
+        self._lines += lines
+
+    def add(self, name: str, compared: dict[str, Any], lines: list[str]) -> None:
+        """Add a comparison; before the first, which backends the two had."""
+        self.say([*(() if self._compared else backends(compared)), "", *lines])
+        self._compared[name] = compared
+        self.write()
+
+    def write(self) -> None:
+        """Write the files, if there is anything to say."""
+        if self._out is not None and self._compared:
+            device = next(iter(self._compared.values()))["facade"][0]["devices"][-1].split(": ", 1)[1]
+            figures = {"machine": self._about, "compared": self._compared}
+            report.write(self._out, f"{device} {self._label}", self._lines, figures)
 
 
 def main() -> None:
@@ -139,19 +159,14 @@ def main() -> None:
     parser.add_argument("--flash-attn", nargs="+", choices=settings.SWITCH, default=["on", "off"])
     settings.add_arguments(parser, without=("flash_attn",))
     arguments = parser.parse_args()
-    about = report.machine()
-    lines = report.heading("The facade beside llama-bench", about)
-    compared: dict[str, dict[str, Any]] = {}
+    made = Report(arguments, "The facade beside llama-bench")
     with llama_bench.staged(program(arguments), cpu_module(), arguments.devices != "none") as folder:
         for model, flash in product(arguments.models, arguments.flash_attn):
             given = replace(settings.from_arguments(arguments, model.resolve()), flash_attn=flash)
             name = f"{model.name}, flash attention {flash}"
             print(name, file=sys.stderr, flush=True)
-            found = compared[name] = compare(folder, given, arguments.rounds)
-            if len(compared) == 1:
-                lines += backends(found)
-            lines += ["", *table(found, given)]
-    finish(arguments, about, lines, compared)
+            found = compare(folder, given, arguments.rounds)
+            made.add(name, found, table(found, given))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,5 +65,5 @@ def write(folder: Path, name: str, lines: list[str], figures: dict[str, Any]) ->
     slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(.*?\)", "", name).lower()).strip("-")
     target = folder / f"{datetime.date.today().isoformat()}-{slug}"
     target.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {target}.txt and .json", flush=True)
+    target.with_suffix(".json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
+    print(f"written: {target}.txt and .json", file=sys.stderr, flush=True)

@@ -10,12 +10,11 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import llama_bench, offload, report, settings  # noqa: E402
+from benchmarks import llama_bench, offload, settings  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 
 
@@ -46,24 +45,20 @@ def main() -> None:
     parser.add_argument("--devices", default="Vulkan0,Vulkan1", help="the two devices (default: %(default)s)")
     arguments = parser.parse_args()
     arguments.split_mode, arguments.main_gpu, arguments.tensor_split = "layer", 0, ""
-    about = report.machine()
-    lines = report.heading("A model on two devices", about)
-    compared: dict[str, dict[str, Any]] = {}
+    made = offload.Report(arguments, "A model on two devices")
+    expected: list[int] = []
     with llama_bench.staged(offload.program(arguments), offload.cpu_module(), vulkan=True) as folder:
         for way, given in ways(settings.from_arguments(arguments, arguments.model.resolve())).items():
             print(way, file=sys.stderr, flush=True)
             try:
                 found = offload.compare(folder, given, arguments.rounds)
             except llama_bench.MeasurementError as error:
-                lines += ["", f"{way}: {error}"]
+                made.say(["", f"{way}: {error}"])
                 continue
-            compared[way] = found
-            if len(compared) == 1:
-                lines += offload.backends(found)
-                expected = found["facade"][0]["greedy_tokens"]
-            text = same_text(found["facade"][0]["greedy_tokens"], expected)
-            lines += ["", f"{way}: {text}", *offload.table(found, given)]
-    offload.finish(arguments, about, lines, compared)
+            tokens = found["facade"][0]["greedy_tokens"]
+            expected = expected or tokens
+            made.add(way, found, [f"{way}: {same_text(tokens, expected)}", *offload.table(found, given)])
+    made.write()
 
 
 if __name__ == "__main__":

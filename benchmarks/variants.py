@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from benchmarks import models, offload, report, settings  # noqa: E402
+from benchmarks.llama_bench import MeasurementError  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 from llama_cffi import Ggml  # noqa: E402
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["haswell"], help="what to compare with; `all`: all that run")
     parser.add_argument("--rounds", type=int, default=9, help="how often they take turns (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a folder for the figures")
+    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
     settings.add_arguments(parser, without=("devices",))
     parser.set_defaults(prompt=128, generate=16, runs=3)
     arguments = parser.parse_args()
@@ -97,7 +99,7 @@ def main() -> None:
             lines += ["", *table(figures[model.name], given)]
     print("\n".join(lines), flush=True)
     if arguments.out is not None:
-        name = f"{about['processor']} cpu variants"
+        name = f"{about['processor']} cpu variants {arguments.label}"
         report.write(arguments.out, name, lines, {"machine": about, "variants": figures})
 
 
@@ -109,4 +111,7 @@ def _models(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MeasurementError as error:
+        sys.exit(f"error: {error}")
