@@ -12,7 +12,9 @@ def test_a_build_with_vulkan_finds_a_device() -> None:
     """The other tests skip where there is none: this one fails, so that such a run is no success."""
     if not any(MODULES.glob("libggml-vulkan*")):
         if REQUIRED:
-            pytest.fail("LLAMA_CFFI_TEST_VULKAN=1, and this build has no Vulkan module: run `make build BACKEND=vulkan`")
+            pytest.fail(
+                "LLAMA_CFFI_TEST_VULKAN=1, and this build has no Vulkan module: run `make build BACKEND=vulkan`"
+            )
         pytest.skip("this build has no Vulkan module: build with GGML_USE_VULKAN=1")
     Ggml.Backend.vkLoad()
     names = [device.name for device in Ggml.Backend.devices()]
