@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
 
 
+# What can run with the model; and what of it gives candidates another place, of which llama.cpp's greedy sampler knows
+# nothing there.
+_WITH_THE_MODEL = frozenset(
+    f"llama_sampler_init_{name}" for name in "greedy dist top_k top_p min_p temp temp_ext penalties logit_bias".split()
+)
+_PLACING = ("llama_sampler_init_top_k", "llama_sampler_init_top_p")
+_PLACING_WHEN_COLD = ("llama_sampler_init_temp", "llama_sampler_init_temp_ext")
+
+
 class SamplerSeqConfig:
     """Which chain of samplers a context runs for a sequence. Maps to `llama_sampler_seq_config`."""
 
@@ -201,3 +210,16 @@ def _check(chain: Sampler, model: Model) -> None:
                 f"a member was made for a vocabulary of {n_vocab} tokens, but this model has {model.vocab.nTokens}: "
                 "make it with this model's vocab"
             )
+    recipes = [member._traits.recipe for member in members]
+    if recipes[-1][0] == "llama_sampler_init_greedy" and all(recipe[0] in _WITH_THE_MODEL for recipe in recipes):
+        if any(map(_places, recipes)):
+            raise ValueError(
+                "at the end of a context's chain, initGreedy picks a place among the candidates that initTopK, "
+                "initTopP or a temperature of 0 leave, and no token: use it without them, or initDist(seed) after "
+                "initTopK(1)"
+            )
+
+
+def _places(recipe: tuple[object, ...]) -> bool:
+    kind, *arguments = recipe
+    return kind in _PLACING or kind in _PLACING_WHEN_COLD and cast(float, arguments[0]) <= 0

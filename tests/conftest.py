@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import llama_cffi
 from llama_cffi import Context, Ggml, Model
 from tests import tiny_models
 from vendor import fetch
@@ -15,6 +17,7 @@ from vendor import fetch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 _REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "typing")
+_LIBRARIES = Path(llama_cffi.__file__).with_name("lib")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,13 +66,18 @@ def gemma(gemma_path: Path) -> Iterator[Model]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A whole run in which one kind of test ran nothing is a failed run."""
+    """A whole run in which one kind of test ran nothing is a failed run.
+
+    Vulkan's must run where the build has the module, and where `LLAMA_CFFI_TEST_VULKAN=1` says so.
+    """
     if session.config.args != session.config.getini("testpaths") or session.config.option.keyword:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None
     passed = [report.nodeid for report in reporter.stats.get("passed", [])]
-    empty = [kind for kind in _REQUIRED if not any(name.startswith(f"tests/{kind}/") for name in passed)]
+    vulkan = os.environ.get("LLAMA_CFFI_TEST_VULKAN") == "1" or any(_LIBRARIES.glob("libggml-vulkan*"))
+    required = (*_REQUIRED, "vulkan") if vulkan else _REQUIRED
+    empty = [kind for kind in required if not any(name.startswith(f"tests/{kind}/") for name in passed)]
     if empty:
         reporter.write_line(f"no test passed in: {', '.join(empty)}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,7 +1,7 @@
 """Vulkan, for the tests of this folder; they come last, because models that are loaded after it go to its devices.
 
-Without a setting of the user's own, ggml is shown the first device twice. So Mesa's lavapipe counts, which is a device on
-the CPU; and what spreads a model over two devices can be tested with one. `GGML_VK_VISIBLE_DEVICES=0,1` names others.
+Without a setting of the user's own, ggml is shown the first device twice. So Mesa's lavapipe counts, which is a device
+on the CPU; and what spreads a model over two devices can be tested with one. `GGML_VK_VISIBLE_DEVICES=0,1` names two.
 
 The tests need no more than pytest, numpy and gguf: the models are written here.
 """

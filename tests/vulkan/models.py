@@ -34,7 +34,8 @@ def write_llama(path: Path, quant: str) -> Path:
         whole,
         path,
         Model.QuantizeParams(
-            ftype=Ftype.ALL_F32,
+            ftype=Ftype.MOSTLY_Q8_0,  # with ALL_F32, llama.cpp would leave matrices as they are
+            pure=True,
             tokenEmbeddingType=kind,
             ttOverrides={".*": kind},
             imatrix={name: [1.0] * width for name, width in widths.items()},  # the smallest formats want one
@@ -91,7 +92,12 @@ def error(found: Array, expected: Array) -> float:
 
 def greedy(ctx: Context, n: int = 12) -> list[int]:
     """The most probable tokens after PROMPT. The context is empty before."""
-    sampler, tokens = Sampler.initGreedy(), list[int]()
+    return generated(ctx, Sampler.initGreedy(), n)
+
+
+def generated(ctx: Context, sampler: Sampler, n: int) -> list[int]:
+    """What a sampler picks after PROMPT."""
+    tokens: list[int] = []
     ctx.decode(Batch.getOne(PROMPT))
     for _ in range(n):
         tokens.append(sampler.sample(ctx, -1))

@@ -1,5 +1,5 @@
-"""The options of offload do what they say: where weights, caches and scratch memory land is what llama.cpp logs of them,
-and a buffer that the log does not name has nothing in it.
+"""The options of offload do what they say. Where weights and caches land is what llama.cpp logs of their buffers, and
+the graph says it once more: each of its tensors names its buffer.
 """
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ CASES = (
         "a chain forgotten under its context",
         OWNERSHIP,
         "llama_sampler_free",
-        "x = context(nOutputsMaxPerSeq=1, samplers={0: chain(Sampler.initTopK(9), Sampler.initGreedy())}); "
+        "x = context(nOutputsMaxPerSeq=1, samplers={0: chain(Sampler.initTopK(9), Sampler.initDist(1))}); "
         "gc.collect()\n"
         "for _ in range(3): x.decode(batch())",
     ),
