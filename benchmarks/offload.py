@@ -33,6 +33,7 @@ from llama_cffi import Ggml  # noqa: E402
 _ROWS = (
     ("prompt", "prompt"),
     ("decode", "generation, decode only"),
+    ("raw_decode", "the same over raw lib"),
     ("greedy", "generation, greedy text"),
     ("raw", "the same over raw lib"),
 )

@@ -1,9 +1,9 @@
 """The speed of one model through the facade, in this process: `python benchmarks/speed.py MODEL [--devices Vulkan0]`.
 
 The tests are llama-bench's: a prompt, and the decoding of one random token after another, each in a context of its own.
-A third one is what users do: the likeliest token of each decode is the next one. It is also done over raw `lib`, which
-tells the facade's price from the sampler's. Prints JSON: tokens per second of each run, the devices, and what the model
-and its context take of their memory.
+A third one is what users do: the likeliest token of each decode is the next one. Both loops are also done over raw
+`lib`, which tells the facade's price from Python's and the sampler's. Prints JSON: tokens per second of each run, the
+devices, and what the model and its context take of their memory.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def measure(given: Settings) -> dict[str, Any]:
             prompt_speed = _repeat(ctx, given, len(prompt), lambda ctx: _prompt(ctx, prompt), warm=True)
         with _context(model, given, given.generate) as ctx:
             decode_speed = _repeat(ctx, given, len(tokens), lambda ctx: _decode(ctx, tokens))
+            raw_decode_speed = _repeat(ctx, given, len(tokens), lambda ctx: _raw_decode(ctx, tokens))
         text: list[int] = []
         with _context(model, given, given.generate + 1) as ctx, Sampler.initGreedy() as sampler:
             greedy_speed = _repeat(ctx, given, given.generate, lambda ctx: _greedy(ctx, sampler, text, given.generate))
@@ -67,6 +68,7 @@ def measure(given: Settings) -> dict[str, Any]:
         "settings": dataclasses.asdict(given) | {"model": given.model.name},
         "prompt": prompt_speed,
         "decode": decode_speed,
+        "raw_decode": raw_decode_speed,
         "greedy": greedy_speed,
         "raw": raw_speed,
         "greedy_tokens": text,
@@ -155,6 +157,17 @@ def _decode(ctx: Context, tokens: list[int]) -> float:
     for token in tokens:
         ctx.decode(Batch.getOne([token]))
         ctx.synchronize()
+    return time.perf_counter() - started
+
+
+def _raw_decode(ctx: Context, tokens: list[int]) -> float:
+    """The same without the facade."""
+    c, token = ctx._c, ffi.new("llama_token[]", 1)
+    batch = lib.llama_batch_get_one(token, 1)
+    started = time.perf_counter()
+    for token[0] in tokens:
+        lib.llama_decode(c, batch)
+        lib.llama_synchronize(c)
     return time.perf_counter() - started
 
 
