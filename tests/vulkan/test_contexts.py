@@ -1,4 +1,8 @@
-"""Contexts on Vulkan: states that go to the CPU and back, adapters, samplers, threads."""
+"""Contexts on Vulkan: states that go to the CPU and back, adapters, samplers, threads.
+
+Adapters and samplers are attached before a context has computed. Afterwards llama.cpp makes its scratch buffers anew,
+and Mesa 22.3's lavapipe still has the old ones bound in its queue, and frees them twice.
+"""
 
 from __future__ import annotations
 

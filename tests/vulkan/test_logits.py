@@ -54,7 +54,7 @@ def test_the_tolerance_notices_another_format(vulkan: Vulkan, folder: Path) -> N
 
 @pytest.mark.parametrize("arch", [*models.OLDER, *tiny_archs.ARCHITECTURES])
 def test_architectures(vulkan: Vulkan, folder: Path, arch: str) -> None:
-    path = models.write(folder / f"{arch}.gguf", arch)
+    path = models.write(folder / f"of-{arch}.gguf", arch)
     found, expected = models.outputs(path, vulkan.first), models.outputs(path, [])
     assert models.error(found, expected) < FLOATS
 

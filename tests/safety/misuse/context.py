@@ -261,6 +261,14 @@ CASES = (
     ),
     # Samplers of the context
     Case(
+        "a chain that would pick a place, and no token",
+        CHECK,
+        "llama_init_from_model",
+        "context(samplers={0: chain(Sampler.initTopK(9), Sampler.initGreedy())})",
+        "ValueError",
+        "no token",
+    ),
+    Case(
         "a sampler that is no chain",
         CHECK,
         "llama_init_from_model",
