@@ -69,12 +69,13 @@ def table(compared: dict[str, Any], given: Settings) -> list[str]:
         f"{given.model.name}: {bench['model_n_params'] / 1e9:.3f} B parameters, {bench['model_size'] / 1e9:.3f} GB",
         f"devices {given.devices}, split mode {given.split_mode}, main GPU {given.main_gpu}, flash attention "
         f"{given.flash_attn}, cache {given.type_k}/{given.type_v}, {given.threads} threads, ubatch {given.ubatch}; "
-        f"{rounds} rounds of {given.runs} runs",
+        f"{rounds} rounds of {given.runs} runs, without the first {given.skip} of each",
         f"{'tokens per second, medians':36}{'facade':>12}{'llama-bench':>14}{'ratio':>8}",
     ]
     for test, title in _ROWS:
         count, other = (given.prompt, "prompt") if test == "prompt" else (given.generate, "decode")
-        ours, theirs = median(compared["facade"], test), median(compared["llama-bench"], other)
+        ours = median(compared["facade"], test, given.skip)
+        theirs = median(compared["llama-bench"], other, given.skip)
         lines.append(f"{f'{title}, {count} tokens':36}{ours:12,.1f}{theirs:14,.1f}{ours / theirs:8.3f}")
     for what in ("model", "context"):
         taken = ", ".join(f"{name} {count / 1e6:,.0f} MB" for name, count in first[f"bytes_of_the_{what}"].items())
@@ -84,9 +85,9 @@ def table(compared: dict[str, Any], given: Settings) -> list[str]:
     return lines
 
 
-def median(rounds: list[dict[str, Any]], test: str) -> float:
-    """Tokens per second, over all runs of all rounds."""
-    return statistics.median(float(speed) for measured in rounds for speed in measured[test])
+def median(rounds: list[dict[str, Any]], test: str, skip: int = 0) -> float:
+    """Tokens per second, over all runs of all rounds but the first so many of each."""
+    return statistics.median(float(speed) for measured in rounds for speed in measured[test][skip:])
 
 
 def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:

@@ -24,6 +24,8 @@ class Settings:
     """Tokens to generate, one by one."""
     runs: int = 5
     """Timed runs of each test in one process, after a warm-up."""
+    skip: int = 0
+    """How many of them do not count: on a GPU whose clock rises slowly, the first ones are slower on both sides."""
     devices: str = "auto"
     """Names with commas between them (`Vulkan0,Vulkan1`); `auto` is every GPU, `none` the CPU alone."""
     gpu_layers: int = -1
