@@ -53,7 +53,7 @@ def test_no_devices(vulkan: Vulkan, path: Path, lines: Lines, text: list[int]) -
     for devices in ([], [vulkan.cpu]):
         lines.all.clear()
         memory, spoken = weights(lines, path, devices=devices)
-        assert spoken == text and set(memory) <= {"CPU", "CPU_Mapped", "CPU_REPACK"}
+        assert spoken == text and set(memory) <= {"CPU", "CPU_Mapped", "CPU_REPACK", "AMX"}
         assert set(lines.memory("KV")) == {"CPU"}
 
 
