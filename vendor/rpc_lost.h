@@ -2,8 +2,8 @@
  * program that uses it.
  *
  * ggml-rpc.cpp talks to a worker on a thread of its own, the dispatcher's, and aborts there when the connection ends:
- * nobody could catch an exception on that thread. But it does so by GGML_ABORT, and hands messages to that thread within
- * GGML_ASSERT. Here these macros see the variables around them, by name:
+ * nobody could catch an exception on that thread. But it does so by GGML_ABORT, and hands messages to that thread
+ * within GGML_ASSERT. Here these macros see the variables around them, by name:
  *
  *   - GGML_ABORT where a message `msg_ptr` is being sent through `sock` notes that the connection is lost, answers the
  *     message with zeros, and returns. Whoever waits for it wakes up, and so do those who come later.
@@ -87,7 +87,8 @@ inline thread_local bool connects = false;
 
 inline std::shared_ptr<Connection> find(const std::weak_ptr<const void> & socket) {
     auto & all = connections();
-    all.erase(std::remove_if(all.begin(), all.end(), [](const auto & one) { return one->socket.expired(); }), all.end());
+    const auto closed = [](const auto & one) { return one->socket.expired(); };
+    all.erase(std::remove_if(all.begin(), all.end(), closed), all.end());
     for (const auto & one : all) {
         if (!one->socket.owner_before(socket) && !socket.owner_before(one->socket)) {
             return one;
@@ -98,8 +99,8 @@ inline std::shared_ptr<Connection> find(const std::weak_ptr<const void> & socket
     return all.back();
 }
 
-/* Before a message is handed over. What the module would remember for ever if it came from a lost worker, and what loads
- * a model, is refused there; llama.cpp cleans up after the exception, and the guard says what was behind it. */
+/* Before a message is handed over. What the module would remember for ever if it came from a lost worker, and what
+ * loads a model, is refused there; llama.cpp cleans up after the exception, and the guard says what was behind it. */
 template <typename M, typename S> void hand(const M & message, const S & socket) {
     if constexpr (IS_MESSAGE<M, S>) {
         const std::lock_guard<std::mutex> lock(mutex);
@@ -108,12 +109,13 @@ template <typename M, typename S> void hand(const M & message, const S & socket)
             ggml_abort(__FILE__, __LINE__, "An RPC connection belongs to the process that this one was forked from");
         }
         messages++;
-        const auto use = std::find_if(uses.begin(), uses.end(), [&](const Use & u) { return u.connection == connection; });
+        const auto same = [&](const Use & use) { return use.connection == connection; };
+        const auto use  = std::find_if(uses.begin(), uses.end(), same);
         if (use != uses.end()) {
             use->message = messages;
         } else {
-            const auto gone = [](const Use & u) { return u.connection->socket.expired(); };
-            uses.erase(std::remove_if(uses.begin(), uses.end(), gone), uses.end());
+            const auto closed = [](const Use & one) { return one.connection->socket.expired(); };
+            uses.erase(std::remove_if(uses.begin(), uses.end(), closed), uses.end());
             uses.push_back({connection, messages});
         }
         using C        = Command<M>;
@@ -135,7 +137,7 @@ template <typename M, typename S> void lose(const M & message, const S & socket)
             connection->peer                             = own_peer;
         }
         if (own_socket >= 0) {
-            shutdown(own_socket, SHUT_RDWR);  // later messages fail too, and a worker that still lives is free for others
+            shutdown(own_socket, SHUT_RDWR);  // later messages fail too; a worker that still lives is free for others
         }
         if (message->output == nullptr) {
             return;
@@ -199,12 +201,12 @@ inline constexpr llama_cffi_rpc::Nothing sock{};
     } while (0)
 
 #undef GGML_ASSERT
-#define GGML_ASSERT(x)                                   \
-    do {                                                 \
-        llama_cffi_rpc::hand(msg, sock);                 \
-        if (!(x)) {                                      \
-            GGML_ABORT("GGML_ASSERT(%s) failed", #x);    \
-        }                                                \
+#define GGML_ASSERT(x)                                \
+    do {                                              \
+        llama_cffi_rpc::hand(msg, sock);              \
+        if (!(x)) {                                   \
+            GGML_ABORT("GGML_ASSERT(%s) failed", #x); \
+        }                                             \
     } while (0)
 
 /* Sockets. A machine that vanished is noticed within a minute, on both sides; a signal that happens to interrupt a
@@ -263,7 +265,7 @@ inline ssize_t llama_cffi_rpc_recv(int fd, void * data, size_t size, int flags) 
     return n;
 }
 
-/* transport.cpp calls these three. The methods of ggml-rpc.cpp that have such a name get another one, which is no harm. */
+/* transport.cpp calls these three. Methods of ggml-rpc.cpp that have such a name get another one, which is no harm. */
 #define setsockopt llama_cffi_rpc_setsockopt
 #define send       llama_cffi_rpc_send
 #define recv       llama_cffi_rpc_recv

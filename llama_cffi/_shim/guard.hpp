@@ -47,8 +47,8 @@ class Call {
      * before, or if a call further up on this thread uses it. */
     bool ends(const void * handle) noexcept;
 
-    /* At the end of a call, within its try block: throws if a worker that it used is lost, for then what it has computed
-     * is worth nothing. Gives the result back. */
+    /* At the end of a call, within its try block: throws if a worker that it used is lost, for then what it has
+     * computed is worth nothing. Gives the result back. */
     template <typename T> T settled(T result) const {
         settle();
         return result;
