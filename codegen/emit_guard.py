@@ -62,7 +62,7 @@ def _wrapper(function: Function) -> str:
         lines += _if(f"!{lifetime}", nothing)
     lines += [
         "    try {",
-        f"        {call};" if function.returns == "void" else f"        return {_noted(function, call)};",
+        *(f"        {line};" for line in _body(function, call)),
         "    } catch (...) {",
         f"        guard_call.caught({{{suspects}}});",
         *([] if function.returns == "void" else ["        return {};"]),
@@ -84,10 +84,14 @@ def _lifetime(function: Function) -> str:
     return f"guard_call.ends({handles})" if policy.ends(function) else f"guard_call.holds({{{handles}}})"
 
 
-def _noted(function: Function, call: str) -> str:
-    """The result of a call, noted where it is a handle or a part of one."""
+def _body(function: Function, call: str) -> list[str]:
+    """The call, its result noted where it is a handle or a part of one. A call that frees tells of no lost worker: what
+    that had is gone, and the rest is freed.
+    """
+    if function.returns == "void":
+        return [call] if policy.frees(function) else [call, "guard_call.settle()"]
     if policy.begins(function):
-        return f"guard::begins({call})"
+        return [f"return guard_call.begun({call})"]
     if policy.is_part(function):
-        return f"guard::part_of({argument(function, policy.handles(function)[0])}, {call})"
-    return call
+        return [f"return guard::part_of({argument(function, policy.handles(function)[0])}, guard_call.settled({call}))"]
+    return [f"return guard_call.settled({call})"]

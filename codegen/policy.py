@@ -104,6 +104,11 @@ def ends(function: Function) -> bool:
     return len(handles(function)) == 1 == len(function.params) and bool(re.search(r"(^|_)free(_|$)", function.name))
 
 
+def frees(function: Function) -> bool:
+    """Whether all that the function does is to free something."""
+    return function.returns == "void" and bool(re.search(r"(^|_)free(_|$)", function.name))
+
+
 def is_part(function: Function) -> bool:
     """Whether the function returns what lives inside its first handle."""
     return _pointee(function.returns)[0] in _PARTS and bool(handles(function))

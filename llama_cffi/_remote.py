@@ -33,8 +33,8 @@ _FAILURES = (
         "install the same llama_cffi on both machines",
     ),
     _Failure(
-        re.compile(r"The connection to RPC server (\S+) belongs"),
-        "the connection to the worker at {} belongs to the process that this one was forked from",
+        re.compile(r"An RPC connection belongs to the process that this one was forked from"),
+        "the connection to the worker belongs to the process that this one was forked from",
         "load models after the fork, or start processes by multiprocessing's 'spawn' method",
     ),
 )
@@ -44,5 +44,5 @@ def remote_failure(message: str) -> tuple[str, str] | None:
     """What an assertion of ggml-rpc.cpp means and what helps, where it is no mistake in a program; else None."""
     for failure in _FAILURES:
         if match := failure.pattern.search(message):
-            return failure.reason.format(match[1] or "the other end"), failure.advice
+            return failure.reason.format(*match.groups("the other end")), failure.advice
     return None

@@ -52,13 +52,14 @@ class Backend:
     modules: str  # glob of the files it yields
     default: bool = False
     target: str = ""  # what ninja is asked for, in a build of its own
+    include: str = ""  # a header of this folder, before each of its C++ files
 
 
 BACKENDS = {
     row.name: row
     for row in (
         Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "ON"}, f"libggml-cpu-*{SUFFIX}.so", default=True),
-        Backend("rpc", {"GGML_RPC": "ON"}, f"libggml-rpc{SUFFIX}.so", default=True),
+        Backend("rpc", {"GGML_RPC": "ON"}, f"libggml-rpc{SUFFIX}.so", True, target="ggml-rpc", include="rpc_lost.h"),
         Backend("vulkan", {"GGML_VULKAN": "ON"}, f"libggml-vulkan{SUFFIX}.so", target="ggml-vulkan"),
     )
 }
@@ -241,9 +242,10 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     builds = [_planned(source, common, [row for row in chosen if not row.target], linked)]
     for row in chosen:
         if row.target:
-            tools = vulkan.find()
-            versions |= dict(tools.versions)
-            notices += tools.notices
+            tools = vulkan.find() if row.name == "vulkan" else None
+            if tools is not None:
+                versions |= dict(tools.versions)
+                notices += tools.notices
             builds.append(_planned(source, common | ALONE, [row], (), tools))
     return Plan(source, tuple(builds), versions, notices, flags)
 
@@ -256,12 +258,15 @@ def _planned(
     tools: vulkan.Toolchain | None = None,
 ) -> Build:
     everything = dict(options)
+    seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
     for row in rows:
         everything |= row.options
+        if row.include:
+            everything["CMAKE_CXX_FLAGS"] += f" -include {_VENDOR}/{row.include}"
+            seed.append(Path(__file__).with_name(row.include).read_text(encoding="utf-8"))
     places = {} if tools is None else {**tools.options, "Vulkan_LIBRARY": _LOADER}
     arguments = [f"-D{key}={value}" for key, value in sorted(everything.items())]
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
     wanted = (*linked, *(row.modules for row in rows))
     digest = _digest(source, [*arguments, *seed])
     return Build(tuple(rows), wanted, tuple(arguments), tuple(places.items()), rows[0].target, digest)
@@ -338,7 +343,7 @@ def _configure(todo: Plan, one: Build, work: Path) -> None:
     command += [*one.arguments, f"-DCMAKE_MAKE_PROGRAM={find('ninja')}"]
     for name, place in places.items():
         command = [word.replace(name, place) for word in command]
-    if one.target:
+    if one.places:
         work.mkdir(exist_ok=True)
         vulkan.compile_loader(Path(dict(one.places)["Vulkan_INCLUDE_DIR"]), work / "libvulkan.a")
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -9,7 +9,7 @@
 extern "C" struct ggml_tensor *guard_ggml_abs(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_abs");
     try {
-        return ggml_abs(ctx, a);
+        return guard_call.settled(ggml_abs(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -19,7 +19,7 @@ extern "C" struct ggml_tensor *guard_ggml_abs(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_abs_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_abs_inplace");
     try {
-        return ggml_abs_inplace(ctx, a);
+        return guard_call.settled(ggml_abs_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -29,7 +29,7 @@ extern "C" struct ggml_tensor *guard_ggml_abs_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_acc(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_acc");
     try {
-        return ggml_acc(ctx, a, b, nb1, nb2, nb3, offset);
+        return guard_call.settled(ggml_acc(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -39,7 +39,7 @@ extern "C" struct ggml_tensor *guard_ggml_acc(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_acc_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_acc_inplace");
     try {
-        return ggml_acc_inplace(ctx, a, b, nb1, nb2, nb3, offset);
+        return guard_call.settled(ggml_acc_inplace(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -49,7 +49,7 @@ extern "C" struct ggml_tensor *guard_ggml_acc_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add");
     try {
-        return ggml_add(ctx, a, b);
+        return guard_call.settled(ggml_add(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -59,7 +59,7 @@ extern "C" struct ggml_tensor *guard_ggml_add(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_add1(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1");
     try {
-        return ggml_add1(ctx, a, b);
+        return guard_call.settled(ggml_add1(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -69,7 +69,7 @@ extern "C" struct ggml_tensor *guard_ggml_add1(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1_inplace");
     try {
-        return ggml_add1_inplace(ctx, a, b);
+        return guard_call.settled(ggml_add1_inplace(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -79,7 +79,7 @@ extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_add_cast(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_type type) {
     guard::Call guard_call("ggml_add_cast");
     try {
-        return ggml_add_cast(ctx, a, b, type);
+        return guard_call.settled(ggml_add_cast(ctx, a, b, type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -89,7 +89,7 @@ extern "C" struct ggml_tensor *guard_ggml_add_cast(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_add_id(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *ids) {
     guard::Call guard_call("ggml_add_id");
     try {
-        return ggml_add_id(ctx, a, b, ids);
+        return guard_call.settled(ggml_add_id(ctx, a, b, ids));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -99,7 +99,7 @@ extern "C" struct ggml_tensor *guard_ggml_add_id(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_add_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add_inplace");
     try {
-        return ggml_add_inplace(ctx, a, b);
+        return guard_call.settled(ggml_add_inplace(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -109,7 +109,7 @@ extern "C" struct ggml_tensor *guard_ggml_add_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add_rel_pos(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *pw, struct ggml_tensor *ph) {
     guard::Call guard_call("ggml_add_rel_pos");
     try {
-        return ggml_add_rel_pos(ctx, a, pw, ph);
+        return guard_call.settled(ggml_add_rel_pos(ctx, a, pw, ph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -119,7 +119,7 @@ extern "C" struct ggml_tensor *guard_ggml_add_rel_pos(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add_rel_pos_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *pw, struct ggml_tensor *ph) {
     guard::Call guard_call("ggml_add_rel_pos_inplace");
     try {
-        return ggml_add_rel_pos_inplace(ctx, a, pw, ph);
+        return guard_call.settled(ggml_add_rel_pos_inplace(ctx, a, pw, ph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -129,7 +129,7 @@ extern "C" struct ggml_tensor *guard_ggml_add_rel_pos_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_arange(struct ggml_context *ctx, float start, float stop, float step) {
     guard::Call guard_call("ggml_arange");
     try {
-        return ggml_arange(ctx, start, stop, step);
+        return guard_call.settled(ggml_arange(ctx, start, stop, step));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -139,7 +139,7 @@ extern "C" struct ggml_tensor *guard_ggml_arange(struct ggml_context *ctx, float
 extern "C" bool guard_ggml_are_same_shape(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_are_same_shape");
     try {
-        return ggml_are_same_shape(t0, t1);
+        return guard_call.settled(ggml_are_same_shape(t0, t1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -149,7 +149,7 @@ extern "C" bool guard_ggml_are_same_shape(const struct ggml_tensor *t0, const st
 extern "C" bool guard_ggml_are_same_stride(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_are_same_stride");
     try {
-        return ggml_are_same_stride(t0, t1);
+        return guard_call.settled(ggml_are_same_stride(t0, t1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -159,7 +159,7 @@ extern "C" bool guard_ggml_are_same_stride(const struct ggml_tensor *t0, const s
 extern "C" struct ggml_tensor *guard_ggml_argmax(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_argmax");
     try {
-        return ggml_argmax(ctx, a);
+        return guard_call.settled(ggml_argmax(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -169,7 +169,7 @@ extern "C" struct ggml_tensor *guard_ggml_argmax(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_argsort(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_sort_order order) {
     guard::Call guard_call("ggml_argsort");
     try {
-        return ggml_argsort(ctx, a, order);
+        return guard_call.settled(ggml_argsort(ctx, a, order));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -179,7 +179,7 @@ extern "C" struct ggml_tensor *guard_ggml_argsort(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_argsort_top_k(struct ggml_context *ctx, struct ggml_tensor *a, int k) {
     guard::Call guard_call("ggml_argsort_top_k");
     try {
-        return ggml_argsort_top_k(ctx, a, k);
+        return guard_call.settled(ggml_argsort_top_k(ctx, a, k));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -189,7 +189,7 @@ extern "C" struct ggml_tensor *guard_ggml_argsort_top_k(struct ggml_context *ctx
 extern "C" ggml_backend_buffer_t guard_ggml_backend_alloc_buffer(ggml_backend_t backend, size_t size) {
     guard::Call guard_call("ggml_backend_alloc_buffer");
     try {
-        return ggml_backend_alloc_buffer(backend, size);
+        return guard_call.settled(ggml_backend_alloc_buffer(backend, size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -199,7 +199,7 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_alloc_buffer(ggml_backend_t 
 extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors(struct ggml_context *ctx, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors");
     try {
-        return ggml_backend_alloc_ctx_tensors(ctx, backend);
+        return guard_call.settled(ggml_backend_alloc_ctx_tensors(ctx, backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -209,7 +209,7 @@ extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors(stru
 extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors_from_buft(struct ggml_context *ctx, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors_from_buft");
     try {
-        return ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+        return guard_call.settled(ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -219,7 +219,7 @@ extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors_from
 extern "C" size_t guard_ggml_backend_alloc_ctx_tensors_from_buft_size(struct ggml_context *ctx, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors_from_buft_size");
     try {
-        return ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft);
+        return guard_call.settled(ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -230,6 +230,7 @@ extern "C" void guard_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, ui
     guard::Call guard_call("ggml_backend_buffer_clear");
     try {
         ggml_backend_buffer_clear(buffer, value);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -247,7 +248,7 @@ extern "C" void guard_ggml_backend_buffer_free(ggml_backend_buffer_t buffer) {
 extern "C" size_t guard_ggml_backend_buffer_get_alignment(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_alignment");
     try {
-        return ggml_backend_buffer_get_alignment(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_alignment(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -257,7 +258,7 @@ extern "C" size_t guard_ggml_backend_buffer_get_alignment(ggml_backend_buffer_t 
 extern "C" size_t guard_ggml_backend_buffer_get_alloc_size(ggml_backend_buffer_t buffer, const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buffer_get_alloc_size");
     try {
-        return ggml_backend_buffer_get_alloc_size(buffer, tensor);
+        return guard_call.settled(ggml_backend_buffer_get_alloc_size(buffer, tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -267,7 +268,7 @@ extern "C" size_t guard_ggml_backend_buffer_get_alloc_size(ggml_backend_buffer_t
 extern "C" void *guard_ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_base");
     try {
-        return ggml_backend_buffer_get_base(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_base(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -277,7 +278,7 @@ extern "C" void *guard_ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer
 extern "C" size_t guard_ggml_backend_buffer_get_max_size(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_max_size");
     try {
-        return ggml_backend_buffer_get_max_size(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_max_size(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -287,7 +288,7 @@ extern "C" size_t guard_ggml_backend_buffer_get_max_size(ggml_backend_buffer_t b
 extern "C" size_t guard_ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_size");
     try {
-        return ggml_backend_buffer_get_size(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_size(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -297,7 +298,7 @@ extern "C" size_t guard_ggml_backend_buffer_get_size(ggml_backend_buffer_t buffe
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_type");
     try {
-        return ggml_backend_buffer_get_type(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_type(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -307,7 +308,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_buffer_get_type(ggml_ba
 extern "C" enum ggml_backend_buffer_usage guard_ggml_backend_buffer_get_usage(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_usage");
     try {
-        return ggml_backend_buffer_get_usage(buffer);
+        return guard_call.settled(ggml_backend_buffer_get_usage(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -317,7 +318,7 @@ extern "C" enum ggml_backend_buffer_usage guard_ggml_backend_buffer_get_usage(gg
 extern "C" enum ggml_status guard_ggml_backend_buffer_init_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buffer_init_tensor");
     try {
-        return ggml_backend_buffer_init_tensor(buffer, tensor);
+        return guard_call.settled(ggml_backend_buffer_init_tensor(buffer, tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -327,7 +328,7 @@ extern "C" enum ggml_status guard_ggml_backend_buffer_init_tensor(ggml_backend_b
 extern "C" bool guard_ggml_backend_buffer_is_host(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_is_host");
     try {
-        return ggml_backend_buffer_is_host(buffer);
+        return guard_call.settled(ggml_backend_buffer_is_host(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -337,7 +338,7 @@ extern "C" bool guard_ggml_backend_buffer_is_host(ggml_backend_buffer_t buffer) 
 extern "C" const char *guard_ggml_backend_buffer_name(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_name");
     try {
-        return ggml_backend_buffer_name(buffer);
+        return guard_call.settled(ggml_backend_buffer_name(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -348,6 +349,7 @@ extern "C" void guard_ggml_backend_buffer_reset(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_reset");
     try {
         ggml_backend_buffer_reset(buffer);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -357,6 +359,7 @@ extern "C" void guard_ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer
     guard::Call guard_call("ggml_backend_buffer_set_usage");
     try {
         ggml_backend_buffer_set_usage(buffer, usage);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -365,7 +368,7 @@ extern "C" void guard_ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer
 extern "C" ggml_backend_buffer_t guard_ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
     guard::Call guard_call("ggml_backend_buft_alloc_buffer");
     try {
-        return ggml_backend_buft_alloc_buffer(buft, size);
+        return guard_call.settled(ggml_backend_buft_alloc_buffer(buft, size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -375,7 +378,7 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_buft_alloc_buffer(ggml_backe
 extern "C" size_t guard_ggml_backend_buft_get_alignment(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_alignment");
     try {
-        return ggml_backend_buft_get_alignment(buft);
+        return guard_call.settled(ggml_backend_buft_get_alignment(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -385,7 +388,7 @@ extern "C" size_t guard_ggml_backend_buft_get_alignment(ggml_backend_buffer_type
 extern "C" size_t guard_ggml_backend_buft_get_alloc_size(ggml_backend_buffer_type_t buft, const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buft_get_alloc_size");
     try {
-        return ggml_backend_buft_get_alloc_size(buft, tensor);
+        return guard_call.settled(ggml_backend_buft_get_alloc_size(buft, tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -395,7 +398,7 @@ extern "C" size_t guard_ggml_backend_buft_get_alloc_size(ggml_backend_buffer_typ
 extern "C" ggml_backend_dev_t guard_ggml_backend_buft_get_device(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_device");
     try {
-        return ggml_backend_buft_get_device(buft);
+        return guard_call.settled(ggml_backend_buft_get_device(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -405,7 +408,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_buft_get_device(ggml_backend_bu
 extern "C" size_t guard_ggml_backend_buft_get_max_size(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_max_size");
     try {
-        return ggml_backend_buft_get_max_size(buft);
+        return guard_call.settled(ggml_backend_buft_get_max_size(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -415,7 +418,7 @@ extern "C" size_t guard_ggml_backend_buft_get_max_size(ggml_backend_buffer_type_
 extern "C" bool guard_ggml_backend_buft_is_host(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_is_host");
     try {
-        return ggml_backend_buft_is_host(buft);
+        return guard_call.settled(ggml_backend_buft_is_host(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -425,7 +428,7 @@ extern "C" bool guard_ggml_backend_buft_is_host(ggml_backend_buffer_type_t buft)
 extern "C" const char *guard_ggml_backend_buft_name(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_name");
     try {
-        return ggml_backend_buft_name(buft);
+        return guard_call.settled(ggml_backend_buft_name(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -435,7 +438,7 @@ extern "C" const char *guard_ggml_backend_buft_name(ggml_backend_buffer_type_t b
 extern "C" bool guard_ggml_backend_compare_graph_backend(ggml_backend_t backend1, ggml_backend_t backend2, struct ggml_cgraph *graph, ggml_backend_eval_callback callback, void *user_data, const struct ggml_tensor * const *test_nodes, size_t num_test_nodes) {
     guard::Call guard_call("ggml_backend_compare_graph_backend");
     try {
-        return ggml_backend_compare_graph_backend(backend1, backend2, graph, callback, user_data, test_nodes, num_test_nodes);
+        return guard_call.settled(ggml_backend_compare_graph_backend(backend1, backend2, graph, callback, user_data, test_nodes, num_test_nodes));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -445,7 +448,7 @@ extern "C" bool guard_ggml_backend_compare_graph_backend(ggml_backend_t backend1
 extern "C" ggml_backend_buffer_t guard_ggml_backend_cpu_buffer_from_ptr(void *ptr, size_t size) {
     guard::Call guard_call("ggml_backend_cpu_buffer_from_ptr");
     try {
-        return ggml_backend_cpu_buffer_from_ptr(ptr, size);
+        return guard_call.settled(ggml_backend_cpu_buffer_from_ptr(ptr, size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -455,7 +458,7 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_cpu_buffer_from_ptr(void *pt
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_cpu_buffer_type(void) {
     guard::Call guard_call("ggml_backend_cpu_buffer_type");
     try {
-        return ggml_backend_cpu_buffer_type();
+        return guard_call.settled(ggml_backend_cpu_buffer_type());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -470,7 +473,7 @@ extern "C" ggml_backend_t guard_ggml_backend_cpu_init(void) {
     }
     guard::Call guard_call("ggml_backend_cpu_init");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -485,7 +488,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_cpu_reg(void) {
     }
     guard::Call guard_call("ggml_backend_cpu_reg");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -501,6 +504,7 @@ extern "C" void guard_ggml_backend_cpu_set_abort_callback(ggml_backend_t backend
     guard::Call guard_call("ggml_backend_cpu_set_abort_callback");
     try {
         guard_target(backend_cpu, abort_callback, abort_callback_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -515,6 +519,7 @@ extern "C" void guard_ggml_backend_cpu_set_n_threads(ggml_backend_t backend_cpu,
     guard::Call guard_call("ggml_backend_cpu_set_n_threads");
     try {
         guard_target(backend_cpu, n_threads);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -532,6 +537,7 @@ extern "C" void guard_ggml_backend_cpu_set_threadpool(ggml_backend_t backend_cpu
     }
     try {
         guard_target(backend_cpu, threadpool);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -546,6 +552,7 @@ extern "C" void guard_ggml_backend_cpu_set_use_ref(ggml_backend_t backend_cpu, b
     guard::Call guard_call("ggml_backend_cpu_set_use_ref");
     try {
         guard_target(backend_cpu, use_ref);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -554,7 +561,7 @@ extern "C" void guard_ggml_backend_cpu_set_use_ref(ggml_backend_t backend_cpu, b
 extern "C" ggml_backend_reg_t guard_ggml_backend_dev_backend_reg(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_backend_reg");
     try {
-        return ggml_backend_dev_backend_reg(device);
+        return guard_call.settled(ggml_backend_dev_backend_reg(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -564,7 +571,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_dev_backend_reg(ggml_backend_de
 extern "C" ggml_backend_buffer_t guard_ggml_backend_dev_buffer_from_host_ptr(ggml_backend_dev_t device, void *ptr, size_t size, size_t max_tensor_size) {
     guard::Call guard_call("ggml_backend_dev_buffer_from_host_ptr");
     try {
-        return ggml_backend_dev_buffer_from_host_ptr(device, ptr, size, max_tensor_size);
+        return guard_call.settled(ggml_backend_dev_buffer_from_host_ptr(device, ptr, size, max_tensor_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -574,7 +581,7 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_dev_buffer_from_host_ptr(ggm
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_buffer_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_buffer_type");
     try {
-        return ggml_backend_dev_buffer_type(device);
+        return guard_call.settled(ggml_backend_dev_buffer_type(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -584,7 +591,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_buffer_type(ggml_ba
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_name(const char *name) {
     guard::Call guard_call("ggml_backend_dev_by_name");
     try {
-        return ggml_backend_dev_by_name(name);
+        return guard_call.settled(ggml_backend_dev_by_name(name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -594,7 +601,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_name(const char *name) {
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_type(enum ggml_backend_dev_type type) {
     guard::Call guard_call("ggml_backend_dev_by_type");
     try {
-        return ggml_backend_dev_by_type(type);
+        return guard_call.settled(ggml_backend_dev_by_type(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -604,7 +611,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_type(enum ggml_backend_d
 extern "C" size_t guard_ggml_backend_dev_count(void) {
     guard::Call guard_call("ggml_backend_dev_count");
     try {
-        return ggml_backend_dev_count();
+        return guard_call.settled(ggml_backend_dev_count());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -614,7 +621,7 @@ extern "C" size_t guard_ggml_backend_dev_count(void) {
 extern "C" const char *guard_ggml_backend_dev_description(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_description");
     try {
-        return ggml_backend_dev_description(device);
+        return guard_call.settled(ggml_backend_dev_description(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -624,7 +631,7 @@ extern "C" const char *guard_ggml_backend_dev_description(ggml_backend_dev_t dev
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_get(size_t index) {
     guard::Call guard_call("ggml_backend_dev_get");
     try {
-        return ggml_backend_dev_get(index);
+        return guard_call.settled(ggml_backend_dev_get(index));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -635,6 +642,7 @@ extern "C" void guard_ggml_backend_dev_get_props(ggml_backend_dev_t device, stru
     guard::Call guard_call("ggml_backend_dev_get_props");
     try {
         ggml_backend_dev_get_props(device, props);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -643,7 +651,7 @@ extern "C" void guard_ggml_backend_dev_get_props(ggml_backend_dev_t device, stru
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_host_buffer_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_host_buffer_type");
     try {
-        return ggml_backend_dev_host_buffer_type(device);
+        return guard_call.settled(ggml_backend_dev_host_buffer_type(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -653,7 +661,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_host_buffer_type(gg
 extern "C" ggml_backend_t guard_ggml_backend_dev_init(ggml_backend_dev_t device, const char *params) {
     guard::Call guard_call("ggml_backend_dev_init");
     try {
-        return ggml_backend_dev_init(device, params);
+        return guard_call.settled(ggml_backend_dev_init(device, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -664,6 +672,7 @@ extern "C" void guard_ggml_backend_dev_memory(ggml_backend_dev_t device, size_t 
     guard::Call guard_call("ggml_backend_dev_memory");
     try {
         ggml_backend_dev_memory(device, free, total);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -672,7 +681,7 @@ extern "C" void guard_ggml_backend_dev_memory(ggml_backend_dev_t device, size_t 
 extern "C" const char *guard_ggml_backend_dev_name(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_name");
     try {
-        return ggml_backend_dev_name(device);
+        return guard_call.settled(ggml_backend_dev_name(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -682,7 +691,7 @@ extern "C" const char *guard_ggml_backend_dev_name(ggml_backend_dev_t device) {
 extern "C" bool guard_ggml_backend_dev_offload_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_dev_offload_op");
     try {
-        return ggml_backend_dev_offload_op(device, op);
+        return guard_call.settled(ggml_backend_dev_offload_op(device, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -692,7 +701,7 @@ extern "C" bool guard_ggml_backend_dev_offload_op(ggml_backend_dev_t device, con
 extern "C" bool guard_ggml_backend_dev_supports_buft(ggml_backend_dev_t device, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_dev_supports_buft");
     try {
-        return ggml_backend_dev_supports_buft(device, buft);
+        return guard_call.settled(ggml_backend_dev_supports_buft(device, buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -702,7 +711,7 @@ extern "C" bool guard_ggml_backend_dev_supports_buft(ggml_backend_dev_t device, 
 extern "C" bool guard_ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_dev_supports_op");
     try {
-        return ggml_backend_dev_supports_op(device, op);
+        return guard_call.settled(ggml_backend_dev_supports_op(device, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -712,7 +721,7 @@ extern "C" bool guard_ggml_backend_dev_supports_op(ggml_backend_dev_t device, co
 extern "C" enum ggml_backend_dev_type guard_ggml_backend_dev_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_type");
     try {
-        return ggml_backend_dev_type(device);
+        return guard_call.settled(ggml_backend_dev_type(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -723,6 +732,7 @@ extern "C" void guard_ggml_backend_device_register(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_device_register");
     try {
         ggml_backend_device_register(device);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -740,7 +750,7 @@ extern "C" void guard_ggml_backend_event_free(ggml_backend_event_t event) {
 extern "C" ggml_backend_event_t guard_ggml_backend_event_new(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_event_new");
     try {
-        return ggml_backend_event_new(device);
+        return guard_call.settled(ggml_backend_event_new(device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -751,6 +761,7 @@ extern "C" void guard_ggml_backend_event_record(ggml_backend_event_t event, ggml
     guard::Call guard_call("ggml_backend_event_record");
     try {
         ggml_backend_event_record(event, backend);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -760,6 +771,7 @@ extern "C" void guard_ggml_backend_event_synchronize(ggml_backend_event_t event)
     guard::Call guard_call("ggml_backend_event_synchronize");
     try {
         ggml_backend_event_synchronize(event);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -769,6 +781,7 @@ extern "C" void guard_ggml_backend_event_wait(ggml_backend_t backend, ggml_backe
     guard::Call guard_call("ggml_backend_event_wait");
     try {
         ggml_backend_event_wait(backend, event);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -786,7 +799,7 @@ extern "C" void guard_ggml_backend_free(ggml_backend_t backend) {
 extern "C" size_t guard_ggml_backend_get_alignment(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_alignment");
     try {
-        return ggml_backend_get_alignment(backend);
+        return guard_call.settled(ggml_backend_get_alignment(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -796,7 +809,7 @@ extern "C" size_t guard_ggml_backend_get_alignment(ggml_backend_t backend) {
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_get_default_buffer_type(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_default_buffer_type");
     try {
-        return ggml_backend_get_default_buffer_type(backend);
+        return guard_call.settled(ggml_backend_get_default_buffer_type(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -806,7 +819,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_get_default_buffer_type
 extern "C" ggml_backend_dev_t guard_ggml_backend_get_device(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_device");
     try {
-        return ggml_backend_get_device(backend);
+        return guard_call.settled(ggml_backend_get_device(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -816,7 +829,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_get_device(ggml_backend_t backe
 extern "C" size_t guard_ggml_backend_get_max_size(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_max_size");
     try {
-        return ggml_backend_get_max_size(backend);
+        return guard_call.settled(ggml_backend_get_max_size(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -826,7 +839,7 @@ extern "C" size_t guard_ggml_backend_get_max_size(ggml_backend_t backend) {
 extern "C" enum ggml_status guard_ggml_backend_graph_compute(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_compute");
     try {
-        return ggml_backend_graph_compute(backend, cgraph);
+        return guard_call.settled(ggml_backend_graph_compute(backend, cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -836,7 +849,7 @@ extern "C" enum ggml_status guard_ggml_backend_graph_compute(ggml_backend_t back
 extern "C" enum ggml_status guard_ggml_backend_graph_compute_async(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_compute_async");
     try {
-        return ggml_backend_graph_compute_async(backend, cgraph);
+        return guard_call.settled(ggml_backend_graph_compute_async(backend, cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -846,7 +859,7 @@ extern "C" enum ggml_status guard_ggml_backend_graph_compute_async(ggml_backend_
 extern "C" struct ggml_backend_graph_copy guard_ggml_backend_graph_copy(ggml_backend_t backend, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_graph_copy");
     try {
-        return ggml_backend_graph_copy(backend, graph);
+        return guard_call.settled(ggml_backend_graph_copy(backend, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -865,7 +878,7 @@ extern "C" void guard_ggml_backend_graph_copy_free(struct ggml_backend_graph_cop
 extern "C" enum ggml_status guard_ggml_backend_graph_plan_compute(ggml_backend_t backend, ggml_backend_graph_plan_t plan) {
     guard::Call guard_call("ggml_backend_graph_plan_compute");
     try {
-        return ggml_backend_graph_plan_compute(backend, plan);
+        return guard_call.settled(ggml_backend_graph_plan_compute(backend, plan));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -875,7 +888,7 @@ extern "C" enum ggml_status guard_ggml_backend_graph_plan_compute(ggml_backend_t
 extern "C" ggml_backend_graph_plan_t guard_ggml_backend_graph_plan_create(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_plan_create");
     try {
-        return ggml_backend_graph_plan_create(backend, cgraph);
+        return guard_call.settled(ggml_backend_graph_plan_create(backend, cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -894,7 +907,7 @@ extern "C" void guard_ggml_backend_graph_plan_free(ggml_backend_t backend, ggml_
 extern "C" ggml_guid_t guard_ggml_backend_guid(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_guid");
     try {
-        return ggml_backend_guid(backend);
+        return guard_call.settled(ggml_backend_guid(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -904,7 +917,7 @@ extern "C" ggml_guid_t guard_ggml_backend_guid(ggml_backend_t backend) {
 extern "C" ggml_backend_t guard_ggml_backend_init_best(void) {
     guard::Call guard_call("ggml_backend_init_best");
     try {
-        return ggml_backend_init_best();
+        return guard_call.settled(ggml_backend_init_best());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -914,7 +927,7 @@ extern "C" ggml_backend_t guard_ggml_backend_init_best(void) {
 extern "C" ggml_backend_t guard_ggml_backend_init_by_name(const char *name, const char *params) {
     guard::Call guard_call("ggml_backend_init_by_name");
     try {
-        return ggml_backend_init_by_name(name, params);
+        return guard_call.settled(ggml_backend_init_by_name(name, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -924,7 +937,7 @@ extern "C" ggml_backend_t guard_ggml_backend_init_by_name(const char *name, cons
 extern "C" ggml_backend_t guard_ggml_backend_init_by_type(enum ggml_backend_dev_type type, const char *params) {
     guard::Call guard_call("ggml_backend_init_by_type");
     try {
-        return ggml_backend_init_by_type(type, params);
+        return guard_call.settled(ggml_backend_init_by_type(type, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -939,7 +952,7 @@ extern "C" bool guard_ggml_backend_is_cpu(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_cpu");
     try {
-        return guard_target(backend);
+        return guard_call.settled(guard_target(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -954,7 +967,7 @@ extern "C" bool guard_ggml_backend_is_rpc(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_rpc");
     try {
-        return guard_target(backend);
+        return guard_call.settled(guard_target(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -969,7 +982,7 @@ extern "C" bool guard_ggml_backend_is_vk(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_vk");
     try {
-        return guard_target(backend);
+        return guard_call.settled(guard_target(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -979,7 +992,7 @@ extern "C" bool guard_ggml_backend_is_vk(ggml_backend_t backend) {
 extern "C" ggml_backend_reg_t guard_ggml_backend_load(const char *path) {
     guard::Call guard_call("ggml_backend_load");
     try {
-        return ggml_backend_load(path);
+        return guard_call.settled(ggml_backend_load(path));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -990,6 +1003,7 @@ extern "C" void guard_ggml_backend_load_all(void) {
     guard::Call guard_call("ggml_backend_load_all");
     try {
         ggml_backend_load_all();
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -999,6 +1013,7 @@ extern "C" void guard_ggml_backend_load_all_from_path(const char *dir_path) {
     guard::Call guard_call("ggml_backend_load_all_from_path");
     try {
         ggml_backend_load_all_from_path(dir_path);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1007,7 +1022,7 @@ extern "C" void guard_ggml_backend_load_all_from_path(const char *dir_path) {
 extern "C" ggml_backend_dev_t guard_ggml_backend_meta_device(ggml_backend_dev_t *devs, size_t n_devs, ggml_backend_meta_get_split_state_t get_split_state, void *get_split_state_ud) {
     guard::Call guard_call("ggml_backend_meta_device");
     try {
-        return ggml_backend_meta_device(devs, n_devs, get_split_state, get_split_state_ud);
+        return guard_call.settled(ggml_backend_meta_device(devs, n_devs, get_split_state, get_split_state_ud));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1017,7 +1032,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_meta_device(ggml_backend_dev_t 
 extern "C" const char *guard_ggml_backend_meta_split_axis_name(enum ggml_backend_meta_split_axis split_axis) {
     guard::Call guard_call("ggml_backend_meta_split_axis_name");
     try {
-        return ggml_backend_meta_split_axis_name(split_axis);
+        return guard_call.settled(ggml_backend_meta_split_axis_name(split_axis));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1027,7 +1042,7 @@ extern "C" const char *guard_ggml_backend_meta_split_axis_name(enum ggml_backend
 extern "C" const char *guard_ggml_backend_name(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_name");
     try {
-        return ggml_backend_name(backend);
+        return guard_call.settled(ggml_backend_name(backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1037,7 +1052,7 @@ extern "C" const char *guard_ggml_backend_name(ggml_backend_t backend) {
 extern "C" bool guard_ggml_backend_offload_op(ggml_backend_t backend, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_offload_op");
     try {
-        return ggml_backend_offload_op(backend, op);
+        return guard_call.settled(ggml_backend_offload_op(backend, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1047,7 +1062,7 @@ extern "C" bool guard_ggml_backend_offload_op(ggml_backend_t backend, const stru
 extern "C" ggml_backend_reg_t guard_ggml_backend_reg_by_name(const char *name) {
     guard::Call guard_call("ggml_backend_reg_by_name");
     try {
-        return ggml_backend_reg_by_name(name);
+        return guard_call.settled(ggml_backend_reg_by_name(name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1057,7 +1072,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_reg_by_name(const char *name) {
 extern "C" size_t guard_ggml_backend_reg_count(void) {
     guard::Call guard_call("ggml_backend_reg_count");
     try {
-        return ggml_backend_reg_count();
+        return guard_call.settled(ggml_backend_reg_count());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1067,7 +1082,7 @@ extern "C" size_t guard_ggml_backend_reg_count(void) {
 extern "C" size_t guard_ggml_backend_reg_dev_count(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_reg_dev_count");
     try {
-        return ggml_backend_reg_dev_count(reg);
+        return guard_call.settled(ggml_backend_reg_dev_count(reg));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1077,7 +1092,7 @@ extern "C" size_t guard_ggml_backend_reg_dev_count(ggml_backend_reg_t reg) {
 extern "C" ggml_backend_dev_t guard_ggml_backend_reg_dev_get(ggml_backend_reg_t reg, size_t index) {
     guard::Call guard_call("ggml_backend_reg_dev_get");
     try {
-        return ggml_backend_reg_dev_get(reg, index);
+        return guard_call.settled(ggml_backend_reg_dev_get(reg, index));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1087,7 +1102,7 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_reg_dev_get(ggml_backend_reg_t 
 extern "C" ggml_backend_reg_t guard_ggml_backend_reg_get(size_t index) {
     guard::Call guard_call("ggml_backend_reg_get");
     try {
-        return ggml_backend_reg_get(index);
+        return guard_call.settled(ggml_backend_reg_get(index));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1097,7 +1112,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_reg_get(size_t index) {
 extern "C" void *guard_ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char *name) {
     guard::Call guard_call("ggml_backend_reg_get_proc_address");
     try {
-        return ggml_backend_reg_get_proc_address(reg, name);
+        return guard_call.settled(ggml_backend_reg_get_proc_address(reg, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1107,7 +1122,7 @@ extern "C" void *guard_ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg,
 extern "C" const char *guard_ggml_backend_reg_name(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_reg_name");
     try {
-        return ggml_backend_reg_name(reg);
+        return guard_call.settled(ggml_backend_reg_name(reg));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1118,6 +1133,7 @@ extern "C" void guard_ggml_backend_register(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_register");
     try {
         ggml_backend_register(reg);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1131,7 +1147,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_rpc_add_server(const char *endp
     }
     guard::Call guard_call("ggml_backend_rpc_add_server");
     try {
-        return guard_target(endpoint);
+        return guard_call.settled(guard_target(endpoint));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1146,7 +1162,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_rpc_buffer_type(const c
     }
     guard::Call guard_call("ggml_backend_rpc_buffer_type");
     try {
-        return guard_target(endpoint, device);
+        return guard_call.settled(guard_target(endpoint, device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1162,6 +1178,7 @@ extern "C" void guard_ggml_backend_rpc_get_device_memory(const char *endpoint, u
     guard::Call guard_call("ggml_backend_rpc_get_device_memory");
     try {
         guard_target(endpoint, device, free, total);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1175,7 +1192,7 @@ extern "C" ggml_backend_t guard_ggml_backend_rpc_init(const char *endpoint, uint
     }
     guard::Call guard_call("ggml_backend_rpc_init");
     try {
-        return guard_target(endpoint, device);
+        return guard_call.settled(guard_target(endpoint, device));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1190,7 +1207,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_rpc_reg(void) {
     }
     guard::Call guard_call("ggml_backend_rpc_reg");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1206,6 +1223,7 @@ extern "C" void guard_ggml_backend_rpc_start_server(const char *endpoint, const 
     guard::Call guard_call("ggml_backend_rpc_start_server");
     try {
         guard_target(endpoint, cache_dir, n_threads, n_devices, devices);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1214,7 +1232,7 @@ extern "C" void guard_ggml_backend_rpc_start_server(const char *endpoint, const 
 extern "C" bool guard_ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_alloc_graph");
     try {
-        return ggml_backend_sched_alloc_graph(sched, graph);
+        return guard_call.settled(ggml_backend_sched_alloc_graph(sched, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1233,7 +1251,7 @@ extern "C" void guard_ggml_backend_sched_free(ggml_backend_sched_t sched) {
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sched_t sched, int i) {
     guard::Call guard_call("ggml_backend_sched_get_backend");
     try {
-        return ggml_backend_sched_get_backend(sched, i);
+        return guard_call.settled(ggml_backend_sched_get_backend(sched, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1243,7 +1261,7 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sche
 extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_size");
     try {
-        return ggml_backend_sched_get_buffer_size(sched, backend);
+        return guard_call.settled(ggml_backend_sched_get_buffer_size(sched, backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1253,7 +1271,7 @@ extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t 
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_type");
     try {
-        return ggml_backend_sched_get_buffer_type(sched, backend);
+        return guard_call.settled(ggml_backend_sched_get_buffer_type(sched, backend));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1263,7 +1281,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(g
 extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_backends");
     try {
-        return ggml_backend_sched_get_n_backends(sched);
+        return guard_call.settled(ggml_backend_sched_get_n_backends(sched));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1273,7 +1291,7 @@ extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sche
 extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_copies");
     try {
-        return ggml_backend_sched_get_n_copies(sched);
+        return guard_call.settled(ggml_backend_sched_get_n_copies(sched));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1283,7 +1301,7 @@ extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched)
 extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_splits");
     try {
-        return ggml_backend_sched_get_n_splits(sched);
+        return guard_call.settled(ggml_backend_sched_get_n_splits(sched));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1293,7 +1311,7 @@ extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched)
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backend_sched_t sched, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_backend_sched_get_tensor_backend");
     try {
-        return ggml_backend_sched_get_tensor_backend(sched, node);
+        return guard_call.settled(ggml_backend_sched_get_tensor_backend(sched, node));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1303,7 +1321,7 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backe
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute");
     try {
-        return ggml_backend_sched_graph_compute(sched, graph);
+        return guard_call.settled(ggml_backend_sched_graph_compute(sched, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1313,7 +1331,7 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute_async");
     try {
-        return ggml_backend_sched_graph_compute_async(sched, graph);
+        return guard_call.settled(ggml_backend_sched_graph_compute_async(sched, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1323,7 +1341,7 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_ba
 extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *backends, ggml_backend_buffer_type_t *bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
     guard::Call guard_call("ggml_backend_sched_new");
     try {
-        return ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload);
+        return guard_call.settled(ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1333,7 +1351,7 @@ extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *bac
 extern "C" bool guard_ggml_backend_sched_reserve(ggml_backend_sched_t sched, struct ggml_cgraph *measure_graph) {
     guard::Call guard_call("ggml_backend_sched_reserve");
     try {
-        return ggml_backend_sched_reserve(sched, measure_graph);
+        return guard_call.settled(ggml_backend_sched_reserve(sched, measure_graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1344,6 +1362,7 @@ extern "C" void guard_ggml_backend_sched_reserve_size(ggml_backend_sched_t sched
     guard::Call guard_call("ggml_backend_sched_reserve_size");
     try {
         ggml_backend_sched_reserve_size(sched, measure_graph, sizes);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1353,6 +1372,7 @@ extern "C" void guard_ggml_backend_sched_reset(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_reset");
     try {
         ggml_backend_sched_reset(sched);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1362,6 +1382,7 @@ extern "C" void guard_ggml_backend_sched_set_eval_callback(ggml_backend_sched_t 
     guard::Call guard_call("ggml_backend_sched_set_eval_callback");
     try {
         ggml_backend_sched_set_eval_callback(sched, callback, user_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1371,6 +1392,7 @@ extern "C" void guard_ggml_backend_sched_set_tensor_backend(ggml_backend_sched_t
     guard::Call guard_call("ggml_backend_sched_set_tensor_backend");
     try {
         ggml_backend_sched_set_tensor_backend(sched, node, backend);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1380,6 +1402,7 @@ extern "C" void guard_ggml_backend_sched_split_graph(ggml_backend_sched_t sched,
     guard::Call guard_call("ggml_backend_sched_split_graph");
     try {
         ggml_backend_sched_split_graph(sched, graph);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1389,6 +1412,7 @@ extern "C" void guard_ggml_backend_sched_synchronize(ggml_backend_sched_t sched)
     guard::Call guard_call("ggml_backend_sched_synchronize");
     try {
         ggml_backend_sched_synchronize(sched);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1397,7 +1421,7 @@ extern "C" void guard_ggml_backend_sched_synchronize(ggml_backend_sched_t sched)
 extern "C" bool guard_ggml_backend_supports_buft(ggml_backend_t backend, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_supports_buft");
     try {
-        return ggml_backend_supports_buft(backend, buft);
+        return guard_call.settled(ggml_backend_supports_buft(backend, buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1407,7 +1431,7 @@ extern "C" bool guard_ggml_backend_supports_buft(ggml_backend_t backend, ggml_ba
 extern "C" bool guard_ggml_backend_supports_op(ggml_backend_t backend, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_supports_op");
     try {
-        return ggml_backend_supports_op(backend, op);
+        return guard_call.settled(ggml_backend_supports_op(backend, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1418,6 +1442,7 @@ extern "C" void guard_ggml_backend_synchronize(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_synchronize");
     try {
         ggml_backend_synchronize(backend);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1426,7 +1451,7 @@ extern "C" void guard_ggml_backend_synchronize(ggml_backend_t backend) {
 extern "C" enum ggml_status guard_ggml_backend_tensor_alloc(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, void *addr) {
     guard::Call guard_call("ggml_backend_tensor_alloc");
     try {
-        return ggml_backend_tensor_alloc(buffer, tensor, addr);
+        return guard_call.settled(ggml_backend_tensor_alloc(buffer, tensor, addr));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1437,6 +1462,7 @@ extern "C" void guard_ggml_backend_tensor_copy(const struct ggml_tensor *src, st
     guard::Call guard_call("ggml_backend_tensor_copy");
     try {
         ggml_backend_tensor_copy(src, dst);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1446,6 +1472,7 @@ extern "C" void guard_ggml_backend_tensor_copy_async(ggml_backend_t backend_src,
     guard::Call guard_call("ggml_backend_tensor_copy_async");
     try {
         ggml_backend_tensor_copy_async(backend_src, backend_dst, src, dst);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1455,6 +1482,7 @@ extern "C" void guard_ggml_backend_tensor_get(const struct ggml_tensor *tensor, 
     guard::Call guard_call("ggml_backend_tensor_get");
     try {
         ggml_backend_tensor_get(tensor, data, offset, size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1464,6 +1492,7 @@ extern "C" void guard_ggml_backend_tensor_get_2d(const struct ggml_tensor *tenso
     guard::Call guard_call("ggml_backend_tensor_get_2d");
     try {
         ggml_backend_tensor_get_2d(tensor, data, offset, size, n_copies, stride_tensor, stride_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1473,6 +1502,7 @@ extern "C" void guard_ggml_backend_tensor_get_2d_async(ggml_backend_t backend, c
     guard::Call guard_call("ggml_backend_tensor_get_2d_async");
     try {
         ggml_backend_tensor_get_2d_async(backend, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1482,6 +1512,7 @@ extern "C" void guard_ggml_backend_tensor_get_async(ggml_backend_t backend, cons
     guard::Call guard_call("ggml_backend_tensor_get_async");
     try {
         ggml_backend_tensor_get_async(backend, tensor, data, offset, size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1491,6 +1522,7 @@ extern "C" void guard_ggml_backend_tensor_memset(struct ggml_tensor *tensor, uin
     guard::Call guard_call("ggml_backend_tensor_memset");
     try {
         ggml_backend_tensor_memset(tensor, value, offset, size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1500,6 +1532,7 @@ extern "C" void guard_ggml_backend_tensor_set(struct ggml_tensor *tensor, const 
     guard::Call guard_call("ggml_backend_tensor_set");
     try {
         ggml_backend_tensor_set(tensor, data, offset, size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1509,6 +1542,7 @@ extern "C" void guard_ggml_backend_tensor_set_2d(struct ggml_tensor *tensor, con
     guard::Call guard_call("ggml_backend_tensor_set_2d");
     try {
         ggml_backend_tensor_set_2d(tensor, data, offset, size, n_copies, stride_tensor, stride_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1518,6 +1552,7 @@ extern "C" void guard_ggml_backend_tensor_set_2d_async(ggml_backend_t backend, s
     guard::Call guard_call("ggml_backend_tensor_set_2d_async");
     try {
         ggml_backend_tensor_set_2d_async(backend, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1527,6 +1562,7 @@ extern "C" void guard_ggml_backend_tensor_set_async(ggml_backend_t backend, stru
     guard::Call guard_call("ggml_backend_tensor_set_async");
     try {
         ggml_backend_tensor_set_async(backend, tensor, data, offset, size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1536,6 +1572,7 @@ extern "C" void guard_ggml_backend_unload(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_unload");
     try {
         ggml_backend_unload(reg);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1544,7 +1581,7 @@ extern "C" void guard_ggml_backend_unload(ggml_backend_reg_t reg) {
 extern "C" enum ggml_status guard_ggml_backend_view_init(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_view_init");
     try {
-        return ggml_backend_view_init(tensor);
+        return guard_call.settled(ggml_backend_view_init(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1559,7 +1596,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_vk_buffer_type(size_t d
     }
     guard::Call guard_call("ggml_backend_vk_buffer_type");
     try {
-        return guard_target(dev_num);
+        return guard_call.settled(guard_target(dev_num));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1574,7 +1611,7 @@ extern "C" int guard_ggml_backend_vk_get_device_count(void) {
     }
     guard::Call guard_call("ggml_backend_vk_get_device_count");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1590,6 +1627,7 @@ extern "C" void guard_ggml_backend_vk_get_device_description(int device, char *d
     guard::Call guard_call("ggml_backend_vk_get_device_description");
     try {
         guard_target(device, description, description_size);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1604,6 +1642,7 @@ extern "C" void guard_ggml_backend_vk_get_device_memory(int device, size_t *free
     guard::Call guard_call("ggml_backend_vk_get_device_memory");
     try {
         guard_target(device, free, total);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1617,7 +1656,7 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_vk_host_buffer_type(voi
     }
     guard::Call guard_call("ggml_backend_vk_host_buffer_type");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1632,7 +1671,7 @@ extern "C" ggml_backend_t guard_ggml_backend_vk_init(size_t dev_num) {
     }
     guard::Call guard_call("ggml_backend_vk_init");
     try {
-        return guard_target(dev_num);
+        return guard_call.settled(guard_target(dev_num));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1647,7 +1686,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_vk_reg(void) {
     }
     guard::Call guard_call("ggml_backend_vk_reg");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1657,7 +1696,7 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_vk_reg(void) {
 extern "C" float guard_ggml_bf16_to_fp32(ggml_bf16_t arg0) {
     guard::Call guard_call("ggml_bf16_to_fp32");
     try {
-        return ggml_bf16_to_fp32(arg0);
+        return guard_call.settled(ggml_bf16_to_fp32(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1668,6 +1707,7 @@ extern "C" void guard_ggml_bf16_to_fp32_row(const ggml_bf16_t *arg0, float *arg1
     guard::Call guard_call("ggml_bf16_to_fp32_row");
     try {
         ggml_bf16_to_fp32_row(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1676,7 +1716,7 @@ extern "C" void guard_ggml_bf16_to_fp32_row(const ggml_bf16_t *arg0, float *arg1
 extern "C" int64_t guard_ggml_blck_size(enum ggml_type type) {
     guard::Call guard_call("ggml_blck_size");
     try {
-        return ggml_blck_size(type);
+        return guard_call.settled(ggml_blck_size(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1687,6 +1727,7 @@ extern "C" void guard_ggml_build_backward_expand(struct ggml_context *ctx, struc
     guard::Call guard_call("ggml_build_backward_expand");
     try {
         ggml_build_backward_expand(ctx, cgraph, grad_accs);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1696,6 +1737,7 @@ extern "C" void guard_ggml_build_forward_expand(struct ggml_cgraph *cgraph, stru
     guard::Call guard_call("ggml_build_forward_expand");
     try {
         ggml_build_forward_expand(cgraph, tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1705,6 +1747,7 @@ extern "C" void guard_ggml_build_forward_order(struct ggml_cgraph *cgraph, struc
     guard::Call guard_call("ggml_build_forward_order");
     try {
         ggml_build_forward_order(cgraph, tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -1713,7 +1756,7 @@ extern "C" void guard_ggml_build_forward_order(struct ggml_cgraph *cgraph, struc
 extern "C" struct ggml_tensor *guard_ggml_build_forward_select(struct ggml_cgraph *cgraph, struct ggml_tensor **tensors, int n_tensors, int idx) {
     guard::Call guard_call("ggml_build_forward_select");
     try {
-        return ggml_build_forward_select(cgraph, tensors, n_tensors, idx);
+        return guard_call.settled(ggml_build_forward_select(cgraph, tensors, n_tensors, idx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1723,7 +1766,7 @@ extern "C" struct ggml_tensor *guard_ggml_build_forward_select(struct ggml_cgrap
 extern "C" bool guard_ggml_can_repeat(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_can_repeat");
     try {
-        return ggml_can_repeat(t0, t1);
+        return guard_call.settled(ggml_can_repeat(t0, t1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1733,7 +1776,7 @@ extern "C" bool guard_ggml_can_repeat(const struct ggml_tensor *t0, const struct
 extern "C" struct ggml_tensor *guard_ggml_cast(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_type type) {
     guard::Call guard_call("ggml_cast");
     try {
-        return ggml_cast(ctx, a, type);
+        return guard_call.settled(ggml_cast(ctx, a, type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1743,7 +1786,7 @@ extern "C" struct ggml_tensor *guard_ggml_cast(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_ceil(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_ceil");
     try {
-        return ggml_ceil(ctx, a);
+        return guard_call.settled(ggml_ceil(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1753,7 +1796,7 @@ extern "C" struct ggml_tensor *guard_ggml_ceil(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_ceil_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_ceil_inplace");
     try {
-        return ggml_ceil_inplace(ctx, a);
+        return guard_call.settled(ggml_ceil_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1763,7 +1806,7 @@ extern "C" struct ggml_tensor *guard_ggml_ceil_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_clamp(struct ggml_context *ctx, struct ggml_tensor *a, float min, float max) {
     guard::Call guard_call("ggml_clamp");
     try {
-        return ggml_clamp(ctx, a, min, max);
+        return guard_call.settled(ggml_clamp(ctx, a, min, max));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1773,7 +1816,7 @@ extern "C" struct ggml_tensor *guard_ggml_clamp(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_clamp_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float min, float max) {
     guard::Call guard_call("ggml_clamp_inplace");
     try {
-        return ggml_clamp_inplace(ctx, a, min, max);
+        return guard_call.settled(ggml_clamp_inplace(ctx, a, min, max));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1783,7 +1826,7 @@ extern "C" struct ggml_tensor *guard_ggml_clamp_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_col2im_1d(struct ggml_context *ctx, struct ggml_tensor *a, int s0, int oc, int p0) {
     guard::Call guard_call("ggml_col2im_1d");
     try {
-        return ggml_col2im_1d(ctx, a, s0, oc, p0);
+        return guard_call.settled(ggml_col2im_1d(ctx, a, s0, oc, p0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1793,7 +1836,7 @@ extern "C" struct ggml_tensor *guard_ggml_col2im_1d(struct ggml_context *ctx, st
 extern "C" const char *guard_ggml_commit(void) {
     guard::Call guard_call("ggml_commit");
     try {
-        return ggml_commit();
+        return guard_call.settled(ggml_commit());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1803,7 +1846,7 @@ extern "C" const char *guard_ggml_commit(void) {
 extern "C" struct ggml_tensor *guard_ggml_concat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int dim) {
     guard::Call guard_call("ggml_concat");
     try {
-        return ggml_concat(ctx, a, b, dim);
+        return guard_call.settled(ggml_concat(ctx, a, b, dim));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1813,7 +1856,7 @@ extern "C" struct ggml_tensor *guard_ggml_concat(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_cont(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cont");
     try {
-        return ggml_cont(ctx, a);
+        return guard_call.settled(ggml_cont(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1823,7 +1866,7 @@ extern "C" struct ggml_tensor *guard_ggml_cont(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_cont_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0) {
     guard::Call guard_call("ggml_cont_1d");
     try {
-        return ggml_cont_1d(ctx, a, ne0);
+        return guard_call.settled(ggml_cont_1d(ctx, a, ne0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1833,7 +1876,7 @@ extern "C" struct ggml_tensor *guard_ggml_cont_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_cont_2d");
     try {
-        return ggml_cont_2d(ctx, a, ne0, ne1);
+        return guard_call.settled(ggml_cont_2d(ctx, a, ne0, ne1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1843,7 +1886,7 @@ extern "C" struct ggml_tensor *guard_ggml_cont_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_cont_3d");
     try {
-        return ggml_cont_3d(ctx, a, ne0, ne1, ne2);
+        return guard_call.settled(ggml_cont_3d(ctx, a, ne0, ne1, ne2));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1853,7 +1896,7 @@ extern "C" struct ggml_tensor *guard_ggml_cont_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_cont_4d");
     try {
-        return ggml_cont_4d(ctx, a, ne0, ne1, ne2, ne3);
+        return guard_call.settled(ggml_cont_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1863,7 +1906,7 @@ extern "C" struct ggml_tensor *guard_ggml_cont_4d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_1d");
     try {
-        return ggml_conv_1d(ctx, a, b, s0, p0, d0);
+        return guard_call.settled(ggml_conv_1d(ctx, a, b, s0, p0, d0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1873,7 +1916,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_1d_dw");
     try {
-        return ggml_conv_1d_dw(ctx, a, b, s0, p0, d0);
+        return guard_call.settled(ggml_conv_1d_dw(ctx, a, b, s0, p0, d0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1883,7 +1926,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int d0) {
     guard::Call guard_call("ggml_conv_1d_dw_ph");
     try {
-        return ggml_conv_1d_dw_ph(ctx, a, b, s0, d0);
+        return guard_call.settled(ggml_conv_1d_dw_ph(ctx, a, b, s0, d0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1893,7 +1936,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw_ph(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s, int d) {
     guard::Call guard_call("ggml_conv_1d_ph");
     try {
-        return ggml_conv_1d_ph(ctx, a, b, s, d);
+        return guard_call.settled(ggml_conv_1d_ph(ctx, a, b, s, d));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1903,7 +1946,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_ph(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_2d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d");
     try {
-        return ggml_conv_2d(ctx, a, b, s0, s1, p0, p1, d0, d1);
+        return guard_call.settled(ggml_conv_2d(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1913,7 +1956,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d_direct");
     try {
-        return ggml_conv_2d_direct(ctx, a, b, s0, s1, p0, p1, d0, d1);
+        return guard_call.settled(ggml_conv_2d_direct(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1923,7 +1966,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_direct(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d_dw");
     try {
-        return ggml_conv_2d_dw(ctx, a, b, s0, s1, p0, p1, d0, d1);
+        return guard_call.settled(ggml_conv_2d_dw(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1933,7 +1976,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int stride0, int stride1, int pad0, int pad1, int dilation0, int dilation1) {
     guard::Call guard_call("ggml_conv_2d_dw_direct");
     try {
-        return ggml_conv_2d_dw_direct(ctx, a, b, stride0, stride1, pad0, pad1, dilation0, dilation1);
+        return guard_call.settled(ggml_conv_2d_dw_direct(ctx, a, b, stride0, stride1, pad0, pad1, dilation0, dilation1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1943,7 +1986,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw_direct(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_s1_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_conv_2d_s1_ph");
     try {
-        return ggml_conv_2d_s1_ph(ctx, a, b);
+        return guard_call.settled(ggml_conv_2d_s1_ph(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1953,7 +1996,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_s1_ph(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_sk_p0(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_conv_2d_sk_p0");
     try {
-        return ggml_conv_2d_sk_p0(ctx, a, b);
+        return guard_call.settled(ggml_conv_2d_sk_p0(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1963,7 +2006,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_sk_p0(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_3d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2) {
     guard::Call guard_call("ggml_conv_3d");
     try {
-        return ggml_conv_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2);
+        return guard_call.settled(ggml_conv_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1973,7 +2016,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_3d_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2, int n_channels, int n_batch, int n_channels_out) {
     guard::Call guard_call("ggml_conv_3d_direct");
     try {
-        return ggml_conv_3d_direct(ctx, a, b, s0, s1, s2, p0, p1, p2, d0, d1, d2, n_channels, n_batch, n_channels_out);
+        return guard_call.settled(ggml_conv_3d_direct(ctx, a, b, s0, s1, s2, p0, p1, p2, d0, d1, d2, n_channels, n_batch, n_channels_out));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1983,7 +2026,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_3d_direct(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_conv_transpose_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_transpose_1d");
     try {
-        return ggml_conv_transpose_1d(ctx, a, b, s0, p0, d0);
+        return guard_call.settled(ggml_conv_transpose_1d(ctx, a, b, s0, p0, d0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -1993,7 +2036,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_transpose_1d(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_conv_transpose_2d_p0(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int stride) {
     guard::Call guard_call("ggml_conv_transpose_2d_p0");
     try {
-        return ggml_conv_transpose_2d_p0(ctx, a, b, stride);
+        return guard_call.settled(ggml_conv_transpose_2d_p0(ctx, a, b, stride));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2003,7 +2046,7 @@ extern "C" struct ggml_tensor *guard_ggml_conv_transpose_2d_p0(struct ggml_conte
 extern "C" struct ggml_tensor *guard_ggml_cos(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cos");
     try {
-        return ggml_cos(ctx, a);
+        return guard_call.settled(ggml_cos(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2013,7 +2056,7 @@ extern "C" struct ggml_tensor *guard_ggml_cos(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_cos_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cos_inplace");
     try {
-        return ggml_cos_inplace(ctx, a);
+        return guard_call.settled(ggml_cos_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2023,7 +2066,7 @@ extern "C" struct ggml_tensor *guard_ggml_cos_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_count_equal(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_count_equal");
     try {
-        return ggml_count_equal(ctx, a, b);
+        return guard_call.settled(ggml_count_equal(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2039,6 +2082,7 @@ extern "C" void guard_ggml_cpu_bf16_to_fp32(const ggml_bf16_t *arg0, float *arg1
     guard::Call guard_call("ggml_cpu_bf16_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2053,6 +2097,7 @@ extern "C" void guard_ggml_cpu_fp16_to_fp32(const ggml_fp16_t *arg0, float *arg1
     guard::Call guard_call("ggml_cpu_fp16_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2067,6 +2112,7 @@ extern "C" void guard_ggml_cpu_fp32_to_bf16(const float *arg0, ggml_bf16_t *arg1
     guard::Call guard_call("ggml_cpu_fp32_to_bf16");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2081,6 +2127,7 @@ extern "C" void guard_ggml_cpu_fp32_to_fp16(const float *arg0, ggml_fp16_t *arg1
     guard::Call guard_call("ggml_cpu_fp32_to_fp16");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2095,6 +2142,7 @@ extern "C" void guard_ggml_cpu_fp32_to_fp32(const float *arg0, float *arg1, int6
     guard::Call guard_call("ggml_cpu_fp32_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2109,6 +2157,7 @@ extern "C" void guard_ggml_cpu_fp32_to_i32(const float *arg0, int32_t *arg1, int
     guard::Call guard_call("ggml_cpu_fp32_to_i32");
     try {
         guard_target(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2122,7 +2171,7 @@ extern "C" int guard_ggml_cpu_get_rvv_vlen(void) {
     }
     guard::Call guard_call("ggml_cpu_get_rvv_vlen");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2137,7 +2186,7 @@ extern "C" int guard_ggml_cpu_get_sve_cnt(void) {
     }
     guard::Call guard_call("ggml_cpu_get_sve_cnt");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2152,7 +2201,7 @@ extern "C" int guard_ggml_cpu_has_amx_int8(void) {
     }
     guard::Call guard_call("ggml_cpu_has_amx_int8");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2167,7 +2216,7 @@ extern "C" int guard_ggml_cpu_has_arm_fma(void) {
     }
     guard::Call guard_call("ggml_cpu_has_arm_fma");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2182,7 +2231,7 @@ extern "C" int guard_ggml_cpu_has_avx(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2197,7 +2246,7 @@ extern "C" int guard_ggml_cpu_has_avx2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx2");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2212,7 +2261,7 @@ extern "C" int guard_ggml_cpu_has_avx512(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2227,7 +2276,7 @@ extern "C" int guard_ggml_cpu_has_avx512_bf16(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_bf16");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2242,7 +2291,7 @@ extern "C" int guard_ggml_cpu_has_avx512_vbmi(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_vbmi");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2257,7 +2306,7 @@ extern "C" int guard_ggml_cpu_has_avx512_vnni(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_vnni");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2272,7 +2321,7 @@ extern "C" int guard_ggml_cpu_has_avx_vnni(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx_vnni");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2287,7 +2336,7 @@ extern "C" int guard_ggml_cpu_has_bmi2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_bmi2");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2302,7 +2351,7 @@ extern "C" int guard_ggml_cpu_has_dotprod(void) {
     }
     guard::Call guard_call("ggml_cpu_has_dotprod");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2317,7 +2366,7 @@ extern "C" int guard_ggml_cpu_has_f16c(void) {
     }
     guard::Call guard_call("ggml_cpu_has_f16c");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2332,7 +2381,7 @@ extern "C" int guard_ggml_cpu_has_fma(void) {
     }
     guard::Call guard_call("ggml_cpu_has_fma");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2347,7 +2396,7 @@ extern "C" int guard_ggml_cpu_has_fp16_va(void) {
     }
     guard::Call guard_call("ggml_cpu_has_fp16_va");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2362,7 +2411,7 @@ extern "C" int guard_ggml_cpu_has_llamafile(void) {
     }
     guard::Call guard_call("ggml_cpu_has_llamafile");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2377,7 +2426,7 @@ extern "C" int guard_ggml_cpu_has_matmul_int8(void) {
     }
     guard::Call guard_call("ggml_cpu_has_matmul_int8");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2392,7 +2441,7 @@ extern "C" int guard_ggml_cpu_has_neon(void) {
     }
     guard::Call guard_call("ggml_cpu_has_neon");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2407,7 +2456,7 @@ extern "C" int guard_ggml_cpu_has_riscv_v(void) {
     }
     guard::Call guard_call("ggml_cpu_has_riscv_v");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2422,7 +2471,7 @@ extern "C" int guard_ggml_cpu_has_sme(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sme");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2437,7 +2486,7 @@ extern "C" int guard_ggml_cpu_has_sme2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sme2");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2452,7 +2501,7 @@ extern "C" int guard_ggml_cpu_has_sse3(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sse3");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2467,7 +2516,7 @@ extern "C" int guard_ggml_cpu_has_ssse3(void) {
     }
     guard::Call guard_call("ggml_cpu_has_ssse3");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2482,7 +2531,7 @@ extern "C" int guard_ggml_cpu_has_sve(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sve");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2497,7 +2546,7 @@ extern "C" int guard_ggml_cpu_has_vsx(void) {
     }
     guard::Call guard_call("ggml_cpu_has_vsx");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2512,7 +2561,7 @@ extern "C" int guard_ggml_cpu_has_vxe(void) {
     }
     guard::Call guard_call("ggml_cpu_has_vxe");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2527,7 +2576,7 @@ extern "C" int guard_ggml_cpu_has_wasm_simd(void) {
     }
     guard::Call guard_call("ggml_cpu_has_wasm_simd");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2543,6 +2592,7 @@ extern "C" void guard_ggml_cpu_init(void) {
     guard::Call guard_call("ggml_cpu_init");
     try {
         guard_target();
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2551,7 +2601,7 @@ extern "C" void guard_ggml_cpu_init(void) {
 extern "C" struct ggml_tensor *guard_ggml_cpy(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_cpy");
     try {
-        return ggml_cpy(ctx, a, b);
+        return guard_call.settled(ggml_cpy(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2561,7 +2611,7 @@ extern "C" struct ggml_tensor *guard_ggml_cpy(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_cross_entropy_loss");
     try {
-        return ggml_cross_entropy_loss(ctx, a, b);
+        return guard_call.settled(ggml_cross_entropy_loss(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2571,7 +2621,7 @@ extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_cross_entropy_loss_back");
     try {
-        return ggml_cross_entropy_loss_back(ctx, a, b, c);
+        return guard_call.settled(ggml_cross_entropy_loss_back(ctx, a, b, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2581,7 +2631,7 @@ extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss_back(struct ggml_co
 extern "C" struct ggml_tensor *guard_ggml_cumsum(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cumsum");
     try {
-        return ggml_cumsum(ctx, a);
+        return guard_call.settled(ggml_cumsum(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2591,7 +2641,7 @@ extern "C" struct ggml_tensor *guard_ggml_cumsum(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_custom_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, struct ggml_tensor **args, int n_args, ggml_custom_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_custom_4d");
     try {
-        return ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, args, n_args, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, args, n_args, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2601,7 +2651,7 @@ extern "C" struct ggml_tensor *guard_ggml_custom_4d(struct ggml_context *ctx, en
 extern "C" struct ggml_tensor *guard_ggml_custom_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor **args, int n_args, ggml_custom_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_custom_inplace");
     try {
-        return ggml_custom_inplace(ctx, a, args, n_args, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_custom_inplace(ctx, a, args, n_args, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2611,7 +2661,7 @@ extern "C" struct ggml_tensor *guard_ggml_custom_inplace(struct ggml_context *ct
 extern "C" int64_t guard_ggml_cycles(void) {
     guard::Call guard_call("ggml_cycles");
     try {
-        return ggml_cycles();
+        return guard_call.settled(ggml_cycles());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2621,7 +2671,7 @@ extern "C" int64_t guard_ggml_cycles(void) {
 extern "C" int64_t guard_ggml_cycles_per_ms(void) {
     guard::Call guard_call("ggml_cycles_per_ms");
     try {
-        return ggml_cycles_per_ms();
+        return guard_call.settled(ggml_cycles_per_ms());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2631,7 +2681,7 @@ extern "C" int64_t guard_ggml_cycles_per_ms(void) {
 extern "C" struct ggml_tensor *guard_ggml_diag(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_diag");
     try {
-        return ggml_diag(ctx, a);
+        return guard_call.settled(ggml_diag(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2641,7 +2691,7 @@ extern "C" struct ggml_tensor *guard_ggml_diag(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_inf");
     try {
-        return ggml_diag_mask_inf(ctx, a, n_past);
+        return guard_call.settled(ggml_diag_mask_inf(ctx, a, n_past));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2651,7 +2701,7 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_inf_inplace");
     try {
-        return ggml_diag_mask_inf_inplace(ctx, a, n_past);
+        return guard_call.settled(ggml_diag_mask_inf_inplace(ctx, a, n_past));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2661,7 +2711,7 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf_inplace(struct ggml_cont
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_zero");
     try {
-        return ggml_diag_mask_zero(ctx, a, n_past);
+        return guard_call.settled(ggml_diag_mask_zero(ctx, a, n_past));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2671,7 +2721,7 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_zero_inplace");
     try {
-        return ggml_diag_mask_zero_inplace(ctx, a, n_past);
+        return guard_call.settled(ggml_diag_mask_zero_inplace(ctx, a, n_past));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2681,7 +2731,7 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero_inplace(struct ggml_con
 extern "C" struct ggml_tensor *guard_ggml_div(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_div");
     try {
-        return ggml_div(ctx, a, b);
+        return guard_call.settled(ggml_div(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2691,7 +2741,7 @@ extern "C" struct ggml_tensor *guard_ggml_div(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_div_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_div_inplace");
     try {
-        return ggml_div_inplace(ctx, a, b);
+        return guard_call.settled(ggml_div_inplace(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2701,7 +2751,7 @@ extern "C" struct ggml_tensor *guard_ggml_div_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_comb(struct ggml_context *ctx, struct ggml_tensor *mixes, struct ggml_tensor *scale, struct ggml_tensor *base, float eps, int32_t n_iter) {
     guard::Call guard_call("ggml_dsv4_hc_comb");
     try {
-        return ggml_dsv4_hc_comb(ctx, mixes, scale, base, eps, n_iter);
+        return guard_call.settled(ggml_dsv4_hc_comb(ctx, mixes, scale, base, eps, n_iter));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2711,7 +2761,7 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_comb(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_post(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *residual, struct ggml_tensor *post, struct ggml_tensor *comb) {
     guard::Call guard_call("ggml_dsv4_hc_post");
     try {
-        return ggml_dsv4_hc_post(ctx, x, residual, post, comb);
+        return guard_call.settled(ggml_dsv4_hc_post(ctx, x, residual, post, comb));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2721,7 +2771,7 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_post(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *weights) {
     guard::Call guard_call("ggml_dsv4_hc_pre");
     try {
-        return ggml_dsv4_hc_pre(ctx, x, weights);
+        return guard_call.settled(ggml_dsv4_hc_pre(ctx, x, weights));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2731,7 +2781,7 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre_gated(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *gate, float scale) {
     guard::Call guard_call("ggml_dsv4_hc_pre_gated");
     try {
-        return ggml_dsv4_hc_pre_gated(ctx, x, gate, scale);
+        return guard_call.settled(ggml_dsv4_hc_pre_gated(ctx, x, gate, scale));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2741,7 +2791,7 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre_gated(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_dup(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_dup");
     try {
-        return ggml_dup(ctx, a);
+        return guard_call.settled(ggml_dup(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2751,7 +2801,7 @@ extern "C" struct ggml_tensor *guard_ggml_dup(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_dup_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_dup_inplace");
     try {
-        return ggml_dup_inplace(ctx, a);
+        return guard_call.settled(ggml_dup_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2761,7 +2811,7 @@ extern "C" struct ggml_tensor *guard_ggml_dup_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dup_tensor(struct ggml_context *ctx, const struct ggml_tensor *src) {
     guard::Call guard_call("ggml_dup_tensor");
     try {
-        return ggml_dup_tensor(ctx, src);
+        return guard_call.settled(ggml_dup_tensor(ctx, src));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2771,7 +2821,7 @@ extern "C" struct ggml_tensor *guard_ggml_dup_tensor(struct ggml_context *ctx, c
 extern "C" size_t guard_ggml_element_size(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_element_size");
     try {
-        return ggml_element_size(tensor);
+        return guard_call.settled(ggml_element_size(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2781,7 +2831,7 @@ extern "C" size_t guard_ggml_element_size(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_elu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_elu");
     try {
-        return ggml_elu(ctx, a);
+        return guard_call.settled(ggml_elu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2791,7 +2841,7 @@ extern "C" struct ggml_tensor *guard_ggml_elu(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_elu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_elu_inplace");
     try {
-        return ggml_elu_inplace(ctx, a);
+        return guard_call.settled(ggml_elu_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2801,7 +2851,7 @@ extern "C" struct ggml_tensor *guard_ggml_elu_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_exp(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_exp");
     try {
-        return ggml_exp(ctx, a);
+        return guard_call.settled(ggml_exp(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2811,7 +2861,7 @@ extern "C" struct ggml_tensor *guard_ggml_exp(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_exp_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_exp_inplace");
     try {
-        return ggml_exp_inplace(ctx, a);
+        return guard_call.settled(ggml_exp_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2821,7 +2871,7 @@ extern "C" struct ggml_tensor *guard_ggml_exp_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_expm1(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_expm1");
     try {
-        return ggml_expm1(ctx, a);
+        return guard_call.settled(ggml_expm1(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2831,7 +2881,7 @@ extern "C" struct ggml_tensor *guard_ggml_expm1(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_expm1_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_expm1_inplace");
     try {
-        return ggml_expm1_inplace(ctx, a);
+        return guard_call.settled(ggml_expm1_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2841,7 +2891,7 @@ extern "C" struct ggml_tensor *guard_ggml_expm1_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_fill(struct ggml_context *ctx, struct ggml_tensor *a, float c) {
     guard::Call guard_call("ggml_fill");
     try {
-        return ggml_fill(ctx, a, c);
+        return guard_call.settled(ggml_fill(ctx, a, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2851,7 +2901,7 @@ extern "C" struct ggml_tensor *guard_ggml_fill(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_fill_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float c) {
     guard::Call guard_call("ggml_fill_inplace");
     try {
-        return ggml_fill_inplace(ctx, a, c);
+        return guard_call.settled(ggml_fill_inplace(ctx, a, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2861,7 +2911,7 @@ extern "C" struct ggml_tensor *guard_ggml_fill_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_flash_attn_back(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *d, bool masked) {
     guard::Call guard_call("ggml_flash_attn_back");
     try {
-        return ggml_flash_attn_back(ctx, q, k, v, d, masked);
+        return guard_call.settled(ggml_flash_attn_back(ctx, q, k, v, d, masked));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2871,7 +2921,7 @@ extern "C" struct ggml_tensor *guard_ggml_flash_attn_back(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_flash_attn_ext(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *mask, float scale, float max_bias, float logit_softcap) {
     guard::Call guard_call("ggml_flash_attn_ext");
     try {
-        return ggml_flash_attn_ext(ctx, q, k, v, mask, scale, max_bias, logit_softcap);
+        return guard_call.settled(ggml_flash_attn_ext(ctx, q, k, v, mask, scale, max_bias, logit_softcap));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2882,6 +2932,7 @@ extern "C" void guard_ggml_flash_attn_ext_add_sinks(struct ggml_tensor *a, struc
     guard::Call guard_call("ggml_flash_attn_ext_add_sinks");
     try {
         ggml_flash_attn_ext_add_sinks(a, sinks);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2890,7 +2941,7 @@ extern "C" void guard_ggml_flash_attn_ext_add_sinks(struct ggml_tensor *a, struc
 extern "C" enum ggml_prec guard_ggml_flash_attn_ext_get_prec(const struct ggml_tensor *a) {
     guard::Call guard_call("ggml_flash_attn_ext_get_prec");
     try {
-        return ggml_flash_attn_ext_get_prec(a);
+        return guard_call.settled(ggml_flash_attn_ext_get_prec(a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2901,6 +2952,7 @@ extern "C" void guard_ggml_flash_attn_ext_set_n_kv_max(struct ggml_tensor *a, in
     guard::Call guard_call("ggml_flash_attn_ext_set_n_kv_max");
     try {
         ggml_flash_attn_ext_set_n_kv_max(a, n_kv_max);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2910,6 +2962,7 @@ extern "C" void guard_ggml_flash_attn_ext_set_prec(struct ggml_tensor *a, enum g
     guard::Call guard_call("ggml_flash_attn_ext_set_prec");
     try {
         ggml_flash_attn_ext_set_prec(a, prec);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2918,7 +2971,7 @@ extern "C" void guard_ggml_flash_attn_ext_set_prec(struct ggml_tensor *a, enum g
 extern "C" struct ggml_tensor *guard_ggml_floor(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_floor");
     try {
-        return ggml_floor(ctx, a);
+        return guard_call.settled(ggml_floor(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2928,7 +2981,7 @@ extern "C" struct ggml_tensor *guard_ggml_floor(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_floor_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_floor_inplace");
     try {
-        return ggml_floor_inplace(ctx, a);
+        return guard_call.settled(ggml_floor_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2938,7 +2991,7 @@ extern "C" struct ggml_tensor *guard_ggml_floor_inplace(struct ggml_context *ctx
 extern "C" float guard_ggml_fp16_to_fp32(ggml_fp16_t arg0) {
     guard::Call guard_call("ggml_fp16_to_fp32");
     try {
-        return ggml_fp16_to_fp32(arg0);
+        return guard_call.settled(ggml_fp16_to_fp32(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2949,6 +3002,7 @@ extern "C" void guard_ggml_fp16_to_fp32_row(const ggml_fp16_t *arg0, float *arg1
     guard::Call guard_call("ggml_fp16_to_fp32_row");
     try {
         ggml_fp16_to_fp32_row(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2957,7 +3011,7 @@ extern "C" void guard_ggml_fp16_to_fp32_row(const ggml_fp16_t *arg0, float *arg1
 extern "C" ggml_bf16_t guard_ggml_fp32_to_bf16(float arg0) {
     guard::Call guard_call("ggml_fp32_to_bf16");
     try {
-        return ggml_fp32_to_bf16(arg0);
+        return guard_call.settled(ggml_fp32_to_bf16(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2968,6 +3022,7 @@ extern "C" void guard_ggml_fp32_to_bf16_row(const float *arg0, ggml_bf16_t *arg1
     guard::Call guard_call("ggml_fp32_to_bf16_row");
     try {
         ggml_fp32_to_bf16_row(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2977,6 +3032,7 @@ extern "C" void guard_ggml_fp32_to_bf16_row_ref(const float *arg0, ggml_bf16_t *
     guard::Call guard_call("ggml_fp32_to_bf16_row_ref");
     try {
         ggml_fp32_to_bf16_row_ref(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -2985,7 +3041,7 @@ extern "C" void guard_ggml_fp32_to_bf16_row_ref(const float *arg0, ggml_bf16_t *
 extern "C" ggml_fp16_t guard_ggml_fp32_to_fp16(float arg0) {
     guard::Call guard_call("ggml_fp32_to_fp16");
     try {
-        return ggml_fp32_to_fp16(arg0);
+        return guard_call.settled(ggml_fp32_to_fp16(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -2996,6 +3052,7 @@ extern "C" void guard_ggml_fp32_to_fp16_row(const float *arg0, ggml_fp16_t *arg1
     guard::Call guard_call("ggml_fp32_to_fp16_row");
     try {
         ggml_fp32_to_fp16_row(arg0, arg1, arg2);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3013,7 +3070,7 @@ extern "C" void guard_ggml_free(struct ggml_context *ctx) {
 extern "C" enum ggml_type guard_ggml_ftype_to_ggml_type(enum ggml_ftype ftype) {
     guard::Call guard_call("ggml_ftype_to_ggml_type");
     try {
-        return ggml_ftype_to_ggml_type(ftype);
+        return guard_call.settled(ggml_ftype_to_ggml_type(ftype));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3023,7 +3080,7 @@ extern "C" enum ggml_type guard_ggml_ftype_to_ggml_type(enum ggml_ftype ftype) {
 extern "C" bool guard_ggml_gallocr_alloc_graph(ggml_gallocr_t galloc, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_gallocr_alloc_graph");
     try {
-        return ggml_gallocr_alloc_graph(galloc, graph);
+        return guard_call.settled(ggml_gallocr_alloc_graph(galloc, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3042,7 +3099,7 @@ extern "C" void guard_ggml_gallocr_free(ggml_gallocr_t galloc) {
 extern "C" size_t guard_ggml_gallocr_get_buffer_size(ggml_gallocr_t galloc, int buffer_id) {
     guard::Call guard_call("ggml_gallocr_get_buffer_size");
     try {
-        return ggml_gallocr_get_buffer_size(galloc, buffer_id);
+        return guard_call.settled(ggml_gallocr_get_buffer_size(galloc, buffer_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3052,7 +3109,7 @@ extern "C" size_t guard_ggml_gallocr_get_buffer_size(ggml_gallocr_t galloc, int 
 extern "C" ggml_gallocr_t guard_ggml_gallocr_new(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_gallocr_new");
     try {
-        return ggml_gallocr_new(buft);
+        return guard_call.settled(ggml_gallocr_new(buft));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3062,7 +3119,7 @@ extern "C" ggml_gallocr_t guard_ggml_gallocr_new(ggml_backend_buffer_type_t buft
 extern "C" ggml_gallocr_t guard_ggml_gallocr_new_n(ggml_backend_buffer_type_t *bufts, int n_bufs) {
     guard::Call guard_call("ggml_gallocr_new_n");
     try {
-        return ggml_gallocr_new_n(bufts, n_bufs);
+        return guard_call.settled(ggml_gallocr_new_n(bufts, n_bufs));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3072,7 +3129,7 @@ extern "C" ggml_gallocr_t guard_ggml_gallocr_new_n(ggml_backend_buffer_type_t *b
 extern "C" bool guard_ggml_gallocr_reserve(ggml_gallocr_t galloc, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_gallocr_reserve");
     try {
-        return ggml_gallocr_reserve(galloc, graph);
+        return guard_call.settled(ggml_gallocr_reserve(galloc, graph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3082,7 +3139,7 @@ extern "C" bool guard_ggml_gallocr_reserve(ggml_gallocr_t galloc, struct ggml_cg
 extern "C" bool guard_ggml_gallocr_reserve_n(ggml_gallocr_t galloc, struct ggml_cgraph *graph, const int *node_buffer_ids, const int *leaf_buffer_ids) {
     guard::Call guard_call("ggml_gallocr_reserve_n");
     try {
-        return ggml_gallocr_reserve_n(galloc, graph, node_buffer_ids, leaf_buffer_ids);
+        return guard_call.settled(ggml_gallocr_reserve_n(galloc, graph, node_buffer_ids, leaf_buffer_ids));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3093,6 +3150,7 @@ extern "C" void guard_ggml_gallocr_reserve_n_size(ggml_gallocr_t galloc, struct 
     guard::Call guard_call("ggml_gallocr_reserve_n_size");
     try {
         ggml_gallocr_reserve_n_size(galloc, graph, node_buffer_ids, leaf_buffer_ids, sizes);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3101,7 +3159,7 @@ extern "C" void guard_ggml_gallocr_reserve_n_size(ggml_gallocr_t galloc, struct 
 extern "C" struct ggml_tensor *guard_ggml_gated_delta_net(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *g, struct ggml_tensor *beta, struct ggml_tensor *state, int64_t K) {
     guard::Call guard_call("ggml_gated_delta_net");
     try {
-        return ggml_gated_delta_net(ctx, q, k, v, g, beta, state, K);
+        return guard_call.settled(ggml_gated_delta_net(ctx, q, k, v, g, beta, state, K));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3111,7 +3169,7 @@ extern "C" struct ggml_tensor *guard_ggml_gated_delta_net(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_gated_linear_attn(struct ggml_context *ctx, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *q, struct ggml_tensor *g, struct ggml_tensor *state, float scale) {
     guard::Call guard_call("ggml_gated_linear_attn");
     try {
-        return ggml_gated_linear_attn(ctx, k, v, q, g, state, scale);
+        return guard_call.settled(ggml_gated_linear_attn(ctx, k, v, q, g, state, scale));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3121,7 +3179,7 @@ extern "C" struct ggml_tensor *guard_ggml_gated_linear_attn(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu");
     try {
-        return ggml_geglu(ctx, a);
+        return guard_call.settled(ggml_geglu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3131,7 +3189,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_erf");
     try {
-        return ggml_geglu_erf(ctx, a);
+        return guard_call.settled(ggml_geglu_erf(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3141,7 +3199,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_erf_split");
     try {
-        return ggml_geglu_erf_split(ctx, a, b);
+        return guard_call.settled(ggml_geglu_erf_split(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3151,7 +3209,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf_split(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_erf_swapped");
     try {
-        return ggml_geglu_erf_swapped(ctx, a);
+        return guard_call.settled(ggml_geglu_erf_swapped(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3161,7 +3219,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf_swapped(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_quick");
     try {
-        return ggml_geglu_quick(ctx, a);
+        return guard_call.settled(ggml_geglu_quick(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3171,7 +3229,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_quick_split");
     try {
-        return ggml_geglu_quick_split(ctx, a, b);
+        return guard_call.settled(ggml_geglu_quick_split(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3181,7 +3239,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick_split(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_quick_swapped");
     try {
-        return ggml_geglu_quick_swapped(ctx, a);
+        return guard_call.settled(ggml_geglu_quick_swapped(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3191,7 +3249,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick_swapped(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_geglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_split");
     try {
-        return ggml_geglu_split(ctx, a, b);
+        return guard_call.settled(ggml_geglu_split(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3201,7 +3259,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_split(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_geglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_swapped");
     try {
-        return ggml_geglu_swapped(ctx, a);
+        return guard_call.settled(ggml_geglu_swapped(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3211,7 +3269,7 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_swapped(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_gelu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu");
     try {
-        return ggml_gelu(ctx, a);
+        return guard_call.settled(ggml_gelu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3221,7 +3279,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_gelu_erf(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_erf");
     try {
-        return ggml_gelu_erf(ctx, a);
+        return guard_call.settled(ggml_gelu_erf(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3231,7 +3289,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_erf(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_gelu_erf_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_erf_inplace");
     try {
-        return ggml_gelu_erf_inplace(ctx, a);
+        return guard_call.settled(ggml_gelu_erf_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3241,7 +3299,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_erf_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_gelu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_inplace");
     try {
-        return ggml_gelu_inplace(ctx, a);
+        return guard_call.settled(ggml_gelu_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3251,7 +3309,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_gelu_quick(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_quick");
     try {
-        return ggml_gelu_quick(ctx, a);
+        return guard_call.settled(ggml_gelu_quick(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3261,7 +3319,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_quick(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_gelu_quick_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_quick_inplace");
     try {
-        return ggml_gelu_quick_inplace(ctx, a);
+        return guard_call.settled(ggml_gelu_quick_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3271,7 +3329,7 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_quick_inplace(struct ggml_context
 extern "C" void *guard_ggml_get_data(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_data");
     try {
-        return ggml_get_data(tensor);
+        return guard_call.settled(ggml_get_data(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3281,7 +3339,7 @@ extern "C" void *guard_ggml_get_data(const struct ggml_tensor *tensor) {
 extern "C" float *guard_ggml_get_data_f32(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_data_f32");
     try {
-        return ggml_get_data_f32(tensor);
+        return guard_call.settled(ggml_get_data_f32(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3296,7 +3354,7 @@ extern "C" float guard_ggml_get_f32_1d(const struct ggml_tensor *tensor, int i) 
     }
     guard::Call guard_call("ggml_get_f32_1d");
     try {
-        return guard_target(tensor, i);
+        return guard_call.settled(guard_target(tensor, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3311,7 +3369,7 @@ extern "C" float guard_ggml_get_f32_nd(const struct ggml_tensor *tensor, int i0,
     }
     guard::Call guard_call("ggml_get_f32_nd");
     try {
-        return guard_target(tensor, i0, i1, i2, i3);
+        return guard_call.settled(guard_target(tensor, i0, i1, i2, i3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3321,7 +3379,7 @@ extern "C" float guard_ggml_get_f32_nd(const struct ggml_tensor *tensor, int i0,
 extern "C" struct ggml_tensor *guard_ggml_get_first_tensor(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_first_tensor");
     try {
-        return ggml_get_first_tensor(ctx);
+        return guard_call.settled(ggml_get_first_tensor(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3331,7 +3389,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_first_tensor(const struct ggml_con
 extern "C" enum ggml_glu_op guard_ggml_get_glu_op(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_glu_op");
     try {
-        return ggml_get_glu_op(tensor);
+        return guard_call.settled(ggml_get_glu_op(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3346,7 +3404,7 @@ extern "C" int32_t guard_ggml_get_i32_1d(const struct ggml_tensor *tensor, int i
     }
     guard::Call guard_call("ggml_get_i32_1d");
     try {
-        return guard_target(tensor, i);
+        return guard_call.settled(guard_target(tensor, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3361,7 +3419,7 @@ extern "C" int32_t guard_ggml_get_i32_nd(const struct ggml_tensor *tensor, int i
     }
     guard::Call guard_call("ggml_get_i32_nd");
     try {
-        return guard_target(tensor, i0, i1, i2, i3);
+        return guard_call.settled(guard_target(tensor, i0, i1, i2, i3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3371,7 +3429,7 @@ extern "C" int32_t guard_ggml_get_i32_nd(const struct ggml_tensor *tensor, int i
 extern "C" size_t guard_ggml_get_max_tensor_size(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_max_tensor_size");
     try {
-        return ggml_get_max_tensor_size(ctx);
+        return guard_call.settled(ggml_get_max_tensor_size(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3381,7 +3439,7 @@ extern "C" size_t guard_ggml_get_max_tensor_size(const struct ggml_context *ctx)
 extern "C" void *guard_ggml_get_mem_buffer(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_mem_buffer");
     try {
-        return ggml_get_mem_buffer(ctx);
+        return guard_call.settled(ggml_get_mem_buffer(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3391,7 +3449,7 @@ extern "C" void *guard_ggml_get_mem_buffer(const struct ggml_context *ctx) {
 extern "C" size_t guard_ggml_get_mem_size(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_mem_size");
     try {
-        return ggml_get_mem_size(ctx);
+        return guard_call.settled(ggml_get_mem_size(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3401,7 +3459,7 @@ extern "C" size_t guard_ggml_get_mem_size(const struct ggml_context *ctx) {
 extern "C" const char *guard_ggml_get_name(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_name");
     try {
-        return ggml_get_name(tensor);
+        return guard_call.settled(ggml_get_name(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3411,7 +3469,7 @@ extern "C" const char *guard_ggml_get_name(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_get_next_tensor(const struct ggml_context *ctx, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_next_tensor");
     try {
-        return ggml_get_next_tensor(ctx, tensor);
+        return guard_call.settled(ggml_get_next_tensor(ctx, tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3421,7 +3479,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_next_tensor(const struct ggml_cont
 extern "C" bool guard_ggml_get_no_alloc(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_no_alloc");
     try {
-        return ggml_get_no_alloc(ctx);
+        return guard_call.settled(ggml_get_no_alloc(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3431,7 +3489,7 @@ extern "C" bool guard_ggml_get_no_alloc(struct ggml_context *ctx) {
 extern "C" struct ggml_tensor *guard_ggml_get_rel_pos(struct ggml_context *ctx, struct ggml_tensor *a, int qh, int kh) {
     guard::Call guard_call("ggml_get_rel_pos");
     try {
-        return ggml_get_rel_pos(ctx, a, qh, kh);
+        return guard_call.settled(ggml_get_rel_pos(ctx, a, qh, kh));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3441,7 +3499,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_rel_pos(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_get_rows(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_get_rows");
     try {
-        return ggml_get_rows(ctx, a, b);
+        return guard_call.settled(ggml_get_rows(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3451,7 +3509,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_get_rows_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_get_rows_back");
     try {
-        return ggml_get_rows_back(ctx, a, b, c);
+        return guard_call.settled(ggml_get_rows_back(ctx, a, b, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3461,7 +3519,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_rows_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_get_tensor(struct ggml_context *ctx, const char *name) {
     guard::Call guard_call("ggml_get_tensor");
     try {
-        return ggml_get_tensor(ctx, name);
+        return guard_call.settled(ggml_get_tensor(ctx, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3471,7 +3529,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_tensor(struct ggml_context *ctx, c
 extern "C" const struct ggml_type_traits *guard_ggml_get_type_traits(enum ggml_type type) {
     guard::Call guard_call("ggml_get_type_traits");
     try {
-        return ggml_get_type_traits(type);
+        return guard_call.settled(ggml_get_type_traits(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3486,7 +3544,7 @@ extern "C" const struct ggml_type_traits_cpu *guard_ggml_get_type_traits_cpu(enu
     }
     guard::Call guard_call("ggml_get_type_traits_cpu");
     try {
-        return guard_target(type);
+        return guard_call.settled(guard_target(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3496,7 +3554,7 @@ extern "C" const struct ggml_type_traits_cpu *guard_ggml_get_type_traits_cpu(enu
 extern "C" enum ggml_unary_op guard_ggml_get_unary_op(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_unary_op");
     try {
-        return ggml_get_unary_op(tensor);
+        return guard_call.settled(ggml_get_unary_op(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3506,7 +3564,7 @@ extern "C" enum ggml_unary_op guard_ggml_get_unary_op(const struct ggml_tensor *
 extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_glu_op op, bool swapped) {
     guard::Call guard_call("ggml_glu");
     try {
-        return ggml_glu(ctx, a, op, swapped);
+        return guard_call.settled(ggml_glu(ctx, a, op, swapped));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3516,7 +3574,7 @@ extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct g
 extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_op_name");
     try {
-        return ggml_glu_op_name(op);
+        return guard_call.settled(ggml_glu_op_name(op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3526,7 +3584,7 @@ extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
 extern "C" struct ggml_tensor *guard_ggml_glu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_split");
     try {
-        return ggml_glu_split(ctx, a, b, op);
+        return guard_call.settled(ggml_glu_split(ctx, a, b, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3537,6 +3595,7 @@ extern "C" void guard_ggml_graph_add_node(struct ggml_cgraph *cgraph, struct ggm
     guard::Call guard_call("ggml_graph_add_node");
     try {
         ggml_graph_add_node(cgraph, tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3546,6 +3605,7 @@ extern "C" void guard_ggml_graph_clear(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_clear");
     try {
         ggml_graph_clear(cgraph);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3559,7 +3619,7 @@ extern "C" enum ggml_status guard_ggml_graph_compute(struct ggml_cgraph *cgraph,
     }
     guard::Call guard_call("ggml_graph_compute");
     try {
-        return guard_target(cgraph, cplan);
+        return guard_call.settled(guard_target(cgraph, cplan));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3574,7 +3634,7 @@ extern "C" enum ggml_status guard_ggml_graph_compute_with_ctx(struct ggml_contex
     }
     guard::Call guard_call("ggml_graph_compute_with_ctx");
     try {
-        return guard_target(ctx, cgraph, n_threads);
+        return guard_call.settled(guard_target(ctx, cgraph, n_threads));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3585,6 +3645,7 @@ extern "C" void guard_ggml_graph_cpy(struct ggml_cgraph *src, struct ggml_cgraph
     guard::Call guard_call("ggml_graph_cpy");
     try {
         ggml_graph_cpy(src, dst);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3594,6 +3655,7 @@ extern "C" void guard_ggml_graph_dump_dot(const struct ggml_cgraph *gb, const st
     guard::Call guard_call("ggml_graph_dump_dot");
     try {
         ggml_graph_dump_dot(gb, cgraph, filename);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3602,7 +3664,7 @@ extern "C" void guard_ggml_graph_dump_dot(const struct ggml_cgraph *gb, const st
 extern "C" struct ggml_cgraph *guard_ggml_graph_dup(struct ggml_context *ctx, struct ggml_cgraph *cgraph, bool force_grads) {
     guard::Call guard_call("ggml_graph_dup");
     try {
-        return ggml_graph_dup(ctx, cgraph, force_grads);
+        return guard_call.settled(ggml_graph_dup(ctx, cgraph, force_grads));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3612,7 +3674,7 @@ extern "C" struct ggml_cgraph *guard_ggml_graph_dup(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_graph_get_grad(const struct ggml_cgraph *cgraph, const struct ggml_tensor *node) {
     guard::Call guard_call("ggml_graph_get_grad");
     try {
-        return ggml_graph_get_grad(cgraph, node);
+        return guard_call.settled(ggml_graph_get_grad(cgraph, node));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3622,7 +3684,7 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_grad(const struct ggml_cgrap
 extern "C" struct ggml_tensor *guard_ggml_graph_get_grad_acc(const struct ggml_cgraph *cgraph, const struct ggml_tensor *node) {
     guard::Call guard_call("ggml_graph_get_grad_acc");
     try {
-        return ggml_graph_get_grad_acc(cgraph, node);
+        return guard_call.settled(ggml_graph_get_grad_acc(cgraph, node));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3632,7 +3694,7 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_grad_acc(const struct ggml_c
 extern "C" struct ggml_tensor *guard_ggml_graph_get_tensor(const struct ggml_cgraph *cgraph, const char *name) {
     guard::Call guard_call("ggml_graph_get_tensor");
     try {
-        return ggml_graph_get_tensor(cgraph, name);
+        return guard_call.settled(ggml_graph_get_tensor(cgraph, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3642,7 +3704,7 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_tensor(const struct ggml_cgr
 extern "C" int guard_ggml_graph_n_nodes(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_n_nodes");
     try {
-        return ggml_graph_n_nodes(cgraph);
+        return guard_call.settled(ggml_graph_n_nodes(cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3652,7 +3714,7 @@ extern "C" int guard_ggml_graph_n_nodes(struct ggml_cgraph *cgraph) {
 extern "C" struct ggml_tensor *guard_ggml_graph_node(struct ggml_cgraph *cgraph, int i) {
     guard::Call guard_call("ggml_graph_node");
     try {
-        return ggml_graph_node(cgraph, i);
+        return guard_call.settled(ggml_graph_node(cgraph, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3662,7 +3724,7 @@ extern "C" struct ggml_tensor *guard_ggml_graph_node(struct ggml_cgraph *cgraph,
 extern "C" struct ggml_tensor **guard_ggml_graph_nodes(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_nodes");
     try {
-        return ggml_graph_nodes(cgraph);
+        return guard_call.settled(ggml_graph_nodes(cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3672,7 +3734,7 @@ extern "C" struct ggml_tensor **guard_ggml_graph_nodes(struct ggml_cgraph *cgrap
 extern "C" size_t guard_ggml_graph_overhead(void) {
     guard::Call guard_call("ggml_graph_overhead");
     try {
-        return ggml_graph_overhead();
+        return guard_call.settled(ggml_graph_overhead());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3682,7 +3744,7 @@ extern "C" size_t guard_ggml_graph_overhead(void) {
 extern "C" size_t guard_ggml_graph_overhead_custom(size_t size, bool grads) {
     guard::Call guard_call("ggml_graph_overhead_custom");
     try {
-        return ggml_graph_overhead_custom(size, grads);
+        return guard_call.settled(ggml_graph_overhead_custom(size, grads));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3700,7 +3762,7 @@ extern "C" struct ggml_cplan guard_ggml_graph_plan(const struct ggml_cgraph *cgr
         return {};
     }
     try {
-        return guard_target(cgraph, n_threads, threadpool);
+        return guard_call.settled(guard_target(cgraph, n_threads, threadpool));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3711,6 +3773,7 @@ extern "C" void guard_ggml_graph_print(const struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_print");
     try {
         ggml_graph_print(cgraph);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3720,6 +3783,7 @@ extern "C" void guard_ggml_graph_reset(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_reset");
     try {
         ggml_graph_reset(cgraph);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -3728,7 +3792,7 @@ extern "C" void guard_ggml_graph_reset(struct ggml_cgraph *cgraph) {
 extern "C" int guard_ggml_graph_size(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_size");
     try {
-        return ggml_graph_size(cgraph);
+        return guard_call.settled(ggml_graph_size(cgraph));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3738,7 +3802,7 @@ extern "C" int guard_ggml_graph_size(struct ggml_cgraph *cgraph) {
 extern "C" struct ggml_tensor *guard_ggml_group_norm(struct ggml_context *ctx, struct ggml_tensor *a, int n_groups, float eps) {
     guard::Call guard_call("ggml_group_norm");
     try {
-        return ggml_group_norm(ctx, a, n_groups, eps);
+        return guard_call.settled(ggml_group_norm(ctx, a, n_groups, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3748,7 +3812,7 @@ extern "C" struct ggml_tensor *guard_ggml_group_norm(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_group_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_groups, float eps) {
     guard::Call guard_call("ggml_group_norm_inplace");
     try {
-        return ggml_group_norm_inplace(ctx, a, n_groups, eps);
+        return guard_call.settled(ggml_group_norm_inplace(ctx, a, n_groups, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3758,7 +3822,7 @@ extern "C" struct ggml_tensor *guard_ggml_group_norm_inplace(struct ggml_context
 extern "C" bool guard_ggml_guid_matches(ggml_guid_t guid_a, ggml_guid_t guid_b) {
     guard::Call guard_call("ggml_guid_matches");
     try {
-        return ggml_guid_matches(guid_a, guid_b);
+        return guard_call.settled(ggml_guid_matches(guid_a, guid_b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3768,7 +3832,7 @@ extern "C" bool guard_ggml_guid_matches(ggml_guid_t guid_a, ggml_guid_t guid_b) 
 extern "C" struct ggml_tensor *guard_ggml_hardsigmoid(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_hardsigmoid");
     try {
-        return ggml_hardsigmoid(ctx, a);
+        return guard_call.settled(ggml_hardsigmoid(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3778,7 +3842,7 @@ extern "C" struct ggml_tensor *guard_ggml_hardsigmoid(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_hardswish(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_hardswish");
     try {
-        return ggml_hardswish(ctx, a);
+        return guard_call.settled(ggml_hardswish(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3788,7 +3852,7 @@ extern "C" struct ggml_tensor *guard_ggml_hardswish(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col");
     try {
-        return ggml_im2col(ctx, a, b, s0, s1, p0, p1, d0, d1, is_2D, dst_type);
+        return guard_call.settled(ggml_im2col(ctx, a, b, s0, s1, p0, p1, d0, d1, is_2D, dst_type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3798,7 +3862,7 @@ extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_im2col_3d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col_3d");
     try {
-        return ggml_im2col_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type);
+        return guard_call.settled(ggml_im2col_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3808,7 +3872,7 @@ extern "C" struct ggml_tensor *guard_ggml_im2col_3d(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_im2col_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t *ne, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D) {
     guard::Call guard_call("ggml_im2col_back");
     try {
-        return ggml_im2col_back(ctx, a, b, ne, s0, s1, p0, p1, d0, d1, is_2D);
+        return guard_call.settled(ggml_im2col_back(ctx, a, b, ne, s0, s1, p0, p1, d0, d1, is_2D));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3818,7 +3882,7 @@ extern "C" struct ggml_tensor *guard_ggml_im2col_back(struct ggml_context *ctx, 
 extern "C" struct ggml_context *guard_ggml_init(struct ggml_init_params params) {
     guard::Call guard_call("ggml_init");
     try {
-        return ggml_init(params);
+        return guard_call.settled(ggml_init(params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3828,7 +3892,7 @@ extern "C" struct ggml_context *guard_ggml_init(struct ggml_init_params params) 
 extern "C" struct ggml_tensor *guard_ggml_interpolate(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, uint32_t mode) {
     guard::Call guard_call("ggml_interpolate");
     try {
-        return ggml_interpolate(ctx, a, ne0, ne1, ne2, ne3, mode);
+        return guard_call.settled(ggml_interpolate(ctx, a, ne0, ne1, ne2, ne3, mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3838,7 +3902,7 @@ extern "C" struct ggml_tensor *guard_ggml_interpolate(struct ggml_context *ctx, 
 extern "C" bool guard_ggml_is_3d(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_3d");
     try {
-        return ggml_is_3d(tensor);
+        return guard_call.settled(ggml_is_3d(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3848,7 +3912,7 @@ extern "C" bool guard_ggml_is_3d(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous");
     try {
-        return ggml_is_contiguous(tensor);
+        return guard_call.settled(ggml_is_contiguous(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3858,7 +3922,7 @@ extern "C" bool guard_ggml_is_contiguous(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_0(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_0");
     try {
-        return ggml_is_contiguous_0(tensor);
+        return guard_call.settled(ggml_is_contiguous_0(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3868,7 +3932,7 @@ extern "C" bool guard_ggml_is_contiguous_0(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_1(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_1");
     try {
-        return ggml_is_contiguous_1(tensor);
+        return guard_call.settled(ggml_is_contiguous_1(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3878,7 +3942,7 @@ extern "C" bool guard_ggml_is_contiguous_1(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_2(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_2");
     try {
-        return ggml_is_contiguous_2(tensor);
+        return guard_call.settled(ggml_is_contiguous_2(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3888,7 +3952,7 @@ extern "C" bool guard_ggml_is_contiguous_2(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_channels(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_channels");
     try {
-        return ggml_is_contiguous_channels(tensor);
+        return guard_call.settled(ggml_is_contiguous_channels(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3898,7 +3962,7 @@ extern "C" bool guard_ggml_is_contiguous_channels(const struct ggml_tensor *tens
 extern "C" bool guard_ggml_is_contiguous_rows(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_rows");
     try {
-        return ggml_is_contiguous_rows(tensor);
+        return guard_call.settled(ggml_is_contiguous_rows(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3908,7 +3972,7 @@ extern "C" bool guard_ggml_is_contiguous_rows(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_1(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_1");
     try {
-        return ggml_is_contiguous_to_1(tensor);
+        return guard_call.settled(ggml_is_contiguous_to_1(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3918,7 +3982,7 @@ extern "C" bool guard_ggml_is_contiguous_to_1(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_2(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_2");
     try {
-        return ggml_is_contiguous_to_2(tensor);
+        return guard_call.settled(ggml_is_contiguous_to_2(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3928,7 +3992,7 @@ extern "C" bool guard_ggml_is_contiguous_to_2(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_3(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_3");
     try {
-        return ggml_is_contiguous_to_3(tensor);
+        return guard_call.settled(ggml_is_contiguous_to_3(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3938,7 +4002,7 @@ extern "C" bool guard_ggml_is_contiguous_to_3(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguously_allocated(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguously_allocated");
     try {
-        return ggml_is_contiguously_allocated(tensor);
+        return guard_call.settled(ggml_is_contiguously_allocated(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3948,7 +4012,7 @@ extern "C" bool guard_ggml_is_contiguously_allocated(const struct ggml_tensor *t
 extern "C" bool guard_ggml_is_empty(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_empty");
     try {
-        return ggml_is_empty(tensor);
+        return guard_call.settled(ggml_is_empty(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3958,7 +4022,7 @@ extern "C" bool guard_ggml_is_empty(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_matrix(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_matrix");
     try {
-        return ggml_is_matrix(tensor);
+        return guard_call.settled(ggml_is_matrix(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3973,7 +4037,7 @@ extern "C" bool guard_ggml_is_numa(void) {
     }
     guard::Call guard_call("ggml_is_numa");
     try {
-        return guard_target();
+        return guard_call.settled(guard_target());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3983,7 +4047,7 @@ extern "C" bool guard_ggml_is_numa(void) {
 extern "C" bool guard_ggml_is_permuted(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_permuted");
     try {
-        return ggml_is_permuted(tensor);
+        return guard_call.settled(ggml_is_permuted(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -3993,7 +4057,7 @@ extern "C" bool guard_ggml_is_permuted(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_quantized(enum ggml_type type) {
     guard::Call guard_call("ggml_is_quantized");
     try {
-        return ggml_is_quantized(type);
+        return guard_call.settled(ggml_is_quantized(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4003,7 +4067,7 @@ extern "C" bool guard_ggml_is_quantized(enum ggml_type type) {
 extern "C" bool guard_ggml_is_scalar(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_scalar");
     try {
-        return ggml_is_scalar(tensor);
+        return guard_call.settled(ggml_is_scalar(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4013,7 +4077,7 @@ extern "C" bool guard_ggml_is_scalar(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_transposed(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_transposed");
     try {
-        return ggml_is_transposed(tensor);
+        return guard_call.settled(ggml_is_transposed(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4023,7 +4087,7 @@ extern "C" bool guard_ggml_is_transposed(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_vector(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_vector");
     try {
-        return ggml_is_vector(tensor);
+        return guard_call.settled(ggml_is_vector(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4033,7 +4097,7 @@ extern "C" bool guard_ggml_is_vector(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_view(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_view");
     try {
-        return ggml_is_view(tensor);
+        return guard_call.settled(ggml_is_view(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4043,7 +4107,7 @@ extern "C" bool guard_ggml_is_view(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_l2_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_l2_norm");
     try {
-        return ggml_l2_norm(ctx, a, eps);
+        return guard_call.settled(ggml_l2_norm(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4053,7 +4117,7 @@ extern "C" struct ggml_tensor *guard_ggml_l2_norm(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_l2_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_l2_norm_inplace");
     try {
-        return ggml_l2_norm_inplace(ctx, a, eps);
+        return guard_call.settled(ggml_l2_norm_inplace(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4063,7 +4127,7 @@ extern "C" struct ggml_tensor *guard_ggml_l2_norm_inplace(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_leaky_relu(struct ggml_context *ctx, struct ggml_tensor *a, float negative_slope, bool inplace) {
     guard::Call guard_call("ggml_leaky_relu");
     try {
-        return ggml_leaky_relu(ctx, a, negative_slope, inplace);
+        return guard_call.settled(ggml_leaky_relu(ctx, a, negative_slope, inplace));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4073,7 +4137,7 @@ extern "C" struct ggml_tensor *guard_ggml_leaky_relu(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_lightning_indexer(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *weights, struct ggml_tensor *mask) {
     guard::Call guard_call("ggml_lightning_indexer");
     try {
-        return ggml_lightning_indexer(ctx, q, k, weights, mask);
+        return guard_call.settled(ggml_lightning_indexer(ctx, q, k, weights, mask));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4083,7 +4147,7 @@ extern "C" struct ggml_tensor *guard_ggml_lightning_indexer(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_log(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_log");
     try {
-        return ggml_log(ctx, a);
+        return guard_call.settled(ggml_log(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4094,6 +4158,7 @@ extern "C" void guard_ggml_log_get(ggml_log_callback *log_callback, void **user_
     guard::Call guard_call("ggml_log_get");
     try {
         ggml_log_get(log_callback, user_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4102,7 +4167,7 @@ extern "C" void guard_ggml_log_get(ggml_log_callback *log_callback, void **user_
 extern "C" struct ggml_tensor *guard_ggml_log_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_log_inplace");
     try {
-        return ggml_log_inplace(ctx, a);
+        return guard_call.settled(ggml_log_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4113,6 +4178,7 @@ extern "C" void guard_ggml_log_set(ggml_log_callback log_callback, void *user_da
     guard::Call guard_call("ggml_log_set");
     try {
         ggml_log_set(log_callback, user_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4121,7 +4187,7 @@ extern "C" void guard_ggml_log_set(ggml_log_callback log_callback, void *user_da
 extern "C" struct ggml_tensor *guard_ggml_map_custom1(struct ggml_context *ctx, struct ggml_tensor *a, ggml_custom1_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom1");
     try {
-        return ggml_map_custom1(ctx, a, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom1(ctx, a, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4131,7 +4197,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom1(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom1_inplace(struct ggml_context *ctx, struct ggml_tensor *a, ggml_custom1_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom1_inplace");
     try {
-        return ggml_map_custom1_inplace(ctx, a, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom1_inplace(ctx, a, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4141,7 +4207,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom1_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_map_custom2(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, ggml_custom2_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom2");
     try {
-        return ggml_map_custom2(ctx, a, b, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom2(ctx, a, b, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4151,7 +4217,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom2(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom2_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, ggml_custom2_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom2_inplace");
     try {
-        return ggml_map_custom2_inplace(ctx, a, b, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom2_inplace(ctx, a, b, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4161,7 +4227,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom2_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_map_custom3(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, ggml_custom3_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom3");
     try {
-        return ggml_map_custom3(ctx, a, b, c, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom3(ctx, a, b, c, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4171,7 +4237,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom3(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom3_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, ggml_custom3_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom3_inplace");
     try {
-        return ggml_map_custom3_inplace(ctx, a, b, c, fun, n_tasks, userdata);
+        return guard_call.settled(ggml_map_custom3_inplace(ctx, a, b, c, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4181,7 +4247,7 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom3_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_mean(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_mean");
     try {
-        return ggml_mean(ctx, a);
+        return guard_call.settled(ggml_mean(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4191,7 +4257,7 @@ extern "C" struct ggml_tensor *guard_ggml_mean(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_mul(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul");
     try {
-        return ggml_mul(ctx, a, b);
+        return guard_call.settled(ggml_mul(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4201,7 +4267,7 @@ extern "C" struct ggml_tensor *guard_ggml_mul(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_mul_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul_inplace");
     try {
-        return ggml_mul_inplace(ctx, a, b);
+        return guard_call.settled(ggml_mul_inplace(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4211,7 +4277,7 @@ extern "C" struct ggml_tensor *guard_ggml_mul_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_mul_mat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul_mat");
     try {
-        return ggml_mul_mat(ctx, a, b);
+        return guard_call.settled(ggml_mul_mat(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4221,7 +4287,7 @@ extern "C" struct ggml_tensor *guard_ggml_mul_mat(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_mul_mat_id(struct ggml_context *ctx, struct ggml_tensor *as, struct ggml_tensor *b, struct ggml_tensor *ids) {
     guard::Call guard_call("ggml_mul_mat_id");
     try {
-        return ggml_mul_mat_id(ctx, as, b, ids);
+        return guard_call.settled(ggml_mul_mat_id(ctx, as, b, ids));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4232,6 +4298,7 @@ extern "C" void guard_ggml_mul_mat_set_hint(struct ggml_tensor *a, enum ggml_op_
     guard::Call guard_call("ggml_mul_mat_set_hint");
     try {
         ggml_mul_mat_set_hint(a, hint);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4241,6 +4308,7 @@ extern "C" void guard_ggml_mul_mat_set_prec(struct ggml_tensor *a, enum ggml_pre
     guard::Call guard_call("ggml_mul_mat_set_prec");
     try {
         ggml_mul_mat_set_prec(a, prec);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4249,7 +4317,7 @@ extern "C" void guard_ggml_mul_mat_set_prec(struct ggml_tensor *a, enum ggml_pre
 extern "C" int guard_ggml_n_dims(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_n_dims");
     try {
-        return ggml_n_dims(tensor);
+        return guard_call.settled(ggml_n_dims(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4259,7 +4327,7 @@ extern "C" int guard_ggml_n_dims(const struct ggml_tensor *tensor) {
 extern "C" size_t guard_ggml_nbytes(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nbytes");
     try {
-        return ggml_nbytes(tensor);
+        return guard_call.settled(ggml_nbytes(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4269,7 +4337,7 @@ extern "C" size_t guard_ggml_nbytes(const struct ggml_tensor *tensor) {
 extern "C" size_t guard_ggml_nbytes_pad(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nbytes_pad");
     try {
-        return ggml_nbytes_pad(tensor);
+        return guard_call.settled(ggml_nbytes_pad(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4279,7 +4347,7 @@ extern "C" size_t guard_ggml_nbytes_pad(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_neg(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_neg");
     try {
-        return ggml_neg(ctx, a);
+        return guard_call.settled(ggml_neg(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4289,7 +4357,7 @@ extern "C" struct ggml_tensor *guard_ggml_neg(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_neg_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_neg_inplace");
     try {
-        return ggml_neg_inplace(ctx, a);
+        return guard_call.settled(ggml_neg_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4299,7 +4367,7 @@ extern "C" struct ggml_tensor *guard_ggml_neg_inplace(struct ggml_context *ctx, 
 extern "C" int64_t guard_ggml_nelements(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nelements");
     try {
-        return ggml_nelements(tensor);
+        return guard_call.settled(ggml_nelements(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4309,7 +4377,7 @@ extern "C" int64_t guard_ggml_nelements(const struct ggml_tensor *tensor) {
 extern "C" void *guard_ggml_new_buffer(struct ggml_context *ctx, size_t nbytes) {
     guard::Call guard_call("ggml_new_buffer");
     try {
-        return ggml_new_buffer(ctx, nbytes);
+        return guard_call.settled(ggml_new_buffer(ctx, nbytes));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4324,7 +4392,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_f32(struct ggml_context *ctx, floa
     }
     guard::Call guard_call("ggml_new_f32");
     try {
-        return guard_target(ctx, value);
+        return guard_call.settled(guard_target(ctx, value));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4334,7 +4402,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_f32(struct ggml_context *ctx, floa
 extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_new_graph");
     try {
-        return ggml_new_graph(ctx);
+        return guard_call.settled(ggml_new_graph(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4344,7 +4412,7 @@ extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
 extern "C" struct ggml_cgraph *guard_ggml_new_graph_custom(struct ggml_context *ctx, size_t size, bool grads) {
     guard::Call guard_call("ggml_new_graph_custom");
     try {
-        return ggml_new_graph_custom(ctx, size, grads);
+        return guard_call.settled(ggml_new_graph_custom(ctx, size, grads));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4359,7 +4427,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_i32(struct ggml_context *ctx, int3
     }
     guard::Call guard_call("ggml_new_i32");
     try {
-        return guard_target(ctx, value);
+        return guard_call.settled(guard_target(ctx, value));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4369,7 +4437,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_i32(struct ggml_context *ctx, int3
 extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, enum ggml_type type, int n_dims, const int64_t *ne) {
     guard::Call guard_call("ggml_new_tensor");
     try {
-        return ggml_new_tensor(ctx, type, n_dims, ne);
+        return guard_call.settled(ggml_new_tensor(ctx, type, n_dims, ne));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4379,7 +4447,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, e
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0) {
     guard::Call guard_call("ggml_new_tensor_1d");
     try {
-        return ggml_new_tensor_1d(ctx, type, ne0);
+        return guard_call.settled(ggml_new_tensor_1d(ctx, type, ne0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4389,7 +4457,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_new_tensor_2d");
     try {
-        return ggml_new_tensor_2d(ctx, type, ne0, ne1);
+        return guard_call.settled(ggml_new_tensor_2d(ctx, type, ne0, ne1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4399,7 +4467,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_new_tensor_3d");
     try {
-        return ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2);
+        return guard_call.settled(ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4409,7 +4477,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_new_tensor_4d");
     try {
-        return ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
+        return guard_call.settled(ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4419,7 +4487,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_4d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_norm");
     try {
-        return ggml_norm(ctx, a, eps);
+        return guard_call.settled(ggml_norm(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4429,7 +4497,7 @@ extern "C" struct ggml_tensor *guard_ggml_norm(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_norm_inplace");
     try {
-        return ggml_norm_inplace(ctx, a, eps);
+        return guard_call.settled(ggml_norm_inplace(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4439,7 +4507,7 @@ extern "C" struct ggml_tensor *guard_ggml_norm_inplace(struct ggml_context *ctx,
 extern "C" int64_t guard_ggml_nrows(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nrows");
     try {
-        return ggml_nrows(tensor);
+        return guard_call.settled(ggml_nrows(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4455,6 +4523,7 @@ extern "C" void guard_ggml_numa_init(enum ggml_numa_strategy numa) {
     guard::Call guard_call("ggml_numa_init");
     try {
         guard_target(numa);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4463,7 +4532,7 @@ extern "C" void guard_ggml_numa_init(enum ggml_numa_strategy numa) {
 extern "C" const char *guard_ggml_op_desc(const struct ggml_tensor *t) {
     guard::Call guard_call("ggml_op_desc");
     try {
-        return ggml_op_desc(t);
+        return guard_call.settled(ggml_op_desc(t));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4473,7 +4542,7 @@ extern "C" const char *guard_ggml_op_desc(const struct ggml_tensor *t) {
 extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
     guard::Call guard_call("ggml_op_name");
     try {
-        return ggml_op_name(op);
+        return guard_call.settled(ggml_op_name(op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4483,7 +4552,7 @@ extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
 extern "C" const char *guard_ggml_op_symbol(enum ggml_op op) {
     guard::Call guard_call("ggml_op_symbol");
     try {
-        return ggml_op_symbol(op);
+        return guard_call.settled(ggml_op_symbol(op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4494,6 +4563,7 @@ extern "C" void guard_ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward) 
     guard::Call guard_call("ggml_opt_alloc");
     try {
         ggml_opt_alloc(opt_ctx, backward);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4502,7 +4572,7 @@ extern "C" void guard_ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward) 
 extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(ggml_opt_context_t arg0) {
     guard::Call guard_call("ggml_opt_context_optimizer_type");
     try {
-        return ggml_opt_context_optimizer_type(arg0);
+        return guard_call.settled(ggml_opt_context_optimizer_type(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4512,7 +4582,7 @@ extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(gg
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_data(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_data");
     try {
-        return ggml_opt_dataset_data(dataset);
+        return guard_call.settled(ggml_opt_dataset_data(dataset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4532,6 +4602,7 @@ extern "C" void guard_ggml_opt_dataset_get_batch(ggml_opt_dataset_t dataset, str
     guard::Call guard_call("ggml_opt_dataset_get_batch");
     try {
         ggml_opt_dataset_get_batch(dataset, data_batch, labels_batch, ibatch);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4541,6 +4612,7 @@ extern "C" void guard_ggml_opt_dataset_get_batch_host(ggml_opt_dataset_t dataset
     guard::Call guard_call("ggml_opt_dataset_get_batch_host");
     try {
         ggml_opt_dataset_get_batch_host(dataset, data_batch, nb_data_batch, labels_batch, ibatch);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4549,7 +4621,7 @@ extern "C" void guard_ggml_opt_dataset_get_batch_host(ggml_opt_dataset_t dataset
 extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_data, enum ggml_type type_label, int64_t ne_datapoint, int64_t ne_label, int64_t ndata, int64_t ndata_shard) {
     guard::Call guard_call("ggml_opt_dataset_init");
     try {
-        return ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard);
+        return guard_call.settled(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4559,7 +4631,7 @@ extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_da
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_labels");
     try {
-        return ggml_opt_dataset_labels(dataset);
+        return guard_call.settled(ggml_opt_dataset_labels(dataset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4569,7 +4641,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t 
 extern "C" int64_t guard_ggml_opt_dataset_ndata(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_ndata");
     try {
-        return ggml_opt_dataset_ndata(dataset);
+        return guard_call.settled(ggml_opt_dataset_ndata(dataset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4580,6 +4652,7 @@ extern "C" void guard_ggml_opt_dataset_shuffle(ggml_opt_context_t opt_ctx, ggml_
     guard::Call guard_call("ggml_opt_dataset_shuffle");
     try {
         ggml_opt_dataset_shuffle(opt_ctx, dataset, idata);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4588,7 +4661,7 @@ extern "C" void guard_ggml_opt_dataset_shuffle(ggml_opt_context_t opt_ctx, ggml_
 extern "C" struct ggml_opt_params guard_ggml_opt_default_params(ggml_backend_sched_t backend_sched, enum ggml_opt_loss_type loss_type) {
     guard::Call guard_call("ggml_opt_default_params");
     try {
-        return ggml_opt_default_params(backend_sched, loss_type);
+        return guard_call.settled(ggml_opt_default_params(backend_sched, loss_type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4599,6 +4672,7 @@ extern "C" void guard_ggml_opt_epoch(ggml_opt_context_t opt_ctx, ggml_opt_datase
     guard::Call guard_call("ggml_opt_epoch");
     try {
         ggml_opt_epoch(opt_ctx, dataset, result_train, result_eval, idata_split, callback_train, callback_eval);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4608,6 +4682,7 @@ extern "C" void guard_ggml_opt_epoch_callback_progress_bar(bool train, ggml_opt_
     guard::Call guard_call("ggml_opt_epoch_callback_progress_bar");
     try {
         ggml_opt_epoch_callback_progress_bar(train, opt_ctx, dataset, result, ibatch, ibatch_max, t_start_us);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4617,6 +4692,7 @@ extern "C" void guard_ggml_opt_eval(ggml_opt_context_t opt_ctx, ggml_opt_result_
     guard::Call guard_call("ggml_opt_eval");
     try {
         ggml_opt_eval(opt_ctx, result);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4626,6 +4702,7 @@ extern "C" void guard_ggml_opt_fit(ggml_backend_sched_t backend_sched, struct gg
     guard::Call guard_call("ggml_opt_fit");
     try {
         ggml_opt_fit(backend_sched, ctx_compute, inputs, outputs, dataset, loss_type, optimizer, get_opt_pars, nepoch, nbatch_logical, val_split, silent);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4643,7 +4720,7 @@ extern "C" void guard_ggml_opt_free(ggml_opt_context_t opt_ctx) {
 extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_constant_optimizer_params(void *userdata) {
     guard::Call guard_call("ggml_opt_get_constant_optimizer_params");
     try {
-        return ggml_opt_get_constant_optimizer_params(userdata);
+        return guard_call.settled(ggml_opt_get_constant_optimizer_params(userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4653,7 +4730,7 @@ extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_constant_optimize
 extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_default_optimizer_params(void *userdata) {
     guard::Call guard_call("ggml_opt_get_default_optimizer_params");
     try {
-        return ggml_opt_get_default_optimizer_params(userdata);
+        return guard_call.settled(ggml_opt_get_default_optimizer_params(userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4663,7 +4740,7 @@ extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_default_optimizer
 extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ctx, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_opt_grad_acc");
     try {
-        return ggml_opt_grad_acc(opt_ctx, node);
+        return guard_call.settled(ggml_opt_grad_acc(opt_ctx, node));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4673,7 +4750,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ct
 extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params) {
     guard::Call guard_call("ggml_opt_init");
     try {
-        return ggml_opt_init(params);
+        return guard_call.settled(ggml_opt_init(params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4683,7 +4760,7 @@ extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params)
 extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_inputs");
     try {
-        return ggml_opt_inputs(opt_ctx);
+        return guard_call.settled(ggml_opt_inputs(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4693,7 +4770,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx)
 extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_labels");
     try {
-        return ggml_opt_labels(opt_ctx);
+        return guard_call.settled(ggml_opt_labels(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4703,7 +4780,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx)
 extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_loss");
     try {
-        return ggml_opt_loss(opt_ctx);
+        return guard_call.settled(ggml_opt_loss(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4713,7 +4790,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
 extern "C" struct ggml_tensor *guard_ggml_opt_ncorrect(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_ncorrect");
     try {
-        return ggml_opt_ncorrect(opt_ctx);
+        return guard_call.settled(ggml_opt_ncorrect(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4723,7 +4800,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_ncorrect(ggml_opt_context_t opt_ct
 extern "C" const char *guard_ggml_opt_optimizer_name(enum ggml_opt_optimizer_type arg0) {
     guard::Call guard_call("ggml_opt_optimizer_name");
     try {
-        return ggml_opt_optimizer_name(arg0);
+        return guard_call.settled(ggml_opt_optimizer_name(arg0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4733,7 +4810,7 @@ extern "C" const char *guard_ggml_opt_optimizer_name(enum ggml_opt_optimizer_typ
 extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_outputs");
     try {
-        return ggml_opt_outputs(opt_ctx);
+        return guard_call.settled(ggml_opt_outputs(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4743,7 +4820,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx
 extern "C" struct ggml_tensor *guard_ggml_opt_pred(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_pred");
     try {
-        return ggml_opt_pred(opt_ctx);
+        return guard_call.settled(ggml_opt_pred(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4754,6 +4831,7 @@ extern "C" void guard_ggml_opt_prepare_alloc(ggml_opt_context_t opt_ctx, struct 
     guard::Call guard_call("ggml_opt_prepare_alloc");
     try {
         ggml_opt_prepare_alloc(opt_ctx, ctx_compute, gf, inputs, outputs);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4763,6 +4841,7 @@ extern "C" void guard_ggml_opt_reset(ggml_opt_context_t opt_ctx, bool optimizer)
     guard::Call guard_call("ggml_opt_reset");
     try {
         ggml_opt_reset(opt_ctx, optimizer);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4772,6 +4851,7 @@ extern "C" void guard_ggml_opt_result_accuracy(ggml_opt_result_t result, double 
     guard::Call guard_call("ggml_opt_result_accuracy");
     try {
         ggml_opt_result_accuracy(result, accuracy, unc);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4789,7 +4869,7 @@ extern "C" void guard_ggml_opt_result_free(ggml_opt_result_t result) {
 extern "C" ggml_opt_result_t guard_ggml_opt_result_init(void) {
     guard::Call guard_call("ggml_opt_result_init");
     try {
-        return ggml_opt_result_init();
+        return guard_call.settled(ggml_opt_result_init());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4800,6 +4880,7 @@ extern "C" void guard_ggml_opt_result_loss(ggml_opt_result_t result, double *los
     guard::Call guard_call("ggml_opt_result_loss");
     try {
         ggml_opt_result_loss(result, loss, unc);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4809,6 +4890,7 @@ extern "C" void guard_ggml_opt_result_ndata(ggml_opt_result_t result, int64_t *n
     guard::Call guard_call("ggml_opt_result_ndata");
     try {
         ggml_opt_result_ndata(result, ndata);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4818,6 +4900,7 @@ extern "C" void guard_ggml_opt_result_pred(ggml_opt_result_t result, int32_t *pr
     guard::Call guard_call("ggml_opt_result_pred");
     try {
         ggml_opt_result_pred(result, pred);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4827,6 +4910,7 @@ extern "C" void guard_ggml_opt_result_reset(ggml_opt_result_t result) {
     guard::Call guard_call("ggml_opt_result_reset");
     try {
         ggml_opt_result_reset(result);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4835,7 +4919,7 @@ extern "C" void guard_ggml_opt_result_reset(ggml_opt_result_t result) {
 extern "C" bool guard_ggml_opt_static_graphs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_static_graphs");
     try {
-        return ggml_opt_static_graphs(opt_ctx);
+        return guard_call.settled(ggml_opt_static_graphs(opt_ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4845,7 +4929,7 @@ extern "C" bool guard_ggml_opt_static_graphs(ggml_opt_context_t opt_ctx) {
 extern "C" struct ggml_tensor *guard_ggml_opt_step_adamw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *grad, struct ggml_tensor *m, struct ggml_tensor *v, struct ggml_tensor *adamw_params) {
     guard::Call guard_call("ggml_opt_step_adamw");
     try {
-        return ggml_opt_step_adamw(ctx, a, grad, m, v, adamw_params);
+        return guard_call.settled(ggml_opt_step_adamw(ctx, a, grad, m, v, adamw_params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4855,7 +4939,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_step_adamw(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_opt_step_sgd(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *grad, struct ggml_tensor *sgd_params) {
     guard::Call guard_call("ggml_opt_step_sgd");
     try {
-        return ggml_opt_step_sgd(ctx, a, grad, sgd_params);
+        return guard_call.settled(ggml_opt_step_sgd(ctx, a, grad, sgd_params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4865,7 +4949,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_step_sgd(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_out_prod(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_out_prod");
     try {
-        return ggml_out_prod(ctx, a, b);
+        return guard_call.settled(ggml_out_prod(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4875,7 +4959,7 @@ extern "C" struct ggml_tensor *guard_ggml_out_prod(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_pad(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1, int p2, int p3) {
     guard::Call guard_call("ggml_pad");
     try {
-        return ggml_pad(ctx, a, p0, p1, p2, p3);
+        return guard_call.settled(ggml_pad(ctx, a, p0, p1, p2, p3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4885,7 +4969,7 @@ extern "C" struct ggml_tensor *guard_ggml_pad(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_pad_circular(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1, int p2, int p3) {
     guard::Call guard_call("ggml_pad_circular");
     try {
-        return ggml_pad_circular(ctx, a, p0, p1, p2, p3);
+        return guard_call.settled(ggml_pad_circular(ctx, a, p0, p1, p2, p3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4895,7 +4979,7 @@ extern "C" struct ggml_tensor *guard_ggml_pad_circular(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_pad_ext(struct ggml_context *ctx, struct ggml_tensor *a, int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3, int rp3) {
     guard::Call guard_call("ggml_pad_ext");
     try {
-        return ggml_pad_ext(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3);
+        return guard_call.settled(ggml_pad_ext(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4905,7 +4989,7 @@ extern "C" struct ggml_tensor *guard_ggml_pad_ext(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pad_ext_circular(struct ggml_context *ctx, struct ggml_tensor *a, int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3, int rp3) {
     guard::Call guard_call("ggml_pad_ext_circular");
     try {
-        return ggml_pad_ext_circular(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3);
+        return guard_call.settled(ggml_pad_ext_circular(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4915,7 +4999,7 @@ extern "C" struct ggml_tensor *guard_ggml_pad_ext_circular(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_pad_reflect_1d(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1) {
     guard::Call guard_call("ggml_pad_reflect_1d");
     try {
-        return ggml_pad_reflect_1d(ctx, a, p0, p1);
+        return guard_call.settled(ggml_pad_reflect_1d(ctx, a, p0, p1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4925,7 +5009,7 @@ extern "C" struct ggml_tensor *guard_ggml_pad_reflect_1d(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_permute(struct ggml_context *ctx, struct ggml_tensor *a, int axis0, int axis1, int axis2, int axis3) {
     guard::Call guard_call("ggml_permute");
     try {
-        return ggml_permute(ctx, a, axis0, axis1, axis2, axis3);
+        return guard_call.settled(ggml_permute(ctx, a, axis0, axis1, axis2, axis3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4935,7 +5019,7 @@ extern "C" struct ggml_tensor *guard_ggml_permute(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_1d(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_op_pool op, int k0, int s0, int p0) {
     guard::Call guard_call("ggml_pool_1d");
     try {
-        return ggml_pool_1d(ctx, a, op, k0, s0, p0);
+        return guard_call.settled(ggml_pool_1d(ctx, a, op, k0, s0, p0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4945,7 +5029,7 @@ extern "C" struct ggml_tensor *guard_ggml_pool_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_2d(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_op_pool op, int k0, int k1, int s0, int s1, float p0, float p1) {
     guard::Call guard_call("ggml_pool_2d");
     try {
-        return ggml_pool_2d(ctx, a, op, k0, k1, s0, s1, p0, p1);
+        return guard_call.settled(ggml_pool_2d(ctx, a, op, k0, k1, s0, s1, p0, p1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4955,7 +5039,7 @@ extern "C" struct ggml_tensor *guard_ggml_pool_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_2d_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *af, enum ggml_op_pool op, int k0, int k1, int s0, int s1, float p0, float p1) {
     guard::Call guard_call("ggml_pool_2d_back");
     try {
-        return ggml_pool_2d_back(ctx, a, af, op, k0, k1, s0, s1, p0, p1);
+        return guard_call.settled(ggml_pool_2d_back(ctx, a, af, op, k0, k1, s0, s1, p0, p1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4965,7 +5049,7 @@ extern "C" struct ggml_tensor *guard_ggml_pool_2d_back(struct ggml_context *ctx,
 extern "C" bool guard_ggml_prec_set_acc(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_prec_set_acc");
     try {
-        return ggml_prec_set_acc(a, prec);
+        return guard_call.settled(ggml_prec_set_acc(a, prec));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4975,7 +5059,7 @@ extern "C" bool guard_ggml_prec_set_acc(struct ggml_tensor *a, enum ggml_prec pr
 extern "C" bool guard_ggml_prec_set_src(struct ggml_tensor *a, enum ggml_prec prec, int idx) {
     guard::Call guard_call("ggml_prec_set_src");
     try {
-        return ggml_prec_set_src(a, prec, idx);
+        return guard_call.settled(ggml_prec_set_src(a, prec, idx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -4986,6 +5070,7 @@ extern "C" void guard_ggml_print_object(const struct ggml_object *obj) {
     guard::Call guard_call("ggml_print_object");
     try {
         ggml_print_object(obj);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -4995,6 +5080,7 @@ extern "C" void guard_ggml_print_objects(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_print_objects");
     try {
         ggml_print_objects(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5003,7 +5089,7 @@ extern "C" void guard_ggml_print_objects(const struct ggml_context *ctx) {
 extern "C" size_t guard_ggml_quantize_chunk(enum ggml_type type, const float *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const float *imatrix) {
     guard::Call guard_call("ggml_quantize_chunk");
     try {
-        return ggml_quantize_chunk(type, src, dst, start, nrows, n_per_row, imatrix);
+        return guard_call.settled(ggml_quantize_chunk(type, src, dst, start, nrows, n_per_row, imatrix));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5023,6 +5109,7 @@ extern "C" void guard_ggml_quantize_init(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_init");
     try {
         ggml_quantize_init(type);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5031,7 +5118,7 @@ extern "C" void guard_ggml_quantize_init(enum ggml_type type) {
 extern "C" bool guard_ggml_quantize_requires_imatrix(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_requires_imatrix");
     try {
-        return ggml_quantize_requires_imatrix(type);
+        return guard_call.settled(ggml_quantize_requires_imatrix(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5041,7 +5128,7 @@ extern "C" bool guard_ggml_quantize_requires_imatrix(enum ggml_type type) {
 extern "C" struct ggml_tensor *guard_ggml_reglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_reglu");
     try {
-        return ggml_reglu(ctx, a);
+        return guard_call.settled(ggml_reglu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5051,7 +5138,7 @@ extern "C" struct ggml_tensor *guard_ggml_reglu(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_reglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_reglu_split");
     try {
-        return ggml_reglu_split(ctx, a, b);
+        return guard_call.settled(ggml_reglu_split(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5061,7 +5148,7 @@ extern "C" struct ggml_tensor *guard_ggml_reglu_split(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_reglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_reglu_swapped");
     try {
-        return ggml_reglu_swapped(ctx, a);
+        return guard_call.settled(ggml_reglu_swapped(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5071,7 +5158,7 @@ extern "C" struct ggml_tensor *guard_ggml_reglu_swapped(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_relu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_relu");
     try {
-        return ggml_relu(ctx, a);
+        return guard_call.settled(ggml_relu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5081,7 +5168,7 @@ extern "C" struct ggml_tensor *guard_ggml_relu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_relu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_relu_inplace");
     try {
-        return ggml_relu_inplace(ctx, a);
+        return guard_call.settled(ggml_relu_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5091,7 +5178,7 @@ extern "C" struct ggml_tensor *guard_ggml_relu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_repeat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_repeat");
     try {
-        return ggml_repeat(ctx, a, b);
+        return guard_call.settled(ggml_repeat(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5101,7 +5188,7 @@ extern "C" struct ggml_tensor *guard_ggml_repeat(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_repeat_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_repeat_4d");
     try {
-        return ggml_repeat_4d(ctx, a, ne0, ne1, ne2, ne3);
+        return guard_call.settled(ggml_repeat_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5111,7 +5198,7 @@ extern "C" struct ggml_tensor *guard_ggml_repeat_4d(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_repeat_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_repeat_back");
     try {
-        return ggml_repeat_back(ctx, a, b);
+        return guard_call.settled(ggml_repeat_back(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5122,6 +5209,7 @@ extern "C" void guard_ggml_reset(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_reset");
     try {
         ggml_reset(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5130,7 +5218,7 @@ extern "C" void guard_ggml_reset(struct ggml_context *ctx) {
 extern "C" struct ggml_tensor *guard_ggml_reshape(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_reshape");
     try {
-        return ggml_reshape(ctx, a, b);
+        return guard_call.settled(ggml_reshape(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5140,7 +5228,7 @@ extern "C" struct ggml_tensor *guard_ggml_reshape(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_reshape_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0) {
     guard::Call guard_call("ggml_reshape_1d");
     try {
-        return ggml_reshape_1d(ctx, a, ne0);
+        return guard_call.settled(ggml_reshape_1d(ctx, a, ne0));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5150,7 +5238,7 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_1d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_reshape_2d");
     try {
-        return ggml_reshape_2d(ctx, a, ne0, ne1);
+        return guard_call.settled(ggml_reshape_2d(ctx, a, ne0, ne1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5160,7 +5248,7 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_2d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_reshape_3d");
     try {
-        return ggml_reshape_3d(ctx, a, ne0, ne1, ne2);
+        return guard_call.settled(ggml_reshape_3d(ctx, a, ne0, ne1, ne2));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5170,7 +5258,7 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_3d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_reshape_4d");
     try {
-        return ggml_reshape_4d(ctx, a, ne0, ne1, ne2, ne3);
+        return guard_call.settled(ggml_reshape_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5180,7 +5268,7 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_4d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_rms_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_rms_norm");
     try {
-        return ggml_rms_norm(ctx, a, eps);
+        return guard_call.settled(ggml_rms_norm(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5190,7 +5278,7 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_rms_norm_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float eps) {
     guard::Call guard_call("ggml_rms_norm_back");
     try {
-        return ggml_rms_norm_back(ctx, a, b, eps);
+        return guard_call.settled(ggml_rms_norm_back(ctx, a, b, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5200,7 +5288,7 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_rms_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_rms_norm_inplace");
     try {
-        return ggml_rms_norm_inplace(ctx, a, eps);
+        return guard_call.settled(ggml_rms_norm_inplace(ctx, a, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5210,7 +5298,7 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_roll(struct ggml_context *ctx, struct ggml_tensor *a, int shift0, int shift1, int shift2, int shift3) {
     guard::Call guard_call("ggml_roll");
     try {
-        return ggml_roll(ctx, a, shift0, shift1, shift2, shift3);
+        return guard_call.settled(ggml_roll(ctx, a, shift0, shift1, shift2, shift3));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5220,7 +5308,7 @@ extern "C" struct ggml_tensor *guard_ggml_roll(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_rope(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode) {
     guard::Call guard_call("ggml_rope");
     try {
-        return ggml_rope(ctx, a, b, n_dims, mode);
+        return guard_call.settled(ggml_rope(ctx, a, b, n_dims, mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5230,7 +5318,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom");
     try {
-        return ggml_rope_custom(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_custom(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5240,7 +5328,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_custom(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom_inplace");
     try {
-        return ggml_rope_custom_inplace(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_custom_inplace(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5250,7 +5338,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_custom_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_rope_ext(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext");
     try {
-        return ggml_rope_ext(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_ext(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5260,7 +5348,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_rope_ext_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext_back");
     try {
-        return ggml_rope_ext_back(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_ext_back(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5270,7 +5358,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_rope_ext_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext_inplace");
     try {
-        return ggml_rope_ext_inplace(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_ext_inplace(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5280,7 +5368,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_rope_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode) {
     guard::Call guard_call("ggml_rope_inplace");
     try {
-        return ggml_rope_inplace(ctx, a, b, n_dims, mode);
+        return guard_call.settled(ggml_rope_inplace(ctx, a, b, n_dims, mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5290,7 +5378,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_rope_multi(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi");
     try {
-        return ggml_rope_multi(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_multi(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5300,7 +5388,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_rope_multi_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi_back");
     try {
-        return ggml_rope_multi_back(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_multi_back(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5310,7 +5398,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi_back(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_rope_multi_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi_inplace");
     try {
-        return ggml_rope_multi_inplace(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow);
+        return guard_call.settled(ggml_rope_multi_inplace(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5320,7 +5408,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi_inplace(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_rope_set_offset(struct ggml_tensor *a, int n_offs) {
     guard::Call guard_call("ggml_rope_set_offset");
     try {
-        return ggml_rope_set_offset(a, n_offs);
+        return guard_call.settled(ggml_rope_set_offset(a, n_offs));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5331,6 +5419,7 @@ extern "C" void guard_ggml_rope_yarn_corr_dims(int n_dims, int n_ctx_orig, float
     guard::Call guard_call("ggml_rope_yarn_corr_dims");
     try {
         ggml_rope_yarn_corr_dims(n_dims, n_ctx_orig, freq_base, beta_fast, beta_slow, dims);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5339,7 +5428,7 @@ extern "C" void guard_ggml_rope_yarn_corr_dims(int n_dims, int n_ctx_orig, float
 extern "C" struct ggml_tensor *guard_ggml_round(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_round");
     try {
-        return ggml_round(ctx, a);
+        return guard_call.settled(ggml_round(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5349,7 +5438,7 @@ extern "C" struct ggml_tensor *guard_ggml_round(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_round_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_round_inplace");
     try {
-        return ggml_round_inplace(ctx, a);
+        return guard_call.settled(ggml_round_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5359,7 +5448,7 @@ extern "C" struct ggml_tensor *guard_ggml_round_inplace(struct ggml_context *ctx
 extern "C" size_t guard_ggml_row_size(enum ggml_type type, int64_t ne) {
     guard::Call guard_call("ggml_row_size");
     try {
-        return ggml_row_size(type, ne);
+        return guard_call.settled(ggml_row_size(type, ne));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5369,7 +5458,7 @@ extern "C" size_t guard_ggml_row_size(enum ggml_type type, int64_t ne) {
 extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv6(struct ggml_context *ctx, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *r, struct ggml_tensor *tf, struct ggml_tensor *td, struct ggml_tensor *state) {
     guard::Call guard_call("ggml_rwkv_wkv6");
     try {
-        return ggml_rwkv_wkv6(ctx, k, v, r, tf, td, state);
+        return guard_call.settled(ggml_rwkv_wkv6(ctx, k, v, r, tf, td, state));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5379,7 +5468,7 @@ extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv6(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv7(struct ggml_context *ctx, struct ggml_tensor *r, struct ggml_tensor *w, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *state) {
     guard::Call guard_call("ggml_rwkv_wkv7");
     try {
-        return ggml_rwkv_wkv7(ctx, r, w, k, v, a, b, state);
+        return guard_call.settled(ggml_rwkv_wkv7(ctx, r, w, k, v, a, b, state));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5389,7 +5478,7 @@ extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv7(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_scale(struct ggml_context *ctx, struct ggml_tensor *a, float s) {
     guard::Call guard_call("ggml_scale");
     try {
-        return ggml_scale(ctx, a, s);
+        return guard_call.settled(ggml_scale(ctx, a, s));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5399,7 +5488,7 @@ extern "C" struct ggml_tensor *guard_ggml_scale(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_scale_bias(struct ggml_context *ctx, struct ggml_tensor *a, float s, float b) {
     guard::Call guard_call("ggml_scale_bias");
     try {
-        return ggml_scale_bias(ctx, a, s, b);
+        return guard_call.settled(ggml_scale_bias(ctx, a, s, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5409,7 +5498,7 @@ extern "C" struct ggml_tensor *guard_ggml_scale_bias(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_scale_bias_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float s, float b) {
     guard::Call guard_call("ggml_scale_bias_inplace");
     try {
-        return ggml_scale_bias_inplace(ctx, a, s, b);
+        return guard_call.settled(ggml_scale_bias_inplace(ctx, a, s, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5419,7 +5508,7 @@ extern "C" struct ggml_tensor *guard_ggml_scale_bias_inplace(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_scale_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float s) {
     guard::Call guard_call("ggml_scale_inplace");
     try {
-        return ggml_scale_inplace(ctx, a, s);
+        return guard_call.settled(ggml_scale_inplace(ctx, a, s));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5429,7 +5518,7 @@ extern "C" struct ggml_tensor *guard_ggml_scale_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_set(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_set");
     try {
-        return ggml_set(ctx, a, b, nb1, nb2, nb3, offset);
+        return guard_call.settled(ggml_set(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5439,7 +5528,7 @@ extern "C" struct ggml_tensor *guard_ggml_set(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_set_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t offset) {
     guard::Call guard_call("ggml_set_1d");
     try {
-        return ggml_set_1d(ctx, a, b, offset);
+        return guard_call.settled(ggml_set_1d(ctx, a, b, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5449,7 +5538,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_1d(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_set_1d_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t offset) {
     guard::Call guard_call("ggml_set_1d_inplace");
     try {
-        return ggml_set_1d_inplace(ctx, a, b, offset);
+        return guard_call.settled(ggml_set_1d_inplace(ctx, a, b, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5459,7 +5548,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_1d_inplace(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_set_2d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_set_2d");
     try {
-        return ggml_set_2d(ctx, a, b, nb1, offset);
+        return guard_call.settled(ggml_set_2d(ctx, a, b, nb1, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5469,7 +5558,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_2d(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_set_2d_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_set_2d_inplace");
     try {
-        return ggml_set_2d_inplace(ctx, a, b, nb1, offset);
+        return guard_call.settled(ggml_set_2d_inplace(ctx, a, b, nb1, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5479,7 +5568,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_2d_inplace(struct ggml_context *ct
 extern "C" ggml_abort_callback_t guard_ggml_set_abort_callback(ggml_abort_callback_t callback) {
     guard::Call guard_call("ggml_set_abort_callback");
     try {
-        return ggml_set_abort_callback(callback);
+        return guard_call.settled(ggml_set_abort_callback(callback));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5494,7 +5583,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_f32(struct ggml_tensor *tensor, fl
     }
     guard::Call guard_call("ggml_set_f32");
     try {
-        return guard_target(tensor, value);
+        return guard_call.settled(guard_target(tensor, value));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5510,6 +5599,7 @@ extern "C" void guard_ggml_set_f32_1d(const struct ggml_tensor *tensor, int i, f
     guard::Call guard_call("ggml_set_f32_1d");
     try {
         guard_target(tensor, i, value);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5524,6 +5614,7 @@ extern "C" void guard_ggml_set_f32_nd(const struct ggml_tensor *tensor, int i0, 
     guard::Call guard_call("ggml_set_f32_nd");
     try {
         guard_target(tensor, i0, i1, i2, i3, value);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5537,7 +5628,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_i32(struct ggml_tensor *tensor, in
     }
     guard::Call guard_call("ggml_set_i32");
     try {
-        return guard_target(tensor, value);
+        return guard_call.settled(guard_target(tensor, value));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5553,6 +5644,7 @@ extern "C" void guard_ggml_set_i32_1d(const struct ggml_tensor *tensor, int i, i
     guard::Call guard_call("ggml_set_i32_1d");
     try {
         guard_target(tensor, i, value);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5567,6 +5659,7 @@ extern "C" void guard_ggml_set_i32_nd(const struct ggml_tensor *tensor, int i0, 
     guard::Call guard_call("ggml_set_i32_nd");
     try {
         guard_target(tensor, i0, i1, i2, i3, value);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5575,7 +5668,7 @@ extern "C" void guard_ggml_set_i32_nd(const struct ggml_tensor *tensor, int i0, 
 extern "C" struct ggml_tensor *guard_ggml_set_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_set_inplace");
     try {
-        return ggml_set_inplace(ctx, a, b, nb1, nb2, nb3, offset);
+        return guard_call.settled(ggml_set_inplace(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5586,6 +5679,7 @@ extern "C" void guard_ggml_set_input(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_input");
     try {
         ggml_set_input(tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5595,6 +5689,7 @@ extern "C" void guard_ggml_set_loss(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_loss");
     try {
         ggml_set_loss(tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5603,7 +5698,7 @@ extern "C" void guard_ggml_set_loss(struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_set_name(struct ggml_tensor *tensor, const char *name) {
     guard::Call guard_call("ggml_set_name");
     try {
-        return ggml_set_name(tensor, name);
+        return guard_call.settled(ggml_set_name(tensor, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5614,6 +5709,7 @@ extern "C" void guard_ggml_set_no_alloc(struct ggml_context *ctx, bool no_alloc)
     guard::Call guard_call("ggml_set_no_alloc");
     try {
         ggml_set_no_alloc(ctx, no_alloc);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5623,6 +5719,7 @@ extern "C" void guard_ggml_set_output(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_output");
     try {
         ggml_set_output(tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5632,6 +5729,7 @@ extern "C" void guard_ggml_set_param(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_param");
     try {
         ggml_set_param(tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5640,7 +5738,7 @@ extern "C" void guard_ggml_set_param(struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_set_rows(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_set_rows");
     try {
-        return ggml_set_rows(ctx, a, b, c);
+        return guard_call.settled(ggml_set_rows(ctx, a, b, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5650,7 +5748,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_set_zero(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_zero");
     try {
-        return ggml_set_zero(tensor);
+        return guard_call.settled(ggml_set_zero(tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5660,7 +5758,7 @@ extern "C" struct ggml_tensor *guard_ggml_set_zero(struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_sgn(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sgn");
     try {
-        return ggml_sgn(ctx, a);
+        return guard_call.settled(ggml_sgn(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5670,7 +5768,7 @@ extern "C" struct ggml_tensor *guard_ggml_sgn(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sgn_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sgn_inplace");
     try {
-        return ggml_sgn_inplace(ctx, a);
+        return guard_call.settled(ggml_sgn_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5680,7 +5778,7 @@ extern "C" struct ggml_tensor *guard_ggml_sgn_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sigmoid(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sigmoid");
     try {
-        return ggml_sigmoid(ctx, a);
+        return guard_call.settled(ggml_sigmoid(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5690,7 +5788,7 @@ extern "C" struct ggml_tensor *guard_ggml_sigmoid(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_sigmoid_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sigmoid_inplace");
     try {
-        return ggml_sigmoid_inplace(ctx, a);
+        return guard_call.settled(ggml_sigmoid_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5700,7 +5798,7 @@ extern "C" struct ggml_tensor *guard_ggml_sigmoid_inplace(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_silu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_silu");
     try {
-        return ggml_silu(ctx, a);
+        return guard_call.settled(ggml_silu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5710,7 +5808,7 @@ extern "C" struct ggml_tensor *guard_ggml_silu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_silu_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_silu_back");
     try {
-        return ggml_silu_back(ctx, a, b);
+        return guard_call.settled(ggml_silu_back(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5720,7 +5818,7 @@ extern "C" struct ggml_tensor *guard_ggml_silu_back(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_silu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_silu_inplace");
     try {
-        return ggml_silu_inplace(ctx, a);
+        return guard_call.settled(ggml_silu_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5730,7 +5828,7 @@ extern "C" struct ggml_tensor *guard_ggml_silu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_sin(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sin");
     try {
-        return ggml_sin(ctx, a);
+        return guard_call.settled(ggml_sin(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5740,7 +5838,7 @@ extern "C" struct ggml_tensor *guard_ggml_sin(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sin_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sin_inplace");
     try {
-        return ggml_sin_inplace(ctx, a);
+        return guard_call.settled(ggml_sin_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5750,7 +5848,7 @@ extern "C" struct ggml_tensor *guard_ggml_sin_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_soft_max(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_soft_max");
     try {
-        return ggml_soft_max(ctx, a);
+        return guard_call.settled(ggml_soft_max(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5761,6 +5859,7 @@ extern "C" void guard_ggml_soft_max_add_sinks(struct ggml_tensor *a, struct ggml
     guard::Call guard_call("ggml_soft_max_add_sinks");
     try {
         ggml_soft_max_add_sinks(a, sinks);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -5769,7 +5868,7 @@ extern "C" void guard_ggml_soft_max_add_sinks(struct ggml_tensor *a, struct ggml
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *mask, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext");
     try {
-        return ggml_soft_max_ext(ctx, a, mask, scale, max_bias);
+        return guard_call.settled(ggml_soft_max_ext(ctx, a, mask, scale, max_bias));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5779,7 +5878,7 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_back");
     try {
-        return ggml_soft_max_ext_back(ctx, a, b, scale, max_bias);
+        return guard_call.settled(ggml_soft_max_ext_back(ctx, a, b, scale, max_bias));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5789,7 +5888,7 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_back_inplace");
     try {
-        return ggml_soft_max_ext_back_inplace(ctx, a, b, scale, max_bias);
+        return guard_call.settled(ggml_soft_max_ext_back_inplace(ctx, a, b, scale, max_bias));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5799,7 +5898,7 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back_inplace(struct ggml_
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *mask, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_inplace");
     try {
-        return ggml_soft_max_ext_inplace(ctx, a, mask, scale, max_bias);
+        return guard_call.settled(ggml_soft_max_ext_inplace(ctx, a, mask, scale, max_bias));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5809,7 +5908,7 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_inplace(struct ggml_conte
 extern "C" struct ggml_tensor *guard_ggml_soft_max_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_soft_max_inplace");
     try {
-        return ggml_soft_max_inplace(ctx, a);
+        return guard_call.settled(ggml_soft_max_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5819,7 +5918,7 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_softplus(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_softplus");
     try {
-        return ggml_softplus(ctx, a);
+        return guard_call.settled(ggml_softplus(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5829,7 +5928,7 @@ extern "C" struct ggml_tensor *guard_ggml_softplus(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_softplus_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_softplus_inplace");
     try {
-        return ggml_softplus_inplace(ctx, a);
+        return guard_call.settled(ggml_softplus_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5839,7 +5938,7 @@ extern "C" struct ggml_tensor *guard_ggml_softplus_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_solve_tri(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, bool left, bool lower, bool uni) {
     guard::Call guard_call("ggml_solve_tri");
     try {
-        return ggml_solve_tri(ctx, a, b, left, lower, uni);
+        return guard_call.settled(ggml_solve_tri(ctx, a, b, left, lower, uni));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5849,7 +5948,7 @@ extern "C" struct ggml_tensor *guard_ggml_solve_tri(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_sqr(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqr");
     try {
-        return ggml_sqr(ctx, a);
+        return guard_call.settled(ggml_sqr(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5859,7 +5958,7 @@ extern "C" struct ggml_tensor *guard_ggml_sqr(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sqr_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqr_inplace");
     try {
-        return ggml_sqr_inplace(ctx, a);
+        return guard_call.settled(ggml_sqr_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5869,7 +5968,7 @@ extern "C" struct ggml_tensor *guard_ggml_sqr_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sqrt(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqrt");
     try {
-        return ggml_sqrt(ctx, a);
+        return guard_call.settled(ggml_sqrt(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5879,7 +5978,7 @@ extern "C" struct ggml_tensor *guard_ggml_sqrt(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_sqrt_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqrt_inplace");
     try {
-        return ggml_sqrt_inplace(ctx, a);
+        return guard_call.settled(ggml_sqrt_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5889,7 +5988,7 @@ extern "C" struct ggml_tensor *guard_ggml_sqrt_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_ssm_conv(struct ggml_context *ctx, struct ggml_tensor *sx, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_ssm_conv");
     try {
-        return ggml_ssm_conv(ctx, sx, c);
+        return guard_call.settled(ggml_ssm_conv(ctx, sx, c));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5899,7 +5998,7 @@ extern "C" struct ggml_tensor *guard_ggml_ssm_conv(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_ssm_scan(struct ggml_context *ctx, struct ggml_tensor *s, struct ggml_tensor *x, struct ggml_tensor *dt, struct ggml_tensor *A, struct ggml_tensor *B, struct ggml_tensor *C, struct ggml_tensor *ids, int64_t K) {
     guard::Call guard_call("ggml_ssm_scan");
     try {
-        return ggml_ssm_scan(ctx, s, x, dt, A, B, C, ids, K);
+        return guard_call.settled(ggml_ssm_scan(ctx, s, x, dt, A, B, C, ids, K));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5909,7 +6008,7 @@ extern "C" struct ggml_tensor *guard_ggml_ssm_scan(struct ggml_context *ctx, str
 extern "C" const char *guard_ggml_status_to_string(enum ggml_status status) {
     guard::Call guard_call("ggml_status_to_string");
     try {
-        return ggml_status_to_string(status);
+        return guard_call.settled(ggml_status_to_string(status));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5919,7 +6018,7 @@ extern "C" const char *guard_ggml_status_to_string(enum ggml_status status) {
 extern "C" struct ggml_tensor *guard_ggml_step(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_step");
     try {
-        return ggml_step(ctx, a);
+        return guard_call.settled(ggml_step(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5929,7 +6028,7 @@ extern "C" struct ggml_tensor *guard_ggml_step(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_step_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_step_inplace");
     try {
-        return ggml_step_inplace(ctx, a);
+        return guard_call.settled(ggml_step_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5939,7 +6038,7 @@ extern "C" struct ggml_tensor *guard_ggml_step_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_sub(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_sub");
     try {
-        return ggml_sub(ctx, a, b);
+        return guard_call.settled(ggml_sub(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5949,7 +6048,7 @@ extern "C" struct ggml_tensor *guard_ggml_sub(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sub_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_sub_inplace");
     try {
-        return ggml_sub_inplace(ctx, a, b);
+        return guard_call.settled(ggml_sub_inplace(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5959,7 +6058,7 @@ extern "C" struct ggml_tensor *guard_ggml_sub_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sum(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sum");
     try {
-        return ggml_sum(ctx, a);
+        return guard_call.settled(ggml_sum(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5969,7 +6068,7 @@ extern "C" struct ggml_tensor *guard_ggml_sum(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sum_rows(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sum_rows");
     try {
-        return ggml_sum_rows(ctx, a);
+        return guard_call.settled(ggml_sum_rows(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5979,7 +6078,7 @@ extern "C" struct ggml_tensor *guard_ggml_sum_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_swiglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_swiglu");
     try {
-        return ggml_swiglu(ctx, a);
+        return guard_call.settled(ggml_swiglu(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5989,7 +6088,7 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_swiglu_clamp(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float limit) {
     guard::Call guard_call("ggml_swiglu_clamp");
     try {
-        return ggml_swiglu_clamp(ctx, a, b, limit);
+        return guard_call.settled(ggml_swiglu_clamp(ctx, a, b, limit));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -5999,7 +6098,7 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_clamp(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_swiglu_oai(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float alpha, float limit) {
     guard::Call guard_call("ggml_swiglu_oai");
     try {
-        return ggml_swiglu_oai(ctx, a, b, alpha, limit);
+        return guard_call.settled(ggml_swiglu_oai(ctx, a, b, alpha, limit));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6009,7 +6108,7 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_oai(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_swiglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_swiglu_split");
     try {
-        return ggml_swiglu_split(ctx, a, b);
+        return guard_call.settled(ggml_swiglu_split(ctx, a, b));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6019,7 +6118,7 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_split(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_swiglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_swiglu_swapped");
     try {
-        return ggml_swiglu_swapped(ctx, a);
+        return guard_call.settled(ggml_swiglu_swapped(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6029,7 +6128,7 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_swapped(struct ggml_context *ct
 extern "C" enum ggml_status guard_ggml_tallocr_alloc(struct ggml_tallocr *talloc, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_tallocr_alloc");
     try {
-        return ggml_tallocr_alloc(talloc, tensor);
+        return guard_call.settled(ggml_tallocr_alloc(talloc, tensor));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6039,7 +6138,7 @@ extern "C" enum ggml_status guard_ggml_tallocr_alloc(struct ggml_tallocr *talloc
 extern "C" struct ggml_tallocr guard_ggml_tallocr_new(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_tallocr_new");
     try {
-        return ggml_tallocr_new(buffer);
+        return guard_call.settled(ggml_tallocr_new(buffer));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6049,7 +6148,7 @@ extern "C" struct ggml_tallocr guard_ggml_tallocr_new(ggml_backend_buffer_t buff
 extern "C" struct ggml_tensor *guard_ggml_tanh(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_tanh");
     try {
-        return ggml_tanh(ctx, a);
+        return guard_call.settled(ggml_tanh(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6059,7 +6158,7 @@ extern "C" struct ggml_tensor *guard_ggml_tanh(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_tanh_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_tanh_inplace");
     try {
-        return ggml_tanh_inplace(ctx, a);
+        return guard_call.settled(ggml_tanh_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6069,7 +6168,7 @@ extern "C" struct ggml_tensor *guard_ggml_tanh_inplace(struct ggml_context *ctx,
 extern "C" size_t guard_ggml_tensor_overhead(void) {
     guard::Call guard_call("ggml_tensor_overhead");
     try {
-        return ggml_tensor_overhead();
+        return guard_call.settled(ggml_tensor_overhead());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6101,7 +6200,7 @@ extern "C" struct ggml_threadpool *guard_ggml_threadpool_new(struct ggml_threadp
     }
     guard::Call guard_call("ggml_threadpool_new");
     try {
-        return guard::begins(guard_target(params));
+        return guard_call.begun(guard_target(params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6111,7 +6210,7 @@ extern "C" struct ggml_threadpool *guard_ggml_threadpool_new(struct ggml_threadp
 extern "C" struct ggml_threadpool_params guard_ggml_threadpool_params_default(int n_threads) {
     guard::Call guard_call("ggml_threadpool_params_default");
     try {
-        return ggml_threadpool_params_default(n_threads);
+        return guard_call.settled(ggml_threadpool_params_default(n_threads));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6122,6 +6221,7 @@ extern "C" void guard_ggml_threadpool_params_init(struct ggml_threadpool_params 
     guard::Call guard_call("ggml_threadpool_params_init");
     try {
         ggml_threadpool_params_init(p, n_threads);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6130,7 +6230,7 @@ extern "C" void guard_ggml_threadpool_params_init(struct ggml_threadpool_params 
 extern "C" bool guard_ggml_threadpool_params_match(const struct ggml_threadpool_params *p0, const struct ggml_threadpool_params *p1) {
     guard::Call guard_call("ggml_threadpool_params_match");
     try {
-        return ggml_threadpool_params_match(p0, p1);
+        return guard_call.settled(ggml_threadpool_params_match(p0, p1));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6149,6 +6249,7 @@ extern "C" void guard_ggml_threadpool_pause(struct ggml_threadpool *threadpool) 
     }
     try {
         guard_target(threadpool);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6166,6 +6267,7 @@ extern "C" void guard_ggml_threadpool_resume(struct ggml_threadpool *threadpool)
     }
     try {
         guard_target(threadpool);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6175,6 +6277,7 @@ extern "C" void guard_ggml_time_init(void) {
     guard::Call guard_call("ggml_time_init");
     try {
         ggml_time_init();
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6183,7 +6286,7 @@ extern "C" void guard_ggml_time_init(void) {
 extern "C" int64_t guard_ggml_time_ms(void) {
     guard::Call guard_call("ggml_time_ms");
     try {
-        return ggml_time_ms();
+        return guard_call.settled(ggml_time_ms());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6193,7 +6296,7 @@ extern "C" int64_t guard_ggml_time_ms(void) {
 extern "C" int64_t guard_ggml_time_us(void) {
     guard::Call guard_call("ggml_time_us");
     try {
-        return ggml_time_us();
+        return guard_call.settled(ggml_time_us());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6203,7 +6306,7 @@ extern "C" int64_t guard_ggml_time_us(void) {
 extern "C" struct ggml_tensor *guard_ggml_timestep_embedding(struct ggml_context *ctx, struct ggml_tensor *timesteps, int dim, int max_period) {
     guard::Call guard_call("ggml_timestep_embedding");
     try {
-        return ggml_timestep_embedding(ctx, timesteps, dim, max_period);
+        return guard_call.settled(ggml_timestep_embedding(ctx, timesteps, dim, max_period));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6213,7 +6316,7 @@ extern "C" struct ggml_tensor *guard_ggml_timestep_embedding(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_top_k(struct ggml_context *ctx, struct ggml_tensor *a, int k) {
     guard::Call guard_call("ggml_top_k");
     try {
-        return ggml_top_k(ctx, a, k);
+        return guard_call.settled(ggml_top_k(ctx, a, k));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6223,7 +6326,7 @@ extern "C" struct ggml_tensor *guard_ggml_top_k(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_transpose(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_transpose");
     try {
-        return ggml_transpose(ctx, a);
+        return guard_call.settled(ggml_transpose(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6233,7 +6336,7 @@ extern "C" struct ggml_tensor *guard_ggml_transpose(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_tri(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_tri_type type) {
     guard::Call guard_call("ggml_tri");
     try {
-        return ggml_tri(ctx, a, type);
+        return guard_call.settled(ggml_tri(ctx, a, type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6243,7 +6346,7 @@ extern "C" struct ggml_tensor *guard_ggml_tri(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_trunc(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_trunc");
     try {
-        return ggml_trunc(ctx, a);
+        return guard_call.settled(ggml_trunc(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6253,7 +6356,7 @@ extern "C" struct ggml_tensor *guard_ggml_trunc(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_trunc_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_trunc_inplace");
     try {
-        return ggml_trunc_inplace(ctx, a);
+        return guard_call.settled(ggml_trunc_inplace(ctx, a));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6263,7 +6366,7 @@ extern "C" struct ggml_tensor *guard_ggml_trunc_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
     guard::Call guard_call("ggml_type_name");
     try {
-        return ggml_type_name(type);
+        return guard_call.settled(ggml_type_name(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6273,7 +6376,7 @@ extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
 extern "C" size_t guard_ggml_type_size(enum ggml_type type) {
     guard::Call guard_call("ggml_type_size");
     try {
-        return ggml_type_size(type);
+        return guard_call.settled(ggml_type_size(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6283,7 +6386,7 @@ extern "C" size_t guard_ggml_type_size(enum ggml_type type) {
 extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
     guard::Call guard_call("ggml_type_sizef");
     try {
-        return ggml_type_sizef(type);
+        return guard_call.settled(ggml_type_sizef(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6293,7 +6396,7 @@ extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
 extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary");
     try {
-        return ggml_unary(ctx, a, op);
+        return guard_call.settled(ggml_unary(ctx, a, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6303,7 +6406,7 @@ extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_inplace");
     try {
-        return ggml_unary_inplace(ctx, a, op);
+        return guard_call.settled(ggml_unary_inplace(ctx, a, op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6313,7 +6416,7 @@ extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_unary_op_name(enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_op_name");
     try {
-        return ggml_unary_op_name(op);
+        return guard_call.settled(ggml_unary_op_name(op));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6324,6 +6427,7 @@ extern "C" void guard_ggml_unravel_index(const struct ggml_tensor *tensor, int64
     guard::Call guard_call("ggml_unravel_index");
     try {
         ggml_unravel_index(tensor, i, i0, i1, i2, i3);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6332,7 +6436,7 @@ extern "C" void guard_ggml_unravel_index(const struct ggml_tensor *tensor, int64
 extern "C" struct ggml_tensor *guard_ggml_upscale(struct ggml_context *ctx, struct ggml_tensor *a, int scale_factor, enum ggml_scale_mode mode) {
     guard::Call guard_call("ggml_upscale");
     try {
-        return ggml_upscale(ctx, a, scale_factor, mode);
+        return guard_call.settled(ggml_upscale(ctx, a, scale_factor, mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6342,7 +6446,7 @@ extern "C" struct ggml_tensor *guard_ggml_upscale(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_upscale_ext(struct ggml_context *ctx, struct ggml_tensor *a, int ne0, int ne1, int ne2, int ne3, enum ggml_scale_mode mode) {
     guard::Call guard_call("ggml_upscale_ext");
     try {
-        return ggml_upscale_ext(ctx, a, ne0, ne1, ne2, ne3, mode);
+        return guard_call.settled(ggml_upscale_ext(ctx, a, ne0, ne1, ne2, ne3, mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6352,7 +6456,7 @@ extern "C" struct ggml_tensor *guard_ggml_upscale_ext(struct ggml_context *ctx, 
 extern "C" size_t guard_ggml_used_mem(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_used_mem");
     try {
-        return ggml_used_mem(ctx);
+        return guard_call.settled(ggml_used_mem(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6362,7 +6466,7 @@ extern "C" size_t guard_ggml_used_mem(const struct ggml_context *ctx) {
 extern "C" bool guard_ggml_validate_row_data(enum ggml_type type, const void *data, size_t nbytes) {
     guard::Call guard_call("ggml_validate_row_data");
     try {
-        return ggml_validate_row_data(type, data, nbytes);
+        return guard_call.settled(ggml_validate_row_data(type, data, nbytes));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6372,7 +6476,7 @@ extern "C" bool guard_ggml_validate_row_data(enum ggml_type type, const void *da
 extern "C" const char *guard_ggml_version(void) {
     guard::Call guard_call("ggml_version");
     try {
-        return ggml_version();
+        return guard_call.settled(ggml_version());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6382,7 +6486,7 @@ extern "C" const char *guard_ggml_version(void) {
 extern "C" struct ggml_tensor *guard_ggml_view_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, size_t offset) {
     guard::Call guard_call("ggml_view_1d");
     try {
-        return ggml_view_1d(ctx, a, ne0, offset);
+        return guard_call.settled(ggml_view_1d(ctx, a, ne0, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6392,7 +6496,7 @@ extern "C" struct ggml_tensor *guard_ggml_view_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_view_2d");
     try {
-        return ggml_view_2d(ctx, a, ne0, ne1, nb1, offset);
+        return guard_call.settled(ggml_view_2d(ctx, a, ne0, ne1, nb1, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6402,7 +6506,7 @@ extern "C" struct ggml_tensor *guard_ggml_view_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, size_t nb1, size_t nb2, size_t offset) {
     guard::Call guard_call("ggml_view_3d");
     try {
-        return ggml_view_3d(ctx, a, ne0, ne1, ne2, nb1, nb2, offset);
+        return guard_call.settled(ggml_view_3d(ctx, a, ne0, ne1, ne2, nb1, nb2, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6412,7 +6516,7 @@ extern "C" struct ggml_tensor *guard_ggml_view_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_view_4d");
     try {
-        return ggml_view_4d(ctx, a, ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset);
+        return guard_call.settled(ggml_view_4d(ctx, a, ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6422,7 +6526,7 @@ extern "C" struct ggml_tensor *guard_ggml_view_4d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_tensor(struct ggml_context *ctx, struct ggml_tensor *src) {
     guard::Call guard_call("ggml_view_tensor");
     try {
-        return ggml_view_tensor(ctx, src);
+        return guard_call.settled(ggml_view_tensor(ctx, src));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6432,7 +6536,7 @@ extern "C" struct ggml_tensor *guard_ggml_view_tensor(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_win_part(struct ggml_context *ctx, struct ggml_tensor *a, int w) {
     guard::Call guard_call("ggml_win_part");
     try {
-        return ggml_win_part(ctx, a, w);
+        return guard_call.settled(ggml_win_part(ctx, a, w));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6442,7 +6546,7 @@ extern "C" struct ggml_tensor *guard_ggml_win_part(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_win_unpart(struct ggml_context *ctx, struct ggml_tensor *a, int w0, int h0, int w) {
     guard::Call guard_call("ggml_win_unpart");
     try {
-        return ggml_win_unpart(ctx, a, w0, h0, w);
+        return guard_call.settled(ggml_win_unpart(ctx, a, w0, h0, w));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6452,7 +6556,7 @@ extern "C" struct ggml_tensor *guard_ggml_win_unpart(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_xielu(struct ggml_context *ctx, struct ggml_tensor *a, float alpha_n, float alpha_p, float beta, float eps) {
     guard::Call guard_call("ggml_xielu");
     try {
-        return ggml_xielu(ctx, a, alpha_n, alpha_p, beta, eps);
+        return guard_call.settled(ggml_xielu(ctx, a, alpha_n, alpha_p, beta, eps));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6463,6 +6567,7 @@ extern "C" void guard_gguf_add_tensor(struct gguf_context *ctx, const struct ggm
     guard::Call guard_call("gguf_add_tensor");
     try {
         gguf_add_tensor(ctx, tensor);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6471,7 +6576,7 @@ extern "C" void guard_gguf_add_tensor(struct gguf_context *ctx, const struct ggm
 extern "C" int64_t guard_gguf_find_key(const struct gguf_context *ctx, const char *key) {
     guard::Call guard_call("gguf_find_key");
     try {
-        return gguf_find_key(ctx, key);
+        return guard_call.settled(gguf_find_key(ctx, key));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6481,7 +6586,7 @@ extern "C" int64_t guard_gguf_find_key(const struct gguf_context *ctx, const cha
 extern "C" int64_t guard_gguf_find_tensor(const struct gguf_context *ctx, const char *name) {
     guard::Call guard_call("gguf_find_tensor");
     try {
-        return gguf_find_tensor(ctx, name);
+        return guard_call.settled(gguf_find_tensor(ctx, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6500,7 +6605,7 @@ extern "C" void guard_gguf_free(struct gguf_context *ctx) {
 extern "C" size_t guard_gguf_get_alignment(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_alignment");
     try {
-        return gguf_get_alignment(ctx);
+        return guard_call.settled(gguf_get_alignment(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6510,7 +6615,7 @@ extern "C" size_t guard_gguf_get_alignment(const struct gguf_context *ctx) {
 extern "C" const void *guard_gguf_get_arr_data(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_data");
     try {
-        return gguf_get_arr_data(ctx, key_id);
+        return guard_call.settled(gguf_get_arr_data(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6520,7 +6625,7 @@ extern "C" const void *guard_gguf_get_arr_data(const struct gguf_context *ctx, i
 extern "C" size_t guard_gguf_get_arr_n(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_n");
     try {
-        return gguf_get_arr_n(ctx, key_id);
+        return guard_call.settled(gguf_get_arr_n(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6530,7 +6635,7 @@ extern "C" size_t guard_gguf_get_arr_n(const struct gguf_context *ctx, int64_t k
 extern "C" const char *guard_gguf_get_arr_str(const struct gguf_context *ctx, int64_t key_id, size_t i) {
     guard::Call guard_call("gguf_get_arr_str");
     try {
-        return gguf_get_arr_str(ctx, key_id, i);
+        return guard_call.settled(gguf_get_arr_str(ctx, key_id, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6540,7 +6645,7 @@ extern "C" const char *guard_gguf_get_arr_str(const struct gguf_context *ctx, in
 extern "C" enum gguf_type guard_gguf_get_arr_type(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_type");
     try {
-        return gguf_get_arr_type(ctx, key_id);
+        return guard_call.settled(gguf_get_arr_type(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6550,7 +6655,7 @@ extern "C" enum gguf_type guard_gguf_get_arr_type(const struct gguf_context *ctx
 extern "C" size_t guard_gguf_get_data_offset(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_data_offset");
     try {
-        return gguf_get_data_offset(ctx);
+        return guard_call.settled(gguf_get_data_offset(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6560,7 +6665,7 @@ extern "C" size_t guard_gguf_get_data_offset(const struct gguf_context *ctx) {
 extern "C" const char *guard_gguf_get_key(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_key");
     try {
-        return gguf_get_key(ctx, key_id);
+        return guard_call.settled(gguf_get_key(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6570,7 +6675,7 @@ extern "C" const char *guard_gguf_get_key(const struct gguf_context *ctx, int64_
 extern "C" enum gguf_type guard_gguf_get_kv_type(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_kv_type");
     try {
-        return gguf_get_kv_type(ctx, key_id);
+        return guard_call.settled(gguf_get_kv_type(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6581,6 +6686,7 @@ extern "C" void guard_gguf_get_meta_data(const struct gguf_context *ctx, void *d
     guard::Call guard_call("gguf_get_meta_data");
     try {
         gguf_get_meta_data(ctx, data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6589,7 +6695,7 @@ extern "C" void guard_gguf_get_meta_data(const struct gguf_context *ctx, void *d
 extern "C" size_t guard_gguf_get_meta_size(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_meta_size");
     try {
-        return gguf_get_meta_size(ctx);
+        return guard_call.settled(gguf_get_meta_size(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6599,7 +6705,7 @@ extern "C" size_t guard_gguf_get_meta_size(const struct gguf_context *ctx) {
 extern "C" int64_t guard_gguf_get_n_kv(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_n_kv");
     try {
-        return gguf_get_n_kv(ctx);
+        return guard_call.settled(gguf_get_n_kv(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6609,7 +6715,7 @@ extern "C" int64_t guard_gguf_get_n_kv(const struct gguf_context *ctx) {
 extern "C" int64_t guard_gguf_get_n_tensors(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_n_tensors");
     try {
-        return gguf_get_n_tensors(ctx);
+        return guard_call.settled(gguf_get_n_tensors(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6619,7 +6725,7 @@ extern "C" int64_t guard_gguf_get_n_tensors(const struct gguf_context *ctx) {
 extern "C" const char *guard_gguf_get_tensor_name(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_name");
     try {
-        return gguf_get_tensor_name(ctx, tensor_id);
+        return guard_call.settled(gguf_get_tensor_name(ctx, tensor_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6629,7 +6735,7 @@ extern "C" const char *guard_gguf_get_tensor_name(const struct gguf_context *ctx
 extern "C" const int64_t *guard_gguf_get_tensor_ne(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_ne");
     try {
-        return gguf_get_tensor_ne(ctx, tensor_id);
+        return guard_call.settled(gguf_get_tensor_ne(ctx, tensor_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6639,7 +6745,7 @@ extern "C" const int64_t *guard_gguf_get_tensor_ne(const struct gguf_context *ct
 extern "C" size_t guard_gguf_get_tensor_offset(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_offset");
     try {
-        return gguf_get_tensor_offset(ctx, tensor_id);
+        return guard_call.settled(gguf_get_tensor_offset(ctx, tensor_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6649,7 +6755,7 @@ extern "C" size_t guard_gguf_get_tensor_offset(const struct gguf_context *ctx, i
 extern "C" size_t guard_gguf_get_tensor_size(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_size");
     try {
-        return gguf_get_tensor_size(ctx, tensor_id);
+        return guard_call.settled(gguf_get_tensor_size(ctx, tensor_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6659,7 +6765,7 @@ extern "C" size_t guard_gguf_get_tensor_size(const struct gguf_context *ctx, int
 extern "C" enum ggml_type guard_gguf_get_tensor_type(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_type");
     try {
-        return gguf_get_tensor_type(ctx, tensor_id);
+        return guard_call.settled(gguf_get_tensor_type(ctx, tensor_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6669,7 +6775,7 @@ extern "C" enum ggml_type guard_gguf_get_tensor_type(const struct gguf_context *
 extern "C" bool guard_gguf_get_val_bool(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_bool");
     try {
-        return gguf_get_val_bool(ctx, key_id);
+        return guard_call.settled(gguf_get_val_bool(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6679,7 +6785,7 @@ extern "C" bool guard_gguf_get_val_bool(const struct gguf_context *ctx, int64_t 
 extern "C" const void *guard_gguf_get_val_data(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_data");
     try {
-        return gguf_get_val_data(ctx, key_id);
+        return guard_call.settled(gguf_get_val_data(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6689,7 +6795,7 @@ extern "C" const void *guard_gguf_get_val_data(const struct gguf_context *ctx, i
 extern "C" float guard_gguf_get_val_f32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_f32");
     try {
-        return gguf_get_val_f32(ctx, key_id);
+        return guard_call.settled(gguf_get_val_f32(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6699,7 +6805,7 @@ extern "C" float guard_gguf_get_val_f32(const struct gguf_context *ctx, int64_t 
 extern "C" double guard_gguf_get_val_f64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_f64");
     try {
-        return gguf_get_val_f64(ctx, key_id);
+        return guard_call.settled(gguf_get_val_f64(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6709,7 +6815,7 @@ extern "C" double guard_gguf_get_val_f64(const struct gguf_context *ctx, int64_t
 extern "C" int16_t guard_gguf_get_val_i16(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i16");
     try {
-        return gguf_get_val_i16(ctx, key_id);
+        return guard_call.settled(gguf_get_val_i16(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6719,7 +6825,7 @@ extern "C" int16_t guard_gguf_get_val_i16(const struct gguf_context *ctx, int64_
 extern "C" int32_t guard_gguf_get_val_i32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i32");
     try {
-        return gguf_get_val_i32(ctx, key_id);
+        return guard_call.settled(gguf_get_val_i32(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6729,7 +6835,7 @@ extern "C" int32_t guard_gguf_get_val_i32(const struct gguf_context *ctx, int64_
 extern "C" int64_t guard_gguf_get_val_i64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i64");
     try {
-        return gguf_get_val_i64(ctx, key_id);
+        return guard_call.settled(gguf_get_val_i64(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6739,7 +6845,7 @@ extern "C" int64_t guard_gguf_get_val_i64(const struct gguf_context *ctx, int64_
 extern "C" int8_t guard_gguf_get_val_i8(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i8");
     try {
-        return gguf_get_val_i8(ctx, key_id);
+        return guard_call.settled(gguf_get_val_i8(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6749,7 +6855,7 @@ extern "C" int8_t guard_gguf_get_val_i8(const struct gguf_context *ctx, int64_t 
 extern "C" const char *guard_gguf_get_val_str(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_str");
     try {
-        return gguf_get_val_str(ctx, key_id);
+        return guard_call.settled(gguf_get_val_str(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6759,7 +6865,7 @@ extern "C" const char *guard_gguf_get_val_str(const struct gguf_context *ctx, in
 extern "C" uint16_t guard_gguf_get_val_u16(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u16");
     try {
-        return gguf_get_val_u16(ctx, key_id);
+        return guard_call.settled(gguf_get_val_u16(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6769,7 +6875,7 @@ extern "C" uint16_t guard_gguf_get_val_u16(const struct gguf_context *ctx, int64
 extern "C" uint32_t guard_gguf_get_val_u32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u32");
     try {
-        return gguf_get_val_u32(ctx, key_id);
+        return guard_call.settled(gguf_get_val_u32(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6779,7 +6885,7 @@ extern "C" uint32_t guard_gguf_get_val_u32(const struct gguf_context *ctx, int64
 extern "C" uint64_t guard_gguf_get_val_u64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u64");
     try {
-        return gguf_get_val_u64(ctx, key_id);
+        return guard_call.settled(gguf_get_val_u64(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6789,7 +6895,7 @@ extern "C" uint64_t guard_gguf_get_val_u64(const struct gguf_context *ctx, int64
 extern "C" uint8_t guard_gguf_get_val_u8(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u8");
     try {
-        return gguf_get_val_u8(ctx, key_id);
+        return guard_call.settled(gguf_get_val_u8(ctx, key_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6799,7 +6905,7 @@ extern "C" uint8_t guard_gguf_get_val_u8(const struct gguf_context *ctx, int64_t
 extern "C" uint32_t guard_gguf_get_version(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_version");
     try {
-        return gguf_get_version(ctx);
+        return guard_call.settled(gguf_get_version(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6809,7 +6915,7 @@ extern "C" uint32_t guard_gguf_get_version(const struct gguf_context *ctx) {
 extern "C" struct gguf_context *guard_gguf_init_empty(void) {
     guard::Call guard_call("gguf_init_empty");
     try {
-        return gguf_init_empty();
+        return guard_call.settled(gguf_init_empty());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6819,7 +6925,7 @@ extern "C" struct gguf_context *guard_gguf_init_empty(void) {
 extern "C" struct gguf_context *guard_gguf_init_from_buffer(const void *data, size_t size, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_buffer");
     try {
-        return gguf_init_from_buffer(data, size, params);
+        return guard_call.settled(gguf_init_from_buffer(data, size, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6829,7 +6935,7 @@ extern "C" struct gguf_context *guard_gguf_init_from_buffer(const void *data, si
 extern "C" struct gguf_context *guard_gguf_init_from_callback(gguf_reader_callback_t callback, void *userdata, size_t max_chunk_read, uint64_t max_expected_size, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_callback");
     try {
-        return gguf_init_from_callback(callback, userdata, max_chunk_read, max_expected_size, params);
+        return guard_call.settled(gguf_init_from_callback(callback, userdata, max_chunk_read, max_expected_size, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6839,7 +6945,7 @@ extern "C" struct gguf_context *guard_gguf_init_from_callback(gguf_reader_callba
 extern "C" struct gguf_context *guard_gguf_init_from_file(const char *fname, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_file");
     try {
-        return gguf_init_from_file(fname, params);
+        return guard_call.settled(gguf_init_from_file(fname, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6849,7 +6955,7 @@ extern "C" struct gguf_context *guard_gguf_init_from_file(const char *fname, str
 extern "C" int64_t guard_gguf_remove_key(struct gguf_context *ctx, const char *key) {
     guard::Call guard_call("gguf_remove_key");
     try {
-        return gguf_remove_key(ctx, key);
+        return guard_call.settled(gguf_remove_key(ctx, key));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -6860,6 +6966,7 @@ extern "C" void guard_gguf_set_arr_data(struct gguf_context *ctx, const char *ke
     guard::Call guard_call("gguf_set_arr_data");
     try {
         gguf_set_arr_data(ctx, key, type, data, n);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6869,6 +6976,7 @@ extern "C" void guard_gguf_set_arr_str(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_arr_str");
     try {
         gguf_set_arr_str(ctx, key, data, n);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6878,6 +6986,7 @@ extern "C" void guard_gguf_set_kv(struct gguf_context *ctx, const struct gguf_co
     guard::Call guard_call("gguf_set_kv");
     try {
         gguf_set_kv(ctx, src);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6887,6 +6996,7 @@ extern "C" void guard_gguf_set_tensor_data(struct gguf_context *ctx, const char 
     guard::Call guard_call("gguf_set_tensor_data");
     try {
         gguf_set_tensor_data(ctx, name, data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6896,6 +7006,7 @@ extern "C" void guard_gguf_set_tensor_type(struct gguf_context *ctx, const char 
     guard::Call guard_call("gguf_set_tensor_type");
     try {
         gguf_set_tensor_type(ctx, name, type);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6905,6 +7016,7 @@ extern "C" void guard_gguf_set_val_bool(struct gguf_context *ctx, const char *ke
     guard::Call guard_call("gguf_set_val_bool");
     try {
         gguf_set_val_bool(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6914,6 +7026,7 @@ extern "C" void guard_gguf_set_val_f32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_f32");
     try {
         gguf_set_val_f32(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6923,6 +7036,7 @@ extern "C" void guard_gguf_set_val_f64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_f64");
     try {
         gguf_set_val_f64(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6932,6 +7046,7 @@ extern "C" void guard_gguf_set_val_i16(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i16");
     try {
         gguf_set_val_i16(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6941,6 +7056,7 @@ extern "C" void guard_gguf_set_val_i32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i32");
     try {
         gguf_set_val_i32(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6950,6 +7066,7 @@ extern "C" void guard_gguf_set_val_i64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i64");
     try {
         gguf_set_val_i64(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6959,6 +7076,7 @@ extern "C" void guard_gguf_set_val_i8(struct gguf_context *ctx, const char *key,
     guard::Call guard_call("gguf_set_val_i8");
     try {
         gguf_set_val_i8(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6968,6 +7086,7 @@ extern "C" void guard_gguf_set_val_str(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_str");
     try {
         gguf_set_val_str(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6977,6 +7096,7 @@ extern "C" void guard_gguf_set_val_u16(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u16");
     try {
         gguf_set_val_u16(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6986,6 +7106,7 @@ extern "C" void guard_gguf_set_val_u32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u32");
     try {
         gguf_set_val_u32(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -6995,6 +7116,7 @@ extern "C" void guard_gguf_set_val_u64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u64");
     try {
         gguf_set_val_u64(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -7004,6 +7126,7 @@ extern "C" void guard_gguf_set_val_u8(struct gguf_context *ctx, const char *key,
     guard::Call guard_call("gguf_set_val_u8");
     try {
         gguf_set_val_u8(ctx, key, val);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -7012,7 +7135,7 @@ extern "C" void guard_gguf_set_val_u8(struct gguf_context *ctx, const char *key,
 extern "C" const char *guard_gguf_type_name(enum gguf_type type) {
     guard::Call guard_call("gguf_type_name");
     try {
-        return gguf_type_name(type);
+        return guard_call.settled(gguf_type_name(type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7022,7 +7145,7 @@ extern "C" const char *guard_gguf_type_name(enum gguf_type type) {
 extern "C" bool guard_gguf_write_to_file(const struct gguf_context *ctx, const char *fname, bool only_meta) {
     guard::Call guard_call("gguf_write_to_file");
     try {
-        return gguf_write_to_file(ctx, fname, only_meta);
+        return guard_call.settled(gguf_write_to_file(ctx, fname, only_meta));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7035,7 +7158,7 @@ extern "C" const llama_token *guard_llama_adapter_get_alora_invocation_tokens(co
         return {};
     }
     try {
-        return llama_adapter_get_alora_invocation_tokens(adapter);
+        return guard_call.settled(llama_adapter_get_alora_invocation_tokens(adapter));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7048,7 +7171,7 @@ extern "C" uint64_t guard_llama_adapter_get_alora_n_invocation_tokens(const stru
         return {};
     }
     try {
-        return llama_adapter_get_alora_n_invocation_tokens(adapter);
+        return guard_call.settled(llama_adapter_get_alora_n_invocation_tokens(adapter));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7073,7 +7196,7 @@ extern "C" struct llama_adapter_lora *guard_llama_adapter_lora_init(struct llama
         return {};
     }
     try {
-        return guard::begins(llama_adapter_lora_init(model, path_lora));
+        return guard_call.begun(llama_adapter_lora_init(model, path_lora));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7086,7 +7209,7 @@ extern "C" int32_t guard_llama_adapter_meta_count(const struct llama_adapter_lor
         return {};
     }
     try {
-        return llama_adapter_meta_count(adapter);
+        return guard_call.settled(llama_adapter_meta_count(adapter));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7099,7 +7222,7 @@ extern "C" int32_t guard_llama_adapter_meta_key_by_index(const struct llama_adap
         return {};
     }
     try {
-        return llama_adapter_meta_key_by_index(adapter, i, buf, buf_size);
+        return guard_call.settled(llama_adapter_meta_key_by_index(adapter, i, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7112,7 +7235,7 @@ extern "C" int32_t guard_llama_adapter_meta_val_str(const struct llama_adapter_l
         return {};
     }
     try {
-        return llama_adapter_meta_val_str(adapter, key, buf, buf_size);
+        return guard_call.settled(llama_adapter_meta_val_str(adapter, key, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7125,7 +7248,7 @@ extern "C" int32_t guard_llama_adapter_meta_val_str_by_index(const struct llama_
         return {};
     }
     try {
-        return llama_adapter_meta_val_str_by_index(adapter, i, buf, buf_size);
+        return guard_call.settled(llama_adapter_meta_val_str_by_index(adapter, i, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7138,7 +7261,7 @@ extern "C" bool guard_llama_add_bos_token(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_add_bos_token(vocab);
+        return guard_call.settled(llama_add_bos_token(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7151,7 +7274,7 @@ extern "C" bool guard_llama_add_eos_token(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_add_eos_token(vocab);
+        return guard_call.settled(llama_add_eos_token(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7165,6 +7288,7 @@ extern "C" void guard_llama_attach_threadpool(struct llama_context *ctx, ggml_th
     }
     try {
         llama_attach_threadpool(ctx, threadpool, threadpool_batch);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -7183,6 +7307,7 @@ extern "C" void guard_llama_backend_init(void) {
     guard::Call guard_call("llama_backend_init");
     try {
         llama_backend_init();
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -7194,7 +7319,7 @@ extern "C" int32_t guard_llama_batch_ext_add(struct llama_batch_ext *batch, llam
         return {};
     }
     try {
-        return llama_batch_ext_add(batch, seq_id);
+        return guard_call.settled(llama_batch_ext_add(batch, seq_id));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7207,7 +7332,7 @@ extern "C" int32_t guard_llama_batch_ext_add_embd(struct llama_batch_ext *batch,
         return {};
     }
     try {
-        return llama_batch_ext_add_embd(batch, seq_id, embd);
+        return guard_call.settled(llama_batch_ext_add_embd(batch, seq_id, embd));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7220,7 +7345,7 @@ extern "C" bool guard_llama_batch_ext_add_seq(struct llama_batch_ext *batch, int
         return {};
     }
     try {
-        return llama_batch_ext_add_seq(batch, idx, seq_id);
+        return guard_call.settled(llama_batch_ext_add_seq(batch, idx, seq_id));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7233,7 +7358,7 @@ extern "C" int32_t guard_llama_batch_ext_add_token(struct llama_batch_ext *batch
         return {};
     }
     try {
-        return llama_batch_ext_add_token(batch, seq_id, id);
+        return guard_call.settled(llama_batch_ext_add_token(batch, seq_id, id));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7247,6 +7372,7 @@ extern "C" void guard_llama_batch_ext_clear(struct llama_batch_ext *batch) {
     }
     try {
         llama_batch_ext_clear(batch);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({batch});
     }
@@ -7270,7 +7396,7 @@ extern "C" struct llama_batch_ext *guard_llama_batch_ext_init(struct llama_conte
         return {};
     }
     try {
-        return guard::begins(llama_batch_ext_init(ctx));
+        return guard_call.begun(llama_batch_ext_init(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7283,7 +7409,7 @@ extern "C" bool guard_llama_batch_ext_set_embd_state(struct llama_batch_ext *bat
         return {};
     }
     try {
-        return llama_batch_ext_set_embd_state(batch, idx, embd);
+        return guard_call.settled(llama_batch_ext_set_embd_state(batch, idx, embd));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7296,7 +7422,7 @@ extern "C" bool guard_llama_batch_ext_set_embd_token(struct llama_batch_ext *bat
         return {};
     }
     try {
-        return llama_batch_ext_set_embd_token(batch, idx, embd);
+        return guard_call.settled(llama_batch_ext_set_embd_token(batch, idx, embd));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7309,7 +7435,7 @@ extern "C" bool guard_llama_batch_ext_set_output_embd(struct llama_batch_ext *ba
         return {};
     }
     try {
-        return llama_batch_ext_set_output_embd(batch, idx, value);
+        return guard_call.settled(llama_batch_ext_set_output_embd(batch, idx, value));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7322,7 +7448,7 @@ extern "C" bool guard_llama_batch_ext_set_output_logits(struct llama_batch_ext *
         return {};
     }
     try {
-        return llama_batch_ext_set_output_logits(batch, idx, value);
+        return guard_call.settled(llama_batch_ext_set_output_logits(batch, idx, value));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7335,7 +7461,7 @@ extern "C" bool guard_llama_batch_ext_set_pos(struct llama_batch_ext *batch, int
         return {};
     }
     try {
-        return llama_batch_ext_set_pos(batch, idx, pos);
+        return guard_call.settled(llama_batch_ext_set_pos(batch, idx, pos));
     } catch (...) {
         guard_call.caught({batch});
         return {};
@@ -7354,7 +7480,7 @@ extern "C" void guard_llama_batch_free(struct llama_batch batch) {
 extern "C" struct llama_batch guard_llama_batch_get_one(llama_token *tokens, int32_t n_tokens) {
     guard::Call guard_call("llama_batch_get_one");
     try {
-        return llama_batch_get_one(tokens, n_tokens);
+        return guard_call.settled(llama_batch_get_one(tokens, n_tokens));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7364,7 +7490,7 @@ extern "C" struct llama_batch guard_llama_batch_get_one(llama_token *tokens, int
 extern "C" struct llama_batch guard_llama_batch_init(int32_t n_tokens, int32_t embd, int32_t n_seq_max) {
     guard::Call guard_call("llama_batch_init");
     try {
-        return llama_batch_init(n_tokens, embd, n_seq_max);
+        return guard_call.settled(llama_batch_init(n_tokens, embd, n_seq_max));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7374,7 +7500,7 @@ extern "C" struct llama_batch guard_llama_batch_init(int32_t n_tokens, int32_t e
 extern "C" int32_t guard_llama_chat_apply_template(const char *tmpl, const struct llama_chat_message *chat, size_t n_msg, bool add_ass, char *buf, int32_t length) {
     guard::Call guard_call("llama_chat_apply_template");
     try {
-        return llama_chat_apply_template(tmpl, chat, n_msg, add_ass, buf, length);
+        return guard_call.settled(llama_chat_apply_template(tmpl, chat, n_msg, add_ass, buf, length));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7384,7 +7510,7 @@ extern "C" int32_t guard_llama_chat_apply_template(const char *tmpl, const struc
 extern "C" int32_t guard_llama_chat_builtin_templates(const char **output, size_t len) {
     guard::Call guard_call("llama_chat_builtin_templates");
     try {
-        return llama_chat_builtin_templates(output, len);
+        return guard_call.settled(llama_chat_builtin_templates(output, len));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7394,7 +7520,7 @@ extern "C" int32_t guard_llama_chat_builtin_templates(const char **output, size_
 extern "C" struct llama_context_params guard_llama_context_default_params(void) {
     guard::Call guard_call("llama_context_default_params");
     try {
-        return llama_context_default_params();
+        return guard_call.settled(llama_context_default_params());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7407,7 +7533,7 @@ extern "C" size_t guard_llama_copy_state_data(struct llama_context *ctx, uint8_t
         return {};
     }
     try {
-        return llama_copy_state_data(ctx, dst);
+        return guard_call.settled(llama_copy_state_data(ctx, dst));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7420,7 +7546,7 @@ extern "C" int32_t guard_llama_decode(struct llama_context *ctx, struct llama_ba
         return {};
     }
     try {
-        return llama_decode(ctx, batch);
+        return guard_call.settled(llama_decode(ctx, batch));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7434,6 +7560,7 @@ extern "C" void guard_llama_detach_threadpool(struct llama_context *ctx) {
     }
     try {
         llama_detach_threadpool(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -7445,7 +7572,7 @@ extern "C" int32_t guard_llama_detokenize(const struct llama_vocab *vocab, const
         return {};
     }
     try {
-        return llama_detokenize(vocab, tokens, n_tokens, text, text_len_max, remove_special, unparse_special);
+        return guard_call.settled(llama_detokenize(vocab, tokens, n_tokens, text, text_len_max, remove_special, unparse_special));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7458,7 +7585,7 @@ extern "C" int32_t guard_llama_encode(struct llama_context *ctx, struct llama_ba
         return {};
     }
     try {
-        return llama_encode(ctx, batch);
+        return guard_call.settled(llama_encode(ctx, batch));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7468,7 +7595,7 @@ extern "C" int32_t guard_llama_encode(struct llama_context *ctx, struct llama_ba
 extern "C" const char *guard_llama_flash_attn_type_name(enum llama_flash_attn_type flash_attn_type) {
     guard::Call guard_call("llama_flash_attn_type_name");
     try {
-        return llama_flash_attn_type_name(flash_attn_type);
+        return guard_call.settled(llama_flash_attn_type_name(flash_attn_type));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7502,7 +7629,7 @@ extern "C" void guard_llama_free_model(struct llama_model *model) {
 extern "C" const char *guard_llama_ftype_name(enum llama_ftype ftype) {
     guard::Call guard_call("llama_ftype_name");
     try {
-        return llama_ftype_name(ftype);
+        return guard_call.settled(llama_ftype_name(ftype));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7515,7 +7642,7 @@ extern "C" bool guard_llama_get_causal_attn(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_get_causal_attn(ctx);
+        return guard_call.settled(llama_get_causal_attn(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7528,7 +7655,7 @@ extern "C" float *guard_llama_get_embeddings(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_get_embeddings(ctx);
+        return guard_call.settled(llama_get_embeddings(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7541,7 +7668,7 @@ extern "C" float *guard_llama_get_embeddings_ith(struct llama_context *ctx, int3
         return {};
     }
     try {
-        return llama_get_embeddings_ith(ctx, i);
+        return guard_call.settled(llama_get_embeddings_ith(ctx, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7554,7 +7681,7 @@ extern "C" float *guard_llama_get_embeddings_seq(struct llama_context *ctx, llam
         return {};
     }
     try {
-        return llama_get_embeddings_seq(ctx, seq_id);
+        return guard_call.settled(llama_get_embeddings_seq(ctx, seq_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7567,7 +7694,7 @@ extern "C" float *guard_llama_get_logits(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_get_logits(ctx);
+        return guard_call.settled(llama_get_logits(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7580,7 +7707,7 @@ extern "C" float *guard_llama_get_logits_ith(struct llama_context *ctx, int32_t 
         return {};
     }
     try {
-        return llama_get_logits_ith(ctx, i);
+        return guard_call.settled(llama_get_logits_ith(ctx, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7593,7 +7720,7 @@ extern "C" llama_memory_t guard_llama_get_memory(const struct llama_context *ctx
         return {};
     }
     try {
-        return guard::part_of(ctx, llama_get_memory(ctx));
+        return guard::part_of(ctx, guard_call.settled(llama_get_memory(ctx)));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7606,7 +7733,7 @@ extern "C" const struct llama_model *guard_llama_get_model(const struct llama_co
         return {};
     }
     try {
-        return llama_get_model(ctx);
+        return guard_call.settled(llama_get_model(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7619,7 +7746,7 @@ extern "C" uint32_t guard_llama_get_sampled_candidates_count_ith(struct llama_co
         return {};
     }
     try {
-        return llama_get_sampled_candidates_count_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_candidates_count_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7632,7 +7759,7 @@ extern "C" llama_token *guard_llama_get_sampled_candidates_ith(struct llama_cont
         return {};
     }
     try {
-        return llama_get_sampled_candidates_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_candidates_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7645,7 +7772,7 @@ extern "C" uint32_t guard_llama_get_sampled_logits_count_ith(struct llama_contex
         return {};
     }
     try {
-        return llama_get_sampled_logits_count_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_logits_count_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7658,7 +7785,7 @@ extern "C" float *guard_llama_get_sampled_logits_ith(struct llama_context *ctx, 
         return {};
     }
     try {
-        return llama_get_sampled_logits_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_logits_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7671,7 +7798,7 @@ extern "C" uint32_t guard_llama_get_sampled_probs_count_ith(struct llama_context
         return {};
     }
     try {
-        return llama_get_sampled_probs_count_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_probs_count_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7684,7 +7811,7 @@ extern "C" float *guard_llama_get_sampled_probs_ith(struct llama_context *ctx, i
         return {};
     }
     try {
-        return llama_get_sampled_probs_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_probs_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7697,7 +7824,7 @@ extern "C" llama_token guard_llama_get_sampled_token_ith(struct llama_context *c
         return {};
     }
     try {
-        return llama_get_sampled_token_ith(ctx, i);
+        return guard_call.settled(llama_get_sampled_token_ith(ctx, i));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7710,7 +7837,7 @@ extern "C" size_t guard_llama_get_state_size(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_get_state_size(ctx);
+        return guard_call.settled(llama_get_state_size(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7723,7 +7850,7 @@ extern "C" struct llama_context *guard_llama_init_from_model(struct llama_model 
         return {};
     }
     try {
-        return guard::begins(llama_init_from_model(model, params));
+        return guard_call.begun(llama_init_from_model(model, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7733,7 +7860,7 @@ extern "C" struct llama_context *guard_llama_init_from_model(struct llama_model 
 extern "C" enum llama_load_mode guard_llama_load_mode_from_str(const char *str) {
     guard::Call guard_call("llama_load_mode_from_str");
     try {
-        return llama_load_mode_from_str(str);
+        return guard_call.settled(llama_load_mode_from_str(str));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7743,7 +7870,7 @@ extern "C" enum llama_load_mode guard_llama_load_mode_from_str(const char *str) 
 extern "C" const char *guard_llama_load_mode_name(enum llama_load_mode load_mode) {
     guard::Call guard_call("llama_load_mode_name");
     try {
-        return llama_load_mode_name(load_mode);
+        return guard_call.settled(llama_load_mode_name(load_mode));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7753,7 +7880,7 @@ extern "C" const char *guard_llama_load_mode_name(enum llama_load_mode load_mode
 extern "C" struct llama_model *guard_llama_load_model_from_file(const char *path_model, struct llama_model_params params) {
     guard::Call guard_call("llama_load_model_from_file");
     try {
-        return guard::begins(llama_load_model_from_file(path_model, params));
+        return guard_call.begun(llama_load_model_from_file(path_model, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7766,7 +7893,7 @@ extern "C" bool guard_llama_load_session_file(struct llama_context *ctx, const c
         return {};
     }
     try {
-        return llama_load_session_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out);
+        return guard_call.settled(llama_load_session_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -7777,6 +7904,7 @@ extern "C" void guard_llama_log_get(ggml_log_callback *log_callback, void **user
     guard::Call guard_call("llama_log_get");
     try {
         llama_log_get(log_callback, user_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -7786,6 +7914,7 @@ extern "C" void guard_llama_log_set(ggml_log_callback log_callback, void *user_d
     guard::Call guard_call("llama_log_set");
     try {
         llama_log_set(log_callback, user_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -7794,7 +7923,7 @@ extern "C" void guard_llama_log_set(ggml_log_callback log_callback, void *user_d
 extern "C" size_t guard_llama_max_devices(void) {
     guard::Call guard_call("llama_max_devices");
     try {
-        return llama_max_devices();
+        return guard_call.settled(llama_max_devices());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7804,7 +7933,7 @@ extern "C" size_t guard_llama_max_devices(void) {
 extern "C" size_t guard_llama_max_parallel_sequences(void) {
     guard::Call guard_call("llama_max_parallel_sequences");
     try {
-        return llama_max_parallel_sequences();
+        return guard_call.settled(llama_max_parallel_sequences());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7814,7 +7943,7 @@ extern "C" size_t guard_llama_max_parallel_sequences(void) {
 extern "C" size_t guard_llama_max_tensor_buft_overrides(void) {
     guard::Call guard_call("llama_max_tensor_buft_overrides");
     try {
-        return llama_max_tensor_buft_overrides();
+        return guard_call.settled(llama_max_tensor_buft_overrides());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7827,7 +7956,7 @@ extern "C" bool guard_llama_memory_can_shift(llama_memory_t mem) {
         return {};
     }
     try {
-        return llama_memory_can_shift(mem);
+        return guard_call.settled(llama_memory_can_shift(mem));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7841,6 +7970,7 @@ extern "C" void guard_llama_memory_clear(llama_memory_t mem, bool data) {
     }
     try {
         llama_memory_clear(mem, data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({mem});
     }
@@ -7853,6 +7983,7 @@ extern "C" void guard_llama_memory_seq_add(llama_memory_t mem, llama_seq_id seq_
     }
     try {
         llama_memory_seq_add(mem, seq_id, p0, p1, delta);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({mem});
     }
@@ -7865,6 +7996,7 @@ extern "C" void guard_llama_memory_seq_cp(llama_memory_t mem, llama_seq_id seq_i
     }
     try {
         llama_memory_seq_cp(mem, seq_id_src, seq_id_dst, p0, p1);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({mem});
     }
@@ -7877,6 +8009,7 @@ extern "C" void guard_llama_memory_seq_div(llama_memory_t mem, llama_seq_id seq_
     }
     try {
         llama_memory_seq_div(mem, seq_id, p0, p1, d);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({mem});
     }
@@ -7889,6 +8022,7 @@ extern "C" void guard_llama_memory_seq_keep(llama_memory_t mem, llama_seq_id seq
     }
     try {
         llama_memory_seq_keep(mem, seq_id);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({mem});
     }
@@ -7900,7 +8034,7 @@ extern "C" llama_pos guard_llama_memory_seq_pos_max(llama_memory_t mem, llama_se
         return {};
     }
     try {
-        return llama_memory_seq_pos_max(mem, seq_id);
+        return guard_call.settled(llama_memory_seq_pos_max(mem, seq_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7913,7 +8047,7 @@ extern "C" llama_pos guard_llama_memory_seq_pos_min(llama_memory_t mem, llama_se
         return {};
     }
     try {
-        return llama_memory_seq_pos_min(mem, seq_id);
+        return guard_call.settled(llama_memory_seq_pos_min(mem, seq_id));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7926,7 +8060,7 @@ extern "C" bool guard_llama_memory_seq_rm(llama_memory_t mem, llama_seq_id seq_i
         return {};
     }
     try {
-        return llama_memory_seq_rm(mem, seq_id, p0, p1);
+        return guard_call.settled(llama_memory_seq_rm(mem, seq_id, p0, p1));
     } catch (...) {
         guard_call.caught({mem});
         return {};
@@ -7939,7 +8073,7 @@ extern "C" const char *guard_llama_model_chat_template(const struct llama_model 
         return {};
     }
     try {
-        return llama_model_chat_template(model, name);
+        return guard_call.settled(llama_model_chat_template(model, name));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7952,7 +8086,7 @@ extern "C" const char *guard_llama_model_cls_label(const struct llama_model *mod
         return {};
     }
     try {
-        return llama_model_cls_label(model, i);
+        return guard_call.settled(llama_model_cls_label(model, i));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7965,7 +8099,7 @@ extern "C" llama_token guard_llama_model_decoder_start_token(const struct llama_
         return {};
     }
     try {
-        return llama_model_decoder_start_token(model);
+        return guard_call.settled(llama_model_decoder_start_token(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7975,7 +8109,7 @@ extern "C" llama_token guard_llama_model_decoder_start_token(const struct llama_
 extern "C" struct llama_model_params guard_llama_model_default_params(void) {
     guard::Call guard_call("llama_model_default_params");
     try {
-        return llama_model_default_params();
+        return guard_call.settled(llama_model_default_params());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -7988,7 +8122,7 @@ extern "C" int32_t guard_llama_model_desc(const struct llama_model *model, char 
         return {};
     }
     try {
-        return llama_model_desc(model, buf, buf_size);
+        return guard_call.settled(llama_model_desc(model, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8013,7 +8147,7 @@ extern "C" enum llama_ftype guard_llama_model_ftype(const struct llama_model *mo
         return {};
     }
     try {
-        return llama_model_ftype(model);
+        return guard_call.settled(llama_model_ftype(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8026,7 +8160,7 @@ extern "C" const struct llama_vocab *guard_llama_model_get_vocab(const struct ll
         return {};
     }
     try {
-        return guard::part_of(model, llama_model_get_vocab(model));
+        return guard::part_of(model, guard_call.settled(llama_model_get_vocab(model)));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8039,7 +8173,7 @@ extern "C" bool guard_llama_model_has_decoder(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_has_decoder(model);
+        return guard_call.settled(llama_model_has_decoder(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8052,7 +8186,7 @@ extern "C" bool guard_llama_model_has_encoder(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_has_encoder(model);
+        return guard_call.settled(llama_model_has_encoder(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8062,7 +8196,7 @@ extern "C" bool guard_llama_model_has_encoder(const struct llama_model *model) {
 extern "C" struct llama_model *guard_llama_model_init_from_user(struct gguf_context *metadata, llama_model_set_tensor_data_t set_tensor_data, void *set_tensor_data_ud, struct llama_model_params params) {
     guard::Call guard_call("llama_model_init_from_user");
     try {
-        return guard::begins(llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_ud, params));
+        return guard_call.begun(llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_ud, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8075,7 +8209,7 @@ extern "C" bool guard_llama_model_is_diffusion(const struct llama_model *model) 
         return {};
     }
     try {
-        return llama_model_is_diffusion(model);
+        return guard_call.settled(llama_model_is_diffusion(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8088,7 +8222,7 @@ extern "C" bool guard_llama_model_is_hybrid(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_is_hybrid(model);
+        return guard_call.settled(llama_model_is_hybrid(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8101,7 +8235,7 @@ extern "C" bool guard_llama_model_is_recurrent(const struct llama_model *model) 
         return {};
     }
     try {
-        return llama_model_is_recurrent(model);
+        return guard_call.settled(llama_model_is_recurrent(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8111,7 +8245,7 @@ extern "C" bool guard_llama_model_is_recurrent(const struct llama_model *model) 
 extern "C" struct llama_model *guard_llama_model_load_from_file(const char *path_model, struct llama_model_params params) {
     guard::Call guard_call("llama_model_load_from_file");
     try {
-        return guard::begins(llama_model_load_from_file(path_model, params));
+        return guard_call.begun(llama_model_load_from_file(path_model, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8121,7 +8255,7 @@ extern "C" struct llama_model *guard_llama_model_load_from_file(const char *path
 extern "C" struct llama_model *guard_llama_model_load_from_splits(const char **paths, size_t n_paths, struct llama_model_params params) {
     guard::Call guard_call("llama_model_load_from_splits");
     try {
-        return guard::begins(llama_model_load_from_splits(paths, n_paths, params));
+        return guard_call.begun(llama_model_load_from_splits(paths, n_paths, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8134,7 +8268,7 @@ extern "C" int32_t guard_llama_model_meta_count(const struct llama_model *model)
         return {};
     }
     try {
-        return llama_model_meta_count(model);
+        return guard_call.settled(llama_model_meta_count(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8147,7 +8281,7 @@ extern "C" int32_t guard_llama_model_meta_key_by_index(const struct llama_model 
         return {};
     }
     try {
-        return llama_model_meta_key_by_index(model, i, buf, buf_size);
+        return guard_call.settled(llama_model_meta_key_by_index(model, i, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8157,7 +8291,7 @@ extern "C" int32_t guard_llama_model_meta_key_by_index(const struct llama_model 
 extern "C" const char *guard_llama_model_meta_key_str(enum llama_model_meta_key key) {
     guard::Call guard_call("llama_model_meta_key_str");
     try {
-        return llama_model_meta_key_str(key);
+        return guard_call.settled(llama_model_meta_key_str(key));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8170,7 +8304,7 @@ extern "C" int32_t guard_llama_model_meta_val_str(const struct llama_model *mode
         return {};
     }
     try {
-        return llama_model_meta_val_str(model, key, buf, buf_size);
+        return guard_call.settled(llama_model_meta_val_str(model, key, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8183,7 +8317,7 @@ extern "C" int32_t guard_llama_model_meta_val_str_by_index(const struct llama_mo
         return {};
     }
     try {
-        return llama_model_meta_val_str_by_index(model, i, buf, buf_size);
+        return guard_call.settled(llama_model_meta_val_str_by_index(model, i, buf, buf_size));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8196,7 +8330,7 @@ extern "C" uint32_t guard_llama_model_n_cls_out(const struct llama_model *model)
         return {};
     }
     try {
-        return llama_model_n_cls_out(model);
+        return guard_call.settled(llama_model_n_cls_out(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8209,7 +8343,7 @@ extern "C" int32_t guard_llama_model_n_ctx_train(const struct llama_model *model
         return {};
     }
     try {
-        return llama_model_n_ctx_train(model);
+        return guard_call.settled(llama_model_n_ctx_train(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8222,7 +8356,7 @@ extern "C" int32_t guard_llama_model_n_embd(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_n_embd(model);
+        return guard_call.settled(llama_model_n_embd(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8235,7 +8369,7 @@ extern "C" int32_t guard_llama_model_n_embd_inp(const struct llama_model *model)
         return {};
     }
     try {
-        return llama_model_n_embd_inp(model);
+        return guard_call.settled(llama_model_n_embd_inp(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8248,7 +8382,7 @@ extern "C" int32_t guard_llama_model_n_embd_out(const struct llama_model *model)
         return {};
     }
     try {
-        return llama_model_n_embd_out(model);
+        return guard_call.settled(llama_model_n_embd_out(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8261,7 +8395,7 @@ extern "C" int32_t guard_llama_model_n_head(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_n_head(model);
+        return guard_call.settled(llama_model_n_head(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8274,7 +8408,7 @@ extern "C" int32_t guard_llama_model_n_head_kv(const struct llama_model *model) 
         return {};
     }
     try {
-        return llama_model_n_head_kv(model);
+        return guard_call.settled(llama_model_n_head_kv(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8287,7 +8421,7 @@ extern "C" int32_t guard_llama_model_n_layer(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_n_layer(model);
+        return guard_call.settled(llama_model_n_layer(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8300,7 +8434,7 @@ extern "C" int32_t guard_llama_model_n_layer_nextn(const struct llama_model *mod
         return {};
     }
     try {
-        return llama_model_n_layer_nextn(model);
+        return guard_call.settled(llama_model_n_layer_nextn(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8313,7 +8447,7 @@ extern "C" uint64_t guard_llama_model_n_params(const struct llama_model *model) 
         return {};
     }
     try {
-        return llama_model_n_params(model);
+        return guard_call.settled(llama_model_n_params(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8326,7 +8460,7 @@ extern "C" int32_t guard_llama_model_n_swa(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_n_swa(model);
+        return guard_call.settled(llama_model_n_swa(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8336,7 +8470,7 @@ extern "C" int32_t guard_llama_model_n_swa(const struct llama_model *model) {
 extern "C" uint32_t guard_llama_model_quantize(const char *fname_inp, const char *fname_out, const llama_model_quantize_params *params) {
     guard::Call guard_call("llama_model_quantize");
     try {
-        return llama_model_quantize(fname_inp, fname_out, params);
+        return guard_call.settled(llama_model_quantize(fname_inp, fname_out, params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8346,7 +8480,7 @@ extern "C" uint32_t guard_llama_model_quantize(const char *fname_inp, const char
 extern "C" struct llama_model_quantize_params guard_llama_model_quantize_default_params(void) {
     guard::Call guard_call("llama_model_quantize_default_params");
     try {
-        return llama_model_quantize_default_params();
+        return guard_call.settled(llama_model_quantize_default_params());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8359,7 +8493,7 @@ extern "C" float guard_llama_model_rope_freq_scale_train(const struct llama_mode
         return {};
     }
     try {
-        return llama_model_rope_freq_scale_train(model);
+        return guard_call.settled(llama_model_rope_freq_scale_train(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8372,7 +8506,7 @@ extern "C" enum llama_rope_type guard_llama_model_rope_type(const struct llama_m
         return {};
     }
     try {
-        return llama_model_rope_type(model);
+        return guard_call.settled(llama_model_rope_type(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8386,6 +8520,7 @@ extern "C" void guard_llama_model_save_to_file(const struct llama_model *model, 
     }
     try {
         llama_model_save_to_file(model, path_model);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -8397,7 +8532,7 @@ extern "C" uint64_t guard_llama_model_size(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_model_size(model);
+        return guard_call.settled(llama_model_size(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8410,7 +8545,7 @@ extern "C" uint32_t guard_llama_n_batch(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_batch(ctx);
+        return guard_call.settled(llama_n_batch(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8423,7 +8558,7 @@ extern "C" uint32_t guard_llama_n_ctx(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_ctx(ctx);
+        return guard_call.settled(llama_n_ctx(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8436,7 +8571,7 @@ extern "C" uint32_t guard_llama_n_ctx_seq(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_ctx_seq(ctx);
+        return guard_call.settled(llama_n_ctx_seq(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8449,7 +8584,7 @@ extern "C" int32_t guard_llama_n_ctx_train(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_n_ctx_train(model);
+        return guard_call.settled(llama_n_ctx_train(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8462,7 +8597,7 @@ extern "C" int32_t guard_llama_n_embd(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_n_embd(model);
+        return guard_call.settled(llama_n_embd(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8475,7 +8610,7 @@ extern "C" int32_t guard_llama_n_head(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_n_head(model);
+        return guard_call.settled(llama_n_head(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8488,7 +8623,7 @@ extern "C" int32_t guard_llama_n_layer(const struct llama_model *model) {
         return {};
     }
     try {
-        return llama_n_layer(model);
+        return guard_call.settled(llama_n_layer(model));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8501,7 +8636,7 @@ extern "C" uint32_t guard_llama_n_rs_seq(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_rs_seq(ctx);
+        return guard_call.settled(llama_n_rs_seq(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8514,7 +8649,7 @@ extern "C" uint32_t guard_llama_n_seq_max(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_seq_max(ctx);
+        return guard_call.settled(llama_n_seq_max(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8527,7 +8662,7 @@ extern "C" int32_t guard_llama_n_threads(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_threads(ctx);
+        return guard_call.settled(llama_n_threads(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -8540,7 +8675,7 @@ extern "C" int32_t guard_llama_n_threads_batch(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_threads_batch(ctx);
+        return guard_call.settled(llama_n_threads_batch(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -8553,7 +8688,7 @@ extern "C" uint32_t guard_llama_n_ubatch(const struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_n_ubatch(ctx);
+        return guard_call.settled(llama_n_ubatch(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8566,7 +8701,7 @@ extern "C" int32_t guard_llama_n_vocab(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_n_vocab(vocab);
+        return guard_call.settled(llama_n_vocab(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8579,7 +8714,7 @@ extern "C" struct llama_context *guard_llama_new_context_with_model(struct llama
         return {};
     }
     try {
-        return guard::begins(llama_new_context_with_model(model, params));
+        return guard_call.begun(llama_new_context_with_model(model, params));
     } catch (...) {
         guard_call.caught({model});
         return {};
@@ -8590,6 +8725,7 @@ extern "C" void guard_llama_numa_init(enum ggml_numa_strategy numa) {
     guard::Call guard_call("llama_numa_init");
     try {
         llama_numa_init(numa);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -8602,6 +8738,7 @@ extern "C" void guard_llama_opt_epoch(struct llama_context *lctx, ggml_opt_datas
     }
     try {
         llama_opt_epoch(lctx, dataset, result_train, result_eval, idata_split, callback_train, callback_eval);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({lctx});
     }
@@ -8614,6 +8751,7 @@ extern "C" void guard_llama_opt_init(struct llama_context *lctx, struct llama_mo
     }
     try {
         llama_opt_init(lctx, model, lopt_params);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({lctx, model});
     }
@@ -8622,7 +8760,7 @@ extern "C" void guard_llama_opt_init(struct llama_context *lctx, struct llama_mo
 extern "C" bool guard_llama_opt_param_filter_all(const struct ggml_tensor *tensor, void *userdata) {
     guard::Call guard_call("llama_opt_param_filter_all");
     try {
-        return llama_opt_param_filter_all(tensor, userdata);
+        return guard_call.settled(llama_opt_param_filter_all(tensor, userdata));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8635,7 +8773,7 @@ extern "C" struct llama_perf_context_data guard_llama_perf_context(const struct 
         return {};
     }
     try {
-        return llama_perf_context(ctx);
+        return guard_call.settled(llama_perf_context(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8649,6 +8787,7 @@ extern "C" void guard_llama_perf_context_print(const struct llama_context *ctx) 
     }
     try {
         llama_perf_context_print(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -8661,6 +8800,7 @@ extern "C" void guard_llama_perf_context_reset(struct llama_context *ctx) {
     }
     try {
         llama_perf_context_reset(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -8669,7 +8809,7 @@ extern "C" void guard_llama_perf_context_reset(struct llama_context *ctx) {
 extern "C" struct llama_perf_sampler_data guard_llama_perf_sampler(const struct llama_sampler *chain) {
     guard::Call guard_call("llama_perf_sampler");
     try {
-        return llama_perf_sampler(chain);
+        return guard_call.settled(llama_perf_sampler(chain));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8680,6 +8820,7 @@ extern "C" void guard_llama_perf_sampler_print(const struct llama_sampler *chain
     guard::Call guard_call("llama_perf_sampler_print");
     try {
         llama_perf_sampler_print(chain);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({});
     }
@@ -8689,6 +8830,7 @@ extern "C" void guard_llama_perf_sampler_reset(struct llama_sampler *chain) {
     guard::Call guard_call("llama_perf_sampler_reset");
     try {
         llama_perf_sampler_reset(chain);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({chain});
     }
@@ -8700,7 +8842,7 @@ extern "C" enum llama_pooling_type guard_llama_pooling_type(const struct llama_c
         return {};
     }
     try {
-        return llama_pooling_type(ctx);
+        return guard_call.settled(llama_pooling_type(ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8710,7 +8852,7 @@ extern "C" enum llama_pooling_type guard_llama_pooling_type(const struct llama_c
 extern "C" const char *guard_llama_print_system_info(void) {
     guard::Call guard_call("llama_print_system_info");
     try {
-        return llama_print_system_info();
+        return guard_call.settled(llama_print_system_info());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8723,7 +8865,7 @@ extern "C" int32_t guard_llama_process(struct llama_context *ctx, enum llama_pro
         return {};
     }
     try {
-        return llama_process(ctx, type, batch);
+        return guard_call.settled(llama_process(ctx, type, batch));
     } catch (...) {
         guard_call.caught({ctx, batch});
         return {};
@@ -8734,6 +8876,7 @@ extern "C" void guard_llama_sampler_accept(struct llama_sampler *smpl, llama_tok
     guard::Call guard_call("llama_sampler_accept");
     try {
         llama_sampler_accept(smpl, token);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({smpl});
     }
@@ -8743,6 +8886,7 @@ extern "C" void guard_llama_sampler_apply(struct llama_sampler *smpl, llama_toke
     guard::Call guard_call("llama_sampler_apply");
     try {
         llama_sampler_apply(smpl, cur_p);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({smpl});
     }
@@ -8752,6 +8896,7 @@ extern "C" void guard_llama_sampler_chain_add(struct llama_sampler *chain, struc
     guard::Call guard_call("llama_sampler_chain_add");
     try {
         llama_sampler_chain_add(chain, smpl);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({chain, smpl});
     }
@@ -8760,7 +8905,7 @@ extern "C" void guard_llama_sampler_chain_add(struct llama_sampler *chain, struc
 extern "C" struct llama_sampler_chain_params guard_llama_sampler_chain_default_params(void) {
     guard::Call guard_call("llama_sampler_chain_default_params");
     try {
-        return llama_sampler_chain_default_params();
+        return guard_call.settled(llama_sampler_chain_default_params());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8770,7 +8915,7 @@ extern "C" struct llama_sampler_chain_params guard_llama_sampler_chain_default_p
 extern "C" struct llama_sampler *guard_llama_sampler_chain_get(struct llama_sampler *chain, int32_t i) {
     guard::Call guard_call("llama_sampler_chain_get");
     try {
-        return llama_sampler_chain_get(chain, i);
+        return guard_call.settled(llama_sampler_chain_get(chain, i));
     } catch (...) {
         guard_call.caught({chain});
         return {};
@@ -8780,7 +8925,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_get(struct llama_samp
 extern "C" struct llama_sampler *guard_llama_sampler_chain_init(struct llama_sampler_chain_params params) {
     guard::Call guard_call("llama_sampler_chain_init");
     try {
-        return llama_sampler_chain_init(params);
+        return guard_call.settled(llama_sampler_chain_init(params));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8790,7 +8935,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_init(struct llama_sam
 extern "C" int32_t guard_llama_sampler_chain_n(const struct llama_sampler *chain) {
     guard::Call guard_call("llama_sampler_chain_n");
     try {
-        return llama_sampler_chain_n(chain);
+        return guard_call.settled(llama_sampler_chain_n(chain));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8800,7 +8945,7 @@ extern "C" int32_t guard_llama_sampler_chain_n(const struct llama_sampler *chain
 extern "C" struct llama_sampler *guard_llama_sampler_chain_remove(struct llama_sampler *chain, int32_t i) {
     guard::Call guard_call("llama_sampler_chain_remove");
     try {
-        return llama_sampler_chain_remove(chain, i);
+        return guard_call.settled(llama_sampler_chain_remove(chain, i));
     } catch (...) {
         guard_call.caught({chain});
         return {};
@@ -8810,7 +8955,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_remove(struct llama_s
 extern "C" struct llama_sampler *guard_llama_sampler_clone(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_clone");
     try {
-        return llama_sampler_clone(smpl);
+        return guard_call.settled(llama_sampler_clone(smpl));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8821,6 +8966,7 @@ extern "C" void guard_llama_sampler_copy(const struct llama_sampler *src, struct
     guard::Call guard_call("llama_sampler_copy");
     try {
         llama_sampler_copy(src, dst);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({dst});
     }
@@ -8838,7 +8984,7 @@ extern "C" void guard_llama_sampler_free(struct llama_sampler *smpl) {
 extern "C" uint32_t guard_llama_sampler_get_seed(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_get_seed");
     try {
-        return llama_sampler_get_seed(smpl);
+        return guard_call.settled(llama_sampler_get_seed(smpl));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8848,7 +8994,7 @@ extern "C" uint32_t guard_llama_sampler_get_seed(const struct llama_sampler *smp
 extern "C" struct llama_sampler *guard_llama_sampler_init(struct llama_sampler_i *iface, llama_sampler_context_t ctx) {
     guard::Call guard_call("llama_sampler_init");
     try {
-        return llama_sampler_init(iface, ctx);
+        return guard_call.settled(llama_sampler_init(iface, ctx));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8858,7 +9004,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init(struct llama_sampler_i
 extern "C" struct llama_sampler *guard_llama_sampler_init_adaptive_p(float target, float decay, uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_adaptive_p");
     try {
-        return llama_sampler_init_adaptive_p(target, decay, seed);
+        return guard_call.settled(llama_sampler_init_adaptive_p(target, decay, seed));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8868,7 +9014,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_adaptive_p(float targe
 extern "C" struct llama_sampler *guard_llama_sampler_init_dist(uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_dist");
     try {
-        return llama_sampler_init_dist(seed);
+        return guard_call.settled(llama_sampler_init_dist(seed));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8881,7 +9027,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_dry(const struct llama
         return {};
     }
     try {
-        return llama_sampler_init_dry(vocab, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, seq_breakers, num_breakers);
+        return guard_call.settled(llama_sampler_init_dry(vocab, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, seq_breakers, num_breakers));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8894,7 +9040,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar(const struct l
         return {};
     }
     try {
-        return llama_sampler_init_grammar(vocab, grammar_str, grammar_root);
+        return guard_call.settled(llama_sampler_init_grammar(vocab, grammar_str, grammar_root));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8907,7 +9053,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy(const str
         return {};
     }
     try {
-        return llama_sampler_init_grammar_lazy(vocab, grammar_str, grammar_root, trigger_words, num_trigger_words, trigger_tokens, num_trigger_tokens);
+        return guard_call.settled(llama_sampler_init_grammar_lazy(vocab, grammar_str, grammar_root, trigger_words, num_trigger_words, trigger_tokens, num_trigger_tokens));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8920,7 +9066,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy_patterns(
         return {};
     }
     try {
-        return llama_sampler_init_grammar_lazy_patterns(vocab, grammar_str, grammar_root, trigger_patterns, num_trigger_patterns, trigger_tokens, num_trigger_tokens);
+        return guard_call.settled(llama_sampler_init_grammar_lazy_patterns(vocab, grammar_str, grammar_root, trigger_patterns, num_trigger_patterns, trigger_tokens, num_trigger_tokens));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8930,7 +9076,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy_patterns(
 extern "C" struct llama_sampler *guard_llama_sampler_init_greedy(void) {
     guard::Call guard_call("llama_sampler_init_greedy");
     try {
-        return llama_sampler_init_greedy();
+        return guard_call.settled(llama_sampler_init_greedy());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8943,7 +9089,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_infill(const struct ll
         return {};
     }
     try {
-        return llama_sampler_init_infill(vocab);
+        return guard_call.settled(llama_sampler_init_infill(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8953,7 +9099,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_infill(const struct ll
 extern "C" struct llama_sampler *guard_llama_sampler_init_logit_bias(int32_t n_vocab, int32_t n_logit_bias, const llama_logit_bias *logit_bias) {
     guard::Call guard_call("llama_sampler_init_logit_bias");
     try {
-        return llama_sampler_init_logit_bias(n_vocab, n_logit_bias, logit_bias);
+        return guard_call.settled(llama_sampler_init_logit_bias(n_vocab, n_logit_bias, logit_bias));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8963,7 +9109,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_logit_bias(int32_t n_v
 extern "C" struct llama_sampler *guard_llama_sampler_init_min_p(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_min_p");
     try {
-        return llama_sampler_init_min_p(p, min_keep);
+        return guard_call.settled(llama_sampler_init_min_p(p, min_keep));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8973,7 +9119,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_min_p(float p, size_t 
 extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat(int32_t n_vocab, uint32_t seed, float tau, float eta, int32_t m) {
     guard::Call guard_call("llama_sampler_init_mirostat");
     try {
-        return llama_sampler_init_mirostat(n_vocab, seed, tau, eta, m);
+        return guard_call.settled(llama_sampler_init_mirostat(n_vocab, seed, tau, eta, m));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8983,7 +9129,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat(int32_t n_voc
 extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat_v2(uint32_t seed, float tau, float eta) {
     guard::Call guard_call("llama_sampler_init_mirostat_v2");
     try {
-        return llama_sampler_init_mirostat_v2(seed, tau, eta);
+        return guard_call.settled(llama_sampler_init_mirostat_v2(seed, tau, eta));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -8993,7 +9139,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat_v2(uint32_t s
 extern "C" struct llama_sampler *guard_llama_sampler_init_penalties(int32_t n_vocab, int32_t penalty_last_n, float penalty_repeat, float penalty_freq, float penalty_present) {
     guard::Call guard_call("llama_sampler_init_penalties");
     try {
-        return llama_sampler_init_penalties(n_vocab, penalty_last_n, penalty_repeat, penalty_freq, penalty_present);
+        return guard_call.settled(llama_sampler_init_penalties(n_vocab, penalty_last_n, penalty_repeat, penalty_freq, penalty_present));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9003,7 +9149,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_penalties(int32_t n_vo
 extern "C" struct llama_sampler *guard_llama_sampler_init_temp(float t) {
     guard::Call guard_call("llama_sampler_init_temp");
     try {
-        return llama_sampler_init_temp(t);
+        return guard_call.settled(llama_sampler_init_temp(t));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9013,7 +9159,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_temp(float t) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_temp_ext(float t, float delta, float exponent) {
     guard::Call guard_call("llama_sampler_init_temp_ext");
     try {
-        return llama_sampler_init_temp_ext(t, delta, exponent);
+        return guard_call.settled(llama_sampler_init_temp_ext(t, delta, exponent));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9023,7 +9169,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_temp_ext(float t, floa
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_k(int32_t k) {
     guard::Call guard_call("llama_sampler_init_top_k");
     try {
-        return llama_sampler_init_top_k(k);
+        return guard_call.settled(llama_sampler_init_top_k(k));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9033,7 +9179,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_k(int32_t k) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_n_sigma(float n) {
     guard::Call guard_call("llama_sampler_init_top_n_sigma");
     try {
-        return llama_sampler_init_top_n_sigma(n);
+        return guard_call.settled(llama_sampler_init_top_n_sigma(n));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9043,7 +9189,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_n_sigma(float n) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_p(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_top_p");
     try {
-        return llama_sampler_init_top_p(p, min_keep);
+        return guard_call.settled(llama_sampler_init_top_p(p, min_keep));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9053,7 +9199,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_p(float p, size_t 
 extern "C" struct llama_sampler *guard_llama_sampler_init_typical(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_typical");
     try {
-        return llama_sampler_init_typical(p, min_keep);
+        return guard_call.settled(llama_sampler_init_typical(p, min_keep));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9063,7 +9209,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_typical(float p, size_
 extern "C" struct llama_sampler *guard_llama_sampler_init_xtc(float p, float t, size_t min_keep, uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_xtc");
     try {
-        return llama_sampler_init_xtc(p, t, min_keep, seed);
+        return guard_call.settled(llama_sampler_init_xtc(p, t, min_keep, seed));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9073,7 +9219,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_xtc(float p, float t, 
 extern "C" const char *guard_llama_sampler_name(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_name");
     try {
-        return llama_sampler_name(smpl);
+        return guard_call.settled(llama_sampler_name(smpl));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9084,6 +9230,7 @@ extern "C" void guard_llama_sampler_reset(struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_reset");
     try {
         llama_sampler_reset(smpl);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({smpl});
     }
@@ -9095,7 +9242,7 @@ extern "C" llama_token guard_llama_sampler_sample(struct llama_sampler *smpl, st
         return {};
     }
     try {
-        return llama_sampler_sample(smpl, ctx, idx);
+        return guard_call.settled(llama_sampler_sample(smpl, ctx, idx));
     } catch (...) {
         guard_call.caught({smpl, ctx});
         return {};
@@ -9108,7 +9255,7 @@ extern "C" bool guard_llama_save_session_file(struct llama_context *ctx, const c
         return {};
     }
     try {
-        return llama_save_session_file(ctx, path_session, tokens, n_token_count);
+        return guard_call.settled(llama_save_session_file(ctx, path_session, tokens, n_token_count));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9122,6 +9269,7 @@ extern "C" void guard_llama_set_abort_callback(struct llama_context *ctx, ggml_a
     }
     try {
         llama_set_abort_callback(ctx, abort_callback, abort_callback_data);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9133,7 +9281,7 @@ extern "C" int32_t guard_llama_set_adapter_cvec(struct llama_context *ctx, const
         return {};
     }
     try {
-        return llama_set_adapter_cvec(ctx, data, len, n_embd, il_start, il_end);
+        return guard_call.settled(llama_set_adapter_cvec(ctx, data, len, n_embd, il_start, il_end));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9146,7 +9294,7 @@ extern "C" int32_t guard_llama_set_adapters_lora(struct llama_context *ctx, stru
         return {};
     }
     try {
-        return llama_set_adapters_lora(ctx, adapters, n_adapters, scales);
+        return guard_call.settled(llama_set_adapters_lora(ctx, adapters, n_adapters, scales));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9160,6 +9308,7 @@ extern "C" void guard_llama_set_causal_attn(struct llama_context *ctx, bool caus
     }
     try {
         llama_set_causal_attn(ctx, causal_attn);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9172,6 +9321,7 @@ extern "C" void guard_llama_set_embeddings(struct llama_context *ctx, bool embed
     }
     try {
         llama_set_embeddings(ctx, embeddings);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9184,6 +9334,7 @@ extern "C" void guard_llama_set_n_threads(struct llama_context *ctx, int32_t n_t
     }
     try {
         llama_set_n_threads(ctx, n_threads, n_threads_batch);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9195,7 +9346,7 @@ extern "C" bool guard_llama_set_sampler(struct llama_context *ctx, llama_seq_id 
         return {};
     }
     try {
-        return llama_set_sampler(ctx, seq_id, smpl);
+        return guard_call.settled(llama_set_sampler(ctx, seq_id, smpl));
     } catch (...) {
         guard_call.caught({ctx, smpl});
         return {};
@@ -9208,7 +9359,7 @@ extern "C" size_t guard_llama_set_state_data(struct llama_context *ctx, const ui
         return {};
     }
     try {
-        return llama_set_state_data(ctx, src);
+        return guard_call.settled(llama_set_state_data(ctx, src));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9222,6 +9373,7 @@ extern "C" void guard_llama_set_warmup(struct llama_context *ctx, bool warmup) {
     }
     try {
         llama_set_warmup(ctx, warmup);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9230,7 +9382,7 @@ extern "C" void guard_llama_set_warmup(struct llama_context *ctx, bool warmup) {
 extern "C" int32_t guard_llama_split_path(char *split_path, size_t maxlen, const char *path_prefix, int32_t split_no, int32_t split_count) {
     guard::Call guard_call("llama_split_path");
     try {
-        return llama_split_path(split_path, maxlen, path_prefix, split_no, split_count);
+        return guard_call.settled(llama_split_path(split_path, maxlen, path_prefix, split_no, split_count));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9240,7 +9392,7 @@ extern "C" int32_t guard_llama_split_path(char *split_path, size_t maxlen, const
 extern "C" int32_t guard_llama_split_prefix(char *split_prefix, size_t maxlen, const char *split_path, int32_t split_no, int32_t split_count) {
     guard::Call guard_call("llama_split_prefix");
     try {
-        return llama_split_prefix(split_prefix, maxlen, split_path, split_no, split_count);
+        return guard_call.settled(llama_split_prefix(split_prefix, maxlen, split_path, split_no, split_count));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9253,7 +9405,7 @@ extern "C" size_t guard_llama_state_get_data(struct llama_context *ctx, uint8_t 
         return {};
     }
     try {
-        return llama_state_get_data(ctx, dst, size);
+        return guard_call.settled(llama_state_get_data(ctx, dst, size));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9266,7 +9418,7 @@ extern "C" size_t guard_llama_state_get_size(struct llama_context *ctx) {
         return {};
     }
     try {
-        return llama_state_get_size(ctx);
+        return guard_call.settled(llama_state_get_size(ctx));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9279,7 +9431,7 @@ extern "C" bool guard_llama_state_load_file(struct llama_context *ctx, const cha
         return {};
     }
     try {
-        return llama_state_load_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out);
+        return guard_call.settled(llama_state_load_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9292,7 +9444,7 @@ extern "C" bool guard_llama_state_save_file(struct llama_context *ctx, const cha
         return {};
     }
     try {
-        return llama_state_save_file(ctx, path_session, tokens, n_token_count);
+        return guard_call.settled(llama_state_save_file(ctx, path_session, tokens, n_token_count));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9305,7 +9457,7 @@ extern "C" size_t guard_llama_state_seq_get_data(struct llama_context *ctx, uint
         return {};
     }
     try {
-        return llama_state_seq_get_data(ctx, dst, size, seq_id);
+        return guard_call.settled(llama_state_seq_get_data(ctx, dst, size, seq_id));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9318,7 +9470,7 @@ extern "C" size_t guard_llama_state_seq_get_data_ext(struct llama_context *ctx, 
         return {};
     }
     try {
-        return llama_state_seq_get_data_ext(ctx, dst, size, seq_id, flags);
+        return guard_call.settled(llama_state_seq_get_data_ext(ctx, dst, size, seq_id, flags));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9331,7 +9483,7 @@ extern "C" size_t guard_llama_state_seq_get_size(struct llama_context *ctx, llam
         return {};
     }
     try {
-        return llama_state_seq_get_size(ctx, seq_id);
+        return guard_call.settled(llama_state_seq_get_size(ctx, seq_id));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9344,7 +9496,7 @@ extern "C" size_t guard_llama_state_seq_get_size_ext(struct llama_context *ctx, 
         return {};
     }
     try {
-        return llama_state_seq_get_size_ext(ctx, seq_id, flags);
+        return guard_call.settled(llama_state_seq_get_size_ext(ctx, seq_id, flags));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9357,7 +9509,7 @@ extern "C" size_t guard_llama_state_seq_load_file(struct llama_context *ctx, con
         return {};
     }
     try {
-        return llama_state_seq_load_file(ctx, filepath, dest_seq_id, tokens_out, n_token_capacity, n_token_count_out);
+        return guard_call.settled(llama_state_seq_load_file(ctx, filepath, dest_seq_id, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9370,7 +9522,7 @@ extern "C" size_t guard_llama_state_seq_save_file(struct llama_context *ctx, con
         return {};
     }
     try {
-        return llama_state_seq_save_file(ctx, filepath, seq_id, tokens, n_token_count);
+        return guard_call.settled(llama_state_seq_save_file(ctx, filepath, seq_id, tokens, n_token_count));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9383,7 +9535,7 @@ extern "C" size_t guard_llama_state_seq_set_data(struct llama_context *ctx, cons
         return {};
     }
     try {
-        return llama_state_seq_set_data(ctx, src, size, dest_seq_id);
+        return guard_call.settled(llama_state_seq_set_data(ctx, src, size, dest_seq_id));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9396,7 +9548,7 @@ extern "C" size_t guard_llama_state_seq_set_data_ext(struct llama_context *ctx, 
         return {};
     }
     try {
-        return llama_state_seq_set_data_ext(ctx, src, size, dest_seq_id, flags);
+        return guard_call.settled(llama_state_seq_set_data_ext(ctx, src, size, dest_seq_id, flags));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9409,7 +9561,7 @@ extern "C" size_t guard_llama_state_set_data(struct llama_context *ctx, const ui
         return {};
     }
     try {
-        return llama_state_set_data(ctx, src, size);
+        return guard_call.settled(llama_state_set_data(ctx, src, size));
     } catch (...) {
         guard_call.caught({ctx});
         return {};
@@ -9419,7 +9571,7 @@ extern "C" size_t guard_llama_state_set_data(struct llama_context *ctx, const ui
 extern "C" bool guard_llama_supports_gpu_offload(void) {
     guard::Call guard_call("llama_supports_gpu_offload");
     try {
-        return llama_supports_gpu_offload();
+        return guard_call.settled(llama_supports_gpu_offload());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9429,7 +9581,7 @@ extern "C" bool guard_llama_supports_gpu_offload(void) {
 extern "C" bool guard_llama_supports_mlock(void) {
     guard::Call guard_call("llama_supports_mlock");
     try {
-        return llama_supports_mlock();
+        return guard_call.settled(llama_supports_mlock());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9439,7 +9591,7 @@ extern "C" bool guard_llama_supports_mlock(void) {
 extern "C" bool guard_llama_supports_mmap(void) {
     guard::Call guard_call("llama_supports_mmap");
     try {
-        return llama_supports_mmap();
+        return guard_call.settled(llama_supports_mmap());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9449,7 +9601,7 @@ extern "C" bool guard_llama_supports_mmap(void) {
 extern "C" bool guard_llama_supports_rpc(void) {
     guard::Call guard_call("llama_supports_rpc");
     try {
-        return llama_supports_rpc();
+        return guard_call.settled(llama_supports_rpc());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9463,6 +9615,7 @@ extern "C" void guard_llama_synchronize(struct llama_context *ctx) {
     }
     try {
         llama_synchronize(ctx);
+        guard_call.settle();
     } catch (...) {
         guard_call.caught({ctx});
     }
@@ -9471,7 +9624,7 @@ extern "C" void guard_llama_synchronize(struct llama_context *ctx) {
 extern "C" int64_t guard_llama_time_us(void) {
     guard::Call guard_call("llama_time_us");
     try {
-        return llama_time_us();
+        return guard_call.settled(llama_time_us());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9484,7 +9637,7 @@ extern "C" llama_token guard_llama_token_bos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_bos(vocab);
+        return guard_call.settled(llama_token_bos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9497,7 +9650,7 @@ extern "C" llama_token guard_llama_token_cls(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_cls(vocab);
+        return guard_call.settled(llama_token_cls(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9510,7 +9663,7 @@ extern "C" llama_token guard_llama_token_eos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_eos(vocab);
+        return guard_call.settled(llama_token_eos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9523,7 +9676,7 @@ extern "C" llama_token guard_llama_token_eot(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_eot(vocab);
+        return guard_call.settled(llama_token_eot(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9536,7 +9689,7 @@ extern "C" llama_token guard_llama_token_fim_mid(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_mid(vocab);
+        return guard_call.settled(llama_token_fim_mid(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9549,7 +9702,7 @@ extern "C" llama_token guard_llama_token_fim_pad(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_pad(vocab);
+        return guard_call.settled(llama_token_fim_pad(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9562,7 +9715,7 @@ extern "C" llama_token guard_llama_token_fim_pre(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_pre(vocab);
+        return guard_call.settled(llama_token_fim_pre(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9575,7 +9728,7 @@ extern "C" llama_token guard_llama_token_fim_rep(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_rep(vocab);
+        return guard_call.settled(llama_token_fim_rep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9588,7 +9741,7 @@ extern "C" llama_token guard_llama_token_fim_sep(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_sep(vocab);
+        return guard_call.settled(llama_token_fim_sep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9601,7 +9754,7 @@ extern "C" llama_token guard_llama_token_fim_suf(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_token_fim_suf(vocab);
+        return guard_call.settled(llama_token_fim_suf(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9614,7 +9767,7 @@ extern "C" enum llama_token_attr guard_llama_token_get_attr(const struct llama_v
         return {};
     }
     try {
-        return llama_token_get_attr(vocab, token);
+        return guard_call.settled(llama_token_get_attr(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9627,7 +9780,7 @@ extern "C" float guard_llama_token_get_score(const struct llama_vocab *vocab, ll
         return {};
     }
     try {
-        return llama_token_get_score(vocab, token);
+        return guard_call.settled(llama_token_get_score(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9640,7 +9793,7 @@ extern "C" const char *guard_llama_token_get_text(const struct llama_vocab *voca
         return {};
     }
     try {
-        return llama_token_get_text(vocab, token);
+        return guard_call.settled(llama_token_get_text(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9653,7 +9806,7 @@ extern "C" bool guard_llama_token_is_control(const struct llama_vocab *vocab, ll
         return {};
     }
     try {
-        return llama_token_is_control(vocab, token);
+        return guard_call.settled(llama_token_is_control(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9666,7 +9819,7 @@ extern "C" bool guard_llama_token_is_eog(const struct llama_vocab *vocab, llama_
         return {};
     }
     try {
-        return llama_token_is_eog(vocab, token);
+        return guard_call.settled(llama_token_is_eog(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9679,7 +9832,7 @@ extern "C" llama_token guard_llama_token_nl(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_nl(vocab);
+        return guard_call.settled(llama_token_nl(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9692,7 +9845,7 @@ extern "C" llama_token guard_llama_token_pad(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_pad(vocab);
+        return guard_call.settled(llama_token_pad(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9705,7 +9858,7 @@ extern "C" llama_token guard_llama_token_sep(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_token_sep(vocab);
+        return guard_call.settled(llama_token_sep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9718,7 +9871,7 @@ extern "C" int32_t guard_llama_token_to_piece(const struct llama_vocab *vocab, l
         return {};
     }
     try {
-        return llama_token_to_piece(vocab, token, buf, length, lstrip, special);
+        return guard_call.settled(llama_token_to_piece(vocab, token, buf, length, lstrip, special));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9731,7 +9884,7 @@ extern "C" int32_t guard_llama_tokenize(const struct llama_vocab *vocab, const c
         return {};
     }
     try {
-        return llama_tokenize(vocab, text, text_len, tokens, n_tokens_max, add_special, parse_special);
+        return guard_call.settled(llama_tokenize(vocab, text, text_len, tokens, n_tokens_max, add_special, parse_special));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9741,7 +9894,7 @@ extern "C" int32_t guard_llama_tokenize(const struct llama_vocab *vocab, const c
 extern "C" const char *guard_llama_version(void) {
     guard::Call guard_call("llama_version");
     try {
-        return llama_version();
+        return guard_call.settled(llama_version());
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9754,7 +9907,7 @@ extern "C" llama_token guard_llama_vocab_bos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_bos(vocab);
+        return guard_call.settled(llama_vocab_bos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9767,7 +9920,7 @@ extern "C" llama_token guard_llama_vocab_cls(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_cls(vocab);
+        return guard_call.settled(llama_vocab_cls(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9780,7 +9933,7 @@ extern "C" llama_token guard_llama_vocab_eos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_eos(vocab);
+        return guard_call.settled(llama_vocab_eos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9793,7 +9946,7 @@ extern "C" llama_token guard_llama_vocab_eot(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_eot(vocab);
+        return guard_call.settled(llama_vocab_eot(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9806,7 +9959,7 @@ extern "C" llama_token guard_llama_vocab_fim_mid(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_mid(vocab);
+        return guard_call.settled(llama_vocab_fim_mid(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9819,7 +9972,7 @@ extern "C" llama_token guard_llama_vocab_fim_pad(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_pad(vocab);
+        return guard_call.settled(llama_vocab_fim_pad(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9832,7 +9985,7 @@ extern "C" llama_token guard_llama_vocab_fim_pre(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_pre(vocab);
+        return guard_call.settled(llama_vocab_fim_pre(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9845,7 +9998,7 @@ extern "C" llama_token guard_llama_vocab_fim_rep(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_rep(vocab);
+        return guard_call.settled(llama_vocab_fim_rep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9858,7 +10011,7 @@ extern "C" llama_token guard_llama_vocab_fim_sep(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_sep(vocab);
+        return guard_call.settled(llama_vocab_fim_sep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9871,7 +10024,7 @@ extern "C" llama_token guard_llama_vocab_fim_suf(const struct llama_vocab *vocab
         return {};
     }
     try {
-        return llama_vocab_fim_suf(vocab);
+        return guard_call.settled(llama_vocab_fim_suf(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9884,7 +10037,7 @@ extern "C" bool guard_llama_vocab_get_add_bos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_get_add_bos(vocab);
+        return guard_call.settled(llama_vocab_get_add_bos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9897,7 +10050,7 @@ extern "C" bool guard_llama_vocab_get_add_eos(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_get_add_eos(vocab);
+        return guard_call.settled(llama_vocab_get_add_eos(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9910,7 +10063,7 @@ extern "C" bool guard_llama_vocab_get_add_sep(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_get_add_sep(vocab);
+        return guard_call.settled(llama_vocab_get_add_sep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9923,7 +10076,7 @@ extern "C" enum llama_token_attr guard_llama_vocab_get_attr(const struct llama_v
         return {};
     }
     try {
-        return llama_vocab_get_attr(vocab, token);
+        return guard_call.settled(llama_vocab_get_attr(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9936,7 +10089,7 @@ extern "C" float guard_llama_vocab_get_score(const struct llama_vocab *vocab, ll
         return {};
     }
     try {
-        return llama_vocab_get_score(vocab, token);
+        return guard_call.settled(llama_vocab_get_score(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9949,7 +10102,7 @@ extern "C" const llama_token *guard_llama_vocab_get_suppress_tokens(const struct
         return {};
     }
     try {
-        return llama_vocab_get_suppress_tokens(vocab, n_suppress_tokens);
+        return guard_call.settled(llama_vocab_get_suppress_tokens(vocab, n_suppress_tokens));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9962,7 +10115,7 @@ extern "C" const char *guard_llama_vocab_get_text(const struct llama_vocab *voca
         return {};
     }
     try {
-        return llama_vocab_get_text(vocab, token);
+        return guard_call.settled(llama_vocab_get_text(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9975,7 +10128,7 @@ extern "C" bool guard_llama_vocab_is_control(const struct llama_vocab *vocab, ll
         return {};
     }
     try {
-        return llama_vocab_is_control(vocab, token);
+        return guard_call.settled(llama_vocab_is_control(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -9988,7 +10141,7 @@ extern "C" bool guard_llama_vocab_is_eog(const struct llama_vocab *vocab, llama_
         return {};
     }
     try {
-        return llama_vocab_is_eog(vocab, token);
+        return guard_call.settled(llama_vocab_is_eog(vocab, token));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10001,7 +10154,7 @@ extern "C" llama_token guard_llama_vocab_mask(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_mask(vocab);
+        return guard_call.settled(llama_vocab_mask(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10014,7 +10167,7 @@ extern "C" int32_t guard_llama_vocab_n_tokens(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_n_tokens(vocab);
+        return guard_call.settled(llama_vocab_n_tokens(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10027,7 +10180,7 @@ extern "C" llama_token guard_llama_vocab_nl(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_nl(vocab);
+        return guard_call.settled(llama_vocab_nl(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10040,7 +10193,7 @@ extern "C" llama_token guard_llama_vocab_pad(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_pad(vocab);
+        return guard_call.settled(llama_vocab_pad(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10053,7 +10206,7 @@ extern "C" llama_token guard_llama_vocab_sep(const struct llama_vocab *vocab) {
         return {};
     }
     try {
-        return llama_vocab_sep(vocab);
+        return guard_call.settled(llama_vocab_sep(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};
@@ -10066,7 +10219,7 @@ extern "C" enum llama_vocab_type guard_llama_vocab_type(const struct llama_vocab
         return {};
     }
     try {
-        return llama_vocab_type(vocab);
+        return guard_call.settled(llama_vocab_type(vocab));
     } catch (...) {
         guard_call.caught({});
         return {};

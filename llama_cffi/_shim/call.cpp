@@ -6,6 +6,7 @@
 #include "ggml.h"
 
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -20,6 +21,8 @@ namespace {
 struct AssertFailure {
     std::string message;
 };
+
+struct LostWorker {};
 
 thread_local guard::Call * innermost = nullptr;
 thread_local guard::Error  call_error;
@@ -46,9 +49,21 @@ std::map<std::string, void *> & modules() {
     return *handles;
 }
 
+/* Asks the RPC module, if it is this package's, to tell which workers are lost. */
+void know_rpc(void * module) {
+    static guard::RpcModule functions;
+    functions.messages = reinterpret_cast<size_t (*)()>(dlsym(module, "llama_cffi_rpc_messages"));
+    functions.lost     = reinterpret_cast<const char * (*)(size_t)>(dlsym(module, "llama_cffi_rpc_lost"));
+    if (functions.messages != nullptr && functions.lost != nullptr) {
+        guard::rpc_module.store(&functions, std::memory_order_release);
+    }
+}
+
 }  // namespace
 
 namespace guard {
+
+std::atomic<const RpcModule *> rpc_module{nullptr};
 
 Error & error() noexcept {
     return call_error;
@@ -59,6 +74,9 @@ Call::Call(const char * function) noexcept : function_(function), outer_(innermo
     if (outer_ == nullptr) {
         call_error.kind = SHIM_OK;
         call_mark       = log_count();
+    }
+    if (const RpcModule * rpc = rpc_module.load(std::memory_order_acquire)) {
+        n_sent_ = rpc->messages();
     }
 }
 
@@ -114,8 +132,22 @@ bool Call::ends(const void * handle) noexcept {
     return retire(handle, entry) || refuse(SHIM_CLOSED);
 }
 
+const char * Call::lost_worker() const noexcept {
+    const RpcModule * rpc = rpc_module.load(std::memory_order_acquire);
+    return rpc != nullptr ? rpc->lost(n_sent_) : nullptr;
+}
+
+void Call::require_workers() const {
+    if (lost_worker() != nullptr) {
+        throw LostWorker{};
+    }
+}
+
 void Call::caught(std::initializer_list<const void *> suspects) noexcept {
     try {
+        if (const char * worker = lost_worker()) {  // whatever else went wrong follows from that
+            throw AssertFailure{std::string("Remote RPC server ") + worker + " crashed, or the connection to it ended"};
+        }
         throw;
     } catch (const AssertFailure & failure) {
         record(SHIM_ASSERT, failure.message.c_str());
@@ -182,7 +214,9 @@ bool shim_module_open(const char * name, const char * path) {
         return false;
     }
     std::lock_guard<std::mutex> lock(modules_mutex);
-    modules()[name] = handle;
+    if (modules().emplace(name, handle).second && strcmp(name, "rpc") == 0) {
+        know_rpc(handle);
+    }
     return true;
 }
 

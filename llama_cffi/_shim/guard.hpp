@@ -6,6 +6,7 @@
 #include "shim.h"
 
 #include <atomic>
+#include <cstddef>
 #include <initializer_list>
 
 namespace guard {
@@ -20,6 +21,15 @@ struct Error {
 };
 
 Error & error() noexcept;
+
+/* What the RPC module knows of lost workers: see vendor/rpc_lost.h. Null until that is loaded, and where it is another
+ * build's. */
+struct RpcModule {
+    size_t (*messages)();
+    const char * (*lost)(size_t since);
+};
+
+extern std::atomic<const RpcModule *> rpc_module;
 
 /* Marks this thread as inside a guarded call, so that a failed assert may unwind to it, and holds the handles that the
  * call uses: another thread that frees one of them waits until it ends. */
@@ -37,6 +47,30 @@ class Call {
      * before, or if a call further up on this thread uses it. */
     bool ends(const void * handle) noexcept;
 
+    /* At the end of a call, within its try block: throws if a worker that it used is lost, for then what it has
+     * computed is worth nothing. Gives the result back. */
+    template <typename T> T settled(T result) const {
+        settle();
+        return result;
+    }
+
+    void settle() const {
+        if (rpc_module.load(std::memory_order_acquire) != nullptr) {
+            require_workers();
+        }
+    }
+
+    /* The same for a call that makes a handle, which it notes and gives back: what was made can be freed, and whoever
+     * uses it is told. */
+    template <typename T> T * begun(T * handle) const {
+        if (handle != nullptr) {
+            add(handle);
+        } else {
+            settle();
+        }
+        return handle;
+    }
+
     /* To be called from a catch-all handler. */
     void caught(std::initializer_list<const void *> suspects) noexcept;
 
@@ -44,19 +78,15 @@ class Call {
     bool uses(const Entry * entry) const noexcept;
     bool refuse(int kind) noexcept;
 
+    const char * lost_worker() const noexcept;
+    void         require_workers() const;
+
     const char * function_;
     Call *       outer_;
     Entry *      held_[4] = {};
     int          n_held_  = 0;
+    size_t       n_sent_  = 0;  // messages to workers before this call, by this thread
 };
-
-/* Notes a handle that a call has made, and gives it back. */
-template <typename T> T * begins(T * handle) noexcept {
-    if (handle != nullptr) {
-        add(handle);
-    }
-    return handle;
-}
 
 /* Notes a pointer into a handle, which lives as long as that, and gives it back. */
 template <typename T> T * part_of(const void * owner, T * part) noexcept {

@@ -69,18 +69,21 @@ def wrapper_is_whole(function: Function) -> bool:
     """Whether the body forwards every argument once, returns the result, and catches everything."""
     arguments = ", ".join(p.name or f"arg{i}" for i, p in enumerate(function.params))
     target = "guard_target" if function.header in MODULE_OF_HEADER else function.name
-    result, fallback = ("", "") if function.returns == "void" else ("return ", "        return {};\n")
     call = f"{target}({arguments})"
-    for helper in ("begins(", "part_of("):
-        found = re.search(rf"return guard::{re.escape(helper)}(.*){re.escape(call)}\);", WRAPPERS[function.name])
-        if found:
-            call = f"guard::{helper}{found[1]}{call})"
+    end = "" if policy.frees(function) else "        guard_call.settle();\n"
+    fallback = ""
+    if function.returns != "void":
+        found = re.search(
+            rf"return (?:guard_call\.(?:settled|begun)|guard::part_of)\((.*){re.escape(call)}(\)+);\n",
+            WRAPPERS[function.name],
+        )
+        call, end, fallback = (found[0][:-2] if found else "no result"), "", "        return {};\n"
     lifetime = re.search(
         r"    if \(!guard_call\.(?:holds|ends)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
     )
     pattern = (
         f'    guard::Call guard_call("{function.name}");\n{lifetime[0] if lifetime else ""}'
-        f"    try {{\n        {result}{call};\n"
+        f"    try {{\n        {call};\n{end}"
         "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
     )
     before, after = pattern.split("@")
@@ -123,12 +126,15 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
         ("llama_memory_clear", "if (!guard_call.holds({mem})) {"),
         ("llama_attach_threadpool", "if (!guard_call.holds({ctx, threadpool, threadpool_batch})) {"),
         ("llama_sampler_sample", "if (!guard_call.holds({ctx})) {"),  # samplers are not counted
-        ("llama_init_from_model", "return guard::begins(llama_init_from_model(model, params));"),
-        ("llama_model_load_from_file", "return guard::begins(llama_model_load_from_file(path_model, params));"),
-        ("ggml_threadpool_new", "return guard::begins(guard_target(params));"),
-        ("llama_model_get_vocab", "return guard::part_of(model, llama_model_get_vocab(model));"),
-        ("llama_get_memory", "return guard::part_of(ctx, llama_get_memory(ctx));"),
-        ("llama_get_model", "return llama_get_model(ctx);"),  # it is noted already
+        ("llama_init_from_model", "return guard_call.begun(llama_init_from_model(model, params));"),
+        ("llama_model_load_from_file", "return guard_call.begun(llama_model_load_from_file(path_model, params));"),
+        ("ggml_threadpool_new", "return guard_call.begun(guard_target(params));"),
+        ("llama_model_get_vocab", "return guard::part_of(model, guard_call.settled(llama_model_get_vocab(model)));"),
+        ("llama_get_memory", "return guard::part_of(ctx, guard_call.settled(llama_get_memory(ctx)));"),
+        ("llama_get_model", "return guard_call.settled(llama_get_model(ctx));"),  # it is noted already
+        ("llama_decode", "return guard_call.settled(llama_decode(ctx, batch));"),  # raises where a worker is lost
+        ("llama_memory_clear", "guard_call.settle();"),
+        ("llama_free", "        llama_free(ctx);\n    } catch"),  # and does not
         ("llama_free", "if (!guard_call.ends(ctx)) {"),
         ("llama_model_free", "if (!guard_call.ends(model)) {"),
         ("llama_free_model", "if (!guard_call.ends(model)) {"),
@@ -139,6 +145,12 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
 )
 def test_handles_are_held_noted_and_ended(name: str, line: str) -> None:
     assert WRAPPERS[name].count(line) == 1
+
+
+def test_what_frees_tells_of_no_lost_worker() -> None:
+    silent = {name for name, body in WRAPPERS.items() if not re.search(r"guard_call\.(settle|settled|begun)\(", body)}
+    assert {"llama_free", "llama_model_free", "ggml_backend_buffer_free"} <= silent
+    assert all("free" in name for name in silent)
 
 
 def test_only_what_frees_a_handle_ends_one() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,22 @@ def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert isinstance(other, native.Plan)
     assert all("-DCMAKE_C_COMPILER_LAUNCHER=my cache" in build.arguments for build in other.builds)
     assert not {build.digest for build in other.builds} & {build.digest for build in both.builds}
+
+
+def test_the_rpc_module_is_compiled_with_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else is: a change of the header compiles that module alone."""
+    monkeypatch.setenv("GGML_USE_VULKAN", "0")
+    monkeypatch.delenv("LLAMA_CFFI_SANITIZE", raising=False)
+    plan = native.plan()
+    assert isinstance(plan, native.Plan)
+    first, rpc = plan.builds
+    assert rpc.target == "ggml-rpc" and "/rpc_lost.h" in " ".join(rpc.arguments)
+    assert "rpc" not in " ".join(first.arguments).lower()
+    row = replace(native.BACKENDS["rpc"], include="tile_config.h")
+    monkeypatch.setitem(native.BACKENDS, "rpc", row)
+    other = native.plan()
+    assert isinstance(other, native.Plan)
+    assert other.builds[0] == first and other.builds[1].digest != rpc.digest
 
 
 def test_another_compiler_of_shaders_makes_another_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,14 @@ raises(ClosedError, lambda: ctx.decode(batch()), "close it, and make a new one")
 raises((ClosedError, IndexError), lambda: ctx.getLogitsIth(-1))
 raises(ClosedError, lambda: sampler.sample(ctx, -1), "close it, and make a new one")
 raises(RpcError, lambda: use(other), endpoints[{victim}])
-raises(RpcError, lambda: context(model), "there is no worker at")
-raises(RpcError, lambda: Model.load(path("rpc"), Model.Params(devices=devices)), "there is no worker at")
+raises(RpcError, lambda: context(model), endpoints[{victim}])
+raises(RpcError, lambda: Model.load(path("rpc"), Model.Params(devices=devices)), endpoints[{victim}])
 raises(RpcError, lambda: devices[{victim}].memory, "rpc-worker")
 assert devices[{1 - victim}].memory.total > 0
 ctx.close()
 other.close()
 model.close()
+raises(RpcError, lambda: devices[{victim}].memory, "there is no worker at")
 assert greedy(Model.Params(devices=[])) and greedy(Model.Params(devices=[devices[{1 - victim}]]))
 """
     _run(client, fresh, code)
@@ -74,6 +75,56 @@ raises(RpcError, decode_for_ever, "lost")
 with model:
     pass
 assert ctx.closed and other.closed
+"""
+    _run(client, fresh, code)
+
+
+def test_while_a_model_is_loaded(client: Client, fresh: list[Worker]) -> None:
+    """llama.cpp frees what it has of the model, and with it the connection."""
+    code = """
+ctx.close(), other.close(), model.close()
+told = []
+
+def half(progress):
+    if progress > 0.5 and not told:
+        told.append(progress)
+        gone(0)
+    return True
+
+raises(RpcError, lambda: Model.load(path("rpc"), Model.Params(devices=devices, progressCallback=half)), endpoints[0])
+assert told
+raises(RpcError, lambda: devices[0].memory, "there is no worker at")
+assert greedy(Model.Params(devices=[devices[1]]))
+"""
+    _run(client, fresh, code)
+
+
+def test_others_do_not_notice(client: Client, fresh: list[Worker]) -> None:
+    """Only what used the lost connection raises, while it goes on being lost in another thread."""
+    code = """
+ctx.close(), other.close(), model.close()
+mine, yours = (Model.load(path("rpc"), Model.Params(devices=[device])) for device in devices)
+expected = write(yours)
+ctx = context(mine)
+failures, stop = [], threading.Event()
+
+def lose():
+    while not stop.is_set():
+        try:
+            context(mine).decode(batch())
+        except RpcError:
+            failures.append(1)
+
+thread = threading.Thread(target=lose)
+thread.start()
+gone(0)
+try:
+    while len(failures) < 20:
+        assert write(yours) == expected
+finally:
+    stop.set()
+    thread.join()
+raises(RpcError, lambda: (ctx.decode(batch()), ctx.getLogitsIth(-1)), endpoints[0])
 """
     _run(client, fresh, code)
 
@@ -111,7 +162,7 @@ def test_nobody_dies(client: Client, fresh: list[Worker], end: str) -> None:
 
 
 def test_started_anew(client: Client, fresh: list[Worker]) -> None:
-    """The devices stay: models that are loaded afterwards work, and older ones do not disturb the new worker."""
+    """The devices stay: what is loaded when the old models are closed works."""
     code = f"""
 import subprocess
 gone(0)
@@ -124,8 +175,7 @@ try:
         if line.startswith("listening"):
             break
     raises(RpcError, lambda: (other.decode(batch()), other.getLogitsIth(-1)))
-    mixed = context(model)  # its memory is on the new worker, its weights were on the old one
-    raises(RpcError, lambda: (mixed.decode(batch()), mixed.getLogitsIth(-1)))
+    raises(RpcError, lambda: context(model), "Close the contexts and models that use it")
     model.close()
     assert greedy(Model.Params(devices=devices)) == greedy(Model.Params(devices=[]))
     assert anew.poll() is None
@@ -187,3 +237,27 @@ assert os.waitpid(child, 0)[1] == 9
 assert greedy(Model.Params(devices=added())) == greedy(Model.Params(devices=[]))
 """
     client(code, *(w.endpoint for w in fresh))
+
+
+def test_a_signal_is_no_loss(client: Client, fresh: list[Worker]) -> None:
+    """It reaches whichever thread takes it; the one that talks to the worker does not."""
+    code = """
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+assert write(model) == write(model)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert seen
+"""
+    _run(client, fresh, code)
+
+
+def test_sigpipe_does_not_end_a_program_that_has_its_default(client: Client, fresh: list[Worker]) -> None:
+    code = """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+gone(0)
+raises(RpcError, lambda: [(ctx.decode(batch()), ctx.getLogitsIth(-1)) for _ in range(3)])
+"""
+    _run(client, fresh, code)
