@@ -16,7 +16,7 @@ from vendor import fetch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
-_REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "typing")
+_REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "rpc", "typing")
 _LIBRARIES = Path(llama_cffi.__file__).with_name("lib")
 
 

@@ -59,7 +59,14 @@ BACKENDS = {
     row.name: row
     for row in (
         Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "ON"}, f"libggml-cpu-*{SUFFIX}.so", default=True),
-        Backend("rpc", {"GGML_RPC": "ON"}, f"libggml-rpc{SUFFIX}.so", True, target="ggml-rpc", include="rpc_lost.h"),
+        Backend(
+            "rpc",
+            {"GGML_RPC": "ON", "GGML_RPC_RDMA": "OFF"},
+            f"libggml-rpc{SUFFIX}.so",
+            True,
+            target="ggml-rpc",
+            include="rpc_lost.h",
+        ),
         Backend("vulkan", {"GGML_VULKAN": "ON"}, f"libggml-vulkan{SUFFIX}.so", target="ggml-vulkan"),
     )
 }

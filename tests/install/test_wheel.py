@@ -151,3 +151,36 @@ def test_the_wheel_works_without_a_compiler(python: str, wheel: Path, tiny_path:
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout) > 10
+
+
+ON_VULKAN = """
+import sys
+from llama_cffi import *
+
+Ggml.Backend.vkLoad()
+(gpu,) = [device for device in Ggml.Backend.devices() if device.name == "Vulkan0"]
+with Model.load(sys.argv[1], Model.Params(devices=[gpu])) as model:
+    with Context.initFromModel(model, Context.Params(nCtx=64)) as ctx:
+        ctx.decode(Batch.getOne(tokenize(model.vocab, "Hello world")))
+        print(Sampler.initGreedy().sample(ctx, -1))
+"""
+
+
+@pytest.mark.skipif("vulkan" not in MODULES, reason="this build has no Vulkan module (make test BACKEND=cpu)")
+def test_the_wheel_computes_on_vulkan_and_its_doctor_is_content(wheel: Path, tiny_path: Path, tmp_path: Path) -> None:
+    """Where there is no compiler and no numpy; on the first Vulkan device, which may be Mesa's driver for CPUs."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    inside = str(tmp_path / "venv" / "bin" / "python")
+    environment = {"GGML_VK_VISIBLE_DEVICES": "0", **os.environ, "PATH": _bare_path(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+
+    def run(*words: str) -> str:
+        command = [inside, *words]
+        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    run("-m", "pip", "install", "--quiet", "--only-binary=:all:", str(wheel))
+    assert run("-c", ON_VULKAN, str(tiny_path)).strip().isdigit()
+    report = json.loads(run("-m", "llama_cffi", "doctor", "--json"))
+    assert report["ok"] and "Vulkan0" in json.dumps(report["checks"])
