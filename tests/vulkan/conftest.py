@@ -53,10 +53,15 @@ class Vulkan:
 
 
 @pytest.fixture(scope="session")
-def vulkan() -> Vulkan:
-    """The Vulkan devices, with the backend loaded. Skips where there are none, which `test_device.py` does not."""
+def module() -> None:
+    """Skips where this build has no Vulkan."""
     if not any(MODULES.glob("libggml-vulkan*")):
         pytest.skip("this build has no Vulkan module: build with GGML_USE_VULKAN=1")
+
+
+@pytest.fixture(scope="session")
+def vulkan(module: None) -> Vulkan:
+    """The Vulkan devices, with the backend loaded. Skips where there are none, which `test_device.py` does not."""
     Ggml.Backend.vkLoad()
     found = Ggml.Backend.devices()
     devices = [device for device in found if device.name.startswith("Vulkan")]

@@ -13,6 +13,8 @@ import pytest
 
 from tests.vulkan.test_vk_load import lavapipe, make_driver, make_library
 
+pytestmark = pytest.mark.usefixtures("module")
+
 
 def _doctor(**environment: str) -> tuple[int, dict[str, Any]]:
     base = {name: value for name, value in os.environ.items() if not name.startswith(("VK_", "GGML_"))}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("module")
+
 LOAD = """
 import os, sys, threading, warnings
 from llama_cffi import *
