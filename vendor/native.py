@@ -1,8 +1,8 @@
 """Builds llama.cpp's libraries with CMake and ninja: `python -m vendor.native`.
 
-A backend is a row of `BACKENDS`. The result is a folder of shared libraries in the cache, under a digest of everything
-that went into it (source, options, compilers); the same inputs are never built twice. A backend with a target of its
-own is built by itself, so that adding it to a build that is there compiles nothing anew.
+A backend is a row of `recipe.BACKENDS`. The result is a folder of shared libraries in the cache, under a digest of
+everything that went into it (source, options, compilers); the same inputs are never built twice. A backend with a
+target of its own is built by itself, so that adding it to a build that is there compiles nothing anew.
 
 `LLAMA_CFFI_PREFIX=<folder>` takes the libraries from there and builds none: see `prefix.py`.
 
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vendor import fetch, vulkan
@@ -33,106 +33,26 @@ from vendor import pin as pins
 from vendor.libraries import Libraries, module_name
 from vendor.prefix import Prefix
 from vendor.progress import Progress
+from vendor.recipe import (
+    ALONE,
+    BACKENDS,
+    GCC_LICENSES,
+    LINKED,
+    LOADER,
+    ONE_VARIANT,
+    OPTIONS,
+    RECIPE,
+    SANITIZED,
+    SANITIZERS,
+    SOURCE,
+    SOURCE_PARTS,
+    SUFFIX,
+    VENDOR,
+    WORK,
+    Backend,
+    Sanitizer,
+)
 from vendor.tools import BuildError, compilers, find, require, version_of
-
-# Libraries carry this suffix, in file name and SONAME, so that a process which also loads another build of llama.cpp
-# (llama-cpp-python, say) never has the dynamic linker give one package the other's library.
-SUFFIX = "-cffi"
-
-# What the extension links against; everything else is a module, loaded when asked for.
-LINKED = ("llama", "ggml", "ggml-base")
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One ggml backend: the CMake options that build it and the modules that it must produce."""
-
-    name: str
-    options: dict[str, str]
-    modules: str  # glob of the files it yields
-    default: bool = False
-    target: str = ""  # what ninja is asked for, in a build of its own
-    include: str = ""  # a header of this folder, before each of its C++ files
-
-
-BACKENDS = {
-    row.name: row
-    for row in (
-        Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "ON"}, f"libggml-cpu-*{SUFFIX}.so", default=True),
-        Backend(
-            "rpc",
-            {"GGML_RPC": "ON", "GGML_RPC_RDMA": "OFF"},
-            f"libggml-rpc{SUFFIX}.so",
-            True,
-            target="ggml-rpc",
-            include="rpc_lost.h",
-        ),
-        Backend("vulkan", {"GGML_VULKAN": "ON"}, f"libggml-vulkan{SUFFIX}.so", target="ggml-vulkan"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Sanitizer:
-    """A build that watches itself while it runs: slower, larger, and only for the tests."""
-
-    name: str
-    flags: tuple[str, ...]  # for every C and C++ file, those of the extension too
-    options: dict[str, str] = field(default_factory=dict)
-
-
-# One variant of the CPU backend is enough to look for mistakes in: all of them would compile for an hour.
-_ONE_VARIANT = Backend("cpu", {"GGML_CPU": "ON", "GGML_CPU_ALL_VARIANTS": "OFF"}, f"libggml-cpu{SUFFIX}.so")
-
-SANITIZERS = {
-    row.name: row
-    for row in (
-        # The macro makes std::vector tell AddressSanitizer where its elements end, within what it has reserved.
-        # Numbers that no enumerator has are given to the raw layer on purpose: llama.cpp's own checks must see them.
-        Sanitizer("address", ("-fsanitize=address,undefined", "-fno-sanitize=enum", "-D_GLIBCXX_SANITIZE_VECTOR")),
-        # libgomp is not instrumented, so that its barriers would look like races; ggml's own threads do not need it.
-        Sanitizer("thread", ("-fsanitize=thread",), {"GGML_OPENMP": "OFF"}),
-    )
-}
-
-_SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer")  # readable stack traces, with lines
-
-# Replaced when CMake is called: where things lie does not change the build.
-_SOURCE, _VENDOR, _WORK = "@SOURCE@", "@VENDOR@", "@WORK@"
-
-RECIPE = "1"  # to be raised when this module makes something else of the same inputs
-
-OPTIONS = {
-    "CMAKE_BUILD_TYPE": "Release",  # crash checks rely on NDEBUG: a debug build aborts where a release one returns NULL
-    "CMAKE_RELEASE_POSTFIX": SUFFIX,
-    "CMAKE_PLATFORM_NO_VERSIONED_SONAME": "ON",  # wheels cannot hold symbolic links
-    "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
-    "CMAKE_INSTALL_RPATH": "$ORIGIN",
-    # The guard's exceptions pass through C frames. Assertions name files without this machine's folders.
-    "CMAKE_C_FLAGS": f"-fexceptions -ffile-prefix-map={_SOURCE}=llama.cpp",
-    "CMAKE_CXX_FLAGS": f"-fno-gnu-unique -ffile-prefix-map={_SOURCE}=llama.cpp -include {_VENDOR}/tile_config.h",
-    "BUILD_SHARED_LIBS": "ON",
-    "GGML_NATIVE": "OFF",
-    "GGML_BACKEND_DL": "ON",
-    "GGML_CCACHE": "OFF",
-    "LLAMA_BUILD_COMMON": "OFF",
-    "LLAMA_BUILD_TESTS": "OFF",
-    "LLAMA_BUILD_TOOLS": "OFF",
-    "LLAMA_BUILD_EXAMPLES": "OFF",
-    "LLAMA_BUILD_SERVER": "OFF",
-    "LLAMA_BUILD_APP": "OFF",
-    "LLAMA_BUILD_NUMBER": "0",  # else CMake asks git about whatever repository surrounds the source
-}
-
-SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
-
-
-# libgomp travels along: the GPL with GCC's exception. Where Debian has it.
-_GCC_LICENSES = {"libgomp": "share/doc/libgomp1/copyright", "GPL-3": "share/common-licenses/GPL-3"}
-
-# A module of its own needs no CPU backend beside it. Vulkan's loader is looked for at run time: see vulkan_loader.c.
-ALONE = {"GGML_CPU": "OFF", "CMAKE_MODULE_LINKER_FLAGS": "-Wl,-z,defs", "CMAKE_CXX_STANDARD_LIBRARIES": "-ldl"}
-_LOADER = f"{_WORK}/libvulkan.a"
 
 
 @dataclass(frozen=True)
@@ -192,7 +112,7 @@ class Plan(Libraries):
     def licenses(self) -> dict[str, Path]:
         found = {"llama.cpp.txt": self.source / "LICENSE"}
         found |= {f"llama.cpp-{path.name}.txt": path for path in sorted((self.source / "licenses").glob("*"))}
-        found |= {f"{name}.txt": Path("/usr") / place for name, place in _GCC_LICENSES.items()}
+        found |= {f"{name}.txt": Path("/usr") / place for name, place in GCC_LICENSES.items()}
         found |= {f"{path.parent.name}.txt": path for path in self.notices}
         return {name: path for name, path in found.items() if path.is_file()}
 
@@ -237,8 +157,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     common["LLAMA_BUILD_COMMIT"] = "unknown" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
     flags: tuple[str, ...] = ()
     if sanitizer is not None:
-        chosen = [_ONE_VARIANT]
-        flags = (*_SANITIZED, *sanitizer.flags)
+        chosen = [ONE_VARIANT]
+        flags = (*SANITIZED, *sanitizer.flags)
         common |= sanitizer.options
         for key in ("CMAKE_C_FLAGS", "CMAKE_CXX_FLAGS"):
             common[f"{key}_RELEASE"] = "-DNDEBUG"  # without -O3, which comes last and would win
@@ -269,9 +189,9 @@ def _planned(
     for row in rows:
         everything |= row.options
         if row.include:
-            everything["CMAKE_CXX_FLAGS"] += f" -include {_VENDOR}/{row.include}"
+            everything["CMAKE_CXX_FLAGS"] += f" -include {VENDOR}/{row.include}"
             seed.append(Path(__file__).with_name(row.include).read_text(encoding="utf-8"))
-    places = {} if tools is None else {**tools.options, "Vulkan_LIBRARY": _LOADER}
+    places = {} if tools is None else {**tools.options, "Vulkan_LIBRARY": LOADER}
     arguments = [f"-D{key}={value}" for key, value in sorted(everything.items())]
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     wanted = (*linked, *(row.modules for row in rows))
@@ -344,8 +264,8 @@ def _alone(path: Path) -> Iterator[None]:
 def _configure(todo: Plan, one: Build, work: Path) -> None:
     names = ", ".join(row.name for row in one.backends)
     print(f"configuring llama.cpp ({names}; digest {one.digest})", file=sys.stderr, flush=True)
-    places = {_SOURCE: str(todo.source), _VENDOR: str(Path(__file__).parent), _WORK: str(work)}
-    command = [find("cmake") or "cmake", "-S", _SOURCE, "-B", _WORK, "-G", "Ninja"]
+    places = {SOURCE: str(todo.source), VENDOR: str(Path(__file__).parent), WORK: str(work)}
+    command = [find("cmake") or "cmake", "-S", SOURCE, "-B", WORK, "-G", "Ninja"]
     command += [f"-D{key}={value}" for key, value in one.places]
     command += [*one.arguments, f"-DCMAKE_MAKE_PROGRAM={find('ninja')}"]
     for name, place in places.items():
@@ -418,7 +338,7 @@ def _collect(todo: Plan, one: Build, work: Path) -> None:
 
 def _variant_name(name: str) -> str:
     """The only CPU module gets a variant's name: the package looks for nothing else."""
-    return f"libggml-cpu-sanitized{SUFFIX}.so" if name == _ONE_VARIANT.modules else name
+    return f"libggml-cpu-sanitized{SUFFIX}.so" if name == ONE_VARIANT.modules else name
 
 
 def _bundle_openmp(lib: Path) -> None:
