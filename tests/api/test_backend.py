@@ -15,6 +15,7 @@ import pytest
 from llama_cffi import BusyError, Ggml, Model, UnavailableError, _manifest, lib, printSystemInfo
 from llama_cffi.ggml import _variants
 from llama_cffi.ggml._registry import listing, registering
+from tests.vulkan.models import write_llama
 
 GREEDY = """
 import sys
@@ -71,13 +72,23 @@ def test_the_best_variant_that_runs_is_chosen() -> None:
 RUNNABLE = [v.name for v in Ggml.Backend.cpuVariants() if v.runs]
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A model whose greedy text does not hang on a rounding, and that text by the variant that is chosen here."""
+    path = write_llama(tmp_path_factory.mktemp("variants") / "llama.gguf", "F16")
+    result = _run(path)
+    assert result.returncode == 0, result.stderr
+    return path, result.stdout.split()[1:]
+
+
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_every_variant_that_runs_here_gives_text(tiny_path: Path, name: str) -> None:
-    result = _run(tiny_path, LLAMA_CFFI_CPU_VARIANT=name)
+def test_every_variant_that_runs_here_gives_the_same_text(text: tuple[Path, list[str]], name: str) -> None:
+    path, expected = text
+    result = _run(path, LLAMA_CFFI_CPU_VARIANT=name)
     assert result.returncode == 0, result.stderr
     variant, *tokens = result.stdout.split()
     assert variant == name
-    assert len(tokens) == 8
+    assert tokens == expected and len(set(tokens)) > 4
 
 
 def test_a_variant_that_does_not_exist(tiny_path: Path) -> None:
