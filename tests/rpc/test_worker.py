@@ -50,7 +50,7 @@ def test_a_port_in_use() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--device", "Nope7"], 2, "error: --device Nope7: this machine has no such device, but CPU"),
+        (["--device", "Nope7", "--port", "0"], 2, "error: --device Nope7: this machine has no such device, but CPU"),
         (["--host", "::1"], 2, "IPv4 only"),
         (["--host", "no-such-host.invalid"], 2, "has no IPv4 address"),
         (["--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine"),
