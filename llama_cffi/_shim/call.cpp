@@ -26,7 +26,8 @@ struct LostWorker {};
 
 thread_local guard::Call * innermost = nullptr;
 thread_local guard::Error  call_error;
-thread_local uint64_t      call_mark = 0;
+thread_local CallLog       last_call;
+thread_local uint64_t      n_calls = 0;
 
 /* ggml calls this and then abort(). On a thread that is inside a guarded call the exception goes up to that call; any
  * other thread (a compute worker) has nowhere to go to, and the process ends as ggml means it to. */
@@ -73,7 +74,8 @@ Call::Call(const char * function) noexcept : function_(function), outer_(innermo
     innermost = this;
     if (outer_ == nullptr) {
         call_error.kind = SHIM_OK;
-        call_mark       = log_count();
+        before_         = last_call;
+        last_call       = {{&n_calls, ++n_calls}, log_count()};
     }
     if (const RpcModule * rpc = rpc_module.load(std::memory_order_acquire)) {
         n_sent_ = rpc->messages();
@@ -82,6 +84,9 @@ Call::Call(const char * function) noexcept : function_(function), outer_(innermo
 
 Call::~Call() {
     innermost = outer_;
+    if (frees_ && outer_ == nullptr && call_error.kind == SHIM_OK) {
+        last_call = before_;
+    }
     for (int i = 0; i < n_held_; i++) {
         release(held_[i]);
     }
@@ -118,6 +123,7 @@ bool Call::uses(const Entry * entry) const noexcept {
 }
 
 bool Call::ends(const void * handle) noexcept {
+    frees_              = true;
     bool    freed = false;
     Entry * entry = handle != nullptr ? find(handle, freed) : nullptr;
     if (freed) {
@@ -191,8 +197,12 @@ void * ModuleFunction::address() noexcept {
 
 }  // namespace guard
 
-uint64_t call_log_mark() noexcept {
-    return call_mark;
+CallId call_running() noexcept {
+    return innermost != nullptr ? last_call.call : CallId{};
+}
+
+CallLog & call_last() noexcept {
+    return last_call;
 }
 
 extern "C" {

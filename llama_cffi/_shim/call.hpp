@@ -3,8 +3,26 @@
 
 #include <cstdint>
 
-/* How many lines were logged when the outermost guarded call on this thread began. */
-uint64_t call_log_mark() noexcept;
+/* The outermost guarded call of a thread: whatever is logged while it runs is its own. */
+struct CallId {
+    const void * thread = nullptr;  // null: none
+    uint64_t     number = 0;
+
+    bool operator==(const CallId & other) const { return thread == other.thread && number == other.number; }
+};
+
+/* A call, and how many lines had been logged when it began. */
+struct CallLog {
+    CallId   call;
+    uint64_t mark = 0;
+};
+
+/* The call that this thread is in. */
+CallId call_running() noexcept;
+
+/* The last call that began on this thread: error messages quote what it logged. One that frees a handle does not count
+ * once it is over: Python's collector calls it at any moment, between a failure and the question for its reason too. */
+CallLog & call_last() noexcept;
 
 /* How many lines were logged. */
 uint64_t log_count() noexcept;

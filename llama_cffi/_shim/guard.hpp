@@ -2,6 +2,7 @@
  * failed. */
 #pragma once
 
+#include "call.hpp"
 #include "handles.hpp"
 #include "shim.h"
 
@@ -86,6 +87,8 @@ class Call {
     Entry *      held_[4] = {};
     int          n_held_  = 0;
     size_t       n_sent_  = 0;  // messages to workers before this call, by this thread
+    bool         frees_   = false;
+    CallLog      before_;
 };
 
 /* Notes a pointer into a handle, which lives as long as that, and gives it back. */

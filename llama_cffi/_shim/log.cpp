@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <string>
 
@@ -20,34 +21,45 @@ constexpr size_t KEPT_LINES = 100000;  // for a Python target; one call rarely l
 struct Line {
     int         level;
     std::string text;
+    CallId      call;  // none: a thread of llama.cpp's own logged it
 };
 
 class Log {
   public:
-    /* llama.cpp logs pieces of lines; a line is kept once it ends. */
+    /* llama.cpp logs pieces of lines; a line is kept once it ends. Other threads may log in between. */
     void append(int level, const char * text) {
+        const CallId                call = call_running();
         std::lock_guard<std::mutex> lock(mutex_);
+        Partial &                   line = partial_[call.thread];
         if (level != GGML_LOG_LEVEL_CONT) {
-            level_ = level;
+            line.level = level;
         }
         for (; *text; text++) {
             if (*text != '\n') {
-                partial_ += *text;
-            } else if (!partial_.empty()) {
-                finish_line();
+                line.text += *text;
+            } else if (!line.text.empty()) {
+                keep_line({line.level, line.text, call});
+                line.text.clear();
             }
+        }
+        if (line.text.empty()) {
+            partial_.erase(call.thread);
         }
     }
 
     uint64_t count() const { return count_.load(std::memory_order_relaxed); }
 
-    std::string since(uint64_t mark) {
+    /* What a call logged, and what threads of llama.cpp's own have logged since it began. */
+    std::string of(const CallLog & log) {
         std::lock_guard<std::mutex> lock(mutex_);
         std::string out;
         const uint64_t first = count_ - lines_.size();
-        for (uint64_t i = mark > first ? mark : first; i < count_; i++) {
-            out += lines_[i - first].text;
-            out += '\n';
+        for (uint64_t i = log.mark > first ? log.mark : first; i < count_; i++) {
+            const Line & line = lines_[i - first];
+            if (line.call == log.call || line.call == CallId{}) {
+                out += line.text;
+                out += '\n';
+            }
         }
         return out;
     }
@@ -76,30 +88,33 @@ class Log {
     }
 
   private:
-    void finish_line() {
-        lines_.push_back({level_, partial_});
+    struct Partial {
+        int         level = GGML_LOG_LEVEL_INFO;
+        std::string text;
+    };
+
+    void keep_line(const Line & line) {
+        lines_.push_back(line);
         count_++;
         if (lines_.size() > LOG_LINES) {
             lines_.pop_front();
         }
         if (keep_) {
-            kept_.push_back({level_, partial_});
+            kept_.push_back(line);
             waiting_ = true;
             if (kept_.size() > KEPT_LINES) {
                 kept_.pop_front();
             }
         }
-        partial_.clear();
     }
 
-    std::mutex            mutex_;
-    std::deque<Line>      lines_;
-    std::deque<Line>      kept_;
-    std::string           partial_;
-    int                   level_ = GGML_LOG_LEVEL_INFO;
-    bool                  keep_  = false;
-    std::atomic<bool>     waiting_{false};
-    std::atomic<uint64_t> count_{0};
+    std::mutex                      mutex_;
+    std::deque<Line>                lines_;
+    std::deque<Line>                kept_;
+    std::map<const void *, Partial> partial_;  // of each thread inside a call; null: of all others
+    bool                            keep_ = false;
+    std::atomic<bool>               waiting_{false};
+    std::atomic<uint64_t>           count_{0};
 };
 
 /* Never destroyed: llama.cpp may log from static destructors. */
@@ -132,7 +147,7 @@ size_t shim_log_since_call(char * buffer, size_t size) {
     if (size == 0) {
         return 0;
     }
-    const std::string text = the_log().since(call_log_mark());
+    const std::string text = the_log().of(call_last());
     const size_t      n    = text.size() < size - 1 ? text.size() : size - 1;
     memcpy(buffer, text.data() + (text.size() - n), n);
     buffer[n] = '\0';

@@ -58,9 +58,11 @@ extern "C" bool shim_settle(void) {
     const guard::Error error = guard::error();
     guard::error().kind      = SHIM_OK;
     if (shim_log_waiting()) {
+        const CallLog call = call_last();  // what the target calls must not take its place
         shim_enter_python();
         PyObject * result = call_python("deliver_log", PyTuple_New(0));
         shim_leave_python();
+        call_last() = call;
         if (result == nullptr) {
             PyErr_WriteUnraisable(nullptr);  // a broken log target must not hide what the call has to say
         }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from llama_cffi import Batch, ClosedError, Context, Model, NativeAssertionError, NativeError, Sampler, ffi, lib
+from llama_cffi import Batch, ClosedError, Context, Model, NativeAssertionError, NativeError, Sampler, ffi, lib, logSet
+from llama_cffi._handle import native_log
 
 
 def test_an_assert_names_its_place_and_operation() -> None:
@@ -102,3 +105,57 @@ def test_errors_carry_the_log(tmp_path: Path) -> None:
     with pytest.raises(NativeError) as caught:
         Model.load(bad)
     assert "invalid magic" in caught.value.log and "invalid magic" in str(caught.value)
+
+
+def _leave_a_context(model: Model) -> None:
+    """A context that only the collector frees, which logs."""
+    ring: list[object] = [Context.initFromModel(model, Context.Params(nCtx=64))]
+    ring.append(ring)
+
+
+def test_what_the_collector_frees_is_not_in_an_error(tiny: Model, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"not a model")
+    path = ffi.new("char[]", str(bad).encode())
+    seen: list[str] = []
+
+    def collect(level: int, text: str, data: object) -> None:
+        seen.append(text)
+        if "invalid magic" in text:  # between the failure and the question for its reason
+            gc.collect()
+
+    try:
+        _leave_a_context(tiny)
+        logSet(collect)
+        with pytest.raises(NativeError) as caught:
+            Model.load(bad)
+        assert "invalid magic" in caught.value.log and "llama_context" not in caught.value.log
+        assert any("llama_context" in line for line in seen)
+        logSet(None)
+        _leave_a_context(tiny)
+        assert lib.llama_model_load_from_file(path, lib.llama_model_default_params()) == ffi.NULL
+        gc.collect()
+        assert "invalid magic" in native_log() and "llama_context" not in native_log()
+    finally:
+        logSet(None)
+
+
+def test_an_error_has_its_own_threads_lines_only(tiny: Model, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"not a model")
+    stop = threading.Event()
+
+    def make_contexts() -> None:
+        while not stop.is_set():
+            Context.initFromModel(tiny, Context.Params(nCtx=64)).close()
+
+    noise = threading.Thread(target=make_contexts)
+    noise.start()
+    try:
+        for _ in range(300):
+            with pytest.raises(NativeError) as caught:
+                Model.load(bad)
+            assert "invalid magic" in caught.value.log and "llama_context" not in caught.value.log
+    finally:
+        stop.set()
+        noise.join()
