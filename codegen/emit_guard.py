@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codegen import policy
-from codegen.emit_cdef import argument, declare_function, prototype
+from codegen.emit_cdef import argument, declare_function, definitions, prototype
 from codegen.model import Api, Function
 
 _HEADER_TOP = """
@@ -20,8 +20,11 @@ def emit_header(api: Api) -> str:
     includes = "".join(f'#include "{name}"\n' for name in api.headers)
     prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
     macros = "".join(f"#define {f.name}(...) {_wrapper_name(f)}(__VA_ARGS__)\n" for f in functions)
+    added = definitions(api)
+    if added:
+        added = f"/* What the facade needs and these headers lack. */\n{added}\n"
     return (
-        f'{_HEADER_TOP}{includes}\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
+        f'{_HEADER_TOP}{includes}\n{added}#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
         f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
     )
 
@@ -42,10 +45,12 @@ def _wrapper_name(function: Function) -> str:
 
 
 def _wrapper(function: Function) -> str:
+    if function.absent:
+        return _absent(function)
     arguments = ", ".join(argument(function, i) for i in range(len(function.params)))
     suspects = ", ".join(argument(function, i) for i in policy.suspects(function))
     nothing = "return;" if function.returns == "void" else "return {};"
-    call = f"{function.name}({arguments})"
+    call = _adapted(function) if function.body else f"{function.name}({arguments})"
     lines = [f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{']
     module = policy.module_of(function)
     if module:
@@ -62,7 +67,7 @@ def _wrapper(function: Function) -> str:
         lines += _if(f"!{lifetime}", nothing)
     lines += [
         "    try {",
-        *(f"        {line};" for line in _body(function, call)),
+        *(f"        {line};".replace("\n", "\n        ") for line in _body(function, call)),
         "    } catch (...) {",
         f"        guard_call.caught({{{suspects}}});",
         *([] if function.returns == "void" else ["        return {};"]),
@@ -70,6 +75,23 @@ def _wrapper(function: Function) -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _absent(function: Function) -> str:
+    """A function that the facade calls, for a header without it."""
+    lines = [
+        f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{',
+        f'    guard::absent("{function.name}", "{function.absent}");',
+        *([] if function.returns == "void" else ["    return {};"]),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _adapted(function: Function) -> str:
+    """A call that makes do with what the header has."""
+    body = function.body.replace("\n", "\n    ")
+    return f"[&]() -> {function.returns} {{\n    {body}\n}}()"
 
 
 def _if(condition: str, then: str) -> list[str]:

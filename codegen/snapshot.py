@@ -16,18 +16,19 @@ _Json = dict[str, Any]
 
 def dumps(api: Api) -> str:
     """The snapshot as text: keys sorted, nothing that is empty, and what fits on a line on one line."""
-    return _render(_pruned(asdict(api)), 0) + "\n"
+    return render(_pruned(asdict(api))) + "\n"
 
 
-def _render(value: Any, depth: int) -> str:
+def render(value: Any, depth: int = 0) -> str:
+    """JSON with sorted keys, where what fits on a line stands on one."""
     line = json.dumps(value, sort_keys=True, ensure_ascii=False)
     if len(line) + depth <= 118 or not isinstance(value, (dict, list)):
         return line
     pad = " " * (depth + 1)
     if isinstance(value, dict):
-        items = [f"{pad}{json.dumps(k)}: {_render(v, depth + 1)}" for k, v in sorted(value.items())]
+        items = [f"{pad}{json.dumps(k)}: {render(v, depth + 1)}" for k, v in sorted(value.items())]
     else:
-        items = [pad + _render(item, depth + 1) for item in value]
+        items = [pad + render(item, depth + 1) for item in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n" + ",\n".join(items) + f"\n{pad[1:]}{closing}"
 
@@ -41,7 +42,7 @@ def _pruned(value: Any) -> Any:
 
 
 def _is_default(value: Any) -> bool:
-    return value is None or value is False or value == ""
+    return value is None or value is False or value in ("", {}, ())
 
 
 def load(path: Path = SNAPSHOT) -> Api:
@@ -53,13 +54,13 @@ def loads(text: str) -> Api:
     data: _Json = json.loads(text)
     return Api(
         pin=data["pin"],
-        headers=tuple(data["headers"]),
-        functions=tuple(_function(x) for x in data["functions"]),
-        records=tuple(_record(x) for x in data["records"]),
-        enums=tuple(_enum(x) for x in data["enums"]),
-        typedefs=tuple(Typedef(**x) for x in data["typedefs"]),
-        constants=tuple(Constant(**x) for x in data["constants"]),
-        macros_left_out=data["macros_left_out"],
+        headers=tuple(data.get("headers", ())),
+        functions=tuple(_function(x) for x in data.get("functions", ())),
+        records=tuple(_record(x) for x in data.get("records", ())),
+        enums=tuple(_enum(x) for x in data.get("enums", ())),
+        typedefs=tuple(Typedef(**x) for x in data.get("typedefs", ())),
+        constants=tuple(Constant(**x) for x in data.get("constants", ())),
+        macros_left_out=data.get("macros_left_out", {}),
     )
 
 

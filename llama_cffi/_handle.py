@@ -291,6 +291,8 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     log = native_log()
     if kind == lib.SHIM_UNAVAILABLE:
         raise errors.UnavailableError(_unavailable(operation, message))
+    if kind == lib.SHIM_ABSENT:
+        raise errors.UnavailableError(f"{operation}: {message}")
     if kind == lib.SHIM_CLOSED:
         raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
     if kind == lib.SHIM_BUSY:

@@ -175,6 +175,12 @@ void Call::caught(std::initializer_list<const void *> suspects) noexcept {
     }
 }
 
+void absent(const char * function, const char * versions) noexcept {
+    record(SHIM_ABSENT, versions);
+    call_error.function   = function;
+    call_error.n_suspects = 0;
+}
+
 void * ModuleFunction::address() noexcept {
     void * found = address_.load(std::memory_order_acquire);
     if (found != nullptr) {

@@ -99,6 +99,9 @@ template <typename T> T * part_of(const void * owner, T * part) noexcept {
     return part;
 }
 
+/* Records that this llama.cpp lacks a function, and which ones have it. */
+void absent(const char * function, const char * versions) noexcept;
+
 /* A function of a backend module. Looked up once it is loaded; null, with the error set, before. */
 class ModuleFunction {
   public:
