@@ -1,7 +1,7 @@
 """Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these of ggml's CPU variants.
 
 `python -m vendor.variants` prints the two that `make check-upgrade` builds on this machine: the one that runs
-everywhere and the fastest that runs here.
+everywhere and the fastest that runs here. It prints nothing where the cache has all of them built.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def targets(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def main() -> int:
-    from vendor import fetch
+    from vendor import fetch, native  # which imports this module
 
     try:
-        print(",".join(for_this_machine(fetch.source_dir())))
-    except FetchError as error:
+        print("" if native.plan().lib.is_dir() else ",".join(for_this_machine(fetch.source_dir())))
+    except (BuildError, FetchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
