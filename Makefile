@@ -19,6 +19,7 @@ AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACK
 # An upgrade that was killed while its files were moved into the tree is completed first.
 ifneq ($(wildcard $(shell git rev-parse --git-path llama-cffi-upgrade 2>/dev/null)/journal.json),)
   $(info $(shell $(PYTHON) -m vendor.upgrade_journal))
+  $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
 endif
 
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h vendor/*.cmake) \

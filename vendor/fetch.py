@@ -118,7 +118,7 @@ def adopt(tree: Path, pin: pins.Pin) -> None:
     """Copy what builds, benchmarks and tests read of a tree into the cache, where they find it under its pin."""
     for kind, wanted in _KINDS.items():
         target = _target(pin, kind)
-        paths = [] if target.is_dir() else [path.relative_to(tree) for path in _files(tree) if wanted(path)]
+        paths = [] if target.is_dir() else [path for path in _files(tree) if wanted(path)]
         if not paths:
             continue
         with _scratch(target.parent) as scratch:

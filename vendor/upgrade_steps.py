@@ -43,8 +43,8 @@ STEPS = (
     Step(
         "native",
         (_PY, "-m", "vendor.native"),
-        "llama.cpp itself did not build with this project's options: they are in vendor/recipe.py. See whether it builds "
-        "by its own instructions on this machine.",
+        "llama.cpp itself did not build with this project's options: they are in vendor/recipe.py. See whether it "
+        "builds by its own instructions on this machine.",
     ),
     Step(
         "snapshot",
@@ -59,7 +59,7 @@ STEPS = (
         "text says which row. codegen/README.md says what each means.",
     ),
     Step(
-        "check", (_PY, "-m", "codegen", "check"), "What was generated differs from run to run: a mistake in codegen/."
+        "check", (_PY, "-m", "codegen", "check"), "The generator gives another text each time: a mistake in codegen/."
     ),
     Step(
         "extension",
@@ -118,14 +118,19 @@ class Outcome:
         return self.failed is None
 
 
+# Of make, and what would have another llama.cpp built than the one that is tried.
+_DROPPED = {
+    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "VERSIONS", "SOURCE", "KEEP", "FORCE", "BACKEND"),
+    *("GGML_USE_VULKAN", "LLAMA_CFFI_TEST_VULKAN", "LLAMA_CPP_SOURCE", "LLAMA_CFFI_PREFIX", "LLAMA_CFFI_SANITIZE"),
+}
+
+
 class Runner:
     """Runs commands in a copy, each with its own log."""
 
     def __init__(self, copy: Copy) -> None:
         self.copy = copy
-        dropped = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "VERSIONS", "SOURCE", "BACKEND", "GGML_USE_VULKAN")
-        dropped += ("LLAMA_CPP_SOURCE", "LLAMA_CFFI_PREFIX", "LLAMA_CFFI_SANITIZE", "LLAMA_CFFI_TEST_VULKAN")
-        self.env = {key: value for key, value in os.environ.items() if key not in dropped}
+        self.env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
         self.env["PYTHONPATH"] = str(copy.tree)
 
     def run(self, name: str, command: Sequence[str]) -> tuple[int, str]:

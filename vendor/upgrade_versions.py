@@ -1,4 +1,4 @@
-"""Tries an upgrade to several releases, and notes it in docs/versions.md: `python -m vendor.upgrade_versions 0.3.26`."""
+"""Tries upgrades to several releases, for the table in docs/versions.md: `python -m vendor.upgrade_versions`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,8 @@ from vendor.upgrade_steps import Outcome
 DOCUMENT = ROOT / "docs" / "versions.md"
 _BEGIN, _END = "<!-- versions: begin -->", "<!-- versions: end -->"
 _HEADINGS = (
-    "version",
-    "commit",
-    "functions",
-    "adapted",
-    "not there",
-    "tests passed",
-    "failed",
-    "about what is not there",
+    *("version", "commit", "functions", "adapted", "not there"),
+    *("tests passed", "failed", "about what is not there", "build seconds", "passes"),
 )
 
 
@@ -46,8 +40,7 @@ def row(outcome: Outcome) -> str:
 
 def write(outcomes: Sequence[Outcome], path: Path = DOCUMENT) -> None:
     """Put the table between its markers."""
-    headings = (*_HEADINGS, "build seconds", "passes")
-    lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}", *(row(outcome) for outcome in outcomes)]
+    lines = [f"| {' | '.join(_HEADINGS)} |", f"|{' --- |' * len(_HEADINGS)}", *(row(outcome) for outcome in outcomes)]
     head, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
     tail = rest.partition(_END)[2]
     path.write_text("\n".join((head + _BEGIN, "", *lines, "", _END + tail)), encoding="utf-8")
