@@ -1,4 +1,4 @@
-"""`python -m codegen snapshot | generate | check`: the only writer of generated files."""
+"""`python -m codegen snapshot | generate | check | diff | history | changes`: the only writer of generated files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import difflib
 import sys
 from pathlib import Path
 
+from codegen import diff_command, snapshot
 from codegen import generate as generator
-from codegen import snapshot
 from codegen.model import Api, CodegenError
 
 
@@ -18,7 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api.json")
     commands.add_parser("generate", help="write every generated file from codegen/api.json")
     commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
+    diff_command.add_to(commands)
     args = parser.parse_args(arguments)
+    if args.command in diff_command.COMMANDS:
+        return diff_command.run(args)
     try:
         return {"snapshot": _snapshot, "generate": _generate, "check": _check}[args.command]()
     except CodegenError as error:
