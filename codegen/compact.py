@@ -83,5 +83,7 @@ def _function(row: list[str], header: str, data: _Json) -> _Json:
 def _member(text: str) -> _Json:
     match = re.fullmatch(rf"(\w+){_VALUED}(-?\d+)", text)
     if match is None:
-        raise ValueError(f"{text!r} is no enumerator with a value: write the file anew with `python -m codegen history`")
+        raise ValueError(
+            f"{text!r} is no enumerator with a value: write the file anew with `python -m codegen history`"
+        )
     return {"name": match[1], "value": int(match[2])}

@@ -37,7 +37,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("new", metavar="NEW")
     parser.add_argument("--format", choices=list(_FORMATS), default="text")
     parser.add_argument("--changelog", action="store_true", help="print an entry ready to paste into a changelog")
-    parser.add_argument("--build", action="store_true", help="build the libraries that are lacking, to ask for defaults")
+    parser.add_argument(
+        "--build", action="store_true", help="build the libraries that are lacking, to ask for defaults"
+    )
     for side in ("old", "new"):
         parser.add_argument(f"--{side}-lib", type=Path, metavar="FOLDER", help=f"shared libraries of {side.upper()}")
     parser = commands.add_parser("history", help="write codegen/history/ for the releases in vendor/releases.json")
@@ -62,7 +64,7 @@ def compare(old: Version, new: Version) -> Report:
     findings = Impact(old.api, new.api, spec.load()).findings(diff.changes(old, new))
     lacking = [version.label for version in (old, new) if version.defaults is None]
     note = ""
-    if lacking:
+    if lacking and not (old.api == new.api):
         note = f"Defaults were not compared: those of {' and '.join(dict.fromkeys(lacking))} are not known. "
         note += "`--build` builds the libraries to ask; `--old-lib` and `--new-lib` name ones that exist."
     return Report(old.label, new.label, tuple(findings), note)

@@ -13,7 +13,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a report. `facade` are the names to lead with; `text` and `why` say the rest."""
+    """One line of a report. `facade` are the names to lead with; `text` (may be empty) and `why` say the rest."""
 
     breaks: str
     kind: str
@@ -60,6 +60,8 @@ def _entry(group: Sequence[Finding]) -> Entry:
     }
     text = parts[change.kind]() if change.kind in parts else _single(first)
     names = tuple(dict.fromkeys(name for finding in group for name in finding.facade))
+    if change.kind == "enum value" and len(names) > _SHOWN:
+        names = tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
     return Entry(first.breaks, change.kind, change.header, text, "; ".join(whys), names, change.hint)
 
 
@@ -102,8 +104,8 @@ def _layout(finding: Finding) -> str:
 
 def _added(group: Sequence[Finding]) -> str:
     change = group[0].change
-    if change.what == "function":
-        return ", ".join(finding.change.name for finding in group)
+    if change.what == "function":  # the facade's names say it where it has them
+        return "" if group[0].facade else ", ".join(finding.change.name for finding in group)
     return f"{change.name} {change.new}" if change.what == "enum" else f"{change.name}: {change.new}"
 
 

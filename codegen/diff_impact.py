@@ -71,7 +71,9 @@ class Facade:
 def _assigned(path: Path, name: str) -> object:
     """The literal that a module assigns to a name."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             if any(isinstance(target, ast.Name) and target.id == name for target in targets):
                 return ast.literal_eval(node.value)
@@ -135,7 +137,9 @@ class Impact:
         if change.kind in ("removed", "renamed"):
             stand_in = self._stays(change, names) if names else ""
             if stand_in:
-                return Finding(change, names, "raw", f"lib.{change.name} is gone; the facade keeps its name by {stand_in}")
+                return Finding(
+                    change, names, "raw", f"lib.{change.name} is gone; the facade keeps its name by {stand_in}"
+                )
             if names:
                 return Finding(change, names, "facade", f"{names[0]} vanishes{instead}")
             return Finding(change, names, "raw", f"lib.{change.name} is gone{instead}")
@@ -216,7 +220,11 @@ class Impact:
     def _other(self, change: Change) -> Finding:
         c_name = change.name.rpartition(" ")[2]
         name = naming.constant_name(c_name) if change.what == "constant" else naming.type_name(c_name)
-        names = (name,) if (self._facade.has_type(name) and (change.what != "constant" or name in self._facade.names)) else ()
+        names = (
+            (name,)
+            if (self._facade.has_type(name) and (change.what != "constant" or name in self._facade.names))
+            else ()
+        )
         gone = "facade" if names else "raw"
         match change.kind:
             case "added":
@@ -227,11 +235,15 @@ class Impact:
                 return Finding(change, names, gone, _why_constant(c_name))
             case "macro to enumerator":
                 same = change.old == change.new
-                return Finding(change, names, "no" if same else gone, "lib has the number either way" if same else "another number")
+                return Finding(
+                    change, names, "no" if same else gone, "lib has the number either way" if same else "another number"
+                )
             case "typedef":
                 return Finding(change, names, "raw", "code that makes or passes one must change")
             case _:
-                return Finding(change, names, "raw", "code that fills it by position, copies its bytes or knows its size")
+                return Finding(
+                    change, names, "raw", "code that fills it by position, copies its bytes or knows its size"
+                )
 
 
 class _Side:

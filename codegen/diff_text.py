@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from codegen.diff_change import KINDS
@@ -70,14 +70,9 @@ def text(report: Report) -> str:
         for header, found in headers.items():
             lines.append(f"  {header}")
             for entry in found:
-                names = f" [{_few(entry.facade)}]" if entry.facade else ""
-                lines.append(f"    {entry.kind}: {entry.text}{names}{_reason(entry)}")
+                words = [entry.text, f"[{', '.join(entry.facade)}]" if entry.facade else ""]
+                lines.append(f"    {entry.kind}: {' '.join(filter(None, words))}{_reason(entry)}")
     return "\n".join([*lines, *(["", report.note] if report.note else [])]) + "\n"
-
-
-def _few(names: Sequence[str]) -> str:
-    """Some of many names."""
-    return ", ".join(names) if len(names) <= 30 else f"{', '.join(names[:3])}, ... {names[-1]}"
 
 
 def _reason(entry: Entry) -> str:
@@ -105,12 +100,7 @@ def _named(entry: Entry) -> str:
     """The facade's names before C's."""
     if not entry.facade:
         return f"`{entry.text}`"
-    return f"{_quoted(entry.facade)} (`{entry.text}`)"
-
-
-def _quoted(names: Sequence[str]) -> str:
-    shown = [f"`{name}`" for name in names]
-    return ", ".join(shown) if len(shown) <= 30 else f"{', '.join(shown[:3])}, ... {shown[-1]}"
+    return ", ".join(f"`{name}`" for name in entry.facade) + (f" (`{entry.text}`)" if entry.text else "")
 
 
 def _plain(words: str) -> str:
