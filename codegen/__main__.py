@@ -1,4 +1,4 @@
-"""`python -m codegen snapshot | generate | check`: the only writer of generated files."""
+"""`python -m codegen snapshot | generate | check | diff | history | changes`: the only writer of generated files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import difflib
 import sys
 from pathlib import Path
 
+from codegen import diff_command, history, needs, snapshot
 from codegen import generate as generator
-from codegen import needs, snapshot
 from codegen.model import Api, CodegenError
 
 
@@ -19,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("generate", help="write every generated file from codegen/api.json")
     commands.add_parser("needs", help="note in codegen/needs.json what the facade uses of this API")
     commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
+    diff_command.add_to(commands)
     args = parser.parse_args(arguments)
+    if args.command in diff_command.COMMANDS:
+        return diff_command.run(args)
     try:
         return {"snapshot": _snapshot, "generate": _generate, "needs": _needs, "check": _check}[args.command]()
     except CodegenError as error:
@@ -64,7 +67,11 @@ def expected() -> dict[str, str]:
 
 
 def _needs() -> int:
-    found = needs.with_versions(needs.gather(snapshot.load()), snapshot.history())
+    api = snapshot.load()
+    known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
+    if api.pin not in [other.pin for other in known.values()]:
+        known[api.pin] = api
+    found = needs.with_versions(needs.gather(api), known)
     needs.NEEDS.write_text(needs.dumps(found), encoding="utf-8")
     print(f"codegen/needs.json: {len(found.api.functions)} functions")
     return 0

@@ -11,7 +11,10 @@ from codegen.spec import Row
 
 def emit(api: Api, spec: list[Row]) -> str:
     """The text of `_generated/report.md`, without its banner."""
-    return "\n".join([*_counts(api), *_left_out(api), *_macros(api), *_guard(api), *_completed(api), *_spec(api, spec)]) + "\n"
+    return (
+        "\n".join([*_counts(api), *_left_out(api), *_macros(api), *_guard(api), *_completed(api), *_spec(api, spec)])
+        + "\n"
+    )
 
 
 def _counts(api: Api) -> list[str]:

@@ -124,9 +124,7 @@ class Api:
     typedefs: tuple[Typedef, ...] = ()
     constants: tuple[Constant, ...] = ()
     macros_left_out: dict[str, str] = field(default_factory=dict)  # macro name -> why it is no constant
-    absent: dict[str, str] = field(
-        default_factory=dict
-    )  # what facade needs and this lacks -> who has it
+    absent: dict[str, str] = field(default_factory=dict)  # what facade needs and this lacks -> who has it
 
 
 # A type up to where a declared name goes: inside the innermost `(*`, before any `[4]` or parameter list.

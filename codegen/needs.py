@@ -152,7 +152,7 @@ def dumps(needs: Needs) -> str:
     """The text of `needs.json`."""
     api = json.loads(snapshot.dumps(needs.api))
     data = {"api": api, "members": sorted(needs.members), "versions": needs.versions}
-    return snapshot.render(data) + "\n"
+    return snapshot.render(data)
 
 
 def load(path: Path = NEEDS) -> Needs:

@@ -1,4 +1,4 @@
-"""Reads and writes `codegen/api.json`, the committed snapshot of the API."""
+"""Reads and writes snapshots of the API: `codegen/api.json`, and the small ones in `codegen/history/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codegen.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
+from codegen import compact
+from codegen.model import Api, CodegenError, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
 
 SNAPSHOT = Path(__file__).with_name("api.json")
 
@@ -16,19 +17,28 @@ _Json = dict[str, Any]
 
 def dumps(api: Api) -> str:
     """The snapshot as text: keys sorted, nothing that is empty, and what fits on a line on one line."""
-    return render(_pruned(asdict(api))) + "\n"
+    return render(_pruned(asdict(api)))
 
 
-def render(value: Any, depth: int = 0) -> str:
-    """JSON with sorted keys, where what fits on a line stands on one."""
+def dumps_small(api: Api, **more: Any) -> str:
+    """The snapshot in its small form (see `compact.py`), with further keys."""
+    return render({**compact.pack(_pruned(asdict(compact.bare(api)))), **more})
+
+
+def render(value: Any) -> str:
+    """JSON text that diffs well."""
+    return _render(value, 0) + "\n"
+
+
+def _render(value: Any, depth: int) -> str:
     line = json.dumps(value, sort_keys=True, ensure_ascii=False)
     if len(line) + depth <= 118 or not isinstance(value, (dict, list)):
         return line
     pad = " " * (depth + 1)
     if isinstance(value, dict):
-        items = [f"{pad}{json.dumps(k)}: {render(v, depth + 1)}" for k, v in sorted(value.items())]
+        items = [f"{pad}{json.dumps(k)}: {_render(v, depth + 1)}" for k, v in sorted(value.items())]
     else:
-        items = [pad + render(item, depth + 1) for item in value]
+        items = [pad + _render(item, depth + 1) for item in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n" + ",\n".join(items) + f"\n{pad[1:]}{closing}"
 
@@ -46,12 +56,17 @@ def _is_default(value: Any) -> bool:
 
 
 def load(path: Path = SNAPSHOT) -> Api:
-    """Read a snapshot."""
-    return loads(path.read_text(encoding="utf-8"))
+    """Read a snapshot of either form. Raises CodegenError for a file that is none."""
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CodegenError(f"{path} is no snapshot of an API ({type(error).__name__}: {error})") from None
 
 
 def loads(text: str) -> Api:
     data: _Json = json.loads(text)
+    if data.get("format") == compact.FORMAT:
+        data = compact.unpack(data)
     return Api(
         pin=data["pin"],
         headers=tuple(data.get("headers", ())),
