@@ -104,7 +104,7 @@ ADAPTERS = (
 
 @dataclass(frozen=True)
 class FieldAdapter:
-    """A field that a descriptor of llama_cffi._older makes up from others of the struct."""
+    """A field that a descriptor of llama_cffi._older_fields makes up from others of the struct."""
 
     descriptor: str
     requires: tuple[str, ...]

@@ -28,7 +28,7 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
     functions = {f.name: f for f in api.functions}
     absent: dict[str, str] = {}
     for function in needs.api.functions:
-        settled = _settle(function, functions, needs, adapters, api.pin)
+        settled = _settle(function, functions, needs, adapters)
         if settled is not None:
             functions[function.name] = settled
             if settled.absent:
@@ -63,9 +63,7 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
     )
 
 
-def _settle(
-    ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter], pin: str
-) -> Function | None:
+def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter]) -> Function | None:
     """The function that the facade calls, where it is not the header's own."""
     other = theirs.get(ours.name)
     exported = other is not None and other.home is not None
@@ -83,8 +81,7 @@ def _settle(
             f"{other.header}: {ours.name} was changed. It is\n    {prototype(other, named=True)};\nand "
             f"{_place(ours.name)} was written for\n    {prototype(ours, named=True)};\n{_ADVICE}"
         )
-    reason = f"{pin} lacks it, and {needs.has(ours.name)} of llama-cpp-python has it"
-    return replace(ours, home="binding", absent=reason)
+    return replace(ours, home="binding", absent=needs.has(ours.name))
 
 
 def _types(function: Function) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _INTEGERS = {
 # Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
 DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
 
-# Descriptors of llama_cffi._older.
+# Descriptors of llama_cffi._older_fields.
 OLDER = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
 
 # What the facade's own classes stand on.
@@ -104,7 +104,7 @@ def emit_structs(api: Api) -> str:
         'Pointers are the facade\'s."""\n\n'
         + "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
         + f"from llama_cffi._generated.enums import (\n{enum_names})\n"
-        + (f"from llama_cffi._older import {older}\n" if older else "")
+        + (f"from llama_cffi._older_fields import {older}\n" if older else "")
         + f"from llama_cffi._struct import Struct{helper_names}\n\n"
         "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
     )

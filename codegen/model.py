@@ -35,7 +35,7 @@ class Function:
     doc: str = ""
     home: str | None = None
     body: str = ""  # of what is added: C++ that makes do with what the header has
-    absent: str = ""  # or why it is not to be had
+    absent: str = ""  # or which versions have it
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def _versions(request: dict[str, Any]) -> dict[str, Any]:
     import cffi
 
     from llama_cffi._ffi import PIN, ffi, lib
+    from llama_cffi._older import has
 
     try:
         package = importlib.metadata.version("llama-cffi")
@@ -56,7 +57,7 @@ def _versions(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "package": package,
         "pin": PIN,
-        "llama.cpp": ffi.string(lib.llama_version()).decode(),
+        "llama.cpp": ffi.string(lib.llama_version()).decode() if has("llama_version") else "one that does not tell",
         "ggml": ffi.string(lib.ggml_version()).decode(),
         "ggml commit": ffi.string(lib.ggml_commit()).decode(),
         "cffi": cffi.__version__,
