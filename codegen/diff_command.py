@@ -94,15 +94,16 @@ def _history(args: argparse.Namespace) -> int:
 def changes_text() -> str:
     """The text of docs/changes.md: the newest pair first."""
     versions = [history.load(history.FOLDER / f"{name}.json") for name in history.names()]
-    pairs = list(zip(versions, versions[1:]))[::-1]
+    pairs = list(zip(versions[:-1], versions[1:], strict=True))[::-1]
     return _INTRODUCTION + "\n".join(diff_text.markdown(compare(old, new)) for old, new in pairs)
 
 
 _INTRODUCTION = """\
 # What changed in llama.cpp's API
 
-Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes` writes
-this page from `codegen/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member by member.
+Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes`
+writes this page from `codegen/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member by
+member.
 
 Names of the facade come first, those of C behind them. *perhaps* marks a guess: no header says so.
 
