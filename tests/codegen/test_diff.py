@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from codegen import compact, diff, diff_command, diff_text, history, snapshot
+from codegen import compact, defaults, diff, diff_command, diff_text, history, snapshot
 from codegen.__main__ import main
 from codegen.diff_change import KINDS, Change
 from codegen.diff_text import Report
 from codegen.history import Version
 from codegen.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
+from tests.codegen.conftest import read_headers
 from vendor import pin
 
 VERSIONS = history.names()
@@ -146,9 +147,9 @@ CASES: dict[str, tuple[tuple[Version, Version], list[tuple[str, str, str]]]] = {
         pair("functions", function("llama_old", hint="use llama_new instead"), function("llama_new", A)),
         [("renamed", "llama_old", "llama_new"), ("added", "llama_new", "")],
     ),
-    "renamed by guess": (
+    "names that are not alike enough": (
         pair("functions", function("llama_apply_cvec", A), function("llama_set_cvec", A)),
-        [("removed", "llama_apply_cvec", ""), ("added", "llama_set_cvec", "")],  # not alike enough
+        [("removed", "llama_apply_cvec", ""), ("added", "llama_set_cvec", "")],
     ),
     "renamed by likeness": (
         pair("functions", function("llama_get_vocab_type", A), function("llama_get_vocab_types", A)),
@@ -278,6 +279,33 @@ def test_every_class_is_tried() -> None:
 def test_a_permutation_is_dangerous() -> None:
     finding = diff_command.compare(*CASES["permuted"][0]).findings[0]
     assert finding.breaks == "raw" and finding.why.startswith("DANGEROUS")
+
+
+# Defaults
+
+
+def test_defaults_are_asked_of_the_libraries(tmp_path: Path, run: Callable[[Sequence[str]], str]) -> None:
+    header, source = tmp_path / "llama.h", tmp_path / "llama.c"
+    header.write_text(
+        "#include <stdbool.h>\nenum llama_mode { LLAMA_MODE_A = 3 };\n"
+        "struct llama_x_params { int n; float f; double inf; bool b; enum llama_mode mode, odd; void * p; };\n"
+        "struct llama_x_params llama_x_default_params(void);\nstruct llama_x_params llama_y_default_params(void);\n"
+    )
+    source.write_text(
+        '#include "llama.h"\nstruct llama_x_params llama_x_default_params(void) {\n'
+        "    struct llama_x_params it = { -2, 0.1f, 1e999, true, LLAMA_MODE_A, (enum llama_mode)9, 0 };\n"
+        "    return it;\n}\n"
+    )
+    for name in ("ggml-base", "ggml", "llama"):
+        run(["cc", "-shared", "-fPIC", str(source), "-o", str(tmp_path / f"lib{name}.so")])
+    found = defaults.ask(read_headers(tmp_path, ["llama.h"]), [tmp_path], tmp_path)
+    values = {"n": -2, "f": 0.100000001, "inf": "inf", "b": True, "mode": "LLAMA_MODE_A", "odd": 9}
+    assert found == {f"llama_x_params.{name}": value for name, value in values.items()}
+
+
+def test_a_folder_without_libraries_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "0.3.36", "0.3.36", "--old-lib", str(tmp_path)]) == 2
+    assert "has no libggml-base.so: name the folder" in capsys.readouterr().err
 
 
 # What is printed
