@@ -7,7 +7,11 @@ import difflib
 import sys
 from pathlib import Path
 
+<<<<<<< HEAD
 from codegen import diff_command, history, needs, snapshot
+=======
+from codegen import diff_arguments, snapshot
+>>>>>>> diff
 from codegen import generate as generator
 from codegen.model import Api, CodegenError
 
@@ -19,9 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("generate", help="write every generated file from codegen/api.json")
     commands.add_parser("needs", help="note in codegen/needs.json what the facade uses of this API")
     commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
-    diff_command.add_to(commands)
+    diff_arguments.add_to(commands)
     args = parser.parse_args(arguments)
-    if args.command in diff_command.COMMANDS:
+    if args.command in diff_arguments.COMMANDS:
+        from codegen import diff_command  # which needs `vendor`; `check` needs nothing
+
         return diff_command.run(args)
     try:
         return {"snapshot": _snapshot, "generate": _generate, "needs": _needs, "check": _check}[args.command]()

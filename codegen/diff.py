@@ -70,8 +70,8 @@ def _record(old: Record, new: Record) -> Iterable[Change]:
     moved, reordered = _moved(old, new)
     if moved:
         detail = "fields reordered" if reordered else "fields moved"
-        offsets = [" ".join(f"{name} {place[side]}" for name, place in moved.items()) for side in (0, 1)]
-        yield Change("struct layout", "struct", new.spelling, new.header, *offsets, detail)
+        was, now = (" ".join(f"{name} {place[side]}" for name, place in moved.items()) for side in (0, 1))
+        yield Change("struct layout", "struct", new.spelling, new.header, was, now, detail)
     if old.size != new.size:
         sizes = f"{old.size} bytes", f"{new.size} bytes"
         yield Change("struct layout", "struct", new.spelling, new.header, *sizes, "size")

@@ -27,7 +27,8 @@ class Change:
     """One change of one thing.
 
     `what` is `function`, `struct`, `union`, `field`, `enum`, `enumerator`, `constant`, `typedef` or `default`. `name`
-    is its C name, the old one where it has two; a field's and a default's is `struct.field`. `old` and `new` are C text.
+    is its C name, the old one where it has two; a field's and a default's is `struct.field`. `old` and `new` are C
+    text.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The commands `diff`, `history` and `changes` of `python -m codegen`."""
+"""Does what the commands of `diff_arguments.py` ask for."""
 
 from __future__ import annotations
 
@@ -21,34 +21,6 @@ _FORMATS: dict[str, Callable[[Report], str]] = {
     "json": diff_text.to_json,
 }
 
-COMMANDS = ("diff", "history", "changes")
-
-_EPILOG = """\
-OLD and NEW are each a snapshot file, a llama.cpp source tree (a folder with include/llama.h), or a version of the
-carrier package such as 0.3.26. The exit status is 0 if nothing differs, 1 if something does, 2 for an error."""
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands to the parser of `python -m codegen`."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    words = "what changed between two versions of llama.cpp's API, and whose code it breaks"
-    parser = commands.add_parser("diff", help=words, epilog=_EPILOG, formatter_class=formatter)
-    parser.add_argument("old", metavar="OLD")
-    parser.add_argument("new", metavar="NEW")
-    parser.add_argument("--format", choices=list(_FORMATS), default="text")
-    parser.add_argument("--changelog", action="store_true", help="print an entry ready to paste into a changelog")
-    parser.add_argument(
-        "--build", action="store_true", help="build the libraries that are lacking, to ask for defaults"
-    )
-    for side in ("old", "new"):
-        parser.add_argument(f"--{side}-lib", type=Path, metavar="FOLDER", help=f"shared libraries of {side.upper()}")
-    parser = commands.add_parser("history", help="write codegen/history/ for the releases in vendor/releases.json")
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="only these")
-    parser.add_argument(
-        "--lib", action="append", default=[], metavar="VERSION=FOLDER", help="shared libraries to ask for defaults"
-    )
-    commands.add_parser("changes", help="write docs/changes.md from codegen/history/")
-
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
@@ -64,7 +36,7 @@ def compare(old: Version, new: Version) -> Report:
     findings = Impact(old.api, new.api, spec.load()).findings(diff.changes(old, new))
     lacking = [version.label for version in (old, new) if version.defaults is None]
     note = ""
-    if lacking and not (old.api == new.api):
+    if lacking and old.api != new.api:
         note = f"Defaults were not compared: those of {' and '.join(dict.fromkeys(lacking))} are not known. "
         note += "`--build` builds the libraries to ask; `--old-lib` and `--new-lib` name ones that exist."
     return Report(old.label, new.label, tuple(findings), note)
@@ -94,15 +66,16 @@ def _history(args: argparse.Namespace) -> int:
 def changes_text() -> str:
     """The text of docs/changes.md: the newest pair first."""
     versions = [history.load(history.FOLDER / f"{name}.json") for name in history.names()]
-    pairs = list(zip(versions, versions[1:]))[::-1]
+    pairs = list(zip(versions[:-1], versions[1:], strict=True))[::-1]
     return _INTRODUCTION + "\n".join(diff_text.markdown(compare(old, new)) for old, new in pairs)
 
 
 _INTRODUCTION = """\
 # What changed in llama.cpp's API
 
-Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes` writes
-this page from `codegen/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member by member.
+Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes`
+writes this page from `codegen/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member by
+member.
 
 Names of the facade come first, those of C behind them. *perhaps* marks a guess: no header says so.
 

@@ -193,7 +193,7 @@ class Impact:
         owner = naming.type_name(enum.tag or enum.alias) if enum and enum.spelling else ""
         shown = bool(owner) and self._facade.has_type(owner)
         if change.what == "enum":
-            names = (owner,) if shown else ()
+            names: tuple[str, ...] = (owner,) if shown else ()
             if change.kind == "added":
                 return Finding(change, names, "no", "new")
             why = f"{owner} vanishes" if shown else "its names are gone from lib"
