@@ -7,11 +7,7 @@ import difflib
 import sys
 from pathlib import Path
 
-<<<<<<< HEAD
-from codegen import diff_command, history, needs, snapshot
-=======
-from codegen import diff_arguments, snapshot
->>>>>>> diff
+from codegen import needs, snapshot
 from codegen import generate as generator
 from codegen.model import Api, CodegenError
 
@@ -73,6 +69,8 @@ def expected() -> dict[str, str]:
 
 
 def _needs() -> int:
+    from codegen import history  # which needs vendor's pins
+
     api = snapshot.load()
     known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
     if api.pin not in [other.pin for other in known.values()]:
