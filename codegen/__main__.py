@@ -7,7 +7,7 @@ import difflib
 import sys
 from pathlib import Path
 
-from codegen import needs, snapshot
+from codegen import diff_arguments, needs, snapshot
 from codegen import generate as generator
 from codegen.model import Api, CodegenError
 

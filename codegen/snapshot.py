@@ -14,6 +14,8 @@ SNAPSHOT = Path(__file__).with_name("api.json")
 
 _Json = dict[str, Any]
 
+_ADDED = ("absent", "lacks")  # of an API that `complete` had in hand; empty in a snapshot
+
 
 def dumps(api: Api) -> str:
     """The snapshot as text: keys sorted, nothing that is empty, and what fits on a line on one line."""
@@ -45,14 +47,16 @@ def _render(value: Any, depth: int) -> str:
 
 def _pruned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _pruned(v) for k, v in value.items() if not _is_default(v) or k == "value"}
+        return {
+            k: _pruned(v) for k, v in value.items() if not _is_default(v) and (v or k not in _ADDED) or k == "value"
+        }
     if isinstance(value, (list, tuple)):
         return [_pruned(item) for item in value]
     return value
 
 
 def _is_default(value: Any) -> bool:
-    return value is None or value is False or value in ("", {}, ())
+    return value is None or value is False or value == ""
 
 
 def load(path: Path = SNAPSHOT) -> Api:
