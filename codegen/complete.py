@@ -10,16 +10,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from codegen import naming
+from codegen import naming, snapshot
 from codegen.adapters import ADAPTERS, Adapter
 from codegen.emit_cdef import prototype
 from codegen.model import Api, CodegenError, Field, Function, flat_fields
 from codegen.needs import ROOT, Needs, sources
+from codegen.needs import load as needs_of_facade
 
 _ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
 
 # Spellings of one type on every machine that this is built for.
 _SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
+
+
+def load() -> Api:
+    """The committed snapshot, completed."""
+    return complete(snapshot.load(), needs_of_facade())
 
 
 def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> Api:

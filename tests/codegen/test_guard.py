@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from codegen import emit_guard, generate, policy, snapshot
+from codegen import complete, emit_guard, generate, policy
 from codegen.exports import MODULE_OF_HEADER
 from codegen.model import CodegenError, Function, Param
 
-API = snapshot.load()
+API = complete.load()
 BOUND = policy.bound(API)
 GUARDED = [f for f in BOUND if not f.variadic]
 FOLDER = generate.ROOT / "llama_cffi" / "_generated"

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from codegen import emit_python, naming, snapshot, spec
+from codegen import complete, emit_python, naming, spec
 from codegen.model import Api, CodegenError, Enum, Enumerator, Field, Function, Param, Record
 
 ROWS = spec.load()
-API = snapshot.load()
+API = complete.load()
 TABLES = ("FUNCTIONS", "TYPES", "FIELDS", "ENUMERATORS", "CONSTANTS", "VIRTUAL_FIELDS")
 
 

@@ -11,7 +11,8 @@ from time import perf_counter
 
 import pytest
 
-from codegen import generate, headers, parse, policy, probe, snapshot
+from codegen import generate, headers, needs, parse, policy, probe, snapshot
+from codegen.__main__ import expected
 from codegen.model import Api, flat_fields
 from vendor import pin
 
@@ -82,12 +83,12 @@ def test_reading_and_generating_twice_gives_the_same_text(
     again = probe.measure(parse.parse(headers.preprocess(real_folders), pin.load().label), real_folders)
     homes = {f.name: f.home for f in snapshot.load().functions}
     again = replace(again, functions=tuple(replace(f, home=homes[f.name]) for f in again.functions))
-    generated = generate.generate(again)
+    generated = generate.generate(again, needs.load())
     seconds = perf_counter() - start
     with capsys.disabled():
         print(f"\nheaders to generated text: {seconds:.1f} s")
     assert snapshot.dumps(without_homes(again)) == snapshot.dumps(real_api)
-    assert generated == generate.generate(snapshot.load())
+    assert generated == expected()
 
 
 # Hints

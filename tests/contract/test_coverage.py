@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import llama_cffi
-from codegen import naming, policy, snapshot
+from codegen import complete, naming, policy
 from codegen.model import Function
 
 # What a user has no use for, or must not have. Under ten rows.
@@ -14,7 +14,7 @@ EXCLUDED = {
     "llama_opt_param_filter_all": "training",
 }
 
-FUNCTIONS = [f for f in snapshot.load().functions if f.header == "llama.h" and not f.deprecated]
+FUNCTIONS = [f for f in complete.load().functions if f.header == "llama.h" and not f.deprecated]
 
 
 def _reachable(function: Function) -> bool:

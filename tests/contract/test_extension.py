@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import emit_python, naming, policy, snapshot
+from codegen import complete, naming, policy
 from llama_cffi._generated import enums, layout
 from llama_cffi._generated.pin import PIN
 from vendor import pin
 
-API = snapshot.load()
+API = complete.load()
 STUB = Path(llama_cffi.__file__).with_name("_native.pyi")
 
 

@@ -13,7 +13,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import llama_cffi
-from codegen import snapshot
+from codegen import complete
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ def names(site: Path) -> dict[str, set[str]]:
 
 
 def test_every_c_function_is_there(names: dict[str, set[str]]) -> None:
-    assert {f.name for f in snapshot.load().functions} <= names["c:function"]
+    assert {f.name for f in complete.load().functions} <= names["c:function"]
 
 
 def test_every_public_name_is_there(names: dict[str, set[str]]) -> None:
@@ -70,7 +70,7 @@ def test_a_c_function_leads_to_its_python_name_and_back(site: Path) -> None:
 
 def test_every_mapped_name_exists() -> None:
     """`Maps to` names something of this header, or of the older ones that the specification was written for."""
-    api = snapshot.load()
+    api = complete.load()
     known = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
     known |= {r.tag or r.alias for r in api.records} | {e.tag or e.alias for e in api.enums}
     known |= {f.name for r in api.records for f in r.fields or ()} | {"llama_vocab", "llama_memory"}
