@@ -42,6 +42,8 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
     functions = [_bare(f) for f in api.functions if f.name in names]
     records = [r for r in api.records if (r.tag or r.alias) in names or r.tag.endswith("_params")]
     wanted = [e for e in api.enums if naming.class_name(e.tag or e.alias) in enums]
+    inside = {field.type for record in records for field in flat_fields(record)}
+    records += [r for r in api.records if r.spelling in inside and r not in records]
     types = _closure(api, functions, records, wanted)
     constants = [c for c in api.constants if c.name in names]
     return Needs(
