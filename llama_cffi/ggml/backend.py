@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import ClassVar
 
-from llama_cffi import _manifest, _vulkan
+from llama_cffi import _abi, _manifest, _vulkan
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import native_log
 from llama_cffi._process import devices_opened, require_devices
@@ -164,6 +164,7 @@ def load_module(name: str, path: Path, *, linked: bool = False) -> None:
     Raises UnavailableError.
     """
     file = os.fsencode(path)
+    _abi.require_files(ffi, lib, _manifest.read().linked if linked else [path])
     if linked:
         if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
             raise UnavailableError(

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
     {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
+    {"_manifest"},
+    {"_abi"},
     {
         "_ffi",
         "_remote",
@@ -33,7 +35,6 @@ LAYERS = (
         "_gguf",
         "_gate",
         "tokens",
-        "_manifest",
         "_rpc_probe",
         "ggml._registry",
     },
