@@ -16,10 +16,17 @@ CHOSEN  := GGML_USE_VULKAN=$(if $(filter vulkan,$(BACKEND)),1,0)
 PIP     := $(CHOSEN) $(PY) -m pip install --quiet --disable-pip-version-check
 AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACKEND)),vulkan-tools))
 
-INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h) \
-          $(wildcard vendor/*.h llama_cffi/_shim/* llama_cffi/_generated/*)
+# An upgrade that was killed while its files were moved into the tree is completed first.
+ifneq ($(wildcard $(shell git rev-parse --git-path llama-cffi-upgrade 2>/dev/null)/journal.json),)
+  $(info $(shell $(PYTHON) -m vendor.upgrade_journal))
+  $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
+endif
 
-.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h vendor/*.cmake) \
+          $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
+
+.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean \
+        upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
@@ -34,6 +41,10 @@ help:
 	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
 	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/"
 	@echo "make generate          read the headers anew and write every generated file"
+	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30 or SOURCE=<llama.cpp checkout>"
+	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
+	@echo "make test-old          check-upgrade to an old release"
+	@echo "make test-versions     check-upgrade to every known release, for the table in docs/versions.md"
 	@echo "make check             generated files, style and types"
 	@echo "make docs              the API reference, in docs/_build/index.html"
 	@echo "make clean             remove what was built here (the cache stays)"
@@ -101,6 +112,21 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# KEEP=1 keeps the copy. FORCE=1 moves the pin although the extension does not compile or tests fail.
+MOVE = $(VERSION) $(if $(SOURCE),--source "$(SOURCE)") $(if $(filter 1,$(KEEP)),--keep)
+
+upgrade: $(VENV)/.test
+	$(PY) -m vendor.upgrade $(MOVE) $(if $(filter 1,$(FORCE)),--force)
+
+check-upgrade: $(VENV)/.test
+	$(PY) -m vendor.upgrade --check $(MOVE)
+
+test-old: $(VENV)/.test
+	$(PY) -m vendor.upgrade --check 0.3.26
+
+test-versions: $(VENV)/.test
+	$(PY) -m vendor.upgrade_versions $(VERSIONS)
 
 docs: $(VENV)/.test
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build

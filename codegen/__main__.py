@@ -1,4 +1,4 @@
-"""`python -m codegen snapshot | generate | check`: the only writer of generated files."""
+"""`python -m codegen snapshot | generate | check | diff | history | changes`: the only writer of generated files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import difflib
 import sys
 from pathlib import Path
 
+from codegen import diff_arguments, needs, snapshot
 from codegen import generate as generator
-from codegen import snapshot
 from codegen.model import Api, CodegenError
 
 
@@ -17,10 +17,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api.json")
     commands.add_parser("generate", help="write every generated file from codegen/api.json")
+    commands.add_parser("needs", help="note in codegen/needs.json what the facade uses of this API")
     commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
+    diff_arguments.add_to(commands)
     args = parser.parse_args(arguments)
+    if args.command in diff_arguments.COMMANDS:
+        from codegen import diff_command  # which needs `vendor`; `check` needs nothing
+
+        return diff_command.run(args)
     try:
-        return {"snapshot": _snapshot, "generate": _generate, "check": _check}[args.command]()
+        return {"snapshot": _snapshot, "generate": _generate, "needs": _needs, "check": _check}[args.command]()
     except CodegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -49,7 +55,7 @@ def _snapshot() -> int:
 
 
 def _generate() -> int:
-    for name, text in generator.generate(snapshot.load()).items():
+    for name, text in expected().items():
         path = generator.ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -57,17 +63,35 @@ def _generate() -> int:
     return 0
 
 
+def expected() -> dict[str, str]:
+    """Every generated file as it should be."""
+    return generator.generate(snapshot.load(), needs.load())
+
+
+def _needs() -> int:
+    from codegen import history  # which needs vendor's pins
+
+    api = snapshot.load()
+    known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
+    if api.pin not in [other.pin for other in known.values()]:
+        known[api.pin] = api
+    found = needs.with_versions(needs.gather(api), known)
+    needs.NEEDS.write_text(needs.dumps(found), encoding="utf-8")
+    print(f"codegen/needs.json: {len(found.api.functions)} functions")
+    return 0
+
+
 def drift(root: Path = generator.ROOT) -> str:
     """A unified diff between the generated files on disk and what the snapshot gives; empty if they agree."""
     out: list[str] = []
-    expected = generator.generate(snapshot.load())
-    for name, text in expected.items():
+    wanted = expected()
+    for name, text in wanted.items():
         path = root / name
         on_disk = path.read_text(encoding="utf-8") if path.is_file() else ""
         out += difflib.unified_diff(on_disk.splitlines(True), text.splitlines(True), f"{name} (on disk)", name)
     files = sorted((root / "llama_cffi" / "_generated").rglob("*"))
     found = [path.relative_to(root).as_posix() for path in files if path.is_file() and "__pycache__" not in path.parts]
-    out += [f"{name}: nothing generates it\n" for name in found if name not in expected]
+    out += [f"{name}: nothing generates it\n" for name in found if name not in wanted]
     return "".join(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from codegen import policy
@@ -20,6 +21,21 @@ def emit(api: Api) -> str:
         "".join(f"{prototype(function)};\n" for function in policy.bound(api)),
     ]
     return "\n".join(parts)
+
+
+def definitions(api: Api) -> str:
+    """C definitions of the types and constants that were added to the API; empty for most headers."""
+    enums = [enum for enum in api.enums if enum.added]
+    records = [record for record in api.records if record.added]
+    return "".join(
+        [
+            *(_enum(enum, values=True) for enum in enums),
+            *(f"{record.spelling};\n" for record in records if record.tag),
+            *(f"typedef {declare(t.type, t.name)};\n" for t in api.typedefs if t.added),
+            *(_record(record) for record in records if record.fields is not None),
+            *(f"#define {c.name} {json.dumps(c.value)}\n" for c in api.constants if c.added),
+        ]
+    )
 
 
 def prototype(function: Function, name: str | None = None, named: bool = False) -> str:
@@ -64,8 +80,8 @@ def _types(record: Record) -> list[str]:
     return [x for field in fields for x in (_types(field.inner) if field.inner else [field.type])]
 
 
-def _enum(enum: Enum) -> str:
-    members = "".join(f"    {member.name} = ...,\n" for member in enum.members)
+def _enum(enum: Enum, values: bool = False) -> str:
+    members = "".join(f"    {m.name} = {m.value if values else '...'},\n" for m in enum.members)
     if enum.alias:
         return f"typedef enum {{\n{members}}} {enum.alias};\n"
     return f"enum {enum.tag} {{\n{members}}};\n" if enum.tag else f"enum {{\n{members}}};\n"

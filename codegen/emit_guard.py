@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codegen import policy
-from codegen.emit_cdef import argument, declare_function, prototype
+from codegen.emit_cdef import argument, declare_function, definitions, prototype
 from codegen.model import Api, Function
 
 _HEADER_TOP = """
@@ -20,8 +20,11 @@ def emit_header(api: Api) -> str:
     includes = "".join(f'#include "{name}"\n' for name in api.headers)
     prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
     macros = "".join(f"#define {f.name}(...) {_wrapper_name(f)}(__VA_ARGS__)\n" for f in functions)
+    added = definitions(api)
+    if added:
+        added = f"/* What the facade needs and these headers lack. */\n{added}\n"
     return (
-        f'{_HEADER_TOP}{includes}\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
+        f'{_HEADER_TOP}{includes}\n{added}#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
         f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
     )
 
@@ -31,7 +34,7 @@ def emit_source(api: Api) -> str:
     wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
     return (
         '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
-        # Wrapping a deprecated function is no use of it; the facade warns its own callers.
+        # Wrapping a deprecated function is no use of it; users of the facade are warned when it is called.
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"
     )
@@ -42,10 +45,12 @@ def _wrapper_name(function: Function) -> str:
 
 
 def _wrapper(function: Function) -> str:
+    if function.absent:
+        return _absent(function)
     arguments = ", ".join(argument(function, i) for i in range(len(function.params)))
     suspects = ", ".join(argument(function, i) for i in policy.suspects(function))
     nothing = "return;" if function.returns == "void" else "return {};"
-    call = f"{function.name}({arguments})"
+    call = _adapted(function) if function.body else f"{function.name}({arguments})"
     lines = [f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{']
     module = policy.module_of(function)
     if module:
@@ -57,12 +62,14 @@ def _wrapper(function: Function) -> str:
         ]
         call = f"guard_target({arguments})"
     lines.append(f'    guard::Call guard_call("{function.name}");')
+    if function.deprecated:
+        lines.append(f'    guard::deprecated("{function.name}");')
     lifetime = _lifetime(function)
     if lifetime:
         lines += _if(f"!{lifetime}", nothing)
     lines += [
         "    try {",
-        *(f"        {line};" for line in _body(function, call)),
+        *(f"        {line};".replace("\n", "\n        ") for line in _body(function, call)),
         "    } catch (...) {",
         f"        guard_call.caught({{{suspects}}});",
         *([] if function.returns == "void" else ["        return {};"]),
@@ -70,6 +77,23 @@ def _wrapper(function: Function) -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _absent(function: Function) -> str:
+    """A function that the facade calls, for a header without it."""
+    lines = [
+        f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{',
+        f'    guard::absent("{function.name}", "{function.absent}");',
+        *([] if function.returns == "void" else ["    return {};"]),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _adapted(function: Function) -> str:
+    """A call that makes do with what the header has."""
+    body = function.body.replace("\n", "\n    ")
+    return f"[&]() -> {function.returns} {{\n    {body}\n}}()"
 
 
 def _if(condition: str, then: str) -> list[str]:

@@ -70,8 +70,9 @@ def emit_tables(api: Api) -> str:
 
 
 def digest(api: Api) -> int:
-    """64 bits over everything that `layout.cpp` asserts."""
-    text = "\n".join(_assertions(api))
+    """64 bits over everything that `layout.cpp` asserts, and the functions that the header lacks."""
+    added = (f"{f.name} {_signature(f)}" for f in policy.bound(api) if _is_added(f))
+    text = "\n".join((*_assertions(api), *added))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -86,7 +87,8 @@ def _assertions(api: Api) -> Iterator[str]:
         if isinstance(constant.value, int):
             yield f"VALUE({constant.name}, {_integer(constant.value)})"
     for function in policy.bound(api):
-        yield f"TYPE({function.name}, {_signature(function)})"
+        if not _is_added(function):
+            yield f"TYPE({function.name}, {_signature(function)})"
 
 
 def _record(record: Record) -> Iterator[str]:
@@ -96,6 +98,11 @@ def _record(record: Record) -> Iterator[str]:
             yield f"VALUE(offsetof({record.spelling}, {field.name}), {field.offset})"
         if field.inner is None and field.bits is None:
             yield f"TYPE({record.tag or record.alias}::{field.name}, {field.type})"
+
+
+def _is_added(function: Function) -> bool:
+    """Whether the guard makes the function, and no header has it, or another one of its name."""
+    return bool(function.body or function.absent)
 
 
 def _signature(function: Function) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pprint import pformat
 
 from codegen import naming
+from codegen.adapters import FIELDS
 from codegen.model import Api, CodegenError, Enum, Field, Record, flat_fields
 
 _INTEGERS = {
@@ -14,6 +16,9 @@ _INTEGERS = {
 
 # Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
 DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
+
+# Descriptors of llama_cffi._older_fields.
+OLDER = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
 
 # What the facade's own classes stand on.
 NEEDED = (
@@ -30,11 +35,6 @@ def params(api: Api) -> list[str]:
     return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
 
 
-def class_name(facade_name: str) -> str:
-    """A facade name as one Python identifier: `Ggml.Type` is `GgmlType`."""
-    return facade_name.replace(".", "")
-
-
 def emit_enums(api: Api) -> str:
     """The text of `_generated/enums.py`, without its banner."""
     blocks = ['"""Every enumeration of the public headers. The values are the compiler\'s."""\n']
@@ -48,7 +48,7 @@ def emit_enums(api: Api) -> str:
 def _enum(enum: Enum) -> str:
     c_name = enum.tag or enum.alias
     doc = " ".join(enum.doc.split())
-    lines = [f"class {class_name(naming.type_name(c_name))}(IntEnum):"]
+    lines = [f"class {naming.class_name(c_name)}(IntEnum):"]
     lines.append(_docstring(f"{doc} " if doc else "", f"Maps to `{c_name}`.", 1))
     names = naming.member_names(enum)
     lines += [f"    {names[member.name]} = {member.value}" for member in enum.members]
@@ -82,7 +82,7 @@ def _wrap(text: str, width: int) -> list[str]:
 def emit_structs(api: Api) -> str:
     """The text of `_generated/structs.py`, without its banner: a base class a struct, a descriptor a plain field."""
     records = {record.tag: record for record in api.records}
-    enums = {enum.tag: class_name(naming.type_name(enum.tag)) for enum in api.enums if enum.tag}
+    enums = {enum.tag: naming.class_name(enum.tag) for enum in api.enums if enum.tag}
     body: list[str] = []
     keywords: list[str] = []
     used: set[str] = set()
@@ -90,19 +90,21 @@ def emit_structs(api: Api) -> str:
         if tag not in records:
             raise CodegenError(f"codegen/emit_python.py lists {tag}, which this header lacks")
     for tag in (*params(api), *DATA):
-        text, helpers = _struct(records[tag], enums)
+        text, helpers = _struct(records[tag], enums, api.absent)
         body.append(text)
         if tag not in DATA:
             keywords.append(_keywords(records[tag], enums))
         used |= helpers
-    helper_names = ", ".join(sorted(x for x in used if x.endswith("Field")))
+    helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in OLDER)
+    older = ", ".join(sorted(used & OLDER))
     enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
     return (
         '"""Structs as objects: every number, boolean and enumeration is an attribute. '
         'Pointers are the facade\'s."""\n\n'
-        "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
-        f"from llama_cffi._generated.enums import (\n{enum_names})\n"
-        f"from llama_cffi._struct import Struct, {helper_names}\n\n"
+        + "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
+        + f"from llama_cffi._generated.enums import (\n{enum_names})\n"
+        + (f"from llama_cffi._older_fields import {older}\n" if older else "")
+        + f"from llama_cffi._struct import Struct{helper_names}\n\n"
         "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
     )
 
@@ -110,9 +112,9 @@ def emit_structs(api: Api) -> str:
 def _keywords(record: Record, enums: dict[str, str]) -> str:
     """The plain fields as keyword arguments, for type checkers: a misspelt one is an error there too."""
     types = {"IntField": "int", "BoolField": "bool", "FloatField": "float"}
-    lines = [f"    class {class_name(naming.type_name(record.tag))}Keywords(TypedDict, total=False):"]
+    lines = [f"    class {naming.class_name(record.tag)}Keywords(TypedDict, total=False):"]
     lines.append(f'        """The plain fields of `{record.tag}`, as arguments."""\n')
-    for field in record.fields or ():
+    for field in (*(record.fields or ()), *record.lacks):
         descriptor = _descriptor(field, enums)
         if descriptor is not None:
             helper, arguments = descriptor
@@ -120,8 +122,8 @@ def _keywords(record: Record, enums: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:
-    name = class_name(naming.type_name(record.tag))
+def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) -> tuple[str, set[str]]:
+    name = naming.class_name(record.tag)
     lines = [f"class {name}Fields(Struct):", f'    """The plain fields of `{record.tag}`."""', ""]
     lines += [f'    _C_TYPE = "struct {record.tag}"', ""]
     pointers: list[str] = []
@@ -137,6 +139,12 @@ def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:
         extra = f", {arguments}" if arguments else ""
         lines.append(f'    {attribute} = {helper}("{field.name}"{extra})')
         lines.append(_docstring(" ".join(field.doc.split()) or f"`{field.name}`.", "", 1))
+    for field in record.lacks:
+        descriptor = _descriptor(field, enums)
+        if descriptor is not None:
+            helper, made = _lacking(record, field, descriptor, absent[f"{record.tag}.{field.name}"])
+            used |= {helper} | {x for x in descriptor[1:] if descriptor[0] == "EnumField"}
+            lines.append(f"    {naming.field_name(record, field.name)} = {made}")
     if pointers:
         lines += ["", "    # Left to the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
             "",
@@ -144,6 +152,16 @@ def _struct(record: Record, enums: dict[str, str]) -> tuple[str, set[str]]:
             *(f"    #   {pointer}" for pointer in pointers),
         ]  # fmt: skip
     return "\n".join(lines) + "\n", used
+
+
+def _lacking(record: Record, field: Field, descriptor: tuple[str, str], versions: str) -> tuple[str, str]:
+    """The class and the text of a descriptor for a field that the header lacks."""
+    helper, enum = descriptor
+    row = FIELDS.get(f"{record.tag}.{field.name}")
+    if row and set(row.requires) <= {other.name for other in record.fields or ()}:
+        return row.descriptor, f'{row.descriptor}("{field.name}", {enum})'
+    zero = {"BoolField": "False", "FloatField": "0.0", "IntField": "0"}.get(helper, f"{enum}(0)")
+    return "AbsentField", f'AbsentField("{record.tag}.{field.name}", {zero}, "{versions}")'
 
 
 def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:
@@ -206,3 +224,10 @@ def _type_names(api: Api) -> list[str]:
 def _table(name: str, rows: dict[str, str], comment: str) -> str:
     body = pformat(dict(sorted(rows.items())), width=118, sort_dicts=True)
     return f"# {comment}\n{name}: dict[str, str] = {body}\n\n"
+
+
+def emit_absent(api: Api) -> str:
+    """The text of `_generated/absent.py`, without its banner."""
+    return '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n' + _table(
+        "ABSENT", api.absent, "C name, or `struct.field`: the versions of llama-cpp-python that have it."
+    )

@@ -11,7 +11,10 @@ from codegen.spec import Row
 
 def emit(api: Api, spec: list[Row]) -> str:
     """The text of `_generated/report.md`, without its banner."""
-    return "\n".join([*_counts(api), *_left_out(api), *_macros(api), *_guard(api), *_spec(api, spec)]) + "\n"
+    return (
+        "\n".join([*_counts(api), *_left_out(api), *_macros(api), *_guard(api), *_completed(api), *_spec(api, spec)])
+        + "\n"
+    )
 
 
 def _counts(api: Api) -> list[str]:
@@ -63,6 +66,17 @@ def _guard(api: Api) -> list[str]:
     return [*lines, f"Found at run time: {loads}.", ""]
 
 
+def _completed(api: Api) -> list[str]:
+    """What `codegen.complete` added for the facade's sake; nothing for the version that it was written for."""
+    adapted = [f.name for f in api.functions if f.body]
+    if not adapted and not api.absent:
+        return []
+    lines = ["## Completed for the facade", "", "Adapted, with the parameters that the facade gives: "]
+    lines[-1] += (", ".join(f"`{name}`" for name in adapted) or "nothing") + "."
+    lines += ["", "Lacking, so that a use raises UnavailableError:", "", "| name | llama-cpp-python with it |"]
+    return [*lines, "| --- | --- |", *(f"| `{name}` | {versions} |" for name, versions in api.absent.items()), ""]
+
+
 def _spec(api: Api, spec: list[Row]) -> list[str]:
     functions = {f.name for f in api.functions}
     fields = {(naming.type_name(r.tag or r.alias), f.name) for r in api.records for f in r.fields or ()}
@@ -73,7 +87,7 @@ def _spec(api: Api, spec: list[Row]) -> list[str]:
             stand_in = next((x.absent for x in naming.EXCEPTIONS if x.c_name == row.c_name), "")
             lacking.append(f"| {row.name} | `{row.c_name}` | `{stand_in}` |")
         elif row.kind == "field" and (owner, row.c_name) not in fields:
-            stand_in = naming.VIRTUAL_FIELDS[owner, row.c_name][1]
+            stand_in = naming.VIRTUAL_FIELDS.get((owner, row.c_name), ("", ""))[1]
             lacking.append(f"| {row.name} | `{row.c_name}` | `{stand_in}` |")
     lines = ["## Named by the specification, lacked by these headers", "", "| name | C name | stands in |"]
     structs = ", ".join(f"`{tag}`" for tag in (*emit_python.params(api), *emit_python.DATA))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from codegen import emit_cdef, emit_guard, emit_layout, emit_python, emit_report, emit_stub, naming, policy, spec
+from codegen.complete import complete
 from codegen.model import Api
+from codegen.needs import Needs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +21,7 @@ _SHIM_STUB = """
     SHIM_CLOSED: Final[int]
     SHIM_BUSY: Final[int]
     SHIM_HOME: Final[int]
+    SHIM_ABSENT: Final[int]
     SHIM_BATCH_EMPTY: Final[int]
     SHIM_BATCH_SIZE: Final[int]
     SHIM_BATCH_WHOLE: Final[int]
@@ -88,10 +91,16 @@ _SHIM_STUB = """
 """
 
 
-def generate(api: Api) -> dict[str, str]:
-    """Path below the repository's root -> content, for every generated file."""
-    naming.check(api)
-    policy.check(api)
+def generate(api: Api, needs: Needs | None = None) -> dict[str, str]:
+    """Path below the repository's root -> content, for every generated file.
+
+    With `needs`, the API is completed. The tables are held to the version that the facade was written for: in another
+    one, a row may name what that lacks.
+    """
+    rows = needs is None or needs.api.pin == api.pin
+    api = complete(api, needs) if needs else api
+    naming.check(api, rows)
+    policy.check(api, rows)
     generated = "llama_cffi/_generated"
     return {
         f"{generated}/__init__.py": _python(api, '"""Generated modules: see the banner of each."""\n'),
@@ -103,6 +112,7 @@ def generate(api: Api) -> dict[str, str]:
         f"{generated}/names.py": _python(api, emit_python.emit_names(api)),
         f"{generated}/layout.py": _python(api, emit_layout.emit_tables(api)),
         f"{generated}/layout.cpp": _c(api, emit_layout.emit_source(api)),
+        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api)),
         f"{generated}/pin.py": _python(api, emit_layout.emit_pin(api)),
         f"{generated}/report.md": f"<!-- {_banner(api)} -->\n\n{emit_report.emit(api, spec.load())}",
         "llama_cffi/_native.pyi": _python(api, emit_stub.emit(api, _SHIM_STUB)),

@@ -22,8 +22,8 @@ class Param:
 class Function:
     """A function prototype.
 
-    `home` is the library that exports it: a linked one, a backend module (`cpu`, `rpc`, `vulkan`), or None where no
-    library does.
+    `home` is the library that exports it: a linked one, a backend module (`cpu`, `rpc`, `vulkan`), `binding` where
+    `complete.py` added it, or None where no library does.
     """
 
     name: str
@@ -34,6 +34,8 @@ class Function:
     deprecated: str | None = None
     doc: str = ""
     home: str | None = None
+    body: str = ""  # of what is added: C++ that makes do with what the header has
+    absent: str = ""  # or which versions have it
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Record:
     doc: str = ""
     size: int | None = None
     alias: str = ""  # the typedef that names an untagged record
+    added: bool = False  # the header lacks it
+    lacks: tuple[Field, ...] = ()  # fields that the facade knows and the header lacks
 
     @property
     def spelling(self) -> str:
@@ -80,6 +84,7 @@ class Enum:
     members: tuple[Enumerator, ...]
     doc: str = ""
     alias: str = ""
+    added: bool = False
 
     @property
     def spelling(self) -> str:
@@ -92,6 +97,7 @@ class Typedef:
     type: str
     header: str
     doc: str = ""
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Constant:
     kind: str
     value: int | float | str | None = None
     doc: str = ""
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class Api:
     typedefs: tuple[Typedef, ...] = ()
     constants: tuple[Constant, ...] = ()
     macros_left_out: dict[str, str] = field(default_factory=dict)  # macro name -> why it is no constant
+    absent: dict[str, str] = field(default_factory=dict)  # what facade needs and this lacks -> who has it
 
 
 # A type up to where a declared name goes: inside the innermost `(*`, before any `[4]` or parameter list.

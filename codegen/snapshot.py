@@ -1,4 +1,4 @@
-"""Reads and writes `codegen/api.json`, the committed snapshot of the API."""
+"""Reads and writes snapshots of the API: `codegen/api.json`, and the small ones in `codegen/history/`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codegen.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
+from codegen import compact
+from codegen.model import Api, CodegenError, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
 
 SNAPSHOT = Path(__file__).with_name("api.json")
 
 _Json = dict[str, Any]
 
+_ADDED = ("absent", "lacks")  # of an API that `complete` had in hand; empty in a snapshot
+
 
 def dumps(api: Api) -> str:
     """The snapshot as text: keys sorted, nothing that is empty, and what fits on a line on one line."""
-    return _render(_pruned(asdict(api)), 0) + "\n"
+    return render(_pruned(asdict(api)))
+
+
+def dumps_small(api: Api, **more: Any) -> str:
+    """The snapshot in its small form (see `compact.py`), with further keys."""
+    return render({**compact.pack(_pruned(asdict(compact.bare(api)))), **more})
+
+
+def render(value: Any) -> str:
+    """JSON text that diffs well."""
+    return _render(value, 0) + "\n"
 
 
 def _render(value: Any, depth: int) -> str:
@@ -34,7 +47,9 @@ def _render(value: Any, depth: int) -> str:
 
 def _pruned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _pruned(v) for k, v in value.items() if not _is_default(v) or k == "value"}
+        return {
+            k: _pruned(v) for k, v in value.items() if not _is_default(v) and (v or k not in _ADDED) or k == "value"
+        }
     if isinstance(value, (list, tuple)):
         return [_pruned(item) for item in value]
     return value
@@ -45,21 +60,26 @@ def _is_default(value: Any) -> bool:
 
 
 def load(path: Path = SNAPSHOT) -> Api:
-    """Read a snapshot."""
-    return loads(path.read_text(encoding="utf-8"))
+    """Read a snapshot of either form. Raises CodegenError for a file that is none."""
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CodegenError(f"{path} is no snapshot of an API ({type(error).__name__}: {error})") from None
 
 
 def loads(text: str) -> Api:
     data: _Json = json.loads(text)
+    if data.get("format") == compact.FORMAT:
+        data = compact.unpack(data)
     return Api(
         pin=data["pin"],
-        headers=tuple(data["headers"]),
-        functions=tuple(_function(x) for x in data["functions"]),
-        records=tuple(_record(x) for x in data["records"]),
-        enums=tuple(_enum(x) for x in data["enums"]),
-        typedefs=tuple(Typedef(**x) for x in data["typedefs"]),
-        constants=tuple(Constant(**x) for x in data["constants"]),
-        macros_left_out=data["macros_left_out"],
+        headers=tuple(data.get("headers", ())),
+        functions=tuple(_function(x) for x in data.get("functions", ())),
+        records=tuple(_record(x) for x in data.get("records", ())),
+        enums=tuple(_enum(x) for x in data.get("enums", ())),
+        typedefs=tuple(Typedef(**x) for x in data.get("typedefs", ())),
+        constants=tuple(Constant(**x) for x in data.get("constants", ())),
+        macros_left_out=data.get("macros_left_out", {}),
     )
 
 

@@ -10,6 +10,7 @@ from llama_cffi._context_tuning import abort_pointers, check_pooled, eval_pointe
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import AttentionType, GgmlType, PoolingType
 from llama_cffi._machine import check_threads
+from llama_cffi._older import has
 from llama_cffi.model import Model
 from llama_cffi.sampler_config import Configs, SamplersParam
 
@@ -170,6 +171,13 @@ def _is_causal(model: Model, params: ContextParams) -> bool:
     if params.attentionType != AttentionType.UNSPECIFIED:
         return params.attentionType == AttentionType.CAUSAL
     return _of_model(model, "attention.causal") != "false"
+
+
+def sees_only_before(pointer: Any, model: Model, params: ContextParams) -> bool:
+    """Whether a new context's attention is causal."""
+    if has("llama_get_causal_attn"):
+        return lib.llama_get_causal_attn(pointer)
+    return _is_causal(model, params)
 
 
 def _of_model(model: Model, key: str) -> str | None:

@@ -19,6 +19,7 @@ from llama_cffi._buffers import (
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
+from llama_cffi._older import require
 from llama_cffi._state_data import (
     STATE_HEADER,
     filled,
@@ -204,6 +205,9 @@ class ContextState(ContextBase):
 
 
 def _check_flags(flags: int) -> int:
+    if flags == 0:
+        return flags
+    require("LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY")
     if flags & lib.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE:
         raise ValueError(
             "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE keeps the data out of the buffer, so that there is nothing to save"

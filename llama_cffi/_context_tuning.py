@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -14,6 +13,7 @@ from llama_cffi._context_base import ContextBase, null_if_none
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlOp, GgmlType, PoolingType
 from llama_cffi._machine import check_threads
+from llama_cffi._older import has
 from llama_cffi._struct import FLOAT_MAX
 from llama_cffi.adapter import Adapter
 from llama_cffi.errors import NativeError
@@ -233,6 +233,8 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_get_causal_attn`.
         """
+        if not has("llama_get_causal_attn"):
+            return bool(self._limits.causal)
         return lib.llama_get_causal_attn(self._c)
 
     def setWarmup(self, warmup: bool) -> None:
@@ -240,9 +242,6 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_warmup`.
         """
-        from llama_cffi._generated.names import DEPRECATED  # for this warning only
-
-        warnings.warn(f"llama_set_warmup is deprecated: {DEPRECATED['llama_set_warmup']}", DeprecationWarning, 2)
         self._run(lib.llama_set_warmup, bool(warmup))
 
     def synchronize(self) -> None:

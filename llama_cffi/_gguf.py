@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgufType
+from llama_cffi._older import has
 
 Scalar = bool | int | float | str
 
@@ -51,8 +52,9 @@ class TensorInfo(NamedTuple):
 class GgufFile:
     """The metadata and the list of tensors of a file. The tensors' data stays on the disk."""
 
-    def __init__(self, pointer: Any) -> None:
+    def __init__(self, pointer: Any, tensors: Any) -> None:
         self._c = pointer
+        self._tensors = tensors  # older versions tell the shape of none but these
 
     def keys(self) -> list[str]:
         """The names of the metadata entries."""
@@ -94,22 +96,33 @@ class GgufFile:
             yield TensorInfo(
                 _text(lib.gguf_get_tensor_name(self._c, i)),
                 lib.gguf_get_tensor_type(self._c, i),
-                tuple(lib.gguf_get_tensor_ne(self._c, i)[0:4]),
+                tuple(self._lengths(i)[0:4]),
                 lib.gguf_get_tensor_size(self._c, i),
             )
+
+    def _lengths(self, i: int) -> Any:
+        """The four lengths of a tensor."""
+        if self._tensors == ffi.NULL:
+            return lib.gguf_get_tensor_ne(self._c, i)
+        return lib.ggml_get_tensor(self._tensors, lib.gguf_get_tensor_name(self._c, i)).ne
 
 
 @contextmanager
 def opened(path: bytes) -> Iterator[GgufFile | None]:
     """Read a file's metadata. Yields None for a file that ggml cannot read: llama.cpp will say why."""
-    pointer = lib.gguf_init_from_file(path, ffi.new("struct gguf_init_params *", {"no_alloc": True})[0])
+    params = ffi.new("struct gguf_init_params *", {"no_alloc": True})
+    tensors = ffi.new("struct ggml_context **")
+    if not has("gguf_get_tensor_ne"):
+        params.ctx = tensors
+    pointer = lib.gguf_init_from_file(path, params[0])
     if pointer == ffi.NULL:
         yield None
         return
     try:
-        yield GgufFile(pointer)
+        yield GgufFile(pointer, tensors[0])
     finally:
         lib.gguf_free(pointer)
+        lib.ggml_free(tensors[0])  # does nothing with NULL
 
 
 def _text(pointer: Any) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from llama_cffi import _process, errors
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._older import lacking
 from llama_cffi._remote import remote_failure
 from llama_cffi._uncopyable import Uncopyable
 
@@ -291,6 +292,8 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     log = native_log()
     if kind == lib.SHIM_UNAVAILABLE:
         raise errors.UnavailableError(_unavailable(operation, message))
+    if kind == lib.SHIM_ABSENT:
+        lacking(operation, message)
     if kind == lib.SHIM_CLOSED:
         raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
     if kind == lib.SHIM_BUSY:

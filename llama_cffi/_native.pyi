@@ -5521,6 +5521,7 @@ class _Lib:
     SHIM_CLOSED: Final[int]
     SHIM_BUSY: Final[int]
     SHIM_HOME: Final[int]
+    SHIM_ABSENT: Final[int]
     SHIM_BATCH_EMPTY: Final[int]
     SHIM_BATCH_SIZE: Final[int]
     SHIM_BATCH_WHOLE: Final[int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType, SplitMode
 from llama_cffi._model_params import ModelParams
+from llama_cffi._older import member
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 
@@ -61,7 +62,7 @@ def check_offload(params: ModelParams) -> None:
         )
     if params.splitMode == SplitMode.ROW:
         _check_rows(known)
-    if params.splitMode == SplitMode.TENSOR and any(device.type in _OF_THE_CPU for device in known):
+    if params.splitMode == member(SplitMode, "TENSOR") and any(device.type in _OF_THE_CPU for device in known):
         raise ValueError("splitMode is TENSOR, which takes the CPU for no device: leave it out of Model.Params.devices")
     _check_overrides(params)
 
@@ -78,7 +79,7 @@ def _check_rows(devices: tuple[BackendDevice, ...]) -> None:
 
 def _check_overrides(params: ModelParams) -> None:
     """Tensors in the memory of a device that does not compute with the model are out of everybody's reach."""
-    used = () if params.splitMode == SplitMode.TENSOR else spread_over(params)
+    used = () if params.splitMode == member(SplitMode, "TENSOR") else spread_over(params)
     for override in params.tensorBuftOverrides or ():
         buft = override.buft
         if not buft.isHost and buft.getDevice() not in used:

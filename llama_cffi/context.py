@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi import _callbacks
 from llama_cffi._context_outputs import ContextOutputs
-from llama_cffi._context_params import ContextParams, check_params
+from llama_cffi._context_params import ContextParams, check_params, sees_only_before
 from llama_cffi._context_state import ContextState
 from llama_cffi._context_tuning import ContextTuning
 from llama_cffi._ffi import ffi, lib
@@ -117,7 +117,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 "n_pos": model._nPositions,
                 "n_pos_embd": 4 if model.ropeType in _PLACED else 1,
                 "decodes": decodes,
-                "causal": lib.llama_get_causal_attn(self._c),
+                "causal": sees_only_before(self._c, model, params),
                 "embeds": params.embeddings,
                 "diffuses": model.isDiffusion,
                 "wants_encoder": model.hasEncoder and model.hasDecoder,

@@ -17,6 +17,7 @@ from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import ModelParams
 from llama_cffi._model_scan import Scan, check_positions, scan_model
 from llama_cffi._offload import check_offload, is_on_cpu
+from llama_cffi._older import member
 from llama_cffi._process import leave_if_ending
 from llama_cffi._trial import check_unchanged, identify, try_model
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
@@ -127,7 +128,7 @@ class Model(ModelInfo):
         try:
             if untrusted:
                 check_unchanged(scan.paths, before)
-            if not chosen.vocabOnly and model.ropeType in (RopeType.MROPE, RopeType.IMROPE, RopeType.VISION):
+            if not chosen.vocabOnly and model.ropeType in (RopeType.MROPE, member(RopeType, "IMROPE"), RopeType.VISION):
                 check_positions(scan)
         except (ModelLoadError, OSError):
             model.close()

@@ -9,6 +9,7 @@ from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._numbers import integer
+from llama_cffi._older import has
 from llama_cffi._process import leave_if_ending
 from llama_cffi._sampler_base import SamplerBase
 from llama_cffi._sampler_chain import SamplerChain
@@ -274,7 +275,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         """Replace what waited for the context by what it should have been, at its place in the chain."""
         self._fits = -1
         if self._members is None:
-            if self._late is not None and (self._waits or everything):
+            if self._late is not None and (self._waits or (everything and has("llama_sampler_copy"))):
                 self._replace(self._late(n_ctx, n_vocab))
             return
         for _ in self._members:

@@ -1,8 +1,8 @@
 """Fetches the pinned llama.cpp source: `python -m vendor.fetch [--vectors]`. A source distribution brings it along.
 
 The source comes out of a package's sdist, through pip, so that the user's own index, proxy and certificates apply.
-Everything lands in the cache under the sdist's digest; an interrupted run leaves nothing half-made behind, and a
-second run finds what the first one made. No patch is applied.
+Where the pin is a commit of a repository, git gets it. Everything lands in the cache under the pin's digest; an
+interrupted run leaves nothing half-made behind, and a second run finds what the first one made. No patch is applied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from vendor import pin as pins
+from vendor import trees
 from vendor.progress import Progress
+from vendor.tools import FetchError
 
 # Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) stays packed.
 BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
@@ -33,33 +35,31 @@ BENCH_PARTS = ("common", "include", "vendor", "ggml/include", "src/llama-ext.h",
 BUNDLED = Path(__file__).resolve().parent / "llama.cpp"
 
 
-class FetchError(RuntimeError):
-    """The pinned source could not be had; the text says what to do."""
-
-
 def source_dir(pin: pins.Pin | None = None) -> Path:
     """The llama.cpp tree to use, fetched first if it is the pinned one and not in the cache yet.
 
-    `LLAMA_CPP_SOURCE` names any llama.cpp checkout to use in its place.
+    `LLAMA_CPP_SOURCE` names any llama.cpp checkout to use in its place. Where the pin is itself a tree, it must be
+    that one.
     """
     bundled = BUNDLED if (BUNDLED / "include" / "llama.h").is_file() else None
-    return _override() or bundled or _unpacked(pin or pins.load(), "source", _is_build_part)
+    return _override() or bundled or _cached(pin or pins.load(), "source")
 
 
 def bench_dir(pin: pins.Pin | None = None) -> Path:
     """A llama.cpp tree with the parts that llama-bench is compiled from; `LLAMA_CPP_SOURCE` counts here too."""
-    return _override() or _unpacked(pin or pins.load(), "bench", _is_bench_part)
+    return _override() or _cached(pin or pins.load(), "bench")
 
 
 def _override() -> Path | None:
     override = os.environ.get("LLAMA_CPP_SOURCE")
     if not override:
         return None
-    tree = Path(override).expanduser().resolve()
-    if not (tree / "include" / "llama.h").is_file():
+    tree = trees.checked(Path(override), f"LLAMA_CPP_SOURCE={override}")
+    pin = pins.load()
+    if pin.is_tree and (found := trees.digest(tree)) != pin.sha256:
         raise FetchError(
-            f"LLAMA_CPP_SOURCE={override} is not a llama.cpp checkout: it has no include/llama.h. "
-            "Point it at the top folder of one, or unset it to use the pinned source."
+            f"LLAMA_CPP_SOURCE={override} is not the pinned tree ({pin.label}): its digest is {found}, and "
+            f"vendor/pin.json says {pin.sha256}. `make upgrade SOURCE={override}` moves the pin there."
         )
     return tree
 
@@ -69,7 +69,10 @@ def vectors_dir(pin: pins.Pin | None = None) -> Path:
     override = os.environ.get("LLAMA_CPP_SOURCE")
     if override and any((Path(override) / "models").glob("ggml-vocab-*.gguf")):
         return Path(override).resolve() / "models"
-    return _unpacked(pin or pins.load(), "vectors", _is_vector) / "models"
+    pin = pin or pins.load()
+    if pin.is_tree and not _target(pin, "vectors").is_dir() and _target(pin, "source").is_dir():
+        pin = pins.known()[-1]  # the tree holds none
+    return _cached(pin, "vectors") / "models"
 
 
 def _is_build_part(path: PurePosixPath) -> bool:
@@ -84,51 +87,143 @@ def _is_vector(path: PurePosixPath) -> bool:
     return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
 
 
-def _unpacked(pin: pins.Pin, kind: str, wanted: Callable[[PurePosixPath], bool]) -> Path:
-    target = pins.cache_root() / kind / pin.sha256[:16]
+_KINDS = {"source": _is_build_part, "bench": _is_bench_part, "vectors": _is_vector}
+
+
+_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in BENCH_PARTS), "models"}  # folders that hold any of it
+
+
+def _target(pin: pins.Pin, kind: str) -> Path:
+    return pins.cache_root() / kind / pin.sha256[:16]
+
+
+def _cached(pin: pins.Pin, kind: str) -> Path:
+    target = _target(pin, kind)
     if target.is_dir():
+        return target
+    if pin.is_tree:
+        _clone(pin)
+        if not target.is_dir():
+            raise FetchError(f"{pin.label} holds nothing of the kind {kind!r}")
         return target
     archive = _archive(pin)
     with _scratch(target.parent) as scratch:
         tree = scratch / "tree"
-        _extract(archive, tree, wanted, kind)
+        _extract(archive, tree, _KINDS[kind], kind)
         _publish(tree, target)
     return target
 
 
+def adopt(tree: Path, pin: pins.Pin) -> None:
+    """Copy what builds, benchmarks and tests read of a tree into the cache, where they find it under its pin."""
+    for kind, wanted in _KINDS.items():
+        target = _target(pin, kind)
+        paths = [] if target.is_dir() else [path for path in _files(tree) if wanted(path)]
+        if not paths:
+            continue
+        with _scratch(target.parent) as scratch:
+            for path in paths:
+                out = scratch / "tree" / path
+                out.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree / path, out)
+                shutil.copymode(tree / path, out)
+            if kind == "source" and trees.digest(scratch / "tree") != pin.sha256:
+                raise FetchError(f"{tree} is not the tree that the pin names ({pin.label}): its digest is another one")
+            _publish(scratch / "tree", target)
+
+
+def _files(tree: Path) -> Iterator[PurePosixPath]:
+    for folder, below, names in os.walk(tree):
+        here = PurePosixPath(folder).relative_to(tree)
+        below[:] = sorted(name for name in below if name != ".git" and (here.parts or name in _TOPS))
+        yield from (here / name for name in sorted(names))
+
+
+def _clone(pin: pins.Pin) -> None:
+    """Get a commit from its repository into the cache. Raises FetchError where there is none, or git cannot."""
+    if not pin.repository:
+        raise FetchError(
+            f"the pin is a tree that only somebody who has it can give: {pin.label}. Set LLAMA_CPP_SOURCE to it (its "
+            f"digest is compared with vendor/pin.json: {pin.sha256}), or move the pin with `make upgrade`."
+        )
+    print(f"fetching {pin.label} from {pin.repository}", file=sys.stderr, flush=True)
+    with _scratch(pins.cache_root() / "source") as scratch:
+        for words in (
+            ["init", "--quiet"],
+            ["fetch", "--quiet", "--depth", "1", pin.repository, pin.commit],
+            ["-c", "core.autocrlf=false", "checkout", "--quiet", "--detach", pin.commit],
+        ):
+            command = ["git", "-C", str(scratch), *words]
+            try:
+                result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            except FileNotFoundError:
+                raise FetchError("git is missing, and the pinned llama.cpp is a commit: install git") from None
+            if result.returncode != 0:
+                raise FetchError(
+                    f"git could not get {pin.label} from {pin.repository}: {result.stdout.strip()[-500:]}\n"
+                    "Check the network, or set LLAMA_CPP_SOURCE to a checkout of that commit."
+                )
+        adopt(scratch, pin)
+
+
 def _archive(pin: pins.Pin) -> Path:
-    target = pins.cache_root() / "download" / f"{pin.package}-{pin.version}-{pin.sha256[:16]}.tar.gz"
-    if target.is_file():
-        return target
-    print(f"downloading {pin.package} {pin.version} (carries {pin.label})", file=sys.stderr, flush=True)
-    with _scratch(target.parent) as scratch:
+    target = _download_target(pin.package, pin.version, pin.sha256)
+    if not target.is_file():
+        print(f"downloading {pin.package} {pin.version} (carries {pin.label})", file=sys.stderr, flush=True)
+        download(pin.package, pin.version, pin.sha256)
+    return target
+
+
+def _download_target(package: str, version: str, sha256: str) -> Path:
+    return pins.cache_root() / "download" / f"{package}-{version}-{sha256[:16]}.tar.gz"
+
+
+def downloaded(package: str, version: str) -> list[Path]:
+    """The sdists of a release that are in the cache."""
+    return sorted((pins.cache_root() / "download").glob(f"{package}-{version}-{'?' * 16}.tar.gz"))
+
+
+def download(package: str, version: str, sha256: str = "") -> Path:
+    """Have pip download the sdist of a release into the cache. Without `sha256`, the index's own hash must do."""
+    folder = _download_target(package, version, sha256).parent
+    with _scratch(folder) as scratch:
         requirements = scratch / "requirements.txt"
-        requirements.write_text(f"{pin.package}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
+        pinned = f" --hash=sha256:{sha256}" if sha256 else ""
+        requirements.write_text(f"{package}=={version}{pinned}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-binary", pin.package, "--require-hashes", "-r", str(requirements), "-d", str(scratch)]
+        command += ["--no-binary", package, *(["--require-hashes"] if sha256 else [])]
+        command += ["-r", str(requirements), "-d", str(scratch)]
         # The build isolation of an outer pip must not leak into this one.
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
         result = subprocess.run(command, env=env, stdout=sys.stderr)
         files = sorted(scratch.glob("*.tar.gz"))
         if result.returncode != 0 or len(files) != 1:
             raise FetchError(
-                f"pip could not download the source of {pin.package} {pin.version} (exit status {result.returncode}). "
+                f"pip could not download the source of {package} {version} (exit status {result.returncode}). "
                 "Check the network and pip's index settings (`pip config list`), or set LLAMA_CPP_SOURCE to a "
                 "llama.cpp checkout."
             )
-        _verify(files[0], pin.sha256)
+        if sha256:
+            _verify(files[0], sha256)
+        target = _download_target(package, version, sha256 or sha256_of(files[0]))
         os.replace(files[0], target)
     return target
 
 
-def _verify(path: Path, sha256: str) -> None:
+def sha256_of(path: Path) -> str:
+    """The digest of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
-    if digest.hexdigest() != sha256:
+    return digest.hexdigest()
+
+
+def _verify(path: Path, sha256: str) -> None:
+    found = sha256_of(path)
+    if found != sha256:
         raise FetchError(
-            f"{path.name} has sha256 {digest.hexdigest()}, but the pin says {sha256}. "
+            f"{path.name} has sha256 {found}, but the pin says {sha256}. "
             "The index served another file: do not use it, and check vendor/pin.json."
         )
 

@@ -5,6 +5,7 @@ everything that went into it (source, options, compilers); the same inputs are n
 target of its own is built by itself, so that adding it to a build that is there compiles nothing anew.
 
 `LLAMA_CFFI_PREFIX=<folder>` takes the libraries from there and builds none: see `prefix.py`.
+`LLAMA_CFFI_CPU_VARIANTS=<names>` builds only these of the CPU backend's variants: see `variants.py`.
 
 `LLAMA_CFFI_SANITIZE=address` (or `thread`) in the environment builds the same libraries for a sanitizer, beside the
 ordinary ones: see `tests/sanitizers`.
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vendor import fetch, vulkan
+from vendor import fetch, trees, variants, vulkan
 from vendor import pin as pins
 from vendor.libraries import Libraries, module_name
 from vendor.prefix import Prefix
@@ -45,14 +46,13 @@ from vendor.recipe import (
     SANITIZED,
     SANITIZERS,
     SOURCE,
-    SOURCE_PARTS,
     SUFFIX,
     VENDOR,
     WORK,
     Backend,
     Sanitizer,
 )
-from vendor.tools import BuildError, compilers, find, require, version_of
+from vendor.tools import BuildError, FetchError, compilers, find, require, version_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Build:
     wanted: tuple[str, ...]  # globs of the files that it yields
     arguments: tuple[str, ...]  # CMake -D options, sorted, then the user's CMAKE_ARGS
     places: tuple[tuple[str, str], ...]  # further options, which say where things lie and are in no digest
-    target: str
+    targets: tuple[str, ...]  # what ninja is asked for; nothing means everything
     digest: str
 
     @property
@@ -154,7 +154,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     sanitizer = _sanitizer()
     source = fetch.source_dir()
     common = dict(OPTIONS)
-    common["LLAMA_BUILD_COMMIT"] = "unknown" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
+    commit = "" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
+    common["LLAMA_BUILD_COMMIT"] = commit or "unknown"
     flags: tuple[str, ...] = ()
     if sanitizer is not None:
         chosen = [ONE_VARIANT]
@@ -166,7 +167,11 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     versions: dict[str, str] = {}
     notices: tuple[Path, ...] = ()
     linked = tuple(f"lib{name}{SUFFIX}.so" for name in LINKED)
-    builds = [_planned(source, common, [row for row in chosen if not row.target], linked)]
+    few = () if sanitizer else variants.chosen(source)
+    seed = [Path(__file__).with_name("variants.cmake").read_text(encoding="utf-8")] if few else []
+    first = common | variants.options(few, VENDOR)
+    rows = [row for row in chosen if not row.target]
+    builds = [_planned(source, first, rows, linked, seed=seed, targets=variants.targets(few))]
     for row in chosen:
         if row.target:
             tools = vulkan.find() if row.name == "vulkan" else None
@@ -183,9 +188,11 @@ def _planned(
     rows: Sequence[Backend],
     linked: tuple[str, ...],
     tools: vulkan.Toolchain | None = None,
+    seed: Sequence[str] = (),
+    targets: tuple[str, ...] = (),
 ) -> Build:
     everything = dict(options)
-    seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
+    seed = [*seed, *([] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")])]
     for row in rows:
         everything |= row.options
         if row.include:
@@ -196,7 +203,8 @@ def _planned(
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     wanted = (*linked, *(row.modules for row in rows))
     digest = _digest(source, [*arguments, *seed])
-    return Build(tuple(rows), wanted, tuple(arguments), tuple(places.items()), rows[0].target, digest)
+    targets = targets or tuple(row.target for row in rows if row.target)
+    return Build(tuple(rows), wanted, tuple(arguments), tuple(places.items()), targets, digest)
 
 
 def _sanitizer() -> Sanitizer | None:
@@ -225,13 +233,7 @@ def _machine() -> str:
 def _source_digest(source: Path) -> str:
     if source != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE"):
         return pins.load().sha256
-    digest = hashlib.sha256()
-    for part in SOURCE_PARTS:
-        top = source / part
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and ".git" not in path.parts:
-                digest.update(str(path.relative_to(source)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return trees.digest(source)
 
 
 def _build(todo: Plan, one: Build) -> None:
@@ -280,7 +282,7 @@ def _configure(todo: Plan, one: Build, work: Path) -> None:
 
 def _compile(one: Build, work: Path) -> None:
     jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
-    command = [find("ninja") or "ninja", "-C", str(work), "-j", jobs, *([one.target] if one.target else [])]
+    command = [find("ninja") or "ninja", "-C", str(work), "-j", jobs, *one.targets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         output: list[str] = []
@@ -314,7 +316,7 @@ def _collect(todo: Plan, one: Build, work: Path) -> None:
     lib = made / "lib"
     lib.mkdir()
     patterns = list(one.wanted)
-    if not one.target:
+    if one.backends[0].name == "cpu":
         patterns.append(f"libggml-*{SUFFIX}.so")  # those that CMAKE_ARGS asks for
     for pattern in patterns:
         found = sorted((work / "bin").glob(pattern))
@@ -362,7 +364,7 @@ def main() -> int:
         todo = plan(args.backends)
         todo.make()
         print(todo.lib)
-    except (BuildError, fetch.FetchError) as error:
+    except (BuildError, FetchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

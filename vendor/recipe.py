@@ -93,6 +93,7 @@ OPTIONS = {
     "LLAMA_BUILD_NUMBER": "0",  # else CMake asks git about whatever repository surrounds the source
 }
 
+# What of llama.cpp's tree determines a build.
 SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
 
 

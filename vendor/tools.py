@@ -23,6 +23,10 @@ class BuildError(RuntimeError):
     """The native build cannot be done or failed; the text says what to do."""
 
 
+class FetchError(RuntimeError):
+    """A llama.cpp source could not be had; the text says what to do."""
+
+
 def find(tool: str) -> str | None:
     """A program on PATH or, for those that come from PyPI, beside this Python (pip does not put that on PATH)."""
     return shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))

@@ -23,6 +23,12 @@ struct Error {
 
 Error & error() noexcept;
 
+/* Notes that this thread calls a function which its header deprecates. */
+void deprecated(const char * function) noexcept;
+
+/* The last one, which is forgotten with that; null: none. */
+const char * take_deprecated() noexcept;
+
 /* What the RPC module knows of lost workers: see vendor/rpc_lost.h. Null until that is loaded, and where it is another
  * build's. */
 struct RpcModule {
@@ -98,6 +104,9 @@ template <typename T> T * part_of(const void * owner, T * part) noexcept {
     }
     return part;
 }
+
+/* Records that this llama.cpp lacks a function, and which ones have it. */
+void absent(const char * function, const char * versions) noexcept;
 
 /* A function of a backend module. Looked up once it is loaded; null, with the error set, before. */
 class ModuleFunction {

@@ -33,6 +33,7 @@ enum shim_error_kind {
     SHIM_CLOSED,      /* a handle was freed before */
     SHIM_BUSY,        /* a call further up on this thread uses the handle that is to be freed */
     SHIM_HOME,        /* no failure: to be looked at is which interpreter this is */
+    SHIM_ABSENT,      /* this llama.cpp does not have the function */
 };
 
 /* Installs the log ring and the guard's abort callback. Call once, before anything else. Raises ImportError in any
@@ -190,6 +191,7 @@ void shim_sampler_free(struct llama_sampler * sampler);
 
 /* For the extension only: whether a call must look at shim_raise before it returns. */
 bool shim_pending(void);
+bool shim_failed(void);
 bool shim_log_waiting(void);
 
 /* Around calls into Python that are no callbacks of callbacks.h. */

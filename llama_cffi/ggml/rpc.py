@@ -13,6 +13,7 @@ from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType as _Type
 from llama_cffi._handle import native_log
 from llama_cffi._machine import check_threads
+from llama_cffi._older import member
 from llama_cffi.errors import RpcError
 from llama_cffi.ggml._registry import registering
 from llama_cffi.ggml.backend import Backend
@@ -120,7 +121,7 @@ def _local(devices: Sequence[BackendDevice] | None) -> list[BackendDevice]:
     """The devices to offer: those that were named, or the GPUs, or the CPU."""
     known = [device for device in Backend.devices() if device not in Rpc.devices()]
     if devices is None:
-        gpus = [device for device in known if device.type in (_Type.GPU, _Type.IGPU)]
+        gpus = [device for device in known if device.type in (_Type.GPU, member(_Type, "IGPU"))]
         return gpus or [device for device in known if device.type == _Type.CPU]
     for device in devices:
         if not isinstance(device, BackendDevice):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import emit_python, naming, policy, snapshot
+from codegen import naming, policy, snapshot
 from llama_cffi._generated import enums, layout
 from llama_cffi._generated.pin import PIN
 from vendor import pin
@@ -42,7 +42,7 @@ def test_every_enumerator_has_the_compilers_value() -> None:
 
 @pytest.mark.parametrize("c_enum", API.enums, ids=lambda e: e.tag or e.alias)
 def test_every_int_enum_equals_the_extension(c_enum: object) -> None:
-    cls = getattr(enums, emit_python.class_name(naming.type_name(c_enum.tag or c_enum.alias)))  # type: ignore[attr-defined]
+    cls = getattr(enums, naming.class_name(c_enum.tag or c_enum.alias))  # type: ignore[attr-defined]
     assert issubclass(cls, enum.IntEnum)
     members = naming.member_names(c_enum)  # type: ignore[arg-type]
     assert {name: cls[short].value for name, short in members.items()} == {

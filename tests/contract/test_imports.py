@@ -11,12 +11,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Lower may not import higher. Modules of one layer may not import each other.
 LAYERS = (
-    {"_native", "_generated.pin", "_generated.names", "_generated.enums", "_generated.layout", "errors"},
+    {
+        "_native",
+        "_generated.pin",
+        "_generated.names",
+        "_generated.enums",
+        "_generated.layout",
+        "_generated.absent",
+        "errors",
+    },
     {"_manifest"},
     {"_abi"},
     {
         "_ffi",
         "_remote",
+        "_warnings",
         "_stack",
         "_files",
         "_machine",
@@ -26,6 +35,7 @@ LAYERS = (
         "_child",
         "_doctor_report",
     },
+    {"_older"},
     {
         "_struct",
         "_buffers",
@@ -38,6 +48,7 @@ LAYERS = (
         "_rpc_probe",
         "ggml._registry",
     },
+    {"_older_fields"},
     {"ggml.device", "ggml._variants", "_vulkan_drivers", "_special_tokens", "_refusals", "_state_data"},
     {"_vulkan"},
     {"_doctor_sections"},

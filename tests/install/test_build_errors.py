@@ -126,7 +126,7 @@ def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path:
     both = native.plan()
     assert isinstance(plain, native.Plan) and isinstance(both, native.Plan)
     assert both.builds[:-1] == plain.builds and both.digest == plain.digest
-    assert both.builds[-1].target == "ggml-vulkan" and both.versions["glslc"] == "shaderc v9"
+    assert both.builds[-1].targets == ("ggml-vulkan",) and both.versions["glslc"] == "shaderc v9"
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_OPENMP=OFF '-DCMAKE_C_COMPILER_LAUNCHER=my cache'")
     other = native.plan()
     assert isinstance(other, native.Plan)
@@ -141,7 +141,7 @@ def test_the_rpc_module_is_compiled_with_its_header(monkeypatch: pytest.MonkeyPa
     plan = native.plan()
     assert isinstance(plan, native.Plan)
     first, rpc = plan.builds
-    assert rpc.target == "ggml-rpc" and "/rpc_lost.h" in " ".join(rpc.arguments)
+    assert rpc.targets == ("ggml-rpc",) and "/rpc_lost.h" in " ".join(rpc.arguments)
     assert "rpc" not in " ".join(first.arguments).lower()
     row = replace(native.BACKENDS["rpc"], include="tile_config.h")
     monkeypatch.setitem(native.BACKENDS, "rpc", row)

@@ -1,0 +1,181 @@
+"""What the facade and the shim use of the C API: `codegen/needs.json`, with the signatures that they were written for.
+
+`complete.py` holds a header against it. `python -m codegen needs` writes it anew, from the sources and the snapshot.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from codegen import naming, snapshot
+from codegen.model import Api, CodegenError, Enum, Field, Function, Record, Typedef, flat_fields
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDS = Path(__file__).with_name("needs.json")
+
+_WORD = re.compile(r"\w+")
+_C_NAME = re.compile(r"(?:llama|ggml|gguf|LLAMA|GGML|GGUF)_\w+")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A part of the API, as `api`; and for each name (`struct.field` too) the versions that are known to have it."""
+
+    api: Api
+    members: frozenset[str]  # `Class.MEMBER` of enumerations, where the sources name it
+    versions: Mapping[str, tuple[str, str]]  # the first and the last
+
+    def has(self, name: str) -> str:
+        """Which versions have a name, in words."""
+        first, last = self.versions[name]
+        return first if first == last else f"{first} to {last}"
+
+
+def gather(api: Api, root: Path = ROOT) -> Needs:
+    """Read the sources for what they use of `api`. The versions are left out."""
+    names, enums, members = _used(root)
+    functions = [_bare(f) for f in api.functions if f.name in names]
+    records = [r for r in api.records if (r.tag or r.alias) in names or r.tag.endswith("_params")]
+    wanted = [e for e in api.enums if naming.class_name(e.tag or e.alias) in enums]
+    types = _closure(api, functions, records, wanted)
+    constants = [c for c in api.constants if c.name in names]
+    return Needs(
+        Api(
+            pin=api.pin,
+            headers=(),
+            functions=tuple(functions),
+            records=tuple(_bare_record(r, r in records) for r in api.records if r.spelling in types),
+            enums=tuple(_bare_enum(e) for e in api.enums if e.spelling in types),
+            typedefs=tuple(replace(t, doc="") for t in api.typedefs if t.name in types),
+            constants=tuple(replace(c, doc="") for c in constants),
+        ),
+        frozenset(members),
+        {},
+    )
+
+
+def _bare(function: Function) -> Function:
+    return replace(function, doc="", deprecated=None)
+
+
+def _bare_enum(enum: Enum) -> Enum:
+    return replace(enum, doc="", members=tuple(replace(m, doc="") for m in enum.members))
+
+
+def _bare_record(record: Record, whole: bool) -> Record:
+    """A record that the sources only point to may stay opaque."""
+    if not whole or record.fields is None:
+        return replace(record, doc="", fields=None, size=None)
+    return replace(record, doc="", fields=tuple(_bare_field(field) for field in record.fields))
+
+
+def _bare_field(field: Field) -> Field:
+    return replace(field, doc="", inner=field.inner and _bare_record(field.inner, True))
+
+
+def _used(root: Path) -> tuple[set[str], set[str], set[str]]:
+    """C names, classes of enumerations, and enumerators of these that the sources name."""
+    names: set[str] = set()
+    enums: set[str] = set()
+    members: set[str] = set()
+    for path in sources(root):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".py":
+            names |= set(_C_NAME.findall(_without_comments(text)))
+            continue
+        aliases: dict[str, str] = {}
+        spelled: list[tuple[str, str]] = []
+        for node in ast.walk(ast.parse(text, str(path))):
+            match node:
+                case ast.Attribute(value=ast.Name(id="lib"), attr=name):
+                    names.add(name)
+                case ast.Attribute(value=ast.Name(id=owner), attr=member) if member.isupper():
+                    spelled.append((owner, member))
+                case ast.Constant(value=str(words)) if not _is_prose(words):
+                    names |= set(_C_NAME.findall(words))
+                case ast.ImportFrom(module="llama_cffi._generated.enums", names=imported):
+                    aliases |= {item.asname or item.name: item.name for item in imported}
+        enums |= set(aliases.values())
+        members |= {f"{aliases[owner]}.{member}" for owner, member in spelled if owner in aliases}
+    return names, enums, members
+
+
+def sources(root: Path = ROOT) -> list[Path]:
+    """The hand-written files of the package."""
+    package = root / "llama_cffi"
+    files = [*sorted(package.rglob("*.py")), *sorted((package / "_shim").iterdir())]
+    return [path for path in files if "_generated" not in path.parts and path.suffix in (".py", ".cpp", ".h", ".hpp")]
+
+
+def _is_prose(text: str) -> bool:
+    return "\n" in text or "`" in text or len(text.split()) > 4
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+
+
+def _closure(api: Api, functions: Iterable[Function], records: Iterable[Record], enums: Iterable[Enum]) -> set[str]:
+    """The spellings of all types that stand behind these."""
+    by_name: dict[str, Record | Enum | Typedef] = {t.name: t for t in api.typedefs}
+    by_name |= {x.tag or x.alias: x for x in (*api.records, *api.enums) if x.tag or x.alias}
+    found: set[str] = set()
+    whole = {record.spelling for record in records}
+
+    def add(ctype: str) -> None:
+        for word in _WORD.findall(ctype):
+            known = by_name.get(word)
+            spelling = known.name if isinstance(known, Typedef) else known.spelling if known else ""
+            if known is None or spelling in found:
+                continue
+            found.add(spelling)
+            if isinstance(known, Typedef):
+                add(known.type)
+            elif isinstance(known, Record) and spelling in whole:
+                for field in flat_fields(known):
+                    add(field.type)
+
+    for function in functions:
+        for ctype in (function.returns, *(p.type for p in function.params)):
+            add(ctype)
+    for item in (*records, *enums):
+        add(item.tag or item.alias)
+    return found
+
+
+def dumps(needs: Needs) -> str:
+    """The text of `needs.json`."""
+    api = json.loads(snapshot.dumps(needs.api))
+    data = {"api": api, "members": sorted(needs.members), "versions": needs.versions}
+    return snapshot.render(data)
+
+
+def load(path: Path = NEEDS) -> Needs:
+    """Read `needs.json`."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    api = snapshot.loads(json.dumps(data["api"]))
+    return Needs(api, frozenset(data["members"]), {k: (v[0], v[1]) for k, v in data["versions"].items()})
+
+
+def names_of(api: Api) -> set[str]:
+    """Every name that a version may have or lack: functions, types, constants, enumerators, and `struct.field`."""
+    names = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
+    names |= {x.tag or x.alias for x in (*api.records, *api.enums)} | {m.name for e in api.enums for m in e.members}
+    return names | {f"{r.tag or r.alias}.{f.name}" for r in api.records for f in flat_fields(r)}
+
+
+def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
+    """Note in which of the known versions, oldest first, each name occurs."""
+    versions: dict[str, tuple[str, str]] = {}
+    for label, api in known.items():
+        for name in names_of(api) & names_of(needs.api):
+            versions[name] = (versions.get(name, (label,))[0], label)
+    missing = sorted(names_of(needs.api) - set(versions))
+    if missing:
+        raise CodegenError(f"no known version has {missing[0]}: `python -m codegen history` reads them anew")
+    return replace(needs, versions=dict(sorted(versions.items())))

@@ -1,0 +1,455 @@
+"""Following llama.cpp: pins, the copy, the journal and the report. The steps are stand-ins that take no time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vendor import fetch, native, releases, trees, upgrade, upgrade_journal, upgrade_report, variants
+from vendor import pin as pins
+from vendor.tools import BuildError, FetchError
+from vendor.upgrade_steps import STEPS, Outcome, Step, read_tests
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD = pins.Pin("a" * 64, "1" * 40, "llama-cpp-python", "1.0.0")
+NEW = pins.Pin("b" * 64, "2" * 40, "llama-cpp-python", "2.0.0")
+
+GENERATE = (
+    "import pathlib; pathlib.Path('codegen/api.json').write_text('{\"functions\": [1, 2]}'); "
+    "g = pathlib.Path('llama_cffi/_generated'); (g / 'new.py').write_text('new'); (g / 'gone.py').unlink(); "
+    "(g / 'kept.py').write_text('changed'); pathlib.Path('litter.txt').write_text('x')"
+)
+FAKES = (
+    Step("source", (sys.executable, "-c", "pass"), "see the network"),
+    Step("snapshot", (sys.executable, "-c", "pass"), "see codegen"),
+    Step("generate", (sys.executable, "-c", GENERATE), "see the tables"),
+    Step("extension", (sys.executable, "-c", "pass"), "see the shim", forgivable=True),
+    Step("import", (sys.executable, "-c", "pass"), "see the facade", forgivable=True),
+)
+NOTHING = (sys.executable, "-c", "pass")
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LLAMA_CPP_SOURCE", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A checkout with the files that an upgrade changes."""
+    root = tmp_path / "tree"
+    for name, text in {
+        "vendor/pin.json": OLD.dumps(),
+        "vendor/releases.json": json.dumps([json.loads(OLD.dumps())]),
+        "codegen/api.json": '{"functions": [1]}',
+        "llama_cffi/_generated/kept.py": "old",
+        "llama_cffi/_generated/gone.py": "old",
+        "README.md": "hello",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    return root
+
+
+def state(root: Path) -> dict[str, bytes]:
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file() and ".git" not in path.parts]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def llama(folder: Path, text: str = "int llama(void);\n") -> Path:
+    """What passes for a llama.cpp tree."""
+    for name in ("include/llama.h", "src/llama.cpp", "ggml/src/CMakeLists.txt", "CMakeLists.txt", "docs/x.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+# Pins
+
+
+def test_the_pin_file_is_what_dumps_writes() -> None:
+    assert pins.load().dumps() == pins.PIN_FILE.read_text(encoding="utf-8")
+    assert all(not pin.is_tree and len(pin.commit) == 40 for pin in pins.known())
+
+
+def test_a_checkout_is_named_by_its_commit(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "checkout")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first")
+    git(folder, "remote", "add", "origin", "https://somebody:secret@example.org/llama.cpp")
+    commit = git(folder, "rev-parse", "HEAD")
+    pin = trees.pin_of(folder)
+    assert (pin.commit, pin.modified, pin.label) == (commit, False, f"llama.cpp {commit[:12]}")
+    assert pin.repository == "https://example.org/llama.cpp"
+    (folder / "docs" / "x.md").write_text("a build does not read this")
+    assert trees.pin_of(folder) == pin
+    (folder / "src" / "llama.cpp").write_text("changed")
+    changed = trees.pin_of(folder)
+    assert changed.modified and not changed.repository and changed.sha256 != pin.sha256
+    assert changed.label == f"llama.cpp {commit[:12]}, modified (tree {changed.sha256[:12]})"
+    assert pins.Pin(**json.loads(changed.dumps())) == changed
+
+
+def test_a_folder_is_named_by_its_digest(tmp_path: Path, tree: Path) -> None:
+    pin = trees.pin_of(llama(tmp_path / "plain"))
+    assert pin.label == f"llama.cpp tree {pin.sha256[:12]}" and not pin.commit
+    inside = trees.pin_of(llama(tree / "below"))  # another repository's commit is not llama.cpp's
+    assert inside == pin
+
+
+def test_an_adopted_tree_is_found_without_the_folder(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "plain")
+    pin = trees.pin_of(folder)
+    fetch.adopt(folder, pin)
+    found = fetch.source_dir(pin)
+    assert trees.digest(found) == pin.sha256 and not (found / "docs").exists()
+    (folder / "src" / "llama.cpp").write_text("changed")
+    other = pins.Pin("0" * 64)
+    with pytest.raises(FetchError, match="another one"):
+        fetch.adopt(folder, other)
+    assert not (pins.cache_root() / "source" / ("0" * 16)).exists()
+
+
+def test_a_tree_that_is_not_here_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = llama(tmp_path / "plain")
+    pin = trees.pin_of(folder)
+    with pytest.raises(FetchError, match="LLAMA_CPP_SOURCE") as caught:
+        fetch.source_dir(pin)
+    assert pin.label in str(caught.value) and pin.sha256 in str(caught.value)
+    monkeypatch.setattr(pins, "load", lambda: pin)
+    monkeypatch.setenv("LLAMA_CPP_SOURCE", str(folder))
+    assert fetch.source_dir() == folder
+    (folder / "src" / "llama.cpp").write_text("changed")
+    with pytest.raises(FetchError, match="is not the pinned tree"):
+        fetch.source_dir()
+
+
+def test_git_gets_a_commit_from_its_repository(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "upstream")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", f"file://{folder}", "clone")
+    pin = trees.pin_of(tmp_path / "clone")
+    assert pin.repository == f"file://{folder}"
+    assert trees.digest(fetch.source_dir(pin)) == pin.sha256
+    lost = pins.Pin("c" * 64, "3" * 40, repository=pin.repository)
+    with pytest.raises(FetchError, match="git could not get"):
+        fetch.source_dir(lost)
+
+
+def test_source_that_is_no_llama_cpp(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match=r"no include/llama\.h"):
+        upgrade.target("", str(tmp_path))
+    with pytest.raises(FetchError, match="one of VERSION"):
+        upgrade.target("", "")
+    with pytest.raises(FetchError, match="one of VERSION"):
+        upgrade.target("1.0", str(tmp_path))
+
+
+# Releases
+
+
+def sdist(folder: Path, version: str, head: str) -> Path:
+    """A carrier's sdist; `head` is what its git folder says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"llama_cpp_python-{version}.tar.gz"
+    top = f"llama_cpp_python-{version}"
+    files = {f"{top}/PKG-INFO": f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {version}\n"}
+    files[f"{top}/vendor/llama.cpp/include/llama.h"] = "int llama(void);\n"
+    files[f"{top}/pyproject.toml"] = '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+    # pip asks a build backend for the metadata, even of what it only downloads.
+    files[f"{top}/b.py"] = (
+        "import os\n"
+        "def prepare_metadata_for_build_wheel(folder, config_settings=None):\n"
+        f"    name = 'llama_cpp_python-{version}.dist-info'\n"
+        "    os.mkdir(f'{folder}/{name}')\n"
+        "    open(f'{folder}/{name}/METADATA', 'w').write(open('PKG-INFO').read())\n"
+        "    return name\n"
+        "def build_wheel(*a, **k): raise SystemExit(1)\n"
+    )
+    if head:
+        files[f"{top}/.git/modules/vendor/llama.cpp/HEAD"] = head
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An index of one package."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    yield tmp_path / "index"
+
+
+def test_known_releases_are_resolved_without_a_download() -> None:
+    assert releases.resolve("0.3.30") == next(pin for pin in pins.known() if pin.version == "0.3.30")
+
+
+def test_an_unknown_release_is_downloaded_once(index: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = sdist(index, "9.0.1", "4" * 40 + "\n")
+    pin = releases.resolve("9.0.1")
+    assert pin == pins.Pin(hashlib.sha256(path.read_bytes()).hexdigest(), "4" * 40, "llama-cpp-python", "9.0.1")
+    path.unlink()
+    assert releases.resolve("9.0.1") == pin  # offline
+    assert (fetch.source_dir(pin) / "include" / "llama.h").is_file()
+    assert "does not say" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("head", ["", "ref: refs/heads/master\n"])
+def test_a_release_that_does_not_say_its_commit(index: Path, capfd: pytest.CaptureFixture[str], head: str) -> None:
+    sdist(index, "9.0.2", head)
+    pin = releases.resolve("9.0.2")
+    assert pin.commit == "" and pin.label == "llama.cpp unknown (llama-cpp-python 9.0.2)"
+    assert "does not say which commit" in capfd.readouterr().err
+
+
+def test_a_release_that_does_not_exist(index: Path) -> None:
+    index.mkdir()
+    with pytest.raises(FetchError, match=r"pip could not download .* 9\.9\.9"):
+        releases.resolve("9.9.9")
+    with pytest.raises(FetchError, match="is no version"):
+        releases.resolve("--pre")
+
+
+# The upgrade
+
+
+def test_a_dirty_tree_is_refused(tree: Path) -> None:
+    (tree / "untracked").touch()
+    with pytest.raises(BuildError, match=r"untracked[\s\S]*git stash"):
+        upgrade.upgrade(tree, NEW, FAKES, rebuild=NOTHING)
+
+
+def test_an_upgrade_moves_the_results_and_nothing_else(tree: Path) -> None:
+    outcome, moved, text = upgrade.upgrade(tree, NEW, FAKES, rebuild=NOTHING)
+    assert moved and outcome.passed and outcome.functions == 2
+    after = state(tree)
+    assert pins.load(tree / "vendor" / "pin.json") == NEW
+    assert [row["version"] for row in json.loads(after["vendor/releases.json"])] == ["1.0.0", "2.0.0"]
+    assert after["llama_cffi/_generated/new.py"] == b"new" and after["llama_cffi/_generated/kept.py"] == b"changed"
+    assert "llama_cffi/_generated/gone.py" not in after and "litter.txt" not in after
+    assert OLD.label in text and NEW.label in text and "The pin is moved" in text and "Commit:" in text
+    assert not [path for path in (pins.cache_root() / "upgrade").iterdir()]
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "up")
+    _, moved, _ = upgrade.upgrade(tree, OLD, FAKES[:1], rebuild=NOTHING)  # and back
+    assert moved and pins.load(tree / "vendor" / "pin.json") == OLD
+
+
+def test_check_changes_nothing_and_takes_uncommitted_changes_along(tree: Path) -> None:
+    (tree / "codegen" / "extra.txt").write_text("x")
+    before = state(tree)
+    seen = Step("source", (sys.executable, "-c", "open('codegen/extra.txt')"), "")
+    outcome, changed = upgrade.check(tree, NEW, (seen, *FAKES[1:]))
+    assert outcome.passed and state(tree) == before
+    assert changed["llama_cffi/_generated/gone.py"] is None and b"2.0.0" in (changed["vendor/pin.json"] or b"")
+
+
+@pytest.mark.parametrize("number", range(len(FAKES)))
+def test_a_failure_in_any_step_leaves_the_tree_as_it_was(tree: Path, number: int) -> None:
+    before = state(tree)
+    broken = Step(
+        FAKES[number].name, (sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"), "do this"
+    )
+    steps = (*FAKES[:number], broken, *FAKES[number + 1 :])
+    outcome, moved, text = upgrade.upgrade(tree, NEW, steps, rebuild=NOTHING)
+    assert not moved and outcome.failed == broken and state(tree) == before
+    assert f"step `{broken.name}` failed" in text and "what went wrong" in text and "do this" in text
+    assert git(tree, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name, moves", [("generate", False), ("extension", True), ("import", True)])
+def test_force_moves_the_pin_where_only_the_facade_failed(tree: Path, name: str, moves: bool) -> None:
+    steps = [
+        Step(s.name, (sys.executable, "-c", "raise SystemExit(1)"), "", s.forgivable) if s.name == name else s
+        for s in FAKES
+    ]
+    _, moved, text = upgrade.upgrade(tree, NEW, steps, force=True, rebuild=NOTHING)
+    assert moved == moves == (pins.load(tree / "vendor" / "pin.json") == NEW)
+    assert f"step `{name}` failed" in text
+
+
+CHILD = """
+import os, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.install.test_upgrade import FAKES, NEW, NOTHING, upgrade
+from vendor.upgrade_steps import Step
+number, tree = int(sys.argv[1]), Path(sys.argv[2])
+wait = Step(FAKES[number].name, (sys.executable, "-c", "open('../started', 'w'); import time; time.sleep(60)"), "")
+upgrade.upgrade(tree, NEW, (*FAKES[:number], wait, *FAKES[number + 1 :]), rebuild=NOTHING)
+"""
+
+
+@pytest.mark.parametrize("number", range(len(FAKES)))
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_any_step(tree: Path, cache: Path, number: int, how: signal.Signals) -> None:
+    before = state(tree)
+    code = CHILD.format(root=str(ROOT))
+    child = subprocess.Popen([sys.executable, "-c", code, str(number), str(tree)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (started := list((cache / "upgrade").glob("*/started"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert started
+    child.send_signal(how)
+    child.communicate()
+    assert child.returncode != 0
+    assert not upgrade_journal.finish(tree)
+    assert state(tree) == before and git(tree, "status", "--porcelain") == ""
+    assert started[0].exists() == (how == signal.SIGKILL)
+
+
+# The journal
+
+MOVER = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from vendor import upgrade_journal
+left = int(sys.argv[1])
+def dying(real):
+    def call(*arguments, **keywords):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return real(*arguments, **keywords)
+    return call
+for holder, name in ((os, "replace"), (os, "sync"), (Path, "write_bytes"), (Path, "unlink"), (Path, "mkdir")):
+    setattr(holder, name, dying(getattr(holder, name)))
+upgrade_journal.move(Path(sys.argv[2]), {files!r})
+"""
+
+
+def test_killed_anywhere_in_the_move_it_is_all_or_nothing(tree: Path) -> None:
+    files = {"vendor/pin.json": b"new", "llama_cffi/_generated/gone.py": None, "codegen/history/2.json": b"{}"}
+    code = MOVER.format(root=str(ROOT), files=files)
+    before = state(tree)
+    after = {**before, "vendor/pin.json": b"new", "codegen/history/2.json": b"{}"}
+    del after["llama_cffi/_generated/gone.py"]
+    outcomes = []
+    for point in range(100):
+        git(tree, "checkout", "-q", ".")
+        git(tree, "clean", "-qfd")
+        result = subprocess.run([sys.executable, "-c", code, str(point), str(tree)], capture_output=True)
+        completed = upgrade_journal.finish(tree)
+        moved = state(tree) == after
+        assert moved or state(tree) == before, point
+        assert moved >= (completed or True in outcomes), point  # the journal's rename is where it turns
+        assert not upgrade_journal.finish(tree)
+        outcomes.append(moved)
+        if result.returncode == 0:
+            break
+        assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+    assert result.returncode == 0 and len(set(outcomes)) == 2 and outcomes[0] is False
+    left = {path.name for path in upgrade_journal.folder(tree).iterdir()}
+    assert left == {"lock"}
+
+
+def test_a_move_does_not_overwrite_what_somebody_changed_meanwhile(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(root: Path, place: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrade_journal, "_finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade_journal.move(tree, {"README.md": b"new", "vendor/pin.json": b"new"})
+    (tree / "vendor" / "pin.json").write_text("mine")
+    with pytest.raises(upgrade_journal.JournalError, match=r"vendor/pin\.json was changed"):
+        upgrade_journal.finish(tree)
+    assert (tree / "vendor" / "pin.json").read_text() == "mine" and (tree / "README.md").read_text() == "hello"
+
+
+# The report
+
+
+def test_the_report(tmp_path: Path) -> None:
+    xml = tmp_path / "tests.xml"
+    xml.write_text(
+        '<testsuites><testsuite><testcase classname="a" name="ok"/>'
+        '<testcase classname="a" name="bad"><failure/></testcase>'
+        '<testcase classname="a" name="s"><skipped message="UnavailableError: llama_x"/></testcase>'
+        '<testcase classname="a" name="t"><skipped message="no GPU"/></testcase></testsuite></testsuites>'
+    )
+    outcome = Outcome(OLD, NEW, {"native": 61.4, "tests": 9.6}, STEPS[-1], "the tail", read_tests(xml))
+    outcome.functions, outcome.adapted, outcome.absent, outcome.changes = 900, 7, 3, "one thing vanished"
+    text = upgrade_report.report(outcome, moved=True)
+    for words in (
+        "1 passed, 1 failed, 1 about what this llama.cpp lacks, 1 skipped",
+        "- `a.bad`",
+        "| native | 61 |",
+        "900 functions",
+        "7 are adapted, and 3 are not there",
+        "one thing vanished",
+        "the tail",
+        "The pin is moved",
+    ):
+        assert words in text
+    assert read_tests(tmp_path / "none.xml") is None
+
+
+# Quick builds
+
+
+def test_variants_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = llama(tmp_path / "plain")
+    (folder / "ggml" / "src" / "CMakeLists.txt").write_text(
+        'if (GGML_SYSTEM_ARCH STREQUAL "x86")\n ggml_add_cpu_backend_variant(x64)\n'
+        " ggml_add_cpu_backend_variant(haswell SSE42 AVX2)\n ggml_add_cpu_backend_variant(zen9 AVX2 AVX999)\n"
+        'elseif (GGML_SYSTEM_ARCH STREQUAL "ARM")\n if (CMAKE_SYSTEM_NAME MATCHES "Linux")\n'
+        "  ggml_add_cpu_backend_variant(armv8.0_1)\n"
+        ' elseif (CMAKE_SYSTEM_NAME MATCHES "Android")\n  ggml_add_cpu_backend_variant(android_armv8.0_1)\n'
+    )
+    assert list(variants.available(folder, "x86_64")) == ["x64", "haswell", "zen9"]
+    assert list(variants.available(folder, "aarch64")) == ["armv8.0_1"]
+    if os.uname().machine == "x86_64":
+        assert variants.for_this_machine(folder, frozenset({"avx2", "sse4_2"})) == ("x64", "haswell")
+        assert variants.for_this_machine(folder, frozenset()) == ("x64",)
+        monkeypatch.setenv(variants.VARIABLE, "haswell, x64")
+        assert variants.chosen(folder) == ("haswell", "x64")
+    monkeypatch.setenv(variants.VARIABLE, "x64,nonesuch")
+    with pytest.raises(BuildError, match="no CPU variant 'nonesuch'|no CPU variant 'x64'"):
+        variants.chosen(folder)
+    monkeypatch.delenv(variants.VARIABLE)
+    assert variants.chosen(folder) == ()
+
+
+def test_a_quick_build_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAMA_CFFI_CACHE")
+    monkeypatch.delenv(variants.VARIABLE, raising=False)
+    whole = native.plan()
+    name = next(iter(variants.available(fetch.source_dir())))
+    monkeypatch.setenv(variants.VARIABLE, name)
+    quick = native.plan()
+    assert isinstance(whole, native.Plan) and isinstance(quick, native.Plan)
+    assert quick.digest != whole.digest and quick.builds[1].digest == whole.builds[1].digest
+    assert quick.builds[0].targets == ("llama", f"ggml-cpu-{name}") and whole.builds[0].targets == ()
