@@ -16,6 +16,7 @@ from llama_cffi import BusyError, Ggml, Model, UnavailableError, _manifest, lib,
 from llama_cffi.ggml import _variants
 from llama_cffi.ggml._registry import listing, registering
 from tests.vulkan.models import write_llama
+from vendor import elf
 
 GREEDY = """
 import sys
@@ -248,7 +249,8 @@ def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) 
     subprocess.run([compiler, "-shared", "-o", library, tmp_path / "empty.c", "-Wl,--no-as-needed", module], check=True)
     result = _python(
         "from pathlib import Path\n"
-        "_whole = _whole._replace(linked=(Path(sys.argv[1]),), modules={'cpu': ()})\n"
+        "_whole = _whole._replace(linked=(Path(sys.argv[1]),), modules={'cpu': ()}, "
+        "ids={'libllama-of-mine.so': sys.argv[4]})\n"
         "mine = ffi.dlopen(sys.argv[1])\n"
         "assert lib.ggml_backend_load(os.fsencode(sys.argv[2]))  # as the constructor of libggml's list would\n"
         "Ggml.Backend.cpuLoad()\n"
@@ -257,6 +259,7 @@ def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) 
         library,
         module,
         tiny_path,
+        elf.identify(library),
     )
     assert result.stdout.split() == ["linked", "1", "True"], result.stderr
     result = _python(

@@ -13,7 +13,6 @@ import pytest
 
 import llama_cffi
 from codegen import spec
-from llama_cffi._older import has
 from llama_cffi import (
     DEFAULT_SEED,
     TOKEN_NULL,
@@ -53,6 +52,7 @@ from llama_cffi import (
     timeUs,
     tokenize,
 )
+from llama_cffi._older import has
 from tests import tiny_models
 
 F = TypeVar("F", bound=Callable[..., Any])
