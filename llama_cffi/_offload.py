@@ -70,7 +70,7 @@ def check_offload(params: ModelParams) -> None:
 
 
 def for_c(params: ModelParams) -> Any:
-    """A copy of the struct. Without a device there is nothing to split, which older versions take SplitMode.NONE for."""
+    """A copy of the struct. Older versions refuse SplitMode.NONE where there is no device: nothing to split there."""
     struct = ffi.new("struct llama_model_params *", params._c[0])
     if params.splitMode == SplitMode.NONE and all(device.type in _OF_THE_CPU for device in spread_over(params)):
         struct.split_mode = SplitMode.LAYER
