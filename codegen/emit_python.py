@@ -226,8 +226,10 @@ def _table(name: str, rows: dict[str, str], comment: str) -> str:
     return f"# {comment}\n{name}: dict[str, str] = {body}\n\n"
 
 
-def emit_absent(api: Api) -> str:
-    """The text of `_generated/absent.py`, without its banner."""
-    return '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n' + _table(
-        "ABSENT", api.absent, "C name, or `struct.field`: the versions of llama-cpp-python that have it."
-    )
+def emit_absent(api: Api, written_for: str) -> str:
+    """The text of `_generated/absent.py`, without its banner. `written_for` is the facade's own version."""
+    comment = "C name, or `struct.field`: the versions of llama-cpp-python that have it."
+    return (
+        '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
+        f'# The version whose insides the facade knows.\nWRITTEN_FOR = "{written_for}"\n\n'
+    ) + _table("ABSENT", api.absent, comment)

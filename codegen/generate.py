@@ -112,7 +112,7 @@ def generate(api: Api, needs: Needs | None = None) -> dict[str, str]:
         f"{generated}/names.py": _python(api, emit_python.emit_names(api)),
         f"{generated}/layout.py": _python(api, emit_layout.emit_tables(api)),
         f"{generated}/layout.cpp": _c(api, emit_layout.emit_source(api)),
-        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api)),
+        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api, needs.api.pin if needs else api.pin)),
         f"{generated}/pin.py": _python(api, emit_layout.emit_pin(api)),
         f"{generated}/report.md": f"<!-- {_banner(api)} -->\n\n{emit_report.emit(api, spec.load())}",
         "llama_cffi/_native.pyi": _python(api, emit_stub.emit(api, _SHIM_STUB)),

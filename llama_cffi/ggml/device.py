@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from llama_cffi._buffers import c_string
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
+from llama_cffi._older import has
 from llama_cffi.ggml._registry import listing
 
 
@@ -210,7 +211,9 @@ class BackendDevice(_Native):
         Maps to `ggml_backend_dev_get_props`.
         """
         caps = self._props().caps
-        names = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+        names = ["async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support"]
+        if not has("ggml_backend_dev_caps.mmap_support"):
+            names[-1] = "buffer_from_host_ptr"  # what older versions go by when they map a file
         return DeviceCaps(*(getattr(caps, name) for name in names))
 
     def _props(self) -> Any:

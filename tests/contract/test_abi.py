@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import emit_layout, snapshot
+from codegen import complete, emit_layout
 from llama_cffi import _abi, _manifest, ffi, lib
 from llama_cffi._generated import layout
 from llama_cffi._generated.pin import ABI, PIN
@@ -83,7 +83,7 @@ def test_a_good_copy_is_imported_and_reads_no_tables(copy: Path) -> None:
 
 
 def test_the_extension_has_the_digest_of_the_snapshot() -> None:
-    assert lib.shim_abi() == ABI == emit_layout.digest(snapshot.load())
+    assert lib.shim_abi() == ABI == emit_layout.digest(complete.load())
     assert lib.shim_libraries_agree()
     assert _abi.why_not(ffi, lib) == "" and list(_abi.differences(ffi, lib)) == []
 
