@@ -164,6 +164,16 @@ def load(path: Path = NEEDS) -> Needs:
     return Needs(api, frozenset(data["members"]), {k: (v[0], v[1]) for k, v in data["versions"].items()})
 
 
+def field_form(record: Record, field: Field) -> str:
+    """A field's name, with its type where that is a pointer: what it points to is the facade's to build."""
+    name = f"{record.tag or record.alias}.{field.name}"
+    return f"{name} {_plain(field.type)}" if field.type.endswith("*") else name
+
+
+def _plain(ctype: str) -> str:
+    return " ".join(re.sub(r"\bconst\b", "", ctype).split())
+
+
 def names_of(api: Api) -> set[str]:
     """Every name that a version may have or lack: functions, types, constants, enumerators, and `struct.field`."""
     names = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
@@ -175,7 +185,14 @@ def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
     """Note in which of the known versions, oldest first, each name occurs."""
     versions: dict[str, tuple[str, str]] = {}
     for label, api in known.items():
-        for name in names_of(api) & names_of(needs.api):
+        forms = {field_form(r, f) for r in api.records for f in flat_fields(r)}
+        other = {
+            f"{r.tag or r.alias}.{f.name}"
+            for r in needs.api.records
+            for f in flat_fields(r)
+            if field_form(r, f) not in forms
+        }
+        for name in (names_of(api) & names_of(needs.api)) - other:
             versions[name] = (versions.get(name, (label,))[0], label)
     missing = sorted(names_of(needs.api) - set(versions))
     if missing:
