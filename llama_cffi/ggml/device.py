@@ -197,11 +197,12 @@ class BackendDevice(_Native):
 
     @property
     def deviceId(self) -> str | None:
-        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus.
+        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus, and where llama.cpp
+        does not tell.
 
         Maps to `ggml_backend_dev_props.device_id`.
         """
-        pointer = self._props().device_id
+        pointer = self._props().device_id if has("ggml_backend_dev_props.device_id") else ffi.NULL
         return None if pointer == ffi.NULL else _text(pointer)
 
     @property
