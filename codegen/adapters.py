@@ -21,6 +21,7 @@ class Adapter:
     body: str
     requires: dict[str, _Types] = field(default_factory=dict)
     why: str = ""  # for the report
+    always: bool = False  # also where the header has the function as the facade calls it
 
 
 _SAMPLER = "struct llama_sampler *"
@@ -71,6 +72,13 @@ ADAPTERS = (
             )
         },
         "its name until 0.3.17",
+    ),
+    Adapter(
+        "llama_init_from_model",
+        'setenv("LLAMA_GRAPH_REUSE_DISABLE", "1", 0);\nreturn llama_init_from_model(model, params);',
+        {"llama_clear_adapter_lora": ("void", _CONTEXT)},
+        "older ones go on with a graph without the adapters that came since",
+        always=True,
     ),
     Adapter(
         "llama_model_n_embd_inp",

@@ -133,7 +133,8 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
     def _pick(self, pointer: Any, context: Any, idx: int, n_vocab: int) -> Token:
         """What `llama_sampler_sample` does. In C, a pick that a grammar refuses would end the context."""
-        token: Token = lib.llama_get_sampled_token_ith(context, idx)
+        sampled = has("llama_get_sampled_token_ith")
+        token: Token = lib.llama_get_sampled_token_ith(context, idx) if sampled else TOKEN_NULL
         if token == TOKEN_NULL:
             candidates = candidates_of(context, idx, n_vocab)
             if candidates._has_nan():
