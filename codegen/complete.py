@@ -6,21 +6,17 @@ UnavailableError with the versions that have it. What was changed and has no ada
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from codegen import naming, snapshot
+from codegen import snapshot
 from codegen.adapters import ADAPTERS, Adapter
+from codegen.compare import ADVICE, changed, check, lacks_form, plain
 from codegen.emit_cdef import prototype
 from codegen.model import Api, CodegenError, Field, Function, flat_fields
-from codegen.needs import ROOT, Needs, sources
+from codegen.needs import Needs
 from codegen.needs import load as needs_of_facade
-
-_ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
-
-# Spellings of one type on every machine that this is built for.
-_SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
+from codegen.usage import place
 
 
 def load() -> Api:
@@ -30,7 +26,7 @@ def load() -> Api:
 
 def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> Api:
     """The API of a header with everything that the facade needs. Raises CodegenError where that cannot be."""
-    _check_members(api, needs)
+    check(api, needs)
     functions = {f.name: f for f in api.functions}
     absent: dict[str, str] = {}
     for function in needs.api.functions:
@@ -47,7 +43,7 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
         if theirs is None or (theirs.fields is None and record.fields is not None):
             absent[tag] = needs.has(tag)
             continue
-        have = {field.name for field in flat_fields(theirs)}
+        have = {field.name for field in flat_fields(theirs) if not lacks_form(tag, field)}
         lacking[record.spelling] = tuple(f for f in flat_fields(record) if f.name not in have)
         absent |= {f"{tag}.{f.name}": needs.has(f"{tag}.{f.name}") for f in lacking[record.spelling]}
     types = {*records, *(e.spelling for e in api.enums), *(t.name for t in api.typedefs)}
@@ -83,25 +79,19 @@ def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters:
             exported = False  # known, and not to be had
             break
     if exported and other is not None:
-        raise CodegenError(
-            f"{other.header}: {ours.name} was changed. It is\n    {prototype(other, named=True)};\nand "
-            f"{_place(ours.name)} was written for\n    {prototype(ours, named=True)};\n{_ADVICE}"
-        )
+        before, after = (f"{prototype(f, named=True)};" for f in (ours, other))
+        raise changed(other.header, ours.name, after, place(ours.name), before)
     return replace(ours, home="binding", absent=needs.has(ours.name))
 
 
 def _types(function: Function) -> tuple[str, ...]:
     """The types of result and parameters, without what makes no difference to a caller from Python."""
-    return tuple(_plain(x) for x in (function.returns, *(p.type for p in function.params)))
-
-
-def _plain(ctype: str) -> str:
-    plain = " ".join(re.sub(r"\bconst\b", "", ctype).split())
-    return _SAME.get(plain, plain)
+    types = [plain(x) for x in (function.returns, *(p.type for p in function.params))]
+    return (*types, "...") if function.variadic else tuple(types)
 
 
 def _fits(function: Function | None, types: tuple[str, ...]) -> bool:
-    return function is not None and function.home is not None and _types(function) == tuple(_plain(x) for x in types)
+    return function is not None and function.home is not None and _types(function) == tuple(plain(x) for x in types)
 
 
 def _check_parameter_names(ours: Function, theirs: Function) -> None:
@@ -110,31 +100,5 @@ def _check_parameter_names(ours: Function, theirs: Function) -> None:
     if before != after and sorted(before) == sorted(after):
         raise CodegenError(
             f"{theirs.header}: the parameters of {ours.name} changed places. They are\n    {', '.join(after)}\nand "
-            f"{_place(ours.name)} was written for\n    {', '.join(before)}\n{_ADVICE}"
+            f"{place(ours.name)} was written for\n    {', '.join(before)}\n{ADVICE}"
         )
-
-
-def _check_members(api: Api, needs: Needs) -> None:
-    """An enumerator that the sources name cannot be made up."""
-    for enum in api.enums:
-        c_name = enum.tag or enum.alias
-        if not c_name:
-            continue
-        kind = naming.class_name(c_name)
-        have = set(naming.member_names(enum).values())
-        for name in sorted(needs.members):
-            owner, _, member = name.partition(".")
-            if owner == kind and member not in have:
-                raise CodegenError(
-                    f"{enum.header}: {enum.spelling} has no enumerator that makes {name}, which {_place(name)} uses: "
-                    f"it has {', '.join(sorted(have))}. Change the facade, and run `python -m codegen needs`."
-                )
-
-
-def _place(name: str) -> str:
-    """The first line of the sources that uses a name."""
-    for path in sources():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if re.search(rf"(?<!`)\b{re.escape(name)}\b(?!`)", line):
-                return f"{path.relative_to(ROOT)}:{number}"
-    return "the facade"

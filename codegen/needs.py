@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codegen import naming, snapshot
+from codegen import naming, policy, snapshot
 from codegen.model import Api, CodegenError, Enum, Field, Function, Record, Typedef, flat_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ class Needs:
     """A part of the API, as `api`; and for each name (`struct.field` too) the versions that are known to have it."""
 
     api: Api
-    members: frozenset[str]  # `Class.MEMBER` of enumerations, where the sources name it
+    members: frozenset[str]  # enumerators that the sources name, as `Class.MEMBER` or by their C name
     versions: Mapping[str, tuple[str, str]]  # the first and the last
 
     def has(self, name: str) -> str:
@@ -40,9 +40,13 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
     """Read the sources for what they use of `api`. The versions are left out."""
     names, enums, members = _used(root)
     functions = [_bare(f) for f in api.functions if f.name in names]
-    records = [r for r in api.records if (r.tag or r.alias) in names or r.tag.endswith("_params")]
-    wanted = [e for e in api.enums if naming.class_name(e.tag or e.alias) in enums]
-    types = _closure(api, functions, records, wanted)
+    typedefs = [t for t in api.typedefs if t.name in names]
+    records = _whole(api, names, functions, typedefs)
+    members |= {m.name for e in api.enums for m in e.members if m.name in names}
+    wanted = [
+        e for e in api.enums if naming.class_name(e.tag or e.alias) in enums or members & {m.name for m in e.members}
+    ]
+    types = _closure(api, functions, records, wanted, typedefs)
     constants = [c for c in api.constants if c.name in names]
     return Needs(
         Api(
@@ -57,6 +61,20 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
         frozenset(members),
         {},
     )
+
+
+def _whole(api: Api, names: set[str], functions: list[Function], typedefs: list[Typedef]) -> list[Record]:
+    """The records whose fields matter: those that the sources name, that a call passes by value, that a function which is
+    looked up gives, and those inside them.
+    """
+    passed = [ctype for f in functions for ctype in (f.returns, *(p.type for p in f.params)) if "*" not in ctype]
+    named = set(_WORD.findall(" ".join([*passed, *(t.type for t in typedefs if "(*)" in t.type)]))) | names
+    while True:
+        whole = [r for r in api.records if (r.tag or r.alias) in named or r.tag.endswith("_params")]
+        inside = {w for r in whole for f in flat_fields(r) if "*" not in f.type for w in _WORD.findall(f.type)}
+        if inside <= named:
+            return whole
+        named |= inside
 
 
 def _bare(function: Function) -> Function:
@@ -120,7 +138,13 @@ def _without_comments(text: str) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
 
 
-def _closure(api: Api, functions: Iterable[Function], records: Iterable[Record], enums: Iterable[Enum]) -> set[str]:
+def _closure(
+    api: Api,
+    functions: Iterable[Function],
+    records: Iterable[Record],
+    enums: Iterable[Enum],
+    typedefs: Iterable[Typedef],
+) -> set[str]:
     """The spellings of all types that stand behind these."""
     by_name: dict[str, Record | Enum | Typedef] = {t.name: t for t in api.typedefs}
     by_name |= {x.tag or x.alias: x for x in (*api.records, *api.enums) if x.tag or x.alias}
@@ -145,6 +169,8 @@ def _closure(api: Api, functions: Iterable[Function], records: Iterable[Record],
             add(ctype)
     for item in (*records, *enums):
         add(item.tag or item.alias)
+    for typedef in typedefs:
+        add(typedef.name)
     return found
 
 
@@ -169,11 +195,17 @@ def names_of(api: Api) -> set[str]:
     return names | {f"{r.tag or r.alias}.{f.name}" for r in api.records for f in flat_fields(r)}
 
 
+def _of_other_form(api: Api) -> set[str]:
+    """Fields that count as missing, because their type has nothing to do with what the facade puts there."""
+    fields = [(f"{r.tag or r.alias}.{f.name}", f.type) for r in api.records for f in flat_fields(r)]
+    return {name for name, ctype in fields if policy.OTHER_FORMS.get(name) == ctype}
+
+
 def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
     """Note in which of the known versions, oldest first, each name occurs."""
     versions: dict[str, tuple[str, str]] = {}
     for label, api in known.items():
-        for name in names_of(api) & names_of(needs.api):
+        for name in (names_of(api) & names_of(needs.api)) - _of_other_form(api):
             versions[name] = (versions.get(name, (label,))[0], label)
     missing = sorted(names_of(needs.api) - set(versions))
     if missing:

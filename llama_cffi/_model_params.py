@@ -14,6 +14,7 @@ from llama_cffi._callbacks import Callback
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import LoadMode, ModelKvOverrideType
 from llama_cffi._generated.structs import ModelParamsFields
+from llama_cffi._older import require
 from llama_cffi._struct import FLOAT_MAX, Field, Struct, T
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice
 from llama_cffi.tokens import ProgressCallback
@@ -55,9 +56,10 @@ class PointerField(Field[T]):
 
     def __set__(self, instance: Struct, value: T) -> None:
         if value is None:
-            setattr(instance._c, self.c_name, ffi.NULL)
-            instance._keep.pop(self.name, None)
+            if instance._keep.pop(self.name, None):
+                setattr(instance._c, self.c_name, ffi.NULL)
             return
+        require(f"{instance._C_TYPE.removeprefix('struct ')}.{self.c_name}")
         kept, pointer, memory = self.build(value)
         setattr(instance._c, self.c_name, pointer)
         instance._keep[self.name] = (kept, memory)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
+from llama_cffi._older import has, require
 from llama_cffi.model import Model
 from llama_cffi.sampler import Sampler
 from llama_cffi.tokens import SeqId
@@ -104,20 +105,23 @@ class SamplersParam(ContextParamsFields):
             seen.add(config.seqId)
         if len({id(config.sampler) for config in configs}) < len(configs):
             raise ValueError("one chain serves one sequence: give the others its clone()")
+        if configs:
+            require("llama_context_params.samplers")
         self._keep["samplers"] = configs
-        self._c.n_samplers = len(configs)
+        self.nSamplers = len(configs)
 
     @property
     def nSamplers(self) -> int:
         """How many of `samplers` count; setting those sets this."""
-        result: int = self._c.n_samplers
+        result: int = self._c.n_samplers if has("llama_context_params.n_samplers") else 0
         return result
 
     @nSamplers.setter
     def nSamplers(self, value: int) -> None:
         if not 0 <= value <= len(self.samplers):
             raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
-        self._c.n_samplers = value
+        if has("llama_context_params.n_samplers"):
+            self._c.n_samplers = value
 
 
 @contextmanager
@@ -127,6 +131,9 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
     Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
     """
     configs = params.samplers[: params.nSamplers]
+    if not configs:
+        yield lambda context: None
+        return
     for config in configs:
         if config.seqId >= params.nSeqMax:
             raise ValueError(
@@ -134,12 +141,12 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
             )
         _check(config.sampler, model)
     n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
-    array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
+    array = ffi.new("struct llama_sampler_seq_config[]", len(configs))
     with ExitStack() as stack:
         for index, config in enumerate(configs):
             array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._hold())
             config.sampler._settle(n_ctx, model.vocab.nTokens, everything=True)
-        params._c.samplers = array if configs else ffi.NULL
+        params._c.samplers = array
         try:
             for config in configs:
                 config.sampler._home, config.sampler._fits = _nowhere, -1

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from llama_cffi._buffers import c_string
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
+from llama_cffi._older import has, require
 from llama_cffi.ggml._registry import listing
 
 
@@ -200,6 +201,7 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_props.device_id`.
         """
+        require("ggml_backend_dev_props.device_id")
         pointer = self._props().device_id
         return None if pointer == ffi.NULL else _text(pointer)
 
@@ -210,8 +212,9 @@ class BackendDevice(_Native):
         Maps to `ggml_backend_dev_get_props`.
         """
         caps = self._props().caps
-        names = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
-        return DeviceCaps(*(getattr(caps, name) for name in names))
+        names = ("async", "host_buffer", "buffer_from_host_ptr", "events")
+        mapped = has("ggml_backend_dev_caps.mmap_support") and caps.mmap_support
+        return DeviceCaps(*[getattr(caps, name) for name in names], mmapSupport=mapped)
 
     def _props(self) -> Any:
         props = ffi.new("struct ggml_backend_dev_props *")
