@@ -15,6 +15,7 @@ from codegen.needs import Needs
 from codegen.usage import asks_for, attribute_place, described_place, field_place, place
 
 ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
+_ASK = 'Ask for it there with has("{}"), or change the facade and run `python -m codegen needs`.'
 _CHANGE = "Change the facade or the shim, and run `python -m codegen needs`."
 
 # Spellings of one type on every machine that this is built for.
@@ -92,9 +93,8 @@ def _check_missing_field(ours: Record, field: Field, theirs: Record) -> None:
     where = described_place(field.name) if tag in NEEDED else field_place(field.name)
     if where and not asks_for(name) and name not in policy.OPTIONAL_FIELDS:
         raise CodegenError(
-            f"{theirs.header}: {theirs.spelling} has no field {field.name}. It has\n    {_members(theirs)}\nand {where} "
-            f"was written for\n    {declare(field.type, field.name)}\nAsk for it there with has({name!r}), or change the "
-            "facade and run `python -m codegen needs`."
+            f"{theirs.header}: {theirs.spelling} has no field {field.name}. It has\n    {_members(theirs)}\n"
+            f"and {where} was written for\n    {declare(field.type, field.name)};\n{_ASK.format(name)}"
         )
 
 
@@ -205,7 +205,7 @@ def _check_constants(api: Api, needs: Needs) -> None:
             gone = f"{ours.name} is no constant any more: it {why}" if why else f"there is no {ours.name}"
             raise CodegenError(
                 f"{ours.header}: {gone}, and {place(ours.name)} was written for\n    #define {ours.name} {ours.value}\n"
-                f"Ask for it there with has({ours.name!r}), or change the facade and run `python -m codegen needs`."
+                f"{_ASK.format(ours.name)}"
             )
         if kind is not None and kind != ours.kind:
             after, before = (f"{ours.name}, a constant of the kind {x}" for x in (kind, ours.kind))

@@ -64,8 +64,8 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
 
 
 def _whole(api: Api, names: set[str], functions: list[Function], typedefs: list[Typedef]) -> list[Record]:
-    """The records whose fields matter: those that the sources name, that a call passes by value, that a function which is
-    looked up gives, and those inside them.
+    """The records whose fields matter: those that the sources name, that a call passes by value, that a function gives
+    which is looked up, and those inside them.
     """
     passed = [ctype for f in functions for ctype in (f.returns, *(p.type for p in f.params)) if "*" not in ctype]
     named = set(_WORD.findall(" ".join([*passed, *(t.type for t in typedefs if "(*)" in t.type)]))) | names

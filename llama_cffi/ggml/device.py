@@ -212,9 +212,8 @@ class BackendDevice(_Native):
         Maps to `ggml_backend_dev_get_props`.
         """
         caps = self._props().caps
-        names = ("async", "host_buffer", "buffer_from_host_ptr", "events")
         mapped = has("ggml_backend_dev_caps.mmap_support") and caps.mmap_support
-        return DeviceCaps(*[getattr(caps, name) for name in names], mmapSupport=mapped)
+        return DeviceCaps(getattr(caps, "async"), caps.host_buffer, caps.buffer_from_host_ptr, caps.events, mapped)
 
     def _props(self) -> Any:
         props = ffi.new("struct ggml_backend_dev_props *")
