@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 
 from codegen import naming, policy
+from codegen.emit_cdef import prototype
 from codegen.emit_python import INTEGERS, NEEDED
 from codegen.model import Api, CodegenError, Enum, Field, Record, Typedef, declare, flat_fields
 from codegen.needs import Needs
-from codegen.usage import asks_for, attribute_place, described_place, field_place, place
+from codegen.usage import NOWHERE, asks_for, attribute_place, described_place, field_place, place
 
 ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
 _ASK = 'Ask for it there with has("{}"), or change the facade and run `python -m codegen needs`.'
@@ -44,17 +45,26 @@ def check(api: Api, needs: Needs) -> None:
     _check_constants(api, needs)
     for typedef in needs.api.typedefs:
         if typedef.name in typedefs:
-            _check_typedef(typedef, typedefs[typedef.name])
+            _check_typedef(typedef, typedefs[typedef.name], needs)
     for record in needs.api.records:
         theirs = records.get(record.spelling)
         if record.fields is not None and theirs is not None:
             _check_record(record, theirs)
 
 
-def _check_typedef(ours: Typedef, theirs: Typedef) -> None:
+def _check_typedef(ours: Typedef, theirs: Typedef, needs: Needs) -> None:
     if plain(ours.type) != plain(theirs.type):
         before, after = (f"typedef {declare(t.type, t.name)};" for t in (ours, theirs))
-        raise changed(theirs.header, ours.name, after, place(ours.name), before, _CHANGE)
+        raise changed(theirs.header, ours.name, after, _user(ours.name, needs), before, _CHANGE)
+
+
+def _user(typedef: str, needs: Needs) -> str:
+    """Where the sources use a typedef: by its name, as a field or in a call."""
+    word = re.compile(rf"\b{typedef}\b")
+    fields = [f.name for r in needs.api.records for f in flat_fields(r) if word.search(f.type)]
+    calls = [f.name for f in needs.api.functions if word.search(prototype(f))]
+    places = (place(typedef), *map(field_place, fields), *map(place, calls))
+    return next((where for where in places if where and where != NOWHERE), NOWHERE)
 
 
 # Records
@@ -181,7 +191,7 @@ def _check_enums(api: Api, needs: Needs) -> None:
         if enum.spelling not in theirs and moved:
             after = f"{moved[0]}: {homes[moved[0]]}"
             where = place(enum.tag or enum.alias)
-            where = place(naming.class_name(enum.tag or enum.alias)) if where == "the facade" else where
+            where = place(naming.class_name(enum.tag or enum.alias)) if where == NOWHERE else where
             raise changed(enum.header, enum.spelling, after, where, f"{moved[0]}: {enum.spelling}", _CHANGE)
 
 

@@ -80,7 +80,7 @@ def _wrapper(function: Function) -> str:
 def _absent(function: Function) -> str:
     """A function that the facade calls, for a header without it."""
     lines = [
-        f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{',
+        f'extern "C" {prototype(function, _wrapper_name(function))} {{',
         f'    guard::absent("{function.name}", "{function.absent}");',
         *([] if function.returns == "void" else ["    return {};"]),
         "}",

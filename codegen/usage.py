@@ -8,6 +8,8 @@ from pathlib import Path
 
 from codegen.needs import ROOT, sources
 
+NOWHERE = "the facade"  # where no line names it
+
 
 @cache
 def _lines() -> tuple[tuple[Path, int, str], ...]:
@@ -17,7 +19,7 @@ def _lines() -> tuple[tuple[Path, int, str], ...]:
 
 def place(name: str) -> str:
     """The first line of the sources that uses a name."""
-    return _first(rf"(?<!`)\b{re.escape(name)}\b(?!`)") or "the facade"
+    return _first(rf"(?<!`)\b{re.escape(name)}\b(?!`)") or NOWHERE
 
 
 def field_place(c_name: str) -> str:
