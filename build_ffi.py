@@ -22,7 +22,7 @@ GENERATED = PACKAGE / "_generated"
 SHIM = PACKAGE / "_shim"
 
 # Everything beside llama.cpp's headers that the extension is compiled from.
-SOURCES = [GENERATED / "guard.cpp", *sorted(SHIM.glob("*.cpp"))]
+SOURCES = [GENERATED / "guard.cpp", GENERATED / "layout.cpp", *sorted(SHIM.glob("*.cpp"))]
 INPUTS = [
     *SOURCES,
     GENERATED / "cdef.h",

@@ -19,9 +19,9 @@ from setuptools.errors import CompileError
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from vendor import fetch, native  # noqa: E402
+from vendor import elf, fetch, native, recipe  # noqa: E402
 from vendor import pin as pins  # noqa: E402
-from vendor.libraries import Libraries  # noqa: E402
+from vendor.libraries import Libraries, library_name  # noqa: E402
 from vendor.tools import BuildError  # noqa: E402
 
 
@@ -41,6 +41,12 @@ PLAN = _plan()  # before cffi executes build_ffi.py, so that what is missing is 
 _ANOTHER_VERSION = """error: the extension does not fit the headers of LLAMA_CFFI_PREFIX: they are of another llama.cpp
 than the declarations in this tree. `make generate` with the same LLAMA_CFFI_PREFIX reads the headers anew; then build
 again."""
+
+
+def _linked() -> str:
+    """What the extension is to find loaded, as C: the file and the id of each library that its calls go to."""
+    ids = {library_name(name): (name, elf.identify(PLAN.lib / name)) for name in PLAN.linked}
+    return ",".join('{{"{}","{}"}}'.format(*ids[name]) for name in recipe.LINKED)
 
 
 class build_ext(_build_ext):
@@ -86,6 +92,7 @@ class build_ext(_build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
+        ext.define_macros = [*ext.define_macros, ("LLAMA_CFFI_LIBRARIES", _linked())]
         cached = pins.cache_root() / "extension" / self._extension_digest() / target.name
         if not cached.is_file():
             print("compiling llama_cffi._native (about 30 seconds)", file=sys.stderr, flush=True)
@@ -108,7 +115,7 @@ class build_ext(_build_ext):
     def _extension_digest(self) -> str:
         import build_ffi
 
-        digest = hashlib.sha256(PLAN.digest.encode())
+        digest = hashlib.sha256(PLAN.digest.encode() + _linked().encode())
         for item in (sys.implementation.cache_tag, sysconfig.get_config_var("EXT_SUFFIX"), cffi.__version__):
             digest.update(str(item).encode() + b"\0")
         for path in build_ffi.INPUTS:

@@ -34,7 +34,7 @@ def emit_source(api: Api) -> str:
     wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
     return (
         '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
-        # Wrapping a deprecated function is no use of it; the facade warns its own callers.
+        # Wrapping a deprecated function is no use of it; users of the facade are warned when it is called.
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"
     )
@@ -68,6 +68,8 @@ def _wrapper(function: Function) -> str:
         ]
         call = f"guard_target({arguments})"
     lines.append(f'    guard::Call guard_call("{function.name}");')
+    if function.deprecated:
+        lines.append(f'    guard::deprecated("{function.name}");')
     lifetime = _lifetime(function)
     if lifetime:
         lines += _if(f"!{lifetime}", nothing)

@@ -1,5 +1,4 @@
-"""The generated Python: enumerations, parameter structs, the naming map, the layout that a test holds against the
-compiled extension."""
+"""The generated Python: enumerations, parameter structs, the naming map."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pprint import pformat
 
-from codegen import naming, policy
+from codegen import naming
 from codegen.adapters import FIELDS
 from codegen.model import Api, CodegenError, Enum, Field, Record, flat_fields
 
@@ -227,28 +226,10 @@ def _table(name: str, rows: dict[str, str], comment: str) -> str:
     return f"# {comment}\n{name}: dict[str, str] = {body}\n\n"
 
 
-def emit_absent(api: Api) -> str:
-    """The text of `_generated/absent.py`, without its banner."""
-    return '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n' + _table(
-        "ABSENT", api.absent, "C name, or `struct.field`: the versions of llama-cpp-python that have it."
-    )
-
-
-def emit_layout(api: Api) -> str:
-    """The text of `_generated/layout.py`, without its banner: what the compiler said, to compare with cffi's view."""
-    records = {
-        record.spelling: (record.size, {f.name: f.offset for f in flat_fields(record) if f.offset is not None})
-        for record in api.records
-        if record.fields is not None
-    }
-    constants = {constant.name: constant.value for constant in api.constants}
-    enumerators = {member.name: member.value for enum in api.enums for member in enum.members}
-    functions = sorted(function.name for function in policy.bound(api))
+def emit_absent(api: Api, written_for: str) -> str:
+    """The text of `_generated/absent.py`, without its banner. `written_for` is the facade's own version."""
+    comment = "C name, or `struct.field`: the versions of llama-cpp-python that have it."
     return (
-        '"""What the generator was told by the compiler. Tests hold it against the compiled extension."""\n\n'
-        "from __future__ import annotations\n\n"
-        f"RECORDS: dict[str, tuple[int, dict[str, int]]] = {pformat(records, width=118)}\n\n"
-        f"CONSTANTS: dict[str, int | float | str] = {pformat(constants, width=118)}\n\n"
-        f"ENUMERATORS: dict[str, int] = {pformat(enumerators, width=118)}\n\n"
-        f"FUNCTIONS: tuple[str, ...] = {pformat(tuple(functions), width=118)}\n"
-    )
+        '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
+        f'# The version whose insides the facade knows.\nWRITTEN_FOR = "{written_for}"\n\n'
+    ) + _table("ABSENT", api.absent, comment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codegen import emit_cdef, emit_guard, emit_python, emit_report, emit_stub, naming, policy, spec
+from codegen import emit_cdef, emit_guard, emit_layout, emit_python, emit_report, emit_stub, naming, policy, spec
 from codegen.complete import complete
 from codegen.model import Api
 from codegen.needs import Needs
@@ -42,6 +42,10 @@ _SHIM_STUB = """
     SHIM_SAMPLE_NO_MEMORY: Final[int]
     LLAMA_CFFI_PIN: Final[_CData]
     def shim_init(self) -> None: ...
+    def shim_abi(self) -> int: ...
+    def shim_libraries_agree(self) -> bool: ...
+    def shim_libraries(self, buffer: _CData, size: int, /) -> int: ...
+    def shim_library_id(self, path: bytes | _CData, buffer: _CData, size: int, /) -> bool: ...
     def shim_log_since_call(self, buffer: _CData, size: int, /) -> int: ...
     def shim_log_keep(self, keep: bool, /) -> None: ...
     def shim_log_take(self, buffer: _CData, size: int, /) -> int: ...
@@ -106,9 +110,10 @@ def generate(api: Api, needs: Needs | None = None) -> dict[str, str]:
         f"{generated}/enums.py": _python(api, emit_python.emit_enums(api)),
         f"{generated}/structs.py": _python(api, emit_python.emit_structs(api)),
         f"{generated}/names.py": _python(api, emit_python.emit_names(api)),
-        f"{generated}/layout.py": _python(api, emit_python.emit_layout(api)),
-        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api)),
-        f"{generated}/pin.py": _python(api, f'"""What these files were generated from."""\n\nPIN = "{api.pin}"\n'),
+        f"{generated}/layout.py": _python(api, emit_layout.emit_tables(api)),
+        f"{generated}/layout.cpp": _c(api, emit_layout.emit_source(api)),
+        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api, needs.api.pin if needs else api.pin)),
+        f"{generated}/pin.py": _python(api, emit_layout.emit_pin(api)),
         f"{generated}/report.md": f"<!-- {_banner(api)} -->\n\n{emit_report.emit(api, spec.load())}",
         "llama_cffi/_native.pyi": _python(api, emit_stub.emit(api, _SHIM_STUB)),
     }

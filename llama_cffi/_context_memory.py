@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llama_cffi import _machine
 from llama_cffi._ffi import lib
 from llama_cffi._offload import layers_on_devices, spread_over
+from llama_cffi._older import has
 from llama_cffi.errors import NativeMemoryError
 from llama_cffi.model import Model
 
@@ -73,7 +74,8 @@ def _least_rows(model: Model, params: ContextParams) -> tuple[int, int]:
         return int(model.metaValStr(f"{arch}.{key}") or default)
 
     heads = number("attention.head_count_kv", 0)  # 0 where each layer has a number of its own
-    layers = max(model.nLayer - model.nLayerNextn - number("attention.shared_kv_layers", 0), 0)
+    nextn = model.nLayerNextn if has("llama_model_n_layer_nextn") else number("nextn_predict_layers", 0)
+    layers = max(model.nLayer - nextn - number("attention.shared_kv_layers", 0), 0)
     width = model.nEmbd // model.nHead
     keys, values = (heads * number(f"attention.{name}_length", width) for name in ("key", "value"))
     row = lib.ggml_row_size(params.typeK, keys) + lib.ggml_row_size(params.typeV, values)

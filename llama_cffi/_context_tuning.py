@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -243,9 +242,6 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_warmup`.
         """
-        from llama_cffi._generated.names import DEPRECATED  # for this warning only
-
-        warnings.warn(f"llama_set_warmup is deprecated: {DEPRECATED['llama_set_warmup']}", DeprecationWarning, 2)
         self._run(lib.llama_set_warmup, bool(warmup))
 
     def synchronize(self) -> None:

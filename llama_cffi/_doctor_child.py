@@ -47,6 +47,7 @@ def _versions(request: dict[str, Any]) -> dict[str, Any]:
 
     import cffi
 
+    from llama_cffi import _abi
     from llama_cffi._ffi import PIN, ffi, lib
     from llama_cffi._older import has
 
@@ -57,6 +58,8 @@ def _versions(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "package": package,
         "pin": PIN,
+        "abi": f"{lib.shim_abi():016x}",
+        "linked": {library.file: library.loaded for library in _abi.libraries(ffi, lib)},
         "llama.cpp": ffi.string(lib.llama_version()).decode() if has("llama_version") else "one that does not tell",
         "ggml": ffi.string(lib.ggml_version()).decode(),
         "ggml commit": ffi.string(lib.ggml_commit()).decode(),

@@ -82,6 +82,8 @@ def _versions(facts: _Facts) -> Iterator[Check]:
     facts.update(answer)
     yield Check(OK, f"llama_cffi {answer['package']}, cffi {answer['cffi']}")
     commit = "" if answer["ggml commit"] in ("", "unknown") else f" ({answer['ggml commit']})"
+    linked = ", ".join(f"{file} {id[:12]}" for file, id in answer["linked"].items())
+    yield Check(OK, f"extension, Python files (ABI {answer['abi']}) and loaded libraries belong together: {linked}")
     yield Check(OK, f"compiled for {answer['pin']}: version {answer['llama.cpp']}, ggml {answer['ggml']}{commit}")
 
 

@@ -24,14 +24,19 @@ finally:
     else:
         os.environ["GGML_NO_BACKTRACE"] = _backtrace
 
-from llama_cffi._generated.pin import PIN  # noqa: E402
+from llama_cffi._generated.pin import ABI, PIN  # noqa: E402
 
-_compiled = ffi.string(lib.LLAMA_CFFI_PIN).decode()
-if _compiled != PIN:
+try:
+    _fits = ffi.string(lib.LLAMA_CFFI_PIN).decode() == PIN and lib.shim_abi() == ABI and lib.shim_libraries_agree()
+except AttributeError as error:
     raise ImportError(
-        f"the extension was compiled for {_compiled}, but the Python files are for {PIN}: "
-        "run `make build` in the source tree, or reinstall the package"
-    )
+        f"the extension is of another version of this package ({error}): run `make build` in the source tree, or "
+        "reinstall the package"
+    ) from error
+if not _fits:
+    from llama_cffi import _abi
+
+    raise ImportError(_abi.why_not(ffi, lib))
 
 lib.shim_init()
 

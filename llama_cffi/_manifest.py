@@ -27,6 +27,8 @@ class Manifest(NamedTuple):
     """What CMake was given."""
     compilers: tuple[str, ...]
     tools: Mapping[str, str]
+    ids: Mapping[str, str]
+    """The id of each file: its build-id, or a digest of its code."""
 
 
 def read() -> Manifest:
@@ -42,6 +44,7 @@ def read() -> Manifest:
             arguments=tuple(map(str, data.get("arguments", ()))),
             compilers=tuple(map(str, data.get("compilers", ()))),
             tools={str(tool): str(version) for tool, version in data.get("tools", {}).items()},
+            ids={str(file): str(id) for file, id in data.get("ids", {}).items()},
         )
     except FileNotFoundError:
         problem = "is missing"

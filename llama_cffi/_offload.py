@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType, SplitMode
 from llama_cffi._model_params import ModelParams
@@ -65,6 +67,14 @@ def check_offload(params: ModelParams) -> None:
     if params.splitMode == member(SplitMode, "TENSOR") and any(device.type in _OF_THE_CPU for device in known):
         raise ValueError("splitMode is TENSOR, which takes the CPU for no device: leave it out of Model.Params.devices")
     _check_overrides(params)
+
+
+def for_c(params: ModelParams) -> Any:
+    """A copy of the struct. Older versions refuse SplitMode.NONE where there is no device: nothing to split there."""
+    struct = ffi.new("struct llama_model_params *", params._c[0])
+    if params.splitMode == SplitMode.NONE and all(device.type in _OF_THE_CPU for device in spread_over(params)):
+        struct.split_mode = SplitMode.LAYER
+    return struct
 
 
 def _check_rows(devices: tuple[BackendDevice, ...]) -> None:

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import NoReturn, TypeVar
 
 from llama_cffi._ffi import PIN
-from llama_cffi._generated.absent import ABSENT
+from llama_cffi._generated.absent import ABSENT, WRITTEN_FOR
 from llama_cffi.errors import UnavailableError
 
 E = TypeVar("E", bound=IntEnum)
@@ -18,6 +18,13 @@ E = TypeVar("E", bound=IntEnum)
 def has(name: str) -> bool:
     """Whether this llama.cpp has a function, a type, a constant or a `struct.field` that the facade knows."""
     return name not in ABSENT
+
+
+def is_familiar() -> bool:
+    """Whether this is the llama.cpp that the facade was written for. Of any other, only the public headers are known:
+    what the facade knows of the insides of that one must not make it less careful.
+    """
+    return PIN == WRITTEN_FOR
 
 
 def require(name: str) -> None:

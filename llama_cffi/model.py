@@ -16,7 +16,7 @@ from llama_cffi._machine import available_memory
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import ModelParams
 from llama_cffi._model_scan import Scan, check_positions, scan_model
-from llama_cffi._offload import check_offload, is_on_cpu
+from llama_cffi._offload import check_offload, for_c, is_on_cpu
 from llama_cffi._older import member
 from llama_cffi._process import leave_if_ending
 from llama_cffi._trial import check_unchanged, identify, try_model
@@ -143,12 +143,13 @@ class Model(ModelInfo):
         arrays = [ffi.new("char[]", name) for name in names]
         operation = "llama_model_load_from_splits" if split else "llama_model_load_from_file"
         path = os.fsdecode(names[0])
+        params = for_c(chosen)[0]
         try:
             with listing():
                 if split:
-                    pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), chosen._c[0])
+                    pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), params)
                 else:
-                    pointer = lib.llama_model_load_from_file(arrays[0], chosen._c[0])
+                    pointer = lib.llama_model_load_from_file(arrays[0], params)
         except NativeAssertionError as error:
             raise ModelLoadError(f"{path} could not be loaded as a model: {error}", operation=operation) from error
         log = native_log()

@@ -17,6 +17,7 @@ from llama_cffi._buffers import (
 )
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import VocabType
+from llama_cffi._older import is_familiar
 from llama_cffi._stack import on_large_stack
 from llama_cffi.tokens import Token
 from llama_cffi.vocab import Vocab
@@ -171,7 +172,7 @@ def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: Flag, parse
 
 def _stretch(vocab: Vocab, data: bytes) -> int:
     """How many bytes at most one match of a regular expression takes, where that costs stack; else 0."""
-    if len(data) <= _STRETCH or vocab._type != VocabType.BPE or vocab._pre in _UNHURRIED:
+    if len(data) <= _STRETCH or vocab._type != VocabType.BPE or (vocab._pre in _UNHURRIED and is_familiar()):
         return 0
     if vocab._pre == "exaone-moe":  # whose words may go on after a space
         return len(data)

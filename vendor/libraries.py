@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from vendor import elf
+
 
 class Libraries(abc.ABC):
     """Native libraries to compile the extension against and to put inside the package."""
@@ -59,7 +61,12 @@ class Libraries(abc.ABC):
 
     def manifest(self) -> str:
         """What the package knows of them at run time: `lib/manifest.json`."""
-        return json.dumps({**self.about, "linked": self.linked, "modules": self.modules()}, indent=1) + "\n"
+        about = {**self.about, "linked": self.linked, "modules": self.modules(), "ids": self.ids()}
+        return json.dumps(about, indent=1) + "\n"
+
+    def ids(self) -> dict[str, str]:
+        """The id of each file that goes into the package, by name. Only once they are made."""
+        return {name: elf.identify(path) for name, path in self.files().items()}
 
 
 def module_name(file: str, suffix: str) -> str | None:

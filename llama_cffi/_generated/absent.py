@@ -3,5 +3,8 @@
 
 from __future__ import annotations
 
+# The version whose insides the facade knows.
+WRITTEN_FOR = "llama.cpp 0c1e57098bba (llama-cpp-python 0.3.36)"
+
 # C name, or `struct.field`: the versions of llama-cpp-python that have it.
 ABSENT: dict[str, str] = {}

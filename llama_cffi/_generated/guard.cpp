@@ -58,6 +58,7 @@ extern "C" struct ggml_tensor *guard_ggml_add(struct ggml_context *ctx, struct g
 
 extern "C" struct ggml_tensor *guard_ggml_add1(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1");
+    guard::deprecated("ggml_add1");
     try {
         return guard_call.settled(ggml_add1(ctx, a, b));
     } catch (...) {
@@ -68,6 +69,7 @@ extern "C" struct ggml_tensor *guard_ggml_add1(struct ggml_context *ctx, struct 
 
 extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1_inplace");
+    guard::deprecated("ggml_add1_inplace");
     try {
         return guard_call.settled(ggml_add1_inplace(ctx, a, b));
     } catch (...) {
@@ -2960,6 +2962,7 @@ extern "C" void guard_ggml_flash_attn_ext_set_n_kv_max(struct ggml_tensor *a, in
 
 extern "C" void guard_ggml_flash_attn_ext_set_prec(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_flash_attn_ext_set_prec");
+    guard::deprecated("ggml_flash_attn_ext_set_prec");
     try {
         ggml_flash_attn_ext_set_prec(a, prec);
         guard_call.settle();
@@ -4306,6 +4309,7 @@ extern "C" void guard_ggml_mul_mat_set_hint(struct ggml_tensor *a, enum ggml_op_
 
 extern "C" void guard_ggml_mul_mat_set_prec(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_mul_mat_set_prec");
+    guard::deprecated("ggml_mul_mat_set_prec");
     try {
         ggml_mul_mat_set_prec(a, prec);
         guard_call.settle();
@@ -5317,6 +5321,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope(struct ggml_context *ctx, struct 
 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom");
+    guard::deprecated("ggml_rope_custom");
     try {
         return guard_call.settled(ggml_rope_custom(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
@@ -5327,6 +5332,7 @@ extern "C" struct ggml_tensor *guard_ggml_rope_custom(struct ggml_context *ctx, 
 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom_inplace");
+    guard::deprecated("ggml_rope_custom_inplace");
     try {
         return guard_call.settled(ggml_rope_custom_inplace(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
@@ -6385,6 +6391,7 @@ extern "C" size_t guard_ggml_type_size(enum ggml_type type) {
 
 extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
     guard::Call guard_call("ggml_type_sizef");
+    guard::deprecated("ggml_type_sizef");
     try {
         return guard_call.settled(ggml_type_sizef(type));
     } catch (...) {
@@ -6445,6 +6452,7 @@ extern "C" struct ggml_tensor *guard_ggml_upscale(struct ggml_context *ctx, stru
 
 extern "C" struct ggml_tensor *guard_ggml_upscale_ext(struct ggml_context *ctx, struct ggml_tensor *a, int ne0, int ne1, int ne2, int ne3, enum ggml_scale_mode mode) {
     guard::Call guard_call("ggml_upscale_ext");
+    guard::deprecated("ggml_upscale_ext");
     try {
         return guard_call.settled(ggml_upscale_ext(ctx, a, ne0, ne1, ne2, ne3, mode));
     } catch (...) {
@@ -7257,6 +7265,7 @@ extern "C" int32_t guard_llama_adapter_meta_val_str_by_index(const struct llama_
 
 extern "C" bool guard_llama_add_bos_token(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_add_bos_token");
+    guard::deprecated("llama_add_bos_token");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -7270,6 +7279,7 @@ extern "C" bool guard_llama_add_bos_token(const struct llama_vocab *vocab) {
 
 extern "C" bool guard_llama_add_eos_token(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_add_eos_token");
+    guard::deprecated("llama_add_eos_token");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -7529,6 +7539,7 @@ extern "C" struct llama_context_params guard_llama_context_default_params(void) 
 
 extern "C" size_t guard_llama_copy_state_data(struct llama_context *ctx, uint8_t *dst) {
     guard::Call guard_call("llama_copy_state_data");
+    guard::deprecated("llama_copy_state_data");
     if (!guard_call.holds({ctx})) {
         return {};
     }
@@ -7616,6 +7627,7 @@ extern "C" void guard_llama_free(struct llama_context *ctx) {
 
 extern "C" void guard_llama_free_model(struct llama_model *model) {
     guard::Call guard_call("llama_free_model");
+    guard::deprecated("llama_free_model");
     if (!guard_call.ends(model)) {
         return;
     }
@@ -7833,6 +7845,7 @@ extern "C" llama_token guard_llama_get_sampled_token_ith(struct llama_context *c
 
 extern "C" size_t guard_llama_get_state_size(struct llama_context *ctx) {
     guard::Call guard_call("llama_get_state_size");
+    guard::deprecated("llama_get_state_size");
     if (!guard_call.holds({ctx})) {
         return {};
     }
@@ -7879,6 +7892,7 @@ extern "C" const char *guard_llama_load_mode_name(enum llama_load_mode load_mode
 
 extern "C" struct llama_model *guard_llama_load_model_from_file(const char *path_model, struct llama_model_params params) {
     guard::Call guard_call("llama_load_model_from_file");
+    guard::deprecated("llama_load_model_from_file");
     try {
         return guard_call.begun(llama_load_model_from_file(path_model, params));
     } catch (...) {
@@ -7889,6 +7903,7 @@ extern "C" struct llama_model *guard_llama_load_model_from_file(const char *path
 
 extern "C" bool guard_llama_load_session_file(struct llama_context *ctx, const char *path_session, llama_token *tokens_out, size_t n_token_capacity, size_t *n_token_count_out) {
     guard::Call guard_call("llama_load_session_file");
+    guard::deprecated("llama_load_session_file");
     if (!guard_call.holds({ctx})) {
         return {};
     }
@@ -8580,6 +8595,7 @@ extern "C" uint32_t guard_llama_n_ctx_seq(const struct llama_context *ctx) {
 
 extern "C" int32_t guard_llama_n_ctx_train(const struct llama_model *model) {
     guard::Call guard_call("llama_n_ctx_train");
+    guard::deprecated("llama_n_ctx_train");
     if (!guard_call.holds({model})) {
         return {};
     }
@@ -8593,6 +8609,7 @@ extern "C" int32_t guard_llama_n_ctx_train(const struct llama_model *model) {
 
 extern "C" int32_t guard_llama_n_embd(const struct llama_model *model) {
     guard::Call guard_call("llama_n_embd");
+    guard::deprecated("llama_n_embd");
     if (!guard_call.holds({model})) {
         return {};
     }
@@ -8606,6 +8623,7 @@ extern "C" int32_t guard_llama_n_embd(const struct llama_model *model) {
 
 extern "C" int32_t guard_llama_n_head(const struct llama_model *model) {
     guard::Call guard_call("llama_n_head");
+    guard::deprecated("llama_n_head");
     if (!guard_call.holds({model})) {
         return {};
     }
@@ -8619,6 +8637,7 @@ extern "C" int32_t guard_llama_n_head(const struct llama_model *model) {
 
 extern "C" int32_t guard_llama_n_layer(const struct llama_model *model) {
     guard::Call guard_call("llama_n_layer");
+    guard::deprecated("llama_n_layer");
     if (!guard_call.holds({model})) {
         return {};
     }
@@ -8697,6 +8716,7 @@ extern "C" uint32_t guard_llama_n_ubatch(const struct llama_context *ctx) {
 
 extern "C" int32_t guard_llama_n_vocab(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_n_vocab");
+    guard::deprecated("llama_n_vocab");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -8710,6 +8730,7 @@ extern "C" int32_t guard_llama_n_vocab(const struct llama_vocab *vocab) {
 
 extern "C" struct llama_context *guard_llama_new_context_with_model(struct llama_model *model, struct llama_context_params params) {
     guard::Call guard_call("llama_new_context_with_model");
+    guard::deprecated("llama_new_context_with_model");
     if (!guard_call.holds({model})) {
         return {};
     }
@@ -9049,6 +9070,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar(const struct l
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root, const char **trigger_words, size_t num_trigger_words, const llama_token *trigger_tokens, size_t num_trigger_tokens) {
     guard::Call guard_call("llama_sampler_init_grammar_lazy");
+    guard::deprecated("llama_sampler_init_grammar_lazy");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9251,6 +9273,7 @@ extern "C" llama_token guard_llama_sampler_sample(struct llama_sampler *smpl, st
 
 extern "C" bool guard_llama_save_session_file(struct llama_context *ctx, const char *path_session, const llama_token *tokens, size_t n_token_count) {
     guard::Call guard_call("llama_save_session_file");
+    guard::deprecated("llama_save_session_file");
     if (!guard_call.holds({ctx})) {
         return {};
     }
@@ -9355,6 +9378,7 @@ extern "C" bool guard_llama_set_sampler(struct llama_context *ctx, llama_seq_id 
 
 extern "C" size_t guard_llama_set_state_data(struct llama_context *ctx, const uint8_t *src) {
     guard::Call guard_call("llama_set_state_data");
+    guard::deprecated("llama_set_state_data");
     if (!guard_call.holds({ctx})) {
         return {};
     }
@@ -9368,6 +9392,7 @@ extern "C" size_t guard_llama_set_state_data(struct llama_context *ctx, const ui
 
 extern "C" void guard_llama_set_warmup(struct llama_context *ctx, bool warmup) {
     guard::Call guard_call("llama_set_warmup");
+    guard::deprecated("llama_set_warmup");
     if (!guard_call.holds({ctx})) {
         return;
     }
@@ -9633,6 +9658,7 @@ extern "C" int64_t guard_llama_time_us(void) {
 
 extern "C" llama_token guard_llama_token_bos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_bos");
+    guard::deprecated("llama_token_bos");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9646,6 +9672,7 @@ extern "C" llama_token guard_llama_token_bos(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_cls(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_cls");
+    guard::deprecated("llama_token_cls");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9659,6 +9686,7 @@ extern "C" llama_token guard_llama_token_cls(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_eos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_eos");
+    guard::deprecated("llama_token_eos");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9672,6 +9700,7 @@ extern "C" llama_token guard_llama_token_eos(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_eot(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_eot");
+    guard::deprecated("llama_token_eot");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9685,6 +9714,7 @@ extern "C" llama_token guard_llama_token_eot(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_fim_mid(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_mid");
+    guard::deprecated("llama_token_fim_mid");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9698,6 +9728,7 @@ extern "C" llama_token guard_llama_token_fim_mid(const struct llama_vocab *vocab
 
 extern "C" llama_token guard_llama_token_fim_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_pad");
+    guard::deprecated("llama_token_fim_pad");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9711,6 +9742,7 @@ extern "C" llama_token guard_llama_token_fim_pad(const struct llama_vocab *vocab
 
 extern "C" llama_token guard_llama_token_fim_pre(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_pre");
+    guard::deprecated("llama_token_fim_pre");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9724,6 +9756,7 @@ extern "C" llama_token guard_llama_token_fim_pre(const struct llama_vocab *vocab
 
 extern "C" llama_token guard_llama_token_fim_rep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_rep");
+    guard::deprecated("llama_token_fim_rep");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9737,6 +9770,7 @@ extern "C" llama_token guard_llama_token_fim_rep(const struct llama_vocab *vocab
 
 extern "C" llama_token guard_llama_token_fim_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_sep");
+    guard::deprecated("llama_token_fim_sep");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9750,6 +9784,7 @@ extern "C" llama_token guard_llama_token_fim_sep(const struct llama_vocab *vocab
 
 extern "C" llama_token guard_llama_token_fim_suf(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_suf");
+    guard::deprecated("llama_token_fim_suf");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9763,6 +9798,7 @@ extern "C" llama_token guard_llama_token_fim_suf(const struct llama_vocab *vocab
 
 extern "C" enum llama_token_attr guard_llama_token_get_attr(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_attr");
+    guard::deprecated("llama_token_get_attr");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9776,6 +9812,7 @@ extern "C" enum llama_token_attr guard_llama_token_get_attr(const struct llama_v
 
 extern "C" float guard_llama_token_get_score(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_score");
+    guard::deprecated("llama_token_get_score");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9789,6 +9826,7 @@ extern "C" float guard_llama_token_get_score(const struct llama_vocab *vocab, ll
 
 extern "C" const char *guard_llama_token_get_text(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_text");
+    guard::deprecated("llama_token_get_text");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9802,6 +9840,7 @@ extern "C" const char *guard_llama_token_get_text(const struct llama_vocab *voca
 
 extern "C" bool guard_llama_token_is_control(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_is_control");
+    guard::deprecated("llama_token_is_control");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9815,6 +9854,7 @@ extern "C" bool guard_llama_token_is_control(const struct llama_vocab *vocab, ll
 
 extern "C" bool guard_llama_token_is_eog(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_is_eog");
+    guard::deprecated("llama_token_is_eog");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9828,6 +9868,7 @@ extern "C" bool guard_llama_token_is_eog(const struct llama_vocab *vocab, llama_
 
 extern "C" llama_token guard_llama_token_nl(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_nl");
+    guard::deprecated("llama_token_nl");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9841,6 +9882,7 @@ extern "C" llama_token guard_llama_token_nl(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_pad");
+    guard::deprecated("llama_token_pad");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9854,6 +9896,7 @@ extern "C" llama_token guard_llama_token_pad(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_token_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_sep");
+    guard::deprecated("llama_token_sep");
     if (!guard_call.holds({vocab})) {
         return {};
     }
@@ -9916,6 +9959,7 @@ extern "C" llama_token guard_llama_vocab_bos(const struct llama_vocab *vocab) {
 
 extern "C" llama_token guard_llama_vocab_cls(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_cls");
+    guard::deprecated("llama_vocab_cls");
     if (!guard_call.holds({vocab})) {
         return {};
     }

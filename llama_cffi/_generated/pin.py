@@ -2,3 +2,6 @@
 """What these files were generated from."""
 
 PIN = "llama.cpp 0c1e57098bba (llama-cpp-python 0.3.36)"
+
+# The digest of every size, offset, value and signature: the extension has the same.
+ABI = 0x7ddbfdbea42642cf

@@ -26,6 +26,7 @@ struct LostWorker {};
 
 thread_local guard::Call * innermost = nullptr;
 thread_local guard::Error  call_error;
+thread_local const char *  call_deprecated = nullptr;
 thread_local CallLog       last_call;
 thread_local uint64_t      n_calls = 0;
 
@@ -68,6 +69,16 @@ std::atomic<const RpcModule *> rpc_module{nullptr};
 
 Error & error() noexcept {
     return call_error;
+}
+
+void deprecated(const char * function) noexcept {
+    call_deprecated = function;
+}
+
+const char * take_deprecated() noexcept {
+    const char * function = call_deprecated;
+    call_deprecated       = nullptr;
+    return function;
 }
 
 Call::Call(const char * function) noexcept : function_(function), outer_(innermost) {
@@ -213,8 +224,12 @@ CallLog & call_last() noexcept {
 
 extern "C" {
 
-bool shim_pending(void) {
+bool shim_failed(void) {
     return call_error.kind != SHIM_OK;
+}
+
+bool shim_pending(void) {
+    return shim_failed() || call_deprecated != nullptr;
 }
 
 void shim_init(void) {

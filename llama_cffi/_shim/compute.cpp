@@ -217,7 +217,7 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
     }
     if (batch.pos == nullptr && limits->n_pos != 0) {
         const int32_t last = next_position(ctx, *limits) + batch.n_tokens - 1;
-        if (shim_pending()) {
+        if (shim_failed()) {
             return SHIM_BATCH_FAILED;
         }
         if (last >= limits->n_pos) {
@@ -228,7 +228,7 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
     limits->rows     = 0;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
-    if (code != 0 || shim_pending()) {
+    if (code != 0 || shim_failed()) {
         return refuse(*limits, SHIM_BATCH_FAILED, batch.n_tokens, code);
     }
     if (encode) {
@@ -254,7 +254,7 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
     }
     llama_token_data_array found{kept.data(), kept.size(), -1, false};
     llama_sampler_apply(smpl, &found);
-    if (shim_pending()) {
+    if (shim_failed()) {
         return SHIM_SAMPLE_NO_PICK;
     }
     if (found.selected < 0 || static_cast<size_t>(found.selected) >= found.size) {

@@ -23,6 +23,12 @@ struct Error {
 
 Error & error() noexcept;
 
+/* Notes that this thread calls a function which its header deprecates. */
+void deprecated(const char * function) noexcept;
+
+/* The last one, which is forgotten with that; null: none. */
+const char * take_deprecated() noexcept;
+
 /* What the RPC module knows of lost workers: see vendor/rpc_lost.h. Null until that is loaded, and where it is another
  * build's. */
 struct RpcModule {

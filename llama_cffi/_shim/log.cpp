@@ -15,13 +15,14 @@
 
 namespace {
 
-constexpr size_t LOG_LINES  = 256;    // for error messages
+constexpr size_t LOG_LINES  = 256;    // of a thread, for error messages
 constexpr size_t KEPT_LINES = 100000;  // for a Python target; one call rarely logs a thousand
 
 struct Line {
     int         level;
     std::string text;
     CallId      call;  // none: a thread of llama.cpp's own logged it
+    uint64_t    number = 0;
 };
 
 class Log {
@@ -52,14 +53,18 @@ class Log {
     /* What a call logged, and what threads of llama.cpp's own have logged since it began. */
     std::string of(const CallLog & log) {
         std::lock_guard<std::mutex> lock(mutex_);
-        std::string out;
-        const uint64_t first = count_ - lines_.size();
-        for (uint64_t i = log.mark > first ? log.mark : first; i < count_; i++) {
-            const Line & line = lines_[i - first];
-            if (line.call == log.call || line.call == CallId{}) {
-                out += line.text;
-                out += '\n';
+        std::map<uint64_t, const std::string *> found;
+        for (const void * thread : {log.call.thread, static_cast<const void *>(nullptr)}) {
+            for (const Line & line : lines_[thread]) {
+                if (line.number >= log.mark && (thread == nullptr || line.call == log.call)) {
+                    found[line.number] = &line.text;
+                }
             }
+        }
+        std::string out;
+        for (const auto & [number, text] : found) {
+            out += *text;
+            out += '\n';
         }
         return out;
     }
@@ -93,11 +98,12 @@ class Log {
         std::string text;
     };
 
-    void keep_line(const Line & line) {
-        lines_.push_back(line);
-        count_++;
-        if (lines_.size() > LOG_LINES) {
-            lines_.pop_front();
+    void keep_line(Line line) {
+        line.number              = count_++;
+        std::deque<Line> & lines = lines_[line.call.thread];
+        lines.push_back(line);
+        if (lines.size() > LOG_LINES) {
+            lines.pop_front();
         }
         if (keep_) {
             kept_.push_back(line);
@@ -108,13 +114,13 @@ class Log {
         }
     }
 
-    std::mutex                      mutex_;
-    std::deque<Line>                lines_;
-    std::deque<Line>                kept_;
-    std::map<const void *, Partial> partial_;  // of each thread inside a call; null: of all others
-    bool                            keep_ = false;
-    std::atomic<bool>               waiting_{false};
-    std::atomic<uint64_t>           count_{0};
+    std::mutex                               mutex_;
+    std::map<const void *, std::deque<Line>> lines_;    // by the thread of the call; null: of all that are in none
+    std::map<const void *, Partial>          partial_;  // the same
+    std::deque<Line>                         kept_;
+    bool                                     keep_ = false;
+    std::atomic<bool>                        waiting_{false};
+    std::atomic<uint64_t>                    count_{0};
 };
 
 /* Never destroyed: llama.cpp may log from static destructors. */

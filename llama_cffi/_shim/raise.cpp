@@ -10,9 +10,9 @@ namespace {
 /* What a signal handler of Python raised in shim_abort, until the call that it interrupted has ended. */
 thread_local PyObject * signal_error[3] = {};
 
-/* Calls a function of llama_cffi._handle. Returns a new reference, or null with an exception set. */
-PyObject * call_python(const char * name, PyObject * arguments) {
-    PyObject * module   = PyImport_ImportModule("llama_cffi._handle");
+/* Calls a function of the package. Returns a new reference, or null with an exception set. */
+PyObject * call_python(const char * from, const char * name, PyObject * arguments) {
+    PyObject * module   = PyImport_ImportModule(from);
     PyObject * function = module ? PyObject_GetAttrString(module, name) : nullptr;
     PyObject * result   = function && arguments ? PyObject_CallObject(function, arguments) : nullptr;
     Py_XDECREF(function);
@@ -37,10 +37,19 @@ void raise_error(const guard::Error & error) {
         suspects && message ? Py_BuildValue("(isOO)", error.kind, error.function, message, suspects) : nullptr;
     Py_XDECREF(message);
     Py_XDECREF(suspects);
-    Py_XDECREF(call_python("raise_guarded", arguments));
+    Py_XDECREF(call_python("llama_cffi._handle", "raise_guarded", arguments));
     if (!PyErr_Occurred()) {
         PyErr_SetString(PyExc_SystemError, "a guarded call failed, and raise_guarded did not raise");
     }
+}
+
+/* Warns whoever calls the facade. False with an exception set, where warnings are errors. */
+bool warn(const char * deprecated) {
+    const CallLog call   = call_last();
+    PyObject *    result = call_python("llama_cffi._warnings", "deprecated", Py_BuildValue("(s)", deprecated));
+    call_last() = call;
+    Py_XDECREF(result);
+    return result != nullptr;
 }
 
 bool is_main_interpreter() {
@@ -55,12 +64,13 @@ bool is_main_interpreter() {
 }  // namespace
 
 extern "C" bool shim_settle(void) {
-    const guard::Error error = guard::error();
-    guard::error().kind      = SHIM_OK;
+    const guard::Error error      = guard::error();
+    const char *       deprecated = guard::take_deprecated();
+    guard::error().kind           = SHIM_OK;
     if (shim_log_waiting()) {
         const CallLog call = call_last();  // what the target calls must not take its place
         shim_enter_python();
-        PyObject * result = call_python("deliver_log", PyTuple_New(0));
+        PyObject * result = call_python("llama_cffi._handle", "deliver_log", PyTuple_New(0));
         shim_leave_python();
         call_last() = call;
         if (result == nullptr) {
@@ -74,7 +84,7 @@ extern "C" bool shim_settle(void) {
         return false;
     }
     if (error.kind == SHIM_OK || error.kind == SHIM_PYTHON) {
-        return true;
+        return deprecated == nullptr || warn(deprecated);
     }
     if (error.kind == SHIM_HOME) {
         return is_main_interpreter();

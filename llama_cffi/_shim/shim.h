@@ -1,6 +1,6 @@
-/* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), the
- * choice of CPU variant (cpu.cpp), decoding and sampling in one call each (compute.cpp), what must not happen meanwhile
- * (gate.cpp), and what calls Python (raise.cpp, callbacks.cpp).
+/* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), which
+ * libraries are loaded (abi.cpp), the choice of CPU variant (cpu.cpp), decoding and sampling in one call each
+ * (compute.cpp), what must not happen meanwhile (gate.cpp), and what calls Python (raise.cpp, callbacks.cpp).
  *
  * cffi reads the declarations between the two CDEF marks as they stand; keep them plain C without macros. */
 #ifndef LLAMA_CFFI_SHIM_H
@@ -39,6 +39,20 @@ enum shim_error_kind {
 /* Installs the log ring and the guard's abort callback. Call once, before anything else. Raises ImportError in any
  * interpreter but the main one: what is kept here is the process's. */
 void shim_init(void);
+
+/* The digest of everything that _generated/layout.cpp asserts of llama.cpp's headers. */
+uint64_t shim_abi(void);
+
+/* Whether the libraries that the extension's calls go to are those that it was linked with. */
+bool shim_libraries_agree(void);
+
+/* What each of them is: a line `file<TAB>id when linked<TAB>id now<TAB>path now`. Returns the number of bytes that all
+ * of it takes, of which `buffer` gets the first `size` - 1 and a closing NUL. */
+size_t shim_libraries(char * buffer, size_t size);
+
+/* The id of a library in a file: it is loaded for that as ggml would, and no longer than that. False where it cannot
+ * be. */
+bool shim_library_id(const char * path, char * buffer, size_t size);
 
 /* Text logged by llama.cpp since the outermost guarded call on this thread began, oldest first, one line each, cut to
  * the last `size` - 1 bytes. Returns the number of bytes written, without the closing NUL. */
@@ -177,6 +191,7 @@ void shim_sampler_free(struct llama_sampler * sampler);
 
 /* For the extension only: whether a call must look at shim_raise before it returns. */
 bool shim_pending(void);
+bool shim_failed(void);
 bool shim_log_waiting(void);
 
 /* Around calls into Python that are no callbacks of callbacks.h. */

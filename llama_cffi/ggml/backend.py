@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import warnings
 from pathlib import Path
 from typing import ClassVar
 
-from llama_cffi import _manifest, _vulkan
+from llama_cffi import _abi, _manifest, _vulkan, _warnings
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._handle import native_log
 from llama_cffi._process import devices_opened, require_devices
@@ -17,8 +15,6 @@ from llama_cffi.errors import UnavailableError
 from llama_cffi.ggml._registry import listing, registering
 from llama_cffi.ggml._variants import LINKED, CpuVariant, choose, library_of, variants
 from llama_cffi.ggml.device import BackendDevice, BackendReg
-
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 _info_lock = threading.Lock()
 
@@ -85,7 +81,7 @@ class Backend:
         cls.cpuLoad()
         problem = cls._load_vulkan()
         if problem:
-            warnings.warn(str(problem), RuntimeWarning, _callers_level())
+            _warnings.warn(str(problem), RuntimeWarning)
 
     @classmethod
     def _load_vulkan(cls) -> _vulkan.Problem | None:
@@ -164,6 +160,7 @@ def load_module(name: str, path: Path, *, linked: bool = False) -> None:
     Raises UnavailableError.
     """
     file = os.fsencode(path)
+    _abi.require_files(ffi, lib, _manifest.read().linked if linked else [path])
     if linked:
         if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
             raise UnavailableError(
@@ -185,11 +182,3 @@ def system_info() -> str:
     """What the loaded backends can do. llama.cpp writes it to one buffer of its own."""
     with _info_lock, listing():
         return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")
-
-
-def _callers_level() -> int:
-    """What `warnings.warn` in the caller is to be given so that it names the line outside of this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -212,8 +212,10 @@ class BackendDevice(_Native):
         Maps to `ggml_backend_dev_get_props`.
         """
         caps = self._props().caps
-        mapped = has("ggml_backend_dev_caps.mmap_support") and caps.mmap_support
-        return DeviceCaps(getattr(caps, "async"), caps.host_buffer, caps.buffer_from_host_ptr, caps.events, mapped)
+        names = ["async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support"]
+        if not has("ggml_backend_dev_caps.mmap_support"):
+            names[-1] = "buffer_from_host_ptr"  # what older versions go by when they map a file
+        return DeviceCaps(*(getattr(caps, name) for name in names))
 
     def _props(self) -> Any:
         props = ffi.new("struct ggml_backend_dev_props *")

@@ -16,6 +16,7 @@ from llama_cffi import BusyError, Ggml, Model, UnavailableError, _manifest, lib,
 from llama_cffi.ggml import _variants
 from llama_cffi.ggml._registry import listing, registering
 from tests.vulkan.models import write_llama
+from vendor import elf
 
 GREEDY = """
 import sys
@@ -58,7 +59,9 @@ _manifest.read = lambda: _whole._replace(modules={n: f for n, f in _whole.module
 
 def test_the_package_has_every_x86_variant() -> None:
     names = {variant.name for variant in Ggml.Backend.cpuVariants()}
-    assert names >= {"x64", "sse42", "haswell", "skylakex", "icelake", "zen4", "sapphirerapids"}
+    few = os.environ.get("LLAMA_CFFI_CPU_VARIANTS")  # a quick build
+    all_of_them = {"x64", "sse42", "haswell", "skylakex", "icelake", "zen4", "sapphirerapids"}
+    assert names == set(few.split(",")) if few else names >= all_of_them
 
 
 def test_the_best_variant_that_runs_is_chosen() -> None:
@@ -93,7 +96,7 @@ def test_every_variant_that_runs_here_gives_the_same_text(text: tuple[Path, list
 
 def test_a_variant_that_does_not_exist(tiny_path: Path) -> None:
     result = _run(tiny_path, LLAMA_CFFI_CPU_VARIANT="z80")
-    assert "is none of" in result.stderr and "haswell" in result.stderr
+    assert "is none of" in result.stderr and all(name in result.stderr for name in RUNNABLE)
     assert result.returncode == 1
 
 
@@ -111,13 +114,15 @@ def test_a_machine_whose_amx_faults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    liar = Ggml.Backend.cpuVariants()[-1].name
+
     class Lib:
         def __getattr__(self, name: str) -> object:
             return getattr(lib, name)
 
         def shim_variant_ask(self, path: bytes, out: object) -> None:
             lib.shim_variant_ask(path, out)
-            out.score, out.uses_amx = 5000, b"sapphirerapids" in path  # type: ignore[attr-defined]
+            out.score, out.uses_amx = 5000, f"-{liar}-".encode() in path  # type: ignore[attr-defined]
 
         works = False
 
@@ -127,10 +132,10 @@ def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Lib()
     monkeypatch.setattr(_variants, "lib", fake)
     reasons = {v.name: v.reason for v in Ggml.Backend.cpuVariants()}
-    assert "AMX is advertised" in reasons.pop("sapphirerapids")
+    assert "AMX is advertised" in reasons.pop(liar)
     assert not any("AMX i" in reason for reason in reasons.values())
     fake.works = True
-    assert not {v.name: v.reason for v in Ggml.Backend.cpuVariants()}["sapphirerapids"]
+    assert not {v.name: v.reason for v in Ggml.Backend.cpuVariants()}[liar]
 
 
 def test_the_probe_leaves_the_process_as_it_was() -> None:
@@ -216,13 +221,14 @@ def test_what_the_build_has() -> None:
 def test_variants_of_a_llama_cpp_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its names have other endings, and one that has no name is the only one."""
     ours = {variant.name: variant for variant in Ggml.Backend.cpuVariants()}
+    other = max(set(ours) - {"x64"})
     monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
-    _write(tmp_path, modules={"cpu": ["libggml-cpu-sse42.so", "libggml-cpu.so.0", "libggml-cpu-x64-9.so.1.2"]})
-    (tmp_path / "libggml-cpu-sse42.so").symlink_to(ours["sse42"].path)
+    _write(tmp_path, modules={"cpu": [f"libggml-cpu-{other}.so", "libggml-cpu.so.0", "libggml-cpu-x64-9.so.1.2"]})
+    (tmp_path / f"libggml-cpu-{other}.so").symlink_to(ours[other].path)
     (tmp_path / "libggml-cpu.so.0").symlink_to(ours["x64"].path)
     found = {variant.name: variant for variant in Ggml.Backend.cpuVariants()}
-    assert set(found) == {"sse42", "default", "x64-9"}
-    assert found["sse42"].score == ours["sse42"].score and found["default"].score == ours["x64"].score
+    assert set(found) == {other, "default", "x64-9"}
+    assert found[other].score == ours[other].score and found["default"].score == ours["x64"].score
     assert found["x64-9"].reason == "the file is missing"
 
 
@@ -243,7 +249,8 @@ def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) 
     subprocess.run([compiler, "-shared", "-o", library, tmp_path / "empty.c", "-Wl,--no-as-needed", module], check=True)
     result = _python(
         "from pathlib import Path\n"
-        "_whole = _whole._replace(linked=(Path(sys.argv[1]),), modules={'cpu': ()})\n"
+        "_whole = _whole._replace(linked=(Path(sys.argv[1]),), modules={'cpu': ()}, "
+        "ids={'libllama-of-mine.so': sys.argv[4]})\n"
         "mine = ffi.dlopen(sys.argv[1])\n"
         "assert lib.ggml_backend_load(os.fsencode(sys.argv[2]))  # as the constructor of libggml's list would\n"
         "Ggml.Backend.cpuLoad()\n"
@@ -252,6 +259,7 @@ def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) 
         library,
         module,
         tiny_path,
+        elf.identify(library),
     )
     assert result.stdout.split() == ["linked", "1", "True"], result.stderr
     result = _python(

@@ -142,7 +142,7 @@ def _lose_extension(package: Path) -> None:
 BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (_lose_extension, "llama_cffi._native is not built: run `pip install -e .` (or `make build`)"),
     (lambda p: _replace(p / "_native.abi3.so", "no library"), "does not fit the libraries beside it"),
-    (lambda p: _replace(p / "_generated" / "pin.py", 'PIN = "another"'), "the Python files are for another"),
+    (lambda p: _replace(p / "_generated" / "pin.py", 'PIN = "another"\nABI = 0'), "the Python files are for another"),
     (_empty_lib, "manifest.json is missing"),
     (_lose_modules, "is missing"),
     (lambda p: _replace(p / "lib" / "manifest.json", "{"), "cannot be read"),

@@ -52,6 +52,7 @@ from llama_cffi import (
     timeUs,
     tokenize,
 )
+from llama_cffi._older import has
 from tests import tiny_models
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -537,7 +538,9 @@ def test_samplers(ready: Context) -> None:
     best = np.argsort(logits(ready))[::-1].tolist()
     assert chain.sample(ready, -1) == best[0]  # and accepts it, which penalizes it
     copy = Sampler.clone(chain)
-    assert (chain.sample(ready, -1), copy.sample(ready, -1)) == (best[1], best[1])
+    assert chain.sample(ready, -1) == best[1]
+    if has("llama_sampler_copy"):  # before that, a clone of penalties forgot how often it saw what
+        assert copy.sample(ready, -1) == best[1]
     chain.reset()
     assert chain.sample(ready, -1) == best[0]
     chain.reset()

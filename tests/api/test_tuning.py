@@ -414,7 +414,7 @@ def test_a_log_target_may_call_llama_cpp(tiny_path: Path, quiet: None) -> None:
 def test_the_end_of_the_interpreter_logs_nothing(tiny_path: Path) -> None:
     code = (
         "import logging, sys; from llama_cffi import *; logSet(logging.getLogger('llama')); "
-        "model = Model.load(sys.argv[1]); ctx = Context.initFromModel(model, Context.Params(nCtx=64))"
+        "model = Model.load(sys.argv[1]); ctx = Context.initFromModel(model, Context.Params(nCtx=512))"
     )
     ended = subprocess.run([sys.executable, "-c", code, tiny_path], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from codegen import emit_guard, emit_python, emit_stub, headers, parse, policy, snapshot
+from codegen import emit_guard, emit_layout, emit_python, emit_stub, headers, parse, policy, snapshot
 from codegen.model import Api, Field, Function, Record, flat_fields
 
 
@@ -343,7 +343,7 @@ def test_functions_left_out_and_why(api: Api, lib: Any) -> None:
 
 
 def test_generated_python_is_python(api: Api) -> None:
-    for emit in (emit_python.emit_enums, emit_python.emit_names, emit_python.emit_layout):
+    for emit in (emit_python.emit_enums, emit_python.emit_names, emit_layout.emit_tables):
         scope: dict[str, Any] = {"__name__": "generated"}
         exec(compile(emit(api), emit.__name__, "exec"), scope)
         assert len(scope) > 3

@@ -81,8 +81,9 @@ def wrapper_is_whole(function: Function) -> bool:
     lifetime = re.search(
         r"    if \(!guard_call\.(?:holds|ends)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
     )
+    warned = f'    guard::deprecated("{function.name}");\n' if function.deprecated else ""
     pattern = (
-        f'    guard::Call guard_call("{function.name}");\n{lifetime[0] if lifetime else ""}'
+        f'    guard::Call guard_call("{function.name}");\n{warned}{lifetime[0] if lifetime else ""}'
         f"    try {{\n        {call};\n{end}"
         "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
     )

@@ -1,0 +1,191 @@
+/* Which libraries are loaded. An id is a library's build-id, which its linker put into it, and where it has none a
+ * digest of its code: vendor/elf.py reads the same from files. */
+#include "shim.h"
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+
+#define LLAMA_CFFI_GUARD_WRAPPERS
+#include "guard.h"
+
+#ifndef LLAMA_CFFI_LIBRARIES
+#error "setup.py says which libraries the extension is linked with: build it with `make build`"
+#endif
+
+namespace {
+
+struct Linked {
+    const char * file;
+    const char * id;
+};
+
+constexpr Linked linked[] = {LLAMA_CFFI_LIBRARIES};  // llama, ggml, ggml-base
+constexpr size_t n_linked = sizeof(linked) / sizeof(linked[0]);
+
+struct Loaded {
+    const void * address = nullptr;  // somewhere inside of it
+    bool         found   = false;
+    std::string  path;
+    std::string  id;
+};
+
+size_t padded(size_t n, size_t alignment) {
+    return (n + alignment - 1) / alignment * alignment;
+}
+
+std::string build_id(const char * notes, size_t size, size_t alignment) {
+    while (size >= sizeof(ElfW(Nhdr))) {
+        ElfW(Nhdr) note;
+        memcpy(&note, notes, sizeof(note));
+        const size_t description = padded(sizeof(note) + note.n_namesz, alignment);
+        const size_t next        = padded(description + note.n_descsz, alignment);
+        if (description + note.n_descsz > size) {
+            break;
+        }
+        if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && memcmp(notes + sizeof(note), "GNU", 4) == 0) {
+            std::string text;
+            for (size_t i = 0; i < note.n_descsz; i++) {
+                char digits[3];
+                snprintf(digits, sizeof(digits), "%02x", static_cast<unsigned char>(notes[description + i]));
+                text += digits;
+            }
+            return text;
+        }
+        if (next >= size) {
+            break;
+        }
+        notes += next;
+        size -= next;
+    }
+    return "";
+}
+
+/* FNV-1a, eight bytes at a time. */
+uint64_t digest(uint64_t state, const char * bytes, size_t size) {
+    for (size_t i = 0; i < size; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, bytes + i, size - i < 8 ? size - i : 8);
+        state = (state ^ word) * 0x100000001b3;
+    }
+    return state;
+}
+
+std::string identify(const dl_phdr_info & library) {
+    uint64_t code = 0xcbf29ce484222325;
+    for (int i = 0; i < library.dlpi_phnum; i++) {
+        const ElfW(Phdr) & part  = library.dlpi_phdr[i];
+        const auto *       bytes = reinterpret_cast<const char *>(library.dlpi_addr + part.p_vaddr);
+        if (part.p_type == PT_NOTE) {
+            const std::string id = build_id(bytes, part.p_filesz, part.p_align == 8 ? 8 : 4);
+            if (!id.empty()) {
+                return id;
+            }
+        }
+    }
+    for (int i = 0; i < library.dlpi_phnum; i++) {
+        const ElfW(Phdr) & part = library.dlpi_phdr[i];
+        if (part.p_type == PT_LOAD && part.p_flags == (PF_R | PF_X)) {
+            code = digest(code, reinterpret_cast<const char *>(library.dlpi_addr + part.p_vaddr), part.p_filesz);
+        }
+    }
+    char text[32];
+    snprintf(text, sizeof(text), "code-%016llx", static_cast<unsigned long long>(code));
+    return text;
+}
+
+bool covers(const dl_phdr_info & library, const void * address) {
+    const auto where = reinterpret_cast<ElfW(Addr)>(address);
+    for (int i = 0; i < library.dlpi_phnum; i++) {
+        const ElfW(Phdr) & part = library.dlpi_phdr[i];
+        const ElfW(Addr) begin  = library.dlpi_addr + part.p_vaddr;
+        if (part.p_type == PT_LOAD && where >= begin && where - begin < part.p_memsz) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct Search {
+    Loaded * wanted;
+    size_t   n;
+};
+
+int look_at(dl_phdr_info * library, size_t, void * data) {
+    const auto * search = static_cast<const Search *>(data);
+    size_t       missing = 0;
+    for (size_t i = 0; i < search->n; i++) {
+        Loaded & one = search->wanted[i];
+        if (!one.found && covers(*library, one.address)) {
+            one.found = true;
+            one.path  = library->dlpi_name;
+            one.id    = identify(*library);
+        }
+        missing += !one.found;
+    }
+    return missing == 0;
+}
+
+void find(Loaded * wanted, size_t n) {
+    Search search = {wanted, n};
+    dl_iterate_phdr(look_at, &search);
+}
+
+/* Where the calls go: to whatever the dynamic linker has bound one function of each library to. */
+void find_linked(Loaded (&loaded)[n_linked]) {
+    static_assert(n_linked == 3, "libllama, libggml and libggml-base");
+    loaded[0].address = reinterpret_cast<const void *>(&llama_model_default_params);
+    loaded[1].address = reinterpret_cast<const void *>(&ggml_backend_reg_count);
+    loaded[2].address = reinterpret_cast<const void *>(&ggml_nbytes);
+    find(loaded, n_linked);
+}
+
+}  // namespace
+
+extern "C" {
+
+bool shim_libraries_agree(void) {
+    Loaded loaded[n_linked];
+    find_linked(loaded);
+    for (size_t i = 0; i < n_linked; i++) {
+        if (loaded[i].id != linked[i].id) {
+            return false;
+        }
+    }
+    return true;
+}
+
+size_t shim_libraries(char * buffer, size_t size) {
+    Loaded loaded[n_linked];
+    find_linked(loaded);
+    std::string text;
+    for (size_t i = 0; i < n_linked; i++) {
+        text += std::string(linked[i].file) + "\t" + linked[i].id + "\t" + loaded[i].id + "\t" + loaded[i].path + "\n";
+    }
+    if (size > 0) {
+        snprintf(buffer, size, "%s", text.c_str());
+    }
+    return text.size();
+}
+
+bool shim_library_id(const char * path, char * buffer, size_t size) {
+    void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+        return false;
+    }
+    link_map * map = nullptr;
+    Loaded     library;
+    if (dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0) {
+        library.address = map->l_ld;
+        find(&library, 1);
+        snprintf(buffer, size, "%s", library.id.c_str());
+    }
+    dlclose(handle);
+    return library.found;
+}
+
+}  // extern "C"
