@@ -1,4 +1,4 @@
-"""The compiler's word on what was generated: the guard, the shim, and the C code that cffi makes of the cdef."""
+"""The compiler's word on what was generated: guard and layout, the shim, and the C code that cffi makes of the cdef."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from unittest import mock
 from tests.mutations.model import Result
 
 _CPP = ("c++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror")
+# Any three will do for the check at import, which setup.py names with what it links.
+_LINKED = '-DLLAMA_CFFI_LIBRARIES={"a","1"},{"b","2"},{"c","3"}'
 _C = ("cc", "-std=gnu11", "-fsyntax-only", "-w", "-Werror=incompatible-pointer-types")
 
 
@@ -25,9 +27,9 @@ def complaint(result: Result, folders: list[Path], scratch: Path) -> str:
     (scratch / "package" / "_shim").symlink_to(build_ffi.SHIM)
     for name, text in (result.files or {}).items():
         (generated / Path(name).name).write_text(text, encoding="utf-8")
-    include = [f"-I{folder}" for folder in (*folders, generated, build_ffi.SHIM)]
-    include.append(f"-isystem{sysconfig.get_path('include')}")
-    sources = [generated / "guard.cpp", *sorted(build_ffi.SHIM.glob("*.cpp"))]
+    include = [f"-I{folder}" for folder in (generated, build_ffi.SHIM)]
+    include += [f"-isystem{folder}" for folder in (*folders, sysconfig.get_path("include"))]  # others' warnings
+    sources = [*sorted(generated.glob("*.cpp")), *sorted(build_ffi.SHIM.glob("*.cpp"))]
     with mock.patch.object(build_ffi, "GENERATED", generated):
         try:
             builder = build_ffi.make_ffibuilder(native.plan())
@@ -35,7 +37,7 @@ def complaint(result: Result, folders: list[Path], scratch: Path) -> str:
                 builder.emit_c_code(str(scratch / "_native.c"))
         except Exception as error:  # cffi raises its own, pycparser's and plain ones
             return f"cffi: {type(error).__name__}: {error}"
-    return _said([*_CPP, *include, *map(str, sources)]) or _said([*_C, *include, str(scratch / "_native.c")])
+    return _said([*_CPP, _LINKED, *include, *map(str, sources)]) or _said([*_C, *include, str(scratch / "_native.c")])
 
 
 def _said(command: list[str]) -> str:

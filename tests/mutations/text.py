@@ -183,7 +183,7 @@ TEXT_ROWS = (
         "array-parameters",
         "declarators",
         "llama.h",
-        _after("LLAMA_API void llama_fill(float out[static 4], int32_t (*rows)[GGML_MAX_DIMS]);"),
+        _after("LLAMA_API void llama_fill(float out[4], int32_t (*rows)[GGML_MAX_DIMS]);"),
         absorbed(calls("llama_fill")),
     ),
     Mutation(
