@@ -36,6 +36,34 @@ class Needs:
         return first if first == last else f"{first} to {last}"
 
 
+def with_former(api: Api, former: Api) -> Api:
+    """The API, with what it lacks of the needs until now: the facade may go on using it, for versions that have it."""
+    records = {record.spelling: record for record in former.records}
+    spellings = {x.spelling for x in (*api.records, *api.enums)} | {typedef.name for typedef in api.typedefs}
+    names = {function.name for function in api.functions} | {constant.name for constant in api.constants}
+    functions = (*api.functions, *(f for f in former.functions if f.name not in names))
+    constants = (*api.constants, *(c for c in former.constants if c.name not in names))
+    return replace(
+        api,
+        functions=tuple(sorted(functions, key=lambda f: f.name)),
+        records=(
+            *(_with_fields(r, records.get(r.spelling)) for r in api.records),
+            *(r for r in former.records if r.spelling not in spellings),
+        ),
+        enums=(*api.enums, *(e for e in former.enums if e.spelling not in spellings)),
+        typedefs=(*api.typedefs, *(t for t in former.typedefs if t.name not in spellings)),
+        constants=tuple(sorted(constants, key=lambda c: c.name)),
+    )
+
+
+def _with_fields(record: Record, former: Record | None) -> Record:
+    if record.fields is None or former is None:
+        return record
+    have = {field.name for field in flat_fields(record)}
+    lost = (field for field in flat_fields(former) if field.name not in have)
+    return replace(record, fields=(*record.fields, *(replace(field, offset=None) for field in lost)))
+
+
 def gather(api: Api, root: Path = ROOT) -> Needs:
     """Read the sources for what they use of `api`. The versions are left out."""
     names, enums, members = _used(root)

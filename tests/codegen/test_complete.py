@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -297,6 +298,26 @@ def test_needs_json_is_up_to_date() -> None:
     found = needs.gather(PIN)
     assert found.api == FACADE.api
     assert found.members == FACADE.members
+
+
+def test_what_a_new_pin_lacks_stays_needed() -> None:
+    """A function, a field and an enumeration that upstream drops while the facade still uses them."""
+    less = replace(
+        without("llama_model_params.lazy_mode"),
+        functions=tuple(f for f in PIN.functions if f.name != "llama_model_desc"),
+        enums=tuple(e for e in PIN.enums if e.tag != "llama_process_type"),
+    )
+    found = needs.gather(needs.with_former(less, FACADE.api))
+    assert needs.names_of(found.api) == needs.names_of(FACADE.api)
+    assert found.members == FACADE.members
+    assert "llama_model_desc" in complete(less, replace(found, versions=FACADE.versions)).absent
+
+
+def test_what_the_sources_use_no_more_is_needed_no_more(tmp_path: Path) -> None:
+    (tmp_path / "llama_cffi" / "_shim").mkdir(parents=True)
+    (tmp_path / "llama_cffi" / "model.py").write_text("lib.llama_model_desc(model)\n", encoding="utf-8")
+    found = needs.gather(needs.with_former(PIN, FACADE.api), tmp_path)
+    assert [f.name for f in found.api.functions] == ["llama_model_desc"]
 
 
 def test_every_name_has_its_versions() -> None:
