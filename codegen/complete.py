@@ -70,10 +70,13 @@ def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters:
     other = theirs.get(ours.name)
     exported = other is not None and other.home is not None
     if other is not None and exported and _types(ours) == _types(other):
-        _check_parameter_names(ours, other)
-        return None
+        return _reordered(ours, other, adapters) if _changed_places(ours, other) else None
     for row in adapters:
-        if row.name == ours.name and all(_fits(theirs.get(name), types) for name, types in row.requires.items()):
+        if (
+            row.name == ours.name
+            and not row.names
+            and all(_fits(theirs.get(name), types) for name, types in row.requires.items())
+        ):
             if row.body:
                 return replace(ours, header=other.header if other else ours.header, home="binding", body=row.body)
             exported = False  # known, and not to be had
@@ -94,11 +97,22 @@ def _fits(function: Function | None, types: tuple[str, ...]) -> bool:
     return function is not None and function.home is not None and _types(function) == tuple(plain(x) for x in types)
 
 
-def _check_parameter_names(ours: Function, theirs: Function) -> None:
-    """Parameters of one type that changed places would go unseen."""
-    before, after = [[p.name for p in f.params] for f in (ours, theirs)]
-    if before != after and sorted(before) == sorted(after):
+def _changed_places(ours: Function, theirs: Function) -> bool:
+    """Whether a parameter is elsewhere. Among others of its type, that would go unseen."""
+    after = _names(theirs)
+    return any(name in after and after.index(name) != i for i, name in enumerate(_names(ours)) if name)
+
+
+def _reordered(ours: Function, theirs: Function, adapters: Sequence[Adapter]) -> Function:
+    after = _names(theirs)
+    row = next((row for row in adapters if row.name == ours.name and row.names == after), None)
+    if row is None:
         raise CodegenError(
             f"{theirs.header}: the parameters of {ours.name} changed places. They are\n    {', '.join(after)}\nand "
-            f"{place(ours.name)} was written for\n    {', '.join(before)}\n{ADVICE}"
+            f"{place(ours.name)} was written for\n    {', '.join(_names(ours))}\n{ADVICE}"
         )
+    return replace(ours, header=theirs.header, home="binding", body=row.body)
+
+
+def _names(function: Function) -> tuple[str, ...]:
+    return tuple(param.name for param in function.params)

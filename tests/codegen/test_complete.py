@@ -157,6 +157,22 @@ def test_parameters_that_changed_places() -> None:
         complete(api(theirs), wants(ours))
 
 
+def test_a_row_may_settle_what_changed_places() -> None:
+    ours = replace(DECODE, params=(CTX, Param("int32_t", "first"), Param("int32_t", "last")))
+    theirs = replace(DECODE, params=(CTX, Param("int32_t", "last"), Param("int32_t", "first")))
+    row = Adapter("llama_decode", "return llama_decode(ctx, last, first);", names=("ctx", "last", "first"))
+    done = complete(api(theirs), wants(ours), (row,))
+    assert [f.body for f in done.functions] == ["return llama_decode(ctx, last, first);"]
+    assert [p.name for p in done.functions[0].params] == ["ctx", "first", "last"]
+
+
+def test_one_parameter_that_is_elsewhere_is_enough() -> None:
+    ours = replace(DECODE, params=(CTX, Param("int32_t", "first"), Param("int32_t", "last")))
+    theirs = replace(DECODE, params=(CTX, Param("int32_t", "stride"), Param("int32_t", "first")))
+    with pytest.raises(CodegenError, match="the parameters of llama_decode changed places"):
+        complete(api(theirs), wants(ours))
+
+
 # Types and constants that a header lacks
 
 
@@ -328,6 +344,8 @@ def fits(row: Adapter, known: Api) -> bool:
     """Whether a version lacks the function's present form, and has what the row requires."""
     functions = {f.name: [plain(x) for x in (f.returns, *(p.type for p in f.params))] for f in known.functions}
     ours = next(f for f in FACADE.api.functions if f.name == row.name)
+    if row.names:
+        return any(f.name == row.name and tuple(p.name for p in f.params) == row.names for f in known.functions)
     if functions.get(row.name) == [plain(x) for x in (ours.returns, *(p.type for p in ours.params))]:
         return False
     return all(functions.get(name) == [plain(x) for x in types] for name, types in row.requires.items())

@@ -99,6 +99,13 @@ FUNCTION_ROWS = (
         refused(r"the parameters of llama_sampler_init_temp_ext changed places"),
     ),
     Mutation(
+        "parameter-pushed-along",
+        "parameters, used",
+        "llama.h",
+        ((_TEMP_EXT, _TEMP_EXT.replace("float   delta, float exponent", "float   width, float delta")),),
+        refused(r"the parameters of llama_sampler_init_temp_ext changed places. They are\n    t, width, delta\n"),
+    ),
+    Mutation(
         "parameter-renamed",
         "parameters, used",
         "llama.h",
