@@ -22,8 +22,6 @@ COMPILED = (
     "plain-field-dropped",
     "function-dropped",
     "cvec-by-its-old-name",
-    "macro-becomes-enum",
-    "function-that-returns-a-function",
 )
 
 
