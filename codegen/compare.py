@@ -12,21 +12,12 @@ from codegen import naming, policy
 from codegen.emit_cdef import prototype
 from codegen.emit_python import INTEGERS, NEEDED
 from codegen.model import Api, CodegenError, Enum, Field, Record, Typedef, declare, flat_fields
-from codegen.needs import Needs
+from codegen.needs import Needs, field_form, plain
 from codegen.usage import NOWHERE, asks_for, attribute_place, described_place, field_place, place
 
 ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
 _ASK = 'Ask for it there with has("{}"), or change the facade and run `python -m codegen needs`.'
 _CHANGE = "Change the facade or the shim, and run `python -m codegen needs`."
-
-# Spellings of one type on every machine that this is built for.
-_SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
-
-
-def plain(ctype: str) -> str:
-    """A type without what makes no difference to a caller from Python."""
-    words = " ".join(re.sub(r"\bconst\b", "", ctype).split())
-    return _SAME.get(words, words)
 
 
 def changed(header: str, what: str, theirs: str, where: str, ours: str, advice: str = ADVICE) -> CodegenError:
@@ -87,13 +78,8 @@ def _check_record(ours: Record, theirs: Record) -> None:
     for field in flat_fields(ours):
         if field.name not in have:
             _check_missing_field(ours, field, theirs)
-        elif not lacks_form(tag, have[field.name]):
+        elif field_form(ours, field) == field_form(theirs, have[field.name]) or not asks_for(f"{tag}.{field.name}"):
             _check_field(ours, field, have[field.name], theirs.header)
-
-
-def lacks_form(tag: str, theirs: Field) -> bool:
-    """Whether a header's field has a form that counts as none."""
-    return policy.OTHER_FORMS.get(f"{tag}.{theirs.name}") == theirs.type
 
 
 def _check_missing_field(ours: Record, field: Field, theirs: Record) -> None:

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from codegen import snapshot
 from codegen.adapters import ADAPTERS, Adapter
-from codegen.compare import ADVICE, changed, check, lacks_form, plain
+from codegen.compare import ADVICE, changed, check
 from codegen.emit_cdef import prototype
 from codegen.model import Api, CodegenError, Field, Function, flat_fields
-from codegen.needs import Needs
+from codegen.needs import Needs, field_form, plain
 from codegen.needs import load as needs_of_facade
 from codegen.usage import place
 
@@ -43,7 +43,9 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
         if theirs is None or (theirs.fields is None and record.fields is not None):
             absent[tag] = needs.has(tag)
             continue
-        have = {field.name for field in flat_fields(theirs) if not lacks_form(tag, field)}
+        # A pointer to something else is as good as none.
+        forms = {field_form(theirs, f) for f in flat_fields(theirs)}
+        have = {f.name for f in flat_fields(record) if field_form(record, f) in forms}
         lacking[record.spelling] = tuple(f for f in flat_fields(record) if f.name not in have)
         absent |= {f"{tag}.{f.name}": needs.has(f"{tag}.{f.name}") for f in lacking[record.spelling]}
     types = {*records, *(e.spelling for e in api.enums), *(t.name for t in api.typedefs)}

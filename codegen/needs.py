@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codegen import naming, policy, snapshot
+from codegen import naming, snapshot
 from codegen.model import Api, CodegenError, Enum, Field, Function, Record, Typedef, flat_fields
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS = Path(__file__).with_name("needs.json")
+
+# Spellings of one type on every machine that this is built for.
+_SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
 
 _WORD = re.compile(r"\w+")
 _C_NAME = re.compile(r"(?:llama|ggml|gguf|LLAMA|GGML|GGUF)_\w+")
@@ -216,6 +219,18 @@ def load(path: Path = NEEDS) -> Needs:
     return Needs(api, frozenset(data["members"]), {k: (v[0], v[1]) for k, v in data["versions"].items()})
 
 
+def field_form(record: Record, field: Field) -> str:
+    """A field's name, with its type where that is a pointer: what it points to is the facade's to build."""
+    name = f"{record.tag or record.alias}.{field.name}"
+    return f"{name} {plain(field.type)}" if field.type.endswith("*") else name
+
+
+def plain(ctype: str) -> str:
+    """A type without what makes no difference to a caller from Python."""
+    words = " ".join(re.sub(r"\bconst\b", "", ctype).split())
+    return _SAME.get(words, words)
+
+
 def names_of(api: Api) -> set[str]:
     """Every name that a version may have or lack: functions, types, constants, enumerators, and `struct.field`."""
     names = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
@@ -223,17 +238,18 @@ def names_of(api: Api) -> set[str]:
     return names | {f"{r.tag or r.alias}.{f.name}" for r in api.records for f in flat_fields(r)}
 
 
-def _of_other_form(api: Api) -> set[str]:
-    """Fields that count as missing, because their type has nothing to do with what the facade puts there."""
-    fields = [(f"{r.tag or r.alias}.{f.name}", f.type) for r in api.records for f in flat_fields(r)]
-    return {name for name, ctype in fields if policy.OTHER_FORMS.get(name) == ctype}
-
-
 def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
     """Note in which of the known versions, oldest first, each name occurs."""
     versions: dict[str, tuple[str, str]] = {}
     for label, api in known.items():
-        for name in (names_of(api) & names_of(needs.api)) - _of_other_form(api):
+        forms = {field_form(r, f) for r in api.records for f in flat_fields(r)}
+        other = {
+            f"{r.tag or r.alias}.{f.name}"
+            for r in needs.api.records
+            for f in flat_fields(r)
+            if field_form(r, f) not in forms
+        }
+        for name in (names_of(api) & names_of(needs.api)) - other:
             versions[name] = (versions.get(name, (label,))[0], label)
     missing = sorted(names_of(needs.api) - set(versions))
     if missing:

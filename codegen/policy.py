@@ -71,13 +71,6 @@ FILLED_RECORDS = {
     )
 }
 
-# Fields of other headers whose type has nothing to do with what the facade puts there: they count as missing.
-OTHER_FORMS = {
-    "llama_model_quantize_params.imatrix": "void *",  # a C++ map
-    "llama_model_quantize_params.kv_overrides": "void *",  # a C++ vector
-    "llama_model_quantize_params.prune_layers": "void *",  # a C++ vector
-}
-
 # Fields and constants that the sources name without asking whether they are there, and why that does no harm.
 OPTIONAL_FIELDS: dict[str, str] = {}
 OPTIONAL_CONSTANTS = {

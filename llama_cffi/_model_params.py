@@ -14,7 +14,7 @@ from llama_cffi._callbacks import Callback
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import LoadMode, ModelKvOverrideType
 from llama_cffi._generated.structs import ModelParamsFields
-from llama_cffi._older import require
+from llama_cffi._older import has, require
 from llama_cffi._struct import FLOAT_MAX, Field, Struct, T
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice
 from llama_cffi.tokens import ProgressCallback
@@ -55,11 +55,13 @@ class PointerField(Field[T]):
         return value
 
     def __set__(self, instance: Struct, value: T) -> None:
+        name = f"{instance._C_TYPE.removeprefix('struct ')}.{self.c_name}"
         if value is None:
-            if instance._keep.pop(self.name, None):
+            if has(name):
                 setattr(instance._c, self.c_name, ffi.NULL)
+            instance._keep.pop(self.name, None)
             return
-        require(f"{instance._C_TYPE.removeprefix('struct ')}.{self.c_name}")
+        require(name)
         kept, pointer, memory = self.build(value)
         setattr(instance._c, self.c_name, pointer)
         instance._keep[self.name] = (kept, memory)

@@ -24,7 +24,7 @@ def is_familiar() -> bool:
     """Whether this is the llama.cpp that the facade was written for. Of any other, only the public headers are known:
     what the facade knows of the insides of that one must not make it less careful.
     """
-    return PIN == WRITTEN_FOR
+    return bool(PIN == WRITTEN_FOR)
 
 
 def require(name: str) -> None:

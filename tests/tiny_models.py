@@ -179,6 +179,7 @@ def write_bert(
     for name, (n_out, n_in) in _projections(spec).items():
         if "ffn_gate" not in name:
             model.matrix(name, n_out, n_in)
+            model.vector(name.replace(".weight", ".bias"), 0.0, n_out)  # older versions of llama.cpp insist on them
     for i in range(spec.n_layer):
         model.layer_norm(f"blk.{i}.attn_output_norm")
         model.layer_norm(f"blk.{i}.layer_output_norm")

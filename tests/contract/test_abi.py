@@ -284,7 +284,7 @@ def test_what_is_no_library(tmp_path: Path) -> None:
     "mutate",
     [
         lambda text: text.replace("int32_t n_gpu_layers;", "int32_t more; int32_t n_gpu_layers;"),
-        lambda text: text.replace("LLAMA_SPLIT_MODE_LAYER  = 1", "LLAMA_SPLIT_MODE_LAYER  = 4"),
+        lambda text: re.sub(r"(LLAMA_SPLIT_MODE_LAYER +)= 1", r"\1= 4", text),
         lambda text: text.replace("int32_t n_gpu_layers;", "uint32_t n_gpu_layers;"),
         lambda text: text.replace("llama_n_batch    (const struct", "llama_n_batch    (struct"),
     ],

@@ -36,8 +36,12 @@ def _uses() -> dict[str, set[str]]:
     return found
 
 
+# Other versions deprecate other functions; the facade offers this one of the pin's.
+WARNS = pytest.mark.skipif("llama_set_warmup" not in DEPRECATED, reason="unavailable: it is not deprecated")
+
+
 def test_the_facade_calls_none_but_to_offer_it() -> None:
-    assert _uses() == {"llama_set_warmup": {"setWarmup"}}
+    assert _uses() == ({"llama_set_warmup": {"setWarmup"}} if "llama_set_warmup" in DEPRECATED else {})
 
 
 def test_the_shim_calls_none() -> None:
@@ -45,6 +49,7 @@ def test_the_shim_calls_none() -> None:
     assert "llama_decode(" in text and not [name for name in DEPRECATED if f"{name}(" in text]
 
 
+@WARNS
 def test_everything_that_maps_to_one_warns_of_the_users_line(ctx: Context) -> None:
     """Today that is one method; the test above names it."""
     with pytest.warns(DeprecationWarning) as caught:
@@ -54,6 +59,7 @@ def test_everything_that_maps_to_one_warns_of_the_users_line(ctx: Context) -> No
     assert warning.filename == __file__
 
 
+@WARNS
 def test_where_warnings_are_errors_the_call_raises(ctx: Context) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)

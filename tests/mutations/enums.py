@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.model import (
+    ABSENT,
     CDEF,
     ENUMS,
     Mutation,
@@ -184,7 +185,7 @@ ENUM_ROWS = (
         "macro",
         "llama.h",
         ((_SEQ, ""),),
-        absorbed(writes("llama_cffi/_generated/absent.py", "'LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY'")),
+        absorbed(writes(ABSENT, "'LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY'")),
     ),
     Mutation(
         "unused-macro-dropped",

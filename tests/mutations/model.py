@@ -14,6 +14,7 @@ GUARD = "llama_cffi/_generated/guard.cpp"
 GUARD_H = "llama_cffi/_generated/guard.h"
 STRUCTS = "llama_cffi/_generated/structs.py"
 ENUMS = "llama_cffi/_generated/enums.py"
+ABSENT = "llama_cffi/_generated/absent.py"
 NAMES = "llama_cffi/_generated/names.py"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.model import (
+    ABSENT,
     CDEF,
     STRUCTS,
     Mutation,
@@ -189,7 +190,14 @@ STRUCT_ROWS = (
         "field retyped",
         "llama.h",
         (("        const float * tensor_split;\n", "        const double * tensor_split;\n"),),
-        refused(r"the field tensor_split of struct llama_model_params", r"const double \*tensor_split;"),
+        absorbed(writes(ABSENT, "'llama_model_params.tensor_split': '0.3.16 to 0.3.36'")),
+    ),
+    Mutation(
+        "pointer-that-nobody-asks-for-becomes-another",
+        "field retyped",
+        "ggml-backend.h",
+        (("        const char * value;\n    };\n", "        const void * value;\n    };\n"),),
+        refused(r"the field value of struct ggml_backend_feature was changed", r"const void \*value;"),
     ),
     Mutation(
         "untouched-field-retyped",
