@@ -34,7 +34,7 @@ help:
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
-	@echo "make mutations         131 edits of the headers, as upstream might make them, and what the generator says"
+	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
+from codegen.generate import ROOT
 from tests.mutations.__main__ import main, try_one
 from tests.mutations.generation import edited
 from tests.mutations.model import Mutation, absorbed
@@ -45,6 +46,15 @@ def test_every_kind_of_outcome_is_in_the_table() -> None:
     counts = Counter(row.expected.word for row in ROWS)
     assert min(counts["absorbed"], counts["refused"]) > 40
     assert counts["unavailable"] >= 5
+
+
+def test_the_guide_counts_them() -> None:
+    counts = Counter(row.expected.word for row in ROWS)
+    guide = " ".join((ROOT / "codegen" / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"{len(ROWS)} edits, of which {counts['absorbed']} are absorbed, {counts['unavailable']} make a function "
+        f"unavailable and {counts['refused']} are refused"
+    ) in guide
 
 
 def test_no_two_mutations_have_one_name() -> None:
