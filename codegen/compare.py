@@ -87,7 +87,7 @@ def _check_missing_field(ours: Record, field: Field, theirs: Record) -> None:
     tag = ours.tag or ours.alias
     name = f"{tag}.{field.name}"
     where = described_place(field.name) if tag in NEEDED else field_place(field.name)
-    if where and not asks_for(name) and name not in policy.OPTIONAL_FIELDS:
+    if where and not asks_for(name):
         raise CodegenError(
             f"{theirs.header}: {theirs.spelling} has no field {field.name}. It has\n    {_members(theirs)}\n"
             f"and {where} was written for\n    {declare(field.type, field.name)};\n{_ASK.format(name)}"
@@ -96,11 +96,7 @@ def _check_missing_field(ours: Record, field: Field, theirs: Record) -> None:
 
 def _check_field(record: Record, ours: Field, theirs: Field, header: str) -> None:
     """A field whose sort is another one. Descriptors follow where only the width of a number differs."""
-    if plain(ours.type) == plain(theirs.type) and (
-        ours.bits is None or theirs.bits is None or ours.bits == theirs.bits
-    ):
-        return
-    if _sort(ours) == _sort(theirs) == "integer":
+    if plain(ours.type) == plain(theirs.type) or _sort(ours) == _sort(theirs) == "integer":
         return
     if record.tag in NEEDED:
         where = described_place(ours.name) or attribute_place(naming.field_name(record, ours.name))

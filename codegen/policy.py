@@ -71,8 +71,7 @@ FILLED_RECORDS = {
     )
 }
 
-# Fields and constants that the sources name without asking whether they are there, and why that does no harm.
-OPTIONAL_FIELDS: dict[str, str] = {}
+# Constants that the sources name without asking whether they are there, and why that does no harm.
 OPTIONAL_CONSTANTS = {
     "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE": "named to refuse it",
 }
