@@ -58,9 +58,16 @@ def _memory_of_devices(model: Model) -> int | None:
 
 def _has_cache(model: Model) -> bool:
     arch = model.metaValStr("general.architecture") or ""
-    if any(name in arch for name in _OTHERS) or model.isRecurrent or model.isHybrid or model.isDiffusion:
+    if any(name in arch for name in _OTHERS) or model.isRecurrent or _is_hybrid(model, arch) or model.isDiffusion:
         return False
     return not model.hasEncoder and model.metaValStr(f"{arch}.attention.causal") != "false"
+
+
+def _is_hybrid(model: Model, arch: str) -> bool:
+    """Whether the model has recurrent layers beside those with attention."""
+    if has("llama_model_is_hybrid"):
+        return model.isHybrid
+    return any(model.metaValStr(f"{arch}.{key}") for key in ("ssm.conv_kernel", "shortconv.l_cache"))
 
 
 def _least_rows(model: Model, params: ContextParams) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 from typing import Any, overload
 
 from llama_cffi._buffers import (
@@ -19,7 +20,7 @@ from llama_cffi._buffers import (
 from llama_cffi._context_base import ContextBase
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._files import beside
-from llama_cffi._older import require
+from llama_cffi._older import is_familiar, require
 from llama_cffi._state_data import (
     STATE_HEADER,
     filled,
@@ -198,10 +199,18 @@ class ContextState(ContextBase):
         self._check_seq(destSeqId, "destSeqId")
         name = path_bytes(filepath, "filepath")
         tokens, state = read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
-        # In memory, a mark and the number of a sequence stand before what the file holds.
-        mark = self.stateSeqGetData(None, None, destSeqId)[:8]
+        mark = self.stateSeqGetData(None, None, destSeqId)[: self._mark_size(destSeqId)]
         self.stateSeqSetData(mark + state, None, destSeqId)
         return tokens
+
+    def _mark_size(self, seq: SeqId) -> int:
+        """How many bytes stand before a sequence's state in memory, and not in a file."""
+        if is_familiar():
+            return 8  # a mark, and the number of the sequence
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.fsencode(os.path.join(folder, "state"))
+            written = self._run(lib.llama_state_seq_save_file, name, seq, ffi.NULL, 0)
+        return int(lib.llama_state_seq_get_size(self._c, seq) - (written - STATE_HEADER.size))
 
 
 def _check_flags(flags: int) -> int:

@@ -108,7 +108,8 @@ class SamplersParam(ContextParamsFields):
         if configs:
             require("llama_context_params.samplers")
         self._keep["samplers"] = configs
-        self.nSamplers = len(configs)
+        if has("llama_context_params.n_samplers"):
+            self._c.n_samplers = len(configs)
 
     @property
     def nSamplers(self) -> int:
@@ -120,8 +121,10 @@ class SamplersParam(ContextParamsFields):
     def nSamplers(self, value: int) -> None:
         if not 0 <= value <= len(self.samplers):
             raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
-        if has("llama_context_params.n_samplers"):
+        if value:  # else there are none anyway
             self._c.n_samplers = value
+        elif has("llama_context_params.n_samplers"):
+            self._c.n_samplers = 0
 
 
 @contextmanager
@@ -131,7 +134,7 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
     Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
     """
     configs = params.samplers[: params.nSamplers]
-    if not configs:
+    if not has("llama_context_params.samplers"):
         yield lambda context: None
         return
     for config in configs:
@@ -141,12 +144,12 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
             )
         _check(config.sampler, model)
     n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
-    array = ffi.new("struct llama_sampler_seq_config[]", len(configs))
+    array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
     with ExitStack() as stack:
         for index, config in enumerate(configs):
             array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._hold())
             config.sampler._settle(n_ctx, model.vocab.nTokens, everything=True)
-        params._c.samplers = array
+        params._c.samplers = array if configs else ffi.NULL
         try:
             for config in configs:
                 config.sampler._home, config.sampler._fits = _nowhere, -1

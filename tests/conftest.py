@@ -19,7 +19,7 @@ from vendor import fetch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 _REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "rpc", "typing")
-_FIELDS = ("_struct", "_older", "_older_fields")  # what setting a field goes through
+_FIELDS = ("_struct", "_older", "_older_fields", "_model_params", "sampler_config")  # what setting a field goes through
 _LIBRARIES = Path(llama_cffi.__file__).with_name("lib")
 
 
@@ -75,7 +75,7 @@ def _asked_for_it(error: pytest.ExceptionInfo[BaseException]) -> bool:
         return True
     package = _LIBRARIES.parent
     frames = [entry.frame.code for entry in error.traceback if package in Path(entry.path).parents]
-    if name not in ABSENT or not frames:
+    if not {name, name.partition(".")[0]} & set(ABSENT) or not frames:
         return False
     if "." in name or name.isupper():  # a field or a flag
         return all(Path(code.path).stem in _FIELDS for code in frames) or f"`{name}`" in _doc(frames[0])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from llama_cffi._buffers import c_string
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
-from llama_cffi._older import has, require
+from llama_cffi._older import has
 from llama_cffi.ggml._registry import listing
 
 
@@ -197,12 +197,12 @@ class BackendDevice(_Native):
 
     @property
     def deviceId(self) -> str | None:
-        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus.
+        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus, and where llama.cpp
+        does not tell.
 
         Maps to `ggml_backend_dev_props.device_id`.
         """
-        require("ggml_backend_dev_props.device_id")
-        pointer = self._props().device_id
+        pointer = self._props().device_id if has("ggml_backend_dev_props.device_id") else ffi.NULL
         return None if pointer == ffi.NULL else _text(pointer)
 
     @property
