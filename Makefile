@@ -25,7 +25,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h vendor/*.cmake) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz leaks sanitize sanitize-threads generate check docs clean \
+.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads generate check docs clean \
         upgrade check-upgrade test-old test-versions
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
+	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
@@ -94,6 +95,9 @@ hostile: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(PY) -m tests.fuzz --steps 50000 --seed 0
+
+mutations: $(VENV)/.test
+	$(PY) -m tests.mutations --compile
 
 leaks: $(VENV)/.test
 	$(PY) -m tests.leaks

@@ -75,7 +75,7 @@ def _needs() -> int:
     known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
     if api.pin not in [other.pin for other in known.values()]:
         known[api.pin] = api
-    found = needs.with_versions(needs.gather(api), known)
+    found = needs.with_versions(needs.gather(needs.with_former(api, needs.load().api)), known)
     needs.NEEDS.write_text(needs.dumps(found), encoding="utf-8")
     print(f"codegen/needs.json: {len(found.api.functions)} functions")
     return 0

@@ -21,6 +21,7 @@ class Adapter:
     body: str
     requires: dict[str, _Types] = field(default_factory=dict)
     why: str = ""  # for the report
+    names: _Types = ()  # of a header's parameters, where they have the types and are in other places
     always: bool = False  # also where the header has the function as the facade calls it
 
 

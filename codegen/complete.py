@@ -6,21 +6,17 @@ UnavailableError with the versions that have it. What was changed and has no ada
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from codegen import naming, snapshot
+from codegen import snapshot
 from codegen.adapters import ADAPTERS, Adapter
+from codegen.compare import ADVICE, changed, check
 from codegen.emit_cdef import prototype
 from codegen.model import Api, CodegenError, Field, Function, flat_fields
-from codegen.needs import ROOT, Needs, field_form, sources
+from codegen.needs import Needs, field_form, plain
 from codegen.needs import load as needs_of_facade
-
-_ADVICE = "Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`."
-
-# Spellings of one type on every machine that this is built for.
-_SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
+from codegen.usage import place
 
 
 def load() -> Api:
@@ -30,7 +26,7 @@ def load() -> Api:
 
 def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> Api:
     """The API of a header with everything that the facade needs. Raises CodegenError where that cannot be."""
-    _check_members(api, needs)
+    check(api, needs)
     functions = {f.name: f for f in api.functions}
     absent: dict[str, str] = {}
     for function in needs.api.functions:
@@ -76,67 +72,55 @@ def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters:
     other = theirs.get(ours.name)
     exported = other is not None and other.home is not None
     if other is not None and exported and _types(ours) == _types(other):
-        _check_parameter_names(ours, other)
-        return None
+        if _changed_places(ours, other):
+            return _reordered(ours, other, adapters)
+        adapters = [row for row in adapters if row.always]
+        if not any(row.name == ours.name for row in adapters):
+            return None
     for row in adapters:
-        if row.name == ours.name and all(_fits(theirs.get(name), types) for name, types in row.requires.items()):
+        if (
+            row.name == ours.name
+            and not row.names
+            and all(_fits(theirs.get(name), types) for name, types in row.requires.items())
+        ):
             if row.body:
                 return replace(ours, header=other.header if other else ours.header, home="binding", body=row.body)
             exported = False  # known, and not to be had
             break
+    if exported and other is not None and _types(ours) == _types(other):
+        return None
     if exported and other is not None:
-        raise CodegenError(
-            f"{other.header}: {ours.name} was changed. It is\n    {prototype(other, named=True)};\nand "
-            f"{_place(ours.name)} was written for\n    {prototype(ours, named=True)};\n{_ADVICE}"
-        )
+        before, after = (f"{prototype(f, named=True)};" for f in (ours, other))
+        raise changed(other.header, ours.name, after, place(ours.name), before)
     return replace(ours, home="binding", absent=needs.has(ours.name))
 
 
 def _types(function: Function) -> tuple[str, ...]:
     """The types of result and parameters, without what makes no difference to a caller from Python."""
-    return tuple(_plain(x) for x in (function.returns, *(p.type for p in function.params)))
-
-
-def _plain(ctype: str) -> str:
-    plain = " ".join(re.sub(r"\bconst\b", "", ctype).split())
-    return _SAME.get(plain, plain)
+    types = [plain(x) for x in (function.returns, *(p.type for p in function.params))]
+    return (*types, "...") if function.variadic else tuple(types)
 
 
 def _fits(function: Function | None, types: tuple[str, ...]) -> bool:
-    return function is not None and function.home is not None and _types(function) == tuple(_plain(x) for x in types)
+    return function is not None and function.home is not None and _types(function) == tuple(plain(x) for x in types)
 
 
-def _check_parameter_names(ours: Function, theirs: Function) -> None:
-    """Parameters of one type that changed places would go unseen."""
-    before, after = [[p.name for p in f.params] for f in (ours, theirs)]
-    if before != after and sorted(before) == sorted(after):
+def _changed_places(ours: Function, theirs: Function) -> bool:
+    """Whether a parameter is elsewhere. Among others of its type, that would go unseen."""
+    after = _names(theirs)
+    return any(name in after and after.index(name) != i for i, name in enumerate(_names(ours)) if name)
+
+
+def _reordered(ours: Function, theirs: Function, adapters: Sequence[Adapter]) -> Function:
+    after = _names(theirs)
+    row = next((row for row in adapters if row.name == ours.name and row.names == after), None)
+    if row is None:
         raise CodegenError(
             f"{theirs.header}: the parameters of {ours.name} changed places. They are\n    {', '.join(after)}\nand "
-            f"{_place(ours.name)} was written for\n    {', '.join(before)}\n{_ADVICE}"
+            f"{place(ours.name)} was written for\n    {', '.join(_names(ours))}\n{ADVICE}"
         )
+    return replace(ours, header=theirs.header, home="binding", body=row.body)
 
 
-def _check_members(api: Api, needs: Needs) -> None:
-    """An enumerator that the sources name cannot be made up."""
-    for enum in api.enums:
-        c_name = enum.tag or enum.alias
-        if not c_name:
-            continue
-        kind = naming.class_name(c_name)
-        have = set(naming.member_names(enum).values())
-        for name in sorted(needs.members):
-            owner, _, member = name.partition(".")
-            if owner == kind and member not in have:
-                raise CodegenError(
-                    f"{enum.header}: {enum.spelling} has no enumerator that makes {name}, which {_place(name)} uses: "
-                    f"it has {', '.join(sorted(have))}. Change the facade, and run `python -m codegen needs`."
-                )
-
-
-def _place(name: str) -> str:
-    """The first line of the sources that uses a name."""
-    for path in sources():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if re.search(rf"(?<!`)\b{re.escape(name)}\b(?!`)", line):
-                return f"{path.relative_to(ROOT)}:{number}"
-    return "the facade"
+def _names(function: Function) -> tuple[str, ...]:
+    return tuple(param.name for param in function.params)

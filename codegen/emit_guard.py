@@ -19,7 +19,7 @@ def emit_header(api: Api) -> str:
     functions = [f for f in policy.bound(api) if policy.guarded(f)]
     includes = "".join(f'#include "{name}"\n' for name in api.headers)
     prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
-    macros = "".join(f"#define {f.name}(...) {_wrapper_name(f)}(__VA_ARGS__)\n" for f in functions)
+    macros = "".join(_macro(api, f) for f in functions)
     added = definitions(api)
     if added:
         added = f"/* What the facade needs and these headers lack. */\n{added}\n"
@@ -38,6 +38,12 @@ def emit_source(api: Api) -> str:
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"
     )
+
+
+def _macro(api: Api, function: Function) -> str:
+    """What sends a call to the wrapper, and takes the place of a macro of that name."""
+    undef = f"#undef {function.name}\n" if function.name in api.macros_left_out else ""
+    return f"{undef}#define {function.name}(...) {_wrapper_name(function)}(__VA_ARGS__)\n"
 
 
 def _wrapper_name(function: Function) -> str:
@@ -82,7 +88,7 @@ def _wrapper(function: Function) -> str:
 def _absent(function: Function) -> str:
     """A function that the facade calls, for a header without it."""
     lines = [
-        f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{',
+        f'extern "C" {prototype(function, _wrapper_name(function))} {{',
         f'    guard::absent("{function.name}", "{function.absent}");',
         *([] if function.returns == "void" else ["    return {};"]),
         "}",

@@ -10,7 +10,7 @@ from codegen import naming
 from codegen.adapters import FIELDS
 from codegen.model import Api, CodegenError, Enum, Field, Record, flat_fields
 
-_INTEGERS = {
+INTEGERS = {
     f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
 } | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
 
@@ -114,7 +114,7 @@ def _keywords(record: Record, enums: dict[str, str]) -> str:
     types = {"IntField": "int", "BoolField": "bool", "FloatField": "float"}
     lines = [f"    class {naming.class_name(record.tag)}Keywords(TypedDict, total=False):"]
     lines.append(f'        """The plain fields of `{record.tag}`, as arguments."""\n')
-    for field in (*(record.fields or ()), *record.lacks):
+    for field in (*flat_fields(record), *record.lacks):
         descriptor = _descriptor(field, enums)
         if descriptor is not None:
             helper, arguments = descriptor
@@ -128,7 +128,7 @@ def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) ->
     lines += [f'    _C_TYPE = "struct {record.tag}"', ""]
     pointers: list[str] = []
     used: set[str] = set()
-    for field in record.fields or ():
+    for field in flat_fields(record):
         descriptor = _descriptor(field, enums)
         attribute = naming.field_name(record, field.name)
         if descriptor is None:
@@ -158,7 +158,7 @@ def _lacking(record: Record, field: Field, descriptor: tuple[str, str], versions
     """The class and the text of a descriptor for a field that the header lacks."""
     helper, enum = descriptor
     row = FIELDS.get(f"{record.tag}.{field.name}")
-    if row and set(row.requires) <= {other.name for other in record.fields or ()}:
+    if row and set(row.requires) <= {other.name for other in flat_fields(record)}:
         return row.descriptor, f'{row.descriptor}("{field.name}", {enum})'
     zero = {"BoolField": "False", "FloatField": "0.0", "IntField": "0"}.get(helper, f"{enum}(0)")
     return "AbsentField", f'AbsentField("{record.tag}.{field.name}", {zero}, "{versions}")'
@@ -169,9 +169,9 @@ def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:
         return "BoolField", ""
     if field.type in ("float", "double"):
         return "FloatField", ""
-    if field.type in _INTEGERS:
-        bits, signed = _INTEGERS[field.type]
-        return "IntField", f"{bits}, {signed}"
+    if field.type in INTEGERS:
+        bits, signed = INTEGERS[field.type]
+        return "IntField", f"{field.bits or bits}, {signed}"
     enum = re.fullmatch(r"enum (\w+)", field.type)
     if enum and enum[1] not in enums:
         raise CodegenError(f"the field {field.name} is of {field.type}, which no header defines")

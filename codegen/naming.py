@@ -285,7 +285,8 @@ def _check_collisions(api: Api) -> None:
         other = taken.setdefault(key, function)
         shared = any(row.c_name in (function.name, other.name) and row.same_as for row in EXCEPTIONS)
         if other is not function and not shared and not (other.deprecated or function.deprecated):
-            raise CodegenError(f"{function.name} and {other.name} both map to {'.'.join(key)}: add a row to EXCEPTIONS")
+            what = f"{function.header}: {function.name} and {other.name} both map to {'.'.join(key)}"
+            raise CodegenError(f"{what}: add a row to EXCEPTIONS in codegen/naming.py")
         if other.deprecated and not function.deprecated:
             taken[key] = function
     for record in api.records:

@@ -18,6 +18,9 @@ from codegen.model import Api, CodegenError, Enum, Field, Function, Record, Type
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS = Path(__file__).with_name("needs.json")
 
+# Spellings of one type on every machine that this is built for.
+_SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
+
 _WORD = re.compile(r"\w+")
 _C_NAME = re.compile(r"(?:llama|ggml|gguf|LLAMA|GGML|GGUF)_\w+")
 
@@ -27,7 +30,7 @@ class Needs:
     """A part of the API, as `api`; and for each name (`struct.field` too) the versions that are known to have it."""
 
     api: Api
-    members: frozenset[str]  # `Class.MEMBER` of enumerations, where the sources name it
+    members: frozenset[str]  # enumerators that the sources name, as `Class.MEMBER` or by their C name
     versions: Mapping[str, tuple[str, str]]  # the first and the last
 
     def has(self, name: str) -> str:
@@ -36,15 +39,45 @@ class Needs:
         return first if first == last else f"{first} to {last}"
 
 
+def with_former(api: Api, former: Api) -> Api:
+    """The API, with what it lacks of the needs until now: the facade may go on using it, for versions that have it."""
+    records = {record.spelling: record for record in former.records}
+    spellings = {x.spelling for x in (*api.records, *api.enums)} | {typedef.name for typedef in api.typedefs}
+    names = {function.name for function in api.functions} | {constant.name for constant in api.constants}
+    functions = (*api.functions, *(f for f in former.functions if f.name not in names))
+    constants = (*api.constants, *(c for c in former.constants if c.name not in names))
+    return replace(
+        api,
+        functions=tuple(sorted(functions, key=lambda f: f.name)),
+        records=(
+            *(_with_fields(r, records.get(r.spelling)) for r in api.records),
+            *(r for r in former.records if r.spelling not in spellings),
+        ),
+        enums=(*api.enums, *(e for e in former.enums if e.spelling not in spellings)),
+        typedefs=(*api.typedefs, *(t for t in former.typedefs if t.name not in spellings)),
+        constants=tuple(sorted(constants, key=lambda c: c.name)),
+    )
+
+
+def _with_fields(record: Record, former: Record | None) -> Record:
+    if record.fields is None or former is None:
+        return record
+    have = {field.name for field in flat_fields(record)}
+    lost = (field for field in flat_fields(former) if field.name not in have)
+    return replace(record, fields=(*record.fields, *(replace(field, offset=None) for field in lost)))
+
+
 def gather(api: Api, root: Path = ROOT) -> Needs:
     """Read the sources for what they use of `api`. The versions are left out."""
     names, enums, members = _used(root)
     functions = [_bare(f) for f in api.functions if f.name in names]
-    records = [r for r in api.records if (r.tag or r.alias) in names or r.tag.endswith("_params")]
-    wanted = [e for e in api.enums if naming.class_name(e.tag or e.alias) in enums]
-    inside = {field.type for record in records for field in flat_fields(record)}
-    records += [r for r in api.records if r.spelling in inside and r not in records]
-    types = _closure(api, functions, records, wanted)
+    typedefs = [t for t in api.typedefs if t.name in names]
+    records = _whole(api, names, functions, typedefs)
+    members |= {m.name for e in api.enums for m in e.members if m.name in names}
+    wanted = [
+        e for e in api.enums if naming.class_name(e.tag or e.alias) in enums or members & {m.name for m in e.members}
+    ]
+    types = _closure(api, functions, records, wanted, typedefs)
     constants = [c for c in api.constants if c.name in names]
     return Needs(
         Api(
@@ -59,6 +92,20 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
         frozenset(members),
         {},
     )
+
+
+def _whole(api: Api, names: set[str], functions: list[Function], typedefs: list[Typedef]) -> list[Record]:
+    """The records whose fields matter: those that the sources name, that a call passes by value, that a function gives
+    which is looked up, and those inside them.
+    """
+    passed = [ctype for f in functions for ctype in (f.returns, *(p.type for p in f.params)) if "*" not in ctype]
+    named = set(_WORD.findall(" ".join([*passed, *(t.type for t in typedefs if "(*)" in t.type)]))) | names
+    while True:
+        whole = [r for r in api.records if (r.tag or r.alias) in named or r.tag.endswith("_params")]
+        inside = {w for r in whole for f in flat_fields(r) if "*" not in f.type for w in _WORD.findall(f.type)}
+        if inside <= named:
+            return whole
+        named |= inside
 
 
 def _bare(function: Function) -> Function:
@@ -122,7 +169,13 @@ def _without_comments(text: str) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
 
 
-def _closure(api: Api, functions: Iterable[Function], records: Iterable[Record], enums: Iterable[Enum]) -> set[str]:
+def _closure(
+    api: Api,
+    functions: Iterable[Function],
+    records: Iterable[Record],
+    enums: Iterable[Enum],
+    typedefs: Iterable[Typedef],
+) -> set[str]:
     """The spellings of all types that stand behind these."""
     by_name: dict[str, Record | Enum | Typedef] = {t.name: t for t in api.typedefs}
     by_name |= {x.tag or x.alias: x for x in (*api.records, *api.enums) if x.tag or x.alias}
@@ -147,6 +200,8 @@ def _closure(api: Api, functions: Iterable[Function], records: Iterable[Record],
             add(ctype)
     for item in (*records, *enums):
         add(item.tag or item.alias)
+    for typedef in typedefs:
+        add(typedef.name)
     return found
 
 
@@ -167,11 +222,13 @@ def load(path: Path = NEEDS) -> Needs:
 def field_form(record: Record, field: Field) -> str:
     """A field's name, with its type where that is a pointer: what it points to is the facade's to build."""
     name = f"{record.tag or record.alias}.{field.name}"
-    return f"{name} {_plain(field.type)}" if field.type.endswith("*") else name
+    return f"{name} {plain(field.type)}" if field.type.endswith("*") else name
 
 
-def _plain(ctype: str) -> str:
-    return " ".join(re.sub(r"\bconst\b", "", ctype).split())
+def plain(ctype: str) -> str:
+    """A type without what makes no difference to a caller from Python."""
+    words = " ".join(re.sub(r"\bconst\b", "", ctype).split())
+    return _SAME.get(words, words)
 
 
 def names_of(api: Api) -> set[str]:

@@ -45,6 +45,37 @@ UNTOUCHED = {
     "llama_memory_can_shift": "reads",
 }
 
+# Structs whose layout Python code or the shim relies on: a field more, less or elsewhere stops the generator.
+EXACT_RECORDS = {
+    "llama_batch": "the shim copies what its fields point to, and the facade makes one field by field",
+    "llama_token_data": "arrays of it are read and written as words of four bytes",
+    "llama_token_data_array": "the shim makes one by position",
+}
+
+# Structs that the facade makes, of zeros: a field that it does not know would be left at 0.
+FILLED_RECORDS = {
+    name: "the facade makes one, and what it does not know would be left at 0"
+    for name in (
+        "ggml_init_params",
+        "gguf_init_params",
+        "llama_chat_message",
+        "llama_embd",
+        "llama_logit_bias",
+        "llama_model_imatrix_data",
+        "llama_model_kv_override",
+        "llama_model_tensor_buft_override",
+        "llama_model_tensor_override",
+        "llama_sampler",
+        "llama_sampler_i",
+        "llama_sampler_seq_config",
+    )
+}
+
+# Constants that the sources name without asking whether they are there, and why that does no harm.
+OPTIONAL_CONSTANTS = {
+    "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE": "named to refuse it",
+}
+
 
 def left_out(function: Function) -> str | None:
     """Why a function is not bound; None if it is."""
@@ -127,6 +158,10 @@ def check(api: Api, rows: bool = True) -> None:
     for name in UNTOUCHED:
         if name not in functions:
             raise CodegenError(f"codegen/policy.py: UNTOUCHED names {name}, which this header lacks: drop the row")
+    for table, names in (("EXACT_RECORDS", EXACT_RECORDS), ("FILLED_RECORDS", FILLED_RECORDS)):
+        for name in names:
+            if name not in records:
+                raise CodegenError(f"codegen/policy.py: {table} names {name}, which this header lacks: drop the row")
     for name in HANDLES:
         if name not in records:
             raise CodegenError(f"codegen/policy.py: HANDLES names {name}, which this header lacks: drop the row")

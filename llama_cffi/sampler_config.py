@@ -108,13 +108,13 @@ class SamplersParam(ContextParamsFields):
         if configs:
             require("llama_context_params.samplers")
         self._keep["samplers"] = configs
-        if has("llama_context_params.samplers"):
+        if has("llama_context_params.n_samplers"):
             self._c.n_samplers = len(configs)
 
     @property
     def nSamplers(self) -> int:
         """How many of `samplers` count; setting those sets this."""
-        result: int = self._c.n_samplers if has("llama_context_params.samplers") else 0
+        result: int = self._c.n_samplers if has("llama_context_params.n_samplers") else 0
         return result
 
     @nSamplers.setter
@@ -123,7 +123,7 @@ class SamplersParam(ContextParamsFields):
             raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
         if value:  # else there are none anyway
             self._c.n_samplers = value
-        elif has("llama_context_params.samplers"):
+        elif has("llama_context_params.n_samplers"):
             self._c.n_samplers = 0
 
 

@@ -1,0 +1,1 @@
+"""Headers edited as upstream might edit them: what the generator makes of each."""
