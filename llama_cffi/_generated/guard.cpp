@@ -4,6 +4,8 @@
 #include "guard.h"
 #include "../_shim/guard.hpp"
 
+#include <stdlib.h>
+
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 extern "C" struct ggml_tensor *guard_ggml_abs(struct ggml_context *ctx, struct ggml_tensor *a) {
