@@ -33,7 +33,8 @@ def emit_source(api: Api) -> str:
     """The text of `_generated/guard.cpp`, without its banner."""
     wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
     return (
-        '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n#include <stdlib.h>\n\n'
+        '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
+        "#include <stdlib.h>\n\n"
         # Wrapping a deprecated function is no use of it; users of the facade are warned when it is called.
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"

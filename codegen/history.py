@@ -71,7 +71,11 @@ def resolve(argument: str) -> Version:
     """What an argument names: a snapshot file, a llama.cpp source tree, or a version of the carrier package."""
     path = Path(argument).expanduser()
     if path.is_file():
-        return load(path)
+        found = load(path)
+        same = (load(FOLDER / f"{name}.json") for name in names() if found.defaults is None)
+        return replace(
+            found, defaults=next((known.defaults for known in same if known.label == found.label), found.defaults)
+        )
     if path.is_dir():
         if not (path / "include" / "llama.h").is_file():
             raise CodegenError(f"{argument} is no llama.cpp source tree: it has no include/llama.h")
