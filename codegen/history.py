@@ -83,12 +83,18 @@ def resolve(argument: str) -> Version:
     if (FOLDER / f"{argument}.json").is_file():
         return load(FOLDER / f"{argument}.json")
     pins = releases()
-    if argument not in pins:
+    if argument in pins:
+        return fetched(pins[argument])
+    from vendor import releases as carrier
+    from vendor.tools import FetchError
+
+    try:
+        return fetched(carrier.resolve(argument))
+    except FetchError as error:
         raise CodegenError(
-            f"{argument} is no file, no folder and no known version: known are {', '.join(sorted(pins, key=order))}. "
-            "Name a snapshot, a llama.cpp source tree or one of these, or add the release to vendor/releases.json."
-        )
-    return fetched(pins[argument])
+            f"{argument} is no file, no folder and no version that can be had ({error}): known are "
+            f"{', '.join(sorted(pins, key=order))}. Name a snapshot, a llama.cpp source tree or a release."
+        ) from None
 
 
 def releases() -> dict[str, Pin]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._older import has
 from llama_cffi.token_data import SIZE
 from llama_cffi.token_data_array import TokenDataArray
 
@@ -14,6 +15,8 @@ def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:
 
     `context` is the C pointer.
     """
+    if not has("llama_get_sampled_candidates_ith"):  # then no context has samplers
+        return TokenDataArray.fromLogits(ffi.buffer(lib.llama_get_logits_ith(context, idx), 4 * n_vocab))
     ids = lib.llama_get_sampled_candidates_ith(context, idx)
     probs, logits = lib.llama_get_sampled_probs_ith(context, idx), lib.llama_get_sampled_logits_ith(context, idx)
     if ids == ffi.NULL or (probs == ffi.NULL and logits == ffi.NULL):
