@@ -19,7 +19,7 @@ DOCUMENT = ROOT / "docs" / "versions.md"
 _BEGIN, _END = "<!-- versions: begin -->", "<!-- versions: end -->"
 _HEADINGS = (
     *("version", "commit", "functions", "adapted", "not there"),
-    *("tests passed", "failed", "about what is not there", "build seconds", "passes"),
+    *("tests passed", "failed", "about what is not there", "behave otherwise", "build seconds", "passes"),
 )
 
 
@@ -31,7 +31,7 @@ def row(outcome: Outcome) -> str:
         outcome.new.version,
         f"`{outcome.new.commit[:12] or 'unknown'}`",
         *(("-" if count is None else str(count)) for count in (outcome.functions, outcome.adapted, outcome.absent)),
-        *((str(tests.passed), str(tests.failed), str(tests.unavailable)) if tests else ("-", "-", "-")),
+        *(map(str, (tests.passed, tests.failed, tests.unavailable, tests.skipped)) if tests else "----"),
         f"{native:.0f}",
         "yes" if outcome.failed is None else f"no: {outcome.failed.name}",
     ]
