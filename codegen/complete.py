@@ -70,29 +70,26 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
 def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter]) -> Function | None:
     """The function that the facade calls, where it is not the header's own."""
     other = theirs.get(ours.name)
-    exported = other is not None and other.home is not None
-    if other is not None and exported and _types(ours) == _types(other):
-        if _changed_places(ours, other):
-            return _reordered(ours, other, adapters)
-        adapters = [row for row in adapters if row.always]
-        if not any(row.name == ours.name for row in adapters):
-            return None
-    for row in adapters:
-        if (
-            row.name == ours.name
-            and not row.names
-            and all(_fits(theirs.get(name), types) for name, types in row.requires.items())
-        ):
-            if row.body:
-                return replace(ours, header=other.header if other else ours.header, home="binding", body=row.body)
-            exported = False  # known, and not to be had
-            break
-    if exported and other is not None and _types(ours) == _types(other):
+    declared = other if other is not None and other.home is not None else None
+    same = declared is not None and _types(ours) == _types(declared)
+    if declared is not None and same and _changed_places(ours, declared):
+        return _reordered(ours, declared, adapters)
+    row = next((row for row in adapters if row.name == ours.name and _applies(row, theirs, same)), None)
+    if row is not None and row.body:
+        return replace(ours, header=declared.header if declared else ours.header, home="binding", body=row.body)
+    if same:
         return None
-    if exported and other is not None:
-        before, after = (f"{prototype(f, named=True)};" for f in (ours, other))
-        raise changed(other.header, ours.name, after, place(ours.name), before)
+    if declared is not None and row is None:
+        before, after = (f"{prototype(f, named=True)};" for f in (ours, declared))
+        raise changed(declared.header, ours.name, after, place(ours.name), before)
     return replace(ours, home="binding", absent=needs.has(ours.name))
+
+
+def _applies(row: Adapter, theirs: dict[str, Function], same: bool) -> bool:
+    """Whether a header has what a row requires. A row without a body says that the function cannot be had there."""
+    if row.names or (same and not row.always):
+        return False
+    return all(_fits(theirs.get(name), types) for name, types in row.requires.items())
 
 
 def _types(function: Function) -> tuple[str, ...]:
