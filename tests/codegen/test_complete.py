@@ -345,7 +345,7 @@ def fits(row: Adapter, known: Api) -> bool:
     ours = next(f for f in FACADE.api.functions if f.name == row.name)
     if row.names:
         return any(f.name == row.name and tuple(p.name for p in f.params) == row.names for f in known.functions)
-    if functions.get(row.name) == [plain(x) for x in (ours.returns, *(p.type for p in ours.params))]:
+    if not row.always and functions.get(row.name) == [plain(x) for x in (ours.returns, *(p.type for p in ours.params))]:
         return False
     return all(functions.get(name) == [plain(x) for x in types] for name, types in row.requires.items())
 
