@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from tests.older import DIFFERENCES
 from vendor import fetch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+
+# A shell that runs a job in the background has it ignore Ctrl-C, and so would every interpreter that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "rpc", "typing")
 _FIELDS = ("_struct", "_older", "_older_fields", "_model_params", "sampler_config")  # what setting a field goes through
