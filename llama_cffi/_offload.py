@@ -72,7 +72,8 @@ def check_offload(params: ModelParams) -> None:
 def for_c(params: ModelParams) -> Any:
     """A copy of the struct. Older versions refuse SplitMode.NONE where there is no device: nothing to split there."""
     struct = ffi.new("struct llama_model_params *", params._c[0])
-    if params.splitMode == SplitMode.NONE and all(device.type in _OF_THE_CPU for device in spread_over(params)):
+    alone = all(device.type in _OF_THE_CPU for device in _known(params))
+    if params.splitMode == SplitMode.NONE and params.mainGpu >= 0 and alone:
         struct.split_mode = SplitMode.LAYER
     return struct
 
