@@ -53,7 +53,7 @@ def check(path: Path) -> None:
             f"{path.name} would carry {', '.join(grafted)}: the libraries are to need nothing of that kind"
         )
     needed = {"llama.cpp.txt", "libgomp.txt", "GPL-3.txt"}
-    if any("vulkan" in name for name in names):
+    if any("libggml-vulkan" in name for name in names):
         needed |= {"libvulkan-dev.txt", "spirv-headers.txt"}
     missing = needed - {Path(name).name for name in names if name.startswith("llama_cffi/licenses/")}
     if missing:
