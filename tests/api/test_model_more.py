@@ -29,6 +29,7 @@ from llama_cffi import (
     lib,
     tokenize,
 )
+from llama_cffi._older import is_familiar
 from tests import tiny_models
 
 
@@ -316,7 +317,8 @@ def test_quantize_keeps_splits(f32_path: Path, tmp_path: Path) -> None:
 def test_quantize_defaults() -> None:
     params, c = Model.quantizeDefaultParams(), lib.llama_model_quantize_default_params()
     assert (params.nthread, params.ftype) == (c.nthread, c.ftype)
-    assert params.maxBufSize == getattr(c, "max_buf_size", 0)
+    if is_familiar():
+        assert (params.ftype, params.maxBufSize) == (Ftype.MOSTLY_Q8_0, c.max_buf_size) and c.max_buf_size > 0
     assert params.outputTensorType is params.tokenEmbeddingType is Ggml.Type.COUNT
     assert repr(params) == "ModelQuantizeParams()"
     assert repr(Model.QuantizeParams(pruneLayers=[3])) == "ModelQuantizeParams(pruneLayers=(3,))"
