@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
@@ -117,6 +118,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
     "errors": (
@@ -197,6 +199,7 @@ __all__ = [
     "BusyError",
     "ChatMessage",
     "ClosedError",
+    "Constraint",
     "Context",
     "ContextError",
     "ContextFullError",
