@@ -78,7 +78,7 @@ class StopStrings:
         return self._depths[self.state]
 
     def search(self, text: str) -> tuple[str, int] | None:
-        """Go on with a piece of text. The string that is complete in it, and where it ends; None where there is none."""
+        """Go on with a piece of text. Returns the string that became complete in it, and where it ends; or None."""
         state = self.state
         if not state and self._firsts.isdisjoint(text):
             return None

@@ -21,7 +21,18 @@ class TextStream:
     the first word of a text, and with some it tidies the spaces before punctuation.) Each token is looked at once.
     """
 
-    __slots__ = ("_buffer", "_bytes", "_held", "_nTokens", "_pending", "_room", "_special", "_stops", "_vocab", "stopped")
+    __slots__ = (
+        "_buffer",
+        "_bytes",
+        "_held",
+        "_nTokens",
+        "_pending",
+        "_room",
+        "_special",
+        "_stops",
+        "_vocab",
+        "stopped",
+    )
 
     stopped: str | None
     """The stop string that was found; `feed` returned what stood before it, and gives nothing more."""

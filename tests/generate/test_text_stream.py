@@ -38,7 +38,13 @@ def test_characters_come_whole(tiny: Model) -> None:
 
 
 def test_what_is_no_character_is_replaced(tiny: Model) -> None:
-    assert _all(TextStream(tiny.vocab), _bytes_as_tokens(tiny.vocab, b"\xff\xe4\xb8a")) == ["\ufffd", "", "", "\ufffda", ""]
+    assert _all(TextStream(tiny.vocab), _bytes_as_tokens(tiny.vocab, b"\xff\xe4\xb8a")) == [
+        "\ufffd",
+        "",
+        "",
+        "\ufffda",
+        "",
+    ]
     assert _all(TextStream(tiny.vocab), _bytes_as_tokens(tiny.vocab, b"a\xf0\x9f\xa6")) == ["a", "", "", "", "\ufffd"]
 
 
@@ -143,7 +149,9 @@ def test_it_does_not_matter_how_the_text_is_cut() -> None:
             place += len(piece)
         assert found == expected, (text, strings)
         if found is None:
-            longest = max((n for n in range(5) for s in strings if n < len(s) and text.endswith(s[:n]) and n <= len(text)))
+            longest = max(
+                n for n in range(5) for s in strings if n < len(s) and text.endswith(s[:n]) and n <= len(text)
+            )
             assert finder.partial == longest, (text, strings)
 
 
