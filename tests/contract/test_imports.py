@@ -68,7 +68,9 @@ LAYERS = (
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext", "_context_params"},
     {"context"},
-    {"chat"},
+    {"chat", "_token_cache", "_generation_steps", "_generation_async"},
+    {"_generation_run"},
+    {"generation"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
