@@ -35,6 +35,8 @@ LAYERS = (
         "_child",
         "_doctor_report",
         "_stop_strings",
+        "_jinja",
+        "tool_calls",
     },
     {"_older"},
     {
@@ -69,7 +71,7 @@ LAYERS = (
     {"batch_ext", "_context_params"},
     {"context"},
     {"chat", "_token_cache", "_generation_steps", "_generation_async"},
-    {"_generation_run"},
+    {"_generation_run", "chat_template"},
     {"generation"},
     {"__init__"},
     {"rpc_worker"},
