@@ -73,6 +73,7 @@ LAYERS = (
     {"chat", "_token_cache", "_generation_steps", "_generation_async"},
     {"_generation_run", "chat_template"},
     {"generation"},
+    {"chat_session"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
