@@ -34,6 +34,7 @@ LAYERS = (
         "_process",
         "_child",
         "_doctor_report",
+        "_stop_strings",
     },
     {"_older"},
     {
@@ -55,6 +56,7 @@ LAYERS = (
     {"doctor", "__main__"},
     {"_generated.structs", "vocab", "ggml.backend", "batch", "memory", "log", "token_data"},
     {"_model_params", "_model_info", "ggml.rpc", "ggml.threadpool", "text", "token_data_array", "_sampler_checks"},
+    {"_text_stream"},
     {"_candidates"},
     {"_custom_sampler"},
     {"_sampler_base"},
