@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "peers")]  # the package of peers would load more than is needed
 
-from benchmarks.peers.protocol import N_SEQ, Given, answer, digest, filling, ready, repetitions, run  # noqa: E402
-from benchmarks.peers.protocol import memory as memory_now  # noqa: E402
+from protocol import N_SEQ, Given, answer, digest, filling, ready, repetitions, run  # noqa: E402
+from protocol import memory as memory_now  # noqa: E402
+
 
 def _load(given: Given) -> Any:
     from llama_cffi import Ggml, Model
@@ -90,9 +91,8 @@ def _chain(seed: int) -> Any:
 
 
 def stream(given: Given) -> None:
-    from llama_cffi._text_stream import TextStream
-
     from llama_cffi import Batch, tokenize
+    from llama_cffi._text_stream import TextStream
 
     model = _load(given)
     ctx, vocab = _context(model, given), model.vocab

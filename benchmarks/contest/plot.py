@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.contest.cases import C, FACADE, Case
+from benchmarks.contest.cases import FACADE, C, Case
 from benchmarks.contest.duel import Result, ratios
 
 COLOURS = {FACADE: "#1b6ca8", "llama-cpp-python": "#c8553d"}
