@@ -2,7 +2,7 @@
 
 The variant that is chosen by default takes turns with a plain AVX2 build (`haswell`) or others, in one run, each time
 in a process of its own, every round the other way round. The figures are medians of many short runs; beside them stand
-the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here, and `--threads 1 2 4`
+the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here. `--threads 1 2 4`
 measures each model with these numbers of threads. Without a model: Gemma 3 270M from the `gemma` extra, and random
 models in Q4_K, Q4_0 and Q8_0.
 """
@@ -104,9 +104,9 @@ def main() -> None:
             found = ["", *table(figures[name], given)]
             print("\n".join(found), flush=True)
             lines += found
-    if arguments.out is not None:
-        name = f"{about['processor']} cpu variants {arguments.label}"
-        report.write(arguments.out, name, lines, {"machine": about, "variants": figures})
+            if arguments.out is not None:  # anew each time, so that a stop loses little
+                file = f"{about['processor']} cpu variants {arguments.label}"
+                report.write(arguments.out, file, lines, {"machine": about, "variants": figures})
 
 
 def _models(folder: Path) -> list[Path]:
