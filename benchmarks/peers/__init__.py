@@ -1,7 +1,8 @@
 """Other bindings in the contest: `contestants(folder)` installs those that can take part, and says how to start them.
 
-Each is a program of this folder in an environment of its own; `protocol.py` says how it is talked to. A peer that
-cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
+Each is a program of this folder (`with_NAME.py`) in an environment of its own; `protocol.py` says how it is talked to.
+A peer that cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
+`python -m benchmarks.peers` installs them and prints both.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def peers() -> list[Peer]:
 def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
     """Install the peers that can be (minutes, the first time) and say how each is started.
 
-    `folder` outlives them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
+    `folder` must outlive them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
     variant, and the one that the package chooses where it is None.
     """
     reasons.clear()
@@ -75,7 +76,7 @@ def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
     for peer in peers():
         try:
             found.append(_contestant(peer, folder, cpu))
-        except PeerError as why:
+        except (PeerError, OSError) as why:
             reasons[peer.name] = str(why)
             print(f"{peer.name} is left out: {why}", file=sys.stderr, flush=True)
     return found

@@ -113,7 +113,8 @@ def stream(given: Given) -> None:
 
 
 def tokenize(given: Given) -> None:
-    vocab = _model(_library(), given).get_vocab()
+    model = _model(_library(), given)
+    vocab = model.get_vocab()  # it does not keep the model alive
     text = Path(given.file).read_text(encoding="utf-8")
     _begin("LlamaVocab.tokenize: a list")
     for _ in repetitions():
@@ -123,7 +124,8 @@ def tokenize(given: Given) -> None:
 
 
 def detokenize(given: Given) -> None:
-    vocab = _model(_library(), given).get_vocab()
+    model = _model(_library(), given)
+    vocab = model.get_vocab()  # it does not keep the model alive
     tokens = vocab.tokenize(Path(given.file).read_text(encoding="utf-8"), True, False)
     _begin("LlamaVocab.detokenize: a string")
     for _ in repetitions():
