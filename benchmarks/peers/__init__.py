@@ -1,7 +1,8 @@
 """Other bindings in the contest: `contestants(folder)` installs those that can take part, and says how to start them.
 
-Each is a program of this folder in an environment of its own; `protocol.py` says how it is talked to. A peer that
-cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
+Each is a program of this folder (`with_NAME.py`) in an environment of its own; `protocol.py` says how it is talked to.
+A peer that cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
+`python -m benchmarks.peers` installs them and prints both.
 """
 
 from __future__ import annotations
@@ -32,6 +33,22 @@ reasons: dict[str, str] = {}
 """Why a peer was left out, by its name: filled by `contestants`."""
 
 
+OTHERS = (
+    Peer("cyllama", "0.2.18", "cyllama", "with_cyllama.py", note="its own llama.cpp b9190 in the wheel"),
+    Peer(
+        "xllamacpp", "2026.10.11549", "xllamacpp", "with_xllamacpp.py", note="its own llama.cpp in the wheel, for AVX2"
+    ),
+)
+
+LEFT_OUT = {
+    "easy-llama": "0.2.14 carries no library, and its structures are those of llama.cpp of July 2025: with the pinned "
+    "one the interpreter dies when it loads a model",
+    "llama-cpp-cffi": "0.4.42 loads models by their names at Hugging Face alone, and its wheel has 290 MB",
+    "llama-cpp-py-sync": "0.11739 is labelled manylinux2014, but its library needs glibc 2.38",
+}
+"""Peers that were tried by hand, and why they cannot take part."""
+
+
 def peers() -> list[Peer]:
     """Those that are tried, each at one version."""
     pin = pins.load()
@@ -44,21 +61,22 @@ def peers() -> list[Peer]:
         ours=True,
         note="the same library files, the same CPU variant",
     )
-    return [carrier]
+    return [carrier, *OTHERS]
 
 
 def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
     """Install the peers that can be (minutes, the first time) and say how each is started.
 
-    `folder` outlives them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
+    `folder` must outlive them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
     variant, and the one that the package chooses where it is None.
     """
     reasons.clear()
+    reasons.update(LEFT_OUT)
     found = []
     for peer in peers():
         try:
             found.append(_contestant(peer, folder, cpu))
-        except PeerError as why:
+        except (PeerError, OSError) as why:
             reasons[peer.name] = str(why)
             print(f"{peer.name} is left out: {why}", file=sys.stderr, flush=True)
     return found

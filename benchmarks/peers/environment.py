@@ -1,4 +1,4 @@
-"""Puts each peer into a virtual environment of its own, in the cache: `python -m benchmarks.peers.environment`.
+"""Puts each peer into a virtual environment of its own, in the cache.
 
 llama-cpp-python is installed from its source distribution without the llama.cpp in it: the CMake file there has a
 switch for that. At run time it gets links to the libraries of this package, so that only the binding differs. The
@@ -15,20 +15,16 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vendor import fetch, native
+from vendor import pin as pins
+from vendor.tools import FetchError
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-
-from vendor import fetch, native  # noqa: E402
-from vendor import pin as pins  # noqa: E402
-from vendor.tools import FetchError  # noqa: E402
-
 LIB = ROOT / "llama_cffi" / "lib"
 
 RECIPE = "1"  # to be raised when `make` makes something else of the same peer
@@ -184,8 +180,3 @@ def try_import(peer: Peer, env: Mapping[str, str]) -> None:
     if result.returncode != 0:
         said = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
         raise PeerError(f"it is installed, and cannot be imported: {said[-1]}")
-
-
-def here() -> str:
-    """What wheels must be made for."""
-    return f"Python {platform.python_version()}, {sysconfig.get_platform()}"

@@ -117,16 +117,12 @@ def filling(n_tokens: int) -> list[int]:
     return [100 + i % 1000 for i in range(n_tokens)]
 
 
-def status_bytes(name: str) -> int:
-    """A line of /proc/self/status in bytes."""
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
 def memory() -> dict[str, int]:
     """What this process holds, in bytes: now, at most, and now by kind."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file)
     names = {"rss": "VmRSS", "rss_peak": "VmHWM", "rss_anon": "RssAnon", "rss_file": "RssFile"}
-    return {key: status_bytes(name) for key, name in names.items()}
+    return {key: 1024 * int(lines[name].split()[0]) for key, name in names.items()}
 
 
 _answers = -1

@@ -1,8 +1,8 @@
 """llama-cpp-python in the contest: `python benchmarks/peers/with_llama_cpp_python.py CASE key=value ...`.
 
 Each case is what its users write, by `Llama` where that has it and by its lower layers where not. It runs with the
-libraries that `LLAMA_CPP_LIB_PATH` names; these have their CPU backend in a file of its own, which is loaded first. What
-`Llama` sets otherwise than llama.cpp does (flash attention, performance counters) is set as llama.cpp does.
+libraries that `LLAMA_CPP_LIB_PATH` names; these have their CPU backend in a file of its own, which is loaded first.
+What `Llama` sets otherwise than llama.cpp does (flash attention, performance counters) is set as llama.cpp does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def _backend(given: Given) -> Any:
 
     from llama_cpp import llama_cpp
 
+    llama_cpp.llama_log_set(_silent(llama_cpp), None)
     path = given.backend or os.environ.get("PEER_CPU_MODULE", "")
     if not path:
         raise Unavailable("backend=FILE (or PEER_CPU_MODULE) must name the file of the CPU backend's variant")
@@ -32,6 +33,16 @@ def _backend(given: Given) -> Any:
     if not load(os.fsencode(path)):
         raise RuntimeError(f"{path} could not be loaded as a backend")
     return llama_cpp
+
+
+def _silent(llama_cpp: Any) -> Any:
+    """A log that shows nothing: `verbose=False` still shows warnings, which it takes for errors."""
+    global _log
+    _log = _log or llama_cpp.llama_log_callback(lambda level, text, data: None)
+    return _log
+
+
+_log: Any = None  # the library calls it as long as the process lives
 
 
 def _llama(given: Given, **more: Any) -> Any:
@@ -157,8 +168,9 @@ def stream(given: Given) -> None:
             text.append(chunk["choices"][0]["text"])
         ended = perf_counter()
         count = llm.n_tokens - len(prompt) + 1
+        decoded = llm.input_ids[len(prompt) : llm.n_tokens].tolist()
         more = {"first": first - started, "tokens": count, "end": chunk["choices"][0]["finish_reason"]}
-        answer(ended - first, count - before, digest("".join(text)), **more)
+        answer(ended - first, count - before, digest("".join(text)), decoded=digest(decoded), **more)
 
 
 def tokenize(given: Given) -> None:
@@ -329,7 +341,7 @@ def memory_(given: Given) -> None:
 
 
 def callback(given: Given) -> None:
-    """What a wake-up of Python costs: a decode that asks a function at each node of the graph, and one that does not."""
+    """What a wake-up of Python costs: decoding with a function that is asked at each node of the graph, and without."""
     llm = _llama(given)
     import llama_cpp
 
