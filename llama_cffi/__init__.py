@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.context import Context
+    from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -117,6 +118,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "context": ("Context",),
+    "embedding": ("Embedder", "Reranker"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -199,6 +201,7 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
+    "Embedder",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -221,6 +224,7 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Reranker",
     "RopeScalingType",
     "RopeType",
     "RpcError",

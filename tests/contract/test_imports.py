@@ -68,7 +68,8 @@ LAYERS = (
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext", "_context_params"},
     {"context"},
-    {"chat"},
+    {"chat", "_embedding_batches"},
+    {"embedding"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
