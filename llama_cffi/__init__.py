@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llama_cffi.chat_session import ChatAnswer, ChatSession
     from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.context import Context
+    from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -125,6 +126,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "chat_session": ("ChatAnswer", "ChatSession"),
     "chat_template": ("ChatTemplate",),
     "context": ("Context",),
+    "embedding": ("Embedder", "Reranker"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -213,6 +215,7 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
+    "Embedder",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -239,6 +242,7 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Reranker",
     "RopeScalingType",
     "RopeType",
     "RpcError",
