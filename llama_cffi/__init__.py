@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         TokenAttr,
         VocabType,
     )
+    from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, Usage, defaultSampler
     from llama_cffi._model_params import TensorBuftOverride
     from llama_cffi._sampler_chain import PerfSamplerData
     from llama_cffi.adapter import Adapter
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat_session import ChatAnswer, ChatSession
+    from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         StateError,
         UnavailableError,
     )
+    from llama_cffi.generation import Generation, GenerationSteps
     from llama_cffi.log import logGet, logSet
     from llama_cffi.memory import Memory
     from llama_cffi.model import Model
@@ -83,6 +87,7 @@ if TYPE_CHECKING:
     from llama_cffi.token_data import TokenData
     from llama_cffi.token_data_array import TokenDataArray
     from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
+    from llama_cffi.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
     from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
@@ -112,12 +117,15 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TokenAttr",
         "VocabType",
     ),
+    "_generation_steps": ("Alternative", "GenerationStep", "StopReason", "Usage", "defaultSampler"),
     "_model_params": ("TensorBuftOverride",),
     "_sampler_chain": ("PerfSamplerData",),
     "adapter": ("Adapter",),
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat_session": ("ChatAnswer", "ChatSession"),
+    "chat_template": ("ChatTemplate",),
     "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
@@ -139,6 +147,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "StateError",
         "UnavailableError",
     ),
+    "generation": ("Generation", "GenerationSteps"),
     "log": ("logGet", "logSet"),
     "memory": ("Memory",),
     "model": ("Model",),
@@ -169,6 +178,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "token_data": ("TokenData",),
     "token_data_array": ("TokenDataArray",),
     "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
     "vocab": ("Vocab",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -193,11 +203,15 @@ __all__ = [
     "TOKEN_NULL",
     "Adapter",
     "AdapterError",
+    "Alternative",
     "AttentionType",
     "Batch",
     "BatchExt",
     "BusyError",
+    "ChatAnswer",
     "ChatMessage",
+    "ChatSession",
+    "ChatTemplate",
     "ClosedError",
     "Constraint",
     "Context",
@@ -209,6 +223,9 @@ __all__ = [
     "FlashAttnType",
     "ForkError",
     "Ftype",
+    "Generation",
+    "GenerationStep",
+    "GenerationSteps",
     "Ggml",
     "GrammarError",
     "LazyMode",
@@ -221,6 +238,7 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "ParsedAnswer",
     "PerfContextData",
     "PerfSamplerData",
     "PoolingType",
@@ -237,18 +255,23 @@ __all__ = [
     "SeqId",
     "SplitMode",
     "StateError",
+    "StopReason",
     "TensorBuftOverride",
     "Token",
     "TokenAttr",
     "TokenData",
     "TokenDataArray",
+    "ToolCall",
+    "ToolFormat",
     "UnavailableError",
+    "Usage",
     "Vocab",
     "VocabType",
     "backendFree",
     "backendInit",
     "chatApplyTemplate",
     "chatBuiltinTemplates",
+    "defaultSampler",
     "detokenize",
     "ffi",
     "flashAttnTypeName",
@@ -262,6 +285,7 @@ __all__ = [
     "maxParallelSequences",
     "maxTensorBuftOverrides",
     "numaInit",
+    "parseToolCalls",
     "printSystemInfo",
     "splitPath",
     "splitPrefix",
