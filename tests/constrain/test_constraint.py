@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from typing_extensions import TypedDict
 
 from benchmarks import constraints
-from llama_cffi import Constraint, Context, GrammarError, Model, Sampler
+from llama_cffi import Constraint, Context, Generation, GrammarError, Model, Sampler, StopReason
 
 Write = Callable[..., str]
 
@@ -289,3 +289,20 @@ def test_gemma_writes_a_person(gemma: Model) -> None:
     assert ended
     person = constraint.parse(text)
     assert "Ada" in person.name and 0 <= person.age <= 150
+
+
+def test_a_generation_under_a_constraint(room: Context) -> None:
+    schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "minItems": 1, "maxItems": 5}
+    constraint = Constraint.fromJsonSchema(schema)
+    chain = constraint.chain(room.getModel().vocab, Sampler.initDist(3))
+    texts = []
+    for _ in range(2):  # a generation resets its sampler
+        generation = Generation(room, "hello", sampler=chain, maxTokens=200)
+        texts.append("".join(generation))
+        assert generation.stopReason is StopReason.END
+        assert all(0 <= number <= 99 for number in constraint.parse(texts[-1]))
+    assert texts[0] == texts[1]
+    cut = Generation(room, "hello", sampler=chain, maxTokens=1)
+    with pytest.raises(ValueError, match="was it cut off"):
+        constraint.parse("".join(cut))
+    assert cut.stopReason is StopReason.LENGTH
