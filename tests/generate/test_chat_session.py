@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llama_cffi import (
+    BusyError,
     ChatSession,
     ChatTemplate,
     Context,
@@ -194,6 +195,24 @@ def test_the_end_of_a_turn(chatty: Model) -> None:
         assert answer.stopToken == chatty.vocab.eos
         assert "".join(session.send("Say nothing", sampler=sampler)) == ""
         assert session.messages[-1] == {"role": "assistant", "content": ""}
+
+
+def test_one_answer_at_a_time(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        session = ChatSession(ctx)
+        first, second = session.send("Hello", maxTokens=5), session.send("Hello again", maxTokens=5)
+        next(first)
+        with pytest.raises(BusyError, match="an answer of this session has not ended"):
+            next(second)
+        with pytest.raises(BusyError, match="an answer of this session has not ended"):
+            session.send("Hello?")
+        first.close()
+        assert _roles(session) == ["user", "assistant"]
+        answer = session.send("Hello?", maxTokens=5)
+        next(answer)
+        del answer  # which ends it
+        assert _roles(session) == ["user", "assistant"] * 2
+        assert _say(session, "Bye")
 
 
 # Tools

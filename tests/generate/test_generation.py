@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +333,36 @@ def test_an_exception_leaves_the_context_usable(tiny: Model, ctx: Context) -> No
     other = _greedy(ctx, PROMPT, 10)
     list(other)
     assert other.tokens == plain(ctx, tokenize(tiny.vocab, PROMPT), 10)
+
+
+def test_nothing_of_it_stays_with_the_context(ctx: Context) -> None:
+    generation = _greedy(ctx, PROMPT, 3)
+    list(generation)
+    run = weakref.ref(generation._run)
+    del generation
+    assert run() is None
+
+
+def test_a_chain_that_belongs_to_the_context(tiny: Model) -> None:
+    expected = _text_of(tiny, None)
+    chain = Sampler.chainInit()
+    chain.chainAdd(Sampler.initGreedy())
+    assert _text_of(tiny, chain) == expected
+
+
+def _text_of(model: Model, chain: Sampler | None) -> str:
+    with Context.initFromModel(model, Context.Params(nCtx=256)) as ctx:
+        if chain is None:
+            return "".join(_greedy(ctx, PROMPT, 8))
+        ctx.setSampler(0, chain)
+        return "".join(Generation(ctx, PROMPT, sampler=chain, maxTokens=8))
+
+
+def test_a_context_that_gives_embeddings_too(tiny: Model, ctx: Context) -> None:
+    expected = "".join(_greedy(ctx, PROMPT, 8))
+    params = Context.Params(nCtx=256, embeddings=True, nThreads=1)
+    with Context.initFromModel(tiny, params) as both:
+        assert "".join(_greedy(both, PROMPT, 8)) == expected
 
 
 # Several at once
