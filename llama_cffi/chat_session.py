@@ -24,6 +24,7 @@ class ChatAnswer(Generation):
     """
 
     _format: ToolFormat | None
+    _tools: bool  # whether the model was told of some
 
     @property
     def toolCalls(self) -> list[ToolCall]:
@@ -41,6 +42,8 @@ class ChatAnswer(Generation):
         return self._parsed().problems
 
     def _parsed(self) -> ParsedAnswer:
+        if self._tools and self._format is None:
+            return ParsedAnswer(self.text, problems=["how this model writes calls of tools is not known here"])
         return parseToolCalls(self.text, self._format)
 
 
@@ -140,7 +143,7 @@ class ChatSession:
             seqId=self._seqId,
             special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # their marks are control tokens
         )
-        answer._format = tool_format
+        answer._format, answer._tools = tool_format, bool(self.tools)
         first = self._begins()
 
         def begin() -> None:

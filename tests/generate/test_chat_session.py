@@ -262,6 +262,15 @@ def test_without_tools_text_is_text(chatty: Model) -> None:
             session.addToolResult(ToolCall("weather", {}), {"rain": 1})  # type: ignore[arg-type]
 
 
+def test_a_way_of_calling_that_is_not_known(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        session = ChatSession(ctx, template="{{ tools | tojson }}{{ messages[0].content }}", tools=[WEATHER])
+        answer = session.send("Hello", sampler=defaultSampler(0), maxTokens=4)
+        list(answer)
+        assert answer.toolCalls == [] and answer.content == answer.text
+        assert answer.problems == ["how this model writes calls of tools is not known here"]
+
+
 def test_tools_that_the_template_does_not_know(chatty: Model, tiny: Model) -> None:
     with _context(chatty) as ctx:
         for template in ("chatml", CHATML, ChatTemplate(chatty, "gemma")):
