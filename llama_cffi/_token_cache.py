@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from typing import Any
 
 from llama_cffi.batch import Batch
 from llama_cffi.context import Context
@@ -160,18 +158,8 @@ class TokenCache:
         self.decode(whole[len(known.tokens) :])
 
     def _batch(self, tokens: Sequence[Token], pos: int, output: bool = True) -> Batch:
-        n = len(tokens)
-        batch = Batch.init(n)
-        batch.nTokens = n
-        for name, values in (
-            ("token", tokens),
-            ("pos", range(pos, pos + n)),
-            ("seq_ids", [self._seqId] * n if self._seqId else ()),
-        ):
-            if values:
-                view: Any = batch._view(name, "i")
-                view[:] = array("i", values)
-        batch._arrays["logits"][n - 1] = output
+        batch = Batch.init(len(tokens))
+        batch.extend(tokens, pos, (self._seqId,), "last" if output else "none")
         return batch
 
     def _recover(self) -> None:
