@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         TokenAttr,
         VocabType,
     )
+    from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, Usage, defaultSampler
     from llama_cffi._model_params import TensorBuftOverride
     from llama_cffi._sampler_chain import PerfSamplerData
     from llama_cffi.adapter import Adapter
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat_session import ChatAnswer, ChatSession
+    from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         StateError,
         UnavailableError,
     )
+    from llama_cffi.generation import Generation, GenerationSteps
     from llama_cffi.log import logGet, logSet
     from llama_cffi.memory import Memory
     from llama_cffi.model import Model
@@ -82,6 +86,7 @@ if TYPE_CHECKING:
     from llama_cffi.token_data import TokenData
     from llama_cffi.token_data_array import TokenDataArray
     from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
+    from llama_cffi.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
     from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
@@ -111,12 +116,15 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TokenAttr",
         "VocabType",
     ),
+    "_generation_steps": ("Alternative", "GenerationStep", "StopReason", "Usage", "defaultSampler"),
     "_model_params": ("TensorBuftOverride",),
     "_sampler_chain": ("PerfSamplerData",),
     "adapter": ("Adapter",),
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat_session": ("ChatAnswer", "ChatSession"),
+    "chat_template": ("ChatTemplate",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
     "errors": (
@@ -137,6 +145,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "StateError",
         "UnavailableError",
     ),
+    "generation": ("Generation", "GenerationSteps"),
     "log": ("logGet", "logSet"),
     "memory": ("Memory",),
     "model": ("Model",),
@@ -167,6 +176,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "token_data": ("TokenData",),
     "token_data_array": ("TokenDataArray",),
     "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
     "vocab": ("Vocab",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -191,11 +201,15 @@ __all__ = [
     "TOKEN_NULL",
     "Adapter",
     "AdapterError",
+    "Alternative",
     "AttentionType",
     "Batch",
     "BatchExt",
     "BusyError",
+    "ChatAnswer",
     "ChatMessage",
+    "ChatSession",
+    "ChatTemplate",
     "ClosedError",
     "Context",
     "ContextError",
@@ -206,6 +220,9 @@ __all__ = [
     "FlashAttnType",
     "ForkError",
     "Ftype",
+    "Generation",
+    "GenerationStep",
+    "GenerationSteps",
     "Ggml",
     "GrammarError",
     "LazyMode",
@@ -218,6 +235,7 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "ParsedAnswer",
     "PerfContextData",
     "PerfSamplerData",
     "PoolingType",
@@ -234,18 +252,23 @@ __all__ = [
     "SeqId",
     "SplitMode",
     "StateError",
+    "StopReason",
     "TensorBuftOverride",
     "Token",
     "TokenAttr",
     "TokenData",
     "TokenDataArray",
+    "ToolCall",
+    "ToolFormat",
     "UnavailableError",
+    "Usage",
     "Vocab",
     "VocabType",
     "backendFree",
     "backendInit",
     "chatApplyTemplate",
     "chatBuiltinTemplates",
+    "defaultSampler",
     "detokenize",
     "ffi",
     "flashAttnTypeName",
@@ -259,6 +282,7 @@ __all__ = [
     "maxParallelSequences",
     "maxTensorBuftOverrides",
     "numaInit",
+    "parseToolCalls",
     "printSystemInfo",
     "splitPath",
     "splitPrefix",

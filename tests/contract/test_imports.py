@@ -35,6 +35,8 @@ LAYERS = (
         "_child",
         "_doctor_report",
         "_stop_strings",
+        "_jinja",
+        "tool_calls",
     },
     {"_older"},
     {
@@ -68,8 +70,10 @@ LAYERS = (
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext", "_context_params"},
     {"context"},
-    {"chat", "_embedding_batches"},
-    {"embedding"},
+    {"chat", "_token_cache", "_generation_steps", "_generation_async", "_embedding_batches"},
+    {"_generation_run", "chat_template", "embedding"},
+    {"generation"},
+    {"chat_session"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
