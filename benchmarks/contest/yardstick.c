@@ -21,8 +21,8 @@ static struct {
     const char * text;
     const char * file;
     const char * prompt;
-    int          ctx, batch, threads, tokens, calls, seed;
-} given = {.ctx = 1024, .batch = 512, .threads = 1, .tokens = 64, .calls = 1000, .seed = 1};
+    int          ctx, batch, threads, tokens, calls, seed, seqs;
+} given = {.text = "", .prompt = "1", .ctx = 1024, .batch = 512, .threads = 1, .tokens = 64, .calls = 1000, .seed = 1, .seqs = 1};
 
 static struct llama_model *       model;
 static struct llama_context *     ctx;
@@ -182,6 +182,42 @@ static void run_greedy(void) {
     }
 }
 
+/* Several sequences at once, each with the likeliest text after a token of its own: one batch for each step. */
+static void run_many(void) {
+    load();
+    struct llama_context_params params = context_params();
+    params.n_seq_max                   = (uint32_t) given.seqs;
+    params.kv_unified                  = true;
+    make_context(params);
+    struct llama_sampler * sampler = llama_sampler_init_greedy();
+    struct llama_batch     batch   = llama_batch_init(given.seqs, 0, 1);
+    const size_t           n_out   = (size_t) given.tokens * (size_t) given.seqs;
+    llama_token *          out     = need(calloc(n_out, sizeof(llama_token)), "no memory");
+    ready();
+    while (next()) {
+        clear();
+        double start = 0;
+        for (int step = 0; step <= given.tokens; step++) {
+            if (step == 1) {
+                start = now(); /* the first step is the prompt */
+            }
+            batch.n_tokens = 0;
+            for (int s = 0; s < given.seqs; s++) {
+                const llama_token token =
+                    step == 0 ? 100 + s : (out[(step - 1) * given.seqs + s] = llama_sampler_sample(sampler, ctx, s));
+                batch.token[s]     = token;
+                batch.pos[s]       = step;
+                batch.n_seq_id[s]  = 1;
+                batch.seq_id[s][0] = s;
+                batch.logits[s]    = 1;
+                batch.n_tokens++;
+            }
+            decode(batch);
+        }
+        answer(now() - start, (int64_t) n_out, digest(out, sizeof(llama_token) * n_out));
+    }
+}
+
 /* How many of the bytes are whole characters of UTF-8. */
 static size_t whole(const char * text, size_t size) {
     size_t back = 0;
@@ -219,27 +255,31 @@ static void run_stream(void) {
         struct llama_sampler * chain = make_chain((uint32_t) given.seed);
         clear();
         decode(llama_batch_get_one(prompt, n_prompt));
-        size_t       size = 0, shown = 0;
-        int          n = 0;
-        const double start = now();
+        size_t size = 0, shown = 0;
+        int    n = 0, first = 0;
+        double start = 0;
         while (n < given.tokens) {
             llama_token token = llama_sampler_sample(chain, ctx, -1);
-            n++;
             if (llama_vocab_is_eog(vocab, token)) {
                 break;
             }
+            n++;
             const int length = llama_token_to_piece(vocab, token, text + size, PIECE, 0, false);
             if (length < 0) {
                 die("a token of more than 256 bytes");
             }
             size += (size_t) length;
             shown += whole(text + shown, size - shown); /* where a program would print it */
+            if (first == 0 && shown > 0) {
+                first = n; /* from the first text on */
+                start = now();
+            }
             if (n < given.tokens) {
                 decode(llama_batch_get_one(&token, 1));
             }
         }
         const double seconds = now() - start;
-        answer(seconds, n, digest(text, size));
+        answer(seconds, n - first, digest(text, size));
         llama_sampler_free(chain);
     }
 }
@@ -514,7 +554,7 @@ static const struct {
     const char * name;
     void (*run)(void);
 } cases[] = {
-    {"greedy", run_greedy},       {"stream", run_stream},   {"tokenize", run_tokenize}, {"detokenize", run_detokenize},
+    {"many", run_many},           {"greedy", run_greedy},       {"stream", run_stream},   {"tokenize", run_tokenize}, {"detokenize", run_detokenize},
     {"logits1", run_logits1},     {"embed", run_embed},     {"logits512", run_logits512}, {"batch", run_batch},
     {"state", run_state},         {"load", run_load},       {"memory", run_memory},     {"callback", run_callback},
 };
@@ -534,6 +574,7 @@ static void take(const char * word) {
         {"file", &given.file, NULL},       {"prompt", &given.prompt, NULL},   {"ctx", NULL, &given.ctx},
         {"batch", NULL, &given.batch},     {"threads", NULL, &given.threads}, {"tokens", NULL, &given.tokens},
         {"calls", NULL, &given.calls},     {"seed", NULL, &given.seed},
+        {"seqs", NULL, &given.seqs},
     };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (strlen(keys[i].name) == length && strncmp(keys[i].name, word, length) == 0) {
