@@ -66,30 +66,40 @@ class Mask:
         allowed = self._allowed()
         rows = np.asarray(candidates)
         n = len(rows)
-        chosen = np.flatnonzero(allowed[:n])
-        # A context's own candidates are all tokens in order; those of another sampler may be any.
-        if n != self._vocab.nTokens or not (rows["id"][chosen] == chosen).all():
-            chosen = np.flatnonzero(allowed[rows["id"]])
-        size = len(chosen)
+        size = self._keep(rows, allowed, candidates.sorted)
         if not size:
             raise ValueError(
                 f"none of the {n} candidates that are left may come next: put the constraint before the samplers that "
                 "drop candidates"
             )
         if size < n:
-            if 2 * size < n or candidates.sorted:
-                rows[:size] = rows[chosen]
-            else:  # few go: those at the end take their places
-                late = chosen[np.searchsorted(chosen, size) :]
-                free = np.ones(size, bool)
-                free[chosen[: size - len(late)]] = False
-                rows[np.flatnonzero(free)] = rows[late]
             candidates.size, candidates.selected = size, -1
         if rows["logit"][0] == -np.inf and rows["logit"][:size].max() == -np.inf:
             raise ValueError(
                 f"all {size} tokens that may come next were ruled out before, by logits of -inf: allow some of them, "
                 f"such as {rows['id'][: min(size, 5)].tolist()}"
             )
+
+    def _keep(self, rows: Any, allowed: Any, ordered: bool) -> int:
+        """Move the rows of allowed tokens to the beginning, in their order where it matters. Returns their number."""
+        np, n = self._numpy, len(rows)
+        # A context's own candidates are all tokens in order: then it is enough to look at the lesser part of them.
+        if n == self._vocab.nTokens:
+            most = 2 * np.count_nonzero(allowed[:n]) > n and not ordered
+            marked = np.flatnonzero(~allowed[:n] if most else allowed[:n])
+            if (rows["id"][marked] == marked).all():
+                if not most:
+                    rows[: len(marked)] = rows[marked]
+                    return len(marked)
+                size = n - len(marked)
+                inside = np.searchsorted(marked, size)
+                late = np.ones(n - size, bool)
+                late[marked[inside:] - size] = False
+                rows[marked[:inside]] = rows[size:][late]
+                return size
+        chosen = np.flatnonzero(allowed[rows["id"]])
+        rows[: len(chosen)] = rows[chosen]
+        return len(chosen)
 
     def _allowed(self) -> Any:
         """For each token, whether it may come next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import sys
 import weakref
 from pathlib import Path
 
@@ -172,6 +173,44 @@ def test_sorted_candidates_stay_sorted(tiny: Model) -> None:
     logits = np.asarray(candidates)["logit"]
     assert candidates.sorted and 1000 < len(logits) < tiny.vocab.nTokens
     assert (np.diff(logits) <= 0).all()
+
+
+@pytest.mark.parametrize("pattern", ["(yes|no) ?(sir)?", "[^a]*", "[^a-y]*", "(?s:.*)"])
+@pytest.mark.parametrize("order", ["own", "shuffled", "reversed", "half"])
+def test_any_order_of_candidates(tiny: Model, pattern: str, order: str) -> None:
+    """What is left is what the bits of llguidance's mask say, in whatever order the candidates are."""
+    vocab, rng = tiny.vocab, np.random.default_rng(11)
+    sampler = Constraint.fromRegex(pattern).sampler(vocab)
+    assert sampler._custom is not None
+    allowed = sampler._custom.iface._allowed()  # type: ignore[attr-defined]
+    ids = np.arange(vocab.nTokens)
+    ids = {"own": ids, "shuffled": rng.permutation(ids), "reversed": ids[::-1], "half": ids[1::2]}[order]
+    logits = rng.standard_normal(len(ids)).astype(np.float32)
+    rows = np.zeros(len(ids), TokenDataArray.dtype())
+    rows["id"], rows["logit"] = ids, logits
+    candidates = TokenDataArray(rows)
+    sampler.apply(candidates)
+    left = np.asarray(candidates)
+    expected = {(int(i), float(x)) for i, x in zip(ids, logits, strict=True) if allowed[i]}
+    assert len(left) == len(expected)
+    assert {*zip(left["id"].tolist(), left["logit"].tolist(), strict=True)} == expected
+
+
+def test_candidates_are_the_same_with_numpy_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numpy does where a program has it, is what Python does elsewhere."""
+    logits = np.random.default_rng(9).standard_normal(1000).astype(np.float32)
+    broken = logits.copy()
+    broken[999] = math.nan
+    several = [logits, broken, logits[::-2], np.float32([-math.inf]), logits.tobytes(), list(logits[:7])]
+    found = []
+    for present in (True, False):
+        with monkeypatch.context() as patch:
+            if not present:
+                patch.setitem(sys.modules, "numpy", None)
+            made = [TokenDataArray.fromLogits(values) for values in several]
+            found.append([(bytes(rows._words("f")), rows._has_nan()) for rows in made])
+    assert found[0] == found[1]
+    assert [nan for _, nan in found[0]] == [False, True, False, False, False, False]
 
 
 def test_all_that_may_come_was_ruled_out(tiny: Model) -> None:
