@@ -351,6 +351,11 @@ def _unavailable(operation: str, module: str) -> str:
     return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
 
 
+def is_a(value: object, kind: str) -> bool:
+    """Whether it is an object of a kind whose module cannot be imported here: the class itself is none."""
+    return isinstance(value, Handle) and value._KIND == kind
+
+
 def native_log() -> str:
     """What llama.cpp logged since the last guarded call on this thread began."""
     size = 4096
