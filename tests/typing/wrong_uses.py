@@ -7,10 +7,13 @@ from llama_cffi import (
     Batch,
     ChatSession,
     ChatTemplate,
+    Constraint,
     Context,
+    Embedder,
     Generation,
     Ggml,
     Model,
+    Reranker,
     Sampler,
     SplitMode,
     StopReason,
@@ -54,6 +57,13 @@ Generation(ctx, "Hello", stopTokens=["###"])  # wrong: text where tokens belong
 ChatTemplate(ctx)  # wrong: a context where a model belongs
 ChatSession(ctx).send(5)  # wrong: a number where a message belongs
 ChatSession(ctx, overflow="shift")  # wrong: what only a generation can do
+Embedder(ctx)  # wrong: a context where a model belongs
+Embedder(model, "MEAN")  # wrong: text where a PoolingType belongs
+Embedder(model).embed([1, 2])  # wrong: tokens where texts belong
+Reranker(model).rank("query", 5)  # wrong: a number where documents belong
+Constraint.fromRegex(b"a")  # wrong: bytes where text belongs
+Constraint.fromJsonSchema([])  # wrong: a list where a schema belongs
+Constraint.fromRegex("a").sampler(model)  # wrong: a model where a vocab belongs
 
 name: str = model.metaValStr("general.name")  # wrong: may be None
 count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
