@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.context import Context
+    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -120,6 +121,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "context": ("Context",),
+    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -204,6 +206,8 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
+    "Engine",
+    "EngineLoad",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -231,6 +235,8 @@ __all__ = [
     "ProgressCallback",
     "RopeScalingType",
     "RopeType",
+    "Request",
+    "RequestUsage",
     "RpcError",
     "Sampler",
     "SamplerI",

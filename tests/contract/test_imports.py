@@ -70,7 +70,10 @@ LAYERS = (
     {"context"},
     {"chat", "_token_cache", "_generation_steps", "_generation_async"},
     {"_generation_run"},
-    {"generation"},
+    {"generation", "_engine_cells", "_engine_batch", "_engine_request"},
+    {"_engine_job"},
+    {"_engine_loop"},
+    {"engine"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
