@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.context import Context
+<<<<<<< HEAD
     from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
+=======
+    from llama_cffi.embedding import Embedder, Reranker
+>>>>>>> main
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -121,7 +125,11 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "context": ("Context",),
+<<<<<<< HEAD
     "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
+=======
+    "embedding": ("Embedder", "Reranker"),
+>>>>>>> main
     "errors": (
         "AdapterError",
         "BusyError",
@@ -206,8 +214,12 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
+<<<<<<< HEAD
     "Engine",
     "EngineLoad",
+=======
+    "Embedder",
+>>>>>>> main
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -233,6 +245,7 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Reranker",
     "RopeScalingType",
     "RopeType",
     "Request",
