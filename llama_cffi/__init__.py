@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat_session import ChatAnswer, ChatSession
+    from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.context import Context
 <<<<<<< HEAD
     from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from llama_cffi.token_data import TokenData
     from llama_cffi.token_data_array import TokenDataArray
     from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
+    from llama_cffi.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
     from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
@@ -124,6 +127,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat_session": ("ChatAnswer", "ChatSession"),
+    "chat_template": ("ChatTemplate",),
     "context": ("Context",),
 <<<<<<< HEAD
     "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
@@ -179,6 +184,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "token_data": ("TokenData",),
     "token_data_array": ("TokenDataArray",),
     "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
     "vocab": ("Vocab",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -208,7 +214,10 @@ __all__ = [
     "Batch",
     "BatchExt",
     "BusyError",
+    "ChatAnswer",
     "ChatMessage",
+    "ChatSession",
+    "ChatTemplate",
     "ClosedError",
     "Context",
     "ContextError",
@@ -239,6 +248,7 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "ParsedAnswer",
     "PerfContextData",
     "PerfSamplerData",
     "PoolingType",
@@ -263,6 +273,8 @@ __all__ = [
     "TokenAttr",
     "TokenData",
     "TokenDataArray",
+    "ToolCall",
+    "ToolFormat",
     "UnavailableError",
     "Usage",
     "Vocab",
@@ -285,6 +297,7 @@ __all__ = [
     "maxParallelSequences",
     "maxTensorBuftOverrides",
     "numaInit",
+    "parseToolCalls",
     "printSystemInfo",
     "splitPath",
     "splitPrefix",

@@ -33,6 +33,9 @@ class Run:
         self.room: int | None = None  # tokens that fit the sequence; None: any number
         self.keep = -1  # tokens at the beginning that a shift leaves; -1: do not shift
 
+        self.when_begun: Callable[[], None] | None = None
+        self.when_ended: Callable[[Run], None] | None = None
+
         self.tokens: list[Token] = []
         self.texts: list[str] = []
         self.step: GenerationStep | None = None  # the last one, where it is more than a token and its text
@@ -41,6 +44,7 @@ class Run:
         self.reused = 0
         self.prompt_seconds = self.seconds = 0.0
 
+        self._ticket = object()  # whose turn it is; not this object, which would keep the context alive
         self._lock = RLock()  # a signal handler may cancel, on the thread that holds it
         self._cancelled = False
         self._abortable = False  # whether a long computation is running
@@ -52,6 +56,8 @@ class Run:
         """
         tokens, stream, feed = self.tokens, self.stream, self.stream.feed
         resumed = perf_counter()
+        if self.when_begun is not None:
+            self.when_begun()
         try:
             token = self._begin()
             now = perf_counter()
@@ -84,6 +90,8 @@ class Run:
             raise
         finally:
             self.end()
+            if self.when_ended is not None:
+                self.when_ended(self)
 
     def _is_end(self, token: Token) -> bool:
         if self.model.vocab.isEog(token):
@@ -104,7 +112,7 @@ class Run:
             self._is_busy()
         try:
             self.sampler.reset()
-            cache.take(self)
+            cache.take(self._ticket)
             if self.model.hasEncoder:
                 cache.clear()
                 done = self._compute(self._encode)
@@ -132,7 +140,7 @@ class Run:
         if not cache.turn.acquire(False):
             self._is_busy()
         try:
-            if not cache.belongs(self):
+            if not cache.belongs(self._ticket):
                 raise BusyError(
                     "another generation has begun in this sequence of the context, or its memory was changed: let one "
                     "end before the next begins, or give each a seqId of its own (Context.Params.nSeqMax)"
