@@ -36,11 +36,8 @@ if TYPE_CHECKING:
     from llama_cffi.chat_session import ChatAnswer, ChatSession
     from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.context import Context
-<<<<<<< HEAD
-    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
-=======
     from llama_cffi.embedding import Embedder, Reranker
->>>>>>> main
+    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -130,11 +127,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "chat_session": ("ChatAnswer", "ChatSession"),
     "chat_template": ("ChatTemplate",),
     "context": ("Context",),
-<<<<<<< HEAD
-    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
-=======
     "embedding": ("Embedder", "Reranker"),
->>>>>>> main
+    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -223,12 +217,9 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
-<<<<<<< HEAD
+    "Embedder",
     "Engine",
     "EngineLoad",
-=======
-    "Embedder",
->>>>>>> main
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
