@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from llama_cffi._generation_run import Run
 from llama_cffi._generation_steps import StopReason
+from llama_cffi._token_cache import room_of
 from llama_cffi.chat_template import ChatTemplate, Message
 from llama_cffi.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
@@ -192,8 +193,8 @@ class ChatSession:
         the rest is not read anew in every turn.
         """
         tokens = self.render(new)
-        room = self._context.nCtxSeq
-        if self._context.getModel().isRecurrent or len(tokens) + (limit or 1) <= room:
+        room = room_of(self._context)
+        if room is None or len(tokens) + (limit or 1) <= room:
             return tokens, 0
         if self._overflow == "error":
             if len(tokens) > room:

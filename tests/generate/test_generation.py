@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -316,6 +318,21 @@ def test_cancelled_before_it_begins(ctx: Context, counted: Counted) -> None:
     generation = _greedy(ctx, PROMPT)
     generation.cancel()
     assert list(generation) == [] and generation.stopReason is StopReason.CANCELLED and counted.tokens == 0
+
+
+def test_ctrl_c(tiny: Model, ctx: Context) -> None:
+    generation = _endless(ctx, PROMPT, 1_000_000, overflow="shift")
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in generation:
+            pass
+    timer.join()
+    generation.close()
+    assert generation.stopReason is StopReason.CANCELLED and generation.tokens
+    other = _greedy(ctx, PROMPT, 10)
+    list(other)
+    assert other.tokens == plain(ctx, tokenize(tiny.vocab, PROMPT), 10)
 
 
 def test_an_exception_leaves_the_context_usable(tiny: Model, ctx: Context) -> None:
