@@ -164,7 +164,7 @@ class Engine:
     def close(self) -> None:
         """End the thread, and free the context. Closing twice is harmless.
 
-        Waits for the step that is being computed. Requests that have not ended raise ClosedError at their consumers,
+        A step that is being computed is stopped, on the CPU. Requests that have not ended raise ClosedError at their consumers,
         after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another callback.
         """
         if self._loop.thread is threading.current_thread():
