@@ -89,7 +89,7 @@ def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sample
 
 
 def odds_of(ctx: Context, token: Token, count: int, index: int = -1) -> tuple[float, tuple[Alternative, ...]]:
-    """The log-probability of a token in an output of the context (-1: the last one), and the `count` likeliest ones."""
+    """The log-probability of a token in an output (-1: the last one), and the `count` likeliest ones."""
     import numpy as np
 
     logits = np.asarray(ctx.getLogitsIth(index))

@@ -164,8 +164,9 @@ class Engine:
     def close(self) -> None:
         """End the thread, and free the context. Closing twice is harmless.
 
-        A step that is being computed is stopped, on the CPU. Requests that have not ended raise ClosedError at their consumers,
-        after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another callback.
+        On the CPU, a step that is being computed is stopped. Requests that have not ended raise ClosedError at their
+        consumers, after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another
+        callback.
         """
         if self._loop.thread is threading.current_thread():
             raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")
