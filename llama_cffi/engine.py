@@ -133,7 +133,7 @@ class Engine:
         what cannot be; ClosedError. What goes wrong later is raised by the request.
         """
         if self._loop.closing is not None:
-            raise self._loop.closing
+            self._loop.refuse()
         model = self._model
         tokens = _read(model, prompt)
         most = integer(maxTokens, 1, _MOST, "maxTokens")
