@@ -73,8 +73,10 @@ LAYERS = (
     {"context"},
     {"chat", "_token_cache", "_generation_steps", "_generation_async", "_embedding_batches"},
     {"_generation_run", "chat_template", "embedding"},
-    {"generation"},
-    {"chat_session"},
+    {"generation", "_engine_cells", "_engine_batch", "_engine_request", "_engine_pace"},
+    {"chat_session", "_engine_job", "_engine_queue"},
+    {"_engine_loop"},
+    {"engine"},
     {"__init__"},
     {"rpc_worker"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
