@@ -32,6 +32,7 @@ LAYERS = (
         "_uncopyable",
         "_numbers",
         "_process",
+        "_python_log",
         "_child",
         "_doctor_report",
     },
