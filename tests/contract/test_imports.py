@@ -61,7 +61,7 @@ LAYERS = (
     {"_sampler_base"},
     {"_sampler_picking", "_sampler_weighing", "_sampler_reading", "_sampler_chain"},
     {"sampler"},
-    {"quantize", "ggml", "system", "_model_scan", "_offload", "_trial"},
+    {"quantize", "ggml", "system", "_model_scan", "_model_source", "_offload", "_trial"},
     {"model"},
     {"adapter", "_context_base", "_context_memory", "sampler_config"},
     {"_context_outputs", "_context_state", "_context_tuning"},
