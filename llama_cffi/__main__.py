@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 # name -> its module, which has `main(argv) -> int`, and what it is for
 COMMANDS = {
+    "info": ("llama_cffi.cli_info", "what is in a GGUF file, how much memory it takes, and whether that fits"),
     "doctor": ("llama_cffi.doctor", "what works on this machine, what is missing, and what to do about it"),
     "rpc-worker": ("llama_cffi.rpc_worker", "lend this machine's devices to models on another one"),
 }

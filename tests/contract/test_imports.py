@@ -69,7 +69,10 @@ LAYERS = (
     {"context"},
     {"chat"},
     {"__init__"},
-    {"rpc_worker"},
+    {"_cli_output"},
+    {"_cli_options"},
+    {"_cli_estimate"},
+    {"rpc_worker", "cli_info"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

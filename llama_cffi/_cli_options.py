@@ -1,0 +1,221 @@
+"""The options that commands share, and the objects that they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_cffi import (
+    DEFAULT_SEED,
+    Context,
+    FlashAttnType,
+    Ggml,
+    LoadMode,
+    Model,
+    logSet,
+)
+from llama_cffi import _cli_output as output
+
+MODEL = "LLAMA_CFFI_MODEL"
+CONTEXT = 4096
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+_FLASH = {"auto": FlashAttnType.AUTO, "on": FlashAttnType.ENABLED, "off": FlashAttnType.DISABLED}
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser for `python -m llama_cffi COMMAND`."""
+    return argparse.ArgumentParser(prog=f"python -m llama_cffi {command}", description=description)
+
+
+def whole(low: int, high: int = (1 << 31) - 1) -> Callable[[str], int]:
+    """A type of argparse: a whole number within limits."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} does not fit: from {low} to {high}")
+        return value
+
+    return read
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A type of argparse: a number within limits."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        if not low <= value <= high or math.isinf(value):
+            limits = f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
+            raise argparse.ArgumentTypeError(f"{text} does not fit: {limits}")
+        return value
+
+    return read
+
+
+# The model
+
+
+def add_model(parser: argparse.ArgumentParser, named: bool = True) -> None:
+    """Which model, and where it goes. `named` adds -m; else the command has an argument of its own for it."""
+    group = parser.add_argument_group("model")
+    if named:
+        group.add_argument(
+            "-m",
+            "--model",
+            metavar="FILE",
+            default=os.environ.get(MODEL),
+            help=f"a GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {MODEL})",
+        )
+        group.add_argument("--untrusted", action="store_true", help="try the file in a child process first")
+    group.add_argument(
+        "-g",
+        "--gpu-layers",
+        type=whole(-1),
+        metavar="N",
+        help="how many layers go to GPUs; 0: none (default: all, where a backend for GPUs is loaded)",
+    )
+    group.add_argument("--vulkan", action="store_true", help="use Vulkan (or GGML_USE_VULKAN=1 in the environment)")
+    group.add_argument("--no-mmap", action="store_true", help="read the file into memory in place of mapping it")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show on stderr what llama.cpp logs")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Load the backends and point the log where the options say."""
+    if args.verbose:
+        logSet(lambda level, text, data: output.say(text.rstrip("\n")))
+    if args.vulkan:
+        Ggml.Backend.vkLoad()
+    else:
+        Ggml.Backend.ensure()
+
+
+def model_params(args: argparse.Namespace) -> Model.Params:
+    """What the options say of the model."""
+    params = Model.Params()
+    if args.gpu_layers is not None:
+        params.nGpuLayers = args.gpu_layers
+    if args.no_mmap:
+        params.loadMode = LoadMode.NONE
+    return params
+
+
+def load(args: argparse.Namespace) -> tuple[Model, float]:
+    """Load the model with a bar on stderr; returns it, and the seconds that it took."""
+    if not args.model:
+        raise output.Refused(f"no model: name one with -m FILE.gguf, or in the environment variable {MODEL}", 2)
+    prepare(args)
+    params = model_params(args)
+    progress = output.Progress(os.path.basename(args.model))
+    params.progressCallback = progress
+    quiet_downloads(progress.shown)
+    try:
+        model = Model.load(args.model, params, untrusted=args.untrusted)
+    finally:
+        seconds = progress.end()
+    return model, seconds
+
+
+def quiet_downloads(shown: bool) -> None:
+    """Have huggingface_hub draw no bars where stderr is no terminal."""
+    if not shown:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+# The context
+
+
+def add_context(parser: argparse.ArgumentParser, default: int = CONTEXT) -> None:
+    """How large the context is, and how it computes."""
+    group = parser.add_argument_group("context")
+    group.add_argument(
+        "-c",
+        "--ctx",
+        type=whole(0),
+        default=default,
+        metavar="N",
+        help="how many tokens fit in all; 0: as many as the model was trained with (default: %(default)s)",
+    )
+    group.add_argument("-b", "--batch", type=whole(1), metavar="N", help="how many tokens are given to it at once")
+    group.add_argument("--ubatch", type=whole(1), metavar="N", help="how many are computed at once")
+    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="default: one for each CPU")
+    group.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="of the keys (default: %(default)s)")
+    group.add_argument(
+        "--cache-type-v", choices=CACHE_TYPES, default="f16", help="of the values (default: %(default)s)"
+    )
+    group.add_argument("--flash-attn", choices=_FLASH, default="auto", help="default: %(default)s")
+
+
+def context_params(args: argparse.Namespace, **more: object) -> Context.Params:
+    """What the options say of the context."""
+    threads = args.threads or cpus()
+    params = Context.Params(nCtx=args.ctx, nThreads=threads, nThreadsBatch=threads)
+    if args.batch is not None:
+        params.nBatch = args.batch
+    if args.ubatch is not None:
+        params.nUbatch = args.ubatch
+    params.typeK = Ggml.Type[args.cache_type_k.upper()]
+    params.typeV = Ggml.Type[args.cache_type_v.upper()]
+    params.flashAttnType = _FLASH[args.flash_attn]
+    for name, value in more.items():
+        setattr(params, name, value)
+    return params
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# What is generated
+
+
+def add_generation(parser: argparse.ArgumentParser, limit: int) -> None:
+    """How long the text is, how its tokens are chosen, what form it has."""
+    group = parser.add_argument_group("text")
+    group.add_argument(
+        "-n", "--tokens", type=whole(1), default=limit, metavar="N", help="at most so many (default: %(default)s)"
+    )
+    group.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given repeatedly"
+    )
+    group.add_argument("--grammar", metavar="FILE", help="a grammar in GBNF that the text must follow")
+    group.add_argument("--json-schema", metavar="FILE", help="a JSON Schema that the text must follow")
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--temperature", type=number(0), default=0.8, metavar="X", help="0: the likeliest (default: %(default)s)"
+    )
+    group.add_argument("--top-k", type=whole(0), default=40, metavar="N", help="0: all (default: %(default)s)")
+    group.add_argument("--top-p", type=number(0, 1), default=0.95, metavar="X", help="1: all (default: %(default)s)")
+    group.add_argument("--min-p", type=number(0, 1), default=0.05, metavar="X", help="0: all (default: %(default)s)")
+    group.add_argument(
+        "--repeat-penalty", type=number(0), default=1.0, metavar="X", help="1: none (default: %(default)s)"
+    )
+    group.add_argument(
+        "--repeat-last", type=whole(-1), default=64, metavar="N", help="tokens that it looks at (default: %(default)s)"
+    )
+    group.add_argument(
+        "--seed",
+        type=whole(0, DEFAULT_SEED),
+        default=DEFAULT_SEED,
+        metavar="N",
+        help="the same seed gives the same text",
+    )
+
+
+def read_file(path: str, option: str) -> str:
+    """The text of a file that an option names."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise output.Refused(f"{option} {path}: the file is no text in UTF-8") from None
+    except OSError as error:
+        raise output.Refused(f"{option} {path}: {error.strerror}") from None
