@@ -7,10 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from llama_cffi import Context, Ggml, LoadMode, Model, NativeError, UnavailableError, lib, logGet, logSet
+from llama_cffi import ggml as Ggml
+from llama_cffi._ffi import lib
+from llama_cffi._generated.enums import LoadMode
 from llama_cffi._gguf import TensorInfo
+from llama_cffi._handle import native_log
 from llama_cffi._machine import available_memory
 from llama_cffi._older import has
+from llama_cffi.context import Context
+from llama_cffi.errors import NativeError, UnavailableError
+from llama_cffi.log import logGet, logSet
+from llama_cffi.model import Model
 
 CPU = "CPU"
 _CELL = 64  # bytes that llama.cpp takes in earnest for each token of a context that it plans
@@ -107,16 +114,10 @@ def _plan(path: str, model_params: Model.Params, params: Context.Params) -> int:
         pointer = lib.llama_init_from_model(model._c, struct[0])
         del kept
         if not pointer:
-            raise NativeError("llama.cpp cannot make this context", log=_native_log())
+            raise NativeError("llama.cpp cannot make this context", log=native_log())
         n_ctx = lib.llama_n_ctx(pointer)
         lib.llama_free(pointer)
         return n_ctx
-
-
-def _native_log() -> str:
-    from llama_cffi._handle import native_log
-
-    return native_log()
 
 
 def _read(lines: list[str], found: Estimate) -> None:

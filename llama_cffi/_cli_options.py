@@ -8,16 +8,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_cffi import (
-    DEFAULT_SEED,
-    Context,
-    FlashAttnType,
-    Ggml,
-    LoadMode,
-    Model,
-    logSet,
-)
 from llama_cffi import _cli_output as output
+from llama_cffi import ggml as Ggml
+from llama_cffi._generated.enums import FlashAttnType, LoadMode
+from llama_cffi.context import Context
+from llama_cffi.log import logSet
+from llama_cffi.model import Model
+from llama_cffi.tokens import DEFAULT_SEED
 
 MODEL = "LLAMA_CFFI_MODEL"
 CONTEXT = 4096
@@ -114,7 +111,7 @@ def load(args: argparse.Namespace) -> tuple[Model, float]:
         raise output.Refused(f"no model: name one with -m FILE.gguf, or in the environment variable {MODEL}", 2)
     prepare(args)
     params = model_params(args)
-    progress = output.Progress(os.path.basename(args.model))
+    progress = output.Progress("loading", os.path.basename(args.model))
     params.progressCallback = progress
     quiet_downloads(progress.shown)
     try:
@@ -133,17 +130,18 @@ def quiet_downloads(shown: bool) -> None:
 # The context
 
 
-def add_context(parser: argparse.ArgumentParser, default: int = CONTEXT) -> None:
-    """How large the context is, and how it computes."""
+def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
+    """How large the context is, and how it computes. Without `sized`, the command knows itself how large."""
     group = parser.add_argument_group("context")
-    group.add_argument(
-        "-c",
-        "--ctx",
-        type=whole(0),
-        default=default,
-        metavar="N",
-        help="how many tokens fit in all; 0: as many as the model was trained with (default: %(default)s)",
-    )
+    if sized:
+        group.add_argument(
+            "-c",
+            "--ctx",
+            type=whole(0),
+            default=CONTEXT,
+            metavar="N",
+            help="how many tokens fit in all; 0: as many as the model was trained with (default: %(default)s)",
+        )
     group.add_argument("-b", "--batch", type=whole(1), metavar="N", help="how many tokens are given to it at once")
     group.add_argument("--ubatch", type=whole(1), metavar="N", help="how many are computed at once")
     group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="default: one for each CPU")
@@ -154,10 +152,10 @@ def add_context(parser: argparse.ArgumentParser, default: int = CONTEXT) -> None
     group.add_argument("--flash-attn", choices=_FLASH, default="auto", help="default: %(default)s")
 
 
-def context_params(args: argparse.Namespace, **more: object) -> Context.Params:
-    """What the options say of the context."""
+def context_params(args: argparse.Namespace, ctx: int | None = None) -> Context.Params:
+    """What the options say of the context. `ctx` is its size where no option says it."""
     threads = args.threads or cpus()
-    params = Context.Params(nCtx=args.ctx, nThreads=threads, nThreadsBatch=threads)
+    params = Context.Params(nCtx=args.ctx if ctx is None else ctx, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
         params.nBatch = args.batch
     if args.ubatch is not None:
@@ -165,8 +163,6 @@ def context_params(args: argparse.Namespace, **more: object) -> Context.Params:
     params.typeK = Ggml.Type[args.cache_type_k.upper()]
     params.typeV = Ggml.Type[args.cache_type_v.upper()]
     params.flashAttnType = _FLASH[args.flash_attn]
-    for name, value in more.items():
-        setattr(params, name, value)
     return params
 
 

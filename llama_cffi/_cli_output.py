@@ -75,8 +75,8 @@ def write_json(document: Any) -> None:
 class Progress:
     """A bar on stderr while something loads, for `Model.Params.progressCallback`; nothing where no terminal is."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, what: str, name: str) -> None:
+        self.label = f"{what} {name}".rstrip()
         self.shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.started = time.perf_counter()
         self._last = -1
@@ -87,7 +87,7 @@ class Progress:
             self._last = percent
             full = round(_BAR * done)
             bar = "#" * full + "." * (_BAR - full)
-            print(f"\r\033[Kloading {self.label} [{bar}] {percent}%", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{self.label} [{bar}] {percent}%", end="", file=sys.stderr, flush=True)
 
     def end(self) -> float:
         """Take the bar away; returns the seconds since the start."""

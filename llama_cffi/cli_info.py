@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from llama_cffi import Ggml, ModelLoadError, UnavailableError, ftypeName
 from llama_cffi import _cli_options as options
 from llama_cffi import _cli_output as output
+from llama_cffi import ggml as Ggml
 from llama_cffi._cli_estimate import CPU, Estimate, estimate
 from llama_cffi._gguf import ArrayInfo, GgufFile, Scalar, TensorInfo, opened
 from llama_cffi._handle import native_log
 from llama_cffi._model_scan import scan_model
 from llama_cffi._model_source import is_hub_name, local_path
+from llama_cffi.errors import ModelLoadError, UnavailableError
+from llama_cffi.system import ftypeName
 
 _SHOWN = 8  # items of an array
 _WIDTH = 90  # characters of a value
