@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TokenAttr,
         VocabType,
     )
+    from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, Usage, defaultSampler
     from llama_cffi._model_params import TensorBuftOverride
     from llama_cffi._sampler_chain import PerfSamplerData
     from llama_cffi.adapter import Adapter
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         StateError,
         UnavailableError,
     )
+    from llama_cffi.generation import Generation, GenerationSteps
     from llama_cffi.log import logGet, logSet
     from llama_cffi.memory import Memory
     from llama_cffi.model import Model
@@ -110,6 +112,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TokenAttr",
         "VocabType",
     ),
+    "_generation_steps": ("Alternative", "GenerationStep", "StopReason", "Usage", "defaultSampler"),
     "_model_params": ("TensorBuftOverride",),
     "_sampler_chain": ("PerfSamplerData",),
     "adapter": ("Adapter",),
@@ -135,6 +138,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "StateError",
         "UnavailableError",
     ),
+    "generation": ("Generation", "GenerationSteps"),
     "log": ("logGet", "logSet"),
     "memory": ("Memory",),
     "model": ("Model",),
@@ -189,6 +193,7 @@ __all__ = [
     "TOKEN_NULL",
     "Adapter",
     "AdapterError",
+    "Alternative",
     "AttentionType",
     "Batch",
     "BatchExt",
@@ -203,6 +208,9 @@ __all__ = [
     "FlashAttnType",
     "ForkError",
     "Ftype",
+    "Generation",
+    "GenerationStep",
+    "GenerationSteps",
     "Ggml",
     "GrammarError",
     "LazyMode",
@@ -230,18 +238,21 @@ __all__ = [
     "SeqId",
     "SplitMode",
     "StateError",
+    "StopReason",
     "TensorBuftOverride",
     "Token",
     "TokenAttr",
     "TokenData",
     "TokenDataArray",
     "UnavailableError",
+    "Usage",
     "Vocab",
     "VocabType",
     "backendFree",
     "backendInit",
     "chatApplyTemplate",
     "chatBuiltinTemplates",
+    "defaultSampler",
     "detokenize",
     "ffi",
     "flashAttnTypeName",

@@ -31,6 +31,7 @@ class ContextBase(Handle):
     _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
     _views: Views
     _kept: list[Any]  # what C reads through the context: parameters, thread pools
+    _stop: Any  # an int32_t that stops computations while it is not zero
     _abort: object  # ... and the callback that it asks whether to stop
     _adapters: dict[Adapter, float]
 

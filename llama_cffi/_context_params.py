@@ -107,8 +107,10 @@ class ContextParams(SamplersParam):
         struct = ffi.new("struct llama_context_params *")
         struct[0] = self._c[0]
         struct.cb_eval, struct.cb_eval_user_data, kept_eval = eval_pointers(self.cbEval, self.cbEvalData)
-        struct.abort_callback, struct.abort_callback_data, kept_abort = abort_pointers(self.abortCb, self.abortCbData)
-        return struct, [struct, kept_eval, kept_abort]
+        stop = ffi.new("int32_t *")
+        function, data, kept_abort = abort_pointers(self.abortCb, self.abortCbData, stop)
+        struct.abort_callback, struct.abort_callback_data = function, data
+        return struct, [struct, kept_eval, kept_abort, stop]
 
 
 def _function(value: Any, name: str) -> Any:

@@ -75,6 +75,7 @@ class ContextState(ContextBase):
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
         self._make_room(self._limits.n_batch)
+        self._memory._changed()
         read: int = self._run(take_over, array, n, self._nSeqMax)
         return read
 
@@ -175,6 +176,7 @@ class ContextState(ContextBase):
         """
         self._check_seq(destSeqId, "destSeqId")
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
+        self._memory._changed()  # a state that cannot be taken over may empty the whole context
         read: int = self._run(take_over_sequence, array, n, destSeqId, _check_flags(flags))
         return read
 

@@ -89,6 +89,7 @@ class ContextTuning(ContextBase):
                     f"llama_set_adapters_lora returned {code}", operation="llama_set_adapters_lora", code=code
                 )
             self._adapters = adapters
+            self._memory._changed()  # what it holds was computed without them
             for ad in adapters:
                 ad._users.add(self)
 
@@ -122,6 +123,7 @@ class ContextTuning(ContextBase):
         code: int = self._run(lib.llama_set_adapter_cvec, array, n, n_embd, ilStart, end)
         if code != 0:
             raise NativeError(f"llama_set_adapter_cvec returned {code}", operation="llama_set_adapter_cvec", code=code)
+        self._memory._changed()
         return code
 
     # Threads
@@ -227,6 +229,7 @@ class ContextTuning(ContextBase):
         """
         self._run(lib.llama_set_causal_attn, bool(causalAttn))
         self._limits.causal = bool(causalAttn)
+        self._memory._changed()
 
     def getCausalAttn(self) -> bool:
         """Whether a token sees only those before it.
@@ -258,7 +261,7 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_abort_callback`.
         """
-        function, data, kept = abort_pointers(abortCallback, None)
+        function, data, kept = abort_pointers(abortCallback, None, self._stop)
         self._run(lib.llama_set_abort_callback, function, data)
         self._abort = kept
 
@@ -278,11 +281,19 @@ def check_pooled(n_ubatch: int, n_seq_max: int, n_outputs_max: int) -> None:
         )
 
 
-def abort_pointers(function: Callable[..., bool] | None, user_data: Any) -> tuple[Any, Any, object]:
-    """C function, C data and what to keep alive. Without a function, computations still stop for Ctrl-C."""
+def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
+    """C function, C data and what to keep alive. Computations stop while `*stop`, an `int32_t`, is not zero; without a
+    function of the user's also for Ctrl-C.
+    """
     if function is None:
-        return ffi.addressof(lib, "shim_abort"), ffi.NULL, None
-    callback = _callbacks.Callback(function if user_data is None else lambda: function(user_data))
+        return ffi.addressof(lib, "shim_abort"), stop, None
+    if not callable(function):
+        raise TypeError(f"a callback is a function, not {type(function).__name__}")
+
+    def ask() -> bool:
+        return bool(stop[0]) or bool(function() if user_data is None else function(user_data))
+
+    callback = _callbacks.Callback(ask)
     return ffi.addressof(lib, "shim_on_abort"), callback.data, callback
 
 

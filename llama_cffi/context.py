@@ -76,6 +76,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
         with give_samplers(chosen, model) as settle_in, model._turn() as owner:
             struct, context._kept = chosen._for_c()
+            context._stop = context._kept[-1]
             with reading(), listing():
                 pointer = lib.llama_init_from_model(owner, struct[0])
             if pointer == ffi.NULL:

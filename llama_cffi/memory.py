@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._ffi import ffi, lib
@@ -25,7 +26,7 @@ class Memory(Uncopyable):
 
     _KIND = "memory"
 
-    __slots__ = ("_context", "_nSeqMax", "_pointer", "_shifts", "_unified")
+    __slots__ = ("_changes", "_context", "_known", "_nSeqMax", "_pointer", "_shifts", "_turn", "_unified")
 
     def __init__(self, context: ContextBase, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
@@ -33,7 +34,9 @@ class Memory(Uncopyable):
         self._pointer = lib.llama_get_memory(context._c)
         self._nSeqMax = nSeqMax
         self._unified = unified
-
+        self._changes = [0] * nSeqMax  # how often each sequence was changed, but for what decode adds
+        self._turn = Lock()  # held by whoever decodes and then reads the outputs
+        self._known: dict[SeqId, Any] = {}  # which tokens stand in a sequence; see _token_cache.py
         self._shifts = bool(lib.llama_memory_can_shift(self._pointer))
 
     @property
@@ -45,6 +48,11 @@ class Memory(Uncopyable):
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call while no other call uses the context."""
         return self._context._run(lambda _: function(self._c, *arguments))
+
+    def _changed(self, seq: SeqId = -1) -> None:
+        """Note that a sequence (-1: any) may hold something else from now on."""
+        for changed in range(self._nSeqMax) if seq == -1 else (seq,):
+            self._changes[changed] += 1
 
     def _check_seq(self, seq: SeqId, name: str, allow_all: bool = False) -> None:
         if allow_all and seq == -1:
@@ -61,6 +69,7 @@ class Memory(Uncopyable):
         Maps to `llama_memory_clear`.
         """
         self._call(lib.llama_memory_clear, bool(data))
+        self._changed()
 
     def seqRemove(self, seq: SeqId, p0: Pos = -1, p1: Pos = -1) -> bool:
         """Forget a range of a sequence (-1: of all). False where this kind of memory cannot forget a part.
@@ -69,6 +78,7 @@ class Memory(Uncopyable):
         """
         self._check_seq(seq, "seq", allow_all=True)
         removed: bool = self._call(lib.llama_memory_seq_rm, seq, p0, p1)
+        self._changed(seq)
         return removed
 
     def seqCopy(self, src: SeqId, dst: SeqId, p0: Pos = -1, p1: Pos = -1) -> None:
@@ -83,6 +93,7 @@ class Memory(Uncopyable):
                 "a part of a sequence can be shared only with Context.Params.kvUnified=True: copy it whole"
             )
         self._call(lib.llama_memory_seq_cp, src, dst, p0, p1)
+        self._changed(dst)
 
     def seqKeep(self, seq: SeqId) -> None:
         """Forget every other sequence.
@@ -91,6 +102,7 @@ class Memory(Uncopyable):
         """
         self._check_seq(seq, "seq")
         self._call(lib.llama_memory_seq_keep, seq)
+        self._changed()
 
     def seqAdd(self, seq: SeqId, p0: Pos, p1: Pos, delta: Pos) -> None:
         """Shift the positions of a range by `delta`. What would come before position 0 is forgotten.
@@ -112,6 +124,7 @@ class Memory(Uncopyable):
             lib.llama_memory_seq_add(memory, seq, p0, p1, delta)
 
         self._call(add)
+        self._changed(seq)
 
     def seqDiv(self, seq: SeqId, p0: Pos, p1: Pos, d: int) -> None:
         """Divide the positions of a range by `d`, at least 1.
@@ -122,6 +135,7 @@ class Memory(Uncopyable):
         self._check_shift()
         d = integer(d, 1, (1 << 31) - 1, "d")
         self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
+        self._changed(seq)
 
     def canShift(self) -> bool:
         """Whether `seqAdd` and `seqDiv` work for this model.

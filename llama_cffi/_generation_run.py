@@ -1,0 +1,192 @@
+"""A generation at work: decode, sample, and tell text from the end, one token after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Set
+from threading import RLock
+from time import perf_counter
+from typing import NoReturn
+
+from llama_cffi._generation_steps import GenerationStep, StopReason, odds_of
+from llama_cffi._text_stream import TextStream
+from llama_cffi._token_cache import TokenCache
+from llama_cffi.batch import Batch
+from llama_cffi.context import Context
+from llama_cffi.errors import BusyError, ContextFullError, DecodeError
+from llama_cffi.sampler import Sampler
+from llama_cffi.tokens import TOKEN_NULL, Token
+
+_ABORTED = 2  # what llama_decode returns then
+
+
+class Run:
+    """The state of a generation. Its iterator holds this and not the `Generation`, which so ends when it is let go."""
+
+    def __init__(self, ctx: Context, cache: TokenCache, sampler: Sampler, stream: TextStream) -> None:
+        self.context, self.cache, self.sampler, self.stream = ctx, cache, sampler, stream
+        self.model = ctx.getModel()
+        self.owns_sampler = False
+        self.prompt: list[Token] = []
+        self.most = 0  # tokens
+        self.stop_tokens: Set[Token] = frozenset()
+        self.odds: int | None = None  # how many alternatives of each token to name
+        self.room: int | None = None  # tokens that fit the sequence; None: any number
+        self.keep = -1  # tokens at the beginning that a shift leaves; -1: do not shift
+
+        self.tokens: list[Token] = []
+        self.texts: list[str] = []
+        self.step: GenerationStep | None = None  # the last one, where it is more than a token and its text
+        self.reason: StopReason | None = None
+        self.stop_token: Token | None = None
+        self.reused = 0
+        self.prompt_seconds = self.seconds = 0.0
+
+        self._lock = RLock()  # a signal handler may cancel, on the thread that holds it
+        self._cancelled = False
+        self._abortable = False  # whether a long computation is running
+
+    def steps(self) -> Generator[str, None, None]:
+        """Every token's text, also where that is empty; then what was held back, if there is something.
+
+        Between decoding and sampling there is no `yield`: nobody else's outputs are sampled.
+        """
+        tokens, stream, feed = self.tokens, self.stream, self.stream.feed
+        resumed = perf_counter()
+        try:
+            token = self._begin()
+            now = perf_counter()
+            self.prompt_seconds, resumed = now - resumed, now
+            while token is not None and not self._is_end(token):
+                text = feed(token)
+                tokens.append(token)
+                if stream.stopped is not None:
+                    self.reason = StopReason.STOP_STRING
+                elif len(tokens) >= self.most:
+                    self.reason = StopReason.LENGTH
+                if self.odds is not None:
+                    self.step = odds_of(self.context, token, text, self.odds)
+                if text:
+                    self.texts.append(text)
+                self.seconds += perf_counter() - resumed
+                yield text
+                resumed = perf_counter()
+                if self.reason is not None:
+                    break
+                token = self._next(token)
+            self.seconds += perf_counter() - resumed
+            rest = stream.finish()
+            if rest:
+                self.texts.append(rest)
+                self.step = GenerationStep(None, rest)
+                yield rest
+        except (GeneratorExit, KeyboardInterrupt):
+            self.reason = self.reason or StopReason.CANCELLED
+            raise
+        finally:
+            self.end()
+
+    def _is_end(self, token: Token) -> bool:
+        if self.model.vocab.isEog(token):
+            self.reason = StopReason.END
+        elif token in self.stop_tokens:
+            self.reason = StopReason.STOP_TOKEN
+        else:
+            return False
+        self.stop_token = token
+        return True
+
+    # Decoding and sampling
+
+    def _begin(self) -> Token | None:
+        """Decode what is new in the prompt, and sample the first token. None where it was cancelled."""
+        cache = self.cache
+        if not cache.turn.acquire(False):
+            self._is_busy()
+        try:
+            self.sampler.reset()
+            cache.take(self)
+            if self.model.hasEncoder:
+                cache.clear()
+                done = self._compute(self._encode)
+            else:
+                self.reused = cache.adaptTo(self.prompt)
+                done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+            return self.sampler.sample(self.context, -1) if done else None
+        finally:
+            cache.turn.release()
+
+    def _encode(self) -> None:
+        """Have the encoder read the prompt, and begin what the decoder writes."""
+        start = self.model.decoderStartToken
+        if start == TOKEN_NULL:
+            start = self.model.vocab.bos
+        self.context.encode(Batch.getOne(self.prompt))
+        self.cache.decode([start])
+
+    def _next(self, token: Token) -> Token | None:
+        """Decode a token and sample the next one. None where that cannot be; `reason` says why."""
+        cache = self.cache
+        if self._cancelled:
+            self.reason = StopReason.CANCELLED
+            return None
+        if not cache.turn.acquire(False):
+            self._is_busy()
+        try:
+            if not cache.belongs(self):
+                raise BusyError(
+                    "another generation has begun in this sequence of the context, or its memory was changed: let one "
+                    "end before the next begins, or give each a seqId of its own (Context.Params.nSeqMax)"
+                )
+            if self.room is not None and len(cache) >= self.room and not self._make_room():
+                return None
+            cache.push(token)
+            return self.sampler.sample(self.context, -1)
+        except ContextFullError:  # other sequences have taken the room
+            self.reason = StopReason.CONTEXT_FULL
+            return None
+        finally:
+            cache.turn.release()
+
+    def _make_room(self) -> bool:
+        """Forget half of what stands behind the tokens to keep, if that is wanted."""
+        if self.keep < 0:
+            self.reason = StopReason.CONTEXT_FULL
+            return False
+        count = max(1, (len(self.cache) - self.keep) // 2)
+        return self._compute(lambda: self.cache.discard(self.keep, count))
+
+    def _is_busy(self) -> NoReturn:
+        raise BusyError(
+            "another thread computes with this context: use a context for each thread, or an Engine for many requests"
+        )
+
+    # Cancelling
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            if self._abortable:
+                self.context._stop[0] = 1
+
+    def _compute(self, work: Callable[[], None]) -> bool:
+        """Do what takes long. False where it was cancelled."""
+        with self._lock:
+            self._abortable = not self._cancelled
+        try:
+            if self._abortable:
+                work()
+        except DecodeError as error:
+            if not (self._cancelled and error.code == _ABORTED):
+                raise
+        finally:
+            with self._lock:
+                self._abortable = False
+                self.context._stop[0] = 0
+        if self._cancelled:
+            self.reason = StopReason.CANCELLED
+        return not self._cancelled
+
+    def end(self) -> None:
+        """Free what is only for this generation."""
+        if self.owns_sampler:
+            self.sampler.close()
