@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from llama_cffi._generated.enums import FlashAttnType, LoadMode
 from llama_cffi.context import Context
 from llama_cffi.log import logSet
 from llama_cffi.model import Model
+from llama_cffi.sampler import Sampler
 from llama_cffi.tokens import DEFAULT_SEED
+from llama_cffi.vocab import Vocab
 
 MODEL = "LLAMA_CFFI_MODEL"
 CONTEXT = 4096
@@ -111,7 +114,7 @@ def load(args: argparse.Namespace) -> tuple[Model, float]:
         raise output.Refused(f"no model: name one with -m FILE.gguf, or in the environment variable {MODEL}", 2)
     prepare(args)
     params = model_params(args)
-    progress = output.Progress("loading", os.path.basename(args.model))
+    progress = output.Progress("loading", os.path.basename(args.model), getattr(args, "quiet", False))
     params.progressCallback = progress
     quiet_downloads(progress.shown)
     try:
@@ -138,9 +141,9 @@ def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
             "-c",
             "--ctx",
             type=whole(0),
-            default=CONTEXT,
             metavar="N",
-            help="how many tokens fit in all; 0: as many as the model was trained with (default: %(default)s)",
+            help="how many tokens fit in all; 0: as many as the model was trained with (default: the same, but at most "
+            f"{CONTEXT})",
         )
     group.add_argument("-b", "--batch", type=whole(1), metavar="N", help="how many tokens are given to it at once")
     group.add_argument("--ubatch", type=whole(1), metavar="N", help="how many are computed at once")
@@ -152,10 +155,12 @@ def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
     group.add_argument("--flash-attn", choices=_FLASH, default="auto", help="default: %(default)s")
 
 
-def context_params(args: argparse.Namespace, ctx: int | None = None) -> Context.Params:
-    """What the options say of the context. `ctx` is its size where no option says it."""
+def context_params(args: argparse.Namespace, trained: int, size: int | None = None) -> Context.Params:
+    """What the options say of the context of a model that was trained with so many tokens; `size` sets its own size."""
     threads = args.threads or cpus()
-    params = Context.Params(nCtx=args.ctx if ctx is None else ctx, nThreads=threads, nThreadsBatch=threads)
+    if size is None:
+        size = min(CONTEXT, trained) if args.ctx is None else args.ctx
+    params = Context.Params(nCtx=size, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
         params.nBatch = args.batch
     if args.ubatch is not None:
@@ -177,6 +182,9 @@ def cpus() -> int:
 def add_generation(parser: argparse.ArgumentParser, limit: int) -> None:
     """How long the text is, how its tokens are chosen, what form it has."""
     group = parser.add_argument_group("text")
+    group.add_argument(
+        "--shift", action="store_true", help="forget the oldest half when the context is full, and go on"
+    )
     group.add_argument(
         "-n", "--tokens", type=whole(1), default=limit, metavar="N", help="at most so many (default: %(default)s)"
     )
@@ -207,6 +215,16 @@ def add_generation(parser: argparse.ArgumentParser, limit: int) -> None:
     )
 
 
+def read_text(argument: str) -> str:
+    """A text of the command line; `-` is what stdin has, without the end of its last line."""
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise output.Refused("what stdin has is no text in UTF-8") from None
+
+
 def read_file(path: str, option: str) -> str:
     """The text of a file that an option names."""
     try:
@@ -215,3 +233,24 @@ def read_file(path: str, option: str) -> str:
         raise output.Refused(f"{option} {path}: the file is no text in UTF-8") from None
     except OSError as error:
         raise output.Refused(f"{option} {path}: {error.strerror}") from None
+
+
+def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:
+    """The chain that the options describe."""
+    chain = Sampler.chainInit()
+    if args.grammar:
+        chain.chainAdd(Sampler.initGrammar(vocab, read_file(args.grammar, "--grammar"), "root"))
+    if args.repeat_penalty != 1:
+        chain.chainAdd(Sampler.initPenalties(args.repeat_last, args.repeat_penalty, 0.0, 0.0))
+    if args.temperature == 0:
+        chain.chainAdd(Sampler.initGreedy())
+        return chain
+    if args.top_k:
+        chain.chainAdd(Sampler.initTopK(args.top_k))
+    if args.top_p < 1:
+        chain.chainAdd(Sampler.initTopP(args.top_p, 1))
+    if args.min_p > 0:
+        chain.chainAdd(Sampler.initMinP(args.min_p, 1))
+    chain.chainAdd(Sampler.initTemp(args.temperature))
+    chain.chainAdd(Sampler.initDist(args.seed))
+    return chain

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+from llama_cffi._generation_steps import Usage
 from llama_cffi.errors import LlamaError
 
 _BAR = 30
@@ -75,9 +77,9 @@ def write_json(document: Any) -> None:
 class Progress:
     """A bar on stderr while something loads, for `Model.Params.progressCallback`; nothing where no terminal is."""
 
-    def __init__(self, what: str, name: str) -> None:
+    def __init__(self, what: str, name: str, quiet: bool = False) -> None:
         self.label = f"{what} {name}".rstrip()
-        self.shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.started = time.perf_counter()
         self._last = -1
 
@@ -86,8 +88,9 @@ class Progress:
         if self.shown and percent != self._last:
             self._last = percent
             full = round(_BAR * done)
-            bar = "#" * full + "." * (_BAR - full)
-            print(f"\r\033[K{self.label} [{bar}] {percent}%", end="", file=sys.stderr, flush=True)
+            bar = f" [{'#' * full}{'.' * (_BAR - full)}] {percent}%"
+            room = max(shutil.get_terminal_size().columns - len(bar) - 1, 0)  # a longer line would stay
+            print(f"\r\033[K{self.label[:room]}{bar}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> float:
         """Take the bar away; returns the seconds since the start."""
@@ -111,17 +114,26 @@ def speed(count: int, seconds: float) -> float:
     return count / seconds if count and seconds > 0 else 0.0
 
 
-def speeds(loaded: float | None, prompt: tuple[int, float, int], answer: tuple[int, float]) -> str:
-    """The line at the end: seconds of the load; the prompt's tokens, seconds and tokens that were there already; the
-    answer's tokens and seconds.
-    """
-    n_prompt, prompt_seconds, reused = prompt
-    parts = [] if loaded is None else [f"loaded in {loaded:.1f} s"]
-    again = f" ({reused} more were there)" if reused else ""
-    parts.append(f"prompt {n_prompt} tokens{again}, {speed(n_prompt, prompt_seconds):.1f} tokens/s")
-    n_answer, answer_seconds = answer
-    parts.append(f"answer {n_answer} tokens, {speed(n_answer, answer_seconds):.1f} tokens/s")
-    return "; ".join(parts)
+def speeds(loaded: float, usage: Usage) -> str:
+    """The line at the end: how long the load took, and how fast prompt and answer were."""
+    new = usage.promptTokens - usage.reusedTokens
+    reused = f" ({usage.reusedTokens} more were there)" if usage.reusedTokens else ""
+    after = max(usage.generatedTokens - 1, 0)  # the first one comes with the prompt
+    return (
+        f"loaded in {loaded:.1f} s; prompt {new} tokens{reused}, {speed(new, usage.promptSeconds):.1f} tokens/s; "
+        f"answer {usage.generatedTokens} tokens, {speed(after, usage.generationSeconds):.1f} tokens/s"
+    )
+
+
+def usage_document(usage: Usage) -> dict[str, Any]:
+    """What a generation took, for programs."""
+    return {
+        "prompt_tokens": usage.promptTokens,
+        "reused_tokens": usage.reusedTokens,
+        "generated_tokens": usage.generatedTokens,
+        "prompt_seconds": usage.promptSeconds,
+        "generation_seconds": usage.generationSeconds,
+    }
 
 
 def table(rows: list[list[str]], align: str = "") -> str:

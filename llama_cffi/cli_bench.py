@@ -94,7 +94,7 @@ def _measure(model: Model, args: argparse.Namespace) -> dict[str, list[float]]:
                 "generate": (len(tokens), lambda ctx: _generate(ctx, sampler, len(tokens))),
             }
             for done, (name, (count, test)) in enumerate(tests.items()):
-                with Context.initFromModel(model, options.context_params(args, count + 1)) as ctx:
+                with Context.initFromModel(model, options.context_params(args, model.nCtxTrain, count + 1)) as ctx:
                     values = []
                     for run in range(args.runs + 1):
                         progress((done * (args.runs + 1) + run) / steps)

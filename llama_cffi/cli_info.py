@@ -98,7 +98,9 @@ class Info:
         """What the model takes with the context of the options."""
         if self.kind == "adapter":
             raise UnavailableError("the file is an adapter, which runs with a model")
-        return estimate(self.path, self.tensors, options.model_params(args), options.context_params(args))
+        trained = self.get("*.context_length")
+        params = options.context_params(args, trained if isinstance(trained, int) and trained > 0 else options.CONTEXT)
+        return estimate(self.path, self.tensors, options.model_params(args), params)
 
     def types(self) -> dict[str, tuple[int, int]]:
         """How many tensors there are of each type, and how many bytes they have; the most bytes first."""

@@ -42,7 +42,7 @@ def test_what_a_file_says(tiny_path: Path, tiny: Model) -> None:
         "vocabulary     32,000 tokens",
         "tokenizer.ggml.tokens",
         "32,000 of string: '<unk>', '<s>'",
-        "Memory with a context of 4,096 tokens (keys in f16, values in f16)",
+        "Memory with a context of 512 tokens (keys in f16, values in f16)",
         "It fits.",
     ):
         assert words in result.stdout
