@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.context import Context
+    from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -120,6 +121,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "context": ("Context",),
+    "embedding": ("Embedder", "Reranker"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -204,6 +206,7 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "DecodeError",
+    "Embedder",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -229,6 +232,7 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Reranker",
     "RopeScalingType",
     "RopeType",
     "RpcError",

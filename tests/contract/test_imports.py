@@ -69,14 +69,14 @@ LAYERS = (
     {"_context_outputs", "_context_state", "_context_tuning"},
     {"batch_ext", "_context_params"},
     {"context"},
-    {"chat", "_token_cache", "_generation_steps", "_generation_async"},
+    {"chat", "_embedding_batches", "_token_cache", "_generation_steps", "_generation_async"},
     {"_generation_run"},
-    {"generation"},
+    {"generation", "embedding"},
     {"__init__"},
     {"_cli_output"},
     {"_cli_options"},
     {"_cli_estimate"},
-    {"rpc_worker", "cli_bench", "cli_complete", "cli_info"},
+    {"rpc_worker", "cli_bench", "cli_complete", "cli_embed", "cli_info"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
