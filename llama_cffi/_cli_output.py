@@ -40,7 +40,7 @@ def guarded(command: Callable[[], int]) -> int:
     except Refused as error:
         say(f"error: {error}")
         return error.status
-    except (LlamaError, OSError, ValueError, MemoryError) as error:
+    except (LlamaError, ImportError, OSError, ValueError, MemoryError) as error:
         say(f"error: {error}")
         return 1
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from llama_cffi._buffers import Path
-from llama_cffi.errors import ModelLoadError, UnavailableError
+from llama_cffi.errors import ModelLoadError
 
 PREFIX = "hf:"
 _FORM = "hf:ORG/REPO/FILE.gguf, or hf:ORG/REPO@REVISION/FOLDER/FILE.gguf"
@@ -44,7 +44,7 @@ def local_path(path: Path, parts: bool = True) -> Path:
     """The path of a model on this machine: fetched where `path` names one of the Hub, else `path` itself.
 
     Of a split model, whose first file is named, all parts are fetched unless `parts` is False. Raises ValueError for a
-    name that has not the form of one, UnavailableError without huggingface_hub, ModelLoadError where there is no such
+    name that has not the form of one, ImportError without huggingface_hub, ModelLoadError where there is no such
     file, or no way to it.
     """
     if not isinstance(path, str) or not is_hub_name(path):
@@ -94,7 +94,7 @@ def _hub() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":
             raise
-        raise UnavailableError(
+        raise ImportError(
             f"a name that begins with {PREFIX} is fetched by huggingface_hub, which is not installed: "
             "pip install 'llama-cffi[hf]'"
         ) from None
