@@ -46,7 +46,7 @@ class Kind:
 
     def context(self, n_ctx: int = 1024, n_batch: int = 512, n_ubatch: int = 64) -> Context:
         """In one of the default size a moving window keeps 256 tokens."""
-        params = Context.Params(nCtx=n_ctx, nBatch=n_batch, nUbatch=n_ubatch, nThreads=2, nThreadsBatch=2)
+        params = Context.Params(nCtx=n_ctx, nBatch=n_batch, nUbatch=n_ubatch, nThreads=1, nThreadsBatch=1)
         params.swaFull, params.typeK, params.typeV = self.swa_full, GgmlType.F32, GgmlType.F32
         return Context.initFromModel(self.model, params)
 
