@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from llama_cffi.token_data import TokenData
     from llama_cffi.token_data_array import TokenDataArray
     from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
+    from llama_cffi.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
     from llama_cffi.vocab import Vocab
 
 __version__ = "0.1.0"
@@ -120,6 +122,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat_template": ("ChatTemplate",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
     "errors": (
@@ -171,6 +174,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "token_data": ("TokenData",),
     "token_data_array": ("TokenDataArray",),
     "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
     "vocab": ("Vocab",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -201,6 +205,7 @@ __all__ = [
     "BatchExt",
     "BusyError",
     "ChatMessage",
+    "ChatTemplate",
     "ClosedError",
     "Context",
     "ContextError",
@@ -226,6 +231,7 @@ __all__ = [
     "NativeAssertionError",
     "NativeError",
     "NativeMemoryError",
+    "ParsedAnswer",
     "PerfContextData",
     "PerfSamplerData",
     "PoolingType",
@@ -248,6 +254,8 @@ __all__ = [
     "TokenAttr",
     "TokenData",
     "TokenDataArray",
+    "ToolCall",
+    "ToolFormat",
     "UnavailableError",
     "Usage",
     "Vocab",
@@ -270,6 +278,7 @@ __all__ = [
     "maxParallelSequences",
     "maxTensorBuftOverrides",
     "numaInit",
+    "parseToolCalls",
     "printSystemInfo",
     "splitPath",
     "splitPrefix",

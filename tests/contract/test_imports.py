@@ -36,6 +36,8 @@ LAYERS = (
         "_child",
         "_doctor_report",
         "_stop_strings",
+        "_jinja",
+        "tool_calls",
     },
     {"_older"},
     {
@@ -70,7 +72,7 @@ LAYERS = (
     {"batch_ext", "_context_params"},
     {"context"},
     {"chat", "_embedding_batches", "_token_cache", "_generation_steps", "_generation_async"},
-    {"_generation_run"},
+    {"_generation_run", "chat_template"},
     {"generation", "embedding"},
     {"__init__"},
     {"_cli_output"},

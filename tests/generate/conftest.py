@@ -85,3 +85,56 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(monkeypatch)
+
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+# As models of the Hermes family do: tools in the system message, calls as JSON in tags, results in a user's turn.
+WITH_TOOLS = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n' }}
+    {%- endif %}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\\n' }}
+    {%- endfor %}
+    {{- 'Call one by <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'system' %}
+        {%- if not loop.first %}
+            {{- raise_exception('a system message comes first') }}
+        {%- endif %}
+        {%- continue %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content }}
+    {%- for call in message.tool_calls or [] %}
+        {{- '\\n<tool_call>' + ({'name': call.function.name, 'arguments': call.function.arguments} | tojson) }}
+        {{- '</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+
+@pytest.fixture(scope="session")
+def chatty(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """A tiny Llama that carries chat templates: ChatML, and one for tools."""
+    builder = tiny_models._Builder(tiny_models.LLAMA, "llama")
+    builder.writer.add_chat_template(
+        [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": WITH_TOOLS}]
+    )
+    n_vocab = builder.copy_tokenizer(vectors / "ggml-vocab-llama-spm.gguf")
+    path = tiny_models._llama_like(builder, n_vocab).save(tmp_path_factory.mktemp("chatty") / "chatty.gguf")
+    with Model.load(path) as model:
+        yield model

@@ -1,0 +1,85 @@
+"""Chat templates in Jinja, rendered as the libraries do that templates are written for; in jinja2's sandbox."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NoReturn
+
+
+def render(source: str, variables: Mapping[str, Any]) -> str:
+    """Render a template. Raises ValueError for one that cannot be read, and for what it says or does wrong."""
+    import jinja2
+
+    try:
+        text: str = _compiled(source).render(variables)
+        return text
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the chat template refuses these messages: {error}") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise ValueError(f"the chat template fails with these messages: {type(error).__name__}: {error}") from error
+
+
+def check(source: str) -> None:
+    """Raise ValueError for a template that cannot be read, ImportError without jinja2."""
+    try:
+        import jinja2
+    except ImportError:
+        raise ImportError(
+            "this chat template is written in Jinja, which needs jinja2: pip install 'llama-cffi[chat]'; or name a "
+            "built-in template (chatBuiltinTemplates() lists them)"
+        ) from None
+    try:
+        _compiled(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"the chat template cannot be read: line {error.lineno}: {error.message}") from error
+
+
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> Any:
+    return _environment().from_string(source)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` marks what an assistant wrote, for training; here its content is all that matters."""
+
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body).set_lineno(line)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = time.strftime
+    return environment
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is: jinja2's own filter escapes what HTML would take for its own."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> NoReturn:
+    """What templates call where messages do not fit them."""
+    import jinja2
+
+    raise jinja2.TemplateError(message)
