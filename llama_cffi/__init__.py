@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.chat_template import ChatTemplate
+    from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.errors import (
@@ -123,6 +124,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "chat_template": ("ChatTemplate",),
+    "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
     "errors": (
@@ -207,6 +209,7 @@ __all__ = [
     "ChatMessage",
     "ChatTemplate",
     "ClosedError",
+    "Constraint",
     "Context",
     "ContextError",
     "ContextFullError",
