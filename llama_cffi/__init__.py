@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
+    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -127,6 +128,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
+    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -215,6 +217,8 @@ __all__ = [
     "ContextFullError",
     "DecodeError",
     "Embedder",
+    "Engine",
+    "EngineLoad",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -241,6 +245,8 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Request",
+    "RequestUsage",
     "Reranker",
     "RopeScalingType",
     "RopeType",

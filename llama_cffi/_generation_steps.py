@@ -87,11 +87,11 @@ def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sample
     return chain
 
 
-def odds_of(ctx: Context, token: Token, text: str, count: int) -> GenerationStep:
+def odds_of(ctx: Context, token: Token, text: str, count: int, index: int = -1) -> GenerationStep:
     """A step with the probabilities of the context's last output, of which `count` alternatives are named."""
     import numpy as np
 
-    logits = np.asarray(ctx.getLogitsIth(-1))
+    logits = np.asarray(ctx.getLogitsIth(index))
     top = float(logits.max())
     total = top + math.log(np.exp(logits - top).sum(dtype=np.float64))
     best: list[int] = []
