@@ -6,12 +6,13 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llama_cffi import _cli_output as output
 from llama_cffi import ggml as Ggml
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
+from llama_cffi.constraint import Constraint
 from llama_cffi.context import Context
 from llama_cffi.log import logSet
 from llama_cffi.model import Model
@@ -191,8 +192,9 @@ def add_generation(parser: argparse.ArgumentParser, limit: int) -> None:
     group.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given repeatedly"
     )
-    group.add_argument("--grammar", metavar="FILE", help="a grammar in GBNF that the text must follow")
-    group.add_argument("--json-schema", metavar="FILE", help="a JSON Schema that the text must follow")
+    forms = group.add_mutually_exclusive_group()
+    forms.add_argument("--grammar", metavar="FILE", help="a grammar in GBNF that the text must follow")
+    forms.add_argument("--json-schema", metavar="FILE", help="a JSON Schema that the text must follow")
     group = parser.add_argument_group("sampling")
     group.add_argument(
         "--temperature", type=number(0), default=0.8, metavar="X", help="0: the likeliest (default: %(default)s)"
@@ -219,8 +221,18 @@ def read_text(argument: str) -> str:
     """A text of the command line; `-` is what stdin has, without the end of its last line."""
     if argument != "-":
         return argument
+    return _decoded(sys.stdin.buffer.read()).removesuffix("\n").removesuffix("\r")
+
+
+def read_lines() -> Iterator[str]:
+    """The lines of stdin, each as soon as it is there."""
+    for line in sys.stdin.buffer:
+        yield _decoded(line)
+
+
+def _decoded(data: bytes) -> str:
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        return data.decode()
     except UnicodeDecodeError:
         raise output.Refused("what stdin has is no text in UTF-8") from None
 
@@ -239,7 +251,9 @@ def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:
     """The chain that the options describe."""
     chain = Sampler.chainInit()
     if args.grammar:
-        chain.chainAdd(Sampler.initGrammar(vocab, read_file(args.grammar, "--grammar"), "root"))
+        chain.chainAdd(Constraint.fromGbnf(read_file(args.grammar, "--grammar")).sampler(vocab))
+    if args.json_schema:
+        chain.chainAdd(_json_constraint(args.json_schema).sampler(vocab))
     if args.repeat_penalty != 1:
         chain.chainAdd(Sampler.initPenalties(args.repeat_last, args.repeat_penalty, 0.0, 0.0))
     if args.temperature == 0:
@@ -254,3 +268,11 @@ def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:
     chain.chainAdd(Sampler.initTemp(args.temperature))
     chain.chainAdd(Sampler.initDist(args.seed))
     return chain
+
+
+def _json_constraint(path: str) -> Constraint:
+    text = read_file(path, "--json-schema")
+    try:
+        return Constraint.fromJsonSchema(text)
+    except ValueError as error:  # of which GrammarError is one
+        raise output.Refused(f"--json-schema {path}: {error}") from None

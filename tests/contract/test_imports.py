@@ -82,7 +82,7 @@ LAYERS = (
     {"_cli_output"},
     {"_cli_options"},
     {"_cli_estimate"},
-    {"rpc_worker", "cli_bench", "cli_complete", "cli_embed", "cli_info"},
+    {"rpc_worker", "cli_bench", "cli_chat", "cli_complete", "cli_embed", "cli_info"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
