@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llama_cffi.batch import Batch
     from llama_cffi.batch_ext import BatchExt
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat_session import ChatAnswer, ChatSession
     from llama_cffi.chat_template import ChatTemplate
     from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
@@ -124,6 +125,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "batch": ("Batch",),
     "batch_ext": ("BatchExt",),
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat_session": ("ChatAnswer", "ChatSession"),
     "chat_template": ("ChatTemplate",),
     "constraint": ("Constraint",),
     "context": ("Context",),
@@ -208,7 +210,9 @@ __all__ = [
     "Batch",
     "BatchExt",
     "BusyError",
+    "ChatAnswer",
     "ChatMessage",
+    "ChatSession",
     "ChatTemplate",
     "ClosedError",
     "Constraint",

@@ -33,6 +33,9 @@ class Run:
         self.room: int | None = None  # tokens that fit the sequence; None: any number
         self.keep = -1  # tokens at the beginning that a shift leaves; -1: do not shift
 
+        self.when_begun: Callable[[], None] | None = None
+        self.when_ended: Callable[[Run], None] | None = None
+
         self.tokens: list[Token] = []
         self.texts: list[str] = []
         self.step: GenerationStep | None = None  # the last one, where it is more than a token and its text
@@ -52,6 +55,8 @@ class Run:
         """
         tokens, stream, feed = self.tokens, self.stream, self.stream.feed
         resumed = perf_counter()
+        if self.when_begun is not None:
+            self.when_begun()
         try:
             token = self._begin()
             now = perf_counter()
@@ -84,6 +89,8 @@ class Run:
             raise
         finally:
             self.end()
+            if self.when_ended is not None:
+                self.when_ended(self)
 
     def _is_end(self, token: Token) -> bool:
         if self.model.vocab.isEog(token):

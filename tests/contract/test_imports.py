@@ -75,7 +75,7 @@ LAYERS = (
     {"chat", "_embedding_batches", "_token_cache", "_generation_steps", "_generation_async"},
     {"_generation_run", "chat_template"},
     {"generation", "embedding", "_engine_cells", "_engine_batch", "_engine_request"},
-    {"_engine_job"},
+    {"_engine_job", "chat_session"},
     {"_engine_loop"},
     {"engine"},
     {"__init__"},

@@ -130,7 +130,7 @@ WITH_TOOLS = """\
 @pytest.fixture(scope="session")
 def chatty(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """A tiny Llama that carries chat templates: ChatML, and one for tools."""
-    builder = tiny_models._Builder(tiny_models.LLAMA, "llama")
+    builder = tiny_models._Builder(_exact(tiny_models.LLAMA), "llama")
     builder.writer.add_chat_template(
         [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": WITH_TOOLS}]
     )
