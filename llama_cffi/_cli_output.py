@@ -15,6 +15,7 @@ from llama_cffi._generation_steps import Usage
 from llama_cffi.errors import LlamaError
 
 _BAR = 30
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
 class Refused(Exception):
@@ -60,7 +61,9 @@ def say(line: str) -> None:
 
 
 def write(text: str) -> None:
-    """A piece of the answer, at once. What the terminal's encoding lacks is replaced."""
+    """A piece of the answer, at once. What the encoding lacks is replaced, and what would drive a terminal is shown."""
+    if sys.stdout.isatty():
+        text = text.translate(_CONTROLS)
     try:
         sys.stdout.write(text)
     except UnicodeEncodeError:
