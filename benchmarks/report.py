@@ -59,11 +59,12 @@ def heading(title: str, about: dict[str, Any]) -> list[str]:
     return [*lines, f"{about['pin']}; Python {about['python']}, Linux {about['linux']}"]
 
 
-def write(folder: Path, name: str, lines: list[str], figures: dict[str, Any]) -> None:
-    """Write `FOLDER/DATE-NAME.txt` and `.json`; a name becomes lower case with dashes."""
+def write(folder: Path, name: str, lines: list[str], figures: dict[str, Any]) -> Path:
+    """Write `FOLDER/DATE-NAME.txt`, whose path is returned, and `.json`; a name becomes lower case with dashes."""
     folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(.*?\)", "", name).lower()).strip("-")
     target = folder / f"{datetime.date.today().isoformat()}-{slug}"
     target.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     target.with_suffix(".json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     print(f"written: {target}.txt and .json", file=sys.stderr, flush=True)
+    return target.with_suffix(".txt")

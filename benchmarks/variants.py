@@ -2,8 +2,9 @@
 
 The variant that is chosen by default takes turns with a plain AVX2 build (`haswell`) or others, in one run, each time
 in a process of its own, every round the other way round. The figures are medians of many short runs; beside them stand
-the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here. Without a model:
-Gemma 3 270M from the `gemma` extra, and random models in Q4_K, Q4_0 and Q8_0.
+the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here. `--threads 1 2 4`
+measures each model with these numbers of threads. Without a model: Gemma 3 270M from the `gemma` extra, and random
+models in Q4_K, Q4_0 and Q8_0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import argparse
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +80,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="how often they take turns (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a folder for the figures")
     parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
-    settings.add_arguments(parser, without=("devices",))
-    parser.set_defaults(prompt=128, generate=16, runs=3)
+    parser.add_argument("--threads", nargs="+", type=int, default=[Settings.threads])
+    settings.add_arguments(parser, without=("devices", "threads"))
+    parser.set_defaults(prompt=128, generate=16, runs=3, devices="none")
     arguments = parser.parse_args()
-    arguments.devices = "none"
     runnable = [variant.name for variant in Ggml.Backend.cpuVariants() if variant.runs]
     wanted = runnable[1:] if arguments.variants == ["all"] else arguments.variants
     unknown = [name for name in wanted if name not in runnable]
@@ -90,17 +93,20 @@ def main() -> None:
     about = report.machine()
     lines = report.heading("The variants of the CPU backend", about)
     lines.append(f"by default: {runnable[0]}; what runs here, best first: {', '.join(runnable)}")
+    print("\n".join(lines), flush=True)
     figures: dict[str, dict[str, Rounds]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.models or _models(Path(folder)):
-            given = settings.from_arguments(arguments, model.resolve())
-            print(model.name, file=sys.stderr, flush=True)
-            figures[model.name] = measure(given, variants, arguments.rounds)
-            lines += ["", *table(figures[model.name], given)]
-    print("\n".join(lines), flush=True)
-    if arguments.out is not None:
-        name = f"{about['processor']} cpu variants {arguments.label}"
-        report.write(arguments.out, name, lines, {"machine": about, "variants": figures})
+        for model, threads in product(arguments.models or _models(Path(folder)), arguments.threads):
+            given = replace(settings.from_arguments(arguments, model.resolve()), threads=threads)
+            name = f"{model.name}, {threads} threads"
+            print(name, file=sys.stderr, flush=True)
+            figures[name] = measure(given, variants, arguments.rounds)
+            found = ["", *table(figures[name], given)]
+            print("\n".join(found), flush=True)
+            lines += found
+            if arguments.out is not None:  # anew each time, so that a stop loses little
+                file = f"{about['processor']} cpu variants {arguments.label}"
+                report.write(arguments.out, file, lines, {"machine": about, "variants": figures})
 
 
 def _models(folder: Path) -> list[Path]:

@@ -25,6 +25,9 @@ Tokens: TypeAlias = "Sequence[int] | Buffer"
 _FORMATS = {"int32_t": ("i", "l"), "char": ("b", "c"), "uint8_t": (), "float": ("f",), "size_t": ("L", "Q")}
 _RAW = ("B", "b", "c")
 
+new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+"""`ffi.new` for memory that C fills before it is read."""
+
 
 def text_bytes(text: Text, what: str) -> bytes:
     """Text as UTF-8."""

@@ -55,6 +55,7 @@ class SamplerBase(Handle):
     _history: list[Token]  # tokens accepted until then
     _accepted: int  # bytes of text, of a sampler that searches it
     _fits: int  # the context that it was found to fit, by its serial number; -1 after every change to a chain
+    _wanted: int  # how many of the largest logits are all that can be picked; 0: it may be any. Known where it fits
 
     @classmethod
     def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:

@@ -48,9 +48,12 @@ class Views:
         pinned = ffi.gc(pointer, self._unpin)
         plain = memoryview(ffi.buffer(pinned, 4 * count)).cast("B")
         view = plain.cast("f", shape) if shape else plain.cast("f")
-        self.given.append(weakref.ref(view))
-        if len(self.given) > 2 * self.count + 8:
-            self.given = [reference for reference in self.given if reference() is not None]
+        given = self.given
+        while given and given[-1]() is None:
+            given.pop()
+        given.append(weakref.ref(view))
+        if len(given) > 2 * self.count + 8:
+            self.given = [reference for reference in given if reference() is not None]
         return view
 
     def _unpin(self, _: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from llama_cffi._buffers import Tokens, token_array
 from llama_cffi._ffi import ffi
@@ -12,6 +12,8 @@ from llama_cffi.errors import ClosedError
 from llama_cffi.tokens import Pos, SeqId, Token
 
 _CAPACITY_LIMIT = 1 << 24  # entries: 16 million tokens are beyond any context
+
+_BATCH, _TOKENS = ffi.typeof("struct llama_batch *"), ffi.typeof("int32_t[]")
 
 
 class Batch(Uncopyable):
@@ -44,13 +46,14 @@ class Batch(Uncopyable):
 
         Maps to `llama_batch_get_one`.
         """
-        array, n = token_array(tokens, nTokens)
+        own, n = token_array(tokens, nTokens)
         if n < 1:
             raise ValueError("a batch needs at least one token: the text is empty, or nTokens is 0")
-        own = ffi.new("int32_t[]", n)
-        ffi.memmove(own, array, 4 * n)
+        if type(tokens) is not list and type(tokens) is not tuple:  # of those it is a copy already
+            array, own = own, ffi.new(_TOKENS, n)
+            ffi.memmove(own, array, 4 * n)
         batch = cls.__new__(cls)
-        struct = ffi.new("struct llama_batch *")
+        struct = ffi.new(_BATCH)
         struct.n_tokens = n
         struct.token = own
         batch._c = struct
@@ -106,12 +109,48 @@ class Batch(Uncopyable):
         self._arrays["logits"][index] = bool(output)
         self._c.n_tokens = index + 1
 
-    def _next(self, seqIds: Sequence[SeqId]) -> int:
+    def extend(
+        self,
+        tokens: Tokens,
+        pos: Pos,
+        seqIds: Sequence[SeqId] = (0,),
+        output: Literal["none", "last", "all"] = "none",
+    ) -> None:
+        """Append tokens at positions `pos`, `pos + 1`, ... of one or more sequences: `add` for many at once.
+
+        `tokens` is a sequence, or a buffer of 32-bit integers; it is copied. `output` asks for the output of none of
+        them, of the last one, or of all. Raises ValueError, with the batch unchanged, when they do not fit.
+        """
+        if output not in ("none", "last", "all"):
+            raise ValueError(f'output is "none", "last" or "all", not {output!r}')
+        array, n = token_array(tokens, None)
+        start = self._next(seqIds, n)
+        if n == 0:
+            return
+        arrays, end = self._arrays, start + n
+        if "token" not in arrays:
+            raise TypeError("this batch holds embeddings: fill batch.embd, batch.pos and so on")
+        if not 0 <= pos <= (1 << 31) - 1 - n:
+            raise ValueError(f"positions go from 0 to {(1 << 31) - 1}: {pos} and the {n} from there on do not fit")
+        width, count = self._nSeqMax, len(seqIds)
+        row = ffi.new(_TOKENS, [*seqIds, *[0] * (width - count)])
+        ffi.memmove(arrays["token"] + start, array, 4 * n)
+        arrays["pos"][start:end] = range(pos, pos + n)
+        ffi.buffer(arrays["n_seq_id"])[4 * start : 4 * end] = bytes(ffi.buffer(ffi.new(_TOKENS, [count]))) * n
+        ffi.buffer(arrays["seq_ids"])[4 * width * start : 4 * width * end] = bytes(ffi.buffer(row)) * n
+        ffi.buffer(arrays["logits"])[start:end] = (b"\1" if output == "all" else b"\0") * n
+        if output == "last":
+            arrays["logits"][end - 1] = 1
+        self._c.n_tokens = end
+
+    def _next(self, seqIds: Sequence[SeqId], n: int = 1) -> int:
         if self._nSeqMax == 0:
             raise TypeError("a batch made by getOne cannot grow: use Batch.init")
         index: int = self._alive.n_tokens
-        if index >= self._capacity:
-            raise ValueError(f"the batch is full: it has room for {self._capacity} entries")
+        if index + n > self._capacity:
+            free = self._capacity - index
+            has = f"the batch has room for {free} more entries, not for {n}" if free else "the batch is full"
+            raise ValueError(f"{has}: it was made for {self._capacity}")
         if not 1 <= len(seqIds) <= self._nSeqMax:
             raise ValueError(f"a token belongs to 1 to {self._nSeqMax} sequences here, not {len(seqIds)}: see nSeqMax")
         return index

@@ -34,6 +34,8 @@ _FRAME = 1024  # bytes of stack for a byte of text; 607 were measured
 _ANY_STACK = 256  # bytes of text that any stack has room for
 _SEARCHED = 1 << 20
 
+_MOST_WANTED = 1 << 30  # more than any vocabulary has
+
 _NO_PICK = "no token is picked in the end: end the chain with Sampler.initDist or initGreedy"
 
 
@@ -73,7 +75,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 self._owner = ctx._owner = get_ident()
                 if self._closing or ctx._closing:
                     (self if self._closing else ctx)._refuse()
-                token: Token = lib.shim_sample(self._c, ctx._c, ctx._limits, idx)
+                token: Token = lib.shim_sample(self._c, ctx._c, ctx._limits, idx, self._wanted)
             finally:
                 ctx._owner = 0
                 ctx._busy.release()
@@ -107,13 +109,34 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 if not (ctx._limits.rows and ctx._limits.logits) or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 return self._pick(self._c, context, idx, ctx._nVocab)
+            self._wanted = self._can_narrow()
             if self._chain is None:
                 self._fits = ctx._serial
-            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx)
+            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._wanted)
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
         return any(member._traits.picks for member in self._everyone())
+
+    def _can_narrow(self) -> int:
+        """How many of the largest logits are all that can be picked; 0: it may be any.
+
+        A penalty that only lowers logits brings at most as many others up as there are tokens that it lowers.
+        """
+        lowered = 0
+        for member in self._everyone():
+            match member._traits.recipe:
+                case ("llama_sampler_init_greedy",):
+                    return lowered + 1
+                case ("llama_sampler_init_top_k", int(k)) if k > 0:
+                    return min(lowered + k, _MOST_WANTED)
+                case ("llama_sampler_init_penalties", int(n), float(repeat), float(freq), float(present)):
+                    if n < 0 or repeat < 1 or freq < 0 or present < 0:
+                        return 0
+                    lowered = min(lowered + n, _MOST_WANTED)
+                case _:
+                    return 0
+        return 0
 
     def _check_fit(self, ctx: Context) -> bool:
         """Refuse a context that the sampler was not made for. Whether to sample step by step, with checks between."""

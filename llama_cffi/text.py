@@ -10,6 +10,7 @@ from llama_cffi._buffers import (
     OutBuffer,
     Text,
     Tokens,
+    new_uncleared,
     out_buffer,
     require_together,
     text_prefix,
@@ -139,12 +140,13 @@ def tokenize(
         assert nTokensMax is not None
         array = out_buffer(tokens, "int32_t", nTokensMax, "tokens", "nTokensMax")
         return _call(vocab, data, array, nTokensMax, addSpecial, parseSpecial)
-    size = len(data) // 3 + 16  # a token is rarely shorter than three bytes
+    size = len(data) + 16  # a token is rarely shorter than a byte, and a second call would cost as much as the first
     while True:
-        array = ffi.new("int32_t[]", size)
+        array = new_uncleared("int32_t[]", size)
         n = _call(vocab, data, array, size, addSpecial, parseSpecial)
         if n >= 0:
-            return list(ffi.unpack(array, n))
+            found: list[Token] = ffi.unpack(array, n)
+            return found
         if n == -(1 << 31):
             raise ValueError("the text has more than 2,147,483,647 tokens: tokenize it in pieces")
         size = -n
@@ -230,8 +232,8 @@ def detokenize(
         return lib.llama_detokenize(vocab._c, array, n, out, textLenMax, removeSpecial, unparseSpecial)
     size = 8 * n + 16
     while True:
-        out = ffi.new("char[]", size)
+        out = new_uncleared("char[]", size)
         written = lib.llama_detokenize(vocab._c, array, n, out, size, removeSpecial, unparseSpecial)
         if written >= 0:
-            return bytes(ffi.buffer(out, written)).decode("utf-8", "replace")
+            return str(ffi.buffer(out, written), "utf-8", "replace")
         size = -written

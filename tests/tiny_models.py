@@ -96,8 +96,11 @@ def write_llama(
     *,
     deltas: Mapping[str, Array] | None = None,
     tokenizer: bool = True,
+    n_vocab: int = 0,
 ) -> Path:
     """Write a Llama decoder with the tokenizer of `vocab_from`, or with a small one, or without `tokenizer`.
+
+    The small one gets unused tokens up to `n_vocab`.
 
     `deltas` are added to the random weights of these names, e.g. to merge a LoRA adapter.
     """
@@ -105,7 +108,9 @@ def write_llama(
     if not tokenizer:
         n_vocab = tiny_vocabs.add_none(model.writer)
     else:
-        n_vocab = model.copy_tokenizer(vocab_from) if vocab_from else tiny_vocabs.add_sentencepiece(model.writer)
+        n_vocab = (
+            model.copy_tokenizer(vocab_from) if vocab_from else tiny_vocabs.add_sentencepiece(model.writer, n_vocab)
+        )
     return _llama_like(model, n_vocab).save(path)
 
 

@@ -1,12 +1,10 @@
-/* The two calls of the token loop, each with its checks, so that Python makes one call where C makes one. */
+/* Decoding and encoding, with their checks, so that Python makes one call where C makes one. */
 #include "gate.hpp"
 #include "shim.h"
 
-#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "guard.h"  // from here on llama.cpp's functions are the guarded ones
 
@@ -126,47 +124,6 @@ int32_t next_position(llama_context * ctx, const shim_limits & limits) {
     return limits.decodes ? llama_memory_seq_pos_max(llama_get_memory(ctx), 0) + 1 : 0;
 }
 
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define FOUR_AT_ONCE
-#endif
-#endif
-
-/* Makes candidates of logits; false where one is NaN. Four at once are three whole stores in place of twelve parts, which
- * makes up for the look at each: a candidate has 12 bytes, and llama.cpp writes them number by number. */
-bool make_candidates(llama_token_data * out, const float * logits, int32_t n) {
-    int32_t i   = 0;
-    bool    nan = false;
-#ifdef FOUR_AT_ONCE
-    using Ints   = int32_t __attribute__((vector_size(16)));
-    using Floats = float __attribute__((vector_size(16)));
-    static_assert(sizeof(llama_token_data) == 12 && offsetof(llama_token_data, logit) == 4, "id, logit, p");
-    const Ints zero = {0, 0, 0, 0};
-    Ints       bad  = zero;
-    Ints       id   = {0, 1, 2, 3};
-    for (; i + 4 <= n; i += 4, id += 4) {
-        Floats logit;
-        memcpy(&logit, logits + i, sizeof(logit));
-        bad |= logit != logit;
-        const Ints bits  = reinterpret_cast<Ints>(logit);
-        const Ints lower = __builtin_shufflevector(id, bits, 0, 4, 1, 5);
-        const Ints upper = __builtin_shufflevector(id, bits, 2, 6, 3, 7);
-        const Ints rows[] = {
-            __builtin_shufflevector(lower, zero, 0, 1, 4, 2),
-            __builtin_shufflevector(lower, upper, 3, 3, 4, 5) & Ints{-1, 0, -1, -1},
-            __builtin_shufflevector(upper, zero, 4, 2, 3, 4),
-        };
-        memcpy(out + i, rows, sizeof(rows));
-    }
-    nan = (bad[0] | bad[1] | bad[2] | bad[3]) != 0;
-#endif
-    for (; i < n; i++) {
-        out[i] = {i, logits[i], 0.0f};
-        nan |= logits[i] != logits[i];
-    }
-    return !nan;
-}
-
 }  // namespace
 
 extern "C" {
@@ -239,32 +196,6 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
     return outputs;
 } catch (const std::bad_alloc &) {
     return refuse(*limits, SHIM_BATCH_FAILED, 0, -2);  // llama.cpp's own code for it
-}
-
-int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
-                    int32_t idx) try {
-    static thread_local std::vector<llama_token_data> kept;
-    const float * logits = limits->rows > 0 && limits->logits ? llama_get_logits_ith(ctx, idx) : nullptr;
-    if (logits == nullptr) {
-        return SHIM_SAMPLE_NO_OUTPUT;
-    }
-    kept.resize(limits->n_vocab);
-    if (!make_candidates(kept.data(), logits, limits->n_vocab)) {
-        return SHIM_SAMPLE_NAN;
-    }
-    llama_token_data_array found{kept.data(), kept.size(), -1, false};
-    llama_sampler_apply(smpl, &found);
-    if (shim_failed()) {
-        return SHIM_SAMPLE_NO_PICK;
-    }
-    if (found.selected < 0 || static_cast<size_t>(found.selected) >= found.size) {
-        return SHIM_SAMPLE_NO_PICK;
-    }
-    const llama_token token = found.data[found.selected].id;
-    llama_sampler_accept(smpl, token);
-    return token;
-} catch (const std::bad_alloc &) {
-    return SHIM_SAMPLE_NO_MEMORY;
 }
 
 }  // extern "C"

@@ -154,10 +154,13 @@ enum shim_no_token {
     SHIM_SAMPLE_NO_MEMORY = -4,
 };
 
-/* What llama_sampler_sample does for a context without samplers of its own, with checks where that asserts. Returns the
- * token, or why there is none. */
+/* What llama_sampler_sample does for a context without samplers of its own, with checks where that asserts. `wanted` says
+ * that nothing but the so many largest logits can be picked; 0: anything. Returns the token, or why there is none. */
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
-                    int32_t idx);
+                    int32_t idx, int32_t wanted);
+
+/* The logits of an entry, as llama_get_logits_ith gives them; null where the last batch gave none. */
+float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);
 
 /* The gate between computing (reading) and loading or freeing adapters (writing); see gate.hpp. Each waits for the
  * other. shim_begin_writing returns false on a thread that is computing, further up. */

@@ -1,0 +1,1 @@
+"""The binding against a C program and against other bindings: `make bench`."""

@@ -1,0 +1,76 @@
+"""Plots of the contest, as SVG."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.contest.cases import FACADE, C, Case
+from benchmarks.contest.duel import Result, ratios
+
+COLOURS = {FACADE: "#1b6ca8", "llama-cpp-python": "#c8553d"}
+OTHERS = ("#7a7a7a", "#a89b3c", "#6f4e7c")
+
+
+def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[str, Result]]) -> None:
+    """Each case's speed as a multiple of the C program's, a bar for each contestant."""
+    plt = _pyplot()
+    shown = [case for case in cases if _has_c(results[case.name])]
+    names = [name for name in dict.fromkeys(name for case in shown for name in results[case.name]) if name != C]
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.26 * len(shown) * max(1, len(names))), layout="constrained")
+    height = 0.8 / max(1, len(names))
+    for number, name in enumerate(names):
+        places, values = [], []
+        for row, case in enumerate(shown):
+            result = results[case.name].get(name)
+            if result is not None and result.answers:
+                places.append(row + height * number - 0.4 + height / 2)
+                values.append(ratios(case, result, results[case.name][C]))
+        bars = axes.barh(places, values, height, label=name, color=_colour(name, number))
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(shown)), [case.title for case in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("speed as a multiple of the C program's (logarithmic)")
+    axes.legend(fontsize=8, loc="lower left")
+    _save(figure, target)
+
+
+def lines(
+    target: Path, title: str, axis: str, rows: Mapping[str, Sequence[tuple[float, float]]], unit: str, log: bool
+) -> None:
+    """A line for each name, over the numbers that grow."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    for number, (name, points) in enumerate(rows.items()):
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=_colour(name, number))
+    if log:
+        axes.set_xscale("log", base=2)
+    axes.set_ylim(bottom=0)
+    axes.set(title=title, xlabel=axis, ylabel=unit)
+    axes.legend(fontsize=8)
+    _save(figure, target)
+
+
+def _has_c(results: Mapping[str, Result]) -> bool:
+    return C in results and bool(results[C].answers) and statistics.median(a["seconds"] for a in results[C].answers) > 0
+
+
+def _colour(name: str, number: int) -> str:
+    return COLOURS.get(name, "black" if name == C else OTHERS[number % len(OTHERS)])
+
+
+def _pyplot():  # type: ignore[no-untyped-def]
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "llama_cffi"  # the same figures give the same file
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure, target: Path) -> None:  # type: ignore[no-untyped-def]
+    figure.savefig(target, metadata={"Date": None})

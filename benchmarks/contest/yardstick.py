@@ -1,0 +1,41 @@
+"""Builds the C program of the contest, linked to the very library files that the package loads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from benchmarks.build_llama_bench import LIB, BuildError
+from vendor import fetch, native
+from vendor import pin as pins
+
+SOURCE = Path(__file__).with_name("yardstick.c")
+FLAGS = ("-std=c11", "-O2", "-DNDEBUG", "-Wall", "-Wextra", "-Wno-unused-result")
+
+
+def executable() -> Path:
+    """The program, compiled first unless the cache has it."""
+    libraries = [LIB / f"lib{name}{native.SUFFIX}.so" for name in native.LINKED]
+    missing = [path.name for path in libraries if not path.is_file()]
+    if missing:
+        raise BuildError(f"{LIB} has no {missing[0]}: run `make build`")
+    headers = fetch.source_dir()
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    seed = repr((SOURCE.read_text(encoding="utf-8"), str(headers), str(LIB), version, FLAGS, native.SUFFIX))
+    target = pins.cache_root() / "yardstick" / hashlib.sha256(seed.encode()).hexdigest()[:16]
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
+            made = Path(folder) / "yardstick"
+            command = [*compiler, *FLAGS, f"-I{headers / 'include'}", f"-I{headers / 'ggml/include'}", str(SOURCE)]
+            command += [*map(str, libraries), f"-Wl,-rpath,{LIB}", "-lm", "-o", str(made)]
+            result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if result.returncode != 0:
+                raise BuildError(f"the C program could not be built: {shlex.join(command)}\n{result.stdout}")
+            os.replace(made, target)
+    return target

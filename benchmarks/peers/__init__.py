@@ -1,0 +1,104 @@
+"""Other bindings in the contest: `contestants(folder)` installs those that can take part, and says how to start them.
+
+Each is a program of this folder (`with_NAME.py`) in an environment of its own; `protocol.py` says how it is talked to.
+A peer that cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
+`python -m benchmarks.peers` installs them and prints both.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.peers import environment
+from benchmarks.peers.environment import Peer, PeerError
+from vendor import pin as pins
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A program that takes part: `command` with a case and `key=value` words after it, in `env` beside the usual."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    version: str = ""
+
+
+reasons: dict[str, str] = {}
+"""Why a peer was left out, by its name: filled by `contestants`."""
+
+
+OTHERS = (
+    Peer("cyllama", "0.2.18", "cyllama", "with_cyllama.py", note="its own llama.cpp b9190 in the wheel"),
+    Peer(
+        "xllamacpp", "2026.10.11549", "xllamacpp", "with_xllamacpp.py", note="its own llama.cpp in the wheel, for AVX2"
+    ),
+)
+
+LEFT_OUT = {
+    "easy-llama": "0.2.14 carries no library, and its structures are those of llama.cpp of July 2025: with the pinned "
+    "one the interpreter dies when it loads a model",
+    "llama-cpp-cffi": "0.4.42 loads models by their names at Hugging Face alone, and its wheel has 290 MB",
+    "llama-cpp-py-sync": "0.11739 is labelled manylinux2014, but its library needs glibc 2.38",
+}
+"""Peers that were tried by hand, and why they cannot take part."""
+
+
+def peers() -> list[Peer]:
+    """Those that are tried, each at one version."""
+    pin = pins.load()
+    carrier = Peer(
+        "llama-cpp-python",
+        pin.version or pins.known()[-1].version,
+        "llama_cpp",
+        "with_llama_cpp_python.py",
+        ("numpy==2.2.6", "diskcache==5.6.3", "jinja2==3.1.6", "markupsafe==3.0.3", "typing-extensions==4.15.0"),
+        ours=True,
+        note="the same library files, the same CPU variant",
+    )
+    return [carrier, *OTHERS]
+
+
+def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
+    """Install the peers that can be (minutes, the first time) and say how each is started.
+
+    `folder` must outlive them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
+    variant, and the one that the package chooses where it is None.
+    """
+    reasons.clear()
+    reasons.update(LEFT_OUT)
+    found = []
+    for peer in peers():
+        try:
+            found.append(_contestant(peer, folder, cpu))
+        except (PeerError, OSError) as why:
+            reasons[peer.name] = str(why)
+            print(f"{peer.name} is left out: {why}", file=sys.stderr, flush=True)
+    return found
+
+
+def _contestant(peer: Peer, folder: Path, cpu: Path | None) -> Contestant:
+    python = environment.make(peer)
+    env: dict[str, str] = {}
+    if peer.ours:
+        env = {
+            "LLAMA_CPP_LIB_PATH": str(environment.link(folder / peer.module)),
+            "PEER_CPU_MODULE": str(cpu or chosen()),
+        }
+    environment.try_import(peer, env)
+    return Contestant(peer.name, [str(python), str(HERE / peer.script)], env, peer.note, peer.version)
+
+
+def chosen() -> Path:
+    """The file of the CPU variant that the package chooses here."""
+    from llama_cffi import Ggml
+
+    Ggml.Backend.cpuLoad()
+    variant = Ggml.Backend.cpuVariant()
+    assert variant is not None
+    return variant.path
