@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from heapq import nsmallest
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llama_cffi import _process
 from llama_cffi._engine_batch import StepBatch
-from llama_cffi._engine_cells import ENDLESS, Cells, Sequence, common
+from llama_cffi._engine_cells import ENDLESS, Cells
 from llama_cffi._engine_job import Job
+from llama_cffi._engine_pace import Pace
+from llama_cffi._engine_queue import Queue, rank
 from llama_cffi._engine_request import wake_up
 from llama_cffi._generation_steps import StopReason
 from llama_cffi.context import Context
@@ -19,10 +21,6 @@ from llama_cffi.errors import BusyError, ClosedError, ContextFullError
 
 if TYPE_CHECKING:
     from asyncio import Future
-
-_PATIENCE = 32  # how often later requests may go before one
-_CHOICE = 8  # how many requests are looked at for one that fits
-_WORTH_WAITING = 32  # tokens that another request is about to decode, and that need not be decoded twice
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,10 @@ class Loop:
         self._idle = False  # whether the thread waits for work
         self._serial = 0
         self.closing: Exception | None = None
-        self._waiting: list[Job] = []
+        self._queue = Queue(self._cells)
+        self._waiting = self._queue.jobs
         self._running: list[Job] = []
-        self._ended = 0
+        self._pace = Pace()
         self._wake: list[Future[None]] = []
         self.load = EngineLoad(0, 0, None if self._cells.total >= ENDLESS else self._cells.total, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
@@ -157,11 +156,13 @@ class Loop:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
             self._end(job, StopReason.CANCELLED)
         self._admit()
-        entries = self._fill()
-        if entries and self._decode(entries):
-            for job, index in entries:
-                if index >= 0 and not job.request._cancelled:
-                    self._sample(job, index)
+        writing = sum(job.rest == 1 for job in self._running)
+        if writing == len(self._running) and self._pace.isApart(writing):
+            for job in list(self._running):
+                if job.sequence is not None:
+                    self._work([job], 1)
+        else:
+            self._work(self._running, writing)
         self._tell()
 
     def _tell(self) -> None:
@@ -176,67 +177,44 @@ class Loop:
 
     def _admit(self) -> None:
         while self._waiting and self._cells.hasSequence and len(self._running) < self._nSeqMax:
-            job = self._next()
+            job = self._queue.next(self._running)
             if job is None:
                 if not self._running:  # cannot be: alone, each of them fits
                     self._end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
                 return
-            sequence = self._cells.open(job.tokens, self._sequences())
-            self._waiting.remove(job)
-            for other in self._waiting:
-                other.overtaken += other.serial < job.serial
+            sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
+            self._queue.take(job)
             job.sequence = sequence
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()
-            job.overtaken = 0
             self._running.append(job)
-
-    def _next(self) -> Job | None:
-        """The first request in the queue for which there is room. Room is for all that it may become, so that none is
-        left without later.
-        """
-        reserved = sum(job.final - len(sequence.tokens) for job in self._running if (sequence := job.sequence))
-        for job in nsmallest(_CHOICE, self._waiting, key=_rank):
-            if job.parked == self._ended and self._running:
-                continue
-            donor, shared = self._cells.find(job.tokens, self._sequences())
-            if self._is_coming(job, shared):
-                continue
-            if self._cells.makeRoom(job.final - shared, reserved, donor, shared):
-                return job
-            if job.overtaken >= _PATIENCE:
-                break
-        return None
-
-    def _is_coming(self, job: Job, shared: int) -> bool:
-        """Whether a request at work is about to decode much of what this one begins with."""
-        if not self._cells.sharesParts:
-            return False
-        wanted = min(len(job.tokens) - 1, shared + _WORTH_WAITING)
-        return wanted >= shared + _WORTH_WAITING and any(
-            other.rest > 1
-            and other.request.priority >= job.request.priority
-            and common(job.tokens, other.tokens) >= wanted
-            for other in self._running
-        )
-
-    def _sequences(self) -> list[Sequence]:
-        return [job.sequence for job in self._running if job.sequence is not None]
 
     # A step
 
-    def _fill(self) -> list[tuple[Job, int]]:
-        """Fill the batch. Who is in it, each with the index of its output, or -1."""
+    def _work(self, jobs: list[Job], width: int) -> None:
+        """Decode one batch, and pick from its outputs."""
+        entries = self._fill(jobs)
+        began = perf_counter()
+        if not entries or not self._decode(entries):
+            return
+        if self._batch.n == width:
+            self._pace.note(width, perf_counter() - began)
+        for job, index in entries:
+            if index >= 0 and not job.request._cancelled:
+                self._sample(job, index)
+
+    def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
+        """Fill the batch. Who is in it, each with the index of its output; or the number of its tokens, below 0."""
         batch, entries, prompts = self._batch, [], []
         batch.clear()
-        for job in self._running:
+        for job in jobs:
             assert job.sequence is not None
             if job.rest == 1:
                 entries.append((job, batch.addToken(job.tokens[-1], len(job.tokens) - 1, job.sequence.id)))
             else:
                 prompts.append(job)
-        for job in sorted(prompts, key=_rank):
+        for job in sorted(prompts, key=rank):
             assert job.sequence is not None
             count, start = min(job.rest, batch.room), len(job.sequence.tokens)
             if not count:
@@ -244,7 +222,7 @@ class Loop:
                 continue
             last = count == job.rest
             index = batch.addTokens(job.tokens[start : start + count], start, job.sequence.id, last)
-            entries.append((job, index if last else -1 - count))
+            entries.append((job, index if last else -count))
         return entries
 
     def _decode(self, entries: list[tuple[Job, int]]) -> bool:
@@ -264,7 +242,7 @@ class Loop:
             sequence = job.sequence
             assert sequence is not None
             start = len(sequence.tokens)
-            end = len(job.tokens) if index >= 0 else start - 1 - index
+            end = len(job.tokens) if index >= 0 else start - index
             self._cells.grow(sequence, job.tokens[start:end])
         return True
 
@@ -279,9 +257,8 @@ class Loop:
         assert job.sequence is not None
         self._cells.close(job.sequence, keep=False)
         job.sequence = None
-        job.parked = self._ended
         self._running.remove(job)
-        self._waiting.append(job)
+        self._queue.putBack(job)
 
     def _sample(self, job: Job, index: int) -> None:
         try:
@@ -295,7 +272,7 @@ class Loop:
             self._end(job, reason)
 
     def _end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
-        self._ended += 1
+        self._queue.ended += 1
         if job.sequence is None:
             self._waiting.remove(job)
         else:
@@ -306,8 +283,3 @@ class Loop:
                 self._cells.close(sequence, keep=self._keeps and error is None)
         finally:
             job.end(reason, error, self._wake)
-
-
-def _rank(job: Job) -> tuple[bool, int, int]:
-    """Small ones go first."""
-    return job.overtaken < _PATIENCE, -job.request.priority, job.serial

@@ -44,6 +44,7 @@ class Run:
         self.reused = 0
         self.prompt_seconds = self.seconds = 0.0
 
+        self._ticket = object()  # whose turn it is; not this object, which would keep the context alive
         self._lock = RLock()  # a signal handler may cancel, on the thread that holds it
         self._cancelled = False
         self._abortable = False  # whether a long computation is running
@@ -111,7 +112,7 @@ class Run:
             self._is_busy()
         try:
             self.sampler.reset()
-            cache.take(self)
+            cache.take(self._ticket)
             if self.model.hasEncoder:
                 cache.clear()
                 done = self._compute(self._encode)
@@ -139,7 +140,7 @@ class Run:
         if not cache.turn.acquire(False):
             self._is_busy()
         try:
-            if not cache.belongs(self):
+            if not cache.belongs(self._ticket):
                 raise BusyError(
                     "another generation has begun in this sequence of the context, or its memory was changed: let one "
                     "end before the next begins, or give each a seqId of its own (Context.Params.nSeqMax)"

@@ -64,6 +64,7 @@ class Usage:
     reusedTokens: int = 0
     """Tokens of the prompt that the context's memory held already."""
     generatedTokens: int = 0
+    """Tokens that came, but for the one that ended it."""
     promptSeconds: float = 0.0
     """From the beginning to the first token."""
     generationSeconds: float = 0.0

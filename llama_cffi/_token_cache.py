@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from typing import Any
 
+from llama_cffi._older import has
 from llama_cffi.batch import Batch
 from llama_cffi.context import Context
 from llama_cffi.errors import LlamaError
@@ -110,6 +109,11 @@ class TokenCache:
         window = self._context.getModel().nSwa
         return not window or self._memory.seqPosMin(self._seqId) <= max(0, position - window)
 
+    def _has_state(self) -> bool:
+        """Whether a state is part of the memory, which is neither moved nor taken back. Older headers do not say."""
+        model = self._context.getModel()
+        return model.isRecurrent or not has("llama_model_is_hybrid") or model.isHybrid
+
     def _settle(self) -> None:
         self._known.changes = self._memory._changes[self._seqId]
 
@@ -146,10 +150,9 @@ class TokenCache:
         """Forget so many tokens from a position on, and move up what follows: by a shift where the memory can, which
         leaves no output; else by decoding it again.
         """
-        known, memory, model = self._known, self._memory, self._context.getModel()
+        known, memory = self._known, self._memory
         rest = known.tokens[start + count :]
-        plain = memory.canShift() and not (model.isRecurrent or model.isHybrid)
-        if plain and memory.seqRemove(self._seqId, start, start + count):
+        if memory.canShift() and not self._has_state() and memory.seqRemove(self._seqId, start, start + count):
             memory.seqAdd(self._seqId, start + count, -1, -count)
             known.tokens[start:] = rest
             known.exact = min(known.exact, start)
@@ -160,30 +163,31 @@ class TokenCache:
         self.decode(whole[len(known.tokens) :])
 
     def _batch(self, tokens: Sequence[Token], pos: int, output: bool = True) -> Batch:
-        n = len(tokens)
-        batch = Batch.init(n)
-        batch.nTokens = n
-        for name, values in (
-            ("token", tokens),
-            ("pos", range(pos, pos + n)),
-            ("seq_ids", [self._seqId] * n if self._seqId else ()),
-        ):
-            if values:
-                view: Any = batch._view(name, "i")
-                view[:] = array("i", values)
-        batch._arrays["logits"][n - 1] = output
+        batch = Batch.init(len(tokens))
+        batch.extend(tokens, pos, (self._seqId,), "last" if output else "none")
         return batch
 
     def _recover(self) -> None:
         """After a decode that failed halfway: bring the memory back to what is known, or forget both."""
-        model = self._context.getModel()
         try:
-            if model.isRecurrent or model.isHybrid:  # a state may have been written to in part
+            if self._has_state():  # which may have been written to in part
                 self.clear()
             else:
                 self._go_back(len(self._known.tokens))
         except LlamaError:  # the context cannot be used just now, or no more
             self._known.changes = -1
+
+
+def room_of(ctx: Context) -> int | None:
+    """How many tokens fit one sequence of a context; None for any number, which a recurrent state takes."""
+    if ctx.getModel().isRecurrent:
+        return None
+    if has("llama_n_ctx_seq"):
+        size = ctx.nCtxSeq
+    else:
+        size = ctx.nCtx if ctx.getMemory()._unified else ctx.nCtx // ctx.nSeqMax
+    positions: int = ctx._limits.n_pos
+    return min(size, positions) if positions else size
 
 
 def common_length(a: Sequence[Token], b: Sequence[Token]) -> int:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from llama_cffi._generation_run import Run
 from llama_cffi._generation_steps import StopReason
+from llama_cffi._token_cache import room_of
 from llama_cffi.chat_template import ChatTemplate, Message
 from llama_cffi.context import Context
-from llama_cffi.errors import ContextFullError
+from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation import Generation
 from llama_cffi.sampler import Sampler
 from llama_cffi.tokens import SeqId, Token
@@ -24,6 +25,7 @@ class ChatAnswer(Generation):
     """
 
     _format: ToolFormat | None
+    _tools: bool  # whether the model was told of some
 
     @property
     def toolCalls(self) -> list[ToolCall]:
@@ -41,6 +43,8 @@ class ChatAnswer(Generation):
         return self._parsed().problems
 
     def _parsed(self) -> ParsedAnswer:
+        if self._tools and self._format is None:
+            return ParsedAnswer(self.text, problems=["how this model writes calls of tools is not known here"])
         return parseToolCalls(self.text, self._format)
 
 
@@ -74,6 +78,7 @@ class ChatSession:
             raise ValueError(f'overflow is "error" or "drop", not {overflow!r}')
         self._context, self._seqId, self._overflow = ctx, seqId, overflow
         self.template = template if isinstance(template, ChatTemplate) else ChatTemplate(ctx.getModel(), template)
+        self._answering = False
         self.messages = []
         self.dropped = []
         self.variables = dict(variables or {})
@@ -123,6 +128,7 @@ class ChatSession:
         A str is the user's. The other parameters are those of `Generation`. Raises ContextFullError where the
         conversation does not fit, ValueError where the template refuses it; the history is then as before.
         """
+        self._require_idle()
         new = [] if message is None else [_as_message(message)]
         if not self.messages[self._begins() :] + new:
             raise ValueError("there is nothing to answer: send a message")
@@ -138,15 +144,18 @@ class ChatSession:
             seqId=self._seqId,
             special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # their marks are control tokens
         )
-        answer._format = tool_format
+        answer._format, answer._tools = tool_format, bool(self.tools)
         first = self._begins()
 
         def begin() -> None:
+            self._require_idle()
+            self._answering = True
             self.dropped += self.messages[first : first + dropped]
             del self.messages[first : first + dropped]
             self.messages.extend(new)
 
         def end(run: Run) -> None:
+            self._answering = False
             text = "".join(run.texts)
             if text or run.reason not in (None, StopReason.CANCELLED):
                 self.messages.append(_answer(parseToolCalls(text, tool_format)))
@@ -155,6 +164,10 @@ class ChatSession:
 
         answer._run.when_begun, answer._run.when_ended = begin, end
         return answer
+
+    def _require_idle(self) -> None:
+        if self._answering:
+            raise BusyError("an answer of this session has not ended: iterate to its end, or close() it, first")
 
     def addToolResult(self, call: ToolCall, result: str) -> None:
         """Add what a tool gave to the history; call `send()` when all results are there."""
@@ -180,8 +193,8 @@ class ChatSession:
         the rest is not read anew in every turn.
         """
         tokens = self.render(new)
-        room = self._context.nCtxSeq
-        if self._context.getModel().isRecurrent or len(tokens) + (limit or 1) <= room:
+        room = room_of(self._context)
+        if room is None or len(tokens) + (limit or 1) <= room:
             return tokens, 0
         if self._overflow == "error":
             if len(tokens) > room:

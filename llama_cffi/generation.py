@@ -12,7 +12,7 @@ from llama_cffi._generation_run import Run
 from llama_cffi._generation_steps import GenerationStep, StopReason, Usage, defaultSampler
 from llama_cffi._numbers import integer
 from llama_cffi._text_stream import TextStream
-from llama_cffi._token_cache import TokenCache
+from llama_cffi._token_cache import TokenCache, room_of
 from llama_cffi.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.sampler import Sampler
@@ -240,13 +240,9 @@ def _prompt_tokens(vocab: Vocab, prompt: str | Sequence[Token]) -> list[Token]:
 
 
 def _room(ctx: Context, prompt: list[Token]) -> int | None:
-    """How many tokens fit a sequence of the context; None for any number. Refuses a prompt that does not fit."""
-    model = ctx.getModel()
-    if model.isRecurrent:
-        return None
-    positions: int = ctx._limits.n_pos
-    room = min(ctx.nCtxSeq, positions) if positions else ctx.nCtxSeq
-    if len(prompt) > room and not model.hasEncoder:
+    """How many tokens fit the sequence. Refuses a prompt that does not."""
+    model, room = ctx.getModel(), room_of(ctx)
+    if room is not None and len(prompt) > room and not model.hasEncoder:
         raise ContextFullError(
             f"the prompt has {len(prompt)} tokens, and a sequence of the context takes {room}: shorten the prompt, or "
             f"raise Context.Params.nCtx (this model was trained for {model.nCtxTrain})"

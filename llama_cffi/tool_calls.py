@@ -25,8 +25,10 @@ class ToolFormat(enum.Enum):
         """The format that the text of a chat template declares; None for none, and for one that is not known here."""
         if "[TOOL_CALLS]" in template:
             return cls.MISTRAL
-        if "<tool_call>" in template:  # some put their own tags there in place of JSON
-            return None if "<function=" in template or "<arg_key>" in template else cls.HERMES
+        if any(tag in template for tag in ("<function=", "<arg_key>", "<invoke name=")):  # in place of JSON
+            return None
+        if "<tool_call>" in template:
+            return cls.HERMES
         if "<|python_tag|>" in template or ("<|start_header_id|>" in template and "ipython" in template):
             return cls.LLAMA3
         return None

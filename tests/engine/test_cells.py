@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llama_cffi._engine_cells import Cells, Sequence, common
+from llama_cffi._engine_pace import Pace
 
 
 class Plain:
@@ -124,3 +125,19 @@ def test_a_copy_that_did_not_work_is_taken_back() -> None:
     assert len(second.tokens) == 0 and memory.cells[second.id] == []
     third = cells.open(array("i", range(30)), [first, second])
     assert len(third.tokens) == 20
+
+
+def test_few_sequences_go_the_faster_way() -> None:
+    slow, fast = Pace(), Pace()
+    for pace, together in ((slow, 4.0), (fast, 1.5)):
+        assert not pace.isApart(3)  # nothing is known
+        pace.note(3, together)
+        assert pace.isApart(3)  # to learn what one costs
+        pace.note(1, 1.0)
+        assert pace.isApart(3) is (pace is slow)
+        ways = [pace.isApart(3) for _ in range(600)]
+        assert ways.count(pace is not slow) == 2  # the other way is tried anew now and then
+        assert not pace.isApart(1) and not pace.isApart(9)
+    for _ in range(100):
+        slow.note(1, 2.0)  # it has become slower
+    assert not slow.isApart(3)

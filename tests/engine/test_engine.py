@@ -281,20 +281,26 @@ def test_cancelling_in_the_queue(plain: Model, gate: Gate) -> None:
         assert first.result(30) and len(first.tokens) == 3
 
 
-def test_cancelling_in_the_prompt(plain: Model, gate: Gate, alone: Texts) -> None:
+def test_cancelling_in_the_prompt(plain: Model, gate: Gate) -> None:
+    """A batch has room for seven tokens of it, and the other request is held at its first and at its fifth token."""
+    second = Gate(4)
+
+    class Both:
+        def apply(self, candidates: Any) -> None:
+            gate.apply(candidates)
+            second.apply(candidates)
+
     with running(plain, nBatch=8, keepPrefixes=False) as engine:
-        first = engine.submit("first", sampler=gate.sampler(), maxTokens=2)
+        held = engine.submit("first", sampler=Sampler.init(Both()), maxTokens=6)
         assert gate.reached.wait(30)
         long = _greedy(engine, "alpha " * 100, 5)
         gate.opened.set()
-        first.result(30)
-        second = Gate()
-        held = engine.submit("b", sampler=second.sampler(), maxTokens=3)
         assert second.reached.wait(30)
+        assert engine._loop._cells.usedByLive > 20 and "waiting" in repr(long)
         long.cancel()
         second.opened.set()
         assert long.result(30) == "" and long.stopReason is StopReason.CANCELLED
-        held.result(30)
+        assert held.result(30) and len(held.tokens) == 6
         _settled(engine)
         assert _cells(engine) == [-1] * 6
 

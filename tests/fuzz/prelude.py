@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy  # noqa: F401  for the steps, like those below
+import asyncio  # noqa: F401  for the steps, like those below
+import copy  # noqa: F401
 import gc  # noqa: F401
 import logging  # noqa: F401
 import os
@@ -81,6 +82,11 @@ def put(target: Any, index: int, value: Any) -> None:
     """Assign to an element."""
     if not (isinstance(target, memoryview) and target.format[:1] == "T"):  # Python cannot assign to structs
         (np.asarray(target).reshape(-1) if getattr(target, "ndim", 1) != 1 else target)[index] = value
+
+
+async def collect(values: Any) -> list[Any]:
+    """What an asynchronous iterator gives."""
+    return [value async for value in values]
 
 
 def corrupted(data: bytes, where: int, value: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llama_cffi import (
+    BusyError,
     ChatSession,
     ChatTemplate,
     Context,
@@ -196,6 +197,24 @@ def test_the_end_of_a_turn(chatty: Model) -> None:
         assert session.messages[-1] == {"role": "assistant", "content": ""}
 
 
+def test_one_answer_at_a_time(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        session = ChatSession(ctx)
+        first, second = session.send("Hello", maxTokens=5), session.send("Hello again", maxTokens=5)
+        next(first)
+        with pytest.raises(BusyError, match="an answer of this session has not ended"):
+            next(second)
+        with pytest.raises(BusyError, match="an answer of this session has not ended"):
+            session.send("Hello?")
+        first.close()
+        assert _roles(session) == ["user", "assistant"]
+        answer = session.send("Hello?", maxTokens=5)
+        next(answer)
+        del answer  # which ends it
+        assert _roles(session) == ["user", "assistant"] * 2
+        assert _say(session, "Bye")
+
+
 # Tools
 
 
@@ -241,6 +260,15 @@ def test_without_tools_text_is_text(chatty: Model) -> None:
             session.addToolResult("weather", "rain")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="use json.dumps"):
             session.addToolResult(ToolCall("weather", {}), {"rain": 1})  # type: ignore[arg-type]
+
+
+def test_a_way_of_calling_that_is_not_known(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        session = ChatSession(ctx, template="{{ tools | tojson }}{{ messages[0].content }}", tools=[WEATHER])
+        answer = session.send("Hello", sampler=defaultSampler(0), maxTokens=4)
+        list(answer)
+        assert answer.toolCalls == [] and answer.content == answer.text
+        assert answer.problems == ["how this model writes calls of tools is not known here"]
 
 
 def test_tools_that_the_template_does_not_know(chatty: Model, tiny: Model) -> None:

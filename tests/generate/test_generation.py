@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +320,21 @@ def test_cancelled_before_it_begins(ctx: Context, counted: Counted) -> None:
     assert list(generation) == [] and generation.stopReason is StopReason.CANCELLED and counted.tokens == 0
 
 
+def test_ctrl_c(tiny: Model, ctx: Context) -> None:
+    generation = _endless(ctx, PROMPT, 1_000_000, overflow="shift")
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in generation:
+            pass
+    timer.join()
+    generation.close()
+    assert generation.stopReason is StopReason.CANCELLED and generation.tokens
+    other = _greedy(ctx, PROMPT, 10)
+    list(other)
+    assert other.tokens == plain(ctx, tokenize(tiny.vocab, PROMPT), 10)
+
+
 def test_an_exception_leaves_the_context_usable(tiny: Model, ctx: Context) -> None:
     class Broken:
         def apply(self, candidates: object) -> None:
@@ -332,6 +350,36 @@ def test_an_exception_leaves_the_context_usable(tiny: Model, ctx: Context) -> No
     other = _greedy(ctx, PROMPT, 10)
     list(other)
     assert other.tokens == plain(ctx, tokenize(tiny.vocab, PROMPT), 10)
+
+
+def test_nothing_of_it_stays_with_the_context(ctx: Context) -> None:
+    generation = _greedy(ctx, PROMPT, 3)
+    list(generation)
+    run = weakref.ref(generation._run)
+    del generation
+    assert run() is None
+
+
+def test_a_chain_that_belongs_to_the_context(tiny: Model) -> None:
+    expected = _text_of(tiny, None)
+    chain = Sampler.chainInit()
+    chain.chainAdd(Sampler.initGreedy())
+    assert _text_of(tiny, chain) == expected
+
+
+def _text_of(model: Model, chain: Sampler | None) -> str:
+    with Context.initFromModel(model, Context.Params(nCtx=256)) as ctx:
+        if chain is None:
+            return "".join(_greedy(ctx, PROMPT, 8))
+        ctx.setSampler(0, chain)
+        return "".join(Generation(ctx, PROMPT, sampler=chain, maxTokens=8))
+
+
+def test_a_context_that_gives_embeddings_too(tiny: Model, ctx: Context) -> None:
+    expected = "".join(_greedy(ctx, PROMPT, 8))
+    params = Context.Params(nCtx=256, embeddings=True, nThreads=1)
+    with Context.initFromModel(tiny, params) as both:
+        assert "".join(_greedy(both, PROMPT, 8)) == expected
 
 
 # Several at once

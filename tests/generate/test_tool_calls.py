@@ -142,6 +142,9 @@ def test_deep_nesting_is_no_crash() -> None:
     [
         ('{%- for t in tools %}...<tool_call>\n{"name": <function-name>, ...}\n</tool_call>', ToolFormat.HERMES),
         ("...<tool_call>\n<function=example>\n<parameter=x>...", None),
+        ("{%- set begin = ns ~ '<tool_call>' %}<invoke name=\"", None),
+        ("<tool_call>{{ name }}<arg_key>", None),
+        ("<|python_tag|> or <function=example>", None),
         ("[AVAILABLE_TOOLS]...[TOOL_CALLS] [", ToolFormat.MISTRAL),
         ("<|start_header_id|>ipython<|end_header_id|> ... <|eot_id|>", ToolFormat.LLAMA3),
         ("<|python_tag|>", ToolFormat.LLAMA3),

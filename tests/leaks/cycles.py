@@ -17,7 +17,10 @@ from llama_cffi import (
     Batch,
     BatchExt,
     ChatMessage,
+    ChatSession,
+    ChatTemplate,
     Context,
+    Generation,
     Ggml,
     LlamaError,
     Model,
@@ -26,6 +29,7 @@ from llama_cffi import (
     TokenData,
     TokenDataArray,
     chatApplyTemplate,
+    defaultSampler,
     detokenize,
     ffi,
     lib,
@@ -79,6 +83,7 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
     yield from _batches(ctx)
     yield from _samplers(model, ctx)
     yield from _values(model)
+    yield from _generations(ctx)
     yield from _failures(model, ctx, folder)
 
 
@@ -239,6 +244,31 @@ def _values(model: Model) -> Iterator[tuple[str, Cycle]]:
     yield "chat", chat
     yield "log", log
     yield "devices", lambda: Ggml.BackendDevice.get(0).bufferType().getDevice()
+
+
+def _generations(ctx: Context) -> Iterator[tuple[str, Cycle]]:
+    greedy = defaultSampler(0)
+
+    def left() -> None:
+        next(iter(Generation(ctx, [5, 6], maxTokens=9, stop=["never"])), None)
+
+    def cancelled() -> None:
+        with Generation(ctx, [5, 7], sampler=greedy, maxTokens=9) as generation:
+            generation.cancel()
+
+    def chat() -> None:
+        session = ChatSession(ctx, template="chatml", overflow="drop")
+        list(session.send("a", sampler=greedy, maxTokens=1))
+
+    def rendered() -> str:
+        return ChatTemplate(ctx.getModel(), "{{ messages[0].content }}").render([{"role": "user", "content": "a"}])
+
+    yield "Generation", lambda: list(Generation(ctx, [5, 6, 7], sampler=greedy, maxTokens=2))
+    yield "Generation, steps", lambda: list(Generation(ctx, [5, 8], sampler=greedy, maxTokens=2, logProbs=2).steps())
+    yield "Generation, let go", left
+    yield "Generation, cancelled", cancelled
+    yield "ChatSession", chat
+    yield "ChatTemplate", rendered
 
 
 def _failures(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, Cycle]]:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from llama_cffi import Adapter, Batch, Context, Ggml, Model, Sampler, SplitMode, detokenize, tokenize
+from llama_cffi import (
+    Adapter,
+    Batch,
+    ChatSession,
+    ChatTemplate,
+    Context,
+    Generation,
+    Ggml,
+    Model,
+    Sampler,
+    SplitMode,
+    StopReason,
+    detokenize,
+    tokenize,
+)
 
 model = Model.load("model.gguf")
 ctx = Context.initFromModel(model)
@@ -32,12 +46,23 @@ model.nEmbd()  # wrong: a property is no function
 SplitMode.ROWS  # wrong: misspelt
 Ggml.Type.F61  # wrong: misspelt
 Context.free("ctx")  # wrong: text where a context belongs
+Generation(model, "Hello")  # wrong: a model where a context belongs
+Generation(ctx, 5)  # wrong: a number where a prompt belongs
+Generation(ctx, "Hello", maxToken=5)  # wrong: misspelt
+Generation(ctx, "Hello", overflow="drop")  # wrong: what only a chat can do
+Generation(ctx, "Hello", stopTokens=["###"])  # wrong: text where tokens belong
+ChatTemplate(ctx)  # wrong: a context where a model belongs
+ChatSession(ctx).send(5)  # wrong: a number where a message belongs
+ChatSession(ctx, overflow="shift")  # wrong: what only a generation can do
 
 name: str = model.metaValStr("general.name")  # wrong: may be None
 count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
 layers: str = Model.Params().nGpuLayers  # wrong: a number
+reason: str = Generation(ctx, "Hello").stopReason  # wrong: a StopReason or None
 
 # And the same, right.
+pieces: list[str] = list(Generation(ctx, tokenize(model.vocab, "Hello"), stop=["###"], stopTokens={1}))
+why: StopReason | None = ChatSession(ctx).send({"role": "user", "content": "Hello"}).stopReason
 tokens: list[int] = tokenize(model.vocab, "Hello")
 written: int = tokenize(model.vocab, "Hello", 5, bytearray(64), 16, True, True)
 text: str = detokenize(model.vocab, tokens)
