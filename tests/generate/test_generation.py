@@ -124,6 +124,16 @@ def test_the_same_seed_gives_the_same_text(ctx: Context) -> None:
     assert "".join(Generation(ctx, PROMPT, maxTokens=20)) != "".join(Generation(ctx, PROMPT, maxTokens=20))
 
 
+def test_a_grammar_begins_anew(tiny: Model, ctx: Context) -> None:
+    with Sampler.chainInit() as chain:
+        chain.chainAdd(Sampler.initGrammar(tiny.vocab, 'root ::= "yes" | "never"'))
+        chain.chainAdd(Sampler.initGreedy())
+        for _ in range(2):
+            generation = Generation(ctx, PROMPT, sampler=chain)
+            assert "".join(generation) in ("yes", "never")
+            assert generation.stopReason is StopReason.END
+
+
 # Reuse
 
 
