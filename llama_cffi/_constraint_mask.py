@@ -57,6 +57,7 @@ class Mask:
 
     def apply(self, candidates: TokenDataArray) -> None:
         """Drop the candidates that may not come next."""
+        self._vocab._c  # noqa: B018  raises
         if self._ended:
             raise ValueError(
                 "the output is complete, and was ended: stop there, or reset() the sampler for another one"

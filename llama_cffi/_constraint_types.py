@@ -9,6 +9,15 @@ from llama_cffi._numbers import integer
 
 # Formats that llguidance keeps to. Those of others stay remarks, which pydantic may look at when it reads the text.
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
+# What llguidance lets through besides: the year 0, 29 February in every year, seconds of 60, fractions without an end.
+_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
+_FOURTH = "(0[48]|[2468][048]|[13579][26])"
+_DATE = (
+    f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    f"|([0-9]{{2}}{_FOURTH}|{_FOURTH}00)-02-29)"
+)
+_TIME = "[0-9]{2}:[0-9]{2}:[0-5][0-9](\\.[0-9]{1,6})?([zZ]|[+-][0-9]{2}:[0-9]{2})"
+_EXACT = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}[Tt]{_TIME}$"}
 _NAMED = ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains")
@@ -54,20 +63,30 @@ def _plain(schema: dict[str, Any]) -> None:
 
 
 def narrow(schema: Any, most_characters: int | None, most_items: int | None) -> Any:
-    """A schema with limits for the strings and arrays that have none. What fits it, fits the one that was given."""
+    """A copy of a schema whose dates exist, with limits for the strings and arrays that have none.
+
+    What fits it, fits the one that was given.
+    """
     for name, value in (("maxLength", most_characters), ("maxItems", most_items)):
         if value is not None:
             integer(value, 0, 1 << 31, name)
 
-    def limit(part: dict[str, Any]) -> None:
+    def change(part: dict[str, Any]) -> None:
+        exact = _EXACT.get(str(part.get("format")))
+        if exact is not None:
+            part["allOf"] = [*part.get("allOf", ()), {"pattern": exact}]
         kinds = part.get("type", ())
         kinds = (kinds,) if isinstance(kinds, str) else kinds
         if most_characters is not None and "string" in kinds and not any(key in part for key in _BOUNDED_ELSEWHERE):
             part["maxLength"] = max(most_characters, part.get("minLength", 0))
         if most_items is not None and "array" in kinds and "maxItems" not in part:
             part["maxItems"] = max(most_items, part.get("minItems", 0))
+        if most_characters is not None and "object" in kinds and isinstance(part.get("additionalProperties"), dict):
+            if not part.get("properties") and not part.get("patternProperties"):  # then the names are free
+                part["patternProperties"] = {f"^(?s:.){{0,{most_characters}}}$": part["additionalProperties"]}
+                part["additionalProperties"] = False
 
-    return schema if most_characters is most_items is None else _walk(copy.deepcopy(schema), limit)
+    return _walk(copy.deepcopy(schema), change)
 
 
 def _walk(schema: Any, change: Any) -> Any:
