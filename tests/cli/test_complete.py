@@ -91,6 +91,25 @@ def test_a_grammar(tiny_path: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_json_schema(tiny_path: Path, tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "green"]}, "n": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["colour", "n"],
+        "additionalProperties": False,
+    }
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    for seed in (1, 2, 3):
+        result = run("complete", PROMPT, "-m", tiny_path, "-n", 80, "--json-schema", path, "--seed", seed, "-q")
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert found["colour"] in ("red", "green") and 1 <= found["n"] <= 9 and len(found) == 2
+    path.write_text("{broken")
+    result = run("complete", PROMPT, "-m", tiny_path, "--json-schema", path)
+    assert result.returncode == 1 and result.stderr.startswith(f"error: --json-schema {path}: schema is text, but no")
+
+
 def test_a_full_context(tiny_path: Path) -> None:
     base = ["complete", PROMPT, "-m", tiny_path, "-c", 256, "-n", 300, "--seed", 1]
     result = run(*base)
