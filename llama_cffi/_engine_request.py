@@ -33,7 +33,7 @@ class RequestUsage(Usage):
 
 
 class Request:
-    """A text that an engine is writing. Iterating over it waits for its pieces, with `for` or with `async for`.
+    """A text that an engine is writing. Iterating over it waits for its pieces, with `for` or with `async for`::
 
         for text in engine.submit("Once upon a time"):
             print(text, end="", flush=True)

@@ -37,7 +37,7 @@ _engines: weakref.WeakSet[Engine]
 
 
 class Engine:
-    """Runs many requests at once with one model: a context of its own, and one thread that decodes for all of them.
+    """Runs many requests at once with one model: a context of its own, and one thread that decodes for all of them::
 
         with Engine(model) as engine:
             requests = [engine.submit(prompt, maxTokens=100) for prompt in prompts]
