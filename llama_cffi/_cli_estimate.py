@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llama_cffi import ggml as Ggml
-from llama_cffi._ffi import lib
-from llama_cffi._generated.enums import LoadMode
+from llama_cffi._ffi import ffi, lib
+from llama_cffi._generated.enums import GgmlType, LoadMode
 from llama_cffi._gguf import TensorInfo
 from llama_cffi._handle import native_log
 from llama_cffi._machine import available_memory
@@ -139,15 +139,38 @@ def _spread(tensors: Iterable[TensorInfo], lines: list[str], found: Estimate) ->
     """The weights, by the device of their layer; the last layer is the output."""
     devices = {int(m[1]): _device(m[2]) for line in lines if (m := _LAYER.search(line))}
     last = devices.get(max(devices, default=0), CPU)
-    embeddings, has_output = 0, False
+    embeddings: TensorInfo | None = None
+    output: TensorInfo | None = None
     for tensor in tensors:
         block = _BLOCK.match(tensor.name)
         name = devices.get(int(block[1]), CPU) if block else last if tensor.name.startswith("output") else CPU
+        if tensor.name == "token_embd.weight":
+            embeddings = tensor
+        elif tensor.name == "output.weight":
+            output = tensor
+            name = name if _multiplies(name, tensor) else CPU
         found.shares[name].weights += tensor.size
-        has_output = has_output or tensor.name == "output.weight"
-        embeddings += tensor.size if tensor.name == "token_embd.weight" else 0
-    if not has_output and last != CPU:
-        found.shares[last].weights += embeddings  # a second copy, which is the output
+    if output is None and embeddings is not None and last != CPU and _multiplies(last, embeddings):
+        found.shares[last].weights += embeddings.size  # a second copy, which is the output
+
+
+def _multiplies(name: str, matrix: TensorInfo) -> bool:
+    """Whether a device takes the largest matrix of a model: to some it is too large, and stays with the CPU."""
+    device = Ggml.BackendDevice.byName(name)
+    if device is None or name == CPU:
+        return True
+    params = ffi.new("struct ggml_init_params *", {"mem_size": 8 * lib.ggml_tensor_overhead(), "no_alloc": True})
+    context = lib.ggml_init(params[0])
+    buffer = lib.ggml_backend_buft_alloc_buffer(device.bufferType()._c, 0)
+    try:
+        width, height = matrix.shape[:2]
+        weight = lib.ggml_new_tensor_2d(context, matrix.type, width, height)
+        weight.buffer = buffer
+        product = lib.ggml_mul_mat(context, weight, lib.ggml_new_tensor_2d(context, GgmlType.F32, width, 512))
+        return bool(lib.ggml_backend_dev_supports_op(device._c, product))
+    finally:
+        lib.ggml_free(context)
+        lib.ggml_backend_buffer_free(buffer)
 
 
 def _device(buffer: str) -> str:
