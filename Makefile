@@ -25,12 +25,13 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h vendor/*.cmake) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads generate check docs clean \
+.PHONY: help build run test bench vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads generate check docs clean \
         upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
 	@echo "make test              run the tests"
+	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
@@ -86,6 +87,15 @@ run: $(VENV)/.gemma
 # Where there is no Vulkan driver for the CPU, the tests get one from the cache.
 test: $(VENV)/.test
 	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable '.[bench]'
+	touch $@
+
+# The figures, a table and plots go to benchmarks/results. QUICK=1 prints a short form.
+bench: $(VENV)/.bench
+	$(PY) -m benchmarks.contest $(if $(filter 1,$(QUICK)),--quick,--out benchmarks/results)
+	$(if $(filter 1,$(QUICK)),,$(PY) -m benchmarks.contest.scale --out benchmarks/results)
 
 misuse: $(VENV)/.test
 	$(PY) -m tests.safety.misuse

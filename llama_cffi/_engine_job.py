@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_cffi._engine_cells import Sequence
 from llama_cffi._engine_request import Request
-from llama_cffi._generation_steps import StopReason, odds_of
+from llama_cffi._generation_steps import GenerationStep, StopReason, odds_of
 from llama_cffi._text_stream import TextStream
 from llama_cffi.sampler import Sampler
 from llama_cffi.tokens import Token
@@ -88,7 +88,7 @@ class Job:
             return StopReason.STOP_TOKEN
         text = self._stream.feed(token)
         if self._logProbs is not None:
-            request.steps.append(odds_of(ctx, token, text, self._logProbs, index))
+            request.steps.append(GenerationStep(token, text, *odds_of(ctx, token, self._logProbs, index)))
         request.tokens.append(token)
         usage.generatedTokens += 1
         if text:

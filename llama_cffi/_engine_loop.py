@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi import _process
 from llama_cffi._engine_batch import StepBatch
@@ -17,7 +17,7 @@ from llama_cffi._engine_queue import Queue, rank
 from llama_cffi._engine_request import wake_up
 from llama_cffi._generation_steps import StopReason
 from llama_cffi.context import Context
-from llama_cffi.errors import BusyError, ClosedError, ContextFullError
+from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -58,7 +58,7 @@ class Loop:
         self._poked = False
         self._idle = False  # whether the thread waits for work
         self._serial = 0
-        self.closing: Exception | None = None
+        self.closing: BaseException | None = None
         self._queue = Queue(self._cells)
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
@@ -73,11 +73,18 @@ class Loop:
         """Put a request into the queue. Raises ClosedError."""
         with self._changed:
             if self.closing is not None:
-                raise self.closing
+                self.refuse()
             self._serial += 1
             job.serial = self._serial
             self._arrivals.append(job)
             self._changed.notify()
+
+    def refuse(self) -> NoReturn:
+        """Raise what says why there are no more requests: each time a new exception, for tracebacks grow."""
+        error = self.closing
+        if isinstance(error, (ClosedError, ForkError)):
+            raise type(error)(*error.args)
+        raise ClosedError("this engine cannot be used: an error ended it; make a new one") from error
 
     def poke(self) -> None:
         """Have the thread look for requests that were cancelled."""
@@ -85,7 +92,7 @@ class Loop:
             self._poked = True
             self._changed.notify()
 
-    def stop(self, why: Exception) -> None:
+    def stop(self, why: BaseException) -> None:
         """End the thread after this step, and with it all requests. Does not wait."""
         with self._changed:
             if self.closing is None:
@@ -112,12 +119,10 @@ class Loop:
         try:
             while self._wait():
                 self._step()
-        except Exception as error:
-            if self._isGone and isinstance(error, (BusyError, ClosedError)):
-                error = ClosedError("this engine cannot be used: its model was freed")
-            with self._changed:
-                if self.closing is None:
-                    self.closing = error
+        except BaseException as error:
+            if not _process.ending:
+                freed = self._isGone and isinstance(error, (BusyError, ClosedError))
+                self.stop(ClosedError("this engine cannot be used: its model was freed") if freed else error)
         finally:
             if not _process.ending:
                 self._finish()
@@ -232,7 +237,7 @@ class Loop:
         except ContextFullError as error:
             self._make_way(error)
             return False
-        except Exception as error:
+        except BaseException as error:
             if self.closing is not None or _process.ending or self._isGone:
                 raise
             for job, _ in entries:
@@ -263,7 +268,7 @@ class Loop:
     def _sample(self, job: Job, index: int) -> None:
         try:
             reason = job.take(self._context, index, self._wake)
-        except Exception as error:
+        except BaseException as error:
             if _process.ending or self._isGone:
                 raise
             self._end(job, None, error)

@@ -7,7 +7,7 @@ from threading import RLock
 from time import perf_counter
 from typing import NoReturn
 
-from llama_cffi._generation_steps import GenerationStep, StopReason, odds_of
+from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, odds_of
 from llama_cffi._text_stream import TextStream
 from llama_cffi._token_cache import TokenCache
 from llama_cffi.batch import Batch
@@ -44,6 +44,7 @@ class Run:
         self.reused = 0
         self.prompt_seconds = self.seconds = 0.0
 
+        self._chance: tuple[float, tuple[Alternative, ...]] = (0.0, ())  # of the last token
         self._ticket = object()  # whose turn it is; not this object, which would keep the context alive
         self._lock = RLock()  # a signal handler may cancel, on the thread that holds it
         self._cancelled = False
@@ -70,7 +71,7 @@ class Run:
                 elif len(tokens) >= self.most:
                     self.reason = StopReason.LENGTH
                 if self.odds is not None:
-                    self.step = odds_of(self.context, token, text, self.odds)
+                    self.step = GenerationStep(token, text, *self._chance)
                 if text:
                     self.texts.append(text)
                 self.seconds += perf_counter() - resumed
@@ -119,7 +120,7 @@ class Run:
             else:
                 self.reused = cache.adaptTo(self.prompt)
                 done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
-            return self.sampler.sample(self.context, -1) if done else None
+            return self._sample() if done else None
         finally:
             cache.turn.release()
 
@@ -148,12 +149,18 @@ class Run:
             if self.room is not None and len(cache) >= self.room and not self._make_room():
                 return None
             cache.push(token)
-            return self.sampler.sample(self.context, -1)
+            return self._sample()
         except ContextFullError:  # other sequences have taken the room
             self.reason = StopReason.CONTEXT_FULL
             return None
         finally:
             cache.turn.release()
+
+    def _sample(self) -> Token:
+        token = self.sampler.sample(self.context, -1)
+        if self.odds is not None:
+            self._chance = odds_of(self.context, token, self.odds)
+        return token
 
     def _make_room(self) -> bool:
         """Forget half of what stands behind the tokens to keep, if that is wanted."""

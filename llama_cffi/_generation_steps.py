@@ -88,8 +88,8 @@ def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sample
     return chain
 
 
-def odds_of(ctx: Context, token: Token, text: str, count: int, index: int = -1) -> GenerationStep:
-    """A step with the probabilities of the context's last output, of which `count` alternatives are named."""
+def odds_of(ctx: Context, token: Token, count: int, index: int = -1) -> tuple[float, tuple[Alternative, ...]]:
+    """The log-probability of a token in an output (-1: the last one), and the `count` likeliest ones."""
     import numpy as np
 
     logits = np.asarray(ctx.getLogitsIth(index))
@@ -101,4 +101,4 @@ def odds_of(ctx: Context, token: Token, text: str, count: int, index: int = -1) 
         best = some[np.argsort(-logits[some], kind="stable")].tolist()
     vocab = ctx.getModel().vocab
     alternatives = (Alternative(i, vocab.tokenToPiece(i, special=True), float(logits[i]) - total) for i in best)
-    return GenerationStep(token, text, float(logits[token]) - total, tuple(alternatives))
+    return float(logits[token]) - total, tuple(alternatives)

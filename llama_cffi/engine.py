@@ -133,7 +133,7 @@ class Engine:
         what cannot be; ClosedError. What goes wrong later is raised by the request.
         """
         if self._loop.closing is not None:
-            raise self._loop.closing
+            self._loop.refuse()
         model = self._model
         tokens = _read(model, prompt)
         most = integer(maxTokens, 1, _MOST, "maxTokens")
@@ -164,8 +164,9 @@ class Engine:
     def close(self) -> None:
         """End the thread, and free the context. Closing twice is harmless.
 
-        Waits for the step that is being computed. Requests that have not ended raise ClosedError at their consumers,
-        after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another callback.
+        On the CPU, a step that is being computed is stopped. Requests that have not ended raise ClosedError at their
+        consumers, after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another
+        callback.
         """
         if self._loop.thread is threading.current_thread():
             raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")

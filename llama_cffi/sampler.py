@@ -73,9 +73,12 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 ctx._is_busy()
             try:
                 self._owner = ctx._owner = get_ident()
-                if self._closing or ctx._closing:
-                    (self if self._closing else ctx)._refuse()
-                token: Token = lib.shim_sample(self._c, ctx._c, ctx._limits, idx, self._wanted)
+                pointer, context = self._pointer, ctx._pointer
+                if pointer is None or self._closing:
+                    self._refuse()
+                if context is None or ctx._closing:
+                    ctx._refuse()
+                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._wanted)
             finally:
                 ctx._owner = 0
                 ctx._busy.release()

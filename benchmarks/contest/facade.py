@@ -78,6 +78,29 @@ def greedy(given: Given) -> None:
         answer(time.perf_counter() - started, given.tokens, digest(out))
 
 
+def many(given: Given) -> None:
+    from llama_cffi import Batch, Sampler
+
+    ctx = _context(_load(given), given, nSeqMax=given.seqs, kvUnified=True)
+    sampler, reused, seqs = Sampler.initGreedy(), Batch.init(given.seqs), range(given.seqs)
+    _begin()
+    for _ in repetitions():
+        ctx.getMemory().clear(False)
+        out: list[int] = []
+        tokens = [100 + seq for seq in seqs]
+        for step in range(given.tokens + 1):
+            if step == 1:
+                started = time.perf_counter()  # the first step is the prompt
+            if step > 0:
+                tokens = [sampler.sample(ctx, seq) for seq in seqs]
+                out += tokens
+            reused.clear()
+            for seq, token in zip(seqs, tokens, strict=True):
+                reused.add(token, step, (seq,), True)
+            ctx.decode(reused)
+        answer(time.perf_counter() - started, len(out), digest(out))
+
+
 def _chain(seed: int) -> Any:
     from llama_cffi import Sampler
 
@@ -295,6 +318,7 @@ def callback(given: Given) -> None:
 
 CASES: dict[str, Callable[[Given], None]] = {
     "greedy": greedy,
+    "many": many,
     "stream": stream,
     "tokenize": tokenize,
     "detokenize": detokenize,

@@ -21,8 +21,8 @@ static struct {
     const char * text;
     const char * file;
     const char * prompt;
-    int          ctx, batch, threads, tokens, calls, seed;
-} given = {.ctx = 1024, .batch = 512, .threads = 1, .tokens = 64, .calls = 1000, .seed = 1};
+    int          ctx, batch, threads, tokens, calls, seed, seqs;
+} given = {.text = "", .prompt = "1", .ctx = 1024, .batch = 512, .threads = 1, .tokens = 64, .calls = 1000, .seed = 1, .seqs = 1};
 
 static struct llama_model *       model;
 static struct llama_context *     ctx;
@@ -179,6 +179,42 @@ static void run_greedy(void) {
         const double start = now();
         greedy_loop(sampler, out, given.tokens);
         answer(now() - start, given.tokens, digest(out, sizeof(llama_token) * (size_t) given.tokens));
+    }
+}
+
+/* Several sequences at once, each with the likeliest text after a token of its own: one batch for each step. */
+static void run_many(void) {
+    load();
+    struct llama_context_params params = context_params();
+    params.n_seq_max                   = (uint32_t) given.seqs;
+    params.kv_unified                  = true;
+    make_context(params);
+    struct llama_sampler * sampler = llama_sampler_init_greedy();
+    struct llama_batch     batch   = llama_batch_init(given.seqs, 0, 1);
+    const size_t           n_out   = (size_t) given.tokens * (size_t) given.seqs;
+    llama_token *          out     = need(calloc(n_out, sizeof(llama_token)), "no memory");
+    ready();
+    while (next()) {
+        clear();
+        double start = 0;
+        for (int step = 0; step <= given.tokens; step++) {
+            if (step == 1) {
+                start = now(); /* the first step is the prompt */
+            }
+            batch.n_tokens = 0;
+            for (int s = 0; s < given.seqs; s++) {
+                const llama_token token =
+                    step == 0 ? 100 + s : (out[(step - 1) * given.seqs + s] = llama_sampler_sample(sampler, ctx, s));
+                batch.token[s]     = token;
+                batch.pos[s]       = step;
+                batch.n_seq_id[s]  = 1;
+                batch.seq_id[s][0] = s;
+                batch.logits[s]    = 1;
+                batch.n_tokens++;
+            }
+            decode(batch);
+        }
+        answer(now() - start, (int64_t) n_out, digest(out, sizeof(llama_token) * n_out));
     }
 }
 
@@ -514,7 +550,7 @@ static const struct {
     const char * name;
     void (*run)(void);
 } cases[] = {
-    {"greedy", run_greedy},       {"stream", run_stream},   {"tokenize", run_tokenize}, {"detokenize", run_detokenize},
+    {"many", run_many},           {"greedy", run_greedy},       {"stream", run_stream},   {"tokenize", run_tokenize}, {"detokenize", run_detokenize},
     {"logits1", run_logits1},     {"embed", run_embed},     {"logits512", run_logits512}, {"batch", run_batch},
     {"state", run_state},         {"load", run_load},       {"memory", run_memory},     {"callback", run_callback},
 };
@@ -534,6 +570,7 @@ static void take(const char * word) {
         {"file", &given.file, NULL},       {"prompt", &given.prompt, NULL},   {"ctx", NULL, &given.ctx},
         {"batch", NULL, &given.batch},     {"threads", NULL, &given.threads}, {"tokens", NULL, &given.tokens},
         {"calls", NULL, &given.calls},     {"seed", NULL, &given.seed},
+        {"seqs", NULL, &given.seqs},
     };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (strlen(keys[i].name) == length && strncmp(keys[i].name, word, length) == 0) {

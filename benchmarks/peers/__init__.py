@@ -34,7 +34,7 @@ reasons: dict[str, str] = {}
 
 
 OTHERS = (
-    Peer("cyllama", "0.2.18", "cyllama", "with_cyllama.py", note="its own llama.cpp b9190 in the wheel"),
+    Peer("cyllama", "0.2.18", "cyllama", "with_cyllama.py", note="its own llama.cpp in the wheel, for AVX2"),
     Peer(
         "xllamacpp", "2026.10.11549", "xllamacpp", "with_xllamacpp.py", note="its own llama.cpp in the wheel, for AVX2"
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -134,7 +135,8 @@ def _run(command: Sequence[str]) -> None:
         raise PeerError(f"{command[0]} did not end well: {error}") from None
     if result.returncode != 0:
         errors = [line for line in result.stdout.splitlines() if line.lower().startswith("error")]
-        raise PeerError((errors or result.stdout.strip().splitlines() or ["pip failed and did not say why"])[-1])
+        said = errors or result.stdout.strip().splitlines() or ["pip failed and did not say why"]
+        raise PeerError(said[-1].removeprefix("ERROR: "))
 
 
 @contextlib.contextmanager
@@ -149,7 +151,7 @@ def links(lib: Path = LIB) -> dict[str, Path]:
     """Names to files: the libraries of this package as llama-cpp-python looks for them, and under their own names.
 
     Their own are those by which they find each other: the dynamic linker searches the folder of the link. Raises
-    PeerError where they are missing.
+    PeerError where they are missing, or of another llama.cpp than the pinned one.
     """
     found: dict[str, Path] = {}
     for name in native.LINKED:
@@ -157,6 +159,9 @@ def links(lib: Path = LIB) -> dict[str, Path]:
         if not path.is_file():
             raise PeerError(f"{lib} has no {path.name}: run `make build`")
         found[f"lib{name}.so"] = found[path.name] = path.resolve()
+    built = json.loads((lib / "manifest.json").read_text(encoding="utf-8"))["llama_cpp"]
+    if built != pins.load().label:
+        raise PeerError(f"the libraries in {lib} are of {built}, and its declarations of {pins.load().label}")
     return found
 
 

@@ -39,6 +39,7 @@ class Given:
     tokens: int = 64
     calls: int = 1000
     seed: int = 1
+    seqs: int = 1
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Given:

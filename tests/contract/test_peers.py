@@ -167,6 +167,10 @@ def test_the_links_have_the_names_that_are_looked_for(tmp_path: Path) -> None:
         environment.links(lib)
     for name in native.LINKED:
         (lib / f"lib{name}{native.SUFFIX}.so").write_text(name, encoding="utf-8")
+    (lib / "manifest.json").write_text(json.dumps({"llama_cpp": "another one"}), encoding="utf-8")
+    with pytest.raises(PeerError, match="are of another one"):
+        environment.links(lib)
+    (lib / "manifest.json").write_text(json.dumps({"llama_cpp": pins.load().label}), encoding="utf-8")
     for _ in range(2):  # a second time over the first one's
         assert environment.link(folder, lib) == folder
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}

@@ -347,6 +347,51 @@ def test_a_sampler_that_raises_ends_its_request_alone(engine: Engine, alone: Tex
         assert request.result(30) and request.tokens == alone(prompt, 12)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_sampler_that_raises_what_is_no_error(engine: Engine, error: type[BaseException]) -> None:
+    class Broken:
+        def apply(self, candidates: Any) -> None:
+            raise error
+
+    request = engine.submit(PROMPTS[1], sampler=Sampler.init(Broken()))
+    with pytest.raises(error):
+        request.result(30)
+    assert _greedy(engine, "a", 3).result(30)
+
+
+def test_a_callback_that_raises_ends_what_was_in_the_step(plain: Model) -> None:
+    armed = []
+
+    def abort() -> bool:
+        if armed:
+            raise LookupError("no such thing")
+        return False
+
+    with running(plain, params=exact(abortCb=abort)) as engine:
+        assert _greedy(engine, "a", 3).result(30)
+        armed.append(1)
+        with pytest.raises(LookupError):
+            _greedy(engine, "b", 3).result(30)
+        armed.clear()
+        assert _greedy(engine, "a", 3).result(30)
+
+
+def test_an_error_inside_ends_the_engine(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(plain, nCtx=512, nThreads=1)
+
+    def broken(*_: object) -> None:
+        raise AssertionError("a mistake")
+
+    monkeypatch.setattr(engine._loop._cells, "grow", broken)
+    with pytest.raises(AssertionError):
+        _greedy(engine, "a", 3).result(30)
+    engine._loop.thread.join(30)
+    with pytest.raises(ClosedError, match="an error ended it") as caught:
+        engine.submit("a")
+    assert isinstance(caught.value.__cause__, AssertionError)
+    engine.close()
+
+
 def test_a_sampler_that_picks_nothing(engine: Engine) -> None:
     with pytest.raises(ValueError, match="no token is picked"):
         engine.submit("a", sampler=Sampler.initTopK(3)).result(30)

@@ -1,0 +1,155 @@
+"""What the binding costs, held by counts: calls of C, allocations and copies. Times are for benchmarks/contest."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_cffi import Batch, Context, Model, Sampler, detokenize, ffi, lib, tokenize
+from llama_cffi._text_stream import TextStream
+
+TOKENS = 50
+
+
+def chain() -> Sampler:
+    """The usual one."""
+    made = Sampler.chainInit()
+    for member in (Sampler.initPenalties(64, 1.1), Sampler.initTopK(40), Sampler.initTopP(0.95), Sampler.initDist(1)):
+        made.chainAdd(member)
+    return made
+
+
+def greedy_loop(ctx: Context, sampler: Sampler, n: int) -> None:
+    is_eog = ctx.getModel().vocab.isEog
+    for _ in range(n):
+        token = sampler.sample(ctx, -1)
+        is_eog(token)
+        ctx.decode(Batch.getOne([token]))
+
+
+def count(function: Callable[[], object]) -> tuple[Counter[str], int]:
+    """How often each function of the library, and of cffi, is called; and how many calls of Python functions."""
+    c_calls: Counter[str] = Counter()
+    python = 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal python
+        if event == "call":
+            python += 1
+        elif event == "c_call" and getattr(argument, "__self__", None) in (lib, ffi):
+            c_calls[argument.__name__] += 1
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return c_calls, python
+
+
+def started(ctx: Context) -> Context:
+    ctx.decode(Batch.getOne([1, 2, 3]))
+    return ctx
+
+
+def test_calls_of_c_for_a_token(ctx: Context) -> None:
+    """As many as C itself makes: sample, ask for the end, decode; and a batch of one token is two small objects."""
+    with Sampler.initGreedy() as sampler:
+        greedy_loop(started(ctx), sampler, 2)
+        c_calls, python = count(lambda: greedy_loop(ctx, sampler, TOKENS))
+    per_token = {name: number / TOKENS for name, number in c_calls.items()}
+    assert per_token == {"shim_sample": 1, "llama_vocab_is_eog": 1, "shim_compute": 1, "new": 2}
+    assert python / TOKENS < 12
+
+
+def test_calls_of_c_for_a_batch_that_is_used_again(ctx: Context) -> None:
+    sampler, batch = chain(), Batch.getOne([1])
+    token = batch.token
+    assert token is not None
+
+    def loop() -> None:
+        for _ in range(TOKENS):
+            token[0] = sampler.sample(ctx, -1)
+            ctx.decode(batch)
+
+    started(ctx)
+    sampler.sample(ctx, -1)
+    c_calls, python = count(loop)
+    assert {name: number / TOKENS for name, number in c_calls.items()} == {"shim_sample": 1, "shim_compute": 1}
+    assert python / TOKENS < 4  # sample, decode, and what that calls
+
+
+def test_calls_of_c_for_the_text_of_a_token(tiny: Model) -> None:
+    """Each token is looked at once."""
+    tokens = tokenize(tiny.vocab, "Once upon a time there was a café 🙂", addSpecial=False)
+    stream = TextStream(tiny.vocab, stop=["never", "nevermore"])
+    c_calls, _ = count(lambda: [stream.feed(token) for token in tokens])
+    assert c_calls == {"llama_token_to_piece": len(tokens)}
+
+
+def test_memory_does_not_grow_with_tokens(ctx: Context) -> None:
+    sampler = chain()
+    greedy_loop(started(ctx), sampler, 10)
+    tracemalloc.start()
+    try:
+        greedy_loop(ctx, sampler, 5)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        greedy_loop(ctx, sampler, 100)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now - before < 1024
+    assert peak - before < 4096
+
+
+def test_a_text_is_tokenized_in_one_call(tiny: Model) -> None:
+    """Also where a token is as short as a byte."""
+    for text in ("Once upon a time. " * 500, "🙂🚀👩‍💻" * 300, "\x01\x02\x03" * 300, "汉字" * 500):
+        c_calls, _ = count(lambda text=text: tokenize(tiny.vocab, text))  # type: ignore[misc]
+        assert c_calls["llama_tokenize"] == 1
+        tokens = tokenize(tiny.vocab, text)
+        c_calls, _ = count(lambda tokens=tokens: detokenize(tiny.vocab, tokens))  # type: ignore[misc]
+        assert c_calls["llama_detokenize"] == 1
+
+
+def test_outputs_are_not_copied(ctx: Context) -> None:
+    batch = Batch.init(8)
+    batch.extend(range(1, 9), 0, output="all")
+    ctx.decode(batch)
+    n = ctx.getModel().vocab.nTokens
+    whole = np.asarray(ctx.getLogits())
+    assert whole.shape == (8, n) and whole.dtype == np.float32
+    assert whole.ctypes.data == int(ffi.cast("intptr_t", lib.llama_get_logits(ctx._c)))
+    row = np.asarray(ctx.getLogitsIth(3))
+    assert np.shares_memory(row, whole[3]) and row.ctypes.data == whole[3].ctypes.data
+    c_calls, _ = count(lambda: ctx.getLogitsIth(3))
+    assert c_calls == {"shim_logits": 1, "gc": 1}
+
+
+def test_a_batch_of_many_tokens_is_filled_by_pieces() -> None:
+    """The cost of a piece does not depend on how many tokens it has."""
+    batch = Batch.init(4096, nSeqMax=2)
+    counted = []
+    for n in (8, 2048):
+        batch.clear()
+        counted.append(count(lambda n=n: batch.extend(range(n), 0, (0, 1), "last")))  # type: ignore[misc]
+    assert counted[0] == counted[1]
+
+
+def test_import_loads_little() -> None:
+    """What a program does not use is not imported: neither the facade's modules nor numpy."""
+    import subprocess
+
+    code = "import sys, llama_cffi; print(*sorted(sys.modules))"
+    root = Path(__file__).resolve().parent.parent.parent
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
+    loaded = set(found.split())
+    assert not loaded & {"numpy", "jinja2", "pydantic", "llguidance", "asyncio", "huggingface_hub"}
+    assert {name for name in loaded if name.startswith("llama_cffi.") and not name.startswith("llama_cffi._")} == set()
