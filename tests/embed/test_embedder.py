@@ -68,10 +68,10 @@ def test_gemma_packs_as_it_embeds_one_by_one(gemma: Model) -> None:
     with Embedder(gemma, PoolingType.MEAN) as embedder:
         vectors = embedder.embed(texts)
         alone = np.stack([embedder.embed(text) for text in texts])
-    assert np.abs(vectors - alone).max() < 1e-2  # weights of 4 bits, activations of 8
+    assert (vectors * alone).sum(1).min() > 0.99  # weights of 4 bits, activations of 8
     likeness = vectors @ vectors.T
     assert likeness[1, 3] == max(likeness[1, [0, 2, 3, 4]])
-    assert np.abs(_by_llama(gemma, texts[1], PoolingType.MEAN) - vectors[1]).max() < 1e-2
+    assert _by_llama(gemma, texts[1], PoolingType.MEAN) @ vectors[1] > 0.99
 
 
 def test_a_thousand_short_texts_take_few_computations(models: Models, computations: list[int]) -> None:
