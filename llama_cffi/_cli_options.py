@@ -159,9 +159,8 @@ def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
 def context_params(args: argparse.Namespace, trained: int, size: int | None = None) -> Context.Params:
     """What the options say of the context of a model that was trained with so many tokens; `size` sets its own size."""
     threads = args.threads or cpus()
-    if size is None:
-        size = min(CONTEXT, trained) if args.ctx is None else args.ctx
-    params = Context.Params(nCtx=size, nThreads=threads, nThreadsBatch=threads)
+    n_ctx: int = size or (min(CONTEXT, trained) if args.ctx is None else args.ctx)
+    params = Context.Params(nCtx=n_ctx, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
         params.nBatch = args.batch
     if args.ubatch is not None:
