@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
+    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -129,6 +130,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
+    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -219,6 +221,8 @@ __all__ = [
     "ContextFullError",
     "DecodeError",
     "Embedder",
+    "Engine",
+    "EngineLoad",
     "EvalTensor",
     "FlashAttnType",
     "ForkError",
@@ -245,6 +249,8 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Request",
+    "RequestUsage",
     "Reranker",
     "RopeScalingType",
     "RopeType",

@@ -88,11 +88,11 @@ def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sample
     return chain
 
 
-def odds_of(ctx: Context, token: Token, count: int) -> tuple[float, tuple[Alternative, ...]]:
-    """The log-probability of a token in the context's last output, and the `count` likeliest ones."""
+def odds_of(ctx: Context, token: Token, count: int, index: int = -1) -> tuple[float, tuple[Alternative, ...]]:
+    """The log-probability of a token in an output (-1: the last one), and the `count` likeliest ones."""
     import numpy as np
 
-    logits = np.asarray(ctx.getLogitsIth(-1))
+    logits = np.asarray(ctx.getLogitsIth(index))
     top = float(logits.max())
     total = top + math.log(np.exp(logits - top).sum(dtype=np.float64))
     best: list[int] = []

@@ -45,7 +45,8 @@ class Row:
         match self.name:
             case "vocabulary":
                 folder = pins.cache_root() / inputs.FOLDER
-                return common | {"model": inputs.model(folder, value, 16), "tokens": min(512, max(64, 8_388_608 // value))}
+                tokens = min(512, max(64, 8_388_608 // value))
+                return common | {"model": inputs.model(folder, value, 16), "tokens": tokens}
             case "context":
                 return common | {"ctx": 4096, "batch": 4096, "prompt": ",".join(["100"] * value), "tokens": 128}
             case "sequences":

@@ -10,6 +10,7 @@ from llama_cffi import (
     Constraint,
     Context,
     Embedder,
+    Engine,
     Generation,
     Ggml,
     Model,
@@ -54,6 +55,10 @@ Generation(ctx, 5)  # wrong: a number where a prompt belongs
 Generation(ctx, "Hello", maxToken=5)  # wrong: misspelt
 Generation(ctx, "Hello", overflow="drop")  # wrong: what only a chat can do
 Generation(ctx, "Hello", stopTokens=["###"])  # wrong: text where tokens belong
+Engine(ctx)  # wrong: a context where a model belongs
+Engine(model).submit(5)  # wrong: a number where a prompt belongs
+Engine(model).submit("Hello", maxToken=5)  # wrong: misspelt
+Engine(model).submit("Hello").cancelled  # wrong: misspelt
 ChatTemplate(ctx)  # wrong: a context where a model belongs
 ChatSession(ctx).send(5)  # wrong: a number where a message belongs
 ChatSession(ctx, overflow="shift")  # wrong: what only a generation can do
@@ -65,6 +70,7 @@ Constraint.fromRegex(b"a")  # wrong: bytes where text belongs
 Constraint.fromJsonSchema([])  # wrong: a list where a schema belongs
 Constraint.fromRegex("a").sampler(model)  # wrong: a model where a vocab belongs
 
+piece: str = Engine(model).submit("Hello")  # wrong: a request, which becomes a text
 name: str = model.metaValStr("general.name")  # wrong: may be None
 count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
 layers: str = Model.Params().nGpuLayers  # wrong: a number

@@ -1,0 +1,80 @@
+"""A random crowd: requests of many threads, with shared beginnings, cancellations and broken samplers."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from llama_cffi import Model, Request, Sampler, StopReason
+from tests.engine.conftest import Texts, running
+
+STEMS = ["The quick brown fox ", "The quick red fox ", "A boat on the river ", "One "]
+
+
+class Broken:
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def apply(self, candidates: Any) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LookupError("broken")
+        candidates.selected = 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_request_ends_as_it_should(plain: Model, alone: Texts, seed: int) -> None:
+    rng = random.Random(seed)
+    options = {"nSeqMax": rng.choice([2, 5, 9]), "nBatch": rng.choice([9, 32, 256]), "nCtx": rng.choice([256, 512])}
+    done: list[tuple[str, str, int, Request]] = []
+    problems: list[BaseException] = []
+    with running(plain, keepPrefixes=bool(seed % 2), **options) as engine:
+
+        def ask(rng: random.Random) -> None:
+            try:
+                for _ in range(12):
+                    prompt = rng.choice(STEMS) * rng.randrange(1, 6) + rng.choice(["", "and", "number one"])
+                    most, priority = rng.choice([1, 5, 30]), rng.randrange(3)
+                    kind = rng.choice(["greedy", "greedy", "greedy", "cancelled", "broken"])
+                    sampler = Sampler.init(Broken(rng.randrange(3))) if kind == "broken" else Sampler.initGreedy()
+                    request = engine.submit(prompt, sampler=sampler, maxTokens=most, priority=priority)
+                    done.append((kind, prompt, most, request))
+                    if kind == "cancelled":
+                        time.sleep(rng.choice([0, 0.001, 0.01]))
+                        request.cancel()
+                    elif rng.random() < 0.5:
+                        request._next(0) if kind == "greedy" else None
+            except BaseException as error:
+                problems.append(error)
+                raise
+
+        threads = [threading.Thread(target=ask, args=(random.Random(rng.random()),)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not problems and len(done) == 72
+        for kind, prompt, most, request in done:
+            if kind == "broken" and most > 2:
+                with pytest.raises(LookupError):
+                    request.result(60)
+            elif kind != "broken":
+                request.result(60)
+                assert request.tokens == alone(prompt, most)[: len(request.tokens)]
+                assert request.stopReason in (StopReason.LENGTH, StopReason.CANCELLED)
+                assert kind == "cancelled" or len(request.tokens) == most
+        loop = engine._loop
+        while not loop._idle:
+            time.sleep(0.001)
+        memory, cells = loop._context.getMemory(), loop._cells
+        held = {sequence.id: len(sequence.tokens) for sequence in cells._all}
+        assert [memory.seqPosMax(seq) + 1 for seq in range(options["nSeqMax"])] == [
+            held.get(seq, 0) for seq in range(options["nSeqMax"])
+        ]
+        assert all(sequence.kept for sequence in cells._all) and cells.usedByLive == 0
+        assert bool(cells._all) is bool(seed % 2)
+        assert any(request.usage.reusedTokens for _, _, _, request in done)
