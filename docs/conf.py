@@ -22,10 +22,13 @@ project = "llama_cffi"
 extensions = ["sphinx.ext.autodoc", "myst_parser"]
 myst_heading_anchors = 2
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {"description": "llama.cpp for Python", "page_width": "1100px", "sidebar_width": "240px"}
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+html_theme = "furo"
+html_title = "llama_cffi"
+html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 default_role = "code-or-reference"
 autodoc_member_order = "bysource"
@@ -159,9 +162,9 @@ def c_page() -> str:
     """Every C function, and its name in Python."""
     out = ["C names\n=======\n"]
     out.append(
-        "For every function of the nine public headers its name in Python. What the facade has no place for is\n"
+        "For every function of the nine public headers its name in Python. What the facade has no place for is in "
+        "``llama_cffi.lib``,\nunder its C name, like all the others.\n"
     )
-    out.append("in ``llama_cffi.lib``, under its C name, like all the others.\n")
     for header in API.headers:
         out.append(f"{header}\n{'-' * len(header)}\n")
         for function in (f for f in API.functions if f.header == header):

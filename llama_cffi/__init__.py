@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
     from llama_cffi.chat_session import ChatAnswer, ChatSession
     from llama_cffi.chat_template import ChatTemplate
+    from llama_cffi.constraint import Constraint
     from llama_cffi.context import Context
     from llama_cffi.embedding import Embedder, Reranker
     from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
@@ -126,6 +127,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
     "chat_session": ("ChatAnswer", "ChatSession"),
     "chat_template": ("ChatTemplate",),
+    "constraint": ("Constraint",),
     "context": ("Context",),
     "embedding": ("Embedder", "Reranker"),
     "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
@@ -213,6 +215,7 @@ __all__ = [
     "ChatSession",
     "ChatTemplate",
     "ClosedError",
+    "Constraint",
     "Context",
     "ContextError",
     "ContextFullError",
@@ -246,11 +249,11 @@ __all__ = [
     "Pos",
     "ProcessType",
     "ProgressCallback",
+    "Request",
+    "RequestUsage",
     "Reranker",
     "RopeScalingType",
     "RopeType",
-    "Request",
-    "RequestUsage",
     "RpcError",
     "Sampler",
     "SamplerI",

@@ -8,9 +8,10 @@ from itertools import chain
 from typing import Any
 
 from llama_cffi._context_params import ContextParams
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._ffi import ffi
 from llama_cffi._generated.enums import AttentionType, PoolingType
 from llama_cffi._offload import is_on_cpu
+from llama_cffi._older import has
 from llama_cffi.batch import Batch
 from llama_cffi.context import Context
 from llama_cffi.model import Model
@@ -45,6 +46,30 @@ def default_batch(model: Model, n_threads: int) -> int:
     return max(_PACKED[0], min(wanted, _PACKED[1], room)) // SEQUENCES * SEQUENCES
 
 
+class Shortcut:
+    """Ends a decode where the embeddings are there.
+
+    What a decoder computes after them are logits, which nobody reads here and which may cost more than all that went
+    before. The first decode computes everything, to see that no other embeddings follow.
+    """
+
+    def __init__(self) -> None:
+        self.explored = self.useful = False
+        self.nodes = 0  # that llama.cpp asked about
+        self.ends: list[int] = []  # those of them that are embeddings, in the first decode
+
+    def ask(self, tensor: Any, ask: bool) -> bool:
+        """What llama.cpp calls for each node: first whether its data is wanted, then whether to go on."""
+        if not ask:
+            return False
+        self.nodes += 1
+        if self.explored:
+            return self.useful and tensor.name == _POOLED
+        if tensor.name == _POOLED:
+            self.ends.append(self.nodes)
+        return False
+
+
 class Packer:
     """A context for whole texts, each in a sequence of its own, and the batch that takes them there."""
 
@@ -60,12 +85,9 @@ class Packer:
         """For texts of up to `n_ctx` tokens, of which one decode takes about `n_batch`."""
         self._numpy = np = numpy_for("Embedder and Reranker")
         self.n_batch = n_batch
-        stateful = model.isRecurrent or bool(lib.llama_model_is_hybrid(model._c))
+        stateful = model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid)
         self._encodes = model.hasEncoder
         self.n_seq = 1 if model.hasEncoder and model.hasDecoder else _STATES if stateful else SEQUENCES
-        self._ends: list[int] = []  # nodes of the graph that hold embeddings, counted in the first decode
-        self._node = 0
-        self._measured = False
         params = Context.Params(
             embeddings=True,
             poolingType=pooling,
@@ -75,8 +97,9 @@ class Packer:
             nThreads=n_threads,
             nThreadsBatch=n_threads,
         )
-        if pooling == PoolingType.NONE and not model.hasEncoder:
-            params.cbEval = self._end_early
+        self._shortcut = Shortcut() if pooling == PoolingType.NONE and not model.hasEncoder else None
+        if self._shortcut is not None:
+            params.cbEval = self._shortcut.ask
         # Where tokens see those after them, or llama.cpp pools, a text is computed in one piece.
         whole = model.hasEncoder or pooling != PoolingType.NONE
         self.context = self._open(model, params, n_ctx, max(n_ctx, n_batch) if whole else n_batch)
@@ -98,19 +121,6 @@ class Packer:
     def close(self) -> None:
         self.context.close()
 
-    # What a decoder computes after its embeddings are logits, which nobody reads here and which may cost more than all
-    # that went before. The first decode computes everything, to see that nothing else follows.
-
-    def _end_early(self, tensor: Any, ask: bool) -> bool:
-        if not ask:
-            return False
-        self._node += 1
-        if not self._measured:
-            if tensor.name == _POOLED:
-                self._ends.append(self._node)
-            return False
-        return len(self._ends) == 1 and tensor.name == _POOLED
-
     def _compute(self, first: int, last: int, flat: Texts, seq: Any) -> None:
         n = last - first
         self._token[:n] = flat.tokens[first:last]
@@ -121,7 +131,16 @@ class Packer:
             self.context.encode(self._batch)
         else:
             self.context.decode(self._batch)
-        self._measured = True
+
+    def _explore(self, flat: Texts) -> None:
+        """Before the first decode: let a single token show what the graph is made of."""
+        shortcut = self._shortcut
+        if shortcut is not None and not shortcut.explored and len(flat.tokens):
+            shortcut.nodes = 0
+            shortcut.ends.clear()
+            self._forget()
+            self._compute(0, 1, flat, 0)
+            shortcut.explored, shortcut.useful = True, len(shortcut.ends) == 1 and shortcut.ends[0] < shortcut.nodes
 
     def runs(self, flat: Texts) -> Iterator[tuple[int, int, int, int]]:
         """Decode all texts: yields after each decode the texts that it held, and its tokens, as ranges of `flat`.
@@ -129,6 +148,7 @@ class Packer:
         A text that is longer than a batch comes alone, in several decodes.
         """
         np, begin = self._numpy, 0
+        self._explore(flat)
         while begin < len(flat.lengths):
             start = int(flat.starts[begin])
             end = int(np.searchsorted(flat.ends, start + self.n_batch, side="right"))

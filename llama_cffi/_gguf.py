@@ -49,12 +49,25 @@ class TensorInfo(NamedTuple):
     size: int
 
 
+class ArrayInfo(NamedTuple):
+    """What a file says of an array in its metadata."""
+
+    type: str
+    length: int
+    first: list[Scalar]
+
+
 class GgufFile:
     """The metadata and the list of tensors of a file. The tensors' data stays on the disk."""
 
     def __init__(self, pointer: Any, tensors: Any) -> None:
         self._c = pointer
         self._tensors = tensors  # older versions tell the shape of none but these
+
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+        return lib.gguf_get_version(self._c)
 
     def keys(self) -> list[str]:
         """The names of the metadata entries."""
@@ -79,6 +92,21 @@ class GgufFile:
         if pointer_type is None or not n:
             return None
         return list(ffi.unpack(ffi.cast(pointer_type, lib.gguf_get_arr_data(self._c, i)), n))
+
+    def array(self, key: str, limit: int) -> ArrayInfo | None:
+        """What an array holds, with its first `limit` items; None for what is none."""
+        i = lib.gguf_find_key(self._c, key.encode())
+        if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+            return None
+        kind, n = lib.gguf_get_arr_type(self._c, i), lib.gguf_get_arr_n(self._c, i)
+        shown = min(n, limit)
+        first: list[Scalar] = []
+        if kind == GgufType.STRING:
+            first = [_text(lib.gguf_get_arr_str(self._c, i, j)) for j in range(shown)]
+        elif shown and kind in (*_NUMBERS, GgufType.BOOL):
+            data = ffi.cast(_NUMBERS.get(kind, "int8_t *"), lib.gguf_get_arr_data(self._c, i))
+            first = [bool(item) if kind == GgufType.BOOL else item for item in ffi.unpack(data, shown)]
+        return ArrayInfo(GgufType(kind).name.lower(), n, first)
 
     def has_longer_text(self, key: str, limit: int) -> bool:
         """Whether an array of texts holds one of more than `limit` bytes."""

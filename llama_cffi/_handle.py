@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from llama_cffi import _process, errors
+from llama_cffi import _process, _python_log, errors
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._older import lacking
 from llama_cffi._remote import remote_failure
@@ -323,21 +323,29 @@ def deliver_log() -> None:
     thread = threading.get_ident()
     if thread in _delivering:
         return
-    target = log_target
+    target = _python_log.listener() if log_target is to_logging else log_target
+    if target is None:
+        lib.shim_log_keep(log_target is to_logging)  # forgets the lines
+        return
     buffer = ffi.new("char[]", 8192)
     _delivering.add(thread)
     try:
         while (level := lib.shim_log_take(buffer, 8192)) >= 0:
-            if target is not None:
-                target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
     finally:
         _delivering.discard(thread)
 
 
 _delivering: set[int] = set()  # threads that hand lines on
 
+
+def to_logging(level: int, text: str) -> None:
+    """Stands for the logger of `_python_log`, of which is asked anew each time whether anybody listens."""
+
+
 # Where log lines go: set by `log.logSet`.
-log_target: Callable[[int, str], object] | None = None
+log_target: Callable[[int, str], object] | None = to_logging
+lib.shim_log_keep(True)
 
 _LOADERS = {
     "cpu": "call Ggml.Backend.cpuLoad() first",
@@ -349,6 +357,11 @@ _LOADERS = {
 def _unavailable(operation: str, module: str) -> str:
     loader = _LOADERS.get(module, f"load the {module} backend module first")
     return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
+
+
+def is_a(value: object, kind: str) -> bool:
+    """Whether it is an object of a kind whose module cannot be imported here: the class itself is none."""
+    return isinstance(value, Handle) and value._KIND == kind
 
 
 def native_log() -> str:

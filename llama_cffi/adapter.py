@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from llama_cffi._buffers import OutBuffer, Path, Text, c_string, meta_text, path_bytes
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._gate import writing
-from llama_cffi._handle import Handle, native_log
+from llama_cffi._handle import Handle, is_a, native_log
 from llama_cffi._model_scan import scan_adapter
 from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
 from llama_cffi.tokens import Token
@@ -38,7 +38,7 @@ class Adapter(Handle):
 
         Maps to `llama_adapter_lora_init`.
         """
-        if getattr(model, "_KIND", "") != "model":
+        if not is_a(model, "model"):
             raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
         name = path_bytes(path)
         with open(name, "rb"):

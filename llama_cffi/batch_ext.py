@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._buffers import read_buffer
 from llama_cffi._ffi import ffi, lib
-from llama_cffi._handle import Handle
+from llama_cffi._handle import Handle, is_a
 from llama_cffi.tokens import Pos, SeqId, Token
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_init`.
         """
-        if getattr(ctx, "_KIND", "") != "context":
+        if not is_a(ctx, "context"):
             raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         batch = cls.__new__(cls)
         with ctx._hold() as context:

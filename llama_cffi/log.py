@@ -1,4 +1,4 @@
-"""What llama.cpp logs: nowhere by default, or to a function, or to Python's `logging`."""
+"""What llama.cpp logs: to a quiet logger of Python's `logging`, or to a function, or nowhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_cffi import _handle
+from llama_cffi import _handle, _python_log
 from llama_cffi._ffi import lib
 from llama_cffi._generated.enums import GgmlLogLevel
 
@@ -22,11 +22,15 @@ _LEVELS = {
     GgmlLogLevel.ERROR: logging.ERROR,
 }
 
-_current: tuple[LogCallback | logging.Logger | None, Any] = (None, None)
+_current: tuple[LogCallback | logging.Logger | None, Any] = (logging.getLogger(_python_log.LOGGER), None)
 
 
 def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any = None) -> None:
-    """Choose where llama.cpp's log goes: a function, a `logging.Logger`, or None (the default) for nowhere.
+    """Choose where llama.cpp's log goes: a function, a `logging.Logger`, or None for nowhere.
+
+    Until it is called, the log goes to `logging.getLogger("llama_cffi")`, which shows nothing until `logging` is set
+    up. There llama.cpp's warnings and errors have their Python levels, its information is DEBUG, and its debug lines
+    are of level 5. Giving that logger to `logSet` brings this back. Any other logger gets llama.cpp's own levels.
 
     A function is called as `cb(level, text, userData)` with whole lines, each when the call that logged it ends, on
     the thread that made the call: never on a thread of llama.cpp's own. What it raises is reported as unraisable.
@@ -48,6 +52,8 @@ def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any =
 def _target(cb: LogCallback | logging.Logger, userData: Any) -> Callable[[int, str], object]:
     if isinstance(cb, logging.Logger):
         logger = cb
+        if logger is logging.getLogger(_python_log.LOGGER):
+            return _handle.to_logging
 
         def write(level: int, text: str) -> None:
             logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))

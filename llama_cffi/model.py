@@ -16,6 +16,7 @@ from llama_cffi._machine import available_memory
 from llama_cffi._model_info import ModelInfo
 from llama_cffi._model_params import ModelParams
 from llama_cffi._model_scan import Scan, check_positions, scan_model
+from llama_cffi._model_source import local_path
 from llama_cffi._offload import check_offload, for_c, is_on_cpu
 from llama_cffi._older import member
 from llama_cffi._process import leave_if_ending
@@ -60,6 +61,9 @@ class Model(ModelInfo):
     @classmethod
     def load(cls, path: Path, params: ModelParams | None = None, *, untrusted: bool = False) -> Model:
         """Load a model from a GGUF file. Of a split model, name the first file.
+
+        `hf:org/repo/file.gguf` (or `hf:org/repo@revision/folder/file.gguf`) is a file of the Hugging Face Hub, fetched
+        once into the cache of huggingface_hub, which the extra `hf` installs.
 
         Loads the CPU backend first where none is loaded yet. Ctrl-C interrupts it. Raises FileNotFoundError,
         ModelLoadError, ValueError for parameters that do not fit the devices, NativeMemoryError for a file that is read
@@ -106,6 +110,7 @@ class Model(ModelInfo):
             )
         if not paths:
             raise ValueError("paths is empty: name at least one file")
+        paths = [local_path(path, parts=not split) for path in paths]
         names = [path_bytes(path) for path in paths]
         for path in paths:
             with open(path, "rb"):  # says at once, and in Python's words, what is wrong with the path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._callbacks import reraise
 from llama_cffi._candidates import candidates_of
 from llama_cffi._ffi import ffi, lib
+from llama_cffi._handle import is_a
 from llama_cffi._numbers import integer
 from llama_cffi._older import has
 from llama_cffi._process import leave_if_ending
@@ -100,7 +101,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
     def _sample_carefully(self, ctx: Context, idx: int) -> Token:
         """The first time for this sampler and context; and always where single steps need checks between them."""
-        if getattr(ctx, "_KIND", "") != "context":
+        if not is_a(ctx, "context"):
             raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         if not self._can_pick():
             raise ValueError(_NO_PICK)

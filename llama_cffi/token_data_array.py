@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator
@@ -86,7 +87,11 @@ class TokenDataArray(Uncopyable):
         if view.format != "f":
             view = memoryview(array("f", view.tolist()))
         candidates = cls(len(view))
-        candidates._words("f")[1::3] = view
+        words, numpy = candidates._words("f"), _numpy()
+        if numpy is None:
+            words[1::3] = view
+        else:  # in a tenth of the time
+            numpy.asarray(words)[1::3] = numpy.asarray(view)
         return candidates
 
     @staticmethod
@@ -137,7 +142,9 @@ class TokenDataArray(Uncopyable):
             struct.data = self._array
 
     def _has_nan(self) -> bool:
-        size = 3 * self._c.size
+        size, numpy = 3 * self._c.size, _numpy()
+        if numpy is not None:
+            return bool(numpy.isnan(numpy.asarray(self._words("f"))[1:size:3]).any())
         first, second = self._words("f")[1:size:3], self._words("f")[1:size:3]
         return bool(first != second)  # only NaN differs from itself
 
@@ -297,6 +304,12 @@ def _numbered(count: int) -> Any:
     template = ffi.new("struct llama_token_data[]", count)
     memoryview(ffi.buffer(template)).cast("i")[0::3] = array("i", range(count))
     return template
+
+
+def _numpy() -> Any:
+    """The module numpy where the program has it, whole; else None."""
+    module = sys.modules.get("numpy")
+    return module if hasattr(module, "asarray") and hasattr(module, "isnan") else None
 
 
 def _structured(rows: object) -> memoryview | None:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "rpc", "typing")
+_REQUIRED = ("codegen", "contract", "api", "safety", "fuzz", "hostile", "install", "docs", "rpc", "typing", "cli")
 _FIELDS = ("_struct", "_older", "_older_fields", "_model_params", "sampler_config")  # what setting a field goes through
 _LIBRARIES = Path(llama_cffi.__file__).with_name("lib")
 

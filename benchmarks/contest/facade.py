@@ -114,30 +114,23 @@ def _chain(seed: int) -> Any:
 
 
 def stream(given: Given) -> None:
-    from llama_cffi import Batch, tokenize
-    from llama_cffi._text_stream import TextStream
+    """From the first text on; the chain is a new one each time, and the context's memory empty."""
+    from llama_cffi import Generation, tokenize
 
     model = _load(given)
-    ctx, vocab = _context(model, given), model.vocab
-    prompt = tokenize(vocab, given.text)
+    ctx = _context(model, given)
+    prompt = tokenize(model.vocab, given.text)
     _begin()
     for _ in repetitions():
-        chain, text, count = _chain(given.seed), [], 0
         ctx.getMemory().clear(False)
-        ctx.decode(Batch.getOne(prompt))
-        pieces = TextStream(vocab)
+        generation = Generation(ctx, prompt, sampler=_chain(given.seed), maxTokens=given.tokens)
+        text = [next(generation)]
+        first = generation.usage.generatedTokens
         started = time.perf_counter()
-        while count < given.tokens:
-            token = chain.sample(ctx, -1)
-            count += 1
-            if vocab.isEog(token):
-                break
-            text.append(pieces.feed(token))
-            if count < given.tokens:
-                ctx.decode(Batch.getOne([token]))
-        text.append(pieces.finish())
+        for piece in generation:
+            text.append(piece)
         seconds = time.perf_counter() - started
-        answer(seconds, count, digest("".join(text)))
+        answer(seconds, generation.usage.generatedTokens - first, digest("".join(text)))
 
 
 def tokenize(given: Given) -> None:

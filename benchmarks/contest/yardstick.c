@@ -255,27 +255,31 @@ static void run_stream(void) {
         struct llama_sampler * chain = make_chain((uint32_t) given.seed);
         clear();
         decode(llama_batch_get_one(prompt, n_prompt));
-        size_t       size = 0, shown = 0;
-        int          n = 0;
-        const double start = now();
+        size_t size = 0, shown = 0;
+        int    n = 0, first = 0;
+        double start = 0;
         while (n < given.tokens) {
             llama_token token = llama_sampler_sample(chain, ctx, -1);
-            n++;
             if (llama_vocab_is_eog(vocab, token)) {
                 break;
             }
+            n++;
             const int length = llama_token_to_piece(vocab, token, text + size, PIECE, 0, false);
             if (length < 0) {
                 die("a token of more than 256 bytes");
             }
             size += (size_t) length;
             shown += whole(text + shown, size - shown); /* where a program would print it */
+            if (first == 0 && shown > 0) {
+                first = n; /* from the first text on */
+                start = now();
+            }
             if (n < given.tokens) {
                 decode(llama_batch_get_one(&token, 1));
             }
         }
         const double seconds = now() - start;
-        answer(seconds, n, digest(text, size));
+        answer(seconds, n - first, digest(text, size));
         llama_sampler_free(chain);
     }
 }

@@ -6,9 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
+#include <functional>
 #include <new>
 #include <vector>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "guard.h"  // from here on llama.cpp's functions are the guarded ones
 
@@ -57,91 +61,93 @@ bool make_candidates(llama_token_data * out, const float * logits, int32_t n) {
     return !nan;
 }
 
-/* The first of the largest logits first. */
-bool before(const llama_token_data & a, const llama_token_data & b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+/* The largest logit of a block; NaN, or anything, where one is NaN, and then `nan` is set. */
+float largest(const float * logits, int32_t n, bool & nan) {
+    float   found = logits[0];
+    int32_t i     = 0;
+#ifdef __SSE2__
+    if (n >= 16) {
+        __m128 most[4], bad = _mm_setzero_ps();
+        for (int k = 0; k < 4; k++) {
+            most[k] = _mm_loadu_ps(logits + 4 * k);
+        }
+        for (; i + 16 <= n; i += 16) {
+            __m128 part[4];
+            for (int k = 0; k < 4; k++) {
+                part[k] = _mm_loadu_ps(logits + i + 4 * k);
+                most[k] = _mm_max_ps(most[k], part[k]);
+            }
+            bad = _mm_or_ps(bad, _mm_or_ps(_mm_cmpunord_ps(part[0], part[1]), _mm_cmpunord_ps(part[2], part[3])));
+        }
+        nan |= _mm_movemask_ps(bad) != 0;
+        float four[4];
+        _mm_storeu_ps(four, _mm_max_ps(_mm_max_ps(most[0], most[1]), _mm_max_ps(most[2], most[3])));
+        found = std::max(std::max(four[0], four[1]), std::max(four[2], four[3]));
+    }
+#endif
+    for (; i < n; i++) {
+        nan |= logits[i] != logits[i];
+        found = std::max(found, logits[i]);
+    }
+    return found;
 }
 
-/* Collects the `wanted` largest logits, the first ones among equals. What is not larger than the least of those found so
- * far is passed over, sixteen at a look. */
+/* Finds candidates among which the `wanted` largest logits are, in the order of their numbers. The `wanted`th of the
+ * blocks' largest logits is a floor: so many are not below it. Most blocks lie below it whole, and are looked at once. */
 class Largest {
   public:
-    Largest(Candidates & kept, int32_t wanted) : kept_(kept), wanted_(wanted), room_(std::max(4 * wanted, 64)) {
-        kept_.clear();
-        kept_.reserve(room_ + STEP);
-    }
-
-    /* False where a logit is NaN, or where fewer than `wanted` are above minus infinity. */
-    bool find(const float * logits, int32_t n) {
-        int32_t i = 0;
-        for (; i + STEP <= n; i += STEP) {
-            if (may_have_larger(logits + i)) {
-                take(logits, i, i + STEP);
+    /* False where a logit is NaN, or where there would be no gain. */
+    bool find(Candidates & found, const float * logits, int32_t n, int32_t wanted) {
+        const int32_t size  = block_size(n, wanted);
+        const int32_t count = n / size;
+        if (count < 2 * wanted) {
+            return false;
+        }
+        bool nan = false;
+        tops_.resize(static_cast<size_t>(count));
+        for (int32_t i = 0; i < count; i++) {
+            tops_[i] = largest(logits + i * size, i + 1 < count ? size : n - i * size, nan);
+        }
+        if (nan) {
+            return false;
+        }
+        order_ = tops_;
+        std::nth_element(order_.begin(), order_.begin() + (wanted - 1), order_.end(), std::greater<float>());
+        const float floor = order_[wanted - 1];
+        found.clear();
+        for (int32_t i = 0; i < count; i++) {
+            if (tops_[i] >= floor) {
+                take(found, logits, i * size, i + 1 < count ? (i + 1) * size : n, floor);
             }
         }
-        take(logits, i, n);
-        cut();
-        std::sort(kept_.begin(), kept_.end(),
-                  [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
-        return !nan_ && kept_.size() == static_cast<size_t>(wanted_);
+        return true;
     }
 
   private:
-    static constexpr int32_t STEP = 16;
-
-    bool may_have_larger(const float * logits) const {
-#if defined(__GNUC__)
-        using Ints   = int32_t __attribute__((vector_size(16)));
-        using Longs  = int64_t __attribute__((vector_size(16)));
-        using Floats = float __attribute__((vector_size(16)));
-        Floats part[4];
-        memcpy(part, logits, sizeof(part));
-        const Floats least  = {least_, least_, least_, least_};
-        const Ints   passed = (part[0] <= least) & (part[1] <= least) & (part[2] <= least) & (part[3] <= least);
-        const Longs  halves = reinterpret_cast<Longs>(passed);
-        return (halves[0] & halves[1]) != -1;  // a NaN is not passed either
-#else
-        (void) logits;
-        return true;
-#endif
+    /* Blocks are as large as leaves some for each of those wanted: fewer floors to sort, more to look at twice. */
+    static int32_t block_size(int32_t n, int32_t wanted) {
+        int32_t size = 1024;
+        while (size > 16 && n / size < std::max(4 * wanted, 256)) {
+            size /= 2;
+        }
+        return size;
     }
 
-    void take(const float * logits, int32_t begin, int32_t end) {
+    static void take(Candidates & found, const float * logits, int32_t begin, int32_t end, float floor) {
         for (int32_t i = begin; i < end; i++) {
-            nan_ |= logits[i] != logits[i];
-            if (logits[i] > least_) {
-                kept_.push_back({i, logits[i], 0.0f});
+            if (logits[i] >= floor) {
+                found.push_back({i, logits[i], 0.0f});
             }
         }
-        if (wanted_ == 1 || kept_.size() >= room_) {
-            cut();
-        }
     }
 
-    void cut() {
-        const size_t wanted = static_cast<size_t>(wanted_);
-        if (kept_.size() < wanted) {
-            return;
-        }
-        if (kept_.size() > wanted) {
-            std::nth_element(kept_.begin(), kept_.begin() + (wanted_ - 1), kept_.end(), before);
-            kept_.resize(wanted);
-        }
-        least_ = wanted_ == 1 ? kept_[0].logit : std::min_element(kept_.begin(), kept_.end(), by_logit)->logit;
-    }
-
-    static bool by_logit(const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; }
-
-    Candidates & kept_;
-    int32_t      wanted_;
-    size_t       room_;
-    float        least_ = -std::numeric_limits<float>::infinity();
-    bool         nan_   = false;
+    std::vector<float> tops_, order_;
 };
 
 /* The candidates that can be picked, or all; false where a logit is NaN. */
 bool find_candidates(Candidates & kept, const float * logits, int32_t n, int32_t wanted) {
-    if (wanted > 0 && wanted < n / 8 && Largest(kept, wanted).find(logits, n)) {
+    static thread_local Largest narrow;
+    if (wanted > 0 && wanted < n / 32 && narrow.find(kept, logits, n, wanted)) {
         return true;
     }
     kept.resize(static_cast<size_t>(n));

@@ -32,6 +32,7 @@ LAYERS = (
         "_uncopyable",
         "_numbers",
         "_process",
+        "_python_log",
         "_child",
         "_doctor_report",
         "_stop_strings",
@@ -63,8 +64,9 @@ LAYERS = (
     {"_custom_sampler"},
     {"_sampler_base"},
     {"_sampler_picking", "_sampler_weighing", "_sampler_reading", "_sampler_chain"},
-    {"sampler"},
-    {"quantize", "ggml", "system", "_model_scan", "_offload", "_trial"},
+    {"sampler", "_constraint_tokens", "_constraint_mask", "_constraint_types"},
+    {"constraint"},
+    {"quantize", "ggml", "system", "_model_scan", "_model_source", "_offload", "_trial"},
     {"model"},
     {"adapter", "_context_base", "_context_memory", "sampler_config"},
     {"_context_outputs", "_context_state", "_context_tuning"},
@@ -77,7 +79,10 @@ LAYERS = (
     {"_engine_loop"},
     {"engine"},
     {"__init__"},
-    {"rpc_worker"},
+    {"_cli_output"},
+    {"_cli_options"},
+    {"_cli_estimate"},
+    {"rpc_worker", "cli_bench", "cli_chat", "cli_complete", "cli_embed", "cli_info"},
     {"_trial_child", "_vulkan_child", "_doctor_child"},  # programs, which use the package like any other, or not at all
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -68,10 +68,10 @@ def test_gemma_packs_as_it_embeds_one_by_one(gemma: Model) -> None:
     with Embedder(gemma, PoolingType.MEAN) as embedder:
         vectors = embedder.embed(texts)
         alone = np.stack([embedder.embed(text) for text in texts])
-    assert np.abs(vectors - alone).max() < 1e-2  # weights of 4 bits, activations of 8
+    assert (vectors * alone).sum(1).min() > 0.99  # weights of 4 bits, activations of 8
     likeness = vectors @ vectors.T
     assert likeness[1, 3] == max(likeness[1, [0, 2, 3, 4]])
-    assert np.abs(_by_llama(gemma, texts[1], PoolingType.MEAN) - vectors[1]).max() < 1e-2
+    assert _by_llama(gemma, texts[1], PoolingType.MEAN) @ vectors[1] > 0.99
 
 
 def test_a_thousand_short_texts_take_few_computations(models: Models, computations: list[int]) -> None:
@@ -79,19 +79,30 @@ def test_a_thousand_short_texts_take_few_computations(models: Models, computatio
     with Embedder(models("llama"), PoolingType.MEAN, nBatch=512) as embedder:
         embedder.embed(texts)
     total = sum(len(tokenize(models("llama").vocab, text)) for text in texts)
-    assert sum(computations) == total
+    assert sum(computations) == total + 1  # one shows what there is to compute
     assert len(computations) <= total // 512 + 16  # 64 of the shortest have fewer tokens
 
 
-def test_a_decoder_computes_no_logits(models: Models) -> None:
-    """What comes after the embeddings is left out, from the second computation on."""
-    with Embedder(models("llama"), PoolingType.MEAN, nThreads=1) as embedder:
-        packer = embedder._packer
-        embedder.embed("hello")
-        whole = packer._node
-        embedder.embed("hello world")
-        assert packer._ends and packer._node - whole < whole
-        assert packer._node - whole == packer._ends[0]
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_a_decoder_computes_no_logits(models: Models, name: str) -> None:
+    """What comes after the embeddings is left out, from the second computation on, which is of one token."""
+    with Embedder(models(name), PoolingType.MEAN, nThreads=1) as embedder:
+        shortcut = embedder._packer._shortcut
+        assert shortcut is not None
+        embedder.embed("a")
+        first = shortcut.nodes
+        embedder.embed("a")
+        least = shortcut.nodes - first
+        assert [least] == shortcut.ends
+        assert first - least > least  # the whole graph, once
+
+
+def test_an_encoder_computes_everything(models: Models) -> None:
+    with Embedder(models("bert")) as embedder:
+        shortcut = embedder._packer._shortcut
+        assert shortcut is not None
+        embedder.embed("a")
+        assert not shortcut.useful and shortcut.nodes == 2 * shortcut.ends[0]
 
 
 def test_an_adapter_or_a_gpu_may_be_used_through_the_context(models: Models) -> None:
@@ -112,7 +123,7 @@ def test_a_model_that_is_not_causal_takes_a_text_at_once(models: Models, computa
     text = "abc " * 100
     with Embedder(models("llama"), PoolingType.MEAN, nBatch=64, attentionType=AttentionType.NON_CAUSAL) as embedder:
         both = embedder.embed([text, "hello"])
-        assert len(computations) == 2
+        assert max(computations) > 400
         assert np.abs(embedder.embed(text) - both[0]).max() < TOLERANCE
     with Embedder(models("llama"), PoolingType.MEAN, nBatch=64) as causal:
         assert np.abs(causal.embed(text) - both[0]).max() > TOLERANCE

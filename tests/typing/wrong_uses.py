@@ -7,11 +7,14 @@ from llama_cffi import (
     Batch,
     ChatSession,
     ChatTemplate,
+    Constraint,
     Context,
+    Embedder,
     Engine,
     Generation,
     Ggml,
     Model,
+    Reranker,
     Sampler,
     SplitMode,
     StopReason,
@@ -59,6 +62,13 @@ Engine(model).submit("Hello").cancelled  # wrong: misspelt
 ChatTemplate(ctx)  # wrong: a context where a model belongs
 ChatSession(ctx).send(5)  # wrong: a number where a message belongs
 ChatSession(ctx, overflow="shift")  # wrong: what only a generation can do
+Embedder(ctx)  # wrong: a context where a model belongs
+Embedder(model, "MEAN")  # wrong: text where a PoolingType belongs
+Embedder(model).embed([1, 2])  # wrong: tokens where texts belong
+Reranker(model).rank("query", 5)  # wrong: a number where documents belong
+Constraint.fromRegex(b"a")  # wrong: bytes where text belongs
+Constraint.fromJsonSchema([])  # wrong: a list where a schema belongs
+Constraint.fromRegex("a").sampler(model)  # wrong: a model where a vocab belongs
 
 piece: str = Engine(model).submit("Hello")  # wrong: a request, which becomes a text
 name: str = model.metaValStr("general.name")  # wrong: may be None

@@ -1,0 +1,112 @@
+"""The how-tos and the tutorial do what they say: their blocks of Python run, and so do the commands in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import environment
+from tests.cli.fake_hub import FakeHub
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
+HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the one that pages name
+SECONDS = 300
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# All blocks in one namespace, each compiled with the lines of the page in front of it, so that tracebacks name them.
+_RUNNER = """\
+import sys
+namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+for number, block in enumerate(open(sys.argv[1], encoding="utf-8").read().split("\\0")):
+    line, _, code = block.partition("\\n")
+    exec(compile("\\n" * int(line) + code, sys.argv[2], "exec"), namespace)
+"""
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """The blocks of a language: the number of the line above each, and its text."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, m.start(2)), m[2]) for m in _FENCE.finditer(text) if m[1] == language]
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_path: Path) -> Iterator[FakeHub]:
+    with FakeHub({HUB_FILE: tiny_path.read_bytes()}, HUB_REPO) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path, gemma_path: Path) -> Path:
+    (tmp_path / "model.gguf").symlink_to(gemma_path)
+    return tmp_path
+
+
+def around(folder: Path, hub: FakeHub) -> dict[str, str]:
+    """What a page's programs find in their environment: the checkout, and a Hub that is this machine."""
+    cache = str(folder / "cache")
+    return environment(HF_ENDPOINT=hub.endpoint, HF_HOME=cache, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8")
+
+
+def test_there_are_pages() -> None:
+    assert {"tutorial", "cli", "models", "logging"} <= {page.stem for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_blocks_of_python(page: Path, folder: Path, hub: FakeHub) -> None:
+    found = blocks(page, "python")
+    if page.stem != "cli":
+        assert found, "a page without a block of Python"
+    script = folder / "blocks.txt"
+    script.write_text("\0".join(f"{line}\n{code}" for line, code in found) or "0\n", encoding="utf-8")
+    command = [sys.executable, "-c", _RUNNER, str(script), str(page)]
+    result = subprocess.run(
+        command, cwd=folder, env=around(folder, hub), capture_output=True, text=True, timeout=SECONDS
+    )
+    assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
+
+
+def _commands() -> list[tuple[str, str]]:
+    lines = [
+        (page.stem, line[2:])
+        for page in PAGES
+        for _, text in blocks(page, "console")
+        for line in text.splitlines()
+        if line.startswith("$ ")
+    ]
+    return [(stem, line) for stem, line in lines if "python -m llama_cffi" in line]
+
+
+def test_there_are_commands() -> None:
+    named = {match[1] for _, line in _commands() if (match := re.search(r"-m llama_cffi ([\w-]+)", line))}
+    assert {"info", "complete", "chat", "embed", "bench"} <= named
+
+
+@pytest.mark.parametrize(("page", "line"), _commands(), ids=lambda value: str(value)[:60])
+def test_a_command(page: str, line: str, folder: Path, hub: FakeHub) -> None:
+    command = line.replace("python -m llama_cffi", f"{shlex.quote(sys.executable)} -m llama_cffi")
+    (folder / "schema.json").write_text(
+        '{"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"], '
+        '"additionalProperties": false}'
+    )
+    (folder / "colours.gbnf").write_text('root ::= ("red" | "green") "\\n"\n')
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=around(folder, hub),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() or os.path.exists(folder / "vectors.npy")
