@@ -31,8 +31,8 @@ from llama_cffi import Batch, Context, Engine, Ggml, Model, Sampler, tokenize  #
 from llama_cffi._text_stream import TextStream  # noqa: E402
 
 _TEXT = (
-    "In the spring of that year the river rose higher than anyone in the village could remember, and the people who "
-    "lived by the mill carried what they owned up the hill to the church, where the priest had lit every lamp. "
+    "In the spring of that year the river rose higher than anyone in the village could remember, and people carried "
+    "what they owned up the hill. "
 )
 _BEGINNINGS = (
     "The capital of France is",
@@ -62,7 +62,7 @@ class Run:
 
 
 def prompts(count: int = 16) -> list[str]:
-    """Texts of 6 to some 140 tokens, none of which begins like another one."""
+    """Texts of 6 to some 90 tokens, none of which begins like another one."""
     return [f"{_BEGINNINGS[k % 8]} {k} {_TEXT * (k * 7 % 4)}" for k in range(count)]
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: Gemma 3 270M)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=96, help="to generate for each prompt (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=128, help="to generate for each prompt (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=512, help="the engine's nBatch (default: %(default)s)")
     parser.add_argument("--ubatch", type=int, default=512, help="the engine's nUbatch (default: %(default)s)")
