@@ -222,7 +222,8 @@ def _digest(source: Path, arguments: Sequence[str]) -> str:
     seed = hashlib.sha256()
     for item in (RECIPE, _source_digest(source), *arguments, *(version_of(tool) for tool in compilers()), _machine()):
         seed.update(item.encode() + b"\0")
-    seed.update(Path(__file__).with_name("tile_config.h").read_bytes())
+    for included in ("tile_config.h", "prefetch.h"):
+        seed.update(Path(__file__).with_name(included).read_bytes())
     return seed.hexdigest()[:16]
 
 

@@ -79,7 +79,8 @@ OPTIONS = {
     "CMAKE_INSTALL_RPATH": "$ORIGIN",
     # The guard's exceptions pass through C frames. Assertions name files without this machine's folders.
     "CMAKE_C_FLAGS": f"-fexceptions -ffile-prefix-map={SOURCE}=llama.cpp",
-    "CMAKE_CXX_FLAGS": f"-fno-gnu-unique -ffile-prefix-map={SOURCE}=llama.cpp -include {VENDOR}/tile_config.h",
+    "CMAKE_CXX_FLAGS": f"-fno-gnu-unique -ffile-prefix-map={SOURCE}=llama.cpp -include {VENDOR}/tile_config.h "
+    f"-include {VENDOR}/prefetch.h",
     "BUILD_SHARED_LIBS": "ON",
     "GGML_NATIVE": "OFF",
     "GGML_BACKEND_DL": "ON",
