@@ -7,6 +7,7 @@ from threading import RLock
 from time import perf_counter
 from typing import NoReturn
 
+from llama_cffi._ffi import lib
 from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, odds_of
 from llama_cffi._text_stream import TextStream
 from llama_cffi._token_cache import TokenCache
@@ -63,7 +64,11 @@ class Run:
             token = self._begin()
             now = perf_counter()
             self.prompt_seconds, resumed = now - resumed, now
-            while token is not None and not self._is_end(token):
+            is_eog, vocab, stop_tokens = lib.llama_vocab_is_eog, self.model.vocab._c, self.stop_tokens
+            while token is not None:
+                if is_eog(vocab, token) or token in stop_tokens:
+                    self._end_with(token)
+                    break
                 text = feed(token)
                 tokens.append(token)
                 if stream.stopped is not None:
@@ -94,15 +99,9 @@ class Run:
             if self.when_ended is not None:
                 self.when_ended(self)
 
-    def _is_end(self, token: Token) -> bool:
-        if self.model.vocab.isEog(token):
-            self.reason = StopReason.END
-        elif token in self.stop_tokens:
-            self.reason = StopReason.STOP_TOKEN
-        else:
-            return False
+    def _end_with(self, token: Token) -> None:
+        self.reason = StopReason.END if self.model.vocab.isEog(token) else StopReason.STOP_TOKEN
         self.stop_token = token
-        return True
 
     # Decoding and sampling
 
@@ -141,15 +140,16 @@ class Run:
         if not cache.turn.acquire(False):
             self._is_busy()
         try:
-            if not cache.belongs(self._ticket):
+            known = cache._known  # as `belongs` and `len` do, written out: this is every token's way
+            if known.user is not self._ticket or known.changes != cache._memory._changes[cache._seqId]:
                 raise BusyError(
                     "another generation has begun in this sequence of the context, or its memory was changed: let one "
                     "end before the next begins, or give each a seqId of its own (Context.Params.nSeqMax)"
                 )
-            if self.room is not None and len(cache) >= self.room and not self._make_room():
+            if self.room is not None and len(known.tokens) >= self.room and not self._make_room():
                 return None
             cache.push(token)
-            return self._sample()
+            return self.sampler.sample(self.context, -1) if self.odds is None else self._sample()
         except ContextFullError:  # other sequences have taken the room
             self.reason = StopReason.CONTEXT_FULL
             return None

@@ -5563,6 +5563,19 @@ class _Lib:
     ) -> int: ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: bool, pinned: bool, /) -> int: ...
     def shim_sample(self, smpl: _CData, ctx: _CData, limits: _CData, idx: int, wanted: int, /) -> int: ...
+    def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool: ...
+    def shim_tokenize(
+        self,
+        vocab: _CData,
+        text: bytes,
+        size: int,
+        tokens: _CData,
+        room: int,
+        add_special: bool | int,
+        parse_special: bool | int,
+        goes_on: _CData,
+        /,
+    ) -> int: ...
     def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData: ...
     python_progress: Final[_CData]
     python_abort: Final[_CData]

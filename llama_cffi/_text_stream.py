@@ -27,6 +27,7 @@ class TextStream:
         "_held",
         "_nTokens",
         "_pending",
+        "_pointer",
         "_room",
         "_special",
         "_stops",
@@ -44,7 +45,7 @@ class TextStream:
         if not isinstance(vocab, Vocab):
             raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
         vocab._require_tokenizer()
-        self._vocab = vocab
+        self._vocab, self._pointer = vocab, vocab._c  # which the guard knows: a model that was freed is noticed
         self._nTokens = vocab.nTokens
         self._special = bool(special)
         self._stops = StopStrings(stop) or None
@@ -57,10 +58,10 @@ class TextStream:
         """The text that became sure with this token, "" while it waits. Raises IndexError for what is no token."""
         if not 0 <= token < self._nTokens:
             self._vocab._check(token)
-        n = lib.llama_token_to_piece(self._vocab._c, token, self._buffer, self._room, 0, self._special)
+        n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._room, 0, self._special)
         if n < 0:
             self._make_room(-n)
-            n = lib.llama_token_to_piece(self._vocab._c, token, self._buffer, self._room, 0, self._special)
+            n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._room, 0, self._special)
         data = self._bytes[:n]
         if self._pending:
             data = self._pending + data

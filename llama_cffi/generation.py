@@ -137,8 +137,10 @@ class Generation(Iterator[str]):
         return self
 
     def __next__(self) -> str:
-        self._require_idle()
-        for text in self._steps:
+        steps = self._steps
+        if steps.gi_running:
+            self._require_idle()
+        for text in steps:
             if text:
                 return text
         raise StopIteration

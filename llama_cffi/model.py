@@ -139,7 +139,8 @@ class Model(ModelInfo):
             model.close()
             raise
         model._nPositions = scan.positions
-        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""))
+        prefixes = model._loaded("tokenizer.ggml.add_space_prefix") not in ("false", False)
+        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""), prefixes)
         return model
 
     @classmethod

@@ -90,6 +90,7 @@ _UNHURRIED = frozenset(
 _STRETCH = 512  # bytes that any stack has room for
 _FRAME = 1024  # bytes of stack for a byte of text; 895 were measured with superbpe, 325 with all others
 _MOST = 1 << 20
+_LONG_TEXT = 1 << 15  # bytes: shorter texts gain nothing from being cut
 _LONG = re.compile(rb"[^ \t-\r]{256}|[ \t-\r]{256}")
 _WORD = re.compile(rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+")
 
@@ -140,10 +141,16 @@ def tokenize(
         assert nTokensMax is not None
         array = out_buffer(tokens, "int32_t", nTokensMax, "tokens", "nTokensMax")
         return _call(vocab, data, array, nTokensMax, addSpecial, parseSpecial)
+    cuts = vocab._cuts() if len(data) >= _LONG_TEXT and b"\0" not in data else None
+    if addSpecial and cuts is not None and vocab.getAddEos():
+        cuts = None  # the first piece would end with that token
     size = len(data) + 16  # a token is rarely shorter than a byte, and a second call would cost as much as the first
     while True:
-        array = new_uncleared("int32_t[]", size)
-        n = _call(vocab, data, array, size, addSpecial, parseSpecial)
+        array, n = new_uncleared("int32_t[]", size), -1
+        if cuts is not None:
+            n = lib.shim_tokenize(vocab._c, data, len(data), array, size, addSpecial, parseSpecial, cuts)
+        if n < 0:
+            n = _call(vocab, data, array, size, addSpecial, parseSpecial)
         if n >= 0:
             found: list[Token] = ffi.unpack(array, n)
             return found

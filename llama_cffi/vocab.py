@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 from llama_cffi._buffers import Flag, OutBuffer, out_buffer, require_together
 from llama_cffi._ffi import ffi, lib
 from llama_cffi._generated.enums import VocabType
+from llama_cffi._older import is_familiar
 from llama_cffi._special_tokens import SpecialTokens
 from llama_cffi._uncopyable import Uncopyable
 from llama_cffi.errors import NativeError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from llama_cffi._handle import Handle
 
 _PIECE = 64  # bytes: nearly every token is shorter
+
+_UNKNOWN: Any = object()
 
 # Tokenizers that begin or end a text where the file says so; BERT's always does, the others never.
 _ADDS = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
@@ -29,17 +32,19 @@ class Vocab(Uncopyable, SpecialTokens):
 
     _KIND = "vocabulary"
 
-    __slots__ = ("_endless", "_lacks", "_model", "_nTokens", "_pointer", "_pre", "_type")
+    __slots__ = ("_endless", "_goes_on", "_lacks", "_model", "_nTokens", "_pointer", "_pre", "_prefixes", "_type")
 
-    def __init__(self, model: Handle, pre: str) -> None:
-        """Not for users: `model.vocab` makes it. `pre` names the rule that BPE splits text by."""
+    def __init__(self, model: Handle, pre: str, prefixes: bool) -> None:
+        """Not for users: `model.vocab` makes it. `pre` names the rule that BPE splits text by, `prefixes` says whether
+        SentencePiece may put a space before a text."""
         self._model = model
         self._pointer = lib.llama_model_get_vocab(model._c)
         self._nTokens = lib.llama_vocab_n_tokens(self._pointer)
         self._type = VocabType(lib.llama_vocab_type(self._pointer))
-        self._pre = pre
+        self._pre, self._prefixes = pre, prefixes
         self._lacks = self._lacking()
         self._endless: bool | None = None  # found out when it is first needed
+        self._goes_on: Any = _UNKNOWN
 
     @property
     def _c(self) -> Any:
@@ -165,6 +170,19 @@ class Vocab(Uncopyable, SpecialTokens):
                 self._endless = any(piece[:1] not in alone for piece in pieces if piece)
         if self._endless:
             raise NativeError("this vocabulary has tokens that begin with a byte which is none: it cannot be searched")
+
+    def _cuts(self) -> Any:
+        """Which bytes a token may go on with after a newline, to cut long texts at the others; None: texts stay whole.
+
+        For SentencePiece alone, where nothing is put before a text: its pieces would get that too.
+        """
+        if self._goes_on is _UNKNOWN:
+            self._goes_on = None
+            if self._type == VocabType.SPM and not self._prefixes and is_familiar():
+                flags = ffi.new("_Bool[]", 256)
+                if lib.shim_after_newline(self._c, flags):
+                    self._goes_on = flags
+        return self._goes_on
 
     def _require_special(self) -> None:
         """Refuse to add special tokens that the vocabulary lacks: llama.cpp would end the process."""

@@ -67,20 +67,23 @@ extern "C" bool shim_settle(void) {
     const guard::Error error      = guard::error();
     const char *       deprecated = guard::take_deprecated();
     guard::error().kind           = SHIM_OK;
+    PyObject * signal[3] = {signal_error[0], signal_error[1], signal_error[2]};  // none of what the log's target calls
+    signal_error[0] = signal_error[1] = signal_error[2] = nullptr;
     if (shim_log_waiting()) {
         const CallLog call = call_last();  // what the target calls must not take its place
         shim_enter_python();
         PyObject * result = call_python("llama_cffi._handle", "deliver_log", PyTuple_New(0));
         shim_leave_python();
         call_last() = call;
-        if (result == nullptr) {
+        if (result == nullptr && signal[0] == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+            PyErr_Fetch(&signal[0], &signal[1], &signal[2]);  // Ctrl-C just then
+        } else if (result == nullptr) {
             PyErr_WriteUnraisable(nullptr);  // a broken log target must not hide what the call has to say
         }
         Py_XDECREF(result);
     }
-    if (signal_error[0] != nullptr) {
-        PyErr_Restore(signal_error[0], signal_error[1], signal_error[2]);
-        signal_error[0] = signal_error[1] = signal_error[2] = nullptr;
+    if (signal[0] != nullptr) {
+        PyErr_Restore(signal[0], signal[1], signal[2]);
         return false;
     }
     if (error.kind == SHIM_OK || error.kind == SHIM_PYTHON) {

@@ -162,6 +162,14 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
 /* The logits of an entry, as llama_get_logits_ith gives them; null where the last batch gave none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);
 
+/* Which bytes follow a newline somewhere within a token: 256 flags. False where texts of this vocabulary cannot be cut. */
+bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on);
+
+/* llama_tokenize in pieces that end at a newline, for a SentencePiece vocabulary that adds nothing at the beginning of a
+ * text but its first token, and nothing at the end. Negative where there is no room. */
+int32_t shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t size, int32_t * tokens, int32_t room,
+                      bool add_special, bool parse_special, const bool * goes_on);
+
 /* The gate between computing (reading) and loading or freeing adapters (writing); see gate.hpp. Each waits for the
  * other. shim_begin_writing returns false on a thread that is computing, further up. */
 void shim_begin_reading(void);

@@ -332,6 +332,7 @@ def test_cancelled_before_it_begins(ctx: Context, counted: Counted) -> None:
 
 def test_ctrl_c(tiny: Model, ctx: Context) -> None:
     generation = _endless(ctx, PROMPT, 1_000_000, overflow="shift")
+    next(generation)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
