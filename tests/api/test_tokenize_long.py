@@ -7,6 +7,7 @@ import random
 import pytest
 
 from llama_cffi import Model, TokenAttr, Vocab, ffi, lib, tokenize
+from llama_cffi._older import is_familiar
 
 PARTS = [
     *("\n", "\n\n", "\n\n\n\n", " \n", "\n ", "\n\t", "\r\n", "\t", " ", "   ", "\n  - ", "\n## ", "\n```python\n"),
@@ -49,7 +50,7 @@ def mixed(seed: int, parts: list[str], size: int = 120_000) -> str:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tokens_are_those_of_one_call(gemma: Model, seed: int, parse: bool) -> None:
     vocab = gemma.vocab
-    assert vocab._cuts() is not None
+    assert (vocab._cuts() is not None) == is_familiar()
     text = mixed(seed, PARTS)
     assert tokenize(vocab, text, parseSpecial=parse) == whole(vocab, text, True, parse)
 
@@ -68,6 +69,9 @@ def test_with_every_token_that_has_a_newline(gemma: Model) -> None:
 def test_what_a_token_has_after_a_newline_is_known(gemma: Model) -> None:
     vocab = gemma.vocab
     flags = vocab._cuts()
+    if not is_familiar():  # another llama.cpp than the one that this was thought through with
+        assert flags is None
+        return
     spelled = [vocab.getText(token).encode() for token in range(vocab.nTokens)]
     after = {text[i + 1] for text in spelled for i in range(len(text) - 1) if text[i] == 10}
     assert {byte for byte in range(256) if flags[byte]} - after <= {0, 0x20, 0xE2}
