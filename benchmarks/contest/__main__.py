@@ -116,7 +116,7 @@ def _table(chosen: list[Case], results: dict[str, Results], names: list[str]) ->
                 continue
             figures = result.figures(case)
             base = results[case.name].get(C_PROGRAM)
-            to_c = f"{ratios(case, result, base):.3f}" if base is not None and base.answers else ""
+            to_c = f"{ratios(case, result, base):.3f}" if base is not None and base.answers and case.compared else ""
             middle = "".join(
                 f"{_number(value):>12}" for value in (statistics.median(figures), min(figures), max(figures))
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ OTHERS = ("#7a7a7a", "#a89b3c", "#6f4e7c")
 def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[str, Result]]) -> None:
     """Each case's speed as a multiple of the C program's, a bar for each contestant."""
     plt = _pyplot()
-    shown = [case for case in cases if _has_c(results[case.name])]
+    shown = [case for case in cases if case.compared and C in results[case.name] and results[case.name][C].answers]
     names = [name for name in dict.fromkeys(name for case in shown for name in results[case.name]) if name != C]
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.26 * len(shown) * max(1, len(names))), layout="constrained")
     height = 0.8 / max(1, len(names))
@@ -52,10 +51,6 @@ def lines(
     axes.set(title=title, xlabel=axis, ylabel=unit)
     axes.legend(fontsize=8)
     _save(figure, target)
-
-
-def _has_c(results: Mapping[str, Result]) -> bool:
-    return C in results and bool(results[C].answers) and statistics.median(a["seconds"] for a in results[C].answers) > 0
 
 
 def _colour(name: str, number: int) -> str:

@@ -69,8 +69,8 @@ ENUM_ROWS = (
         "unused-enumerator-dropped",
         "enum",
         "llama.h",
-        (("        LLAMA_POOLING_TYPE_CLS  = 2,\n", ""),),
-        absorbed(valued("LLAMA_POOLING_TYPE_LAST", 3)),
+        (("        LLAMA_FTYPE_MOSTLY_Q5_1          = 9,  // except 1d tensors\n", ""),),
+        absorbed(valued("LLAMA_FTYPE_MOSTLY_Q5_0", 8)),
     ),
     Mutation(
         "enumerator-renamed",
@@ -84,7 +84,7 @@ ENUM_ROWS = (
         "enum",
         "llama.h",
         ((_RANK, "        LLAMA_POOL_ANY = 5,\n" + _RANK),),
-        refused(r"makes PoolingType\.MEAN, which \S+:\d+ uses: it has POOLING_TYPE_CLS, .*POOL_ANY"),
+        refused(r"makes PoolingType\.\w+, which \S+:\d+ uses: it has POOLING_TYPE_CLS, .*POOL_ANY"),
     ),
     Mutation(
         "enumerator-that-the-shim-uses-renamed",

@@ -125,7 +125,7 @@ TYPE_ROWS = (
         "callback",
         "llama.h",
         ((_RESET + "                                 // can be NULL\n", ""),),
-        refused(r"struct llama_sampler_i has no field reset", r"_custom_sampler\.py:\d+ was written for"),
+        refused(r"struct llama_sampler_i has no field reset", r"llama_cffi/\S+\.py:\d+ was written for"),
     ),
     Mutation(
         "sampler-member-that-nobody-uses-retyped",
