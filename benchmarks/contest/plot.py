@@ -17,7 +17,7 @@ def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[s
     plt = _pyplot()
     shown = [case for case in cases if case.compared and C in results[case.name] and results[case.name][C].answers]
     names = [name for name in dict.fromkeys(name for case in shown for name in results[case.name]) if name != C]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.26 * len(shown) * max(1, len(names))), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.16 * len(shown) * max(1, len(names))), layout="constrained")
     height = 0.8 / max(1, len(names))
     for number, name in enumerate(names):
         places, values = [], []
@@ -27,13 +27,15 @@ def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[s
                 places.append(row + height * number - 0.4 + height / 2)
                 values.append(ratios(case, result, results[case.name][C]))
         bars = axes.barh(places, values, height, label=name, color=_colour(name, number))
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=6)
     axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(1 / 16, 8)
+    axes.set_xticks([1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/16", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set_yticks(range(len(shown)), [case.title for case in shown], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("speed as a multiple of the C program's (logarithmic)")
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
     _save(figure, target)
 
 
@@ -61,6 +63,7 @@ def _pyplot():  # type: ignore[no-untyped-def]
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     matplotlib.rcParams["svg.hashsalt"] = "llama_cffi"  # the same figures give the same file
     import matplotlib.pyplot as plt
 
