@@ -249,7 +249,7 @@ def main() -> None:
     if given.out is not None:
         figures = {
             "machine": about,
-            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items() if k != "out"},
+            "settings": {k: v.name if isinstance(v, Path) else v for k, v in vars(given).items() if k != "out"},
             "load": [before[0], os.getloadavg()[0]],
             "decode_ms": costs,
             "runs": {
