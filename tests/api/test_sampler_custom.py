@@ -374,7 +374,8 @@ def test_copy(decoded: Context) -> None:
 
 def test_perf(decoded: Context) -> None:
     chain = Sampler.chainInit(Sampler.ChainParams(noPerf=False))
-    chain.chainAdd(Sampler.initGreedy())
+    chain.chainAdd(Sampler.initTemp(0.9))  # of every candidate, which takes more than the clock's microsecond
+    chain.chainAdd(Sampler.initDist(1))
     for _ in range(3):
         chain.sample(decoded)
     data = chain.perfSampler
