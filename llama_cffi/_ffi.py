@@ -40,4 +40,9 @@ if not _fits:
 
 lib.shim_init()
 
+# cffi makes a function and its types when they are first asked for, and dies of an assertion where two threads do that
+# at once (seen with 2.1.1). So all are made here, in some milliseconds.
+for _name in dir(lib):
+    getattr(lib, _name, None)
+
 __all__ = ["PIN", "ffi", "lib"]
