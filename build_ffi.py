@@ -14,8 +14,8 @@ import cffi
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # setuptools runs this file by its path
 
-from vendor import native  # noqa: E402
-from vendor.libraries import Libraries  # noqa: E402
+from vendor.build import native  # noqa: E402
+from vendor.build.libraries import Libraries  # noqa: E402
 
 PACKAGE = ROOT / "llama_cffi"
 GENERATED = PACKAGE / "_generated"

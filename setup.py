@@ -19,9 +19,10 @@ from setuptools.errors import CompileError
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from vendor import elf, fetch, native, recipe  # noqa: E402
-from vendor import pin as pins  # noqa: E402
-from vendor.libraries import Libraries, library_name  # noqa: E402
+from vendor.build import elf, native, recipe  # noqa: E402
+from vendor.build.libraries import Libraries, library_name  # noqa: E402
+from vendor.source import fetch  # noqa: E402
+from vendor.source import pin as pins  # noqa: E402
 from vendor.tools import BuildError  # noqa: E402
 
 

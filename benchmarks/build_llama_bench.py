@@ -20,9 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vendor import fetch, native  # noqa: E402
-from vendor import pin as pins  # noqa: E402
+from vendor.build import native  # noqa: E402
 from vendor.progress import Progress  # noqa: E402
+from vendor.source import fetch  # noqa: E402
+from vendor.source import pin as pins  # noqa: E402
 
 LIB = ROOT / "llama_cffi" / "lib"
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from llama_cffi import Batch, Context, Model, Sampler, ffi, lib  # noqa: E402
 from tests import tiny_models  # noqa: E402
-from vendor import fetch  # noqa: E402
+from vendor.source import fetch  # noqa: E402
 
 CALLS = 4000
 

@@ -31,9 +31,9 @@ import jsonschema  # noqa: E402
 import llguidance  # noqa: E402
 
 from llama_cffi import Batch, Constraint, Context, Model, Sampler, Vocab, tokenize  # noqa: E402
-from llama_cffi._constraint_tokens import _make as make_table  # noqa: E402
+from llama_cffi.constrain.tokenizer import _make as make_table  # noqa: E402
 from tests import tiny_models  # noqa: E402
-from vendor import fetch  # noqa: E402
+from vendor.source import fetch  # noqa: E402
 
 Schema = dict[str, Any]
 

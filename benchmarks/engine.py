@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from benchmarks import report  # noqa: E402
 from llama_cffi import Batch, Context, Engine, Ggml, Model, Sampler, tokenize  # noqa: E402
-from llama_cffi._text_stream import TextStream  # noqa: E402
+from llama_cffi.generation.text_stream import TextStream  # noqa: E402
 
 _TEXT = (
     "In the spring of that year the river rose higher than anyone in the village could remember, and people carried "

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.settings import Settings  # noqa: E402
-from vendor import native  # noqa: E402
+from vendor.build import native  # noqa: E402
 
 LIB = ROOT / "llama_cffi" / "lib"
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vendor import pin as pins
+from vendor.source import pin as pins
 
 _ROWS = ("model name", "cpu family", "model", "stepping")
 

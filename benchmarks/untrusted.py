@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_cffi import LoadMode, Model
-from llama_cffi._model_scan import scan_model
+from llama_cffi.model.validation import scan_model
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
@@ -39,7 +39,7 @@ def _models(folder: Path) -> list[Path]:
     import default_model
 
     from tests import tiny_models
-    from vendor import fetch
+    from vendor.source import fetch
 
     vocabulary = fetch.vectors_dir() / "ggml-vocab-llama-spm.gguf"
     return [default_model.path(), tiny_models.write_llama(folder / "random-llama.gguf", vocabulary)]

@@ -7,24 +7,26 @@ import difflib
 import sys
 from pathlib import Path
 
-from codegen import diff_arguments, needs, snapshot
 from codegen import generate as generator
-from codegen.model import Api, CodegenError
+from codegen.api import snapshot
+from codegen.api.model import Api, CodegenError
+from codegen.diff import arguments as diff_arguments
+from codegen.fit import needs
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m codegen", description="Generates the bindings.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api.json")
-    commands.add_parser("generate", help="write every generated file from codegen/api.json")
-    commands.add_parser("needs", help="note in codegen/needs.json what the facade uses of this API")
+    commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api/api.json")
+    commands.add_parser("generate", help="write every generated file from codegen/api/api.json")
+    commands.add_parser("needs", help="note in codegen/fit/needs.json what the facade uses of this API")
     commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
     diff_arguments.add_to(commands)
     args = parser.parse_args(arguments)
     if args.command in diff_arguments.COMMANDS:
-        from codegen import diff_command  # which needs `vendor`; `check` needs nothing
+        from codegen.diff import command  # which needs `vendor`; `check` needs nothing
 
-        return diff_command.run(args)
+        return command.run(args)
     try:
         return {"snapshot": _snapshot, "generate": _generate, "needs": _needs, "check": _check}[args.command]()
     except CodegenError as error:
@@ -34,9 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_headers() -> Api:
     """The API of the pinned headers, with values from the compiler and homes from the built libraries."""
-    from codegen import exports, headers, parse, probe  # pycparser is needed for this command only
-    from vendor import native, pin
-    from vendor.libraries import library_name
+    from codegen.read import exports, headers, parse, probe  # pycparser is needed for this command only
+    from vendor.build import native
+    from vendor.build.libraries import library_name
+    from vendor.source import pin
 
     plan = native.plan()
     plan.make()
@@ -50,7 +53,7 @@ def read_headers() -> Api:
 def _snapshot() -> int:
     api = read_headers()
     snapshot.SNAPSHOT.write_text(snapshot.dumps(api), encoding="utf-8")
-    print(f"codegen/api.json: {len(api.functions)} functions of {api.pin}")
+    print(f"codegen/api/api.json: {len(api.functions)} functions of {api.pin}")
     return 0
 
 
@@ -69,7 +72,7 @@ def expected() -> dict[str, str]:
 
 
 def _needs() -> int:
-    from codegen import history  # which needs vendor's pins
+    from codegen.diff import history  # which needs vendor's pins
 
     api = snapshot.load()
     known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
@@ -77,7 +80,7 @@ def _needs() -> int:
         known[api.pin] = api
     found = needs.with_versions(needs.gather(needs.with_former(api, needs.load().api)), known)
     needs.NEEDS.write_text(needs.dumps(found), encoding="utf-8")
-    print(f"codegen/needs.json: {len(found.api.functions)} functions")
+    print(f"codegen/fit/needs.json: {len(found.api.functions)} functions")
     return 0
 
 

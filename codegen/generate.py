@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codegen import emit_cdef, emit_guard, emit_layout, emit_python, emit_report, emit_stub, naming, policy, spec
-from codegen.complete import complete
-from codegen.model import Api
-from codegen.needs import Needs
+from codegen.api.model import Api
+from codegen.emit import cdef, guard, layout, python, report, stub
+from codegen.fit.complete import complete
+from codegen.fit.needs import Needs
+from codegen.rules import naming, policy, spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,18 +119,18 @@ def generate(api: Api, needs: Needs | None = None) -> dict[str, str]:
     generated = "llama_cffi/_generated"
     return {
         f"{generated}/__init__.py": _python(api, '"""Generated modules: see the banner of each."""\n'),
-        f"{generated}/cdef.h": _c(api, emit_cdef.emit(api)),
-        f"{generated}/guard.h": _c(api, emit_guard.emit_header(api)),
-        f"{generated}/guard.cpp": _c(api, emit_guard.emit_source(api)),
-        f"{generated}/enums.py": _python(api, emit_python.emit_enums(api)),
-        f"{generated}/structs.py": _python(api, emit_python.emit_structs(api)),
-        f"{generated}/names.py": _python(api, emit_python.emit_names(api)),
-        f"{generated}/layout.py": _python(api, emit_layout.emit_tables(api)),
-        f"{generated}/layout.cpp": _c(api, emit_layout.emit_source(api)),
-        f"{generated}/absent.py": _python(api, emit_python.emit_absent(api, needs.api.pin if needs else api.pin)),
-        f"{generated}/pin.py": _python(api, emit_layout.emit_pin(api)),
-        f"{generated}/report.md": f"<!-- {_banner(api)} -->\n\n{emit_report.emit(api, spec.load())}",
-        "llama_cffi/_native.pyi": _python(api, emit_stub.emit(api, _SHIM_STUB)),
+        f"{generated}/cdef.h": _c(api, cdef.emit(api)),
+        f"{generated}/guard.h": _c(api, guard.emit_header(api)),
+        f"{generated}/guard.cpp": _c(api, guard.emit_source(api)),
+        f"{generated}/enums.py": _python(api, python.emit_enums(api)),
+        f"{generated}/structs.py": _python(api, python.emit_structs(api)),
+        f"{generated}/names.py": _python(api, python.emit_names(api)),
+        f"{generated}/layout.py": _python(api, layout.emit_tables(api)),
+        f"{generated}/layout.cpp": _c(api, layout.emit_source(api)),
+        f"{generated}/absent.py": _python(api, python.emit_absent(api, needs.api.pin if needs else api.pin)),
+        f"{generated}/pin.py": _python(api, layout.emit_pin(api)),
+        f"{generated}/report.md": f"<!-- {_banner(api)} -->\n\n{report.emit(api, spec.load())}",
+        "llama_cffi/_native.pyi": _python(api, stub.emit(api, _SHIM_STUB)),
     }
 
 

@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import llama_cffi  # noqa: E402
-from codegen import emit_cdef, naming, policy, snapshot  # noqa: E402
-from codegen.model import Function  # noqa: E402
+from codegen.api import snapshot  # noqa: E402
+from codegen.api.model import Function  # noqa: E402
+from codegen.emit import cdef  # noqa: E402
+from codegen.rules import naming, policy  # noqa: E402
 
 project = "llama_cffi"
 extensions = ["sphinx.ext.autodoc", "myst_parser"]
@@ -182,7 +184,7 @@ def _c_entry(function: Function) -> str:
         text = f"Python: ``lib.{function.name}``."
     if function.deprecated:
         text += f" Deprecated: {function.deprecated}."
-    prototype = emit_cdef.prototype(function, named=True)
+    prototype = cdef.prototype(function, named=True)
     return f".. c:function:: {prototype}\n\n   {text}\n"
 
 

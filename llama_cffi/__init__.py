@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_cffi import ggml as Ggml
-    from llama_cffi._context_outputs import PerfContextData
-    from llama_cffi._context_tuning import EvalTensor
-    from llama_cffi._custom_sampler import SamplerI
+    from llama_cffi._core.base_types import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
     from llama_cffi._generated.enums import (
         AttentionType,
         FlashAttnType,
@@ -26,19 +24,20 @@ if TYPE_CHECKING:
         TokenAttr,
         VocabType,
     )
-    from llama_cffi._generation_steps import Alternative, GenerationStep, StopReason, Usage, defaultSampler
-    from llama_cffi._model_params import TensorBuftOverride
-    from llama_cffi._sampler_chain import PerfSamplerData
-    from llama_cffi.adapter import Adapter
-    from llama_cffi.batch import Batch
-    from llama_cffi.batch_ext import BatchExt
-    from llama_cffi.chat import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
-    from llama_cffi.chat_session import ChatAnswer, ChatSession
-    from llama_cffi.chat_template import ChatTemplate
-    from llama_cffi.constraint import Constraint
-    from llama_cffi.context import Context
-    from llama_cffi.embedding import Embedder, Reranker
-    from llama_cffi.engine import Engine, EngineLoad, Request, RequestUsage
+    from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+    from llama_cffi.chat.session import ChatAnswer, ChatSession
+    from llama_cffi.chat.template import ChatTemplate
+    from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
+    from llama_cffi.constrain.constraint import Constraint
+    from llama_cffi.context.batch import Batch
+    from llama_cffi.context.batch_ext import BatchExt
+    from llama_cffi.context.context import Context
+    from llama_cffi.context.memory import Memory
+    from llama_cffi.context.outputs import PerfContextData
+    from llama_cffi.context.samplers import SamplerSeqConfig
+    from llama_cffi.context.tuning import EvalTensor
+    from llama_cffi.embedding.embedding import Embedder, Reranker
+    from llama_cffi.engine.engine import Engine, EngineLoad, Request, RequestUsage
     from llama_cffi.errors import (
         AdapterError,
         BusyError,
@@ -57,12 +56,17 @@ if TYPE_CHECKING:
         StateError,
         UnavailableError,
     )
-    from llama_cffi.generation import Generation, GenerationSteps
+    from llama_cffi.generation.generation import Generation, GenerationSteps
+    from llama_cffi.generation.steps import Alternative, GenerationStep, StopReason, Usage, defaultSampler
     from llama_cffi.log import logGet, logSet
-    from llama_cffi.memory import Memory
-    from llama_cffi.model import Model
-    from llama_cffi.sampler import Sampler
-    from llama_cffi.sampler_config import SamplerSeqConfig
+    from llama_cffi.model.adapter import Adapter
+    from llama_cffi.model.model import Model
+    from llama_cffi.model.params import TensorBuftOverride
+    from llama_cffi.sampling.chain import PerfSamplerData
+    from llama_cffi.sampling.custom import SamplerI
+    from llama_cffi.sampling.sampler import Sampler
+    from llama_cffi.sampling.token_data import TokenData
+    from llama_cffi.sampling.token_data_array import TokenDataArray
     from llama_cffi.system import (
         backendFree,
         backendInit,
@@ -84,25 +88,21 @@ if TYPE_CHECKING:
         timeUs,
         version,
     )
-    from llama_cffi.text import detokenize, tokenize
-    from llama_cffi.token_data import TokenData
-    from llama_cffi.token_data_array import TokenDataArray
-    from llama_cffi.tokens import DEFAULT_SEED, TOKEN_NULL, Pos, ProgressCallback, SeqId, Token
-    from llama_cffi.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
-    from llama_cffi.vocab import Vocab
+    from llama_cffi.vocab.tokenize import detokenize, tokenize
+    from llama_cffi.vocab.vocab import Vocab
 
 __version__ = "0.1.0"
 
 # `python -m llama_cffi doctor` finds out by itself what is wrong with an extension that cannot be imported.
 if TYPE_CHECKING or getattr(sys, "argv", [""])[:1] != ["-m"]:
-    from llama_cffi._ffi import ffi, lib
+    from llama_cffi._core.ffi import ffi, lib
 
 # The facade's modules are loaded when one of their names is first used: a program pays for what it needs.
 _MODULES: dict[str, tuple[str, ...]] = {
     "ggml": ("Ggml",),
-    "_context_outputs": ("PerfContextData",),
-    "_context_tuning": ("EvalTensor",),
-    "_custom_sampler": ("SamplerI",),
+    "context.outputs": ("PerfContextData",),
+    "context.tuning": ("EvalTensor",),
+    "sampling.custom": ("SamplerI",),
     "_generated.enums": (
         "AttentionType",
         "FlashAttnType",
@@ -118,19 +118,19 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TokenAttr",
         "VocabType",
     ),
-    "_generation_steps": ("Alternative", "GenerationStep", "StopReason", "Usage", "defaultSampler"),
-    "_model_params": ("TensorBuftOverride",),
-    "_sampler_chain": ("PerfSamplerData",),
-    "adapter": ("Adapter",),
-    "batch": ("Batch",),
-    "batch_ext": ("BatchExt",),
-    "chat": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
-    "chat_session": ("ChatAnswer", "ChatSession"),
-    "chat_template": ("ChatTemplate",),
-    "constraint": ("Constraint",),
-    "context": ("Context",),
-    "embedding": ("Embedder", "Reranker"),
-    "engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
+    "generation.steps": ("Alternative", "GenerationStep", "StopReason", "Usage", "defaultSampler"),
+    "model.params": ("TensorBuftOverride",),
+    "sampling.chain": ("PerfSamplerData",),
+    "model.adapter": ("Adapter",),
+    "context.batch": ("Batch",),
+    "context.batch_ext": ("BatchExt",),
+    "chat.apply_template": ("ChatMessage", "chatApplyTemplate", "chatBuiltinTemplates"),
+    "chat.session": ("ChatAnswer", "ChatSession"),
+    "chat.template": ("ChatTemplate",),
+    "constrain.constraint": ("Constraint",),
+    "context.context": ("Context",),
+    "embedding.embedding": ("Embedder", "Reranker"),
+    "engine.engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -149,12 +149,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "StateError",
         "UnavailableError",
     ),
-    "generation": ("Generation", "GenerationSteps"),
+    "generation.generation": ("Generation", "GenerationSteps"),
     "log": ("logGet", "logSet"),
-    "memory": ("Memory",),
-    "model": ("Model",),
-    "sampler": ("Sampler",),
-    "sampler_config": ("SamplerSeqConfig",),
+    "context.memory": ("Memory",),
+    "model.model": ("Model",),
+    "sampling.sampler": ("Sampler",),
+    "context.samplers": ("SamplerSeqConfig",),
     "system": (
         "backendFree",
         "backendInit",
@@ -176,18 +176,18 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "timeUs",
         "version",
     ),
-    "text": ("detokenize", "tokenize"),
-    "token_data": ("TokenData",),
-    "token_data_array": ("TokenDataArray",),
-    "tokens": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
-    "tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
-    "vocab": ("Vocab",),
+    "vocab.tokenize": ("detokenize", "tokenize"),
+    "sampling.token_data": ("TokenData",),
+    "sampling.token_data_array": ("TokenDataArray",),
+    "_core.base_types": ("DEFAULT_SEED", "Pos", "ProgressCallback", "SeqId", "TOKEN_NULL", "Token"),
+    "chat.tool_calls": ("ParsedAnswer", "ToolCall", "ToolFormat", "parseToolCalls"),
+    "vocab.vocab": ("Vocab",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    home = "_ffi" if name in ("ffi", "lib") else _HOMES.get(name)
+    home = "_core.ffi" if name in ("ffi", "lib") else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{home}")

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 # name -> its module, which has `main(argv) -> int`, and what it is for
 COMMANDS = {
-    "complete": ("llama_cffi.cli_complete", "go on with a text"),
-    "chat": ("llama_cffi.cli_chat", "hold a conversation"),
-    "embed": ("llama_cffi.cli_embed", "turn texts into vectors"),
-    "info": ("llama_cffi.cli_info", "what is in a GGUF file, how much memory it takes, and whether that fits"),
-    "bench": ("llama_cffi.cli_bench", "how fast a model is on this machine"),
+    "complete": ("llama_cffi.cli.complete", "go on with a text"),
+    "chat": ("llama_cffi.cli.chat", "hold a conversation"),
+    "embed": ("llama_cffi.cli.embed", "turn texts into vectors"),
+    "info": ("llama_cffi.cli.info", "what is in a GGUF file, how much memory it takes, and whether that fits"),
+    "bench": ("llama_cffi.cli.bench", "how fast a model is on this machine"),
     "doctor": ("llama_cffi.doctor", "what works on this machine, what is missing, and what to do about it"),
-    "rpc-worker": ("llama_cffi.rpc_worker", "lend this machine's devices to models on another one"),
+    "rpc-worker": ("llama_cffi.cli.rpc_worker", "lend this machine's devices to models on another one"),
 }
 
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_cffi import _handle, _python_log
-from llama_cffi._ffi import lib
+from llama_cffi._core import handle, native_log
+from llama_cffi._core.ffi import lib
 from llama_cffi._generated.enums import GgmlLogLevel
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _LEVELS = {
     GgmlLogLevel.ERROR: logging.ERROR,
 }
 
-_current: tuple[LogCallback | logging.Logger | None, Any] = (logging.getLogger(_python_log.LOGGER), None)
+_current: tuple[LogCallback | logging.Logger | None, Any] = (logging.getLogger(native_log.LOGGER), None)
 
 
 def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any = None) -> None:
@@ -45,15 +45,15 @@ def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any =
         cb = None
     target = None if cb is None else _target(cb, userData)
     _current = (cb, userData)
-    _handle.log_target = target
+    handle.log_target = target
     lib.shim_log_keep(target is not None)
 
 
 def _target(cb: LogCallback | logging.Logger, userData: Any) -> Callable[[int, str], object]:
     if isinstance(cb, logging.Logger):
         logger = cb
-        if logger is logging.getLogger(_python_log.LOGGER):
-            return _handle.to_logging
+        if logger is logging.getLogger(native_log.LOGGER):
+            return handle.to_logging
 
         def write(level: int, text: str) -> None:
             logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from llama_cffi._buffers import Path, optional_text, path_bytes
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._core.arguments import Path, optional_text, path_bytes
+from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
 from llama_cffi.ggml._registry import listing
 from llama_cffi.ggml.backend import Backend, system_info

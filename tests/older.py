@@ -8,7 +8,7 @@ from __future__ import annotations
 _AUGUST_2025 = "llama_n_ctx_seq"
 
 DIFFERENCES = (
-    ("test_times_of_a_context", _AUGUST_2025, "graphs are not used again: see codegen/adapters.py"),
+    ("test_times_of_a_context", _AUGUST_2025, "graphs are not used again: see codegen/rules/adapters.py"),
     ("test_context_parameters[fields11-False]", _AUGUST_2025, "flash attention rounds otherwise"),
     ("test_decode_refuses_what_would_kill", _AUGUST_2025, "a batch has room for 64 tokens at least"),
     ("test_quantize_says_what_is_wrong", _AUGUST_2025, "the importance matrix is a container of C++, out of reach"),

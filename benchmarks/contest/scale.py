@@ -22,7 +22,7 @@ from benchmarks import peers, report  # noqa: E402
 from benchmarks.contest import duel, inputs, plot, yardstick  # noqa: E402
 from benchmarks.contest.cases import FACADE, C, Case  # noqa: E402
 from benchmarks.contest.duel import ContestError  # noqa: E402
-from vendor import pin as pins  # noqa: E402
+from vendor.source import pin as pins  # noqa: E402
 
 VOCABULARIES = (4_096, 32_000, 131_072, 262_144)
 CONTEXTS = (1, 1_024, 2_048, 3_840)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.peers import environment
 from benchmarks.peers.environment import Peer, PeerError
-from vendor import pin as pins
+from vendor.source import pin as pins
 
 HERE = Path(__file__).resolve().parent
 

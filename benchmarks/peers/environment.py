@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vendor import fetch, native
-from vendor import pin as pins
+from vendor.build import native
+from vendor.source import fetch
+from vendor.source import pin as pins
 from vendor.tools import FetchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -21,7 +21,7 @@ from llama_cffi._generated.enums import (
     RopeScalingType,
     SplitMode,
 )
-from llama_cffi._struct import Struct, BoolField, EnumField, FloatField, IntField
+from llama_cffi._core.structs import Struct, BoolField, EnumField, FloatField, IntField
 
 if TYPE_CHECKING:
     from typing import TypedDict

@@ -1,5 +1,5 @@
 /* Which libraries are loaded. An id is a library's build-id, which its linker put into it, and where it has none a
- * digest of its code: vendor/elf.py reads the same from files. */
+ * digest of its code: vendor/build/elf.py reads the same from files. */
 #include "shim.h"
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-/* C functions whose bodies are Python, in llama_cffi/_callbacks.py and _custom_sampler.py. Read by cffi, and by
+/* C functions whose bodies are Python, in llama_cffi/_core/callbacks.py and sampling/custom.py. Read by cffi, and by
  * callbacks.cpp, which calls them; `data` is a handle. */
 extern "Python+C" bool python_progress(float progress, void * data);
 extern "Python+C" bool python_abort(void * data);

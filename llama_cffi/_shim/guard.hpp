@@ -29,7 +29,7 @@ void deprecated(const char * function) noexcept;
 /* The last one, which is forgotten with that; null: none. */
 const char * take_deprecated() noexcept;
 
-/* What the RPC module knows of lost workers: see vendor/rpc_lost.h. Null until that is loaded, and where it is another
+/* What the RPC module knows of lost workers: see vendor/build/overrides/rpc_lost.h. Null until that is loaded, and where it is another
  * build's. */
 struct RpcModule {
     size_t (*messages)();

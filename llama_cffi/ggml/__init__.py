@@ -9,7 +9,7 @@ from llama_cffi._generated.enums import GgmlOp as Op
 from llama_cffi._generated.enums import GgmlSchedPriority as SchedPriority
 from llama_cffi._generated.enums import GgmlStatus as Status
 from llama_cffi._generated.enums import GgmlType as Type
-from llama_cffi.ggml._variants import CpuVariant
+from llama_cffi.ggml._cpu_variants import CpuVariant
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg, DeviceCaps, DeviceMemory
 from llama_cffi.ggml.rpc import Rpc

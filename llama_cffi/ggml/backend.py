@@ -7,13 +7,15 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from llama_cffi import _abi, _manifest, _vulkan, _warnings
-from llama_cffi._ffi import ffi, lib
-from llama_cffi._handle import native_log
-from llama_cffi._process import devices_opened, require_devices
+from llama_cffi._core import abi, user_warnings
+from llama_cffi._core import manifest as _manifest
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import native_log
+from llama_cffi._core.process import devices_opened, require_devices
+from llama_cffi._host import vulkan
 from llama_cffi.errors import UnavailableError
+from llama_cffi.ggml._cpu_variants import LINKED, CpuVariant, choose, library_of, variants
 from llama_cffi.ggml._registry import listing, registering
-from llama_cffi.ggml._variants import LINKED, CpuVariant, choose, library_of, variants
 from llama_cffi.ggml.device import BackendDevice, BackendReg
 
 _info_lock = threading.Lock()
@@ -81,16 +83,16 @@ class Backend:
         cls.cpuLoad()
         problem = cls._load_vulkan()
         if problem:
-            _warnings.warn(str(problem), RuntimeWarning)
+            user_warnings.warn(str(problem), RuntimeWarning)
 
     @classmethod
-    def _load_vulkan(cls) -> _vulkan.Problem | None:
+    def _load_vulkan(cls) -> vulkan.Problem | None:
         """Returns why there is no Vulkan; None where there is."""
         if "vulkan" in cls._others:
             return None
         if "vulkan" not in _manifest.read().modules:
-            return _vulkan.NO_MODULE
-        problem = _vulkan.why_not()
+            return vulkan.NO_MODULE
+        problem = vulkan.why_not()
         if not problem:
             cls._load_other("vulkan")
         return problem
@@ -160,7 +162,7 @@ def load_module(name: str, path: Path, *, linked: bool = False) -> None:
     Raises UnavailableError.
     """
     file = os.fsencode(path)
-    _abi.require_files(ffi, lib, _manifest.read().linked if linked else [path])
+    abi.require_files(ffi, lib, _manifest.read().linked if linked else [path])
     if linked:
         if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
             raise UnavailableError(

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-from llama_cffi._buffers import c_string
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._core.arguments import c_string
+from llama_cffi._core.compat import has
+from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlBackendDevType
-from llama_cffi._older import has
 from llama_cffi.ggml._registry import listing
 
 

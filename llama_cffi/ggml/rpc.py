@@ -7,14 +7,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_cffi import _rpc_probe
-from llama_cffi._buffers import path_bytes
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._core.arguments import path_bytes
+from llama_cffi._core.compat import member
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import native_log
 from llama_cffi._generated.enums import GgmlBackendDevType as _Type
-from llama_cffi._handle import native_log
-from llama_cffi._machine import check_threads
-from llama_cffi._older import member
+from llama_cffi._host.resources import check_threads
 from llama_cffi.errors import RpcError
+from llama_cffi.ggml import _rpc_endpoint
 from llama_cffi.ggml._registry import registering
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
@@ -50,14 +50,14 @@ class Rpc:
 
         Maps to `ggml_backend_rpc_add_server` and `ggml_backend_register`.
         """
-        wanted = _rpc_probe.parse(endpoint)
+        wanted = _rpc_endpoint.parse(endpoint)
         if not 0 < timeout <= _LONGEST:
             raise ValueError(f"timeout is {timeout}: a number of seconds above 0, and at most {_LONGEST}")
         cls.load()
-        where = _rpc_probe.resolve(wanted)
+        where = _rpc_endpoint.resolve(wanted)
         with _lock:
             if str(where) not in cls._servers:
-                _rpc_probe.greet(where, timeout)
+                _rpc_endpoint.greet(where, timeout)
                 cls._servers[str(where)] = _add(str(where))
             return list(cls._servers[str(where)])
 
@@ -74,7 +74,7 @@ class Rpc:
     @classmethod
     def startServer(
         cls,
-        endpoint: str = f"127.0.0.1:{_rpc_probe.PORT}",
+        endpoint: str = f"127.0.0.1:{_rpc_endpoint.PORT}",
         devices: Sequence[BackendDevice] | None = None,
         nThreads: int | None = None,
         cacheDir: str | os.PathLike[str] | None = None,
@@ -90,7 +90,7 @@ class Rpc:
 
         Maps to `ggml_backend_rpc_start_server`.
         """
-        wanted = _rpc_probe.parse(endpoint)
+        wanted = _rpc_endpoint.parse(endpoint)
         threads = (os.cpu_count() or 1) if nThreads is None else nThreads
         if not 1 <= threads <= lib.GGML_MAX_N_THREADS:
             raise ValueError(f"nThreads is {threads}: a number from 1 to {lib.GGML_MAX_N_THREADS}")
@@ -101,7 +101,7 @@ class Rpc:
         cls.load()
         offered = _local(devices)
         array = ffi.new("ggml_backend_dev_t[]", [device._c for device in offered])
-        where = _rpc_probe.resolve(wanted)
+        where = _rpc_endpoint.resolve(wanted)
         lib.ggml_backend_rpc_start_server(str(where).encode(), folder, threads, len(offered), array)
         raise RpcError(f"llama.cpp could not listen at {where}, or stopped listening", log=native_log())
 

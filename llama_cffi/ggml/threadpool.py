@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from llama_cffi._ffi import ffi, lib
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import Handle
 from llama_cffi._generated.enums import GgmlSchedPriority
-from llama_cffi._handle import Handle
-from llama_cffi._machine import check_threads
+from llama_cffi._host.resources import check_threads
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
 

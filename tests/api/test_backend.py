@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import BusyError, Ggml, Model, UnavailableError, _manifest, lib, printSystemInfo
-from llama_cffi.ggml import _variants
+from llama_cffi import BusyError, Ggml, Model, UnavailableError, lib, printSystemInfo
+from llama_cffi._core import manifest as _manifest
+from llama_cffi.ggml import _cpu_variants
 from llama_cffi.ggml._registry import listing, registering
 from tests.vulkan.models import write_llama
-from vendor import elf
+from vendor.build import elf
 
 GREEDY = """
 import sys
@@ -106,11 +107,11 @@ def test_a_machine_whose_amx_faults(monkeypatch: pytest.MonkeyPatch) -> None:
         Ggml.CpuVariant("sapphirerapids", Path("a"), 4000, "AMX is advertised, but does not work"),
         Ggml.CpuVariant("zen4", Path("b"), 1984, ""),
     ]
-    assert _variants.choose(variants, None).name == "zen4"
+    assert _cpu_variants.choose(variants, None).name == "zen4"
     with pytest.raises(UnavailableError, match="AMX is advertised, but does not work"):
-        _variants.choose(variants, "sapphirerapids")
+        _cpu_variants.choose(variants, "sapphirerapids")
     with pytest.raises(UnavailableError, match="no variant of the CPU backend runs"):
-        _variants.choose(variants[:1], None)
+        _cpu_variants.choose(variants[:1], None)
 
 
 def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ def test_the_amx_probe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.works
 
     fake = Lib()
-    monkeypatch.setattr(_variants, "lib", fake)
+    monkeypatch.setattr(_cpu_variants, "lib", fake)
     reasons = {v.name: v.reason for v in Ggml.Backend.cpuVariants()}
     assert "AMX is advertised" in reasons.pop(liar)
     assert not any("AMX i" in reason for reason in reasons.values())
@@ -236,7 +237,7 @@ def test_a_build_without_a_cpu_backend(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(_manifest, "FOLDER", tmp_path)
     _write(tmp_path, modules={"rpc": []})
     with pytest.raises(UnavailableError, match="there is no CPU backend in"):
-        _variants.choose(Ggml.Backend.cpuVariants(), None)
+        _cpu_variants.choose(Ggml.Backend.cpuVariants(), None)
 
 
 def test_a_cpu_backend_that_is_part_of_libggml(tmp_path: Path, tiny_path: Path) -> None:
@@ -351,9 +352,9 @@ def test_loads_on_several_threads() -> None:
 
 def test_a_fork_after_vulkan_cannot_load_models(tiny_path: Path) -> None:
     result = _python(
-        "from llama_cffi import _process\n"
+        "from llama_cffi._core import process\n"
         "Ggml.Backend.cpuLoad()\n"
-        "_process.devices_opened()\n"
+        "process.devices_opened()\n"
         "if os.fork() == 0:\n"
         "    try: Model.load(sys.argv[1])\n"
         "    except ForkError as error: print(error, flush=True)\n"

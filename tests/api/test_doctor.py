@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 
 import llama_cffi
-from llama_cffi import __main__, _doctor_child, _doctor_sections, _manifest, doctor
-from llama_cffi._doctor_report import FAIL, OK, WARN, Check, Section, document, failed, summary
+from llama_cffi import __main__
+from llama_cffi._children import doctor as _doctor_child
+from llama_cffi._core import manifest
+from llama_cffi.doctor import command as doctor
+from llama_cffi.doctor import sections as _doctor_sections
+from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section, document, failed, summary
 
 PACKAGE = Path(llama_cffi.__file__).parent
 TITLES = ["Versions", "Libraries", "CPU", "Vulkan", "Devices"]
@@ -80,7 +84,7 @@ def test_a_whole_install_as_json() -> None:
     facts = report["facts"]
     assert list(facts) == [title.lower() for title in TITLES]
     assert facts["versions"]["python"] and facts["versions"]["cffi"] and facts["versions"]["ggml"]
-    assert facts["libraries"]["folder"] == str(_manifest.FOLDER)
+    assert facts["libraries"]["folder"] == str(manifest.FOLDER)
     assert all(size > 1000 for files in facts["libraries"]["files"].values() for size in files.values())
     chosen = llama_cffi.Ggml.Backend.cpuVariant()
     assert chosen is not None and facts["cpu"]["chosen"] == chosen.name
@@ -146,9 +150,9 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (_empty_lib, "manifest.json is missing"),
     (_lose_modules, "is missing"),
     (lambda p: _replace(p / "lib" / "manifest.json", "{"), "cannot be read"),
-    (lambda p: (p / "_doctor_child.py").unlink(), "ended with exit code 2"),
-    (lambda p: _replace(p / "_doctor_child.py", "import os; os.abort()"), "ended by signal 6 (SIGABRT)"),
-    (lambda p: _replace(p / "_vulkan_child.py", "print('no JSON')"), "a Vulkan driver crashed"),
+    (lambda p: (p / "_children" / "doctor.py").unlink(), "ended with exit code 2"),
+    (lambda p: _replace(p / "_children" / "doctor.py", "import os; os.abort()"), "ended by signal 6 (SIGABRT)"),
+    (lambda p: _replace(p / "_children" / "list_vulkan_devices.py", "print('no JSON')"), "a Vulkan driver crashed"),
 ]
 
 
@@ -185,7 +189,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
         program = tmp_path / "child.py"
         program.write_text(
             f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
-            "from llama_cffi import _doctor_child as real\n"
+            "from llama_cffi._children import doctor as real\n"
             f"def product(request):\n    {product}\n"
             "real._QUESTIONS['product'] = product\n"
             "real.main()\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import Context, Ggml, Model, NativeMemoryError, PoolingType, _machine
+from llama_cffi import Context, Ggml, Model, NativeMemoryError, PoolingType
+from llama_cffi._host import resources
 from tests import tiny_models
 
 GIB = 1 << 30
@@ -19,7 +20,7 @@ def _context(model: Model, **params: object) -> None:
 
 
 def test_a_cache_larger_than_the_memory(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_machine, "available_memory", lambda: GIB)
+    monkeypatch.setattr(resources, "available_memory", lambda: GIB)
     # 2 layers of 32 + 32 numbers of 2 bytes each, and what llama.cpp notes of a token
     with pytest.raises(
         NativeMemoryError, match=r"4000000 tokens and .* fills at least 1144 MiB.* give 1024 MiB: lower .*nCtx"
@@ -34,12 +35,12 @@ def test_a_cache_larger_than_the_memory(tiny: Model, monkeypatch: pytest.MonkeyP
 
 def test_what_is_there_is_enough(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate is never more than what llama.cpp takes."""
-    monkeypatch.setattr(_machine, "available_memory", lambda: 300 * (1 << 20))
+    monkeypatch.setattr(resources, "available_memory", lambda: 300 * (1 << 20))
     _context(tiny, nCtx=1_000_000)
 
 
 def test_nothing_is_estimated_for_other_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_machine, "available_memory", lambda: 0)
+    monkeypatch.setattr(resources, "available_memory", lambda: 0)
     for name, write in (("bert", tiny_models.write_bert), ("mamba", tiny_models.write_mamba)):
         with Model.load(write(tmp_path / f"{name}.gguf")) as model:
             _context(model, nCtx=100_000_000 if name == "bert" else 4096)
@@ -49,7 +50,7 @@ def test_nothing_is_estimated_for_other_memories(tmp_path: Path, monkeypatch: py
 
 
 def test_more_threads_than_there_may_be(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_machine, "startable", lambda: 100)
+    monkeypatch.setattr(resources, "startable", lambda: 100)
     with pytest.raises(ValueError, match="nThreads is 300, but this process may start 100 more threads"):
         _context(tiny, nCtx=64, nThreads=300)
     with pytest.raises(ValueError, match="nThreadsBatch is 102"):
@@ -65,7 +66,7 @@ def test_more_threads_than_there_may_be(tiny: Model, monkeypatch: pytest.MonkeyP
 def test_a_limit_of_the_user_counts_threads() -> None:
     """As another user, in a process of its own: root is not bound by the limit."""
     code = (
-        "import os, resource, threading; from llama_cffi import _machine\n"
+        "import os, resource, threading; from llama_cffi._host import resources as _machine\n"
         "if os.geteuid() == 0: os.setuid(54321)\n"
         "resource.setrlimit(resource.RLIMIT_NPROC, (10_000, 10_000))\n"
         "before = _machine._user_room(); wait = threading.Event()\n"

@@ -29,7 +29,7 @@ from llama_cffi import (
     lib,
     tokenize,
 )
-from llama_cffi._older import is_familiar
+from llama_cffi._core.compat import is_familiar
 from tests import tiny_models
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import llama_cffi
-from codegen import spec
+from codegen.rules import spec
 from llama_cffi import (
     DEFAULT_SEED,
     TOKEN_NULL,
@@ -52,7 +52,7 @@ from llama_cffi import (
     timeUs,
     tokenize,
 )
-from llama_cffi._older import has
+from llama_cffi._core.compat import has
 from tests import tiny_models
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llama_cffi import Batch, Context, Model, StateError, UnavailableError, ffi, lib
-from llama_cffi._older import has
+from llama_cffi._core.compat import has
 
 PROMPT = list(range(100, 130))
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from llama_cffi import Model, TokenAttr, Vocab, ffi, lib, tokenize
-from llama_cffi._older import is_familiar
+from llama_cffi._core.compat import is_familiar
 
 PARTS = [
     *("\n", "\n\n", "\n\n\n\n", " \n", "\n ", "\n\t", "\r\n", "\t", " ", "   ", "\n  - ", "\n## ", "\n```python\n"),

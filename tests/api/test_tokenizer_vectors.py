@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Model, detokenize, tokenize
-from llama_cffi._older import is_familiar
-from vendor import fetch
+from llama_cffi._core.compat import is_familiar
+from vendor.source import fetch
 
 SEPARATOR = b"\n__ggml_vocab_test__\n"
 INPUTS = sorted(fetch.vectors_dir().glob("*.gguf.inp"))

@@ -23,12 +23,12 @@ from llama_cffi import (
     detokenize,
     ffi,
     lib,
-    text,
-    tokenize,
 )
-from llama_cffi._older import is_familiar
+from llama_cffi import tokenize as text
+from llama_cffi._core.compat import is_familiar
+from llama_cffi.vocab import tokenize
 from tests import tiny_models, tiny_vocabs
-from vendor import fetch
+from vendor.source import fetch
 
 NAMES = ("llama-spm", "llama-bpe", "gpt-2", "bert-bge", "falcon")
 
@@ -296,7 +296,7 @@ def test_a_long_stretch_on_a_thread_with_little_stack() -> None:
 
 
 def test_what_is_raised_on_the_large_stack(tiny: Model) -> None:
-    from llama_cffi._stack import on_large_stack
+    from llama_cffi._core.large_stack import on_large_stack
 
     def fail() -> int:
         return lib.llama_tokenize(tiny.vocab._c, b"x", -1, ffi.NULL, 0, False, False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llama_cffi import _child, _vulkan, _vulkan_drivers
+from llama_cffi._host import child_process, vulkan, vulkan_drivers
 
 V1_1, V1_2, V1_3 = (1 << 22 | minor << 12 for minor in (1, 2, 3))
 OTHER, INTEGRATED, DISCRETE, VIRTUAL, CPU = range(5)
@@ -36,7 +36,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("VK_", "GGML_VK_", "LLAMA_CFFI_VULKAN")):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(_vulkan, "_kept", None)
+    monkeypatch.setattr(vulkan, "_kept", None)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answer:
         *devices: dict[str, Any], loader: str = "/lib/libvulkan.so.1", version: int = V1_3, **more: str
     ) -> None:
         answer = {"loader": loader, "version": version, "devices": list(devices), **more}
-        monkeypatch.setattr(_vulkan, "ask", lambda *_: answer)
+        monkeypatch.setattr(vulkan, "ask", lambda *_: answer)
 
     return set_answer
 
@@ -65,7 +65,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answer:
 )
 def test_a_device_that_ggml_would_take(answers: Answer, devices: list[dict[str, Any]]) -> None:
     answers(*devices)
-    assert _vulkan.why_not() is None
+    assert vulkan.why_not() is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_device_that_ggml_would_take(answers: Answer, devices: list[dict[str, 
 )
 def test_a_device_that_ggml_would_not_take(answers: Answer, devices: list[dict[str, Any]], cause: str) -> None:
     answers(*devices)
-    problem = _vulkan.why_not()
+    problem = vulkan.why_not()
     assert problem is not None and problem.advice
     assert re.search(cause, problem.cause), problem
     assert "models run on the CPU" in str(problem)
@@ -101,16 +101,16 @@ def test_other_answers_of_the_loader(answers: Answer) -> None:
         ),
         ({"version": V1_1}, "has Vulkan 1.1, and ggml needs 1.2", "newer"),
     ):
-        _vulkan._kept = None
+        vulkan._kept = None
         answers(**change)  # type: ignore[arg-type]
-        problem = _vulkan.why_not()
+        problem = vulkan.why_not()
         assert problem is not None and cause in problem.cause and advice in problem.advice, problem
 
 
 def test_gpus_that_this_user_may_not_open(answers: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers()
-    monkeypatch.setattr(_vulkan, "closed_nodes", lambda: ["/dev/dri/renderD128"])
-    problem = _vulkan.why_not()
+    monkeypatch.setattr(vulkan, "closed_nodes", lambda: ["/dev/dri/renderD128"])
+    problem = vulkan.why_not()
     assert problem is not None and "may not open /dev/dri/renderD128" in problem.advice
     assert "usermod -aG render" in problem.advice
 
@@ -126,9 +126,9 @@ def test_gpus_that_this_user_may_not_open(answers: Answer, monkeypatch: pytest.M
 def test_a_driver_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, how: str) -> None:
     child = tmp_path / "child.py"
     child.write_text(code)
-    monkeypatch.setattr(_vulkan, "_CHILD", child)
-    monkeypatch.setattr(_vulkan, "_SECONDS", 1.0)
-    problem = _vulkan.why_not()
+    monkeypatch.setattr(vulkan, "_CHILD", child)
+    monkeypatch.setattr(vulkan, "_SECONDS", 1.0)
+    problem = vulkan.why_not()
     assert problem is not None and "a Vulkan driver crashed" in problem.cause
     assert how in problem.cause
     assert "VK_DRIVER_FILES" in problem.advice
@@ -138,7 +138,7 @@ def test_a_driver_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
 def test_devices_by_number(answers: Answer, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     answers(device(CPU), device())
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", value)
-    assert _vulkan.why_not() is None
+    assert vulkan.why_not() is None
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_numbers_of_no_device(answers: Answer, monkeypatch: pytest.MonkeyPatch, 
     answers(device(CPU), device(name="Old", storage16=False))
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", value)
     with pytest.raises(ValueError, match=error):
-        _vulkan.why_not()
+        vulkan.why_not()
 
 
 def test_every_device_hidden(answers: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(device())
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "")
-    problem = _vulkan.why_not()
+    problem = vulkan.why_not()
     assert problem is not None and "hides every Vulkan device" in problem.cause
 
 
@@ -176,26 +176,26 @@ def test_the_answer_is_kept_while_the_environment_stays(monkeypatch: pytest.Monk
         asked.append(1)
         return {"loader": "l", "version": V1_3, "devices": [device()]}
 
-    monkeypatch.setattr(_vulkan, "ask", ask)
-    assert [_vulkan.why_not() for _ in range(3)] == [None] * 3 and len(asked) == 1
+    monkeypatch.setattr(vulkan, "ask", ask)
+    assert [vulkan.why_not() for _ in range(3)] == [None] * 3 and len(asked) == 1
     monkeypatch.setenv("VK_DRIVER_FILES", "/x.json")
-    assert _vulkan.why_not() is None and len(asked) == 2
+    assert vulkan.why_not() is None and len(asked) == 2
 
 
 def test_a_program_that_is_no_python_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen program would start itself again, and so on."""
-    monkeypatch.setattr(_vulkan, "ask", lambda *_: pytest.fail("asked"))
-    monkeypatch.setattr(_vulkan, "LOADER", "libc.so.6")
+    monkeypatch.setattr(vulkan, "ask", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(vulkan, "LOADER", "libc.so.6")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "")
-        assert not _child.can_ask() and _vulkan.why_not() is None
+        assert not child_process.can_ask() and vulkan.why_not() is None
     with monkeypatch.context() as patch:
         patch.setattr(sys, "frozen", True, raising=False)
-        assert not _child.can_ask() and _vulkan.why_not() is None
+        assert not child_process.can_ask() and vulkan.why_not() is None
     monkeypatch.setenv("LLAMA_CFFI_VULKAN_PROBE", "0")
-    assert _vulkan.why_not() is None
-    monkeypatch.setattr(_vulkan, "LOADER", "libnothing.so.1")
-    problem = _vulkan.why_not()
+    assert vulkan.why_not() is None
+    monkeypatch.setattr(vulkan, "LOADER", "libnothing.so.1")
+    problem = vulkan.why_not()
     assert problem is not None and "there is no Vulkan loader (libnothing.so.1: " in problem.cause
 
 
@@ -210,7 +210,7 @@ def test_drivers_by_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     lost.parent.mkdir()
     lost.write_text(json.dumps({"ICD": {"library_path": "./lost.so"}}))
     monkeypatch.setenv("VK_DRIVER_FILES", f"{good}:{broken}:{absent}:{lost.parent}:/nonexistent")
-    drivers = _vulkan_drivers.installed()
+    drivers = vulkan_drivers.installed()
     assert drivers.override == "VK_DRIVER_FILES"
     assert {driver.file: driver.problem.partition(":")[0] for driver in drivers.found} == {
         good: "",
@@ -227,13 +227,13 @@ def test_drivers_in_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder = tmp_path / "XDG_DATA_DIRS" / "vulkan" / "icd.d"
     folder.mkdir(parents=True)
     (folder / "a.json").write_text(json.dumps({"ICD": {"library_path": sys.executable}}))
-    drivers = _vulkan_drivers.installed()
+    drivers = vulkan_drivers.installed()
     assert folder / "a.json" in [driver.file for driver in drivers.found]
     assert drivers.override == "" and "/etc/vulkan/icd.d" in drivers.places
     monkeypatch.setenv("VK_ADD_DRIVER_FILES", str(folder))
-    assert _vulkan_drivers.installed().places[0] == str(folder)
+    assert vulkan_drivers.installed().places[0] == str(folder)
 
 
 def test_nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", "/nonexistent")
-    assert str(_vulkan_drivers.installed()) == "VK_ICD_FILENAMES=/nonexistent, and found none"
+    assert str(vulkan_drivers.installed()) == "VK_ICD_FILENAMES=/nonexistent, and found none"

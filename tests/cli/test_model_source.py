@@ -12,7 +12,7 @@ import gguf
 import pytest
 
 from llama_cffi import Model
-from llama_cffi._model_source import HubFile, local_path, parse
+from llama_cffi.model.hub import HubFile, local_path, parse
 from tests.cli.fake_hub import COMMIT, GATED, REPO, FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]

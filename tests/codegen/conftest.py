@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import cffi
 import pytest
 
-from codegen import emit_cdef, exports, headers, parse, probe
-from codegen.model import Api
-from vendor import native, pin
+from codegen.api.model import Api
+from codegen.emit import cdef
+from codegen.read import exports, headers, parse, probe
+from vendor.build import native
+from vendor.source import pin
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -40,7 +42,7 @@ def read_headers(folder: Path, names: Sequence[str]) -> Api:
 def make_extension(api: Api, header: str, include: Path, folder: Path, link: Sequence[str]) -> Extension:
     """Compile the cdef of `api` as cffi does, but with one compiler call and no build system."""
     builder = cffi.FFI()
-    builder.cdef(emit_cdef.emit(api))
+    builder.cdef(cdef.emit(api))
     builder.set_source("_sample", f'#include "{header}"')
     generated, module = folder / "_sample.c", folder / f"_sample{sysconfig.get_config_var('EXT_SUFFIX')}"
     builder.emit_c_code(str(generated))

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from codegen import emit_guard, emit_layout, emit_python, emit_stub, headers, parse, policy, snapshot
-from codegen.model import Api, Field, Function, Record, flat_fields
+from codegen.api import snapshot
+from codegen.api.model import Api, Field, Function, Record, flat_fields
+from codegen.emit import guard, layout, python
+from codegen.emit import stub as emit_stub
+from codegen.read import headers, parse
+from codegen.rules import policy
 
 
 def record(api: Api, spelling: str) -> Record:
@@ -343,7 +347,7 @@ def test_functions_left_out_and_why(api: Api, lib: Any) -> None:
 
 
 def test_generated_python_is_python(api: Api) -> None:
-    for emit in (emit_python.emit_enums, emit_python.emit_names, emit_layout.emit_tables):
+    for emit in (python.emit_enums, python.emit_names, layout.emit_tables):
         scope: dict[str, Any] = {"__name__": "generated"}
         exec(compile(emit(api), emit.__name__, "exec"), scope)
         assert len(scope) > 3
@@ -361,7 +365,7 @@ def test_any_comment_makes_a_docstring(doc: str) -> None:
     fields = tuple(replace(f, doc=doc) for f in params.fields or ())
     changed = replace(committed, records=(*committed.records, replace(params, fields=fields)))
     functions = tuple(replace(f, doc=doc) for f in committed.functions)
-    for text in (emit_python.emit_structs(changed), emit_stub.emit(replace(committed, functions=functions), "")):
+    for text in (python.emit_structs(changed), emit_stub.emit(replace(committed, functions=functions), "")):
         strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
         words = {" ".join(str(string).split()) for string in strings}
         assert any(" ".join(doc.replace('"""', "'''").split()) in text for text in words)
@@ -376,9 +380,9 @@ def test_snapshot_survives_a_round_trip(api: Api) -> None:
 def test_guard_compiles(
     api: Api, everything: Path, shim: Path, run: Callable[[Sequence[str]], str], tmp_path: Path
 ) -> None:
-    source = emit_guard.emit_source(api).replace("../_shim/guard.hpp", "guard.hpp")
+    source = guard.emit_source(api).replace("../_shim/guard.hpp", "guard.hpp")
     assert "guard_sample_shadow(int function, int guarded, int guard, int module_function)" in source
-    (tmp_path / "guard.h").write_text(emit_guard.emit_header(api), encoding="utf-8")
+    (tmp_path / "guard.h").write_text(guard.emit_header(api), encoding="utf-8")
     (tmp_path / "guard.cpp").write_text(source, encoding="utf-8")
     include = [f"-I{folder}" for folder in (tmp_path, everything, shim)]
     run(["c++", "-std=c++17", "-Wall", "-Werror", "-fsyntax-only", *include, str(tmp_path / "guard.cpp")])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from codegen.model import Api
+from codegen.api.model import Api
 
 TEXT = r"""
 // Says hello

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codegen import emit_cdef, emit_guard, emit_python, generate, history, needs, policy, snapshot
-from codegen.adapters import ADAPTERS, FIELDS, Adapter
-from codegen.complete import complete
-from codegen.model import (
+from codegen import generate
+from codegen.api import snapshot
+from codegen.api.model import (
     Api,
     CodegenError,
     Constant,
@@ -24,7 +23,14 @@ from codegen.model import (
     Typedef,
     flat_fields,
 )
-from codegen.needs import Needs, plain
+from codegen.diff import history
+from codegen.emit import cdef, guard, python
+from codegen.fit import needs
+from codegen.fit.compare import ADVICE
+from codegen.fit.complete import complete
+from codegen.fit.needs import Needs, plain
+from codegen.rules import policy
+from codegen.rules.adapters import ADAPTERS, FIELDS, Adapter
 
 FACADE = needs.load()
 PIN = snapshot.load()
@@ -63,9 +69,9 @@ def test_what_the_header_has_stays_its_own() -> None:
 def test_a_missing_function_is_absent_with_its_versions() -> None:
     done = complete(api(), wants(DECODE))
     assert done.absent == {"llama_decode": "0.3.20 to 0.3.36"}
-    source = emit_guard.emit_source(done)
+    source = guard.emit_source(done)
     assert 'guard::absent("llama_decode", "0.3.20 to 0.3.36");\n    return {};' in source
-    assert "llama_decode(struct llama_context *, struct llama_batch);" in emit_cdef.emit(done)
+    assert "llama_decode(struct llama_context *, struct llama_batch);" in cdef.emit(done)
 
 
 def test_versions_in_words() -> None:
@@ -89,7 +95,7 @@ def test_an_adapter_is_chosen_by_form_and_its_body_is_called() -> None:
     done = complete(api(older), wants(DECODE), rows)
     assert [f.body for f in done.functions] == ["return llama_decode(ctx);"]
     assert done.absent == {}
-    source = emit_guard.emit_source(done)
+    source = guard.emit_source(done)
     assert "guard_llama_decode(struct llama_context *ctx, struct llama_batch batch) {" in source
     assert re.search(r"\[&\]\(\) -> int32_t \{\s+return llama_decode\(ctx\);\s+\}\(\)", source)
 
@@ -114,7 +120,7 @@ def test_a_changed_function_is_refused_with_both_prototypes_and_the_place() -> N
     assert "    int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch, bool all);\n" in text
     assert re.search(r"and llama_cffi/\S+:\d+ was written for\n", text)
     assert "    int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch);\n" in text
-    assert text.endswith("Write a row in codegen/adapters.py, or change the facade and run `python -m codegen needs`.")
+    assert text.endswith(ADVICE)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +191,7 @@ def test_missing_types_get_definitions() -> None:
         api(),
         wants(enums=(enum,), records=(record, opaque), typedefs=(typedef,), constants=(constant,)),
     )
-    header = emit_guard.emit_header(done)
+    header = guard.emit_header(done)
     for text in (
         "enum llama_mode {\n    LLAMA_MODE_A = -1,\n    LLAMA_MODE_B = 4,\n};\n",
         "struct llama_row {\n    int32_t n;\n};\n",
@@ -198,7 +204,7 @@ def test_missing_types_get_definitions() -> None:
 
 
 def test_what_is_there_gets_no_definition() -> None:
-    assert "these headers lack" not in emit_guard.emit_header(complete(PIN, FACADE))
+    assert "these headers lack" not in guard.emit_header(complete(PIN, FACADE))
 
 
 def test_an_enum_that_took_another_name_is_refused() -> None:
@@ -209,7 +215,8 @@ def test_an_enum_that_took_another_name_is_refused() -> None:
 
 def test_a_constant_that_nobody_asks_for_cannot_be_made_up() -> None:
     ours = Constant("LLAMA_DEFAULT_SEED", "llama.h", "int", 7)
-    with pytest.raises(CodegenError, match=r"no LLAMA_DEFAULT_SEED, and llama_cffi/tokens\.py:\d+ was written for\n"):
+    where = r"llama_cffi/_core/base_types\.py:\d+"
+    with pytest.raises(CodegenError, match=rf"no LLAMA_DEFAULT_SEED, and {where} was written for\n"):
         complete(api(), wants(constants=(ours,)))
 
 
@@ -254,21 +261,21 @@ def without(field: str, *instead: Field) -> Api:
 def test_a_missing_field_has_a_stand_in(field: str, line: str) -> None:
     done = complete(without(field), FACADE)
     assert field in done.absent
-    text = emit_python.emit_structs(done)
+    text = python.emit_structs(done)
     assert line in text
-    assert "from llama_cffi._older_fields import AbsentField\n" in text
+    assert "from llama_cffi._core.compat_fields import AbsentField\n" in text
 
 
 def test_a_field_is_made_up_from_others_where_all_of_them_are_there() -> None:
     mapped, locked = Field("bool", "use_mmap"), Field("bool", "use_mlock")
-    both = emit_python.emit_structs(complete(without("llama_model_params.load_mode", mapped, locked), FACADE))
+    both = python.emit_structs(complete(without("llama_model_params.load_mode", mapped, locked), FACADE))
     assert 'loadMode = LoadModeField("load_mode", LoadMode)' in both
-    one = emit_python.emit_structs(complete(without("llama_model_params.load_mode", mapped), FACADE))
+    one = python.emit_structs(complete(without("llama_model_params.load_mode", mapped), FACADE))
     assert "LoadModeField" not in one
 
 
 def test_a_pointer_that_the_facade_sets_cannot_be_missing() -> None:
-    pattern = r"llama_context_params has no field cb_eval\..*_context_params\.py:\d+ was written for"
+    pattern = r"llama_context_params has no field cb_eval\..*context/params\.py:\d+ was written for"
     with pytest.raises(CodegenError, match=rf"(?s){pattern}"):
         complete(without("llama_context_params.cb_eval"), FACADE)
 

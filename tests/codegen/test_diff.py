@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from codegen import compact, defaults, diff, diff_command, diff_text, history, snapshot
 from codegen.__main__ import main
-from codegen.diff_change import KINDS, Change
-from codegen.diff_text import Report
-from codegen.history import Version
-from codegen.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
+from codegen.api import compact, snapshot
+from codegen.api.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
+from codegen.diff import changes as diff
+from codegen.diff import command, history
+from codegen.diff import text as diff_text
+from codegen.diff.change import KINDS, Change
+from codegen.diff.history import Version
+from codegen.diff.text import Report
+from codegen.read import defaults
 from tests.codegen.conftest import read_headers
-from vendor import pin
+from vendor.source import pin
 
 VERSIONS = history.names()
 NEIGHBOURS = list(zip(VERSIONS[:-1], VERSIONS[1:], strict=True))
@@ -32,7 +36,7 @@ def stored(version: str) -> Version:
 
 @pytest.fixture(scope="module")
 def reports() -> dict[tuple[str, str], Report]:
-    return {(old, new): diff_command.compare(stored(old), stored(new)) for old, new in NEIGHBOURS}
+    return {(old, new): command.compare(stored(old), stored(new)) for old, new in NEIGHBOURS}
 
 
 # Snapshots
@@ -58,7 +62,7 @@ def test_defaults_of_all_are_known() -> None:
 
 
 def test_changes_md_is_up_to_date() -> None:
-    assert diff_command.CHANGES.read_text(encoding="utf-8") == diff_command.changes_text()
+    assert command.CHANGES.read_text(encoding="utf-8") == command.changes_text()
 
 
 # The releases
@@ -269,7 +273,7 @@ def test_a_class_of_changes(name: str) -> None:
     found = diff.changes(old, new)
     assert sorted((c.kind, c.name, c.detail) for c in found) == sorted(expected)
     assert bool(diff.changes(new, old))
-    diff_command.compare(old, new)  # each can be judged
+    command.compare(old, new)  # each can be judged
 
 
 def test_every_class_is_tried() -> None:
@@ -277,7 +281,7 @@ def test_every_class_is_tried() -> None:
 
 
 def test_a_permutation_is_dangerous() -> None:
-    finding = diff_command.compare(*CASES["permuted"][0]).findings[0]
+    finding = command.compare(*CASES["permuted"][0]).findings[0]
     assert finding.breaks == "raw" and finding.why.startswith("DANGEROUS")
 
 

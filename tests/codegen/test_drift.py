@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from codegen import generate, needs, snapshot
+from codegen import generate
 from codegen.__main__ import drift, expected
+from codegen.api import snapshot
+from codegen.fit import needs
 
 GENERATED = sorted(expected())
 
@@ -88,7 +90,7 @@ def check(tree: Path) -> subprocess.CompletedProcess[str]:
 def test_the_stand_in_for_pycparser_works(tree: Path) -> None:
     check(tree)
     result = subprocess.run(
-        [sys.executable, "-c", "import codegen.parse"],
+        [sys.executable, "-c", "import codegen.read.parse"],
         cwd=tree,
         env={"PYTHONPATH": str(tree / "blocked")},
         capture_output=True,
@@ -113,7 +115,7 @@ def test_check_fails_with_the_diff_and_the_next_step(tree: Path) -> None:
 
 
 def test_check_fails_when_the_snapshot_changes(tree: Path) -> None:
-    path = tree / "codegen/api.json"
+    path = tree / "codegen/api/api.json"
     path.write_text(path.read_text(encoding="utf-8").replace("llama_decode", "llama_recode"), encoding="utf-8")
     result = check(tree)
     assert result.returncode == 1
@@ -121,10 +123,11 @@ def test_check_fails_when_the_snapshot_changes(tree: Path) -> None:
 
 
 def test_check_fails_on_a_table_row_that_fits_nothing(tree: Path) -> None:
-    path = tree / "codegen/naming.py"
+    path = tree / "codegen/rules/naming.py"
     text = path.read_text(encoding="utf-8").replace('"llama_batch", "logits"', '"llama_batch", "gone"')
     path.write_text(text, encoding="utf-8")
     result = check(tree)
     assert result.returncode == 1
     if snapshot.load().pin == needs.load().api.pin:  # of another llama.cpp, rows may name what it lacks
-        assert result.stderr.startswith("error: codegen/naming.py: FIELD_EXCEPTIONS has a row for llama_batch.gone")
+        what = "error: codegen/rules/naming.py: FIELD_EXCEPTIONS has a row for llama_batch.gone"
+        assert result.stderr.startswith(what)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from codegen import exports, policy
-from codegen.model import Api, CodegenError, Function
+from codegen.api.model import Api, CodegenError, Function
+from codegen.read import exports
+from codegen.rules import policy
 
 Make = Callable[..., Path]
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from codegen import complete, emit_guard, generate, policy
-from codegen.exports import MODULE_OF_HEADER
-from codegen.model import CodegenError, Function, Param
+from codegen import generate
+from codegen.api.model import CodegenError, Function, Param
+from codegen.emit import guard
+from codegen.fit import complete
+from codegen.read.exports import MODULE_OF_HEADER
+from codegen.rules import policy
 
 API = complete.load()
 BOUND = policy.bound(API)
@@ -110,7 +113,7 @@ def test_functions_of_modules_are_looked_up_and_no_others() -> None:
 
 def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
     function = Function("cpu_pick", "ggml-cpu.h", "int (*)(int)", (Param("char", "op"),), home="cpu")
-    text = emit_guard.emit_source(replace(API, functions=(function,)))
+    text = guard.emit_source(replace(API, functions=(function,)))
     assert 'extern "C" int (*guard_cpu_pick(char op))(int) {' in text
     assert "guard_module.find<int (*(*)(char))(int)>();" in text
 

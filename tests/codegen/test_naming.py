@@ -9,8 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from codegen import complete, emit_python, naming, spec
-from codegen.model import Api, CodegenError, Enum, Enumerator, Field, Function, Param, Record
+from codegen.api.model import Api, CodegenError, Enum, Enumerator, Field, Function, Param, Record
+from codegen.emit import python
+from codegen.fit import complete
+from codegen.rules import naming, spec
 
 ROWS = spec.load()
 API = complete.load()
@@ -285,4 +287,4 @@ def test_every_row_gives_a_reason() -> None:
 def test_a_struct_that_the_facade_needs_and_the_header_lacks_is_an_error() -> None:
     lacking = replace(API, records=tuple(r for r in API.records if r.tag != "llama_model_params"))
     with pytest.raises(CodegenError, match="lists llama_model_params, which this header lacks"):
-        emit_python.emit_structs(lacking)
+        python.emit_structs(lacking)

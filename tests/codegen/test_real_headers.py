@@ -11,10 +11,14 @@ from time import perf_counter
 
 import pytest
 
-from codegen import generate, headers, needs, parse, policy, probe, snapshot
+from codegen import generate
 from codegen.__main__ import expected
-from codegen.model import Api, flat_fields
-from vendor import pin
+from codegen.api import snapshot
+from codegen.api.model import Api, flat_fields
+from codegen.fit import needs
+from codegen.read import headers, parse, probe
+from codegen.rules import policy
+from vendor.source import pin
 
 Run = Callable[[Sequence[str]], str]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from codegen import emit_stub, headers, policy
-from codegen.model import Api, CodegenError
+from codegen.api.model import Api, CodegenError
+from codegen.emit import stub
+from codegen.read import headers
+from codegen.rules import policy
 
 Read = Callable[..., Api]
 
@@ -38,7 +40,7 @@ def test_unknown_declaration_stops_with_place_and_advice(read: Read, text: str, 
         read(text)
     assert place in str(error.value)
     assert what in str(error.value)
-    assert str(error.value).endswith("Teach codegen/parse.py to read it.")
+    assert str(error.value).endswith("Teach codegen/read/parse.py to read it.")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_unknown_declaration_stops_with_place_and_advice(read: Read, text: str, 
     ],
 )
 def test_unreadable_text_stops_with_place_and_advice(read: Read, text: str) -> None:
-    with pytest.raises(CodegenError, match=r"cannot read the headers: .*sample\.h:2.*codegen/headers\.py"):
+    with pytest.raises(CodegenError, match=r"cannot read the headers: .*sample\.h:2.*codegen/read/headers\.py"):
         read(text)
 
 
@@ -123,13 +125,13 @@ def test_constant_that_is_not_finite(read: Read) -> None:
 
 def test_callback_that_takes_a_va_list(read: Read) -> None:
     api = read("#include <stdarg.h>\ntypedef void (*printer)(const char * format, va_list arguments);\n")
-    with pytest.raises(CodegenError, match=r"sample\.h: the type printer takes a va_list.*codegen/policy\.py"):
+    with pytest.raises(CodegenError, match=r"sample\.h: the type printer takes a va_list.*codegen/rules/policy\.py"):
         policy.check(api)
 
 
 def test_type_that_python_has_no_word_for(read: Read) -> None:
     api = read("struct s { int a; };\nstruct s f(void);\n")
     strange = replace(api, functions=(replace(api.functions[0], returns="strange"),))
-    assert "def f(self, /) -> _CData" in emit_stub.emit(api, "")
+    assert "def f(self, /) -> _CData" in stub.emit(api, "")
     with pytest.raises(CodegenError, match=r"no Python type for the C type 'strange'"):
-        emit_stub.emit(strange, "")
+        stub.emit(strange, "")

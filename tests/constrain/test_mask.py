@@ -23,7 +23,7 @@ from llama_cffi import (
     TokenDataArray,
     tokenize,
 )
-from llama_cffi import _constraint_tokens as tokens
+from llama_cffi.constrain import tokenizer as tokens
 from tests import tiny_models
 
 WORDS = Constraint.fromRegex("(yes|no) ?(sir)?")

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import complete, emit_layout
-from llama_cffi import _abi, _manifest, ffi, lib
+from codegen.emit import layout as emit_layout
+from codegen.fit import complete
+from llama_cffi import ffi, lib
+from llama_cffi._core import abi, manifest
 from llama_cffi._generated import layout
 from llama_cffi._generated.pin import ABI, PIN
-from vendor import elf
+from vendor.build import elf
 
 PACKAGE = Path(llama_cffi.__file__).resolve().parent
-IDS = {library.file: library.linked for library in _abi.libraries(ffi, lib)}
+IDS = {library.file: library.linked for library in abi.libraries(ffi, lib)}
 LLAMA, GGML, BASE = IDS
 
 
@@ -29,7 +31,7 @@ def copy(tmp_path: Path) -> Path:
     """The package without its modules, to be broken."""
     target = tmp_path / "llama_cffi"
     shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__", "libggml-*", "_shim"))
-    for path in _manifest.read().linked:
+    for path in manifest.read().linked:
         shutil.copy2(path, target / "lib")
     return target
 
@@ -79,24 +81,24 @@ def test_a_good_copy_is_imported_and_reads_no_tables(copy: Path) -> None:
     result = _python(copy, code)
     file, *modules = result.stdout.split()
     assert Path(file).parent == copy, result.stderr
-    assert not {"llama_cffi._abi", "llama_cffi._manifest", "llama_cffi._generated.layout"} & {*modules}
+    assert not {"llama_cffi._core.abi", "llama_cffi._core.manifest", "llama_cffi._generated.layout"} & {*modules}
 
 
 def test_the_extension_has_the_digest_of_the_snapshot() -> None:
     assert lib.shim_abi() == ABI == emit_layout.digest(complete.load())
     assert lib.shim_libraries_agree()
-    assert _abi.why_not(ffi, lib) == "" and list(_abi.differences(ffi, lib)) == []
+    assert abi.why_not(ffi, lib) == "" and list(abi.differences(ffi, lib)) == []
 
 
 def test_ids_in_memory_are_those_of_the_files() -> None:
-    for library in _abi.libraries(ffi, lib):
+    for library in abi.libraries(ffi, lib):
         assert library.linked == library.loaded == elf.identify(Path(library.path))
         assert Path(library.path).resolve() == PACKAGE / "lib" / library.file
-    assert all(elf.identify(PACKAGE / "lib" / name) == id for name, id in _manifest.read().ids.items())
+    assert all(elf.identify(PACKAGE / "lib" / name) == id for name, id in manifest.read().ids.items())
 
 
 def test_readelf_says_the_same() -> None:
-    for name, id in _manifest.read().ids.items():
+    for name, id in manifest.read().ids.items():
         command = ["readelf", "-n", str(PACKAGE / "lib" / name)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert re.findall(r"Build ID: (\w+)", text) == [id]
@@ -167,7 +169,7 @@ def test_a_library_with_another_id(copy: Path, name: str) -> None:
 
 def test_a_library_of_a_prefix_says_how_to_build_again(copy: Path) -> None:
     _replace(
-        copy / "lib" / "manifest.json", f'"origin": "{_manifest.read().origin}"', '"origin": "LLAMA_CFFI_PREFIX=/x"'
+        copy / "lib" / "manifest.json", f'"origin": "{manifest.read().origin}"', '"origin": "LLAMA_CFFI_PREFIX=/x"'
     )
     _flip_id(copy / "lib" / LLAMA)
     assert "LLAMA_CFFI_PREFIX=/x pip install --force-reinstall --no-deps ." in _refused(copy)
@@ -215,12 +217,12 @@ LOAD = "from llama_cffi import Ggml\ntry: Ggml.Backend.load('rpc')\nexcept Excep
 
 def test_a_module_of_another_build_is_not_registered(copy: Path) -> None:
     for name in ("cpu", "rpc"):
-        for path in _manifest.read().modules[name]:
+        for path in manifest.read().modules[name]:
             shutil.copy2(path, copy / "lib")
     code = LOAD + "\nprint([backend.name for backend in Ggml.Backend.registrations()])"
     result = _python(copy, code)
     assert result.stdout.strip() == "['CPU', 'RPC']", result
-    (module,) = _manifest.read().modules["rpc"]
+    (module,) = manifest.read().modules["rpc"]
     new = _flip_id(copy / "lib" / module.name)
     said, registered = _python(copy, code).stdout.strip().splitlines()
     assert said.startswith("UnavailableError") and registered == "['CPU']"
@@ -291,7 +293,7 @@ def test_what_is_no_library(tmp_path: Path) -> None:
     ids=["field", "enumerator", "type", "signature"],
 )
 def test_other_headers_stop_the_build(tmp_path: Path, mutate: Callable[[str], str]) -> None:
-    from vendor import native
+    from vendor.build import native
 
     folders = native.plan().headers
     for folder in folders:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llama_cffi import Batch, Context, Model, Sampler, detokenize, ffi, lib, tokenize
-from llama_cffi._text_stream import TextStream
+from llama_cffi.generation.text_stream import TextStream
 
 TOKENS = 50
 

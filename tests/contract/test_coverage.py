@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import llama_cffi
-from codegen import complete, naming, needs, policy
-from codegen.model import Function
-from llama_cffi._older import is_familiar
+from codegen.api.model import Function
+from codegen.fit import complete, needs
+from codegen.rules import naming, policy
+from llama_cffi._core.compat import is_familiar
 
 # What a user has no use for, or must not have. Under ten rows.
 EXCLUDED = {

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import emit_guard, snapshot
+from codegen.api import snapshot
+from codegen.emit import guard
 from llama_cffi import Context, ffi, lib
 from llama_cffi._generated.names import DEPRECATED
 
@@ -92,5 +93,5 @@ def test_the_guard_of_any_deprecated_function_says_so() -> None:
     api = snapshot.load()
     (decode,) = [f for f in api.functions if f.name == "llama_decode"]
     note = 'guard::deprecated("llama_decode");'
-    assert note not in emit_guard.emit_source(replace(api, functions=(decode,)))
-    assert note in emit_guard.emit_source(replace(api, functions=(replace(decode, deprecated="use another"),)))
+    assert note not in guard.emit_source(replace(api, functions=(decode,)))
+    assert note in guard.emit_source(replace(api, functions=(replace(decode, deprecated="use another"),)))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from codegen import complete, naming, policy
+from codegen.fit import complete
+from codegen.rules import naming, policy
 from llama_cffi._generated import enums, layout
 from llama_cffi._generated.pin import PIN
-from vendor import pin
+from vendor.source import pin
 
 API = complete.load()
 STUB = Path(llama_cffi.__file__).with_name("_native.pyi")

@@ -16,8 +16,8 @@ import pytest
 from benchmarks import peers
 from benchmarks.peers import Contestant, environment, protocol
 from benchmarks.peers.environment import Peer, PeerError
-from vendor import native
-from vendor import pin as pins
+from vendor.build import native
+from vendor.source import pin as pins
 
 FOLDER = Path(peers.__file__).parent
 SCRIPTS = sorted(FOLDER.glob("with_*.py"))

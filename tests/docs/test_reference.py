@@ -13,7 +13,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import llama_cffi
-from codegen import complete
+from codegen.fit import complete
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llama_cffi._engine_cells import Cells, Sequence, common
-from llama_cffi._engine_pace import Pace
+from llama_cffi.engine.batch_policy import Pace
+from llama_cffi.engine.cell_pool import Cells, Sequence, common
 
 
 class Plain:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Model, Vocab, detokenize, tokenize
-from llama_cffi._stop_strings import StopStrings
-from llama_cffi._text_stream import TextStream
+from llama_cffi.generation.stop_strings import StopStrings
+from llama_cffi.generation.text_stream import TextStream
 
 TEXT = "Grüße, 世界! 🦙👩‍👩‍👧 naïve \t\n\n  end."
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_cffi import Batch, Context, Model, Sampler
-from llama_cffi._token_cache import TokenCache, common_length
+from llama_cffi.generation.token_cache import TokenCache, common_length
 from tests.generate.conftest import Counted, Kind, plain
 
 FIRST = [5 + 11 * i % 240 for i in range(300)]

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from vendor import fetch, native, vulkan
-from vendor.libraries import module_name
+from vendor.build import native
+from vendor.build.libraries import module_name
+from vendor.source import fetch
+from vendor.vulkan import vulkan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +32,7 @@ def _build(tmp_path: Path, tools: list[str], **environment: str) -> subprocess.C
     python = tmp_path / "python"  # a Python with nothing beside it, such as a ninja of this environment
     python.symlink_to(sys.executable)
     env = {"PATH": str(folder), "HOME": str(tmp_path), "LLAMA_CFFI_CACHE": str(tmp_path / "cache"), **environment}
-    command = [str(python), "-m", "vendor.native"]
+    command = [str(python), "-m", "vendor.build.native"]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
 
 
@@ -64,7 +66,7 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_backend(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "vendor.native", "cuda"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "vendor.build.native", "cuda"], cwd=ROOT, capture_output=True, text=True, timeout=60,
         env=dict(os.environ),
     )  # fmt: skip
     assert result.returncode == 1 and "choose from cpu, rpc, vulkan" in result.stderr
@@ -249,14 +251,14 @@ def test_a_source_distribution_needs_no_network_for_llama_cpp(tmp_path: Path) ->
     wanted = [
         "vendor/llama.cpp/LICENSE",
         "vendor/llama.cpp/src/llama.cpp",
-        "codegen/api.json",
-        "vendor/vulkan_loader.c",
+        "codegen/api/api.json",
+        "vendor/vulkan/vulkan_loader.c",
     ]
     assert {*wanted, "llama_cffi/_generated/cdef.h", "llama_cffi/_native.pyi", "Makefile"} <= names
     assert not [name for name in names if name.endswith((".so", ".gguf", ".pyc"))]
     (tree,) = (tmp_path / "tree").iterdir()
     env = {**os.environ, "PIP_NO_INDEX": "1", "LLAMA_CFFI_CACHE": str(tmp_path / "cache"), "PYTHONPATH": ""}
-    command = [sys.executable, "-m", "vendor.fetch"]
+    command = [sys.executable, "-m", "vendor.source.fetch"]
     result = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == str(tree / "vendor" / "llama.cpp"), result.stderr
     assert not (tmp_path / "cache").exists()

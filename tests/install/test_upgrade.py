@@ -16,17 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from vendor import fetch, native, releases, trees, upgrade, upgrade_journal, upgrade_report, variants
-from vendor import pin as pins
+from vendor.build import native, variants
+from vendor.source import fetch, releases, trees
+from vendor.source import pin as pins
 from vendor.tools import BuildError, FetchError
-from vendor.upgrade_steps import STEPS, Outcome, Step, read_tests
+from vendor.upgrade import command as upgrade
+from vendor.upgrade import journal, report
+from vendor.upgrade.steps import STEPS, Outcome, Step, read_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = pins.Pin("a" * 64, "1" * 40, "llama-cpp-python", "1.0.0")
 NEW = pins.Pin("b" * 64, "2" * 40, "llama-cpp-python", "2.0.0")
 
 GENERATE = (
-    "import pathlib; pathlib.Path('codegen/api.json').write_text('{\"functions\": [1, 2]}'); "
+    "import pathlib; pathlib.Path('codegen/api/api.json').write_text('{\"functions\": [1, 2]}'); "
     "g = pathlib.Path('llama_cffi/_generated'); (g / 'new.py').write_text('new'); (g / 'gone.py').unlink(); "
     "(g / 'kept.py').write_text('changed'); pathlib.Path('litter.txt').write_text('x')"
 )
@@ -58,9 +61,9 @@ def tree(tmp_path: Path) -> Path:
     """A checkout with the files that an upgrade changes."""
     root = tmp_path / "tree"
     for name, text in {
-        "vendor/pin.json": OLD.dumps(),
-        "vendor/releases.json": json.dumps([json.loads(OLD.dumps())]),
-        "codegen/api.json": '{"functions": [1]}',
+        "vendor/source/pin.json": OLD.dumps(),
+        "vendor/source/releases.json": json.dumps([json.loads(OLD.dumps())]),
+        "codegen/api/api.json": '{"functions": [1]}',
         "llama_cffi/_generated/kept.py": "old",
         "llama_cffi/_generated/gone.py": "old",
         "README.md": "hello",
@@ -253,8 +256,8 @@ def test_an_upgrade_moves_the_results_and_nothing_else(tree: Path) -> None:
     outcome, moved, text = upgrade.upgrade(tree, NEW, FAKES, rebuild=NOTHING)
     assert moved and outcome.passed and outcome.functions == 2
     after = state(tree)
-    assert pins.load(tree / "vendor" / "pin.json") == NEW
-    assert [row["version"] for row in json.loads(after["vendor/releases.json"])] == ["1.0.0", "2.0.0"]
+    assert pins.load(tree / "vendor" / "source" / "pin.json") == NEW
+    assert [row["version"] for row in json.loads(after["vendor/source/releases.json"])] == ["1.0.0", "2.0.0"]
     assert after["llama_cffi/_generated/new.py"] == b"new" and after["llama_cffi/_generated/kept.py"] == b"changed"
     assert "llama_cffi/_generated/gone.py" not in after and "litter.txt" not in after
     assert OLD.label in text and NEW.label in text and "The pin is moved" in text and "Commit:" in text
@@ -262,7 +265,7 @@ def test_an_upgrade_moves_the_results_and_nothing_else(tree: Path) -> None:
     git(tree, "add", "-A")
     git(tree, "commit", "-qm", "up")
     _, moved, _ = upgrade.upgrade(tree, OLD, FAKES[:1], rebuild=NOTHING)  # and back
-    assert moved and pins.load(tree / "vendor" / "pin.json") == OLD
+    assert moved and pins.load(tree / "vendor" / "source" / "pin.json") == OLD
 
 
 def test_check_changes_nothing_and_takes_uncommitted_changes_along(tree: Path) -> None:
@@ -271,7 +274,7 @@ def test_check_changes_nothing_and_takes_uncommitted_changes_along(tree: Path) -
     seen = Step("source", (sys.executable, "-c", "open('codegen/extra.txt')"), "")
     outcome, changed = upgrade.check(tree, NEW, (seen, *FAKES[1:]))
     assert outcome.passed and state(tree) == before
-    assert changed["llama_cffi/_generated/gone.py"] is None and b"2.0.0" in (changed["vendor/pin.json"] or b"")
+    assert changed["llama_cffi/_generated/gone.py"] is None and b"2.0.0" in (changed["vendor/source/pin.json"] or b"")
 
 
 @pytest.mark.parametrize("number", range(len(FAKES)))
@@ -294,7 +297,7 @@ def test_force_moves_the_pin_where_only_the_facade_failed(tree: Path, name: str,
         for s in FAKES
     ]
     _, moved, text = upgrade.upgrade(tree, NEW, steps, force=True, rebuild=NOTHING)
-    assert moved == moves == (pins.load(tree / "vendor" / "pin.json") == NEW)
+    assert moved == moves == (pins.load(tree / "vendor" / "source" / "pin.json") == NEW)
     assert f"step `{name}` failed" in text
 
 
@@ -303,7 +306,7 @@ import os, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests.install.test_upgrade import FAKES, NEW, NOTHING, upgrade
-from vendor.upgrade_steps import Step
+from vendor.upgrade.steps import Step
 number, tree = int(sys.argv[1]), Path(sys.argv[2])
 wait = Step(FAKES[number].name, (sys.executable, "-c", "open('../started', 'w'); import time; time.sleep(60)"), "")
 upgrade.upgrade(tree, NEW, (*FAKES[:number], wait, *FAKES[number + 1 :]), rebuild=NOTHING)
@@ -323,7 +326,7 @@ def test_killed_in_any_step(tree: Path, cache: Path, number: int, how: signal.Si
     child.send_signal(how)
     child.communicate()
     assert child.returncode != 0
-    assert not upgrade_journal.finish(tree)
+    assert not journal.finish(tree)
     assert state(tree) == before and git(tree, "status", "--porcelain") == ""
     assert started[0].exists() == (how == signal.SIGKILL)
 
@@ -334,7 +337,7 @@ MOVER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from vendor import upgrade_journal
+from vendor.upgrade import journal
 left = int(sys.argv[1])
 def dying(real):
     def call(*arguments, **keywords):
@@ -346,32 +349,33 @@ def dying(real):
     return call
 for holder, name in ((os, "replace"), (os, "sync"), (Path, "write_bytes"), (Path, "unlink"), (Path, "mkdir")):
     setattr(holder, name, dying(getattr(holder, name)))
-upgrade_journal.move(Path(sys.argv[2]), {files!r})
+journal.move(Path(sys.argv[2]), {files!r})
 """
 
 
 def test_killed_anywhere_in_the_move_it_is_all_or_nothing(tree: Path) -> None:
-    files = {"vendor/pin.json": b"new", "llama_cffi/_generated/gone.py": None, "codegen/history/2.json": b"{}"}
+    gone, history = "llama_cffi/_generated/gone.py", "codegen/diff/history/2.json"
+    files = {"vendor/source/pin.json": b"new", gone: None, history: b"{}"}
     code = MOVER.format(root=str(ROOT), files=files)
     before = state(tree)
-    after = {**before, "vendor/pin.json": b"new", "codegen/history/2.json": b"{}"}
+    after = {**before, "vendor/source/pin.json": b"new", "codegen/diff/history/2.json": b"{}"}
     del after["llama_cffi/_generated/gone.py"]
     outcomes = []
     for point in range(100):
         git(tree, "checkout", "-q", ".")
         git(tree, "clean", "-qfd")
         result = subprocess.run([sys.executable, "-c", code, str(point), str(tree)], capture_output=True)
-        completed = upgrade_journal.finish(tree)
+        completed = journal.finish(tree)
         moved = state(tree) == after
         assert moved or state(tree) == before, point
         assert moved >= (completed or True in outcomes), point  # the journal's rename is where it turns
-        assert not upgrade_journal.finish(tree)
+        assert not journal.finish(tree)
         outcomes.append(moved)
         if result.returncode == 0:
             break
         assert result.returncode == -signal.SIGKILL, result.stderr.decode()
     assert result.returncode == 0 and len(set(outcomes)) == 2 and outcomes[0] is False
-    left = {path.name for path in upgrade_journal.folder(tree).iterdir()}
+    left = {path.name for path in journal.folder(tree).iterdir()}
     assert left == {"lock"}
 
 
@@ -380,13 +384,14 @@ def test_a_move_does_not_overwrite_what_somebody_changed_meanwhile(tree: Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(upgrade_journal, "_finish", killed)
+        patch.setattr(journal, "_finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            upgrade_journal.move(tree, {"README.md": b"new", "vendor/pin.json": b"new"})
-    (tree / "vendor" / "pin.json").write_text("mine")
-    with pytest.raises(upgrade_journal.JournalError, match=r"vendor/pin\.json was changed"):
-        upgrade_journal.finish(tree)
-    assert (tree / "vendor" / "pin.json").read_text() == "mine" and (tree / "README.md").read_text() == "hello"
+            journal.move(tree, {"README.md": b"new", "vendor/source/pin.json": b"new"})
+    (tree / "vendor" / "source" / "pin.json").write_text("mine")
+    with pytest.raises(journal.JournalError, match=r"vendor/source/pin\.json was changed"):
+        journal.finish(tree)
+    assert (tree / "vendor" / "source" / "pin.json").read_text() == "mine"
+    assert (tree / "README.md").read_text() == "hello"
 
 
 # The report
@@ -402,7 +407,7 @@ def test_the_report(tmp_path: Path) -> None:
     )
     outcome = Outcome(OLD, NEW, {"native": 61.4, "tests": 9.6}, STEPS[-1], "the tail", read_tests(xml))
     outcome.functions, outcome.adapted, outcome.absent, outcome.changes = 900, 7, 3, "one thing vanished"
-    text = upgrade_report.report(outcome, moved=True)
+    text = report.report(outcome, moved=True)
     for words in (
         "1 passed, 1 failed, 1 about what this llama.cpp lacks, 1 skipped",
         "- `a.bad`",

@@ -64,7 +64,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `make wheel` makes, of the backends that are built here."""
     out = tmp_path_factory.mktemp("wheel")
     environment = {**os.environ, "GGML_USE_VULKAN": "1" if "vulkan" in MODULES else "0"}
-    command = [sys.executable, "-m", "vendor.wheel", "--out", str(out)]
+    command = [sys.executable, "-m", "vendor.build.wheel", "--out", str(out)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     (path,) = out.glob("*.whl")

@@ -20,7 +20,7 @@ _C = ("cc", "-std=gnu11", "-fsyntax-only", "-w", "-Werror=incompatible-pointer-t
 def complaint(result: Result, folders: list[Path], scratch: Path) -> str:
     """What the compiler says against the generated files with these headers; empty for nothing."""
     import build_ffi  # which needs the native build
-    from vendor import native
+    from vendor.build import native
 
     generated = scratch / "package" / "_generated"
     generated.mkdir(parents=True)

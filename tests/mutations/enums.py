@@ -175,7 +175,7 @@ ENUM_ROWS = (
         "llama.h",
         ((_SEED, ""),),
         refused(
-            r"llama\.h: there is no LLAMA_DEFAULT_SEED, and llama_cffi/tokens\.py:\d+ was written for\n"
+            r"llama\.h: there is no LLAMA_DEFAULT_SEED, and llama_cffi/_core/base_types\.py:\d+ was written for\n"
             r"    #define LLAMA_DEFAULT_SEED 4294967295\n",
             r'Ask for it there with has\("LLAMA_DEFAULT_SEED"\)',
         ),

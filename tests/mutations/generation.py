@@ -10,13 +10,17 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from codegen import generate, headers, history, needs, parse, probe, snapshot
-from codegen.complete import complete
-from codegen.exports import MODULE_OF_HEADER
-from codegen.model import Api, CodegenError
-from codegen.needs import Needs
+from codegen import generate
+from codegen.api import snapshot
+from codegen.api.model import Api, CodegenError
+from codegen.diff import history
+from codegen.fit import needs
+from codegen.fit.complete import complete
+from codegen.fit.needs import Needs
+from codegen.read import headers, parse, probe
+from codegen.read.exports import MODULE_OF_HEADER
 from tests.mutations.model import Mutation, Refused, Result, Unavailable, is_absent
-from vendor import fetch
+from vendor.source import fetch
 
 _FOLDERS = ("include", "ggml/include")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from codegen.model import Api, CodegenError, Field, flat_fields
+from codegen.api.model import Api, CodegenError, Field, flat_fields
 
 CDEF = "llama_cffi/_generated/cdef.h"
 GUARD = "llama_cffi/_generated/guard.cpp"

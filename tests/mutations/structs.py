@@ -113,7 +113,7 @@ STRUCT_ROWS = (
         (("        ggml_abort_callback abort_callback;\n", ""),),
         refused(
             r"llama\.h: struct llama_context_params has no field abort_callback\. It has\n    uint32_t n_ctx;",
-            r"llama_cffi/_context_params\.py:\d+ was written for\n    ggml_abort_callback abort_callback;\n",
+            r"llama_cffi/context/params\.py:\d+ was written for\n    ggml_abort_callback abort_callback;\n",
             r'Ask for it there with has\("llama_context_params\.abort_callback"\)',
         ),
     ),
@@ -129,7 +129,7 @@ STRUCT_ROWS = (
         "field removed",
         "llama.h",
         (("        llama_progress_callback progress_callback;\n", "        llama_progress_callback on_progress;\n"),),
-        refused(r"has no field progress_callback", r"_model_params\.py:\d+ was written for"),
+        refused(r"has no field progress_callback", r"model/params\.py:\d+ was written for"),
     ),
     Mutation(
         "fields-swapped",
@@ -292,7 +292,7 @@ STRUCT_ROWS = (
         refused(
             r"llama\.h: llama_perf_sampler was changed\. It is\n    struct llama_sampler_perf llama_perf_sampler\(",
             r"llama_cffi/\S+:\d+ was written for\n    struct llama_perf_sampler_data llama_perf_sampler\(",
-            r"codegen/adapters\.py",
+            r"codegen/rules/adapters\.py",
         ),
     ),
     Mutation(

@@ -6,7 +6,7 @@ from tests.mutations.model import CDEF, Mutation, absorbed, calls, refused, unav
 
 _TIME = "    LLAMA_API int64_t llama_time_us(void);\n"
 _NO_PERF = "        bool no_perf; // whether to measure performance timings\n"
-_TEACH = r"Teach codegen/parse\.py to read it"
+_TEACH = r"Teach codegen/read/parse\.py to read it"
 
 
 def _after(text: str) -> tuple[tuple[str, str], ...]:
@@ -45,7 +45,7 @@ TEXT_ROWS = (
         "attribute",
         "llama.h",
         _after("[[nodiscard]] LLAMA_API int llama_fast(void);"),
-        refused(r"cannot read the headers: .*llama\.h:562.*codegen/headers\.py"),
+        refused(r"cannot read the headers: .*llama\.h:562.*codegen/read/headers\.py"),
     ),
     Mutation(
         "new-header-included",
@@ -87,7 +87,7 @@ TEXT_ROWS = (
         "include",
         "llama.h",
         _after("LLAMA_API void llama_wait(struct timespec * until, time_t start);"),
-        refused(r"cannot read the headers: .*llama\.h: .*codegen/headers\.py"),
+        refused(r"cannot read the headers: .*llama\.h: .*codegen/read/headers\.py"),
     ),
     Mutation(
         "comments-in-odd-places",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from llama_cffi import RpcError, lib
-from llama_cffi._rpc_probe import Endpoint, greet, parse, resolve
+from llama_cffi.ggml._rpc_endpoint import Endpoint, greet, parse, resolve
 from tests.rpc.conftest import Client
 from tests.rpc.workers import Worker
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import rpc_worker
-from llama_cffi._rpc_probe import Endpoint, greet
+from llama_cffi.cli import rpc_worker
+from llama_cffi.ggml._rpc_endpoint import Endpoint, greet
 from tests.rpc.conftest import Client
 from tests.rpc.test_endpoints import say_hello
 from tests.rpc.workers import PATIENCE, Worker, refused

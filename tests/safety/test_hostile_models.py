@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Adapter, AdapterError, LoadMode, Model, ModelLoadError, NativeError, NativeMemoryError
-from llama_cffi import model as model_module
+from llama_cffi.model import model as model_module
 from tests.hostile import bases
 from tests.hostile.document import ARRAY, FLOAT32, STRING, UINT32, Document, parse, size_of
 
@@ -81,8 +81,8 @@ def test_models(folder: Path, base: str, change: Callable[[Document], object], w
 
 
 def test_classifiers_with_one_label_are_no_vectors(folder: Path) -> None:
-    from llama_cffi._gguf import TensorInfo
-    from llama_cffi._model_scan import _check_type
+    from llama_cffi.model.gguf import TensorInfo
+    from llama_cffi.model.validation import _check_type
 
     _check_type(TensorInfo("cls.output.weight", F16, (32, 1, 1, 1), 64))
     with pytest.raises(ModelLoadError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import _machine
+from llama_cffi._host import resources
 
 MIB = 1 << 20
 
@@ -15,7 +15,7 @@ MIB = 1 << 20
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 1000 MiB free and 100 MiB of swap, made of files."""
     for name, path in (("_MEMINFO", "meminfo"), ("_GROUPS_OF_PROCESS", "cgroup"), ("_GROUPS", "groups")):
-        monkeypatch.setattr(_machine, name, str(tmp_path / path))
+        monkeypatch.setattr(resources, name, str(tmp_path / path))
     (tmp_path / "meminfo").write_text("MemTotal: 2048000 kB\nMemAvailable: 1024000 kB\nSwapFree: 102400 kB\n")
     return tmp_path
 
@@ -27,34 +27,34 @@ def write(folder: Path, **files: str) -> None:
 
 
 def test_this_machine() -> None:
-    available = _machine.available_memory()
+    available = resources.available_memory()
     assert available is not None and 0 < available < 1 << 50
 
 
 def test_memory_and_swap(machine: Path) -> None:
-    assert _machine.available_memory() == 1100 * MIB
+    assert resources.available_memory() == 1100 * MIB
 
 
 def test_where_the_system_does_not_say(machine: Path) -> None:
     (machine / "meminfo").unlink()
-    assert _machine.available_memory() is None
+    assert resources.available_memory() is None
 
 
 def test_control_groups_version_2(machine: Path) -> None:
     (machine / "cgroup").write_text("0::/user/app\n")
     group = machine / "groups" / "user" / "app"
     write(group, max="max\n", current="1\n", stat="inactive_file 5\n")
-    assert _machine.available_memory() == 1100 * MIB
+    assert resources.available_memory() == 1100 * MIB
     write(group, max=f"{300 * MIB}\n", current=f"{250 * MIB}\n", stat=f"inactive_file {50 * MIB}\nanon 7\n")
-    assert _machine.available_memory() == 200 * MIB  # with the cache, and all of the swap
+    assert resources.available_memory() == 200 * MIB  # with the cache, and all of the swap
     write(group, swap__max=f"{30 * MIB}\n", swap__current=f"{10 * MIB}\n")
-    assert _machine.available_memory() == 120 * MIB
+    assert resources.available_memory() == 120 * MIB
     write(machine / "groups" / "user", max=f"{300 * MIB}\n", current=f"{400 * MIB}\n", swap__max="0\n")
-    assert _machine.available_memory() == 0  # the group above has nothing left
+    assert resources.available_memory() == 0  # the group above has nothing left
 
 
 def test_control_groups_version_1(machine: Path) -> None:
     (machine / "cgroup").write_text("5:cpu:/x\n4:memory:/not/seen/here\n0::/\n")
     stat = f"total_active_file {10 * MIB}\n"
     write(machine / "groups" / "memory", limit_in_bytes=f"{64 * MIB}\n", usage_in_bytes=f"{32 * MIB}\n", stat=stat)
-    assert _machine.available_memory() == 142 * MIB
+    assert resources.available_memory() == 142 * MIB

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import LoadMode, Model, ModelLoadError, UnavailableError, _trial
-from llama_cffi import model as model_module
+from llama_cffi import LoadMode, Model, ModelLoadError, UnavailableError
+from llama_cffi.model import model as model_module
+from llama_cffi.model import untrusted as _trial
 
 DIES = "import os; print('last words', file=__import__('sys').stderr); os.kill(os.getpid(), 11)"
 HANGS = "import time; time.sleep(60)"

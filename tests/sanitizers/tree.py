@@ -23,10 +23,10 @@ def make(name: str) -> Path:
         shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
-    for module in ("text.py", "sampler.py", "_sampler_reading.py"):
+    for module in ("vocab/tokenize.py", "sampling/sampler.py", "sampling/vocab_makers.py"):
         _give_stack(tree / "llama_cffi" / module)
     environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
-    for command in (["-m", "vendor.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
+    for command in (["-m", "vendor.build.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
         result = subprocess.run(
             [sys.executable, *command], cwd=tree, env=environment, stdout=subprocess.PIPE, text=True
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Context, Model, logGet, logSet
-from llama_cffi._cli_estimate import estimate
-from llama_cffi._gguf import TensorInfo, opened
+from llama_cffi.cli.memory_estimate import estimate
+from llama_cffi.model.gguf import TensorInfo, opened
 from tests.vulkan.conftest import Vulkan
 
 _PLANNED_MORE = 3  # MiB that llama.cpp plans more than it takes, to compute on the second of two devices

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import Ggml, Model, NativeMemoryError, _machine
+from llama_cffi import Ggml, Model, NativeMemoryError
+from llama_cffi._host import resources
 from tests.safety import isolated
 from tests.vulkan import models
 from tests.vulkan.conftest import Vulkan
@@ -61,7 +62,7 @@ def test_a_cache_that_does_not_fit(vulkan: Vulkan, path: Path) -> None:
 
 def test_a_cache_that_surely_does_not_fit(vulkan: Vulkan, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before it is allocated: a device that shares the machine's memory might get the process killed."""
-    monkeypatch.setattr(_machine, "available_memory", lambda: 1 << 30)
+    monkeypatch.setattr(resources, "available_memory", lambda: 1 << 30)
     with Model.load(path, Model.Params(devices=vulkan.first)) as model:
         total = max(1 << 30, vulkan.first[0].memory.total)
         tokens = min(total // (models.LLAMA.n_layer * models.LLAMA.n_embd_kv * 4) + 4096, (1 << 31) - 256)

@@ -244,7 +244,7 @@ CASES = (
         "more threads than the process may start",
         CHECK,
         "llama_init_from_model",
-        "import llama_cffi._machine as machine\nmachine.startable = lambda: 3\ncontext(nThreads=300)",
+        "import llama_cffi._host.resources as machine\nmachine.startable = lambda: 3\ncontext(nThreads=300)",
         "ValueError",
         "nThreads",
     ),
@@ -252,7 +252,7 @@ CASES = (
         "more threads than the process may start, later",
         CHECK,
         "llama_set_n_threads",
-        "import llama_cffi._machine as machine\n"
+        "import llama_cffi._host.resources as machine\n"
         "c = context(nThreads=1, nThreadsBatch=1)\n"
         "machine.startable = lambda: 3\n"
         "c.setNThreads(300)",

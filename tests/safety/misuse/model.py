@@ -85,7 +85,7 @@ CASES = (
         "a pattern of tensors that is no regular expression",
         GUARD,
         "llama_model_load_from_file",
-        "from llama_cffi._model_params import TensorBuftOverride\n"
+        "from llama_cffi.model.params import TensorBuftOverride\n"
         "load(tensorBuftOverrides=[TensorBuftOverride('(', Ggml.Backend.devices()[0].bufferType())])",
         "ModelLoadError",
     ),

@@ -24,7 +24,7 @@ CASES = (
         "more threads than the process may start",
         CHECK,
         "ggml_threadpool_new",
-        "import llama_cffi._machine as machine\nmachine.startable = lambda: 3\nGgml.Threadpool(300)",
+        "import llama_cffi._host.resources as machine\nmachine.startable = lambda: 3\nGgml.Threadpool(300)",
         "ValueError",
         "nThreads",
     ),

@@ -1,0 +1,89 @@
+"""Does what the commands of `arguments.py` ask for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from codegen.api.model import CodegenError
+from codegen.diff import changes, history, text
+from codegen.diff.history import Version
+from codegen.diff.impact import Impact
+from codegen.diff.text import Report
+from codegen.rules import spec
+
+CHANGES = history.FOLDER.parent.parent / "docs" / "changes.md"
+
+_FORMATS: dict[str, Callable[[Report], str]] = {
+    "text": text.text,
+    "markdown": text.markdown,
+    "json": text.to_json,
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    try:
+        return {"diff": _diff, "history": _history, "changes": _changes}[args.command](args)
+    except CodegenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def compare(old: Version, new: Version) -> Report:
+    """Everything that changed, judged and in order."""
+    findings = Impact(old.api, new.api, spec.load()).findings(changes.changes(old, new))
+    lacking = [version.label for version in (old, new) if version.defaults is None]
+    note = ""
+    if lacking and old.api != new.api:
+        note = f"Defaults were not compared: those of {' and '.join(dict.fromkeys(lacking))} are not known. "
+        note += "`--build` builds the libraries to ask; `--old-lib` and `--new-lib` name ones that exist."
+    return Report(old.label, new.label, tuple(findings), note)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    old, new = history.resolve(args.old), history.resolve(args.new)
+    old = history.with_defaults(old, args.old_lib, args.build)
+    new = history.with_defaults(new, args.new_lib, args.build)
+    report = compare(old, new)
+    sys.stdout.write(text.changelog(report) if args.changelog else _FORMATS[args.format](report))
+    return 1 if report.findings else 0
+
+
+def _history(args: argparse.Namespace) -> int:
+    libs: dict[str, Path] = {}
+    for word in args.lib:
+        version, equals, folder = word.partition("=")
+        if not equals or not Path(folder).is_dir():
+            raise CodegenError(f"--lib {word} is not VERSION=FOLDER with a folder that exists")
+        libs[version] = Path(folder)
+    for path in history.write(args.versions, libs):
+        print(path.relative_to(history.FOLDER.parent.parent))
+    return 0
+
+
+def changes_text() -> str:
+    """The text of docs/changes.md: the newest pair first."""
+    versions = [history.load(history.FOLDER / f"{name}.json") for name in history.names()]
+    pairs = list(zip(versions[:-1], versions[1:], strict=True))[::-1]
+    return _INTRODUCTION + "\n".join(text.markdown(compare(old, new)) for old, new in pairs)
+
+
+_INTRODUCTION = """\
+# What changed in llama.cpp's API
+
+Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes`
+writes this page from `codegen/diff/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member
+by member.
+
+Names of the facade come first, those of C behind them. *perhaps* marks a guess: no header says so.
+
+"""
+
+
+def _changes(_: argparse.Namespace) -> int:
+    CHANGES.write_text(changes_text(), encoding="utf-8")
+    print(CHANGES.relative_to(history.FOLDER.parent.parent))
+    return 0

@@ -1,0 +1,160 @@
+"""Versions of llama.cpp's API to compare: the snapshots in `codegen/diff/history/`, and what else an argument names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from codegen.api import snapshot
+from codegen.api.model import Api, CodegenError
+from codegen.read import defaults as default_values
+from codegen.read.defaults import Defaults
+from vendor.source import fetch, pin
+from vendor.source.pin import Pin
+
+FOLDER = Path(__file__).with_name("history")
+RELEASES = pin.PIN_FILE.with_name("releases.json")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the API, and the defaults of its parameters where they are known."""
+
+    api: Api
+    defaults: Defaults | None = None
+    source: Path | None = None  # the tree that it was read from; None for a snapshot
+
+    @property
+    def label(self) -> str:
+        return self.api.pin
+
+
+def load(path: Path) -> Version:
+    """Read a snapshot of either form. Raises CodegenError for a file that is none."""
+    api = snapshot.load(path)
+    return Version(api, json.loads(path.read_text(encoding="utf-8")).get("defaults"))
+
+
+def dumps(version: Version) -> str:
+    """The text of a file in `codegen/diff/history/`."""
+    more = {} if version.defaults is None else {"defaults": dict(version.defaults)}
+    return snapshot.dumps_small(version.api, **more)
+
+
+def names() -> list[str]:
+    """The carrier versions with a snapshot, oldest first."""
+    return sorted((path.stem for path in FOLDER.glob("*.json")), key=order)
+
+
+def order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def read_tree(tree: Path, label: str) -> Version:
+    """The API of a llama.cpp source tree; functions have no homes, as nothing is built."""
+    from codegen.read import headers, parse, probe  # pycparser is needed here only
+
+    folders = include_folders(tree)
+    return Version(probe.measure(parse.parse(headers.preprocess(folders), label), folders), source=tree)
+
+
+def include_folders(tree: Path) -> list[Path]:
+    return [folder for folder in (tree / "include", tree / "ggml" / "include") if folder.is_dir()]
+
+
+def resolve(argument: str) -> Version:
+    """What an argument names: a snapshot file, a llama.cpp source tree, or a version of the carrier package."""
+    path = Path(argument).expanduser()
+    if path.is_file():
+        found = load(path)
+        same = (load(FOLDER / f"{name}.json") for name in names() if found.defaults is None)
+        return replace(
+            found, defaults=next((known.defaults for known in same if known.label == found.label), found.defaults)
+        )
+    if path.is_dir():
+        if not (path / "include" / "llama.h").is_file():
+            raise CodegenError(f"{argument} is no llama.cpp source tree: it has no include/llama.h")
+        return read_tree(path.resolve(), f"the tree {path.name or path.resolve().name}")
+    if (FOLDER / f"{argument}.json").is_file():
+        return load(FOLDER / f"{argument}.json")
+    pins = releases()
+    if argument in pins:
+        return fetched(pins[argument])
+    from vendor.source import releases as carrier
+    from vendor.tools import FetchError
+
+    try:
+        return fetched(carrier.resolve(argument))
+    except FetchError as error:
+        raise CodegenError(
+            f"{argument} is no file, no folder and no version that can be had ({error}): known are "
+            f"{', '.join(sorted(pins, key=order))}. Name a snapshot, a llama.cpp source tree or a release."
+        ) from None
+
+
+def releases() -> dict[str, Pin]:
+    """The releases that the project knows, the pinned one among them, by version."""
+    rows = json.loads(RELEASES.read_text(encoding="utf-8"))
+    known = [*(Pin(**row) for row in rows), pin.load()]
+    return {one.version: one for one in sorted(known, key=lambda one: order(one.version))}
+
+
+def fetched(release: Pin) -> Version:
+    """A release's API, read from its source, which is fetched if the cache lacks it."""
+    if os.environ.get("LLAMA_CPP_SOURCE"):
+        raise CodegenError("LLAMA_CPP_SOURCE would take the place of every release: unset it, or name the tree itself")
+    try:
+        return read_tree(fetch.source_dir(release), release.label)
+    except fetch.FetchError as error:
+        raise CodegenError(str(error)) from None
+
+
+def libraries(version: Version, build: bool = False) -> Path | None:
+    """Where this package's build of a version is: None where there is none, or the version has no source here."""
+    if version.label == pin.load().label:
+        return default_values.built(None, build)
+    return None if version.source is None else default_values.built(version.source, build)
+
+
+def with_defaults(version: Version, lib: Path | None = None, build: bool = False) -> Version:
+    """The version with its defaults, if they are known or a build of it can be asked."""
+    if version.defaults is not None and lib is None:
+        return version
+    release = next((one for one in releases().values() if one.label == version.label), None)
+    if version.source is None and release is not None and (lib is not None or build or _is_fetched(release)):
+        version = replace(version, source=fetched(release).source)
+    lib = lib or libraries(version, build)
+    if lib is None or version.source is None:
+        return version
+    return replace(version, defaults=default_values.ask(version.api, include_folders(version.source), lib))
+
+
+def _is_fetched(release: Pin) -> bool:
+    return (pin.cache_root() / "source" / release.sha256[:16]).is_dir()
+
+
+def write(versions: Iterable[str] = (), libs: Mapping[str, Path] | None = None) -> list[Path]:
+    """Write the snapshots of these versions, or of every known release. Defaults that were known stay so.
+
+    `libs` names folders of built libraries to ask for defaults.
+    """
+    known, written = releases(), []
+    chosen = list(versions) or list(known)
+    for version in chosen:
+        if version not in known:
+            raise CodegenError(f"vendor/source/releases.json has no {version}: it has {', '.join(known)}")
+    for done, version in enumerate(chosen):
+        print(f"{done + 1}/{len(chosen)}: {known[version].label}", file=sys.stderr, flush=True)
+        path = FOLDER / f"{version}.json"
+        new = with_defaults(fetched(known[version]), (libs or {}).get(version))
+        if new.defaults is None and path.is_file():
+            new = replace(new, defaults=load(path).defaults)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dumps(new), encoding="utf-8")
+        written.append(path)
+    return written

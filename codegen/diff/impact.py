@@ -1,0 +1,291 @@
+"""What a change means for users: the facade names that it touches, and whose code it breaks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from codegen.api.model import Api, Enum, Function, Record, flat_fields
+from codegen.diff.change import KINDS, Change
+from codegen.rules import naming, policy
+from codegen.rules.spec import Row
+
+# Whose code breaks, the most serious first.
+BREAKS = ("facade", "raw", "no")
+
+PACKAGE = Path(__file__).resolve().parents[2] / "llama_cffi"
+
+# Functions of llama.h that no user of the facade reaches.
+_INTERNAL = frozenset(("llama_model_init_from_user", "llama_opt_init", "llama_opt_epoch", "llama_opt_param_filter_all"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A change with its meaning. `breaks` is one of `BREAKS`, `why` a clause."""
+
+    change: Change
+    facade: tuple[str, ...]
+    breaks: str
+    why: str
+
+    @property
+    def rank(self) -> tuple[int, int, str, str]:
+        """The most serious first; what belongs together stands together."""
+        change = self.change
+        return BREAKS.index(self.breaks), KINDS.index(change.kind), change.header, change.owner or change.name
+
+
+@dataclass(frozen=True)
+class Facade:
+    """What the hand-written package shows of the C API, read from its text: nothing of it is imported."""
+
+    package: Path = PACKAGE
+
+    @cached_property
+    def functions(self) -> frozenset[str]:
+        """The C functions that it calls."""
+        texts = (path.read_text(encoding="utf-8") for path in self._modules())
+        return frozenset(name for text in texts for name in re.findall(r"\blib\.(\w+)", text))
+
+    def _modules(self) -> Iterable[Path]:
+        return (path for path in sorted(self.package.rglob("*.py")) if "_generated" not in path.parts)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the package, and those of `Ggml`."""
+        table = _assigned(self.package / "__init__.py", "_MODULES")
+        names = {str(name) for group in table.values() for name in group} if isinstance(table, dict) else set()
+        listed = _assigned(self.package / "ggml" / "__init__.py", "__all__")
+        return frozenset(names | {f"Ggml.{name}" for name in (listed if isinstance(listed, list) else [])})
+
+    def has_type(self, name: str) -> bool:
+        """Whether a class or a nested one (`Model.Params`) is there."""
+        outer = name if name.startswith("Ggml.") else name.partition(".")[0]
+        return outer in self.names
+
+
+def _assigned(path: Path, name: str) -> object:
+    """The literal that a module assigns to a name."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return ast.literal_eval(node.value)
+    return None
+
+
+class Impact:
+    """Judges the changes between two versions."""
+
+    def __init__(self, old: Api, new: Api, spec: Iterable[Row] = (), facade: Facade | None = None) -> None:
+        self._old, self._new = _Side(old), _Side(new)
+        self._facade = facade or Facade()
+        self._spec: dict[str, list[Row]] = {}
+        for row in spec:
+            self._spec.setdefault(row.c_name, []).append(row)
+
+    def findings(self, changes: Iterable[Change]) -> list[Finding]:
+        """The changes with their meaning, the most serious first."""
+        return sorted((self.judge(change) for change in changes), key=lambda finding: finding.rank)
+
+    def judge(self, change: Change) -> Finding:
+        match change.what:
+            case "function":
+                return self._function(change)
+            case "field" | "default":
+                return self._field(change)
+            case "enum" | "enumerator":
+                return self._enum(change)
+            case _:
+                return self._other(change)
+
+    # Functions
+
+    def _shown(self, function: Function) -> bool:
+        owner, _ = naming.function_name(function)
+        if owner and not self._facade.has_type(owner):
+            return False
+        if function.name in self._facade.functions or function.name in self._spec:
+            return True
+        bound = policy.left_out(replace(function, home="some")) is None  # what no library exports is not known here
+        return bound and function.header == "llama.h" and not function.deprecated and function.name not in _INTERNAL
+
+    def _function_names(self, name: str) -> tuple[str, ...]:
+        sides = [side.functions[name] for side in (self._old, self._new) if name in side.functions]
+        if not any(map(self._shown, sides)):
+            return ()
+        rule = ".".join(filter(None, naming.function_name(sides[0])))
+        return tuple(dict.fromkeys([rule, *(row.name for row in self._spec.get(name, ()))]))
+
+    def _stays(self, change: Change, names: tuple[str, ...]) -> str:
+        """What still gives the facade names of a function that is gone."""
+        for row in naming.EXCEPTIONS:
+            if row.c_name == change.name and row.absent in self._new.functions:
+                return row.absent
+        others = (f for f in self._new.functions.values() if self._shown(f))
+        return next((f.name for f in others if ".".join(filter(None, naming.function_name(f))) in names), "")
+
+    def _function(self, change: Change) -> Finding:
+        names = self._function_names(change.name)
+        instead = f"; use {change.detail}" if change.kind == "renamed" else ""
+        if change.kind in ("removed", "renamed"):
+            stand_in = self._stays(change, names) if names else ""
+            if stand_in:
+                return Finding(
+                    change, names, "raw", f"lib.{change.name} is gone; the facade keeps its name by {stand_in}"
+                )
+            if names:
+                return Finding(change, names, "facade", f"{names[0]} vanishes{instead}")
+            return Finding(change, names, "raw", f"lib.{change.name} is gone{instead}")
+        if change.kind == "signature":
+            sides = self._old.functions[change.name], self._new.functions[change.name]
+            if _called(sides[0]) == _called(sides[1]):
+                return Finding(change, names, "no", f"calls stay as they are: {change.detail}")
+            return Finding(change, names, "raw", f"calls of lib.{change.name} must change: {change.detail}")
+        if change.kind == "parameter names":
+            if change.detail.startswith("permuted"):
+                return Finding(change, names, "raw", f"DANGEROUS: the same types in another order, {change.detail}")
+            return Finding(change, names, "no", "C has no keyword arguments")
+        if change.kind == "deprecated":
+            return Finding(change, names, "no", "it still works")
+        return Finding(change, names, "no", "new" if change.kind == "added" else "cffi knows no headers")
+
+    # Fields and defaults
+
+    def _field(self, change: Change) -> Finding:
+        tag, _, name = change.name.partition(".")
+        record = self._new.records.get(tag) or self._old.records[tag]
+        owner = naming.type_name(tag)
+        if not self._facade.has_type(owner) or tag in policy.HANDLES or tag.endswith("_i"):
+            return self._raw_field(change)
+        virtual = naming.VIRTUAL_FIELDS.get((owner, name))
+        rule = virtual[0] if virtual else naming.field_name(record, name)
+        in_spec = [row.name for row in self._spec.get(name, ()) if row.name.rpartition(".")[0] == owner]
+        names = tuple(dict.fromkeys([f"{owner}.{rule}", *in_spec]))
+        if change.kind == "default":
+            return Finding(change, names, "facade", "who does not set it gets another value")
+        if change.detail in ("field removed", "field renamed"):
+            if virtual and self._new.has_field(virtual[1]):
+                return Finding(change, names, "raw", f"the facade keeps its name by {virtual[1]}")
+            return Finding(change, names, "facade", f"{names[0]} vanishes")
+        if change.detail == "field type changed" and not _same_in_python(change):
+            return Finding(change, names, "facade", f"{names[0]} takes another type")
+        return self._raw_field(change, names)
+
+    def _raw_field(self, change: Change, names: tuple[str, ...] = ()) -> Finding:
+        if change.detail == "field added":
+            return Finding(change, names, "no", "new")
+        if change.kind == "default":
+            return Finding(change, names, "raw", "who does not set it gets another value")
+        return Finding(change, names, "raw", f"code that uses {change.name} must change")
+
+    # Enumerations
+
+    def _enum(self, change: Change) -> Finding:
+        spelling = change.owner or change.name
+        enum = self._new.enums.get(spelling) or self._old.enums.get(spelling)
+        owner = naming.type_name(enum.tag or enum.alias) if enum and enum.spelling else ""
+        shown = bool(owner) and self._facade.has_type(owner)
+        if change.what == "enum":
+            names: tuple[str, ...] = (owner,) if shown else ()
+            if change.kind == "added":
+                return Finding(change, names, "no", "new")
+            why = f"{owner} vanishes" if shown else "its names are gone from lib"
+            return Finding(change, names, "facade" if shown else "raw", why)
+        names = self._member(spelling, change.name, owner) if shown else ()
+        if change.detail in ("added", "count changed"):
+            return Finding(change, names, "no", "new" if change.detail == "added" else "it counts the others")
+        why = {
+            "renumbered": "numbers that were stored or written by hand mean something else",
+            "removed": "the name is gone",
+        }.get(change.detail, "the name is another one")
+        return Finding(change, names, "facade" if names else "raw", why)
+
+    def _member(self, spelling: str, c_name: str, owner: str) -> tuple[str, ...]:
+        for side in (self._new, self._old):
+            enum = side.enums.get(spelling)
+            if enum is not None and any(member.name == c_name for member in enum.members):
+                rule = f"{owner}.{naming.member_names(enum)[c_name]}"
+                return tuple(dict.fromkeys([rule, *(row.name for row in self._spec.get(c_name, ()))]))
+        return ()
+
+    # Everything else
+
+    def _other(self, change: Change) -> Finding:
+        c_name = change.name.rpartition(" ")[2]
+        name = naming.constant_name(c_name) if change.what == "constant" else naming.type_name(c_name)
+        names = (
+            (name,)
+            if (self._facade.has_type(name) and (change.what != "constant" or name in self._facade.names))
+            else ()
+        )
+        gone = "facade" if names else "raw"
+        match change.kind:
+            case "added":
+                return Finding(change, names, "no", "new")
+            case "removed" | "renamed":
+                return Finding(change, names, gone, f"{name} vanishes" if names else f"{c_name} is gone")
+            case "constant value":
+                return Finding(change, names, gone, _why_constant(c_name))
+            case "macro to enumerator":
+                same = change.old == change.new
+                return Finding(
+                    change, names, "no" if same else gone, "lib has the number either way" if same else "another number"
+                )
+            case "typedef":
+                return Finding(change, names, "raw", "code that makes or passes one must change")
+            case _:
+                return Finding(
+                    change, names, "raw", "code that fills it by position, copies its bytes or knows its size"
+                )
+
+
+class _Side:
+    """One of the two versions, by C name."""
+
+    def __init__(self, api: Api) -> None:
+        self.functions: dict[str, Function] = {function.name: function for function in api.functions}
+        self.records: dict[str, Record] = {record.tag or record.alias: record for record in api.records}
+        self.enums: dict[str, Enum] = {enum.spelling: enum for enum in api.enums if enum.spelling}
+
+    def has_field(self, path: str) -> bool:
+        tag, _, name = path.partition(".")
+        return tag in self.records and any(field.name == name for field in flat_fields(self.records[tag]))
+
+
+def _called(function: Function) -> tuple[object, ...]:
+    """What a caller has to know of a function: the types, without the difference of `int` and `int32_t`, or `const`."""
+    types = (function.returns, *(param.type for param in function.params))
+    plain = (re.sub(r"\bint\b", "int32_t", re.sub(r"\bconst\b", "", ctype)) for ctype in types)
+    return *("".join(ctype.split()) for ctype in plain), function.variadic
+
+
+def _why_constant(c_name: str) -> str:
+    if c_name.endswith("_VERSION") and "RPC" not in c_name:
+        return "files that the other version wrote may be refused"
+    if "RPC_PROTO" in c_name:
+        return "client and worker must be of the same version"
+    return "numbers that were stored or written by hand mean something else"
+
+
+def _same_in_python(change: Change) -> bool:
+    """Whether a field that changed its type is still of the same kind to Python: a pointer, an integer, ..."""
+    return _kind(change.old) == _kind(change.new)
+
+
+def _kind(declaration: str) -> str:
+    if "*" in declaration or "[" in declaration:
+        return "pointer"
+    words = declaration.split()[:-1]
+    if words[:1] == ["enum"]:
+        return " ".join(words)
+    for kind, among in (("bool", {"bool", "_Bool"}), ("float", {"float", "double"}), ("struct", {"struct", "union"})):
+        if among & set(words):
+            return kind
+    return "int"

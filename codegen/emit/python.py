@@ -1,0 +1,235 @@
+"""The generated Python: enumerations, parameter structs, the naming map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pprint import pformat
+
+from codegen.api.model import Api, CodegenError, Enum, Field, Record, flat_fields
+from codegen.rules import naming
+from codegen.rules.adapters import FIELDS
+
+INTEGERS = {
+    f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
+} | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
+
+# Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
+DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
+
+# Descriptors of llama_cffi._core.compat_fields.
+OLDER = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
+
+# What the facade's own classes stand on.
+NEEDED = (
+    "llama_model_params",
+    "llama_context_params",
+    "llama_sampler_chain_params",
+    "llama_model_quantize_params",
+    *DATA,
+)
+
+
+def params(api: Api) -> list[str]:
+    """The tags of every struct of parameters."""
+    return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
+
+
+def emit_enums(api: Api) -> str:
+    """The text of `_generated/enums.py`, without its banner."""
+    blocks = ['"""Every enumeration of the public headers. The values are the compiler\'s."""\n']
+    blocks.append("from __future__ import annotations\n\nfrom enum import IntEnum\n")
+    for enum in api.enums:
+        if enum.tag or enum.alias:
+            blocks.append("\n" + _enum(enum))
+    return "\n".join(blocks)
+
+
+def _enum(enum: Enum) -> str:
+    c_name = enum.tag or enum.alias
+    doc = " ".join(enum.doc.split())
+    lines = [f"class {naming.class_name(c_name)}(IntEnum):"]
+    lines.append(_docstring(f"{doc} " if doc else "", f"Maps to `{c_name}`.", 1))
+    names = naming.member_names(enum)
+    lines += [f"    {names[member.name]} = {member.value}" for member in enum.members]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(doc: str, closing: str, depth: int) -> str:
+    pad = "    " * depth
+    text = (doc + closing).replace("\\", "\\\\").replace('"""', "'''")
+    if text.endswith('"'):  # a fourth quote would end the docstring early
+        text += " "
+    if len(text) + len(pad) + 6 <= 118:
+        return f'{pad}"""{text}"""'
+    body = "\n".join(pad + line for line in _wrap(text, 118 - len(pad)))
+    return f'{pad}"""{body.lstrip()}\n{pad}"""'
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines: list[str] = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+# Structs as objects
+
+
+def emit_structs(api: Api) -> str:
+    """The text of `_generated/structs.py`, without its banner: a base class a struct, a descriptor a plain field."""
+    records = {record.tag: record for record in api.records}
+    enums = {enum.tag: naming.class_name(enum.tag) for enum in api.enums if enum.tag}
+    body: list[str] = []
+    keywords: list[str] = []
+    used: set[str] = set()
+    for tag in NEEDED:
+        if tag not in records:
+            raise CodegenError(f"codegen/emit/python.py lists {tag}, which this header lacks")
+    for tag in (*params(api), *DATA):
+        text, helpers = _struct(records[tag], enums, api.absent)
+        body.append(text)
+        if tag not in DATA:
+            keywords.append(_keywords(records[tag], enums))
+        used |= helpers
+    helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in OLDER)
+    older = ", ".join(sorted(used & OLDER))
+    enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
+    return (
+        '"""Structs as objects: every number, boolean and enumeration is an attribute. '
+        'Pointers are the facade\'s."""\n\n'
+        + "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
+        + f"from llama_cffi._generated.enums import (\n{enum_names})\n"
+        + (f"from llama_cffi._core.compat_fields import {older}\n" if older else "")
+        + f"from llama_cffi._core.structs import Struct{helper_names}\n\n"
+        "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
+    )
+
+
+def _keywords(record: Record, enums: dict[str, str]) -> str:
+    """The plain fields as keyword arguments, for type checkers: a misspelt one is an error there too."""
+    types = {"IntField": "int", "BoolField": "bool", "FloatField": "float"}
+    lines = [f"    class {naming.class_name(record.tag)}Keywords(TypedDict, total=False):"]
+    lines.append(f'        """The plain fields of `{record.tag}`, as arguments."""\n')
+    for field in (*flat_fields(record), *record.lacks):
+        descriptor = _descriptor(field, enums)
+        if descriptor is not None:
+            helper, arguments = descriptor
+            lines.append(f"        {naming.field_name(record, field.name)}: {types.get(helper, arguments)}")
+    return "\n".join(lines) + "\n"
+
+
+def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) -> tuple[str, set[str]]:
+    name = naming.class_name(record.tag)
+    lines = [f"class {name}Fields(Struct):", f'    """The plain fields of `{record.tag}`."""', ""]
+    lines += [f'    _C_TYPE = "struct {record.tag}"', ""]
+    pointers: list[str] = []
+    used: set[str] = set()
+    for field in flat_fields(record):
+        descriptor = _descriptor(field, enums)
+        attribute = naming.field_name(record, field.name)
+        if descriptor is None:
+            pointers.append(f"{attribute} ({field.type})")
+            continue
+        helper, arguments = descriptor
+        used |= {helper} | ({arguments} if helper == "EnumField" else set())
+        extra = f", {arguments}" if arguments else ""
+        lines.append(f'    {attribute} = {helper}("{field.name}"{extra})')
+        lines.append(_docstring(" ".join(field.doc.split()) or f"`{field.name}`.", "", 1))
+    for field in record.lacks:
+        descriptor = _descriptor(field, enums)
+        if descriptor is not None:
+            helper, made = _lacking(record, field, descriptor, absent[f"{record.tag}.{field.name}"])
+            used |= {helper} | {x for x in descriptor[1:] if descriptor[0] == "EnumField"}
+            lines.append(f"    {naming.field_name(record, field.name)} = {made}")
+    if pointers:
+        lines += ["", "    # Left to the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
+            "",
+            "    # Left to the facade:",
+            *(f"    #   {pointer}" for pointer in pointers),
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n", used
+
+
+def _lacking(record: Record, field: Field, descriptor: tuple[str, str], versions: str) -> tuple[str, str]:
+    """The class and the text of a descriptor for a field that the header lacks."""
+    helper, enum = descriptor
+    row = FIELDS.get(f"{record.tag}.{field.name}")
+    if row and set(row.requires) <= {other.name for other in flat_fields(record)}:
+        return row.descriptor, f'{row.descriptor}("{field.name}", {enum})'
+    zero = {"BoolField": "False", "FloatField": "0.0", "IntField": "0"}.get(helper, f"{enum}(0)")
+    return "AbsentField", f'AbsentField("{record.tag}.{field.name}", {zero}, "{versions}")'
+
+
+def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:
+    if field.type == "bool":
+        return "BoolField", ""
+    if field.type in ("float", "double"):
+        return "FloatField", ""
+    if field.type in INTEGERS:
+        bits, signed = INTEGERS[field.type]
+        return "IntField", f"{field.bits or bits}, {signed}"
+    enum = re.fullmatch(r"enum (\w+)", field.type)
+    if enum and enum[1] not in enums:
+        raise CodegenError(f"the field {field.name} is of {field.type}, which no header defines")
+    if enum:
+        return "EnumField", enums[enum[1]]
+    return None
+
+
+# Tables
+
+
+def emit_names(api: Api) -> str:
+    """The text of `_generated/names.py`, without its banner."""
+    functions = {f.name: ".".join(filter(None, naming.function_name(f))) for f in api.functions}
+    for row in naming.EXCEPTIONS:
+        functions.setdefault(row.c_name, f"{row.owner}.{row.name}")
+    types = {t: naming.type_name(t) for t in _type_names(api)}
+    fields = {
+        f"{record.tag or record.alias}.{field.name}": naming.field_name(record, field.name)
+        for record in api.records
+        for field in flat_fields(record)
+    }
+    members = {
+        c_name: f"{naming.type_name(enum.tag or enum.alias)}.{name}"
+        for enum in api.enums
+        if enum.tag or enum.alias
+        for c_name, name in naming.member_names(enum).items()
+    }
+    constants = {constant.name: naming.constant_name(constant.name) for constant in api.constants}
+    virtual = {f"{owner}.{c}": name for (owner, c), (name, _) in naming.VIRTUAL_FIELDS.items()}
+    deprecated = {f.name: f.deprecated for f in api.functions if f.deprecated}
+    return (
+        '"""The naming map: every C name of the public headers and its name in the facade."""\n\n'
+        "from __future__ import annotations\n\n"
+        + _table("FUNCTIONS", functions, "C function: its name, with its class unless it belongs to the module.")
+        + _table("TYPES", types, "C struct, union, enum or typedef: its class.")
+        + _table("FIELDS", fields, "`struct.field`: its attribute.")
+        + _table("ENUMERATORS", members, "C enumerator: `Class.MEMBER`.")
+        + _table("CONSTANTS", constants, "C macro or constant: its name.")
+        + _table("VIRTUAL_FIELDS", virtual, "`Class.c_name` of a field of older headers: the attribute that stays.")
+        + _table("DEPRECATED", deprecated, "Deprecated C function: the header's own hint.")
+    )
+
+
+def _type_names(api: Api) -> list[str]:
+    names = [r.tag or r.alias for r in api.records] + [e.tag or e.alias for e in api.enums]
+    return sorted({name for name in [*names, *(t.name for t in api.typedefs)] if name})
+
+
+def _table(name: str, rows: dict[str, str], comment: str) -> str:
+    body = pformat(dict(sorted(rows.items())), width=118, sort_dicts=True)
+    return f"# {comment}\n{name}: dict[str, str] = {body}\n\n"
+
+
+def emit_absent(api: Api, written_for: str) -> str:
+    """The text of `_generated/absent.py`, without its banner. `written_for` is the facade's own version."""
+    comment = "C name, or `struct.field`: the versions of llama-cpp-python that have it."
+    return (
+        '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
+        f'# The version whose insides the facade knows.\nWRITTEN_FOR = "{written_for}"\n\n'
+    ) + _table("ABSENT", api.absent, comment)

@@ -1,0 +1,123 @@
+"""A header, completed by what the facade needs and the header lacks: `complete(api, needs)`.
+
+What is missing is adapted from what there is (`adapters.py`), or stands there as a function that raises
+UnavailableError with the versions that have it. What was changed and has no adapter stops the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from codegen.api import snapshot
+from codegen.api.model import Api, CodegenError, Field, Function, flat_fields
+from codegen.emit.cdef import prototype
+from codegen.fit.compare import ADVICE, changed, check
+from codegen.fit.needs import Needs, field_form, plain
+from codegen.fit.needs import load as needs_of_facade
+from codegen.fit.usage import place
+from codegen.rules.adapters import ADAPTERS, Adapter
+
+
+def load() -> Api:
+    """The committed snapshot, completed."""
+    return complete(snapshot.load(), needs_of_facade())
+
+
+def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> Api:
+    """The API of a header with everything that the facade needs. Raises CodegenError where that cannot be."""
+    check(api, needs)
+    functions = {f.name: f for f in api.functions}
+    absent: dict[str, str] = {}
+    for function in needs.api.functions:
+        settled = _settle(function, functions, needs, adapters)
+        if settled is not None:
+            functions[function.name] = settled
+            if settled.absent:
+                absent[function.name] = needs.has(function.name)
+    records = {r.spelling: r for r in api.records}
+    lacking: dict[str, tuple[Field, ...]] = {}
+    for record in needs.api.records:
+        tag = record.tag or record.alias
+        theirs = records.get(record.spelling)
+        if theirs is None or (theirs.fields is None and record.fields is not None):
+            absent[tag] = needs.has(tag)
+            continue
+        # A pointer to something else is as good as none.
+        forms = {field_form(theirs, f) for f in flat_fields(theirs)}
+        have = {f.name for f in flat_fields(record) if field_form(record, f) in forms}
+        lacking[record.spelling] = tuple(f for f in flat_fields(record) if f.name not in have)
+        absent |= {f"{tag}.{f.name}": needs.has(f"{tag}.{f.name}") for f in lacking[record.spelling]}
+    types = {*records, *(e.spelling for e in api.enums), *(t.name for t in api.typedefs)}
+    constants = {c.name for c in api.constants} | {m.name for e in api.enums for m in e.members}
+    added_enums = tuple(replace(e, added=True) for e in needs.api.enums if e.spelling not in types)
+    added_records = tuple(replace(r, added=True) for r in needs.api.records if r.spelling not in types)
+    added_typedefs = tuple(replace(t, added=True) for t in needs.api.typedefs if t.name not in types)
+    added_constants = tuple(replace(c, added=True) for c in needs.api.constants if c.name not in constants)
+    absent |= {e.tag or e.alias: needs.has(e.tag or e.alias) for e in added_enums}
+    absent |= {c.name: needs.has(c.name) for c in added_constants}
+    return replace(
+        api,
+        functions=tuple(sorted(functions.values(), key=lambda f: f.name)),
+        records=(*(replace(r, lacks=lacking.get(r.spelling, ())) for r in api.records), *added_records),
+        enums=(*api.enums, *added_enums),
+        typedefs=(*api.typedefs, *added_typedefs),
+        constants=tuple(sorted((*api.constants, *added_constants), key=lambda c: c.name)),
+        absent=dict(sorted(absent.items())),
+    )
+
+
+def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter]) -> Function | None:
+    """The function that the facade calls, where it is not the header's own."""
+    other = theirs.get(ours.name)
+    declared = other if other is not None and other.home is not None else None
+    same = declared is not None and _types(ours) == _types(declared)
+    if declared is not None and same and _changed_places(ours, declared):
+        return _reordered(ours, declared, adapters)
+    row = next((row for row in adapters if row.name == ours.name and _applies(row, theirs, same)), None)
+    if row is not None and row.body:
+        return replace(ours, header=declared.header if declared else ours.header, home="binding", body=row.body)
+    if same:
+        return None
+    if declared is not None and row is None:
+        before, after = (f"{prototype(f, named=True)};" for f in (ours, declared))
+        raise changed(declared.header, ours.name, after, place(ours.name), before)
+    return replace(ours, home="binding", absent=needs.has(ours.name))
+
+
+def _applies(row: Adapter, theirs: dict[str, Function], same: bool) -> bool:
+    """Whether a header has what a row requires. A row without a body says that the function cannot be had there."""
+    if row.names or (same and not row.always):
+        return False
+    return all(_fits(theirs.get(name), types) for name, types in row.requires.items())
+
+
+def _types(function: Function) -> tuple[str, ...]:
+    """The types of result and parameters, without what makes no difference to a caller from Python."""
+    types = [plain(x) for x in (function.returns, *(p.type for p in function.params))]
+    return (*types, "...") if function.variadic else tuple(types)
+
+
+def _fits(function: Function | None, types: tuple[str, ...]) -> bool:
+    return function is not None and function.home is not None and _types(function) == tuple(plain(x) for x in types)
+
+
+def _changed_places(ours: Function, theirs: Function) -> bool:
+    """Whether a parameter is elsewhere. Among others of its type, that would go unseen."""
+    after = _names(theirs)
+    return any(name in after and after.index(name) != i for i, name in enumerate(_names(ours)) if name)
+
+
+def _reordered(ours: Function, theirs: Function, adapters: Sequence[Adapter]) -> Function:
+    after = _names(theirs)
+    row = next((row for row in adapters if row.name == ours.name and row.names == after), None)
+    if row is None:
+        raise CodegenError(
+            f"{theirs.header}: the parameters of {ours.name} changed places. They are\n    {', '.join(after)}\nand "
+            f"{place(ours.name)} was written for\n    {', '.join(_names(ours))}\n{ADVICE}"
+        )
+    return replace(ours, header=theirs.header, home="binding", body=row.body)
+
+
+def _names(function: Function) -> tuple[str, ...]:
+    return tuple(param.name for param in function.params)

@@ -1,0 +1,442 @@
+"""From preprocessed text to `codegen.api.model`. The only module that knows pycparser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import replace
+
+from pycparser import c_ast, c_generator, c_parser
+
+from codegen.api.model import (
+    Api,
+    CodegenError,
+    Constant,
+    Enum,
+    Enumerator,
+    Field,
+    Function,
+    Param,
+    Record,
+    Typedef,
+)
+from codegen.read.comments import Comments
+from codegen.read.headers import PUBLIC_HEADERS, Preprocessed
+
+# The words of C's arithmetic types. `_Complex` and compilers' own types are not among them: cffi or C++ lacks those.
+_INTEGER_WORDS = {"_Bool", "bool", "char", "short", "int", "long", "signed", "unsigned"}
+_TYPE_WORDS = _INTEGER_WORDS | {"void", "float", "double"}
+
+# Pragmas that change no layout.
+_HARMLESS_PRAGMAS = ("GCC diagnostic", "GCC visibility", "clang diagnostic", "message", "once")
+
+
+def parse(source: Preprocessed, pin: str, headers: Iterable[str] = PUBLIC_HEADERS) -> Api:
+    """Build the API from what the preprocessor put out. Values and layout are left to `codegen.read.probe`."""
+    try:
+        unit = c_parser.CParser().parse(source.text, "unit.c")
+    except c_parser.ParseError as error:
+        hint = "Teach codegen/read/headers.py to rewrite or to drop what it stumbles over."
+        raise CodegenError(f"pycparser cannot read the headers: {error}. {hint}") from None
+    builder = _Builder(source)
+    for node in unit.ext:
+        builder.declaration(node)
+    constants, left_out = _constants(source, builder)
+    return Api(
+        pin=pin,
+        headers=tuple(headers),
+        functions=tuple(sorted(builder.functions.values(), key=lambda f: f.name)),
+        records=tuple(builder.records.values()),
+        enums=tuple(builder.enums.values()),
+        typedefs=tuple(builder.typedefs.values()),
+        constants=tuple(sorted([*constants, *builder.constants], key=lambda c: c.name)),
+        macros_left_out=dict(sorted(left_out.items())),
+    )
+
+
+class _Builder:
+    def __init__(self, source: Preprocessed) -> None:
+        self.functions: dict[str, Function] = {}
+        self.records: dict[str, Record] = {}
+        self.enums: dict[str, Enum] = {}
+        self.typedefs: dict[str, Typedef] = {}
+        self.constants: list[Constant] = []
+        self.aliased: dict[str, list[str]] = {}  # every typedef, the system's too -> its `_number_words`
+        self._source = source
+        self._comments = {name: Comments(lines) for name, lines in source.sources.items()}
+        self._c = c_generator.CGenerator()
+        self._defined: dict[int, str] = {}  # node of a type with a body, by identity -> its spelling
+
+    def declaration(self, node: c_ast.Node) -> None:
+        """One declaration at file level; those of system headers are skipped."""
+        if isinstance(node, c_ast.Typedef):
+            self.aliased[node.name] = _number_words(node.type)
+        header = self._header(node)
+        if header is None:
+            return
+        match node:
+            case c_ast.Typedef():
+                self._typedef(node, header)
+            case c_ast.Decl(type=c_ast.FuncDecl()):
+                self._function(node, header)
+            case c_ast.Decl(name=None, type=c_ast.Struct() | c_ast.Union() | c_ast.Enum()):
+                self._define(node.type, header)
+            case c_ast.Decl(type=c_ast.TypeDecl(), storage=storage) if "static" in storage and "const" in node.quals:
+                self._constant(node, header)
+            case c_ast.FuncDef():
+                self._function(node.decl, header)
+            case c_ast.StaticAssert():
+                pass
+            case c_ast.Pragma(string=text) if text.startswith(_HARMLESS_PRAGMAS):
+                pass
+            case _:
+                raise _unknown(node, "a declaration of a kind that the generator does not know")
+
+    # Where things stand
+
+    def _header(self, node: c_ast.Node) -> str | None:
+        name = str(node.coord.file).rpartition("/")[2] if node.coord else ""
+        return name if name in self._source.sources else None
+
+    def _doc(self, node: c_ast.Node, header: str) -> str:
+        return self._comments[header].of(node.coord.line)
+
+    # Types that have names
+
+    def _typedef(self, node: c_ast.Typedef, header: str) -> None:
+        declarator, base = node.type, _innermost(node.type)
+        doc = self._doc(node, header)
+        if _has_body(base):
+            if not base.name and id(base) not in self._defined:
+                self._untagged(node, base, header)
+                return
+            doc = ""  # what stands around the body is the record's or the enum's
+            self._define(base, header)
+            declarator = _around(node.type, self._defined[id(base)])
+        elif isinstance(node.type, c_ast.TypeDecl) and isinstance(base, (c_ast.Struct, c_ast.Union)):
+            self._define(base, header)
+        typedef = Typedef(node.name, self._type(declarator, header), header, doc)
+        known = self.typedefs.setdefault(node.name, typedef)
+        if known.type != typedef.type:
+            raise CodegenError(f"{node.coord}: typedef {node.name} was {known.type!r} and is now {typedef.type!r}")
+
+    def _untagged(self, typedef: c_ast.Typedef, node: c_ast.Node, header: str) -> None:
+        alias, doc = typedef.name, self._doc(node, header)
+        if not isinstance(typedef.type, c_ast.TypeDecl):
+            raise _unknown(node, f"{alias} is made of a type without a name")
+        self._defined[id(node)] = alias
+        if isinstance(node, c_ast.Enum):
+            self.enums[alias] = replace(self._read_enum(node, header), alias=alias, doc=doc)
+        else:
+            self.records[alias] = replace(self._read_record(node, header), alias=alias, doc=doc)
+
+    def _define(self, node: c_ast.Node, header: str) -> None:
+        """Take in a struct, union or enum. The declarators behind one body share its node: the first does it."""
+        if id(node) in self._defined:
+            return
+        if _has_body(node):
+            self._defined[id(node)] = f"{_keyword(node)} {node.name}"
+        if isinstance(node, c_ast.Enum):
+            self._enum(node, header)
+        else:
+            self._record(node, header)
+
+    def _record(self, node: c_ast.Struct | c_ast.Union, header: str) -> None:
+        record = self._read_record(node, header)
+        known = self.records.get(record.spelling)
+        if known is None:
+            self.records[record.spelling] = record
+        elif record.fields is not None:
+            if known.fields is not None:
+                raise CodegenError(f"{node.coord}: {record.spelling} is defined twice")
+            del self.records[record.spelling]  # its place in the order is that of the definition
+            self.records[record.spelling] = record
+
+    def _read_record(self, node: c_ast.Struct | c_ast.Union, header: str) -> Record:
+        fields = None
+        if node.decls is not None:
+            members = [x for x in node.decls if not isinstance(x, c_ast.StaticAssert)]
+            fields = tuple(field for x in members for field in self._fields(x, header))
+        doc = self._doc(node, header) if node.name and fields is not None else ""
+        return Record(_keyword(node), node.name or "", header, fields, doc)
+
+    def _fields(self, node: c_ast.Node, header: str) -> list[Field]:
+        """The member that a declaration makes; none where it declares a type and no member."""
+        if not isinstance(node, c_ast.Decl) or node.align:
+            raise _unknown(node, "a member of a kind that the generator does not know")
+        name = node.name or ""
+        doc = self._doc(node, header) if node.coord else ""  # pycparser loses the place of a nameless bit field
+        base = _innermost(node.type)
+        if _has_body(base) and not base.name:
+            return [self._member_in_place(node, base, header, doc)]
+        if _has_body(base):
+            self._define(base, header)
+        if base is node.type:
+            return []
+        return [Field(self._type(node.type, header), name, doc, _bits(node))]
+
+    def _member_in_place(self, node: c_ast.Decl, base: c_ast.Node, header: str, doc: str) -> Field:
+        """A member whose type has no name but a body. Its type text is the keyword with the declarator around it."""
+        if isinstance(base, c_ast.Enum):
+            raise _unknown(base, "a member of an enum without a name")
+        inner = self._read_record(base, header)
+        ctype = self._type(_around(node.type, inner.kind), header, words={inner.kind}) if node.name else inner.kind
+        return Field(ctype, node.name or "", doc, inner=inner)
+
+    def _enum(self, node: c_ast.Enum, header: str) -> None:
+        if node.values is None:
+            return
+        enum = self._read_enum(node, header)
+        key = enum.spelling if node.name else f"enum@{header}:{enum.members[0].name}"
+        self.enums[key] = replace(enum, doc=self._doc(node, header) if node.name else "")
+
+    def _read_enum(self, node: c_ast.Enum, header: str) -> Enum:
+        members = tuple(Enumerator(x.name, self._doc(x, header)) for x in node.values.enumerators)
+        return Enum(node.name or "", header, members)
+
+    # Functions and constants
+
+    def _function(self, node: c_ast.Decl, header: str) -> None:
+        parameters = node.type.args.params if node.type.args else []
+        variadic = any(isinstance(x, c_ast.EllipsisParam) for x in parameters)
+        params = tuple(self._param(x, header) for x in parameters if not isinstance(x, c_ast.EllipsisParam))
+        if len(params) == 1 and params[0].type == "void":
+            params = ()
+        function = Function(
+            name=node.name,
+            header=header,
+            returns=self._type(node.type.type, header),
+            params=params,
+            variadic=variadic,
+            deprecated=self._source.deprecated.get(node.name),
+            doc=self._doc(node, header),
+        )
+        known = self.functions.setdefault(node.name, function)
+        if _signature(known) != _signature(function):
+            raise CodegenError(f"{node.coord}: {node.name} is declared twice, differently")
+
+    def _param(self, node: c_ast.Node, header: str) -> Param:
+        match node:
+            case c_ast.Decl() | c_ast.Typename():
+                return Param(self._type(node.type, header), node.name or "")
+            case _:
+                raise _unknown(node, "a parameter of a kind that the generator does not know")
+
+    def _constant(self, node: c_ast.Decl, header: str) -> None:
+        kind = self.number_kind(self._type(node.type, header))
+        if kind is None:
+            raise _unknown(node, f"{node.name} is a constant and no number")
+        self.constants.append(Constant(node.name, header, kind, doc=self._doc(node, header)))
+
+    def number_kind(self, ctype: str) -> str | None:
+        """Whether a type is of the kind `int` or `float`; None if it is no number."""
+        words = ctype.split()
+        while True:
+            words = [word for word in words if word not in ("const", "volatile")]
+            if len(words) != 1 or words[0] not in self.aliased:
+                break
+            words = self.aliased[words[0]]
+        if words in (["float"], ["double"], ["long", "double"]):
+            return "float"
+        return "int" if words[:1] == ["enum"] or (words and _INTEGER_WORDS.issuperset(words)) else None
+
+    def _type(self, node: c_ast.Node, header: str, words: Iterable[str] = ()) -> str:
+        """The type as C text without a name. Definitions in place become references to them."""
+        nameless = _nameless(node, {*_TYPE_WORDS, *self.aliased, *words})
+        for reference in _references(nameless):  # C takes the first mention of a struct for its declaration
+            kind = _keyword(reference)
+            self.records.setdefault(f"{kind} {reference.name}", Record(kind, reference.name, header))
+        return self._text(nameless)
+
+    def _text(self, node: c_ast.Node) -> str:
+        return " ".join(self._c.visit(c_ast.Typename(None, [], None, node, node.coord)).split())
+
+
+# Helpers over pycparser's nodes
+
+
+def _unknown(node: c_ast.Node, what: str) -> CodegenError:
+    return CodegenError(f"{node.coord}: {what}: {type(node).__name__}. Teach codegen/read/parse.py to read it.")
+
+
+def _keyword(node: c_ast.Node) -> str:
+    return type(node).__name__.lower()
+
+
+def _signature(function: Function) -> tuple[str, list[str], bool]:
+    return function.returns, [param.type for param in function.params], function.variadic
+
+
+def _innermost(node: c_ast.Node) -> c_ast.Node:
+    """The type that pointers and arrays are made around."""
+    while isinstance(node, (c_ast.PtrDecl, c_ast.ArrayDecl, c_ast.TypeDecl)):
+        node = node.type
+    return node
+
+
+def _around(node: c_ast.Node, spelling: str) -> c_ast.Node:
+    """A copy of a declarator around another type, given by its spelling."""
+    if not isinstance(node, (c_ast.PtrDecl, c_ast.ArrayDecl, c_ast.TypeDecl)):
+        kind, _, tag = spelling.rpartition(" ")
+        if kind:
+            return getattr(c_ast, kind.capitalize())(tag, None, node.coord)
+        return c_ast.IdentifierType([spelling], node.coord)
+    out = copy(node)
+    out.type = _around(node.type, spelling)
+    return out
+
+
+def _number_words(node: c_ast.Node) -> list[str]:
+    """The words of a type that may be a number; none for pointers, structs and the like."""
+    match node:
+        case c_ast.TypeDecl(type=c_ast.IdentifierType(names=names)):
+            return list(names)
+        case c_ast.TypeDecl(type=c_ast.Enum()):
+            return ["enum"]
+        case _:
+            return []
+
+
+def _has_body(node: c_ast.Node) -> bool:
+    match node:
+        case c_ast.Struct() | c_ast.Union():
+            return node.decls is not None
+        case c_ast.Enum():
+            return node.values is not None
+        case _:
+            return False
+
+
+def _bits(node: c_ast.Decl) -> int | None:
+    if node.bitsize is None:
+        return None
+    if not isinstance(node.bitsize, c_ast.Constant):
+        raise _unknown(node.bitsize, f"the width of the bit field {node.name} is no plain number")
+    return int(node.bitsize.value.rstrip("uUlL"), 0)
+
+
+def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
+    """A copy of a type with its declared name removed and bodies replaced by their tags. `words` are known types."""
+    out = copy(node)
+    match out:
+        case c_ast.TypeDecl() | c_ast.PtrDecl():
+            if isinstance(out, c_ast.TypeDecl):
+                out.declname = None
+            out.quals = [qual for qual in out.quals if qual != "restrict"]
+            if not {"const", "volatile"}.issuperset(out.quals):
+                raise _unknown(node, f"the qualifier {' '.join(out.quals)}")
+            out.type = _nameless(out.type, words)
+        case c_ast.ArrayDecl():
+            out.dim_quals = []  # `static` and qualifiers of a parameter: no part of its type
+            out.dim = None if isinstance(out.dim, c_ast.ID) and out.dim.name == "*" else out.dim
+            out.type = _nameless(out.type, words)
+        case c_ast.FuncDecl():
+            out.args = copy(out.args)
+            if out.args is not None:
+                out.args.params = [_nameless_param(x, words) for x in out.args.params]
+            out.type = _nameless(out.type, words)
+        case c_ast.Struct() | c_ast.Union() | c_ast.Enum():
+            if not out.name:
+                raise _unknown(node, "a type without a name in a place that needs one")
+            if isinstance(out, c_ast.Enum):
+                out.values = None
+            else:
+                out.decls = None
+        case c_ast.IdentifierType():
+            if not words.issuperset(out.names):
+                raise _unknown(node, f"the type {' '.join(out.names)}")
+        case _:
+            raise _unknown(node, "a type of a kind that the generator does not know")
+    return out
+
+
+def _nameless_param(node: c_ast.Node, words: set[str]) -> c_ast.Node:
+    match node:
+        case c_ast.EllipsisParam():
+            return node
+        case c_ast.Decl() | c_ast.Typename():
+            return c_ast.Typename(None, [], None, _nameless(node.type, words), node.coord)
+        case _:
+            raise _unknown(node, "a parameter of a kind that the generator does not know")
+
+
+def _references(node: c_ast.Node) -> Iterator[c_ast.Node]:
+    """Every struct and union that a type names."""
+    if isinstance(node, (c_ast.Struct, c_ast.Union)):
+        yield node
+    for _, child in node.children():
+        yield from _references(child)
+
+
+# Constants
+
+_NO_VALUE = "expands to attributes, keywords or statements, not to a value"
+_NO_CONSTANT = "expands to an expression that is no constant number and no string"
+
+
+def _constants(source: Preprocessed, builder: _Builder) -> tuple[list[Constant], dict[str, str]]:
+    enumerators = {member.name for enum in builder.enums.values() for member in enum.members}
+    kinds = dict.fromkeys(enumerators, "int") | {constant.name: constant.kind for constant in builder.constants}
+    reader = _Expressions(builder, kinds)
+    constants: list[Constant] = []
+    left_out = {name: "takes arguments" for name in source.function_like_macros}
+    for macro in source.macros:
+        kind = reader.kind(macro.expansion)
+        if macro.name in kinds:
+            left_out[macro.name] = "has the name of an enumerator or a constant, and that one is bound"
+        elif kind in ("int", "float", "str"):
+            doc = Comments(source.sources[macro.header]).of(macro.line)
+            constants.append(Constant(macro.name, macro.header, kind, doc=doc))
+        else:
+            left_out[macro.name] = kind
+    return constants, left_out
+
+
+class _Expressions:
+    """Tells what sort of constant a macro is, by the C grammar. The compiler tells the value later."""
+
+    def __init__(self, builder: _Builder, kinds: dict[str, str]) -> None:
+        self._builder = builder
+        self._kinds = kinds
+        self._typedefs = f"typedef int {', '.join(builder.aliased)};" if builder.aliased else ""
+
+    def kind(self, expansion: str) -> str:
+        """`int`, `float`, `str`, or why it is none of these."""
+        try:
+            unit = c_parser.CParser().parse(f"{self._typedefs} int x = ({expansion});")
+        except c_parser.ParseError:
+            return _NO_VALUE
+        return self._of(unit.ext[-1].init) or _NO_CONSTANT
+
+    def _of(self, node: c_ast.Node) -> str | None:
+        match node:
+            case c_ast.Constant(type="string"):
+                return "str" if node.value.startswith('"') else None  # not L"wide"
+            case c_ast.Constant():
+                return "float" if node.type in ("float", "double", "long double") else "int"
+            case c_ast.ID():
+                return self._kinds.get(node.name)
+            case c_ast.UnaryOp(op="sizeof"):
+                return "int"
+            case c_ast.UnaryOp(op="!"):
+                return self._number("int", node.expr)
+            case c_ast.UnaryOp(op="+" | "-" | "~"):
+                return self._number("", node.expr)
+            case c_ast.BinaryOp(op="<" | "<=" | ">" | ">=" | "==" | "!=" | "&&" | "||"):
+                return self._number("int", node.left, node.right)
+            case c_ast.BinaryOp():
+                return self._number("", node.left, node.right)
+            case c_ast.TernaryOp():
+                return self._number("int", node.cond) and self._number("", node.iftrue, node.iffalse)
+            case c_ast.Cast() if isinstance(node.to_type.type, c_ast.TypeDecl):
+                to = " ".join(c_generator.CGenerator().visit(node.to_type).split())
+                return self._number(self._builder.number_kind(to) or "none", node.expr)
+            case _:
+                return None
+
+    def _number(self, kind: str, *operands: c_ast.Node) -> str | None:
+        """`kind` (or, if empty, that of the operands taken together) where every operand is a number."""
+        kinds = {self._of(operand) for operand in operands}
+        if not kinds <= {"int", "float"} or kind == "none":
+            return None
+        return kind or ("float" if "float" in kinds else "int")

@@ -1,0 +1,125 @@
+"""How other headers are made to fit what the facade calls: by the form of a declaration, never by a version's number.
+
+A row gives the body of a function that the facade calls (`needs.json` has its prototype, and the parameters' names),
+for headers that have `requires` with exactly these types. Without a body it cannot be had there, and says so.
+`complete.py` uses the first row that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+_Types: TypeAlias = tuple[str, ...]  # of the result and of the parameters
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`name` is what the facade calls. `body` is C++, and calls what the header has by its own name."""
+
+    name: str
+    body: str
+    requires: dict[str, _Types] = field(default_factory=dict)
+    why: str = ""  # for the report
+    names: _Types = ()  # of a header's parameters, where they have the types and are in other places
+    always: bool = False  # also where the header has the function as the facade calls it
+
+
+_SAMPLER = "struct llama_sampler *"
+_CONTEXT = "struct llama_context *"
+_MODEL = "const struct llama_model *"
+
+ADAPTERS = (
+    Adapter(
+        "llama_sampler_init_penalties",
+        "return llama_sampler_init_penalties(penalty_last_n, penalty_repeat, penalty_freq, penalty_present);",
+        {"llama_sampler_init_penalties": (_SAMPLER, "int32_t", "float", "float", "float")},
+        "older ones learn the size of the vocabulary from the candidates",
+    ),
+    Adapter(
+        "llama_sampler_init_dry",
+        "return llama_sampler_init_dry(vocab, dry_penalty_last_n, dry_multiplier, dry_base, dry_allowed_length, "
+        "dry_penalty_last_n, seq_breakers, num_breakers);",
+        {
+            "llama_sampler_init_dry": (
+                _SAMPLER,
+                "const struct llama_vocab *",
+                *("int32_t", "float", "float", "int32_t", "int32_t", "const char **", "size_t"),
+            )
+        },
+        "older ones also take the length of the context, for a window of -1 tokens; the facade counts that itself",
+    ),
+    Adapter(
+        "llama_set_adapters_lora",
+        "llama_clear_adapter_lora(ctx);\n"
+        "for (size_t i = 0; i < n_adapters; i++) {\n"
+        "    if (const int32_t code = llama_set_adapter_lora(ctx, adapters[i], scales[i])) {\n"
+        "        return code;\n"
+        "    }\n"
+        "}\n"
+        "return 0;",
+        {
+            "llama_clear_adapter_lora": ("void", _CONTEXT),
+            "llama_set_adapter_lora": ("int32_t", _CONTEXT, "struct llama_adapter_lora *", "float"),
+        },
+        "older ones take one adapter at a time",
+    ),
+    Adapter(
+        "llama_set_adapter_cvec",
+        "return llama_apply_adapter_cvec(ctx, data, len, n_embd, il_start, il_end);",
+        {
+            "llama_apply_adapter_cvec": (
+                *("int32_t", _CONTEXT, "const float *", "size_t", "int32_t", "int32_t", "int32_t"),
+            )
+        },
+        "its name until 0.3.17",
+    ),
+    Adapter(
+        "llama_init_from_model",
+        'setenv("LLAMA_GRAPH_REUSE_DISABLE", "1", 0);\nreturn llama_init_from_model(model, params);',
+        {"llama_clear_adapter_lora": ("void", _CONTEXT)},
+        "older ones go on with a graph without the adapters that came since",
+        always=True,
+    ),
+    Adapter(
+        "llama_model_n_embd_inp",
+        "return llama_model_n_embd(model);",
+        {"llama_model_n_embd": ("int32_t", _MODEL)},
+        "no model of older ones has another width there",
+    ),
+    Adapter(
+        "llama_model_n_embd_out",
+        "return llama_model_n_embd(model);",
+        {"llama_model_n_embd": ("int32_t", _MODEL)},
+        "no model of older ones has another width there",
+    ),
+    Adapter(
+        "llama_max_tensor_buft_overrides",
+        "return 4096;",
+        why="what newer ones answer; older ones know no limit",
+    ),
+    Adapter(
+        "ggml_backend_rpc_start_server",
+        "",
+        {
+            "ggml_backend_rpc_start_server": (
+                *("void", "ggml_backend_t", "const char *", "const char *", "size_t", "size_t"),
+            )
+        },
+        "older workers serve one backend",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FieldAdapter:
+    """A field that a descriptor of llama_cffi._core.compat_fields makes up from others of the struct."""
+
+    descriptor: str
+    requires: tuple[str, ...]
+
+
+FIELDS = {
+    "llama_model_params.load_mode": FieldAdapter("LoadModeField", ("use_mmap", "use_mlock")),
+    "llama_context_params.flash_attn_type": FieldAdapter("FlashAttnTypeField", ("flash_attn",)),
+}

@@ -1,0 +1,302 @@
+"""One naming rule and one table of exceptions: C name to facade class and camelCase name.
+
+The rule: a function belongs to the class whose prefix it carries (`llama_model_` is `Model`), else to the class of its
+first parameter (`llama_n_ctx(ctx)` is `Context`), else to the module. Its name is what remains after the prefix,
+snake_case turned to camelCase. Types, fields, enumerators and constants follow the same way. An exception is a row
+with a reason; a row that names nothing known is an error.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from codegen.api.model import Api, CodegenError, Enum, Function, Record, flat_fields
+
+# Prefix of a C name -> class. The longest prefix wins.
+PREFIXES = {
+    "llama_model_": "Model",
+    "llama_vocab_": "Vocab",
+    "llama_sampler_": "Sampler",
+    "llama_memory_": "Memory",
+    "llama_adapter_": "Adapter",
+    "llama_batch_ext_": "BatchExt",
+    "llama_batch_": "Batch",
+    "llama_": "",
+    "ggml_backend_dev_": "Ggml.BackendDevice",
+    "ggml_backend_buft_": "Ggml.BackendBufferType",
+    "ggml_backend_buffer_": "Ggml.BackendBuffer",
+    "ggml_backend_reg_": "Ggml.BackendReg",
+    "ggml_backend_sched_": "Ggml.BackendSched",
+    "ggml_backend_event_": "Ggml.BackendEvent",
+    "ggml_backend_meta_": "Ggml.BackendMeta",
+    "ggml_backend_": "Ggml.Backend",
+    "ggml_threadpool_": "Ggml.Threadpool",
+    "ggml_gallocr_": "Ggml.Gallocr",
+    "ggml_tallocr_": "Ggml.Tallocr",
+    "ggml_opt_": "Ggml.Opt",
+    "ggml_cpu_": "Ggml.Cpu",
+    "ggml_graph_": "Ggml.Graph",
+    "ggml_quantize_": "Ggml.Quantize",
+    "ggml_": "Ggml",
+    "gguf_": "Gguf",
+}
+
+# Type of a first parameter -> class, for functions that carry no class's prefix.
+FIRST_PARAMETER = {
+    "llama_model": "Model",
+    "llama_context": "Context",
+    "llama_vocab": "Vocab",
+    "llama_sampler": "Sampler",
+}
+
+
+@dataclass(frozen=True)
+class NameException:
+    """A name that the rule does not give."""
+
+    c_name: str
+    owner: str
+    name: str
+    reason: str
+    # Set where the pinned header lacks the name but the facade has it: what stands in for it.
+    absent: str = ""
+    # Set where one method does what two C functions do: the other one.
+    same_as: str = ""
+
+
+_SPEC = "the specification's spelling"
+
+EXCEPTIONS: tuple[NameException, ...] = (
+    NameException("llama_model_default_params", "Model", "getDefaultParams", _SPEC),
+    NameException("llama_model_load_from_file", "Model", "load", _SPEC),
+    NameException("llama_model_load_from_splits", "Model", "loadSplits", _SPEC),
+    NameException("llama_model_save_to_file", "Model", "save", _SPEC),
+    NameException("llama_model_get_vocab", "Model", "vocab", _SPEC),
+    NameException("llama_context_default_params", "Context", "getDefaultParams", _SPEC),
+    NameException("llama_init_from_model", "Context", "initFromModel", "makes a Context; takes a Model first"),
+    NameException("llama_state_get_size", "Context", "stateSize", _SPEC),
+    NameException(
+        "llama_state_seq_get_size_ext", "Context", "stateSeqGetSize", "flags are a parameter",
+        same_as="llama_state_seq_get_size",
+    ),
+    NameException(
+        "llama_state_seq_get_data_ext", "Context", "stateSeqGetData", "flags are a parameter",
+        same_as="llama_state_seq_get_data",
+    ),
+    NameException(
+        "llama_state_seq_set_data_ext", "Context", "stateSeqSetData", "flags are a parameter",
+        same_as="llama_state_seq_set_data",
+    ),
+    NameException("llama_sampler_chain_n", "Sampler", "chainCount", _SPEC),
+    NameException("llama_memory_seq_rm", "Memory", "seqRemove", _SPEC),
+    NameException("llama_memory_seq_cp", "Memory", "seqCopy", _SPEC),
+    NameException("llama_tokenize", "", "tokenize", "a function of the module in the specification"),
+    NameException("llama_detokenize", "", "detokenize", "a function of the module in the specification"),
+    NameException(
+        "llama_model_has_dencoder", "Model", "hasDencoder", "a slip in the specification, kept as an alias",
+        absent="llama_model_has_decoder",
+    ),
+    NameException(
+        "llama_set_adapter_lora", "Context", "setAdapterLora", "older headers", absent="llama_set_adapters_lora",
+    ),
+    NameException(
+        "llama_rm_adapter_lora", "Context", "removeAdapterLora", "older headers", absent="llama_set_adapters_lora",
+    ),
+    NameException(
+        "llama_clear_adapter_lora", "Context", "clearAdapterLora", "older headers", absent="llama_set_adapters_lora",
+    ),
+)  # fmt: skip
+
+# Types whose class is not the camelCase of their name.
+TYPE_EXCEPTIONS = {
+    "llama_model_params": ("Model.Params", "a nested class in the specification"),
+    "llama_context_params": ("Context.Params", "a nested class in the specification"),
+    "llama_sampler_chain_params": ("Sampler.ChainParams", "a nested class in the specification"),
+    "llama_model_quantize_params": ("Model.QuantizeParams", "nested like its siblings"),
+    "llama_model_tensor_buft_override": ("TensorBuftOverride", "the specification's spelling"),
+    "llama_adapter_lora": ("Adapter", "the specification's spelling"),
+    "llama_memory_i": ("Memory", "the specification's spelling"),
+    "ggml_backend_dev_t": ("Ggml.BackendDevice", "a pointer to struct ggml_backend_device, whose functions say `dev`"),
+}
+
+# (struct, C field) -> camelCase, where the rule does not give the specification's spelling.
+FIELD_EXCEPTIONS = {
+    ("llama_batch", "logits"): ("output", "upstream's own comment asks for this name"),
+    ("llama_context_params", "cb_eval_user_data"): ("cbEvalData", _SPEC),
+    ("llama_context_params", "abort_callback"): ("abortCb", _SPEC),
+    ("llama_context_params", "abort_callback_data"): ("abortCbData", _SPEC),
+}
+
+# Attributes of the facade that no field of the pinned header bears: (class, C name) -> (name, what stands in for it).
+VIRTUAL_FIELDS = {
+    ("Model.Params", "use_mmap"): ("useMmap", "llama_model_params.load_mode"),
+    ("Model.Params", "use_direct_io"): ("useDirectIo", "llama_model_params.load_mode"),
+    ("Model.Params", "use_mlock"): ("useMlock", "llama_model_params.load_mode"),
+    ("Context.Params", "flash_attn"): ("flashAttnType", "llama_context_params.flash_attn_type"),
+}
+
+
+def camel(name: str) -> str:
+    """`n_ctx_train` to `nCtxTrain`."""
+    head, *tail = [part for part in name.split("_") if part]
+    return _identifier(head + "".join(part[:1].upper() + part[1:] for part in tail))
+
+
+def _identifier(name: str) -> str:
+    """A name that Python lets one write: `lambda_` for `lambda`."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def pascal(name: str) -> str:
+    text = camel(name)
+    return text[:1].upper() + text[1:]
+
+
+def split_prefix(c_name: str) -> tuple[str, str]:
+    """The class of the longest prefix of a C name, and the rest of the name."""
+    prefix = _prefix(c_name)
+    rest = c_name[len(prefix) :]
+    return (PREFIXES[prefix], rest) if prefix and rest else ("", c_name)
+
+
+def _prefix(c_name: str) -> str:
+    return max((p for p in PREFIXES if c_name.startswith(p)), key=len, default="")
+
+
+def function_name(function: Function) -> tuple[str, str]:
+    """The class (empty for the module) and the name of a function."""
+    for row in EXCEPTIONS:
+        if row.c_name == function.name:
+            return row.owner, row.name
+    owner, rest = split_prefix(function.name)
+    if not owner and function.params:
+        base = _base(function.params[0].type)
+        owner = FIRST_PARAMETER.get(base, "")
+    return owner, camel(rest)
+
+
+def _base(ctype: str) -> str:
+    return re.sub(r"\b(const|struct|enum|union)\b|[*\s]", "", ctype)
+
+
+def type_name(c_name: str) -> str:
+    """The facade's name of a struct, union, enum or typedef: `llama_split_mode` is `SplitMode`."""
+    if c_name in TYPE_EXCEPTIONS:
+        return TYPE_EXCEPTIONS[c_name][0]
+    for prefix, owner in (("llama_", ""), ("ggml_", "Ggml."), ("gguf_", "Gguf.")):
+        if c_name.startswith(prefix):
+            return owner + pascal(c_name[len(prefix) :].removesuffix("_t"))
+    return pascal(c_name.removesuffix("_t"))
+
+
+def class_name(c_name: str) -> str:
+    """A C type's class as one Python identifier: `ggml_type` is `Ggml.Type`, and so `GgmlType`."""
+    return type_name(c_name).replace(".", "")
+
+
+def field_name(record: Record, field: str) -> str:
+    exception = FIELD_EXCEPTIONS.get((record.tag or record.alias, field))
+    return exception[0] if exception else camel(field)
+
+
+def member_names(enum: Enum) -> dict[str, str]:
+    """Enumerator to member: the longest prefix in whole words that the tag or all members share goes away."""
+    names = [member.name for member in enum.members]
+    tag = (enum.tag or enum.alias).upper().removesuffix("_T")
+    prefix = tag + "_" if tag and all(n.startswith(tag + "_") for n in names) else _common_words(names)
+    while prefix and not all(name[len(prefix) :].isidentifier() for name in names):  # AXIS_0, not 0
+        prefix = prefix[: prefix.rstrip("_").rfind("_") + 1]
+    return {name: _identifier(name[len(prefix) :]) for name in names}
+
+
+def _common_words(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0][: names[0].find("_") + 1]
+    first, last = min(names), max(names)
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[: first.rfind("_", 0, same) + 1]
+
+
+def constant_name(c_name: str) -> str:
+    """`LLAMA_DEFAULT_SEED` is `DEFAULT_SEED`, `GGML_MAX_DIMS` is `Ggml.MAX_DIMS`."""
+    for prefix, owner in (("LLAMA_", ""), ("GGML_", "Ggml."), ("GGUF_", "Gguf.")):
+        if c_name.startswith(prefix):
+            return owner + c_name[len(prefix) :]
+    return c_name
+
+
+def check(api: Api, rows: bool = True) -> None:
+    """Fail on two things that would share one name, and with `rows` on a row that names nothing in this header."""
+    if rows:
+        _check_function_rows(api)
+        _check_type_rows(api)
+        _check_field_rows(api)
+    _check_collisions(api)
+
+
+def _misfit(table: str, row: str) -> CodegenError:
+    return CodegenError(f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: drop it")
+
+
+def _check_function_rows(api: Api) -> None:
+    functions = {function.name for function in api.functions}
+    for row in EXCEPTIONS:
+        if bool(row.absent) == (row.c_name in functions) or (row.absent and row.absent not in functions):
+            raise _misfit("EXCEPTIONS", row.c_name)
+    used = {_prefix(name) for name in functions}
+    for prefix in PREFIXES:
+        if prefix not in used:
+            raise _misfit("PREFIXES", prefix)
+
+
+def _check_type_rows(api: Api) -> None:
+    records = {record.tag for record in api.records}
+    types = records | {typedef.name for typedef in api.typedefs} | {enum.tag or enum.alias for enum in api.enums}
+    for table, rows, known in (
+        ("FIRST_PARAMETER", FIRST_PARAMETER, records),
+        ("TYPE_EXCEPTIONS", TYPE_EXCEPTIONS, types),
+    ):
+        for name in rows:
+            if name not in known:
+                raise _misfit(table, name)
+
+
+def _check_field_rows(api: Api) -> None:
+    fields = {(record.tag or record.alias, field.name) for record in api.records for field in flat_fields(record)}
+    for tag, name in FIELD_EXCEPTIONS:
+        if (tag, name) not in fields:
+            raise _misfit("FIELD_EXCEPTIONS", f"{tag}.{name}")
+    by_class = {(type_name(tag), name) for tag, name in fields}
+    for (owner, name), (_, stand_in) in VIRTUAL_FIELDS.items():
+        tag, _, field = stand_in.partition(".")
+        if (owner, name) in by_class or (tag, field) not in fields:
+            raise _misfit("VIRTUAL_FIELDS", f"{owner}.{name}")
+
+
+def _check_collisions(api: Api) -> None:
+    taken: dict[tuple[str, str], Function] = {}
+    for function in api.functions:
+        key = function_name(function)
+        other = taken.setdefault(key, function)
+        shared = any(row.c_name in (function.name, other.name) and row.same_as for row in EXCEPTIONS)
+        if other is not function and not shared and not (other.deprecated or function.deprecated):
+            what = f"{function.header}: {function.name} and {other.name} both map to {'.'.join(key)}"
+            raise CodegenError(f"{what}: add a row to EXCEPTIONS in codegen/rules/naming.py")
+        if other.deprecated and not function.deprecated:
+            taken[key] = function
+    for record in api.records:
+        fields = flat_fields(record)
+        _check_distinct((field_name(record, field.name), f"{record.spelling}.{field.name}") for field in fields)
+    _check_distinct((type_name(x.tag or x.alias), x.spelling) for x in api.enums if x.tag or x.alias)
+
+
+def _check_distinct(rows: Iterable[tuple[str, str]]) -> None:
+    taken: dict[str, str] = {}
+    for name, c_name in rows:
+        if taken.setdefault(name, c_name) != c_name:
+            raise CodegenError(f"{c_name} and {taken[name]} both map to {name}: add a row to codegen/rules/naming.py")

@@ -1,0 +1,133 @@
+"""What does not belong together: the extension, the generated Python, and the libraries that are loaded.
+
+`_ffi` compares numbers when it is imported. Only where they differ does it ask this module why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llama_cffi._core import manifest as _manifest
+from llama_cffi._generated.pin import ABI, PIN
+from llama_cffi.errors import UnavailableError
+
+_ROWS = 3  # how many differences a message names
+_REBUILD = "run `make build` in the source tree, or reinstall the package"
+
+
+class Library(NamedTuple):
+    """A library that the extension is linked with, and the one that its calls go to."""
+
+    file: str
+    linked: str
+    loaded: str
+    path: str
+
+
+def why_not(ffi: Any, lib: Any) -> str:
+    """In what they differ and what to do, as one text; empty where they belong together."""
+    compiled = ffi.string(lib.LLAMA_CFFI_PIN).decode()
+    if compiled != PIN:
+        return (
+            f"the extension was compiled for {compiled}, but the Python files are for {PIN}"
+            f"{_listed(differences(ffi, lib))}: {_REBUILD}"
+        )
+    if lib.shim_abi() != ABI:
+        rows = _listed(differences(ffi, lib)) or ", in the type of a field or of a function"
+        return (
+            f"the extension (ABI {lib.shim_abi():016x}) does not fit the Python files (ABI {ABI:016x}), both for "
+            f"{PIN}{rows}: {_REBUILD}"
+        )
+    return "; ".join(_other(library) for library in libraries(ffi, lib) if library.loaded != library.linked)
+
+
+def libraries(ffi: Any, lib: Any) -> list[Library]:
+    """The libraries that the extension was linked with, each beside the one that is loaded."""
+    buffer = ffi.new("char[]", lib.shim_libraries(ffi.NULL, 0) + 1)
+    lib.shim_libraries(buffer, len(buffer))
+    text = ffi.string(buffer).decode("utf-8", "surrogateescape")
+    return [Library(*line.split("\t", 3)) for line in text.splitlines()]
+
+
+def require_files(ffi: Any, lib: Any, paths: Iterable[Path]) -> None:
+    """Raise UnavailableError for a file that is not the one that was built with this package.
+
+    One that cannot be loaded at all passes: whoever loads it next is told why.
+    """
+    known = _manifest.read().ids
+    buffer = ffi.new("char[256]")
+    for path in paths:
+        if not lib.shim_library_id(os.fsencode(path), buffer, len(buffer)):
+            continue
+        found = ffi.string(buffer).decode()
+        if found != known.get(path.name):
+            raise UnavailableError(
+                f"{path} is not the file that was built for {PIN}: its id is {found}, and "
+                f"{_manifest.FOLDER / 'manifest.json'} has {known.get(path.name, 'none')} for it: {_rebuild()}"
+            )
+
+
+def differences(ffi: Any, lib: Any) -> Iterator[str]:
+    """What the extension and the Python files have different numbers for."""
+    from llama_cffi._generated.layout import CONSTANTS, ENUMERATORS, FUNCTIONS, RECORDS  # large, and read here only
+
+    for record, (size, offsets) in RECORDS.items():
+        try:
+            found = ffi.sizeof(record)
+            if found != size:
+                yield f"{record}: {found} bytes in the extension, {size} in the Python files"
+            for field, offset in offsets.items():
+                found = ffi.offsetof(record, field)
+                if found != offset:
+                    name = f"{record.rpartition(' ')[2]}.{field}"
+                    yield f"{name}: offset {found} in the extension, {offset} in the Python files"
+        except (ffi.error, KeyError) as error:
+            yield f"{record}: {error} in the extension"
+    for name, value in {**CONSTANTS, **ENUMERATORS}.items():
+        there = getattr(lib, name, None)
+        there = ffi.string(there).decode() if isinstance(there, ffi.CData) else there
+        if there != value:
+            yield f"{name}: {there} in the extension, {value} in the Python files"
+    for name in FUNCTIONS:
+        if not hasattr(lib, name):
+            yield f"{name}: not in the extension"
+
+
+def _listed(rows: Iterator[str]) -> str:
+    first = list(islice(rows, _ROWS + 1))
+    more = "; and more" if len(first) > _ROWS else ""
+    return f" ({'; '.join(first[:_ROWS])}{more})" if first else ""
+
+
+def _other(library: Library) -> str:
+    where = library.path or "the program itself"
+    return (
+        f"the extension was compiled for {PIN} and linked with {library.file} of id {library.linked}, but its calls go "
+        f"to {where} of id {library.loaded}{_cure(library)}"
+    )
+
+
+def _cure(library: Library) -> str:
+    if library.path and Path(library.path).resolve().parent == _manifest.FOLDER:
+        try:
+            manifest = _manifest.read()
+        except UnavailableError:
+            return f": {_REBUILD}"
+        return f" (the package's libraries are to be of {manifest.llama_cpp}): {_rebuild()}"
+    if os.environ.get("LD_PRELOAD"):
+        return f": start Python without LD_PRELOAD={os.environ['LD_PRELOAD']}"
+    return (
+        ", another llama.cpp that this process has loaded before: import llama_cffi first, or in a process of its own"
+    )
+
+
+def _rebuild() -> str:
+    """What to do about files of the package, by where they came from."""
+    origin = _manifest.read().origin
+    if origin.startswith("LLAMA_CFFI_PREFIX="):
+        return f"build the package again against that llama.cpp: {origin} pip install --force-reinstall --no-deps ."
+    return _REBUILD

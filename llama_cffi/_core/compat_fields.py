@@ -1,0 +1,69 @@
+"""Fields of structs that other versions of llama.cpp lack; `_generated/structs.py` uses them there."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from llama_cffi._core.compat import lacking
+from llama_cffi._core.structs import EnumField, Field, Struct
+
+T = TypeVar("T")
+E = TypeVar("E", bound=IntEnum)
+
+
+class AbsentField(Field[T]):
+    """A field of a struct that this llama.cpp's does not have: reads as what it does without, and cannot be set."""
+
+    def __init__(self, c_name: str, value: T, versions: str) -> None:
+        super().__init__(c_name)
+        self.value = value
+        self.versions = versions
+
+    def _read(self, instance: Struct) -> T:
+        return self.value
+
+    def __set__(self, instance: Struct, value: T) -> None:
+        lacking(self.c_name, self.versions)
+
+
+class LoadModeField(EnumField[E]):
+    """`load_mode`, of which older versions have a boolean a mode."""
+
+    def _read(self, instance: Struct) -> E:
+        kind: Any = self.kind
+        kept: E | None = instance._keep.get("loadMode")
+        if kept is not None:
+            return kept
+        if instance._c.use_mmap:
+            result: E = kind.MMAP_MLOCK if instance._c.use_mlock else kind.AUTO
+        else:
+            result = kind.MLOCK if instance._c.use_mlock else kind.NONE
+        return result
+
+    def __set__(self, instance: Struct, value: E) -> None:
+        kind: Any = self.kind
+        mode = kind(self._to_c(value))
+        if mode == kind.DIRECT_IO and not hasattr(instance._c, "use_direct_io"):
+            lacking("llama_load_mode.DIRECT_IO", "0.3.20 or later")
+        if hasattr(instance._c, "use_direct_io"):
+            instance._c.use_direct_io = mode == kind.DIRECT_IO
+        instance._c.use_mmap = mode in (kind.AUTO, kind.MMAP, kind.MMAP_MLOCK)
+        instance._c.use_mlock = mode in (kind.MLOCK, kind.MMAP_MLOCK)
+        instance._keep["loadMode"] = mode
+
+
+class FlashAttnTypeField(EnumField[E]):
+    """`flash_attn_type`, where there is but on and off: AUTO is off there."""
+
+    def _read(self, instance: Struct) -> E:
+        kind: Any = self.kind
+        kept: E | None = instance._keep.get("flashAttnType")
+        result: E = kept if kept is not None else kind.ENABLED if instance._c.flash_attn else kind.DISABLED
+        return result
+
+    def __set__(self, instance: Struct, value: E) -> None:
+        kind: Any = self.kind
+        mode = kind(self._to_c(value))
+        instance._c.flash_attn = mode == kind.ENABLED
+        instance._keep["flashAttnType"] = mode

@@ -1,0 +1,48 @@
+"""The compiled extension, checked. The only importer of `llama_cffi._native`."""
+
+from __future__ import annotations
+
+import os
+
+# ggml installs a terminate handler that starts a debugger, unless this is set while its library is loaded.
+_backtrace = os.environ.get("GGML_NO_BACKTRACE")
+os.environ["GGML_NO_BACKTRACE"] = "1"
+try:
+    from llama_cffi._native import ffi, lib
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "llama_cffi._native is not built: run `pip install -e .` (or `make build`) in the source tree"
+    ) from error
+except ImportError as error:
+    raise ImportError(
+        f"llama_cffi._native does not fit the libraries beside it ({error}): reinstall the package, "
+        "or run `make build` in the source tree"
+    ) from error
+finally:
+    if _backtrace is None:
+        del os.environ["GGML_NO_BACKTRACE"]
+    else:
+        os.environ["GGML_NO_BACKTRACE"] = _backtrace
+
+from llama_cffi._generated.pin import ABI, PIN  # noqa: E402
+
+try:
+    _fits = ffi.string(lib.LLAMA_CFFI_PIN).decode() == PIN and lib.shim_abi() == ABI and lib.shim_libraries_agree()
+except AttributeError as error:
+    raise ImportError(
+        f"the extension is of another version of this package ({error}): run `make build` in the source tree, or "
+        "reinstall the package"
+    ) from error
+if not _fits:
+    from llama_cffi._core import abi
+
+    raise ImportError(abi.why_not(ffi, lib))
+
+lib.shim_init()
+
+# cffi makes a function and its types when they are first asked for, and dies of an assertion where two threads do that
+# at once (seen with 2.1.1). So all are made here, in some milliseconds.
+for _name in dir(lib):
+    getattr(lib, _name, None)
+
+__all__ = ["PIN", "ffi", "lib"]

@@ -1,0 +1,395 @@
+"""Handles: who owns a C object, when it may be freed, and what its Python object answers afterwards.
+
+A child (a context of a model, a sampler in a chain) holds its parent, so the order in which Python collects them does
+not matter: a parent that is collected first waits for its last child. Freeing a parent by hand frees its children.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from llama_cffi import errors
+from llama_cffi._core import native_log as _python_log
+from llama_cffi._core import process
+from llama_cffi._core.compat import lacking
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.guard_errors import remote_failure
+from llama_cffi._core.uncopyable import Uncopyable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Guards the counts below. Reentrant, because the garbage collector may run a finalizer while it is held.
+_lock = threading.RLock()
+
+# Address -> handle, to find the object that a failed call may have left half-changed.
+_live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+
+
+class Handle(Uncopyable):
+    """A C object with a definite end: `close()`, `with`, `X.free(x)` and the garbage collector all lead to it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_addresses",
+        "_busy",
+        "_children",
+        "_closing",
+        "_dead",
+        "_dependents",
+        "_doomed",
+        "_owner",
+        "_parent",
+        "_pointer",
+        "_zombie",
+    )
+
+    _KIND: ClassVar[str] = "object"
+
+    _pointer: Any  # None once it may not be used any more
+    _dead: str  # why not
+
+    def __init__(self) -> None:
+        raise TypeError(f"{type(self).__name__} objects are made by its class methods, not by calling the class")
+
+    def _open(self, pointer: Any, parent: Handle | None = None) -> None:
+        """Take ownership of a C object that lives no longer than `parent`."""
+        self._pointer = pointer
+        self._dead = ""
+        self._parent = parent
+        self._children: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._dependents = 0
+        self._doomed = False
+        self._busy = threading.Lock()
+        self._owner = 0  # the thread that has it
+        self._closing = ""  # why new calls are refused, although it is still there
+        with _lock:
+            orphaned = parent is not None and parent._pointer is None
+            if parent is not None and not orphaned:
+                parent._dependents += 1
+                parent._children.add(self)
+        if parent is not None and orphaned:  # another thread has freed it since
+            self._pointer, self._parent = None, None
+            self._destroy(pointer)
+            parent._refuse()
+        self._addresses: list[int] = []
+        self._answer_for(pointer)
+
+    # Use
+
+    @property
+    def _c(self) -> Any:
+        """The C pointer; raises once the object is closed."""
+        pointer = self._pointer
+        if pointer is None:
+            self._refuse()
+        return pointer
+
+    @classmethod
+    def _require(cls, value: object) -> None:
+        """For what is called through the class: `Model.free(model)`."""
+        if not isinstance(value, cls):
+            raise TypeError(f"a {cls.__name__} is wanted, not {type(value).__name__}")
+
+    @contextmanager
+    def _pinned(self) -> Iterator[Any]:
+        """The C pointer, which lives until the block ends: another thread that frees the object waits. For results that
+        point into it.
+        """
+        pointer = self._c
+        pin = lib.shim_pin(pointer)
+        if pin == ffi.NULL:
+            self._refuse()
+        try:
+            yield pointer
+        finally:
+            lib.shim_unpin(pin)
+
+    def _take(self) -> Any:
+        """Have the object to oneself until `_give`; raises where another call has it. Returns the C pointer."""
+        if not self._busy.acquire(blocking=False):
+            self._is_busy()
+        self._owner = threading.get_ident()
+        pointer = self._pointer
+        if pointer is None or self._closing:  # another thread has freed it, or waits for its turn to
+            self._give()
+            self._refuse()
+        return pointer
+
+    def _give(self) -> None:
+        self._owner = 0
+        self._busy.release()
+
+    @contextmanager
+    def _hold(self) -> Iterator[Any]:
+        """The same for a block."""
+        pointer = self._take()
+        try:
+            yield pointer
+        finally:
+            self._give()
+
+    def _wait(self) -> None:
+        """Have the object to oneself until `_give`, once the calls of other threads have ended."""
+        if self._busy.acquire(blocking=False):
+            pass
+        elif self._owner == threading.get_ident() or lib.shim_in_callback():
+            self._is_busy()  # this thread would wait for itself, or for one that may wait for it
+        else:
+            self._busy.acquire()
+        self._owner = threading.get_ident()
+
+    @contextmanager
+    def _turn(self) -> Iterator[Any]:
+        """Have the object to oneself for a block, after the calls of other threads. Gives the C pointer."""
+        self._wait()
+        try:
+            yield self._c
+        finally:
+            self._give()
+
+    def _refuse(self) -> NoReturn:
+        process.leave_if_ending()
+        why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
+        raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
+
+    def _is_busy(self) -> NoReturn:
+        if self._pointer is None:
+            self._refuse()
+        raise errors.BusyError(
+            f"this {self._KIND} is in use by another call. One {self._KIND} serves one call at a time: use a lock, "
+            f"or one {self._KIND} for each thread."
+        )
+
+    def _poison(self, why: str) -> None:
+        """Refuse further use. The C object stays: nobody knows whether it can be freed safely."""
+        self._pointer = None
+        self._dead = why
+
+    def _answer_for(self, pointer: Any) -> None:
+        """A C object inside this one: a failed call that had it to write to concerns this one too."""
+        address = _address(pointer)
+        self._addresses.append(address)
+        with _lock:
+            _live[address] = self
+
+    def _condemn(self, why: str) -> None:
+        """Refuse further use, but for `close`."""
+        self._closing = why
+
+    # End
+
+    @property
+    def closed(self) -> bool:
+        """Whether the object was freed, or can no longer be used for another reason."""
+        return self._pointer is None
+
+    def close(self) -> None:
+        """Free the object and everything made from it. Closing twice is harmless.
+
+        Waits for a call that another thread makes on it. Raises BusyError inside a callback of such a call.
+        """
+        pointer = self._pointer
+        if pointer is None:
+            return
+        self._closing = "it is being freed"
+        try:
+            self._wait()
+            try:
+                with _lock:  # another thread may be making a child
+                    children = [child for child in self._children if not child.closed]
+                for child in children:
+                    child._require_end()
+                for child in children:
+                    child._close_with_parent(f"its {self._KIND} was freed")
+                self._let_go()
+                self._finish("it was freed")
+            finally:
+                self._give()
+        finally:
+            self._closing = ""
+
+    def _require_end(self) -> None:
+        """Refuse to be freed with the parent where waiting for the end of a call would never end."""
+        if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
+            self._is_busy()
+
+    def _let_go(self) -> None:
+        """Take the object from those who use it, or refuse to be freed before they end."""
+
+    def _close_with_parent(self, why: str) -> None:
+        self.close()
+        self._dead = why
+
+    def _finish(self, why: str) -> None:
+        """Free the C object now, or as soon as the last child is gone."""
+        with _lock:
+            pointer, self._pointer = self._pointer, None
+            if pointer is None:
+                return
+            self._dead = why
+            if self._dependents:
+                self._doomed = True
+                self._zombie = pointer
+                return
+        self._free_native(pointer)
+
+    def _free_native(self, pointer: Any) -> None:
+        for address in [address for address in self._addresses if _live.get(address) is self]:
+            del _live[address]
+        self._destroy(pointer)
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            parent._child_gone()
+
+    def _depend(self) -> None:
+        """Have the C object stay until `_child_gone` is called once more."""
+        with _lock:
+            self._dependents += 1
+
+    def _child_gone(self) -> None:
+        with _lock:
+            self._dependents -= 1
+            if self._dependents or not self._doomed:
+                return
+            self._doomed = False
+            pointer = self._zombie
+        self._free_native(pointer)
+
+    def _destroy(self, pointer: Any) -> None:
+        """Call the C function that frees this kind of object."""
+        raise NotImplementedError
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None) is not None:
+            self._finish("it was collected")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"closed: {self._dead}" if self._pointer is None else f"at {_address(self._pointer):#x}"
+        return f"<{type(self).__name__} {state}>"
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, ...]) -> NoReturn:
+    """Called by the extension when a guarded call failed; see `_shim/raise.cpp`."""
+    log = native_log()
+    if kind == lib.SHIM_UNAVAILABLE:
+        raise errors.UnavailableError(_unavailable(operation, message))
+    if kind == lib.SHIM_ABSENT:
+        lacking(operation, message)
+    if kind == lib.SHIM_CLOSED:
+        raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
+    if kind == lib.SHIM_BUSY:
+        raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
+    handles = [handle for handle in map(_live.get, suspects) if handle is not None]
+    if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
+        reason, advice = failure
+        for handle in handles:
+            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
+        raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
+    for handle in handles:
+        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+    if kind == lib.SHIM_ASSERT:
+        raise errors.NativeAssertionError(
+            f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
+        )
+    if kind == lib.SHIM_NO_MEMORY:
+        raise errors.NativeMemoryError(f"{operation}: out of memory ({message})", operation=operation, log=log)
+    raise errors.NativeError(f"{operation}: {message}", operation=operation, log=log)
+
+
+def deliver_log() -> None:
+    """Called by the extension when a call has ended and a log target waits for lines; see `log.py`.
+
+    Taking a line is such a call as well, and so is whatever the target calls: their lines wait for this loop.
+    """
+    thread = threading.get_ident()
+    if thread in _delivering:
+        return
+    target = _python_log.listener() if log_target is to_logging else log_target
+    if target is None:
+        lib.shim_log_keep(log_target is to_logging)  # forgets the lines
+        return
+    buffer = ffi.new("char[]", 8192)
+    _delivering.add(thread)
+    try:
+        while (level := lib.shim_log_take(buffer, 8192)) >= 0:
+            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+    finally:
+        _delivering.discard(thread)
+
+
+_delivering: set[int] = set()  # threads that hand lines on
+
+
+def to_logging(level: int, text: str) -> None:
+    """Stands for the logger of `native_log`, of which is asked anew each time whether anybody listens."""
+
+
+# Where log lines go: set by `log.logSet`.
+log_target: Callable[[int, str], object] | None = to_logging
+lib.shim_log_keep(True)
+
+_LOADERS = {
+    "cpu": "call Ggml.Backend.cpuLoad() first",
+    "rpc": "call Ggml.Rpc.load() first",
+    "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
+}
+
+
+def _unavailable(operation: str, module: str) -> str:
+    loader = _LOADERS.get(module, f"load the {module} backend module first")
+    return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
+
+
+def is_a(value: object, kind: str) -> bool:
+    """Whether it is an object of a kind whose module cannot be imported here: the class itself is none."""
+    return isinstance(value, Handle) and value._KIND == kind
+
+
+def native_log() -> str:
+    """What llama.cpp logged since the last guarded call on this thread began."""
+    size = 4096
+    buffer = ffi.new("char[]", size)
+    written = lib.shim_log_since_call(buffer, size)
+    return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
+
+
+def _after_fork() -> None:
+    """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
+    global _lock
+    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
+    for handle in list(_live.values()):
+        handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+_PATIENCE = 2.0  # seconds; a callback may be waiting for something that never comes
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Bring computations of daemon threads to their end, before the memory under them goes."""
+    process.ending = True
+    lib.shim_stop()
+    lib.shim_log_keep(False)  # what is freed from now on logs to nobody: Python's modules are about to go
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):
+        time.sleep(0.001)

@@ -1,0 +1,166 @@
+"""C structs as Python objects: typed attributes that check what they are given. See `_generated/structs.py`."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
+
+from llama_cffi._core.ffi import ffi
+from llama_cffi._core.numbers import integer
+from llama_cffi._core.uncopyable import Uncopyable
+
+E = TypeVar("E", bound=IntEnum)
+T = TypeVar("T")
+
+FLOAT_MAX = 3.4028234663852886e38  # of C's float
+
+
+class Struct(Uncopyable):
+    """A C struct that this object owns. Attributes are its fields; keyword arguments set them."""
+
+    _KIND = "struct"
+    _INSTEAD = "make a new one, and set its fields"
+
+    _C_TYPE: ClassVar[str]
+    __slots__ = ("_c", "_keep")
+
+    def __init__(self, **fields: Any) -> None:
+        object.__setattr__(self, "_c", ffi.new(f"{self._C_TYPE} *"))
+        object.__setattr__(self, "_keep", {})  # what C reads through a pointer, by attribute
+        self._set_defaults()
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    _c: Any
+    _keep: dict[str, Any]
+
+    def _set_defaults(self) -> None:
+        """Fill in llama.cpp's own defaults."""
+
+    @classmethod
+    def _fields(cls) -> list[str]:
+        return [name for name in dir(cls) if isinstance(getattr(cls, name), (Field, property)) and name[0] != "_"]
+
+    if not TYPE_CHECKING:  # type checkers know the attributes, and find a misspelt one by themselves
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name not in self._fields():
+                _unknown(type(self), name)
+            object.__setattr__(self, name, value)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _unknown(type(self), name)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self._fields())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Shows what differs from the defaults."""
+        plain = type(self)()
+        changed = [(n, getattr(self, n)) for n in self._fields() if getattr(self, n) != getattr(plain, n)]
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in changed)})"
+
+
+def _unknown(cls: type[Struct], name: str) -> NoReturn:
+    import difflib  # for this error only
+
+    names = cls._fields()
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+    raise AttributeError(f"{cls.__qualname__} has no attribute {name!r}: {hint}")
+
+
+class Field(Generic[T]):
+    """One field: reads and writes the struct's own memory."""
+
+    def __init__(self, c_name: str) -> None:
+        self.c_name = c_name
+        self.name = c_name
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Field[T]: ...
+    @overload
+    def __get__(self, instance: Struct, owner: type) -> T: ...
+    def __get__(self, instance: Struct | None, owner: type) -> Field[T] | T:
+        if instance is None:
+            return self
+        return self._read(instance)
+
+    def _read(self, instance: Struct) -> T:
+        return self._from_c(getattr(instance._c, self.c_name))
+
+    def __set__(self, instance: Struct, value: T) -> None:
+        setattr(instance._c, self.c_name, self._to_c(value))
+
+    def _from_c(self, value: Any) -> T:
+        result: T = value
+        return result
+
+    def _to_c(self, value: T) -> Any:
+        raise NotImplementedError
+
+
+class IntField(Field[int]):
+    def __init__(self, c_name: str, bits: int, signed: bool) -> None:
+        super().__init__(c_name)
+        self.low = -(1 << (bits - 1)) if signed else 0
+        self.high = (1 << (bits - signed)) - 1
+
+    def _to_c(self, value: int) -> int:
+        if isinstance(value, bool):
+            raise TypeError(f"{self.name} is a number from {self.low} to {self.high}, not {value}")
+        return integer(value, self.low, self.high, self.name)
+
+
+class BoolField(Field[bool]):
+    def _to_c(self, value: bool) -> bool:
+        if value not in (True, False):
+            raise TypeError(f"{self.name} is True or False, not {value!r}")
+        return bool(value)
+
+    def _from_c(self, value: Any) -> bool:
+        return bool(value)
+
+
+class NumberField(Field[float]):
+    """A C float that may be infinite, or no number at all."""
+
+    def _to_c(self, value: float) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{self.name} is a number, not {value!r}") from None
+
+
+class FloatField(NumberField):
+    """A C float that llama.cpp computes with."""
+
+    def _to_c(self, value: float) -> float:
+        number = super()._to_c(value)
+        if not math.isfinite(number) or abs(number) > FLOAT_MAX:
+            raise ValueError(f"{self.name} is a finite number, not {value}")
+        return number
+
+
+class EnumField(Field[E], Generic[E]):
+    def __init__(self, c_name: str, kind: type[E]) -> None:
+        super().__init__(c_name)
+        self.kind = kind
+
+    def _from_c(self, value: Any) -> E:
+        return self.kind(value)
+
+    def _to_c(self, value: E) -> int:
+        try:
+            return int(self.kind(value))
+        except ValueError:
+            choices = ", ".join(member.name for member in self.kind)
+            raise ValueError(f"{self.name} is one of {self.kind.__name__}.{{{choices}}}, not {value!r}") from None

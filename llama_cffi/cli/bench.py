@@ -1,0 +1,130 @@
+"""`python -m llama_cffi bench`: how fast a model is on this machine, through the facade."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from llama_cffi.cli import options, output
+from llama_cffi.context.batch import Batch
+from llama_cffi.context.context import Context
+from llama_cffi.ggml.backend import Backend
+from llama_cffi.model.model import Model
+from llama_cffi.model.placement import is_on_cpu, spread_over
+from llama_cffi.sampling.sampler import Sampler
+from llama_cffi.system import version
+
+_TESTS = {
+    "prompt": "read a prompt",
+    "decode": "decode one random token after another",
+    "generate": "decode, and take the likeliest token",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print a table. Returns 1 where the model does not run; wrong arguments are status 2."""
+    parser = options.parser("bench", "How fast a model is on this machine: tokens per second, medians of several runs.")
+    parser.add_argument("-p", "--prompt", type=options.whole(1), default=512, metavar="N", help="default: %(default)s")
+    parser.add_argument("-n", "--tokens", type=options.whole(1), default=64, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "-r", "--runs", type=options.whole(1, 1000), default=3, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options.add_model(parser)
+    options.add_context(parser, sized=False)
+    args = parser.parse_args(argv)
+    return output.guarded(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    model, loaded = options.load(args)
+    with model:
+        if not model.hasDecoder:
+            raise output.Refused("this model has no decoder: bench measures models that generate text")
+        params = options.model_params(args)
+        devices = [] if is_on_cpu(params) else [device.name for device in spread_over(params)]
+        variant = Backend.cpuVariant()
+        threads = args.threads or options.cpus()
+        desc, size, parameters = model.desc(), model.size, model.nParams
+        speeds = _measure(model, args)
+    if args.json:
+        output.write_json(
+            {
+                "model": desc,
+                "size": size,
+                "parameters": parameters,
+                "load_seconds": loaded,
+                "threads": threads,
+                "devices": devices,
+                "cpu_variant": variant.name if variant else None,
+                "llama_cpp": version(),
+                "prompt_tokens": args.prompt,
+                "generated_tokens": args.tokens,
+                "tokens_per_second": speeds,
+            }
+        )
+        return 0
+    where = ", ".join([*devices, f"CPU ({variant.name})" if variant else "CPU"])
+    rows = [["", "tokens", "tokens/s", "slowest", "fastest"]]
+    for name, values in speeds.items():
+        count = args.prompt if name == "prompt" else args.tokens
+        shown = (f"{value:,.1f}" for value in (statistics.median(values), min(values), max(values)))
+        rows.append([_TESTS[name], str(count), *shown])
+    output.write(f"{desc}, {output.size(size)}; {where}, {threads} threads\n{output.table(rows)}\n")
+    return 0
+
+
+def _measure(model: Model, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Tokens per second of each run of each test, after a run that does not count."""
+    rng = random.Random(1)
+    prompt, tokens = ([rng.randrange(model.vocab.nTokens) for _ in range(n)] for n in (args.prompt, args.tokens))
+    progress = output.Progress("measuring", "")
+    steps = 3 * (args.runs + 1)
+    speeds: dict[str, list[float]] = {}
+    try:
+        with Sampler.initGreedy() as sampler:
+            tests: dict[str, tuple[int, Callable[[Context], object]]] = {
+                "prompt": (len(prompt), lambda ctx: _read(ctx, prompt)),
+                "decode": (len(tokens), lambda ctx: _decode(ctx, tokens)),
+                "generate": (len(tokens), lambda ctx: _generate(ctx, sampler, len(tokens))),
+            }
+            for done, (name, (count, test)) in enumerate(tests.items()):
+                with Context.initFromModel(model, options.context_params(args, model.nCtxTrain, count + 1)) as ctx:
+                    values = []
+                    for run in range(args.runs + 1):
+                        progress((done * (args.runs + 1) + run) / steps)
+                        ctx.getMemory().clear(False)
+                        started = time.perf_counter()
+                        test(ctx)
+                        ctx.synchronize()
+                        values.append(count / (time.perf_counter() - started))
+                speeds[name] = values[1:]
+    finally:
+        progress.end()
+    return speeds
+
+
+def _read(ctx: Context, tokens: list[int]) -> None:
+    for start in range(0, len(tokens), ctx.nBatch):
+        ctx.decode(Batch.getOne(tokens[start : start + ctx.nBatch]))
+
+
+def _decode(ctx: Context, tokens: list[int]) -> None:
+    for token in tokens:
+        ctx.decode(Batch.getOne([token]))
+        ctx.synchronize()
+
+
+def _generate(ctx: Context, sampler: Sampler, count: int) -> None:
+    token = max(ctx.getModel().vocab.bos, 0)
+    for _ in range(count):
+        ctx.decode(Batch.getOne([token]))
+        token = sampler.sample(ctx, -1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

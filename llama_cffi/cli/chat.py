@@ -1,0 +1,141 @@
+"""`python -m llama_cffi chat`: hold a conversation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+
+from llama_cffi.chat.session import ChatAnswer, ChatSession
+from llama_cffi.chat.template import ChatTemplate
+from llama_cffi.cli import options, output
+from llama_cffi.context.context import Context
+from llama_cffi.errors import ContextFullError
+from llama_cffi.generation.steps import StopReason, Usage
+from llama_cffi.model.model import Model
+from llama_cffi.sampling.sampler import Sampler
+
+_TOKENS = 512
+_HELP = "/clear forgets the conversation; /exit or Ctrl-D ends it; Ctrl-C ends an answer"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Chat. Returns 1 where that fails, 130 after Ctrl-C at the prompt; wrong arguments are status 2."""
+    parser = options.parser("chat", "Holds a conversation: reads a message a line, and streams the answers.")
+    parser.add_argument(
+        "messages", nargs="*", metavar="MESSAGE", help="messages to send one after another (default: lines of stdin)"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    parser.add_argument("--json", action="store_true", help="print a JSON object on a line for each answer")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no bar, no speeds")
+    template = parser.add_argument_group("template").add_mutually_exclusive_group()
+    template.add_argument("--template", metavar="NAME", help="a template of llama.cpp's (default: the model's own)")
+    template.add_argument("--template-file", metavar="FILE", help="a file with a template in Jinja")
+    options.add_generation(parser, _TOKENS)
+    options.add_model(parser)
+    options.add_context(parser)
+    args = parser.parse_args(argv)
+    return output.guarded(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    model, loaded = options.load(args)
+    total = Usage()
+    with model, options.make_sampler(args, model.vocab) as sampler:
+        template = _template(args, model)
+        with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
+            session = ChatSession(ctx, system=args.system, template=template, overflow="drop")
+            try:
+                for message in _messages(args):
+                    if message == "/clear":
+                        session = ChatSession(ctx, system=args.system, template=template, overflow="drop")
+                        continue
+                    _answer(session, message, sampler, args, total)
+            finally:
+                if not args.quiet and total.generatedTokens:
+                    output.say(output.speeds(loaded, total))
+    return 0
+
+
+def _template(args: argparse.Namespace, model: Model) -> ChatTemplate:
+    text = options.read_file(args.template_file, "--template-file") if args.template_file else args.template
+    try:
+        return ChatTemplate(model, text)
+    except ValueError as error:
+        raise output.Refused(f"{error} (--template NAME, --template-file FILE)") from None
+
+
+def _messages(args: argparse.Namespace) -> Iterator[str]:
+    """The messages of the command line, or of stdin, a line each. In a terminal, some lines are commands."""
+    if args.messages:
+        yield from args.messages
+        return
+    if not sys.stdin.isatty():
+        for line in options.read_lines():
+            if line.strip():
+                yield line.strip()
+        return
+    try:
+        import readline  # noqa: F401  input() then has a history and the keys to edit a line
+    except ImportError:
+        pass
+    if not args.quiet:
+        output.say(_HELP)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            output.write("\n")
+            return
+        if line == "/exit":
+            return
+        if line.startswith("/") and line != "/clear":
+            output.say(_HELP)
+        elif line:
+            yield line
+
+
+def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse.Namespace, total: Usage) -> None:
+    """Send a message, and print the answer as it comes. In a terminal, Ctrl-C ends the answer and not the chat."""
+    try:
+        answer = session.send(message, sampler=sampler, maxTokens=args.tokens, stop=args.stop)
+    except ContextFullError:
+        raise output.Refused("the message does not fit the context: shorten it, or raise --ctx") from None
+    with answer:
+        try:
+            for text in answer:
+                if not args.json:
+                    output.write(text)
+        except KeyboardInterrupt:
+            if args.messages or not sys.stdin.isatty():
+                raise
+        finally:
+            if not args.json:
+                output.write("\n")
+    _add(total, answer.usage)
+    if args.json:
+        output.write(json.dumps(_document(message, answer)) + "\n")
+    elif answer.stopReason is StopReason.LENGTH and not args.quiet:
+        output.say(f"(cut off at {args.tokens} tokens: -n allows more)")
+
+
+def _document(message: str, answer: ChatAnswer) -> dict[str, object]:
+    return {
+        "message": message,
+        "answer": answer.text,
+        "stop_reason": answer.stopReason.value if answer.stopReason else None,
+        "usage": output.usage_document(answer.usage),
+    }
+
+
+def _add(total: Usage, usage: Usage) -> None:
+    total.promptTokens += usage.promptTokens
+    total.reusedTokens += usage.reusedTokens
+    total.generatedTokens += usage.generatedTokens
+    total.promptSeconds += usage.promptSeconds
+    total.generationSeconds += usage.generationSeconds
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,247 @@
+"""`python -m llama_cffi info`: what a GGUF file holds, and what memory it takes. Its weights are not loaded."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from llama_cffi import ggml as Ggml
+from llama_cffi._core.handle import native_log
+from llama_cffi.cli import options, output
+from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
+from llama_cffi.errors import ModelLoadError, UnavailableError
+from llama_cffi.model.gguf import ArrayInfo, GgufFile, Scalar, TensorInfo, opened
+from llama_cffi.model.hub import is_hub_name, local_path
+from llama_cffi.model.validation import scan_model
+from llama_cffi.system import ftypeName
+
+_SHOWN = 8  # items of an array
+_WIDTH = 90  # characters of a value
+_TEMPLATE = "tokenizer.chat_template"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what a file holds. Returns 1 for what is no model that can be read; wrong arguments are status 2."""
+    parser = options.parser("info", str(__doc__).split(": ", 1)[1].capitalize())
+    parser.add_argument("file", metavar="FILE", help="a GGUF file, or hf:ORG/REPO/FILE.gguf")
+    parser.add_argument("--tensors", action="store_true", help="list the tensors one by one")
+    parser.add_argument("--template", action="store_true", help="print the chat template, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options.add_model(parser, named=False)
+    options.add_context(parser)
+    args = parser.parse_args(argv)
+    return output.guarded(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    options.prepare(args)
+    options.quiet_downloads(sys.stderr.isatty())
+    if not is_hub_name(args.file):
+        with open(args.file, "rb"):  # says in Python's words what is wrong with the path
+            pass
+    path = os.fsdecode(local_path(args.file))
+    info = Info(path)
+    if args.template:
+        if info.template is None:
+            raise output.Refused("the file has no chat template")
+        output.write(info.template + "\n")
+        return 0
+    planned: Estimate | None = None
+    why_not = ""
+    try:
+        planned = info.estimate(args)
+    except (UnavailableError, ModelLoadError) as error:
+        why_not = str(error)
+    if args.json:
+        output.write_json(info.document(planned, why_not))
+    else:
+        output.write(info.text(planned, why_not, args) + "\n")
+    return 0
+
+
+class Info:
+    """What the files of a model say."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        name = os.fsencode(path)
+        with ExitStack() as stack:
+            first = stack.enter_context(opened(name))
+            if first is None:
+                raise ModelLoadError(f"{path} is no GGUF file that can be read", log=native_log())
+            self.version = first.version
+            self.metadata = {key: _value(first, key) for key in first.keys()}
+            self.kind = str(self.metadata.get("general.type", "model"))
+            self.paths = [name] if self.kind == "adapter" else scan_model([name], None, True).paths
+            others = [stack.enter_context(opened(other)) for other in self.paths[1:]]
+            self.tensors: list[TensorInfo] = [t for file in [first, *others] if file for t in file.tensors()]
+        self.size = sum(map(os.path.getsize, self.paths))
+        self.parameters = sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+    def get(self, key: str) -> Any:
+        """A metadata value; `*` at its beginning is the architecture."""
+        return self.metadata.get(key.replace("*", str(self.metadata.get("general.architecture", "")), 1))
+
+    @property
+    def template(self) -> str | None:
+        value = self.get(_TEMPLATE)
+        return value if isinstance(value, str) else None
+
+    def estimate(self, args: argparse.Namespace) -> Estimate:
+        """What the model takes with the context of the options."""
+        if self.kind == "adapter":
+            raise UnavailableError("the file is an adapter, which runs with a model")
+        trained = self.get("*.context_length")
+        params = options.context_params(args, trained if isinstance(trained, int) and trained > 0 else options.CONTEXT)
+        return estimate(self.path, self.tensors, options.model_params(args), params)
+
+    def types(self) -> dict[str, tuple[int, int]]:
+        """How many tensors there are of each type, and how many bytes they have; the most bytes first."""
+        counts: Counter[str] = Counter()
+        sizes: dict[str, int] = defaultdict(int)
+        for tensor in self.tensors:
+            name = Ggml.Type(tensor.type).name
+            counts[name] += 1
+            sizes[name] += tensor.size
+        return {name: (counts[name], sizes[name]) for name in sorted(sizes, key=lambda name: -sizes[name])}
+
+    # Text
+
+    def text(self, planned: Estimate | None, why_not: str, args: argparse.Namespace) -> str:
+        parts = ["\n".join([self.path, output.table(self._summary(), align="<<")])]
+        rows = [[key, _shown(value)] for key, value in self.metadata.items()]
+        parts.append("\n".join([f"Metadata ({len(rows)})", output.table(rows, align="<<")]))
+        lines = [f"Tensors ({len(self.tensors)})"]
+        if args.tensors:
+            rows = [
+                [t.name, Ggml.Type(t.type).name, " x ".join(map(str, _lengths(t))), output.size(t.size)]
+                for t in self.tensors
+            ]
+            lines.append(output.table(rows, align="<<>>"))
+        else:
+            rows = [[name, str(count), output.size(size)] for name, (count, size) in self.types().items()]
+            lines.append(output.table(rows))
+        parts.append("\n".join(lines))
+        parts.append(_memory(planned, args) if planned else f"No estimate of its memory: {why_not}")
+        return "\n\n".join(parts)
+
+    def _summary(self) -> list[list[str]]:
+        weights = sum(tensor.size for tensor in self.tensors)
+        bits = f", {8 * weights / self.parameters:.2f} bits per weight" if self.parameters else ""
+        file_type = self.get("general.file_type")
+        files = f" in {len(self.paths)} files" if len(self.paths) > 1 else ""
+        tokens = self.get("tokenizer.ggml.tokens")
+        rows = [
+            ["name", self.get("general.name")],
+            ["architecture", self.get("general.architecture")],
+            ["parameters", f"{self.parameters:,}"],
+            ["format", f"{ftypeName(file_type) if isinstance(file_type, int) else 'unknown'}{bits}"],
+            ["size", f"{output.size(self.size)}{files} (GGUF version {self.version})"],
+            ["context", _tokens(self.get("*.context_length"))],
+            ["layers", self._layers()],
+            ["vocabulary", _tokens(tokens.length) if isinstance(tokens, ArrayInfo) else None],
+            ["chat template", f"{len(self.template):,} characters (--template prints it)" if self.template else "none"],
+        ]
+        return [[name, str(value)] for name, value in rows if value not in (None, "")]
+
+    def _layers(self) -> str | None:
+        layers, width = self.get("*.block_count"), self.get("*.embedding_length")
+        return None if layers is None else f"{layers}, {width} wide"
+
+    # JSON
+
+    def document(self, planned: Estimate | None, why_not: str) -> dict[str, Any]:
+        """The same for programs. Sizes are bytes; of arrays in the metadata, the first items."""
+        return {
+            "path": self.path,
+            "files": [os.fsdecode(path) for path in self.paths],
+            "size": self.size,
+            "version": self.version,
+            "kind": self.kind,
+            "name": self.get("general.name"),
+            "architecture": self.get("general.architecture"),
+            "parameters": self.parameters,
+            "n_ctx_train": self.get("*.context_length"),
+            "chat_template": self.template,
+            "metadata": {
+                key: value._asdict() if isinstance(value, ArrayInfo) else value for key, value in self.metadata.items()
+            },
+            "tensors": [
+                {"name": t.name, "type": Ggml.Type(t.type).name, "shape": _lengths(t), "size": t.size}
+                for t in self.tensors
+            ],
+            "memory": _as_document(planned) if planned else None,
+            "fits": planned.fits if planned else None,
+            "no_estimate": why_not or None,
+        }
+
+
+def _value(file: GgufFile, key: str) -> Scalar | ArrayInfo:
+    scalar = file.scalar(key)
+    return scalar if scalar is not None else file.array(key, _SHOWN) or ""
+
+
+def _shown(value: Scalar | ArrayInfo) -> str:
+    if isinstance(value, ArrayInfo):
+        more = ", ..." if value.length > len(value.first) else ""
+        text = f"{value.length:,} of {value.type}: " + ", ".join(map(repr, value.first)) + more
+    elif isinstance(value, float):
+        text = f"{value:.7g}"
+    else:
+        text = str(value)
+    text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\x1b", "\\e")
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+
+
+def _lengths(tensor: TensorInfo) -> list[int]:
+    shape = list(tensor.shape)
+    while len(shape) > 1 and shape[-1] == 1:
+        shape.pop()
+    return shape
+
+
+def _tokens(count: object) -> str | None:
+    return f"{count:,} tokens" if isinstance(count, int) else None
+
+
+def _memory(planned: Estimate, args: argparse.Namespace) -> str:
+    names = list(planned.shares)
+    columns = [planned.shares[name] for name in names]
+    rows = [["", *names]]
+    for part in ("weights", "cache", "compute", "output", "total", "free"):
+        values = [getattr(share, part) for share in columns]
+        rows.append([part, *("unknown" if value is None else output.size(value) for value in values)])
+    kinds = f"keys in {args.cache_type_k}, values in {args.cache_type_v}"
+    return "\n".join(
+        [f"Memory with a context of {planned.nCtx:,} tokens ({kinds})", output.table(rows), _verdict(planned)]
+    )
+
+
+def _verdict(planned: Estimate) -> str:
+    if planned.fits is None:
+        return "Whether it fits is not known here."
+    if planned.fits:
+        return "It fits."
+    if planned.fits_mapped:
+        return "It runs, but the weights do not fit beside the rest, and are read from the disk again and again."
+    short = [name for name, share in planned.shares.items() if share.fits is False]
+    advice = "a smaller --ctx, or --cache-type-k q8_0 --cache-type-v q8_0"
+    if short != [CPU]:
+        advice += ", or fewer --gpu-layers"
+    return f"It does not fit ({', '.join(short)}): try {advice}."
+
+
+def _as_document(planned: Estimate) -> dict[str, Any]:
+    parts = ("weights", "cache", "compute", "output", "total", "free", "fits")
+    devices = {name: {part: getattr(share, part) for part in parts} for name, share in planned.shares.items()}
+    return {"n_ctx": planned.nCtx, "total": planned.total, "devices": devices}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

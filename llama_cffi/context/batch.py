@@ -1,0 +1,244 @@
+"""Batches: tokens (or embeddings) on their way into a context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from llama_cffi._core.arguments import Tokens, token_array
+from llama_cffi._core.base_types import Pos, SeqId, Token
+from llama_cffi._core.ffi import ffi
+from llama_cffi._core.uncopyable import Uncopyable
+from llama_cffi.errors import ClosedError
+
+_CAPACITY_LIMIT = 1 << 24  # entries: 16 million tokens are beyond any context
+
+_BATCH, _TOKENS = ffi.typeof("struct llama_batch *"), ffi.typeof("int32_t[]")
+
+
+class Batch(Uncopyable):
+    """Up to so many tokens, each with its position, its sequences and whether its output is wanted.
+
+    `Batch.getOne(tokens)` is a prompt for sequence 0, placed after what is there already, whose last token gives
+    output. `Batch.init` makes an empty batch to be filled entry by entry, with `add` or through the fields. The memory
+    is the batch's own; `free`, `with` and the garbage collector release it.
+
+    Maps to `llama_batch`.
+    """
+
+    __slots__ = ("_arrays", "_c", "_capacity", "_nEmbd", "_nSeqMax")
+
+    _KIND = "batch"
+    _INSTEAD = "make another one"
+
+    _c: Any  # the struct; None once it was freed
+    _arrays: dict[str, Any]  # what its fields point to
+    _capacity: int
+    _nEmbd: int
+    _nSeqMax: int  # 0 for a batch made by getOne
+
+    def __init__(self) -> None:
+        raise TypeError("use Batch.getOne(tokens) or Batch.init(nTokens, embd, nSeqMax)")
+
+    @classmethod
+    def getOne(cls, tokens: Tokens, nTokens: int | None = None) -> Batch:
+        """A batch of the first `nTokens` tokens (None: all) for sequence 0. The tokens are copied.
+
+        Maps to `llama_batch_get_one`.
+        """
+        own, n = token_array(tokens, nTokens)
+        if n < 1:
+            raise ValueError("a batch needs at least one token: the text is empty, or nTokens is 0")
+        if type(tokens) is not list and type(tokens) is not tuple:  # of those it is a copy already
+            array, own = own, ffi.new(_TOKENS, n)
+            ffi.memmove(own, array, 4 * n)
+        batch = cls.__new__(cls)
+        struct = ffi.new(_BATCH)
+        struct.n_tokens = n
+        struct.token = own
+        batch._c = struct
+        batch._arrays = {"token": own}
+        batch._capacity, batch._nEmbd, batch._nSeqMax = n, 0, 0
+        return batch
+
+    @classmethod
+    def init(cls, nTokens: int, embd: int = 0, nSeqMax: int = 1) -> Batch:
+        """An empty batch with room for `nTokens` entries, each in at most `nSeqMax` sequences.
+
+        `embd` is 0 for a batch of tokens; otherwise the entries are vectors of so many floats.
+
+        Maps to `llama_batch_init`.
+        """
+        limits = (("nTokens", nTokens, 1, _CAPACITY_LIMIT), ("embd", embd, 0, 1 << 20), ("nSeqMax", nSeqMax, 1, 256))
+        for name, value, low, high in limits:
+            if not low <= value <= high:
+                raise ValueError(f"{name} goes from {low} to {high}, and {value} does not fit")
+        arrays = {
+            "pos": ffi.new("int32_t[]", nTokens),
+            "n_seq_id": ffi.new("int32_t[]", [1] * nTokens),
+            "seq_ids": ffi.new("int32_t[]", nTokens * nSeqMax),
+            "logits": ffi.new("int8_t[]", nTokens),
+        }
+        arrays["embd" if embd else "token"] = (
+            ffi.new("float[]", nTokens * embd) if embd else ffi.new("int32_t[]", nTokens)
+        )
+        rows = ffi.new("int32_t *[]", [arrays["seq_ids"] + i * nSeqMax for i in range(nTokens)])
+        batch = cls.__new__(cls)
+        struct = ffi.new("struct llama_batch *")
+        for name in ("token", "embd", "pos", "n_seq_id", "logits"):
+            setattr(struct, name, arrays.get(name, ffi.NULL))
+        struct.seq_id = rows
+        batch._c = struct
+        batch._arrays = {**arrays, "seq_id": rows}
+        batch._capacity, batch._nEmbd, batch._nSeqMax = nTokens, embd, nSeqMax
+        return batch
+
+    def add(self, token: Token, pos: Pos, seqIds: Sequence[SeqId] = (0,), output: bool = False) -> None:
+        """Append a token at a position of one or more sequences; `output` asks for its logits or embedding.
+
+        Raises ValueError when the batch is full or the sequences do not fit.
+        """
+        index = self._next(seqIds)
+        if "token" not in self._arrays:
+            raise TypeError("this batch holds embeddings: fill batch.embd, batch.pos and so on")
+        self._arrays["token"][index] = token
+        self._arrays["pos"][index] = pos
+        self._arrays["n_seq_id"][index] = len(seqIds)
+        for place, seq in enumerate(seqIds):
+            self._arrays["seq_ids"][index * self._nSeqMax + place] = seq
+        self._arrays["logits"][index] = bool(output)
+        self._c.n_tokens = index + 1
+
+    def extend(
+        self,
+        tokens: Tokens,
+        pos: Pos,
+        seqIds: Sequence[SeqId] = (0,),
+        output: Literal["none", "last", "all"] = "none",
+    ) -> None:
+        """Append tokens at positions `pos`, `pos + 1`, ... of one or more sequences: `add` for many at once.
+
+        `tokens` is a sequence, or a buffer of 32-bit integers; it is copied. `output` asks for the output of none of
+        them, of the last one, or of all. Raises ValueError, with the batch unchanged, when they do not fit.
+        """
+        if output not in ("none", "last", "all"):
+            raise ValueError(f'output is "none", "last" or "all", not {output!r}')
+        array, n = token_array(tokens, None)
+        start = self._next(seqIds, n)
+        if n == 0:
+            return
+        arrays, end = self._arrays, start + n
+        if "token" not in arrays:
+            raise TypeError("this batch holds embeddings: fill batch.embd, batch.pos and so on")
+        if not 0 <= pos <= (1 << 31) - 1 - n:
+            raise ValueError(f"positions go from 0 to {(1 << 31) - 1}: {pos} and the {n} from there on do not fit")
+        width, count = self._nSeqMax, len(seqIds)
+        row = ffi.new(_TOKENS, [*seqIds, *[0] * (width - count)])
+        ffi.memmove(arrays["token"] + start, array, 4 * n)
+        arrays["pos"][start:end] = range(pos, pos + n)
+        ffi.buffer(arrays["n_seq_id"])[4 * start : 4 * end] = bytes(ffi.buffer(ffi.new(_TOKENS, [count]))) * n
+        ffi.buffer(arrays["seq_ids"])[4 * width * start : 4 * width * end] = bytes(ffi.buffer(row)) * n
+        ffi.buffer(arrays["logits"])[start:end] = (b"\1" if output == "all" else b"\0") * n
+        if output == "last":
+            arrays["logits"][end - 1] = 1
+        self._c.n_tokens = end
+
+    def _next(self, seqIds: Sequence[SeqId], n: int = 1) -> int:
+        if self._nSeqMax == 0:
+            raise TypeError("a batch made by getOne cannot grow: use Batch.init")
+        index: int = self._alive.n_tokens
+        if index + n > self._capacity:
+            free = self._capacity - index
+            has = f"the batch has room for {free} more entries, not for {n}" if free else "the batch is full"
+            raise ValueError(f"{has}: it was made for {self._capacity}")
+        if not 1 <= len(seqIds) <= self._nSeqMax:
+            raise ValueError(f"a token belongs to 1 to {self._nSeqMax} sequences here, not {len(seqIds)}: see nSeqMax")
+        return index
+
+    def clear(self) -> None:
+        """Make the batch empty again."""
+        if self._nSeqMax == 0:
+            raise TypeError("a batch made by getOne cannot be refilled: use Batch.init")
+        self._alive.n_tokens = 0
+
+    # Fields
+
+    @property
+    def _alive(self) -> Any:
+        if getattr(self, "_c", None) is None:
+            raise ClosedError("this batch cannot be used: it was freed, or never made")
+        return self._c
+
+    @property
+    def nTokens(self) -> int:
+        """How many entries count. Maps to `n_tokens`."""
+        n: int = self._alive.n_tokens
+        return n
+
+    @nTokens.setter
+    def nTokens(self, value: int) -> None:
+        if not 0 <= value <= self._capacity:
+            raise ValueError(f"nTokens is {value}, but the batch has room for {self._capacity} entries")
+        self._alive.n_tokens = value
+
+    def _view(self, name: str, code: str) -> memoryview | None:
+        self._alive  # noqa: B018
+        array = self._arrays.get(name)
+        return None if array is None else memoryview(ffi.buffer(array)).cast("B").cast(code)  # type: ignore[call-overload]
+
+    @property
+    def token(self) -> memoryview | None:
+        """The tokens: 32-bit integers, writable. None in a batch of embeddings. Maps to `token`."""
+        return self._view("token", "i")
+
+    @property
+    def embd(self) -> memoryview | None:
+        """The embeddings: floats, entry after entry, writable. None in a batch of tokens. Maps to `embd`."""
+        return self._view("embd", "f")
+
+    @property
+    def pos(self) -> memoryview | None:
+        """The positions: 32-bit integers, writable. None where llama.cpp keeps count. Maps to `pos`."""
+        return self._view("pos", "i")
+
+    @property
+    def nSeqId(self) -> memoryview | None:
+        """How many sequences each entry belongs to: 32-bit integers, writable. Maps to `n_seq_id`."""
+        return self._view("n_seq_id", "i")
+
+    @property
+    def seqId(self) -> list[memoryview] | None:
+        """The sequences of each entry: a writable row of `nSeqMax` 32-bit integers for each. Maps to `seq_id`."""
+        flat = self._view("seq_ids", "i")
+        width = self._nSeqMax
+        return None if flat is None else [flat[i * width : (i + 1) * width] for i in range(self._capacity)]
+
+    @property
+    def output(self) -> memoryview | None:
+        """Whether each entry's output is wanted: 8-bit integers, writable. Maps to `logits`."""
+        return self._view("logits", "b")
+
+    # End
+
+    def free(self) -> None:
+        """Release the memory. Freeing twice is harmless. Views of the fields stay valid.
+
+        Maps to `llama_batch_free`.
+        """
+        self._c = None
+        self._arrays = {}
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.free()
+
+    def __len__(self) -> int:
+        return self.nTokens
+
+    def __repr__(self) -> str:
+        if self._c is None:
+            return "<Batch freed>"
+        what = f"embeddings of {self._nEmbd}" if self._nEmbd else "tokens"
+        return f"<Batch {self.nTokens} of {self._capacity} {what}>"

@@ -1,0 +1,245 @@
+"""What a context gives: logits, embeddings, and what samplers on the device picked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
+
+from llama_cffi._core.base_types import SeqId, Token
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._generated.enums import PoolingType
+from llama_cffi._generated.structs import PerfContextDataFields
+from llama_cffi.context.base import ContextBase
+from llama_cffi.context.output_views import own_copy
+
+T = TypeVar("T")
+
+
+class PerfContextData(PerfContextDataFields):
+    """Times and counts of a context. Maps to `llama_perf_context_data`."""
+
+    __slots__ = ()
+
+
+class ContextOutputs(ContextBase):
+    """The outputs of the last `decode` or `encode`.
+
+    Arrays are memoryviews of floats over llama.cpp's own memory: numpy and torch read them without a copy. The next
+    `decode` makes a memoryview raise ValueError; an array made of it by numpy stays valid and shows the new values.
+    """
+
+    def getLogitsIth(self, i: int = -1) -> memoryview[float]:
+        """The logits of entry `i` of the last batch (negative: of the outputs, from the end): one float a token.
+
+        Shape (nTokens of the vocabulary,), no copy. Raises IndexError where that entry gave no output.
+
+        Maps to `llama_get_logits_ith`.
+        """
+        # What `_row` does, written out: programs that sample by themselves do this for every token.
+        if not self._busy.acquire(False):
+            self._is_busy()
+        try:
+            self._owner = get_ident()
+            context = self._pointer
+            if context is None or self._closing:
+                self._refuse()
+            pointer = lib.shim_logits(context, self._limits, i)
+            if not pointer:
+                raise IndexError(self._no_output(i))
+            return self._views.give(pointer, self._nVocab)
+        finally:
+            self._owner = 0
+            self._busy.release()
+
+    def getLogits(self) -> memoryview[float]:
+        """The logits of all outputs of the last batch, in the order of their entries.
+
+        Shape (outputs, nTokens of the vocabulary), no copy. Raises IndexError where there is no output.
+
+        Maps to `llama_get_logits`.
+        """
+        self._require_logits()
+        return self._rows(lib.llama_get_logits, self._nVocab)
+
+    def getEmbeddingsIth(self, i: int = -1) -> memoryview[float]:
+        """The embedding of entry `i` of the last batch (negative: of the outputs, from the end).
+
+        Shape (nEmbdOut of the model,), no copy. Needs embeddings=True and poolingType NONE. Raises IndexError where
+        that entry gave no embedding.
+
+        Maps to `llama_get_embeddings_ith`.
+        """
+        self._require_token_embeddings()
+        return self._row(lib.llama_get_embeddings_ith, i, lib.llama_model_n_embd_out(self._model._c))
+
+    def getEmbeddings(self) -> memoryview[float]:
+        """The embeddings of all outputs of the last batch, in the order of their entries.
+
+        Shape (outputs, nEmbdOut of the model), no copy. Needs embeddings=True and poolingType NONE.
+
+        Maps to `llama_get_embeddings`.
+        """
+        self._require_token_embeddings()
+        return self._rows(lib.llama_get_embeddings, lib.llama_model_n_embd_out(self._model._c))
+
+    def getEmbeddingsSeq(self, seqId: SeqId) -> memoryview[float]:
+        """The embedding of a whole sequence of the last batch, pooled; a copy.
+
+        Shape (nEmbdOut of the model,), or (nClsOut,) scores where poolingType is RANK. Raises ValueError without
+        pooling, IndexError for a sequence that was not in the batch.
+
+        Maps to `llama_get_embeddings_seq`.
+        """
+        self._check_seq(seqId)
+        pooling = PoolingType(lib.llama_pooling_type(self._c))
+        if pooling == PoolingType.NONE:
+            raise ValueError("nothing is pooled here: set Context.Params.poolingType, or use getEmbeddingsIth")
+        model = self._model._c
+        ranked = pooling == PoolingType.RANK
+        width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
+        context = self._take()
+        try:
+            pointer = lib.llama_get_embeddings_seq(context, seqId) if self._limits.rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(
+                    f"sequence {seqId} has no embedding: it was not in the last batch, or embeddings is False"
+                )
+            return own_copy(pointer, width)
+        finally:
+            self._give()
+
+    def _require_logits(self) -> None:
+        if self._limits.rows and not self._limits.logits:
+            raise IndexError(self._no_output(-1))
+
+    def _require_token_embeddings(self) -> None:
+        if not self._limits.embeds:
+            raise ValueError(
+                "this context gives no embeddings: set Context.Params.embeddings, or call setEmbeddings(True)"
+            )
+        if lib.llama_pooling_type(self._c) != PoolingType.NONE:
+            raise ValueError("the embeddings of this context are pooled: use getEmbeddingsSeq")
+
+    # The pointer and the array over it are had under one lock: no other call may move the memory in between.
+
+    def _row(self, function: Any, i: int, width: int) -> memoryview[float]:
+        context = self._take()
+        try:
+            pointer = function(context, i) if self._limits.rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(self._no_output(i))
+            return self._views.give(pointer, width)
+        finally:
+            self._give()
+
+    def _rows(self, function: Any, width: int) -> memoryview[float]:
+        context = self._take()
+        try:
+            rows = self._limits.rows
+            pointer = function(context) if rows else ffi.NULL
+            if pointer == ffi.NULL:
+                raise IndexError(self._no_output(-1))
+            return self._views.give(pointer, rows * width, (rows, width))
+        finally:
+            self._give()
+
+    def _no_output(self, idx: int) -> str:
+        if not self._limits.rows:
+            return "there are no outputs: decode a batch first; a failed decode leaves none"
+        if not self._limits.logits:
+            return "the last outputs are embeddings, and no logits: use getEmbeddingsSeq or getEmbeddingsIth"
+        return (
+            f"entry {idx} of the last batch gave no output: ask for it "
+            "(batch.output[i] = 1; getOne asks for the last token's)"
+        )
+
+    # Samplers that ran on the device
+
+    def getSampledTokenIth(self, i: int = -1) -> Token:
+        """The token that the sequence's own sampler picked on the device, or TOKEN_NULL.
+
+        Maps to `llama_get_sampled_token_ith`.
+        """
+        token: Token = self._run(lib.llama_get_sampled_token_ith, i)
+        return token
+
+    def getSampledProbsIth(self, i: int = -1) -> memoryview[float] | None:
+        """The probabilities of the candidates that the device sampler left, as a copy; None without any.
+
+        Maps to `llama_get_sampled_probs_ith`.
+        """
+        return self._sampled(lib.llama_get_sampled_probs_ith, lib.llama_get_sampled_probs_count_ith, i, own_copy)
+
+    def getSampledLogitsIth(self, i: int = -1) -> memoryview[float] | None:
+        """The logits of the candidates that the device sampler left, as a copy; None without any.
+
+        Maps to `llama_get_sampled_logits_ith`.
+        """
+        return self._sampled(lib.llama_get_sampled_logits_ith, lib.llama_get_sampled_logits_count_ith, i, own_copy)
+
+    def getSampledCandidatesIth(self, i: int = -1) -> list[Token] | None:
+        """The candidates that the device sampler left, in the order of their probabilities; None without any.
+
+        Maps to `llama_get_sampled_candidates_ith`.
+        """
+        values, counts = lib.llama_get_sampled_candidates_ith, lib.llama_get_sampled_candidates_count_ith
+        return self._sampled(values, counts, i, lambda pointer, count: list(ffi.unpack(pointer, count)))
+
+    def getSampledProbsCountIth(self, i: int = -1) -> int:
+        """How many probabilities `getSampledProbsIth` gives.
+
+        Maps to `llama_get_sampled_probs_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_probs_count_ith, i)
+        return count
+
+    def getSampledLogitsCountIth(self, i: int = -1) -> int:
+        """How many logits `getSampledLogitsIth` gives.
+
+        Maps to `llama_get_sampled_logits_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_logits_count_ith, i)
+        return count
+
+    def getSampledCandidatesCountIth(self, i: int = -1) -> int:
+        """How many candidates `getSampledCandidatesIth` gives.
+
+        Maps to `llama_get_sampled_candidates_count_ith`.
+        """
+        count: int = self._run(lib.llama_get_sampled_candidates_count_ith, i)
+        return count
+
+    def _sampled(self, values: Any, counts: Any, i: int, copy: Callable[[Any, int], T]) -> T | None:
+        context = self._take()
+        try:
+            pointer, count = values(context, i), counts(context, i)
+            return None if pointer == ffi.NULL or not count else copy(pointer, count)
+        finally:
+            self._give()
+
+    # Times
+
+    @property
+    def perfContext(self) -> PerfContextData:
+        """Times and counts since the context was made or they were reset; zeros with noPerf=True, the default.
+
+        Maps to `llama_perf_context`.
+        """
+        data = PerfContextData()
+        data._c[0] = self._run(lib.llama_perf_context)
+        return data
+
+    def perfContextPrint(self) -> None:
+        """Write times and counts to the log.
+
+        Maps to `llama_perf_context_print`.
+        """
+        self._run(lib.llama_perf_context_print)
+
+    def perfContextReset(self) -> None:
+        """Start times and counts anew.
+
+        Maps to `llama_perf_context_reset`.
+        """
+        self._run(lib.llama_perf_context_reset)

@@ -1,0 +1,235 @@
+"""Chains of samplers that a context runs together with the model, one for a sequence."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, cast
+
+from llama_cffi._core.base_types import SeqId
+from llama_cffi._core.compat import has, require
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._generated.structs import ContextParamsFields
+from llama_cffi.model.model import Model
+from llama_cffi.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from llama_cffi.context.context import Context
+
+Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
+
+
+# What can run with the model; and what of it gives candidates another place, of which llama.cpp's greedy sampler knows
+# nothing there.
+_WITH_THE_MODEL = frozenset(
+    f"llama_sampler_init_{name}" for name in "greedy dist top_k top_p min_p temp temp_ext penalties logit_bias".split()
+)
+_PLACING = ("llama_sampler_init_top_k", "llama_sampler_init_top_p")
+_PLACING_WHEN_COLD = ("llama_sampler_init_temp", "llama_sampler_init_temp_ext")
+
+
+class SamplerSeqConfig:
+    """Which chain of samplers a context runs for a sequence. Maps to `llama_sampler_seq_config`."""
+
+    __slots__ = ("_sampler", "_seqId")
+
+    def __init__(self, seqId: SeqId, sampler: Sampler) -> None:
+        self.seqId = seqId
+        self.sampler = sampler
+
+    @property
+    def seqId(self) -> SeqId:
+        """The sequence."""
+        return self._seqId
+
+    @seqId.setter
+    def seqId(self, value: SeqId) -> None:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"seqId is the number of a sequence, not {value!r}")
+        if value < 0:
+            raise ValueError(f"seqId is 0 or more, not {value}")
+        self._seqId = value
+
+    @property
+    def sampler(self) -> Sampler:
+        """The chain."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, value: Sampler) -> None:
+        if not isinstance(value, Sampler):
+            raise TypeError(f"sampler is a Sampler, not {type(value).__name__}")
+        if value._require_chain("SamplerSeqConfig") == []:
+            raise ValueError("the chain of a SamplerSeqConfig is empty: chainAdd its members first")
+        self._sampler = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SamplerSeqConfig):
+            return NotImplemented
+        return self.seqId == other.seqId and self.sampler is other.sampler
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SamplerSeqConfig(seqId={self.seqId}, sampler={self.sampler!r})"
+
+
+class SamplersParam(ContextParamsFields):
+    """The part of `Context.Params` about samplers."""
+
+    __slots__ = ()
+
+    @property
+    def samplers(self) -> tuple[SamplerSeqConfig, ...]:
+        """Chains that run with the model, on its device: `SamplerSeqConfig`s, pairs `(seqId, chain)`, or a dict.
+
+        A chain may be given to one context, which keeps it alive, and belongs to that context from then on: use
+        `clone()` for others. `Sampler.sample` with that chain returns what was picked. Set `nOutputsMaxPerSeq` to 1
+        for plain generation: it saves memory, and penalties need it. Setting this sets `nSamplers`.
+        """
+        kept: tuple[SamplerSeqConfig, ...] = self._keep.get("samplers", ())
+        return kept
+
+    @samplers.setter
+    def samplers(self, value: Configs) -> None:
+        given = value.items() if isinstance(value, Mapping) else value or ()
+        items = cast("Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]]", given)
+        configs = tuple(c if isinstance(c, SamplerSeqConfig) else SamplerSeqConfig(*c) for c in items)
+        seen: set[int] = set()
+        for config in configs:
+            if config.seqId in seen:
+                raise ValueError(f"sequence {config.seqId} has two samplers: put them into one chain")
+            seen.add(config.seqId)
+        if len({id(config.sampler) for config in configs}) < len(configs):
+            raise ValueError("one chain serves one sequence: give the others its clone()")
+        if configs:
+            require("llama_context_params.samplers")
+        self._keep["samplers"] = configs
+        if has("llama_context_params.n_samplers"):
+            self._c.n_samplers = len(configs)
+
+    @property
+    def nSamplers(self) -> int:
+        """How many of `samplers` count; setting those sets this."""
+        result: int = self._c.n_samplers if has("llama_context_params.n_samplers") else 0
+        return result
+
+    @nSamplers.setter
+    def nSamplers(self, value: int) -> None:
+        if not 0 <= value <= len(self.samplers):
+            raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
+        if value:  # else there are none anyway
+            self._c.n_samplers = value
+        elif has("llama_context_params.n_samplers"):
+            self._c.n_samplers = 0
+
+
+@contextmanager
+def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Context], None]]:
+    """Around the C call that makes a context: its samplers, checked and in place. Gives what to call with the context.
+
+    Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
+    """
+    configs = params.samplers[: params.nSamplers]
+    if not has("llama_context_params.samplers"):
+        yield lambda context: None
+        return
+    for config in configs:
+        if config.seqId >= params.nSeqMax:
+            raise ValueError(
+                f"a sampler is for sequence {config.seqId}, but Context.Params.nSeqMax is {params.nSeqMax}: raise it"
+            )
+        _check(config.sampler, model)
+    n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
+    array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
+    with ExitStack() as stack:
+        for index, config in enumerate(configs):
+            array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._hold())
+            config.sampler._settle(n_ctx, model.vocab.nTokens, everything=True)
+        params._c.samplers = array if configs else ffi.NULL
+        try:
+            for config in configs:
+                config.sampler._home, config.sampler._fits = _nowhere, -1
+
+            def settle_in(context: Context) -> None:
+                for config in configs:
+                    _settle_in(config.sampler, context)
+
+            yield settle_in
+        finally:
+            params._c.samplers = ffi.NULL
+
+
+def set_sampler(context: Context, seqId: SeqId, sampler: Sampler | None) -> bool:
+    """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
+    if not 0 <= seqId < context._nSeqMax:
+        raise ValueError(f"seqId goes from 0 to {context._nSeqMax - 1} here, and {seqId} does not fit")
+    with context._hold() as pointer:
+        if sampler is None:
+            return lib.llama_set_sampler(pointer, seqId, ffi.NULL)
+        SamplerSeqConfig(seqId, sampler)
+        _check(sampler, context._model)
+        with sampler._hold() as chain:
+            sampler._settle(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
+            _settle_in(sampler, context)
+            return lib.llama_set_sampler(pointer, seqId, chain)
+
+
+def release_samplers(context: Context) -> None:
+    """After the C context is gone: let its chains go."""
+    for chain in context.__dict__.pop("_chains", ()):
+        chain._child_gone()
+
+
+def _nowhere() -> None:
+    """The home of a chain whose context could not be made."""
+
+
+def _settle_in(chain: Sampler, context: Context) -> None:
+    chain._home = weakref.ref(context)
+    chain._fits = -1
+    context._samples, context._serial = True, -2  # no sampler fits it without a look at what it picked itself
+    chain._depend()
+    context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
+
+
+def _check(chain: Sampler, model: Model) -> None:
+    """Refuse a chain that llama.cpp would not survive."""
+    if not chain._require_chain("samplers"):
+        raise ValueError("a chain of Context.Params.samplers is empty: chainAdd its members first")
+    if chain._chain is not None:
+        raise ValueError("a chain of Context.Params.samplers is inside another chain: chainRemove it, or use clone()")
+    if chain._home is not None:
+        raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
+    left = model.vocab.nTokens
+    members = list(chain._everyone())
+    if any(member._traits.picks and member._custom is None for member in members[:-1]):
+        raise ValueError("a member of a context's chain that picks a token must be the last: the others have no effect")
+    for member in members:
+        kind, *arguments = member._traits.recipe
+        if kind == "llama_sampler_init_top_k" and isinstance(k := arguments[0], int) and k > 0:
+            if k > left:
+                raise ValueError(f"initTopK({k}) of a context's chain is to keep {k} of {left} candidates: lower k")
+            left = k
+        n_vocab = member._traits.n_vocab
+        if n_vocab and n_vocab != model.vocab.nTokens:
+            raise ValueError(
+                f"a member was made for a vocabulary of {n_vocab} tokens, but this model has {model.vocab.nTokens}: "
+                "make it with this model's vocab"
+            )
+    recipes = [member._traits.recipe for member in members]
+    if recipes[-1][0] == "llama_sampler_init_greedy" and all(recipe[0] in _WITH_THE_MODEL for recipe in recipes):
+        if any(map(_places, recipes)):
+            raise ValueError(
+                "at the end of a context's chain, initGreedy picks a place among the candidates that initTopK, "
+                "initTopP or a temperature of 0 leave, and no token: use it without them, or initDist(seed) after "
+                "initTopK(1)"
+            )
+
+
+def _places(recipe: tuple[object, ...]) -> bool:
+    kind, *arguments = recipe
+    return kind in _PLACING or kind in _PLACING_WHEN_COLD and cast(float, arguments[0]) <= 0

@@ -1,0 +1,228 @@
+"""Saving what a context has seen, and going on from there."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from typing import Any, overload
+
+from llama_cffi._core.arguments import (
+    OutBuffer,
+    Path,
+    Tokens,
+    out_buffer,
+    path_bytes,
+    read_buffer,
+    require_together,
+    token_array,
+)
+from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.base_types import SeqId, Token
+from llama_cffi._core.compat import is_familiar, require
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi.context.base import ContextBase
+from llama_cffi.context.state_io import (
+    STATE_HEADER,
+    filled,
+    read_file,
+    take_over,
+    take_over_sequence,
+    whole_sequence,
+    whole_state,
+)
+from llama_cffi.errors import StateError
+
+
+class ContextState(ContextBase):
+    """State goes between contexts of the same model with the same parameters. It is no format for exchange: load only
+    what you saved."""
+
+    @property
+    def stateSize(self) -> int:
+        """How many bytes the state has now.
+
+        Maps to `llama_state_get_size`.
+        """
+        size: int = self._run(lib.llama_state_get_size)
+        return size
+
+    @overload
+    def stateGetData(self) -> bytes: ...
+    @overload
+    def stateGetData(self, dst: OutBuffer, size: int) -> int: ...
+    def stateGetData(self, dst: OutBuffer | None = None, size: int | None = None) -> bytes | int:
+        """The whole state. Without a buffer: bytes. With `dst` and `size`: writes it there and returns its length.
+
+        Raises StateError where the buffer is too small.
+
+        Maps to `llama_state_get_data`.
+        """
+        if require_together(dst, size, "dst and size"):
+            assert size is not None
+            return filled(self._run(lib.llama_state_get_data, out_buffer(dst, "uint8_t", size, "dst", "size"), size))
+        state: bytes = self._run(whole_state)
+        return state
+
+    def stateSetData(self, src: Any, size: int | None = None) -> int:
+        """Take over a state from the first `size` bytes of `src` (None: all). Returns how many were read.
+
+        Raises StateError for a state that does not fit, or that names positions below 0 or from 2**30; the context is
+        empty then.
+
+        Maps to `llama_state_set_data`.
+        """
+        array, n = read_buffer(src, "uint8_t", size, "src", "size")
+        self._check_architecture(array, n)
+        self._make_room(self._limits.n_batch)
+        self._memory._changed()
+        read: int = self._run(take_over, array, n, self._nSeqMax)
+        return read
+
+    def _check_architecture(self, array: Any, n: int) -> None:
+        """The state begins with the model's architecture; a wrong length there makes llama.cpp allocate gigabytes."""
+        expected = (self._model.metaValStr("general.architecture") or "").encode()
+        start = bytes(ffi.buffer(array, min(n, 4 + len(expected))))
+        if start != struct.pack("<I", len(expected)) + expected:
+            raise StateError(f"this is no state of a {expected.decode()} model: give what stateGetData returned")
+
+    # Files: magic, version and tokens, then the state
+
+    def stateSaveFile(self, path: Path, tokens: Tokens = (), count: int | None = None) -> bool:
+        """Write the state, and the tokens that led to it, to a file: beside its place, then renamed. Returns True.
+
+        Raises OSError where the file cannot be written.
+
+        Maps to `llama_state_save_file`.
+        """
+        array, n = token_array(tokens, count, count_name="count")
+        with beside(os.fsdecode(path_bytes(path))) as scratch:
+
+            def save(context: Any) -> bool:
+                size = lib.llama_state_get_size(context) + STATE_HEADER.size + 4 * n
+                done = lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
+                return done and os.path.getsize(scratch) == size  # C does not see a disk that is full in the end
+
+            if not self._run(save):
+                raise OSError(f"the state could not be written to {os.fsdecode(path)}: is the disk full?")
+        return True
+
+    @overload
+    def stateLoadFile(self, path: Path) -> list[Token]: ...
+    @overload
+    def stateLoadFile(self, path: Path, tokensOut: OutBuffer, cap: int, outCount: OutBuffer | None = None) -> bool: ...
+    def stateLoadFile(
+        self, path: Path, tokensOut: OutBuffer | None = None, cap: int | None = None, outCount: OutBuffer | None = None
+    ) -> list[Token] | bool:
+        """Take over a state from a file. Raises OSError, and StateError for a file that does not fit.
+
+        Without buffers: returns the tokens that were saved with it. With `tokensOut` and `cap`: writes at most `cap`
+        tokens there and their number to `outCount` (a buffer for one size_t), and returns True.
+
+        Maps to `llama_state_load_file`.
+        """
+        # llama.cpp's own reader takes a truncated header for a whole one, so the file is read here.
+        tokens, state = read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
+        if not require_together(tokensOut, cap, "tokensOut and cap"):
+            self.stateSetData(state)
+            return tokens
+        assert cap is not None
+        if len(tokens) > cap:
+            raise StateError(f"the file holds {len(tokens)} tokens, but cap is {cap}: pass a larger buffer")
+        out = out_buffer(tokensOut, "int32_t", cap, "tokensOut", "cap")
+        self.stateSetData(state)
+        out[0 : len(tokens)] = tokens
+        if outCount is not None:
+            out_buffer(outCount, "size_t", 1, "outCount", "its length")[0] = len(tokens)
+        return True
+
+    # One sequence
+
+    def stateSeqGetSize(self, seqId: SeqId, flags: int = 0) -> int:
+        """How many bytes the state of one sequence has. `flags` are LLAMA_STATE_SEQ_FLAGS_*, except ON_DEVICE.
+
+        Maps to `llama_state_seq_get_size` and, with flags, `llama_state_seq_get_size_ext`.
+        """
+        self._check_seq(seqId)
+        size: int = self._run(lib.llama_state_seq_get_size_ext, seqId, _check_flags(flags))
+        return size
+
+    @overload
+    def stateSeqGetData(self, dst: None = None, size: None = None, seqId: SeqId = 0, flags: int = 0) -> bytes: ...
+    @overload
+    def stateSeqGetData(self, dst: OutBuffer, size: int, seqId: SeqId, flags: int = 0) -> int: ...
+    def stateSeqGetData(
+        self, dst: OutBuffer | None = None, size: int | None = None, seqId: SeqId = 0, flags: int = 0
+    ) -> bytes | int:
+        """The state of one sequence. Without a buffer: bytes. With `dst` and `size`: writes it and returns its length.
+
+        Maps to `llama_state_seq_get_data` and, with flags, `llama_state_seq_get_data_ext`.
+        """
+        self._check_seq(seqId)
+        get = lib.llama_state_seq_get_data_ext
+        if require_together(dst, size, "dst and size"):
+            assert size is not None
+            out = out_buffer(dst, "uint8_t", size, "dst", "size")
+            return filled(self._run(get, out, size, seqId, _check_flags(flags)))
+        state: bytes = self._run(whole_sequence, seqId, _check_flags(flags))
+        return state
+
+    def stateSeqSetData(self, src: Any, size: int | None = None, destSeqId: SeqId = 0, flags: int = 0) -> int:
+        """Take over the state of a sequence. Returns how many bytes were read; StateError where it does not fit.
+
+        The sequence is empty then; the context, where the state names positions that cannot even be removed.
+
+        Maps to `llama_state_seq_set_data` and, with flags, `llama_state_seq_set_data_ext`.
+        """
+        self._check_seq(destSeqId, "destSeqId")
+        array, n = read_buffer(src, "uint8_t", size, "src", "size")
+        self._memory._changed()  # a state that cannot be taken over may empty the whole context
+        read: int = self._run(take_over_sequence, array, n, destSeqId, _check_flags(flags))
+        return read
+
+    def stateSeqSaveFile(self, filepath: Path, seqId: SeqId, tokens: Tokens = (), count: int | None = None) -> int:
+        """Write the state of one sequence and its tokens to a file. Returns the file's size in bytes.
+
+        Maps to `llama_state_seq_save_file`.
+        """
+        self._check_seq(seqId)
+        array, n = token_array(tokens, count, count_name="count")
+        with beside(os.fsdecode(path_bytes(filepath))) as scratch:
+            written: int = self._run(lib.llama_state_seq_save_file, os.fsencode(scratch), seqId, array, n)
+            if written == 0:
+                raise OSError(f"the state could not be written to {os.fsdecode(filepath)}: is the disk full?")
+        return written
+
+    def stateSeqLoadFile(self, filepath: Path, destSeqId: SeqId) -> list[Token]:
+        """Take over the state of a sequence from a file. Returns the tokens that were saved with it.
+
+        Maps to `llama_state_seq_load_file`.
+        """
+        self._check_seq(destSeqId, "destSeqId")
+        name = path_bytes(filepath, "filepath")
+        tokens, state = read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
+        mark = self.stateSeqGetData(None, None, destSeqId)[: self._mark_size(destSeqId)]
+        self.stateSeqSetData(mark + state, None, destSeqId)
+        return tokens
+
+    def _mark_size(self, seq: SeqId) -> int:
+        """How many bytes stand before a sequence's state in memory, and not in a file."""
+        if is_familiar():
+            return 8  # a mark, and the number of the sequence
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.fsencode(os.path.join(folder, "state"))
+            written = self._run(lib.llama_state_seq_save_file, name, seq, ffi.NULL, 0)
+        return int(lib.llama_state_seq_get_size(self._c, seq) - (written - STATE_HEADER.size))
+
+
+def _check_flags(flags: int) -> int:
+    if flags == 0:
+        return flags
+    require("LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY")
+    if flags & lib.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE:
+        raise ValueError(
+            "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE keeps the data out of the buffer, so that there is nothing to save"
+        )
+    if flags & ~lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY:
+        raise ValueError(f"flags {flags:#x} are not among LLAMA_STATE_SEQ_FLAGS_*")
+    return flags

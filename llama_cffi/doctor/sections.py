@@ -1,0 +1,291 @@
+"""What the doctor looks at. Native code runs in child processes only: this one goes on, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_cffi._core import manifest as _manifest
+from llama_cffi._host import vulkan as _vulkan
+from llama_cffi._host import vulkan_drivers
+from llama_cffi._host.child_process import ChildError, ask
+from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section
+from llama_cffi.errors import LlamaError
+
+_CHILD = Path(__file__).resolve().parent.parent / "_children" / "doctor.py"
+_SECONDS = 60.0
+_PRODUCT_SECONDS = 300.0  # a device on a busy machine compiles its programs first
+_REBUILD = "Run `make build` in the source tree, or reinstall: pip install --force-reinstall llama-cffi"
+# How far the largest element of a product may be off. GPUs multiply in half precision where that is faster.
+_TOLERANCES = {"CPU": 1e-4}
+_TOLERANCE = 1e-2
+
+_Facts = dict[str, Any]
+
+
+def sections(seconds: float) -> Iterator[Section]:
+    """Everything, one subject after the other. `seconds` is how long each device multiplies."""
+    yield _section("Versions", _versions)
+    yield _section("Libraries", _libraries)
+    cpu = _section("CPU", _cpu)
+    yield cpu
+    vulkan = _section("Vulkan", _look_at_vulkan)
+    yield vulkan
+    if not any(check.mark == FAIL for check in cpu.checks):
+        yield _section("Devices", lambda facts: _devices(facts, cpu.facts, vulkan.facts, seconds))
+
+
+def _section(title: str, look: Callable[[_Facts], Iterator[Check]]) -> Section:
+    facts: _Facts = {}
+    checks: list[Check] = []
+    try:
+        checks.extend(look(facts))
+    except Exception as error:  # the doctor reports; it does not fall ill
+        checks.append(Check(FAIL, f"this could not be looked at: {type(error).__name__}: {error}", (_REBUILD,)))
+    return Section(title, checks, facts)
+
+
+def _ask(question: str, seconds: float = _SECONDS, **more: Any) -> _Facts:
+    """Ask the child. Where it dies, the answer has `crash` instead of what was asked, and the end of what it wrote."""
+    try:
+        return ask(_CHILD, {"question": question, **more}, seconds, {})
+    except ChildError as error:
+        return {"crash": str(error), "log": error.log.strip().splitlines()[-4:]}
+
+
+def _broken(answer: _Facts, what: str) -> Check | None:
+    """What to say of an answer that is none."""
+    if "crash" in answer:
+        tail = "".join(f" | {line}" for line in answer["log"])
+        return Check(FAIL, f"{what}: {answer['crash']}{tail}", (_REBUILD,))
+    if "error" in answer:
+        return Check(FAIL, f"{what}: {answer['error']}", (_REBUILD,))
+    return None
+
+
+def _versions(facts: _Facts) -> Iterator[Check]:
+    facts["python"] = platform.python_version()
+    facts["implementation"] = platform.python_implementation()
+    facts["machine"] = platform.machine()
+    facts["libc"] = " ".join(part for part in platform.libc_ver() if part)
+    facts["executable"] = sys.executable
+    yield Check(
+        OK, f"{facts['implementation']} {facts['python']} on {facts['machine']}, {facts['libc'] or 'unknown libc'}"
+    )
+    answer = _ask("versions")
+    broken = _broken(answer, "the package cannot be imported")
+    if broken:
+        yield broken
+        return
+    facts.update(answer)
+    yield Check(OK, f"llama_cffi {answer['package']}, cffi {answer['cffi']}")
+    commit = "" if answer["ggml commit"] in ("", "unknown") else f" ({answer['ggml commit']})"
+    linked = ", ".join(f"{file} {id[:12]}" for file, id in answer["linked"].items())
+    yield Check(OK, f"extension, Python files (ABI {answer['abi']}) and loaded libraries belong together: {linked}")
+    yield Check(OK, f"compiled for {answer['pin']}: version {answer['llama.cpp']}, ggml {answer['ggml']}{commit}")
+
+
+def _libraries(facts: _Facts) -> Iterator[Check]:
+    facts["folder"] = str(_manifest.FOLDER)
+    try:
+        manifest = _manifest.read()
+    except LlamaError as error:
+        yield Check(FAIL, str(error), (_REBUILD,))
+        return
+    facts.update(
+        origin=manifest.origin,
+        llama_cpp=manifest.llama_cpp,
+        arguments=manifest.arguments,
+        compilers=manifest.compilers,
+        tools=dict(manifest.tools),
+        files={},
+    )
+    yield Check(OK, f"in {_manifest.FOLDER}, from {manifest.llama_cpp}, {manifest.origin}")
+    for name, paths in {"linked": manifest.linked, **manifest.modules}.items():
+        sizes = {path.name: path.stat().st_size for path in paths if path.exists()}
+        facts["files"][name] = sizes
+        missing = [path.name for path in paths if path.name not in sizes]
+        if missing:
+            yield Check(FAIL, f"{name}: {', '.join(missing)} is missing", (_REBUILD,))
+        elif sizes:
+            listed = ", ".join(sizes) if len(sizes) < 5 else f"{len(sizes)} files"
+            yield Check(OK, f"{name}: {listed}, {_megabytes(sum(sizes.values()))}")
+        else:
+            yield Check(OK, f"{name}: part of libggml")
+    if "rpc" not in manifest.modules:
+        yield Check(
+            WARN, "rpc: not in this build, so that models cannot use the devices of other machines", (_REBUILD,)
+        )
+    by = "; ".join((*manifest.compilers, *(f"{tool} {version}" for tool, version in manifest.tools.items())))
+    if by:
+        yield Check(OK, f"built by {by}")
+
+
+def _cpu(facts: _Facts) -> Iterator[Check]:
+    answer = _ask("cpu")
+    facts.update(answer)
+    variants = answer.get("variants", [])
+    if "chosen" in answer:
+        yield _chosen(answer["chosen"], variants)
+    else:
+        wanted = os.environ.get("LLAMA_CFFI_CPU_VARIANT")
+        broken = _broken(answer, "the CPU backend cannot be loaded")
+        assert broken is not None
+        yield broken._replace(advice=("Unset LLAMA_CFFI_CPU_VARIANT",)) if wanted and variants else broken
+    for reason in dict.fromkeys(variant["reason"] for variant in variants if variant["reason"]):
+        names = [variant["name"] for variant in variants if variant["reason"] == reason]
+        yield Check(OK, f"passed over: {', '.join(names)} ({reason})")
+    others = [v["name"] for v in variants if not v["reason"] and v["name"] != answer.get("chosen")]
+    if others:
+        yield Check(OK, f"would run too: {', '.join(others)}")
+    for backend in answer.get("backends", []):
+        yield Check(OK, f"features in use: {_features(backend['features'])}")
+    if "amx" in answer:
+        yield _amx(facts)
+
+
+def _chosen(name: str, variants: list[_Facts]) -> Check:
+    score = next((variant["score"] for variant in variants if variant["name"] == name), 0)
+    forced = os.environ.get("LLAMA_CFFI_CPU_VARIANT")
+    if not forced:
+        return Check(OK, f"variant {name} (score {score}), the best that runs here of {len(variants)}")
+    best = next((variant["name"] for variant in variants if not variant["reason"]), name)
+    if best == name:
+        return Check(OK, f"variant {name} (score {score}), by LLAMA_CFFI_CPU_VARIANT; it would be chosen without, too")
+    advice = f"Unset LLAMA_CFFI_CPU_VARIANT to use {best}, the fastest one here"
+    return Check(WARN, f"variant {name} (score {score}), by LLAMA_CFFI_CPU_VARIANT", (advice,))
+
+
+def _amx(facts: _Facts) -> Check:
+    facts["amx_advertised"] = "amx_int8" in _cpu_flags()
+    if os.environ.get("LLAMA_CFFI_AMX") == "0":
+        return Check(OK, "AMX: not used, by LLAMA_CFFI_AMX=0")
+    if facts["amx"]:
+        return Check(OK, "AMX: a small product on it, in a child process, was right")
+    if facts["amx_advertised"]:
+        return Check(OK, "AMX: advertised, but a small product on it, in a child process, failed: not used")
+    return Check(OK, "AMX: this CPU has none")
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+
+
+def _look_at_vulkan(facts: _Facts) -> Iterator[Check]:
+    vulkan = _vulkan.probe()
+    drivers = vulkan_drivers.installed()
+    module = _has_vulkan()
+    facts.update(
+        module=module,
+        loader=vulkan.loader,
+        version=".".join(map(str, vulkan.version)),
+        drivers=[{**driver._asdict(), "file": str(driver.file)} for driver in drivers.found],
+        places=drivers.places,
+        listed=[{**device._asdict(), "kind": device.kind} for device in vulkan.devices],
+        backends=[],
+    )
+    if module is False:
+        yield Check(WARN, _vulkan.NO_MODULE.cause, (_vulkan.NO_MODULE.advice,))
+    if vulkan.loader:
+        yield Check(OK, f"loader {vulkan.loader}, Vulkan {facts['version']}")
+    for driver in drivers.found:
+        if driver.problem:
+            yield Check(WARN, f"driver {driver}", (f"Remove {driver.file}, or reinstall its driver",))
+        else:
+            yield Check(OK, f"driver {driver}: {driver.library}")
+    for number, device in enumerate(vulkan.devices):
+        version = ".".join(map(str, device.version))
+        yield Check(OK, f"device {number}: {device}, Vulkan {version}, {device.driver}")
+    yield from _load_vulkan(facts, bool(module))
+
+
+def _load_vulkan(facts: _Facts, module: bool) -> Iterator[Check]:
+    try:
+        problem = _vulkan.why_not()
+    except ValueError as error:
+        yield Check(FAIL, str(error), ("Set GGML_VK_VISIBLE_DEVICES to numbers of devices, or unset it",))
+        return
+    if problem:
+        yield Check(WARN, problem.cause, (problem.advice,))
+    elif module:
+        answer = _ask("vulkan")
+        broken = _broken(answer, "Vulkan has devices, but loading it failed")
+        if broken:
+            yield broken._replace(advice=("Update the GPU's driver; without vkLoad() models run on the CPU",))
+            return
+        facts["backends"] = answer["backends"]
+        names = [device["name"] for device in _devices_of(answer, "Vulkan")]
+        yield Check(OK, f"vkLoad() works; it has {', '.join(names) or 'no device'}")
+    use = os.environ.get("GGML_USE_VULKAN")
+    if use and use != "1":
+        advice = "Set GGML_USE_VULKAN=1, or call Ggml.Backend.vkLoad()"
+        yield Check(WARN, f"GGML_USE_VULKAN is {use!r}, and counts only where it is exactly 1", (advice,))
+
+
+def _devices(facts: _Facts, cpu: _Facts, vulkan: _Facts, seconds: float) -> Iterator[Check]:
+    """A matrix product on each."""
+    facts["products"] = {}
+    for backend, loaded in (("CPU", cpu), ("Vulkan", vulkan)):
+        for device in _devices_of(loaded, backend):
+            answer = _ask(
+                "product", _PRODUCT_SECONDS, device=device["name"], vulkan=backend == "Vulkan", duration=seconds
+            )
+            tolerance = _TOLERANCES.get(backend, _TOLERANCE)
+            facts["products"][device["name"]] = {**device, **answer, "tolerance": tolerance}
+            yield _judge(device, answer, tolerance)
+    if not facts["products"]:
+        yield Check(FAIL, "there is no device to compute with", (_REBUILD,))
+
+
+def _judge(device: _Facts, answer: _Facts, tolerance: float) -> Check:
+    memory = f"{_gigabytes(device['free'])} of {_gigabytes(device['total'])} free"
+    name = f"{device['name']}: {device['description']}, {memory}"
+    advice = (
+        _REBUILD
+        if device["name"] == "CPU"
+        else "Update the GPU's driver; GGML_VK_VISIBLE_DEVICES leaves a device out, and without vkLoad() none is used"
+    )
+    broken = _broken(answer, f"{name}; a matrix product failed")
+    if broken:
+        return broken._replace(advice=(advice,))
+    error, size = answer["largest_error"], answer["error_size"]
+    whole = answer["compared"] == size**2
+    which = "all elements" if whole else f"{answer['compared']} of {size**2:,} elements"
+    against = f"largest error {'not a number' if error is None else f'{error:.1e}'}, {tolerance:.0e} allowed"
+    checked = f"{size} x {size}: {against}, {which}, by {answer['compared_with']}"
+    if error is None or error > tolerance:
+        return Check(FAIL, f"{name}; it computes wrong ({checked})", (advice,))
+    speed = f"{answer['gflops']:,.1f} GFLOP/s ({answer['size']} x {answer['size']})"
+    return Check(OK, f"{name}; {speed}; {checked}")
+
+
+def _devices_of(answer: _Facts, backend: str) -> list[_Facts]:
+    return [device for entry in answer.get("backends", []) if entry["name"] == backend for device in entry["devices"]]
+
+
+def _has_vulkan() -> bool | None:
+    """Whether this build has it; None where that cannot be told, which the section on libraries says."""
+    try:
+        return "vulkan" in _manifest.read().modules
+    except LlamaError:
+        return None
+
+
+def _features(features: Mapping[str, str]) -> str:
+    return ", ".join(name if value == "1" else f"{name}={value}" for name, value in features.items()) or "none named"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

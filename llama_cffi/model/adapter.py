@@ -1,0 +1,143 @@
+"""LoRA adapters."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, overload
+
+from llama_cffi._core.arguments import OutBuffer, Path, Text, c_string, meta_text, path_bytes
+from llama_cffi._core.base_types import Token
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import Handle, is_a, native_log
+from llama_cffi._core.locks import writing
+from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
+from llama_cffi.model.validation import scan_adapter
+
+if TYPE_CHECKING:
+    from llama_cffi.context.base import ContextBase
+    from llama_cffi.model.model import Model
+
+
+class Adapter(Handle):
+    """A LoRA adapter for one model. Contexts of that model use it by `ctx.setAdapterLora`.
+
+    Freeing it takes it off the contexts that use it; freeing its model frees it. Maps to `llama_adapter_lora`.
+    """
+
+    _KIND = "adapter"
+
+    _model: Model
+    _users: weakref.WeakSet[ContextBase]
+
+    @classmethod
+    def loraInit(cls, model: Model, path: Path) -> Adapter:
+        """Load an adapter from a GGUF file. Raises OSError, AdapterError.
+
+        Load adapters before making contexts: a context is sized for those that are there.
+
+        Maps to `llama_adapter_lora_init`.
+        """
+        if not is_a(model, "model"):
+            raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
+        name = path_bytes(path)
+        with open(name, "rb"):
+            pass
+        if model._params.vocabOnly or model._params.noAlloc:
+            raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it whole")
+        scan_adapter(name)
+        adapter = cls.__new__(cls)
+        adapter._model = model
+        adapter._users = weakref.WeakSet()
+        with model._turn() as owner:  # which must not be freed before the adapter holds it
+            try:
+                with writing():
+                    pointer = lib.llama_adapter_lora_init(owner, name)
+            except NativeAssertionError as error:
+                raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
+            if pointer == ffi.NULL:
+                raise AdapterError(
+                    f"{os.fsdecode(name)} could not be loaded as a LoRA adapter for this model",
+                    operation="llama_adapter_lora_init",
+                    log=native_log(),
+                )
+            adapter._open(pointer, parent=model)
+        return adapter
+
+    def loraFree(self) -> None:
+        """Free the adapter. Contexts that use it go on without it. Freeing twice is harmless.
+
+        Maps to `llama_adapter_lora_free`.
+        """
+        Adapter._require(self)
+        self.close()
+
+    def _let_go(self) -> None:
+        for context in list(self._users):
+            if not context.closed:
+                context.removeAdapterLora(self)  # type: ignore[attr-defined]
+
+    def _destroy(self, pointer: Any) -> None:
+        try:
+            with writing():
+                lib.llama_adapter_lora_free(pointer)
+        except BusyError:  # it is collected inside a callback: the model frees it, at its own end
+            pass
+
+    @property
+    def metaCount(self) -> int:
+        """The number of scalar metadata entries.
+
+        Maps to `llama_adapter_meta_count`.
+        """
+        return lib.llama_adapter_meta_count(self._c)
+
+    @overload
+    def metaValStr(self, key: Text) -> str | None: ...
+    @overload
+    def metaValStr(self, key: Text, buf: OutBuffer, bufSize: int) -> int: ...
+    def metaValStr(self, key: Text, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
+        """A metadata value as text, or None for an unknown key. With a buffer: as `Model.metaValStr`.
+
+        Maps to `llama_adapter_meta_val_str`.
+        """
+        name = c_string(key, "key")
+        return meta_text(lambda out, n: lib.llama_adapter_meta_val_str(self._c, name, out, n), buf, bufSize)
+
+    @overload
+    def metaKeyByIndex(self, i: int) -> str | None: ...
+    @overload
+    def metaKeyByIndex(self, i: int, buf: OutBuffer, bufSize: int) -> int: ...
+    def metaKeyByIndex(self, i: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
+        """The name of a metadata entry, or None past the end. With a buffer: as `Model.metaKeyByIndex`.
+
+        Maps to `llama_adapter_meta_key_by_index`.
+        """
+        return meta_text(lambda out, n: lib.llama_adapter_meta_key_by_index(self._c, i, out, n), buf, bufSize)
+
+    @overload
+    def metaValStrByIndex(self, i: int) -> str | None: ...
+    @overload
+    def metaValStrByIndex(self, i: int, buf: OutBuffer, bufSize: int) -> int: ...
+    def metaValStrByIndex(self, i: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
+        """The value of a metadata entry, or None past the end. With a buffer: as `Model.metaValStr`.
+
+        Maps to `llama_adapter_meta_val_str_by_index`.
+        """
+        return meta_text(lambda out, n: lib.llama_adapter_meta_val_str_by_index(self._c, i, out, n), buf, bufSize)
+
+    def getAloraNInvocationTokens(self) -> int:
+        """How many tokens switch an activated LoRA on; 0 for an ordinary one.
+
+        Maps to `llama_adapter_get_alora_n_invocation_tokens`.
+        """
+        return lib.llama_adapter_get_alora_n_invocation_tokens(self._c)
+
+    def getAloraInvocationTokens(self) -> list[Token]:
+        """The tokens that switch an activated LoRA on; empty for an ordinary one.
+
+        Maps to `llama_adapter_get_alora_invocation_tokens`.
+        """
+        with self._pinned() as pointer:
+            n = lib.llama_adapter_get_alora_n_invocation_tokens(pointer)
+            return list(ffi.unpack(lib.llama_adapter_get_alora_invocation_tokens(pointer), n)) if n else []

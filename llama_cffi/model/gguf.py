@@ -1,0 +1,157 @@
+"""GGUF files, looked at before llama.cpp loads them. ggml's own parser reads them: the one that is hardened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from llama_cffi._core.compat import has
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._generated.enums import GgufType
+
+Scalar = bool | int | float | str
+
+_READERS: dict[int, Callable[[Any, int], Scalar]] = {
+    GgufType.UINT8: lib.gguf_get_val_u8,
+    GgufType.INT8: lib.gguf_get_val_i8,
+    GgufType.UINT16: lib.gguf_get_val_u16,
+    GgufType.INT16: lib.gguf_get_val_i16,
+    GgufType.UINT32: lib.gguf_get_val_u32,
+    GgufType.INT32: lib.gguf_get_val_i32,
+    GgufType.FLOAT32: lib.gguf_get_val_f32,
+    GgufType.BOOL: lib.gguf_get_val_bool,
+    GgufType.STRING: lambda file, key: _text(lib.gguf_get_val_str(file, key)),
+    GgufType.UINT64: lib.gguf_get_val_u64,
+    GgufType.INT64: lib.gguf_get_val_i64,
+    GgufType.FLOAT64: lib.gguf_get_val_f64,
+}
+_NUMBERS: dict[int, str] = {
+    GgufType.UINT8: "uint8_t *",
+    GgufType.INT8: "int8_t *",
+    GgufType.UINT16: "uint16_t *",
+    GgufType.INT16: "int16_t *",
+    GgufType.UINT32: "uint32_t *",
+    GgufType.INT32: "int32_t *",
+    GgufType.FLOAT32: "float *",
+    GgufType.UINT64: "uint64_t *",
+    GgufType.INT64: "int64_t *",
+    GgufType.FLOAT64: "double *",
+}
+
+
+class TensorInfo(NamedTuple):
+    """What a file says of a tensor. `type` is a `GgmlType`, `shape` has four numbers, the rows' length first."""
+
+    name: str
+    type: int
+    shape: tuple[int, ...]
+    size: int
+
+
+class ArrayInfo(NamedTuple):
+    """What a file says of an array in its metadata."""
+
+    type: str
+    length: int
+    first: list[Scalar]
+
+
+class GgufFile:
+    """The metadata and the list of tensors of a file. The tensors' data stays on the disk."""
+
+    def __init__(self, pointer: Any, tensors: Any) -> None:
+        self._c = pointer
+        self._tensors = tensors  # older versions tell the shape of none but these
+
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+        return lib.gguf_get_version(self._c)
+
+    def keys(self) -> list[str]:
+        """The names of the metadata entries."""
+        return [_text(lib.gguf_get_key(self._c, i)) for i in range(lib.gguf_get_n_kv(self._c))]
+
+    def scalar(self, key: str) -> Scalar | None:
+        """A metadata value; None where it is missing or an array."""
+        i = lib.gguf_find_key(self._c, key.encode())
+        read = _READERS.get(lib.gguf_get_kv_type(self._c, i)) if i >= 0 else None
+        return None if read is None else read(self._c, i)
+
+    def numbers(self, key: str) -> list[int | float] | None:
+        """An array of numbers, or a number as an array of one; None where it is missing or holds something else."""
+        i = lib.gguf_find_key(self._c, key.encode())
+        if i < 0:
+            return None
+        if lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+            value = self.scalar(key)
+            return None if isinstance(value, (str, bool)) or value is None else [value]
+        pointer_type = _NUMBERS.get(lib.gguf_get_arr_type(self._c, i))
+        n = lib.gguf_get_arr_n(self._c, i)
+        if pointer_type is None or not n:
+            return None
+        return list(ffi.unpack(ffi.cast(pointer_type, lib.gguf_get_arr_data(self._c, i)), n))
+
+    def array(self, key: str, limit: int) -> ArrayInfo | None:
+        """What an array holds, with its first `limit` items; None for what is none."""
+        i = lib.gguf_find_key(self._c, key.encode())
+        if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+            return None
+        kind, n = lib.gguf_get_arr_type(self._c, i), lib.gguf_get_arr_n(self._c, i)
+        shown = min(n, limit)
+        first: list[Scalar] = []
+        if kind == GgufType.STRING:
+            first = [_text(lib.gguf_get_arr_str(self._c, i, j)) for j in range(shown)]
+        elif shown and kind in (*_NUMBERS, GgufType.BOOL):
+            data = ffi.cast(_NUMBERS.get(kind, "int8_t *"), lib.gguf_get_arr_data(self._c, i))
+            first = [bool(item) if kind == GgufType.BOOL else item for item in ffi.unpack(data, shown)]
+        return ArrayInfo(GgufType(kind).name.lower(), n, first)
+
+    def has_longer_text(self, key: str, limit: int) -> bool:
+        """Whether an array of texts holds one of more than `limit` bytes."""
+        i = lib.gguf_find_key(self._c, key.encode())
+        if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+            return False
+        if lib.gguf_get_arr_type(self._c, i) != GgufType.STRING:
+            return False
+        texts = (lib.gguf_get_arr_str(self._c, i, j) for j in range(lib.gguf_get_arr_n(self._c, i)))
+        return any(len(ffi.string(text, limit + 1)) > limit for text in texts)
+
+    def tensors(self) -> Iterator[TensorInfo]:
+        """The tensors, in the order of the file."""
+        for i in range(lib.gguf_get_n_tensors(self._c)):
+            yield TensorInfo(
+                _text(lib.gguf_get_tensor_name(self._c, i)),
+                lib.gguf_get_tensor_type(self._c, i),
+                tuple(self._lengths(i)[0:4]),
+                lib.gguf_get_tensor_size(self._c, i),
+            )
+
+    def _lengths(self, i: int) -> Any:
+        """The four lengths of a tensor."""
+        if self._tensors == ffi.NULL:
+            return lib.gguf_get_tensor_ne(self._c, i)
+        return lib.ggml_get_tensor(self._tensors, lib.gguf_get_tensor_name(self._c, i)).ne
+
+
+@contextmanager
+def opened(path: bytes) -> Iterator[GgufFile | None]:
+    """Read a file's metadata. Yields None for a file that ggml cannot read: llama.cpp will say why."""
+    params = ffi.new("struct gguf_init_params *", {"no_alloc": True})
+    tensors = ffi.new("struct ggml_context **")
+    if not has("gguf_get_tensor_ne"):
+        params.ctx = tensors
+    pointer = lib.gguf_init_from_file(path, params[0])
+    if pointer == ffi.NULL:
+        yield None
+        return
+    try:
+        yield GgufFile(pointer, tensors[0])
+    finally:
+        lib.gguf_free(pointer)
+        lib.ggml_free(tensors[0])  # does nothing with NULL
+
+
+def _text(pointer: Any) -> str:
+    return bytes(ffi.string(pointer)).decode("utf-8", "replace")

@@ -1,0 +1,48 @@
+"""Candidates on their way between C and Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_cffi._core.compat import has
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi.sampling.token_data import SIZE
+from llama_cffi.sampling.token_data_array import TokenDataArray
+
+
+def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:
+    """What a context gave for an entry of the last batch, which was checked: a backend sampler's candidates, or logits.
+
+    `context` is the C pointer.
+    """
+    if not has("llama_get_sampled_candidates_ith"):  # then no context has samplers
+        return TokenDataArray.fromLogits(ffi.buffer(lib.llama_get_logits_ith(context, idx), 4 * n_vocab))
+    ids = lib.llama_get_sampled_candidates_ith(context, idx)
+    probs, logits = lib.llama_get_sampled_probs_ith(context, idx), lib.llama_get_sampled_logits_ith(context, idx)
+    if ids == ffi.NULL or (probs == ffi.NULL and logits == ffi.NULL):
+        return TokenDataArray.fromLogits(ffi.buffer(lib.llama_get_logits_ith(context, idx), 4 * n_vocab))
+    if probs != ffi.NULL:
+        count = lib.llama_get_sampled_probs_count_ith(context, idx)
+    else:
+        count = lib.llama_get_sampled_logits_count_ith(context, idx)
+    candidates = TokenDataArray(count)
+    candidates._words("i")[0::3] = memoryview(ffi.buffer(ids, 4 * count)).cast("i")
+    for offset, values in ((1, logits), (2, probs)):
+        if values != ffi.NULL:
+            candidates._words("f")[offset::3] = memoryview(ffi.buffer(values, 4 * count)).cast("f")
+    return candidates
+
+
+def lend(candidates: Any) -> TokenDataArray:
+    """A copy of what C works on (a `llama_token_data_array *`), for Python code that may keep views of it."""
+    copy = TokenDataArray(candidates.size)
+    ffi.memmove(copy._array, candidates.data, SIZE * candidates.size)
+    copy._c.selected, copy._c.sorted = candidates.selected, candidates.sorted
+    return copy
+
+
+def take_back(copy: TokenDataArray, candidates: Any) -> None:
+    """Give C what became of a lent copy, which ends here."""
+    struct = copy._alive()
+    ffi.memmove(candidates.data, copy._array, SIZE * struct.size)
+    candidates.size, candidates.sorted, candidates.selected = struct.size, struct.sorted, copy.selected

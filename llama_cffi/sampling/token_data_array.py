@@ -1,0 +1,327 @@
+"""Candidates for the next token: what samplers narrow down, reweigh and pick from."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.uncopyable import Uncopyable
+from llama_cffi.errors import BusyError, ClosedError
+from llama_cffi.sampling.token_data import SIZE, Row, TokenData, TokenDataItems, row_values
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LIMIT = 1 << 26
+_PLUS_INF = b"\x00\x00\x80\x7f"
+
+
+class TokenDataArray(Uncopyable):
+    """The candidates that a sampler works on, in memory of their own.
+
+    `TokenDataArray(n)` holds the tokens 0 to n-1 with logits of 0; `TokenDataArray(rows)` takes rows of
+    `(id, logit)` or `(id, logit, p)`, or a numpy array of `dtype()`; `fromLogits` takes a model's logits.
+    It is a sequence of `TokenData`, and one structured array for `numpy.asarray`, which shares its memory. Samplers
+    may drop candidates and reorder them: `size` shrinks, and arrays that numpy made before keep their old length.
+
+    Maps to `llama_token_data_array`.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_busy", "_c", "_capacity", "_dead")
+
+    _KIND = "TokenDataArray"
+    _INSTEAD = "TokenDataArray(candidates) makes another one with the same rows"
+
+    _array: Any  # the candidates, of which C may drop the first
+    _c: Any  # the struct; None once it may not be used any more
+
+    def __init__(self, rows: int | Iterable[Row] | Buffer) -> None:
+        if isinstance(rows, int) and not isinstance(rows, bool):
+            self._allocate(rows)
+            ffi.memmove(self._array, _numbered(rows), SIZE * rows)
+            return
+        view = _structured(rows)
+        if view is not None:
+            self._allocate(view.nbytes // SIZE)
+            ffi.memmove(self._array, view, view.nbytes)
+            return
+        if isinstance(rows, (str, bytes, bytearray, memoryview, bool)) or not isinstance(rows, Iterable):
+            raise TypeError(
+                f"candidates are rows of (id, logit) or (id, logit, p), or how many, not {type(rows).__name__}: "
+                "for logits alone, use TokenDataArray.fromLogits"
+            )
+        items = [row_values(row) for row in rows]
+        self._allocate(len(items))
+        for index, item in enumerate(items):
+            self._array[index] = item
+
+    def _allocate(self, count: int) -> None:
+        if not 1 <= count <= _LIMIT:
+            raise ValueError(f"an array of candidates holds 1 to {_LIMIT}, not {count}")
+        self._array = ffi.new("struct llama_token_data[]", count)
+        self._c = ffi.new("struct llama_token_data_array *", {"data": self._array, "size": count, "selected": -1})
+        self._capacity = count
+        self._dead = ""
+        self._busy = threading.Lock()
+
+    @classmethod
+    def fromLogits(cls, logits: Buffer | Iterable[float]) -> TokenDataArray:
+        """The tokens 0 to n-1 with these logits: a buffer of 32-bit floats, or any numbers. They are copied."""
+        if isinstance(logits, ffi.CData):
+            logits = ffi.buffer(logits)
+        view: memoryview[Any]
+        try:
+            view = memoryview(logits)  # type: ignore[arg-type]
+        except TypeError:
+            view = memoryview(array("f", logits))  # type: ignore[arg-type]
+        if view.format == "B" and view.nbytes % 4 == 0 and view.c_contiguous:
+            view = view.cast("f")
+        if view.ndim != 1:
+            raise ValueError(f"logits have one dimension, not {view.ndim}: pass one row")
+        if view.format != "f":
+            view = memoryview(array("f", view.tolist()))
+        candidates = cls(len(view))
+        words, numpy = candidates._words("f"), _numpy()
+        if numpy is None:
+            words[1::3] = view
+        else:  # in a tenth of the time
+            numpy.asarray(words)[1::3] = numpy.asarray(view)
+        return candidates
+
+    @staticmethod
+    def dtype() -> Any:
+        """numpy's type of a candidate: `id` (int32), `logit` and `p` (float32). Needs numpy."""
+        import numpy
+
+        return numpy.dtype(_DESCR)
+
+    # For samplers
+
+    def _alive(self) -> Any:
+        struct = getattr(self, "_c", None)
+        if struct is None:
+            self._refuse()
+        if self._busy.locked():
+            raise BusyError("a sampler works on these candidates: use an array for each thread")
+        return struct
+
+    @contextmanager
+    def _hold(self) -> Iterator[Any]:
+        """Have them to oneself for one call. Gives the C struct."""
+        struct = self._alive()
+        if not self._busy.acquire(blocking=False):
+            self._alive()
+        try:
+            yield struct
+        finally:
+            self._busy.release()
+
+    def _refuse(self) -> NoReturn:
+        why = getattr(self, "_dead", "they were never made")
+        raise ClosedError(f"these candidates cannot be used: {why}")
+
+    def _expire(self) -> None:
+        self._c = None
+        self._dead = "they were lent to apply(), which has ended; copy what you need there"
+
+    def _words(self, kind: str) -> Any:
+        """The memory of all candidates as 32-bit integers (`i`) or floats (`f`): id, logit, p, id, ..."""
+        return memoryview(ffi.buffer(self._array)).cast(kind)  # type: ignore[call-overload]
+
+    def _settle(self) -> None:
+        """After C had it: some samplers drop the first candidates by moving the pointer."""
+        struct = self._c
+        if struct.data != self._array:
+            ffi.memmove(self._array, struct.data, SIZE * struct.size)
+            struct.data = self._array
+
+    def _has_nan(self) -> bool:
+        size, numpy = 3 * self._c.size, _numpy()
+        if numpy is not None:
+            return bool(numpy.isnan(numpy.asarray(self._words("f"))[1:size:3]).any())
+        first, second = self._words("f")[1:size:3], self._words("f")[1:size:3]
+        return bool(first != second)  # only NaN differs from itself
+
+    def _check_logits(self) -> None:
+        if self._has_nan():
+            index = next(i for i, item in enumerate(self) if item.logit != item.logit)
+            raise ValueError(
+                f"the logit of candidate {index} (token {self[index].id}) is NaN, which cannot be ordered: "
+                "use float('-inf') to rule a token out"
+            )
+
+    def _check_ids(self, n_vocab: int) -> None:
+        ids = self._words("i")[0 : 3 * self._c.size : 3].tobytes()
+        bad = lib.shim_first_outside(ffi.from_buffer("int32_t[]", ids), self._c.size, n_vocab)
+        if bad >= 0:
+            raise IndexError(
+                f"candidate {bad} is token {self[bad].id}, but the sampler's vocabulary goes from 0 to {n_vocab - 1}"
+            )
+
+    # The fields
+
+    @property
+    def data(self) -> TokenDataItems:
+        """The candidates: `data[i]` is a `TokenData`; assigning rows of the same or a smaller number replaces them."""
+        self._alive()
+        return TokenDataItems(self)
+
+    @data.setter
+    def data(self, rows: Iterable[Row] | Buffer) -> None:
+        struct = self._alive()
+        new = TokenDataArray(rows)
+        if new._capacity > self._capacity:
+            raise ValueError(
+                f"there is room for {self._capacity} candidates, not {new._capacity}: make a new TokenDataArray"
+            )
+        ffi.memmove(self._array, new._array, SIZE * new._capacity)
+        struct.size, struct.selected, struct.sorted = new._capacity, -1, False
+
+    @property
+    def size(self) -> int:
+        """How many candidates there are. Assigning less drops the last ones; `selected` of a dropped one becomes -1."""
+        result: int = self._alive().size
+        return result
+
+    @size.setter
+    def size(self, value: int) -> None:
+        struct = self._alive()
+        if not 1 <= value <= self._capacity:
+            raise ValueError(f"size goes from 1 to {self._capacity} here, and {value} does not fit")
+        struct.size = value
+        if struct.selected >= value:
+            struct.selected = -1
+
+    @property
+    def selected(self) -> int:
+        """The index (not the token) of the candidate that was picked; -1 before."""
+        struct = self._alive()
+        result: int = struct.selected
+        return result if 0 <= result < struct.size else -1
+
+    @selected.setter
+    def selected(self, value: int) -> None:
+        struct = self._alive()
+        if not -1 <= value < struct.size:
+            raise IndexError(f"selected is -1 or the index of one of {struct.size} candidates, not {value}")
+        struct.selected = value
+
+    @property
+    def sorted(self) -> bool:
+        """Whether the candidates are in order, the likeliest first. Set it False after changing logits."""
+        return bool(self._alive().sorted)
+
+    @sorted.setter
+    def sorted(self, value: bool) -> None:
+        self._alive().sorted = bool(value)
+
+    def sort(self) -> None:
+        """Put the likeliest first. `selected` follows its candidate."""
+        struct = self._alive()
+        self._check_logits()
+        size: int = struct.size
+        picked = self[struct.selected].id if self.selected >= 0 else None
+        logits = self._words("f")[1 : 3 * size : 3].tobytes()
+        if size > 128 and _PLUS_INF in logits:  # llama.cpp puts +inf last there
+            items = sorted((tuple(item) for item in self), key=lambda row: -row[1])
+            ffi.memmove(self._array, TokenDataArray(items)._array, SIZE * size)  # type: ignore[arg-type]
+        else:
+            struct.sorted = False
+            sampler = lib.llama_sampler_init_top_k(size)
+            lib.llama_sampler_apply(sampler, struct)
+            lib.llama_sampler_free(sampler)
+        struct.sorted = True
+        if picked is not None:
+            struct.selected = self._words("i")[0 : 3 * size : 3].tolist().index(picked)
+
+    # As a sequence
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> TokenData:
+        return TokenData._at(ffi.addressof(self._array, self._place(index)), self)
+
+    def __setitem__(self, index: int, row: Row) -> None:
+        self._array[self._place(index)] = row_values(row)
+
+    def _place(self, index: int) -> int:
+        size = self.size
+        place = index + size if index < 0 else index
+        if not 0 <= place < size:
+            raise IndexError(f"there are {size} candidates, and {index} is not the index of one")
+        return place
+
+    def __iter__(self) -> Iterator[TokenData]:
+        for index in range(self.size):
+            yield self[index]
+
+    def __repr__(self) -> str:
+        if self._c is None:
+            return "<TokenDataArray, expired>"
+        return f"<TokenDataArray of {self.size}, selected {self.selected}, {'' if self.sorted else 'not '}sorted>"
+
+    # As an array
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """For numpy, which keeps this object alive as long as its array."""
+        return {
+            "version": 3,
+            "shape": (self.size,),
+            "typestr": f"|V{SIZE}",
+            "descr": _DESCR,
+            "data": (int(ffi.cast("uintptr_t", self._array)), False),
+        }
+
+    def view(self) -> memoryview:
+        """The candidates as a writable memoryview of format `T{<i:id:<f:logit:<f:p:}`, sharing their memory."""
+        import ctypes  # nothing else makes a memoryview of structs
+
+        class Item(ctypes.Structure):
+            _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
+
+        size = self.size
+        return memoryview((Item * size).from_buffer(ffi.buffer(self._array, SIZE * size)))
+
+    def __buffer__(self, flags: int) -> memoryview:
+        """The buffer protocol, from Python 3.12 on."""
+        return self.view()
+
+
+_DESCR = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
+
+
+@functools.lru_cache(maxsize=2)
+def _numbered(count: int) -> Any:
+    """The tokens 0 to count - 1 as candidates, to be copied: a vocabulary is large, and asked for again and again."""
+    template = ffi.new("struct llama_token_data[]", count)
+    memoryview(ffi.buffer(template)).cast("i")[0::3] = array("i", range(count))
+    return template
+
+
+def _numpy() -> Any:
+    """The module numpy where the program has it, whole; else None."""
+    module = sys.modules.get("numpy")
+    return module if hasattr(module, "asarray") and hasattr(module, "isnan") else None
+
+
+def _structured(rows: object) -> memoryview | None:
+    """The bytes of a buffer that holds candidates as C has them; None for anything else."""
+    if isinstance(rows, TokenDataArray):
+        return memoryview(ffi.buffer(rows._array, SIZE * rows.size))
+    try:
+        view = memoryview(rows)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    if view.itemsize != SIZE or view.format.replace("=", "").replace("<", "") != "T{i:id:f:logit:f:p:}":
+        return None
+    if view.ndim != 1:
+        raise ValueError(f"candidates have one dimension, not {view.ndim}")
+    return view if view.c_contiguous else memoryview(view.tobytes())

@@ -1,0 +1,158 @@
+"""The special tokens of a vocabulary: which they are, and which `tokenize` adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_cffi._core.base_types import Token
+from llama_cffi._core.ffi import ffi, lib
+
+if TYPE_CHECKING:
+    from llama_cffi._core.handle import Handle
+
+
+class SpecialTokens:
+    """The part of `Vocab` about special tokens."""
+
+    __slots__ = ()
+
+    _model: Handle
+
+    @property
+    def _c(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def bos(self) -> Token:
+        """The beginning-of-sequence token (the CLS token of a BERT), or TOKEN_NULL.
+
+        Maps to `llama_vocab_bos`.
+        """
+        return lib.llama_vocab_bos(self._c)
+
+    @property
+    def eos(self) -> Token:
+        """The end-of-sequence token, or TOKEN_NULL.
+
+        Maps to `llama_vocab_eos`.
+        """
+        return lib.llama_vocab_eos(self._c)
+
+    @property
+    def eot(self) -> Token:
+        """The end-of-turn token of a chat, or TOKEN_NULL.
+
+        Maps to `llama_vocab_eot`.
+        """
+        return lib.llama_vocab_eot(self._c)
+
+    @property
+    def sep(self) -> Token:
+        """The token between sentences, or TOKEN_NULL.
+
+        Maps to `llama_vocab_sep`.
+        """
+        return lib.llama_vocab_sep(self._c)
+
+    @property
+    def nl(self) -> Token:
+        """The token of a line feed, or TOKEN_NULL.
+
+        Maps to `llama_vocab_nl`.
+        """
+        return lib.llama_vocab_nl(self._c)
+
+    @property
+    def pad(self) -> Token:
+        """The padding token, or TOKEN_NULL.
+
+        Maps to `llama_vocab_pad`.
+        """
+        return lib.llama_vocab_pad(self._c)
+
+    @property
+    def mask(self) -> Token:
+        """The token that stands for a hidden one, or TOKEN_NULL.
+
+        Maps to `llama_vocab_mask`.
+        """
+        return lib.llama_vocab_mask(self._c)
+
+    @property
+    def fimPre(self) -> Token:
+        """The token before the text that precedes a gap to fill, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_pre`.
+        """
+        return lib.llama_vocab_fim_pre(self._c)
+
+    @property
+    def fimSuf(self) -> Token:
+        """The token before the text that follows the gap, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_suf`.
+        """
+        return lib.llama_vocab_fim_suf(self._c)
+
+    @property
+    def fimMid(self) -> Token:
+        """The token after which the gap's text is to be generated, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_mid`.
+        """
+        return lib.llama_vocab_fim_mid(self._c)
+
+    @property
+    def fimPad(self) -> Token:
+        """The token that pads a gap to fill, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_pad`.
+        """
+        return lib.llama_vocab_fim_pad(self._c)
+
+    @property
+    def fimRep(self) -> Token:
+        """The token before the name of a repository, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_rep`.
+        """
+        return lib.llama_vocab_fim_rep(self._c)
+
+    @property
+    def fimSep(self) -> Token:
+        """The token between the files of a repository, or TOKEN_NULL.
+
+        Maps to `llama_vocab_fim_sep`.
+        """
+        return lib.llama_vocab_fim_sep(self._c)
+
+    def getAddBos(self) -> bool:
+        """Whether `tokenize` begins a text with `bos`, where it may add tokens.
+
+        Maps to `llama_vocab_get_add_bos`.
+        """
+        return lib.llama_vocab_get_add_bos(self._c)
+
+    def getAddEos(self) -> bool:
+        """Whether `tokenize` ends a text with `eos`, where it may add tokens.
+
+        Maps to `llama_vocab_get_add_eos`.
+        """
+        return lib.llama_vocab_get_add_eos(self._c)
+
+    def getAddSep(self) -> bool:
+        """Whether the model wants `sep` after a text.
+
+        Maps to `llama_vocab_get_add_sep`.
+        """
+        return lib.llama_vocab_get_add_sep(self._c)
+
+    def getSuppressTokens(self) -> list[Token]:
+        """The tokens that the model is never to generate, as a list of the caller's own.
+
+        Maps to `llama_vocab_get_suppress_tokens`.
+        """
+        count = ffi.new("int32_t *")
+        with self._model._pinned():
+            array = lib.llama_vocab_get_suppress_tokens(self._c, count)
+            return [] if array == ffi.NULL else list(ffi.unpack(array, count[0]))

@@ -1,0 +1,122 @@
+"""Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these of ggml's CPU variants.
+
+`python -m vendor.build.variants` prints the two that `make check-upgrade` builds on this machine: the one that runs
+everywhere and the fastest that runs here. It prints nothing where the cache has all of them built.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from vendor.tools import BuildError, FetchError
+
+VARIABLE = "LLAMA_CFFI_CPU_VARIANTS"
+
+# By os.uname().machine, as ggml's CMakeLists.txt calls it.
+_ARCHITECTURES = {
+    "x86_64": "x86",
+    "aarch64": "ARM",
+    "ppc64le": "PowerPC",
+    "s390x": "s390x",
+    "riscv64": "riscv64",
+}
+
+# ggml's feature -> the flags of /proc/cpuinfo that its compiler options presume.
+_FLAGS = {
+    "SSE42": ("sse4_2",),
+    "AVX": ("avx",),
+    "F16C": ("f16c",),
+    "FMA": ("fma",),
+    "AVX2": ("avx2",),
+    "BMI2": ("bmi2",),
+    "AVX512": ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"),
+    "AVX512_VBMI": ("avx512vbmi",),
+    "AVX512_VNNI": ("avx512_vnni",),
+    "AVX512_BF16": ("avx512_bf16",),
+    "AVX_VNNI": ("avx_vnni",),
+    "AMX_TILE": ("amx_tile",),
+    "AMX_INT8": ("amx_int8",),
+}
+
+
+def available(source: Path, machine: str = os.uname().machine) -> dict[str, tuple[str, ...]]:
+    """The CPU variants that a llama.cpp tree has for Linux on a machine, each with the features that it uses."""
+    text = (source / "ggml" / "src" / "CMakeLists.txt").read_text(encoding="utf-8")
+    found: dict[str, tuple[str, ...]] = {}
+    architecture = system = ""
+    for line in text.splitlines():
+        if where := re.search(r'GGML_SYSTEM_ARCH STREQUAL "(\w+)"', line):
+            architecture, system = where[1], "Linux"
+        elif where := re.search(r'CMAKE_SYSTEM_NAME MATCHES "(\w+)"', line):
+            system = where[1]
+        elif (row := re.search(r"^\s*ggml_add_cpu_backend_variant\(([\w.]+)([^)]*)\)", line)) and system == "Linux":
+            if architecture == _ARCHITECTURES.get(machine):
+                found[row[1]] = tuple(row[2].split())
+    return found
+
+
+def chosen(source: Path) -> tuple[str, ...]:
+    """The variants that the environment names; empty means all. Raises BuildError where one does not exist."""
+    names = tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if name))
+    there = available(source) if names else {}
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise BuildError(
+            f"{VARIABLE}={os.environ[VARIABLE]}: this llama.cpp has no CPU variant {unknown[0]!r} for "
+            f"{os.uname().machine}. There are: {', '.join(there) or 'none'}. Unset the variable to build all of them."
+        )
+    return names
+
+
+def for_this_machine(source: Path, flags: frozenset[str] | None = None) -> tuple[str, ...]:
+    """The variant that runs everywhere, and the one with the most features that runs here.
+
+    Empty, which means all, where the variants' features are not known: on anything but x86.
+    """
+    have = _cpu_flags() if flags is None else flags
+    runs = {name: features for name, features in available(source, "x86_64").items() if _runs(features, have)}
+    if os.uname().machine != "x86_64" or not runs:
+        return ()
+    by_features = sorted(runs, key=lambda name: len(runs[name]))
+    return tuple(dict.fromkeys((by_features[0], by_features[-1])))
+
+
+def _runs(features: tuple[str, ...], flags: frozenset[str]) -> bool:
+    return all(feature in _FLAGS and flags.issuperset(_FLAGS[feature]) for feature in features)
+
+
+def _cpu_flags() -> frozenset[str]:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def options(names: tuple[str, ...], folder: str) -> dict[str, str]:
+    """What CMake is told for a quick build; `folder` is where variants.cmake lies."""
+    if not names:
+        return {}
+    return {VARIABLE: ";".join(names), "CMAKE_PROJECT_INCLUDE": f"{folder}/variants.cmake"}
+
+
+def targets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What ninja is asked for; empty means everything."""
+    return ("llama", *(f"ggml-cpu-{name}" for name in names)) if names else ()
+
+
+def main() -> int:
+    from vendor.build import native  # which imports this module
+    from vendor.source import fetch  # which imports this module
+
+    try:
+        print("" if native.plan().lib.is_dir() else ",".join(for_this_machine(fetch.source_dir())))
+    except (BuildError, FetchError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Fetches the pinned llama.cpp source: `python -m vendor.source.fetch [--vectors]`. A source distribution brings it.
+
+The source comes out of a package's sdist, through pip, so that the user's own index, proxy and certificates apply.
+Where the pin is a commit of a repository, git gets it. Everything lands in the cache under the pin's digest; an
+interrupted run leaves nothing half-made behind, and a second run finds what the first one made. No patch is applied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from vendor.progress import Progress
+from vendor.source import pin as pins
+from vendor.source import trees
+from vendor.tools import FetchError
+
+# Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) stays packed.
+BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
+
+# What llama-bench is compiled from; it is linked to the libraries that exist already.
+BENCH_PARTS = ("common", "include", "vendor", "ggml/include", "src/llama-ext.h", "tools/llama-bench")
+
+
+# Where a source distribution of this package carries the tree.
+BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
+
+
+def source_dir(pin: pins.Pin | None = None) -> Path:
+    """The llama.cpp tree to use, fetched first if it is the pinned one and not in the cache yet.
+
+    `LLAMA_CPP_SOURCE` names any llama.cpp checkout to use in its place. Where the pin is itself a tree, it must be
+    that one.
+    """
+    bundled = BUNDLED if (BUNDLED / "include" / "llama.h").is_file() else None
+    return _override() or bundled or _cached(pin or pins.load(), "source")
+
+
+def bench_dir(pin: pins.Pin | None = None) -> Path:
+    """A llama.cpp tree with the parts that llama-bench is compiled from; `LLAMA_CPP_SOURCE` counts here too."""
+    return _override() or _cached(pin or pins.load(), "bench")
+
+
+def _override() -> Path | None:
+    override = os.environ.get("LLAMA_CPP_SOURCE")
+    if not override:
+        return None
+    tree = trees.checked(Path(override), f"LLAMA_CPP_SOURCE={override}")
+    pin = pins.load()
+    if pin.is_tree and (found := trees.digest(tree)) != pin.sha256:
+        raise FetchError(
+            f"LLAMA_CPP_SOURCE={override} is not the pinned tree ({pin.label}): its digest is {found}, and "
+            f"vendor/source/pin.json says {pin.sha256}. `make upgrade SOURCE={override}` moves the pin there."
+        )
+    return tree
+
+
+def vectors_dir(pin: pins.Pin | None = None) -> Path:
+    """A folder with llama.cpp's vocab-only GGUF files and their tokenizer test vectors."""
+    override = os.environ.get("LLAMA_CPP_SOURCE")
+    if override and any((Path(override) / "models").glob("ggml-vocab-*.gguf")):
+        return Path(override).resolve() / "models"
+    pin = pin or pins.load()
+    if pin.is_tree and not _target(pin, "vectors").is_dir() and _target(pin, "source").is_dir():
+        pin = pins.known()[-1]  # the tree holds none
+    return _cached(pin, "vectors") / "models"
+
+
+def _is_build_part(path: PurePosixPath) -> bool:
+    return path.parts[0] in BUILD_PARTS
+
+
+def _is_bench_part(path: PurePosixPath) -> bool:
+    return any(path.is_relative_to(part) for part in BENCH_PARTS)
+
+
+def _is_vector(path: PurePosixPath) -> bool:
+    return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
+
+
+_KINDS = {"source": _is_build_part, "bench": _is_bench_part, "vectors": _is_vector}
+
+
+_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in BENCH_PARTS), "models"}  # folders that hold any of it
+
+
+def _target(pin: pins.Pin, kind: str) -> Path:
+    return pins.cache_root() / kind / pin.sha256[:16]
+
+
+def _cached(pin: pins.Pin, kind: str) -> Path:
+    target = _target(pin, kind)
+    if target.is_dir():
+        return target
+    if pin.is_tree:
+        _clone(pin)
+        if not target.is_dir():
+            raise FetchError(f"{pin.label} holds nothing of the kind {kind!r}")
+        return target
+    archive = _archive(pin)
+    with _scratch(target.parent) as scratch:
+        tree = scratch / "tree"
+        _extract(archive, tree, _KINDS[kind], kind)
+        _publish(tree, target)
+    return target
+
+
+def adopt(tree: Path, pin: pins.Pin) -> None:
+    """Copy what builds, benchmarks and tests read of a tree into the cache, where they find it under its pin."""
+    for kind, wanted in _KINDS.items():
+        target = _target(pin, kind)
+        paths = [] if target.is_dir() else [path for path in _files(tree) if wanted(path)]
+        if not paths:
+            continue
+        with _scratch(target.parent) as scratch:
+            for path in paths:
+                out = scratch / "tree" / path
+                out.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree / path, out)
+                shutil.copymode(tree / path, out)
+            if kind == "source" and trees.digest(scratch / "tree") != pin.sha256:
+                raise FetchError(f"{tree} is not the tree that the pin names ({pin.label}): its digest is another one")
+            _publish(scratch / "tree", target)
+
+
+def _files(tree: Path) -> Iterator[PurePosixPath]:
+    for folder, below, names in os.walk(tree):
+        here = PurePosixPath(folder).relative_to(tree)
+        below[:] = sorted(name for name in below if name != ".git" and (here.parts or name in _TOPS))
+        yield from (here / name for name in sorted(names))
+
+
+def _clone(pin: pins.Pin) -> None:
+    """Get a commit from its repository into the cache. Raises FetchError where there is none, or git cannot."""
+    if not pin.repository:
+        raise FetchError(
+            f"the pin is a tree that only somebody who has it can give: {pin.label}. Set LLAMA_CPP_SOURCE to it (its "
+            f"digest is compared with vendor/source/pin.json: {pin.sha256}), or move the pin with `make upgrade`."
+        )
+    print(f"fetching {pin.label} from {pin.repository}", file=sys.stderr, flush=True)
+    with _scratch(pins.cache_root() / "source") as scratch:
+        for words in (
+            ["init", "--quiet"],
+            ["fetch", "--quiet", "--depth", "1", pin.repository, pin.commit],
+            ["-c", "core.autocrlf=false", "checkout", "--quiet", "--detach", pin.commit],
+        ):
+            command = ["git", "-C", str(scratch), *words]
+            try:
+                result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            except FileNotFoundError:
+                raise FetchError("git is missing, and the pinned llama.cpp is a commit: install git") from None
+            if result.returncode != 0:
+                raise FetchError(
+                    f"git could not get {pin.label} from {pin.repository}: {result.stdout.strip()[-500:]}\n"
+                    "Check the network, or set LLAMA_CPP_SOURCE to a checkout of that commit."
+                )
+        adopt(scratch, pin)
+
+
+def _archive(pin: pins.Pin) -> Path:
+    target = _download_target(pin.package, pin.version, pin.sha256)
+    if not target.is_file():
+        print(f"downloading {pin.package} {pin.version} (carries {pin.label})", file=sys.stderr, flush=True)
+        download(pin.package, pin.version, pin.sha256)
+    return target
+
+
+def _download_target(package: str, version: str, sha256: str) -> Path:
+    return pins.cache_root() / "download" / f"{package}-{version}-{sha256[:16]}.tar.gz"
+
+
+def downloaded(package: str, version: str) -> list[Path]:
+    """The sdists of a release that are in the cache."""
+    return sorted((pins.cache_root() / "download").glob(f"{package}-{version}-{'?' * 16}.tar.gz"))
+
+
+def download(package: str, version: str, sha256: str = "") -> Path:
+    """Have pip download the sdist of a release into the cache. Without `sha256`, the index's own hash must do."""
+    folder = _download_target(package, version, sha256).parent
+    with _scratch(folder) as scratch:
+        requirements = scratch / "requirements.txt"
+        pinned = f" --hash=sha256:{sha256}" if sha256 else ""
+        requirements.write_text(f"{package}=={version}{pinned}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+        command += ["--no-binary", package, *(["--require-hashes"] if sha256 else [])]
+        command += ["-r", str(requirements), "-d", str(scratch)]
+        # The build isolation of an outer pip must not leak into this one.
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
+        result = subprocess.run(command, env=env, stdout=sys.stderr)
+        files = sorted(scratch.glob("*.tar.gz"))
+        if result.returncode != 0 or len(files) != 1:
+            raise FetchError(
+                f"pip could not download the source of {package} {version} (exit status {result.returncode}). "
+                "Check the network and pip's index settings (`pip config list`), or set LLAMA_CPP_SOURCE to a "
+                "llama.cpp checkout."
+            )
+        if sha256:
+            _verify(files[0], sha256)
+        target = _download_target(package, version, sha256 or sha256_of(files[0]))
+        os.replace(files[0], target)
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(path: Path, sha256: str) -> None:
+    found = sha256_of(path)
+    if found != sha256:
+        raise FetchError(
+            f"{path.name} has sha256 {found}, but the pin says {sha256}. "
+            "The index served another file: do not use it, and check vendor/source/pin.json."
+        )
+
+
+def _extract(archive: Path, tree: Path, wanted: Callable[[PurePosixPath], bool], what: str) -> None:
+    tree.mkdir(parents=True)
+    with tarfile.open(archive) as tar:
+        members = [
+            (m, p) for m in tar for p in [_inside_llama_cpp(m.name)] if p is not None and m.isfile() and wanted(p)
+        ]
+        if not members:
+            raise FetchError(f"{archive.name} holds no vendor/llama.cpp: this version of the package cannot be used")
+        progress = Progress(f"unpacking {what}", len(members))
+        for done, (member, path) in enumerate(members, 1):
+            out = tree / path
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stream = tar.extractfile(member)
+            assert stream is not None, member.name
+            with stream, out.open("wb") as sink:
+                shutil.copyfileobj(stream, sink)
+            out.chmod(0o755 if member.mode & 0o100 else 0o644)
+            progress.update(done)
+        progress.finish()
+
+
+def _inside_llama_cpp(name: str) -> PurePosixPath | None:
+    parts = PurePosixPath(name).parts
+    if len(parts) > 3 and parts[1:3] == ("vendor", "llama.cpp") and ".." not in parts:
+        return PurePosixPath(*parts[3:])
+    return None
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A temporary folder beside its target, so that publishing is one rename; removed whatever happens."""
+    parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(made: Path, target: Path) -> None:
+    try:
+        os.rename(made, target)
+    except OSError:
+        if not target.is_dir():  # otherwise somebody else was faster, with the same bytes
+            raise
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m vendor.source.fetch", description=__doc__.splitlines()[0])
+    parser.add_argument("--vectors", action="store_true", help="also unpack the tokenizer test vectors")
+    args = parser.parse_args()
+    try:
+        print(source_dir())
+        if args.vectors:
+            print(vectors_dir())
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m vendor.upgrade`."""
+
+import sys
+
+from vendor.upgrade.command import main
+
+sys.exit(main())

@@ -1,0 +1,169 @@
+"""Moves the pin to another llama.cpp: `python -m vendor.upgrade VERSION | --source DIR`.
+
+Everything is done in a temporary copy of the tree first. Only when all of it passed there do the results get into the
+tree, all at once. With `--check` they never do: exit status 0 says that they would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from vendor.source import fetch, releases, trees
+from vendor.source import pin as pins
+from vendor.tools import BuildError, FetchError
+from vendor.upgrade import journal
+from vendor.upgrade.copy import Copy, copied, listed
+from vendor.upgrade.journal import ROOT, JournalError
+from vendor.upgrade.report import report
+from vendor.upgrade.steps import STEPS, Outcome, Runner, Step, run
+
+# What an upgrade changes in the tree: these files, and what lies below these folders.
+RESULTS = (
+    "vendor/source/pin.json",
+    "vendor/source/releases.json",
+    "codegen/api/api.json",
+    "codegen/diff/history",
+    "llama_cffi/_generated",
+    "llama_cffi/_native.pyi",
+)
+
+REBUILD = ("make", "--no-print-directory", "build")
+
+
+def target(version: str, source: str) -> pins.Pin:
+    """The pin that was asked for, its source in the cache if it is a folder. Raises FetchError."""
+    if bool(version) == bool(source):
+        raise FetchError("say one of VERSION=<release of llama-cpp-python> and SOURCE=<llama.cpp checkout>")
+    if version:
+        return releases.resolve(version)
+    tree = trees.checked(Path(source), f"SOURCE={source}")
+    pin = trees.pin_of(tree)
+    fetch.adopt(tree, pin)
+    return pin
+
+
+def check(
+    root: Path, new: pins.Pin, steps: Sequence[Step] = STEPS, keep: bool = False, quick: bool = True
+) -> tuple[Outcome, dict[str, bytes | None]]:
+    """Do an upgrade in a copy. Gives what came out, and the files that the tree would get; changes nothing there."""
+    with copied(root, keep) as copy:
+        before = _results(root)
+        runner = Runner(copy)
+        old_api = copy.folder / "old.json"
+        if (root / "codegen" / "api" / "api.json").is_file():
+            old_api.write_bytes((root / "codegen" / "api" / "api.json").read_bytes())
+        outcome = run(copy, pins.load(root / "vendor" / "source" / "pin.json"), new, steps, quick)
+        if outcome.failed is None or outcome.failed.forgivable:
+            _remember(copy, runner, new)
+            words = ["diff", str(old_api), "codegen/api/api.json", "--format", "markdown"]
+            status, text = runner.run("diff", [sys.executable, "-m", "codegen", *words])
+            outcome.changes = text.strip() if status in (0, 1) else ""  # 1: they differ
+        after = _results(copy.tree)
+        changed = {name: after.get(name) for name in {*before, *after} if before.get(name) != after.get(name)}
+    return outcome, changed
+
+
+def _results(tree: Path) -> dict[str, bytes]:
+    found = [path for name in RESULTS for top in [tree / name] for path in ([top] if top.is_file() else top.rglob("*"))]
+    files = [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(tree).as_posix(): path.read_bytes() for path in files}
+
+
+def _remember(copy: Copy, runner: Runner, new: pins.Pin) -> None:
+    """A release that the project did not know: note it, and its API, for later comparisons."""
+    path = copy.tree / "vendor" / "source" / "releases.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if new.is_tree or any(row["version"] == new.version for row in rows):
+        return
+    rows.append(json.loads(new.dumps()))
+    rows.sort(key=lambda row: [int(part) if part.isdigit() else 0 for part in row["version"].split(".")])
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    runner.run("history", [sys.executable, "-m", "codegen", "history", new.version])
+
+
+def upgrade(
+    root: Path,
+    new: pins.Pin,
+    steps: Sequence[Step] = STEPS,
+    force: bool = False,
+    keep: bool = False,
+    rebuild: Sequence[str] = REBUILD,
+) -> tuple[Outcome, bool, str]:
+    """Move the pin if all went well in a copy. Gives what came out, whether the pin moved, and the report."""
+    refuse_dirty(root)
+    outcome, changed = check(root, new, steps, keep, quick=False)
+    moved = outcome.failed is None or (force and outcome.failed.forgivable)
+    if moved:
+        refuse_dirty(root)  # minutes went by
+        journal.move(root, changed)
+        started = time.monotonic()
+        print("building in the tree", file=sys.stderr, flush=True)
+        status = subprocess.run(rebuild, cwd=root, stdout=sys.stderr).returncode
+        outcome.seconds["rebuild in the tree" if status == 0 else "rebuild in the tree (failed)"] = (
+            time.monotonic() - started
+        )
+    return outcome, moved, report(outcome, moved)
+
+
+def refuse_dirty(root: Path) -> None:
+    """Raise BuildError where the tree has changes that no commit holds."""
+    answer = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True)
+    if answer.returncode != 0:
+        raise BuildError(f"{root} is no git checkout, which an upgrade needs: {answer.stderr.strip()}")
+    if answer.stdout:
+        first = "\n".join(f"  {line}" for line in answer.stdout.splitlines()[:10])
+        raise BuildError(
+            f"the tree has changes that are in no commit:\n{first}\nCommit them or `git stash -u` first, so that the "
+            "upgrade is a commit of its own. `make check-upgrade` works with them."
+        )
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)  # what is cleaned up on the way out is the copy
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vendor.upgrade", description=__doc__.splitlines()[0])
+    parser.add_argument("version", nargs="?", default="", help=f"a release of {releases.PACKAGE}")
+    parser.add_argument("--source", default="", help="a llama.cpp checkout, in place of a release")
+    parser.add_argument("--check", action="store_true", help="change nothing: exit status 0 if it would work")
+    parser.add_argument("--force", action="store_true", help="move the pin although extension or tests failed")
+    parser.add_argument("--keep", action="store_true", help="keep the copy of the tree, with the logs beside it")
+    args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        journal.finish(ROOT)
+        if not args.check:
+            refuse_dirty(ROOT)
+        new = target(args.version, args.source)
+        old = pins.load()
+        print(f"from {old.label} to {new.label}, in a copy of {len(listed(ROOT))} files", file=sys.stderr, flush=True)
+        moved = False
+        if args.check:
+            outcome, _ = check(ROOT, new, keep=args.keep)
+            text = report(outcome, moved)
+        else:
+            outcome, moved, text = upgrade(ROOT, new, force=args.force, keep=args.keep)
+        path = journal.folder(ROOT) / "report.md"
+        path.write_text(text, encoding="utf-8")
+        print(text)
+        print(f"This report is in {path}", file=sys.stderr)
+        return 0 if outcome.passed else 1
+    except (BuildError, FetchError, JournalError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the tree is as it was", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

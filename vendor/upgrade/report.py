@@ -1,0 +1,84 @@
+"""What `make upgrade` and `make check-upgrade` say at the end, as Markdown."""
+
+from __future__ import annotations
+
+from vendor.source.pin import Pin
+from vendor.upgrade.steps import Outcome, Tests
+
+
+def report(outcome: Outcome, moved: bool) -> str:
+    """The whole report. `moved`: the pin is now the new one."""
+    parts = [f"# llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}", _pins(outcome), _result(outcome, moved)]
+    if outcome.failed is not None:
+        parts.append(f"Last lines of the step `{outcome.failed.name}`:\n\n```\n{outcome.tail}\n```")
+    if outcome.tests is not None and outcome.tests.failures:
+        failures = "\n".join(f"- `{name}`" for name in outcome.tests.failures)
+        parts.append(f"## Tests that failed\n\n{failures}")
+    parts.append(f"## Steps\n\n{_steps(outcome)}")
+    parts.append(f"## What changed in the API\n\n{outcome.changes or 'Not known: `python -m codegen diff` failed.'}")
+    parts.append(f"## What to do now\n\n{_checklist(outcome, moved)}")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _short(pin: Pin) -> str:
+    return pin.version or pin.commit[:12] or f"tree {pin.sha256[:12]}"
+
+
+def _pins(outcome: Outcome) -> str:
+    rows = [("from", outcome.old), ("to", outcome.new)]
+    lines = [f"| {name} | {pin.label} | `{pin.sha256[:16]}...` |" for name, pin in rows]
+    return "\n".join(("| | pin | sha256 |", "| --- | --- | --- |", *lines))
+
+
+def _result(outcome: Outcome, moved: bool) -> str:
+    pin = "The pin is moved." if moved else "The tree is as it was."
+    if outcome.failed is None:
+        return f"Everything passed. {pin}"
+    return f"**The step `{outcome.failed.name}` failed.** {pin} {outcome.failed.advice}"
+
+
+def tests_line(tests: Tests | None) -> str:
+    """The counts in one line."""
+    if tests is None:
+        return "not run"
+    return (
+        f"{tests.passed} passed, {tests.failed} failed, {tests.unavailable} about what this llama.cpp lacks, "
+        f"{tests.skipped} skipped for other reasons"
+    )
+
+
+def _steps(outcome: Outcome) -> str:
+    rows = [f"| {name} | {seconds:.0f} |" for name, seconds in outcome.seconds.items()]
+    lines = ["| step | seconds |", "| --- | --- |", *rows, "", f"Tests: {tests_line(outcome.tests)}."]
+    if outcome.functions is not None:
+        lines.append(f"The header has {outcome.functions} functions.")
+    if outcome.adapted is not None:
+        lines.append(f"Of what the facade uses, {outcome.adapted} are adapted, and {outcome.absent} are not there.")
+    if outcome.variants:
+        lines.append(f"CPU variants that were built: {outcome.variants}.")
+    return "\n".join(lines)
+
+
+def _checklist(outcome: Outcome, moved: bool) -> str:
+    items: list[str] = []
+    if outcome.failed is not None:
+        items.append(f"Fix what stopped the step `{outcome.failed.name}`: {outcome.failed.advice}")
+    if not moved:
+        if outcome.failed is None:
+            items.append(f"Nothing, or move the pin: `make upgrade {_target(outcome.new)}`.")
+        else:
+            items.append(f"Try again: `make check-upgrade {_target(outcome.new)}`.")
+    else:
+        items += [
+            "Read the changes above that break users' code, and `git diff llama_cffi/_generated/report.md`.",
+            "Paste the changelog entry: `python -m codegen diff OLD NEW --changelog`.",
+            "New functions that want a facade: write it, or leave them to `llama_cffi.lib`.",
+            "`make check test`.",
+            f"Commit: `git add -A && git commit -m 'llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}'`.",
+            "To go back instead: `git checkout .` and `make build`.",
+        ]
+    return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
+
+
+def _target(pin: Pin) -> str:
+    return f"VERSION={pin.version}" if pin.version else "SOURCE=<that tree>"

@@ -1,0 +1,232 @@
+"""What an upgrade does in its copy of the tree, step by step, and what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vendor.build import variants
+from vendor.source.pin import Pin
+from vendor.upgrade.copy import Copy
+
+_PY = sys.executable
+
+# The tests find the copy, and not the tree that this Python has as an editable install.
+_WHICH = (
+    "import os, pathlib, llama_cffi, codegen, vendor; here = pathlib.Path(os.environ['PYTHONPATH']).resolve(); "
+    "found = [pathlib.Path(m.__file__).resolve().parent.parent for m in (llama_cffi, codegen, vendor)]; "
+    "assert found == [here] * 3, f'{found} is imported, not the copy in {here}'; print(llama_cffi.__file__)"
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command in the copy. `forgivable`: the pin may move although it failed, if somebody insists."""
+
+    name: str
+    command: tuple[str, ...]
+    advice: str
+    forgivable: bool = False
+
+
+STEPS = (
+    Step(
+        "source",
+        (_PY, "-m", "vendor.source.fetch"),
+        "Check the network and the pin: the text above says what is missing.",
+    ),
+    Step(
+        "native",
+        (_PY, "-m", "vendor.build.native"),
+        "llama.cpp itself did not build with this project's options: they are in vendor/build/recipe.py. See whether "
+        "it builds by its own instructions on this machine.",
+    ),
+    Step(
+        "snapshot",
+        (_PY, "-m", "codegen", "snapshot"),
+        "The generator met something in a header that it does not know: the text names file and line, and the place in "
+        "codegen/ to teach it. codegen/README.md has a list.",
+    ),
+    Step(
+        "generate",
+        (_PY, "-m", "codegen", "generate"),
+        "A table of codegen/ names something that this header lacks, or the facade needs something that changed: the "
+        "text says which row. codegen/README.md says what each means.",
+    ),
+    Step(
+        "check", (_PY, "-m", "codegen", "check"), "The generator gives another text each time: a mistake in codegen/."
+    ),
+    Step(
+        "extension",
+        (_PY, "setup.py", "-q", "build_ext", "--inplace"),
+        "The shim (llama_cffi/_shim/) or what was generated does not compile against this header: the compiler's first "
+        "error says where.",
+        forgivable=True,
+    ),
+    Step(
+        "import",
+        (_PY, "-c", _WHICH),
+        "The facade cannot be imported: it uses a name at import that this llama.cpp lacks.",
+        forgivable=True,
+    ),
+    Step(
+        "tests",
+        (
+            _PY,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/api",
+            "tests/contract",
+            "tests/codegen/test_drift.py",
+        ),
+        "The facade behaves differently with this llama.cpp. KEEP=1 keeps the copy: run pytest there, with PYTHONPATH "
+        "set to it.",
+        forgivable=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Tests:
+    """How the tests went."""
+
+    __test__ = False
+
+    passed: int
+    failed: int
+    unavailable: int  # skipped, because this llama.cpp lacks what they are about
+    skipped: int  # for another reason
+    failures: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """What came out of the steps."""
+
+    old: Pin
+    new: Pin
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: Step | None = None
+    tail: str = ""  # of the failed step's output
+    tests: Tests | None = None
+    functions: int | None = None
+    adapted: int | None = None
+    absent: int | None = None
+    variants: str = ""  # of the CPU backend; empty: all
+    changes: str = ""  # Markdown, of `python -m codegen diff`
+
+    @property
+    def passed(self) -> bool:
+        return self.failed is None
+
+
+# Of make, and what would have another llama.cpp built than the one that is tried.
+_DROPPED = {
+    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "VERSIONS", "SOURCE", "KEEP", "FORCE", "BACKEND"),
+    *("GGML_USE_VULKAN", "LLAMA_CFFI_TEST_VULKAN", "LLAMA_CPP_SOURCE", "LLAMA_CFFI_PREFIX", "LLAMA_CFFI_SANITIZE"),
+}
+
+
+class Runner:
+    """Runs commands in a copy, each with its own log."""
+
+    def __init__(self, copy: Copy) -> None:
+        self.copy = copy
+        self.env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
+        self.env["PYTHONPATH"] = str(copy.tree)
+
+    def run(self, name: str, command: Sequence[str]) -> tuple[int, str]:
+        """The exit status, and all that the command printed."""
+        log = self.copy.folder / f"{name}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                cwd=self.copy.tree,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(self.copy.lock,),
+            )
+            try:
+                status = process.wait()
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
+        return status, log.read_text(encoding="utf-8", errors="replace")
+
+
+def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bool = False) -> Outcome:
+    """Do the steps in a copy whose pin is `new`, until one fails. `quick` builds few of the CPU backend's variants."""
+    runner = Runner(copy)
+    outcome = Outcome(old, new)
+    (copy.tree / "vendor" / "source" / "pin.json").write_text(new.dumps(), encoding="utf-8")
+    for number, step in enumerate(steps, 1):
+        print(f"[{number}/{len(steps)}] {step.name} ...", end="", file=sys.stderr, flush=True)
+        if quick and step.name == "native" and variants.VARIABLE not in runner.env:
+            status, answer = runner.run("variants", [_PY, "-m", "vendor.build.variants"])
+            runner.env[variants.VARIABLE] = answer.strip() if status == 0 else ""
+        outcome.variants = runner.env.get(variants.VARIABLE, "")
+        extra = [f"--junitxml={copy.folder / 'tests.xml'}"] if step.name == "tests" else []
+        started = time.monotonic()
+        status, output = runner.run(step.name, [*step.command, *extra])
+        outcome.seconds[step.name] = time.monotonic() - started
+        print(f" {outcome.seconds[step.name]:.0f} s{'' if status == 0 else ', failed'}", file=sys.stderr, flush=True)
+        if step.name == "tests":
+            outcome.tests = read_tests(copy.folder / "tests.xml")
+        if status != 0:
+            outcome.failed, outcome.tail = step, "\n".join(output.splitlines()[-40:])
+            break
+    _count(runner, outcome)
+    return outcome
+
+
+def read_tests(path: Path) -> Tests | None:
+    """The counts of pytest's XML report; None where it wrote none."""
+    if not path.is_file():
+        return None
+    passed = unavailable = skipped = 0
+    failures: list[str] = []
+    for case in ElementTree.parse(path).iter("testcase"):
+        found = {child.tag: child for child in case if child.tag in ("failure", "error", "skipped")}
+        if "failure" in found or "error" in found:
+            failures.append(f"{case.get('classname')}.{case.get('name')}")
+        elif "skipped" in found:
+            why = found["skipped"].get("message") or ""
+            unavailable += "unavailable" in why.lower()
+            skipped += "unavailable" not in why.lower()
+        else:
+            passed += 1
+    return Tests(passed, len(failures), unavailable, skipped, tuple(failures))
+
+
+_COUNT = (
+    "from codegen import complete, needs, snapshot; import json; "
+    "api = complete.complete(snapshot.load(), needs.load()); "
+    "print(json.dumps([sum(1 for f in api.functions if f.body), len(api.absent)]))"
+)
+
+
+def _count(runner: Runner, outcome: Outcome) -> None:
+    """How many functions the header has, and how many of the facade's it has in another shape, or not at all."""
+    snapshot = runner.copy.tree / "codegen" / "api" / "api.json"
+    if "snapshot" in outcome.seconds and (outcome.failed is None or outcome.failed.name != "snapshot"):
+        outcome.functions = len(json.loads(snapshot.read_text(encoding="utf-8"))["functions"])
+        status, answer = runner.run("count", [_PY, "-c", _COUNT])
+        if status == 0:
+            outcome.adapted, outcome.absent = json.loads(answer.splitlines()[-1])
