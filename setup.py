@@ -21,8 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from vendor.build import elf, native, recipe  # noqa: E402
 from vendor.build.libraries import Libraries, library_name  # noqa: E402
-from vendor.source import fetch  # noqa: E402
-from vendor.source import pin as pins  # noqa: E402
+from vendor.source import fetch, pin as pins  # noqa: E402
 from vendor.tools import BuildError  # noqa: E402
 
 

@@ -22,8 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from vendor.build import native  # noqa: E402
 from vendor.progress import Progress  # noqa: E402
-from vendor.source import fetch  # noqa: E402
-from vendor.source import pin as pins  # noqa: E402
+from vendor.source import fetch, pin as pins  # noqa: E402
 
 LIB = ROOT / "llama_cffi" / "lib"
 

@@ -38,8 +38,7 @@ def wall(command: list[str], runs: int) -> float:
 
 def regenerate() -> None:
     """Headers to every generated file, in memory."""
-    from codegen import __main__ as codegen
-    from codegen import generate
+    from codegen import __main__ as codegen, generate
     from codegen.api import snapshot
 
     generate.generate(snapshot.loads(snapshot.dumps(codegen.read_headers())))

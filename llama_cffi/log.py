@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_cffi._core import handle, native_log
+from llama_cffi._core import native_log
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.enums import GgmlLogLevel
 
@@ -45,7 +45,7 @@ def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any =
         cb = None
     target = None if cb is None else _target(cb, userData)
     _current = (cb, userData)
-    handle.log_target = target
+    native_log.log_target = target
     lib.shim_log_keep(target is not None)
 
 
@@ -53,7 +53,7 @@ def _target(cb: LogCallback | logging.Logger, userData: Any) -> Callable[[int, s
     if isinstance(cb, logging.Logger):
         logger = cb
         if logger is logging.getLogger(native_log.LOGGER):
-            return handle.to_logging
+            return native_log.to_logging
 
         def write(level: int, text: str) -> None:
             logger.log(_LEVELS.get(GgmlLogLevel(level), logging.INFO), "%s", text.rstrip("\n"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from llama_cffi._core.arguments import Path, optional_text, path_bytes
+from llama_cffi._core.arguments import StrPath, optional_text, path_bytes
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.locks import listing
 from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
-from llama_cffi.ggml._registry import listing
 from llama_cffi.ggml.backend import Backend, system_info
 
 
@@ -165,7 +165,7 @@ def loadModeFromStr(name: str) -> LoadMode:
 _SPLITS = 65535
 
 
-def splitPath(pathPrefix: Path, splitNo: int, splitCount: int) -> str:
+def splitPath(pathPrefix: StrPath, splitNo: int, splitCount: int) -> str:
     """The path of one file of a split model, by its number from 0: `m-00001-of-00004.gguf` for ("m", 0, 4).
 
     Maps to `llama_split_path`.
@@ -177,7 +177,7 @@ def splitPath(pathPrefix: Path, splitNo: int, splitCount: int) -> str:
     return os.fsdecode(ffi.string(out))
 
 
-def splitPrefix(splitPath: Path, splitNo: int, splitCount: int) -> str | None:
+def splitPrefix(splitPath: StrPath, splitNo: int, splitCount: int) -> str | None:
     """What `splitPath` was made from; None for a path that is not of this number and count.
 
     Maps to `llama_split_prefix`.

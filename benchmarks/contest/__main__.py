@@ -21,8 +21,12 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import peers, report  # noqa: E402
 from benchmarks.build_llama_bench import BuildError  # noqa: E402
 from benchmarks.contest import cases, duel, inputs, plot, yardstick  # noqa: E402
-from benchmarks.contest.cases import FACADE, Case, Target  # noqa: E402
-from benchmarks.contest.cases import C as C_PROGRAM  # noqa: E402
+from benchmarks.contest.cases import (  # noqa: E402
+    FACADE,
+    C as C_PROGRAM,  # noqa: E402
+    Case,
+    Target,
+)
 from benchmarks.contest.duel import ContestError, Result, ratios, tell  # noqa: E402
 from benchmarks.peers import Contestant  # noqa: E402
 from llama_cffi import Ggml  # noqa: E402

@@ -14,8 +14,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "peers")]  # the package of peers would load more than is needed
 
-from protocol import N_SEQ, Given, answer, digest, filling, ready, repetitions, run  # noqa: E402
-from protocol import memory as memory_now  # noqa: E402
+from protocol import (  # noqa: E402
+    N_SEQ,
+    Given,
+    answer,
+    digest,
+    filling,
+    memory as memory_now,  # noqa: E402
+    ready,
+    repetitions,
+    run,
+)
 
 
 def _load(given: Given) -> Any:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-from vendor.source import fetch  # noqa: E402
-from vendor.source import pin as pins  # noqa: E402
+from vendor.source import fetch, pin as pins  # noqa: E402
 
 FOLDER = "contest-1"  # another number with every change here
 

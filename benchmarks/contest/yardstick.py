@@ -11,8 +11,7 @@ from pathlib import Path
 
 from benchmarks.build_llama_bench import LIB, BuildError
 from vendor.build import native
-from vendor.source import fetch
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins
 
 SOURCE = Path(__file__).with_name("yardstick.c")
 FLAGS = ("-std=c11", "-O2", "-DNDEBUG", "-Wall", "-Wextra", "-Wno-unused-result")

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build import native
-from vendor.source import fetch
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins
 from vendor.tools import FetchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -71,7 +71,7 @@ class Answered:
     def __init__(self, server: Any, request: dict[str, Any]) -> None:
         self._chunks: list[dict[str, Any]] = []
         self.started = self.first = perf_counter()
-        server.handle_completions(request, self._take)
+        server.handle_completions(request, self._acquire)
         self.ended = perf_counter()
         errors = [chunk for chunk in self._chunks if "choices" not in chunk]
         if errors or not self._chunks:
@@ -79,7 +79,7 @@ class Answered:
         self.text = "".join(chunk["choices"][0]["text"] for chunk in self._chunks)
         self.tokens = int(self._chunks[-1]["usage"]["completion_tokens"])
 
-    def _take(self, chunk: dict[str, Any]) -> None:
+    def _acquire(self, chunk: dict[str, Any]) -> None:
         if not self._chunks:
             self.first = perf_counter()
         self._chunks.append(chunk)

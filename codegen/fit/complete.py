@@ -13,8 +13,7 @@ from codegen.api import snapshot
 from codegen.api.model import Api, CodegenError, Field, Function, flat_fields
 from codegen.emit.cdef import prototype
 from codegen.fit.compare import ADVICE, changed, check
-from codegen.fit.needs import Needs, field_form, plain
-from codegen.fit.needs import load as needs_of_facade
+from codegen.fit.needs import Needs, field_form, load as needs_of_facade, plain
 from codegen.fit.usage import place
 from codegen.rules.adapters import ADAPTERS, Adapter
 

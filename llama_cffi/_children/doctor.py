@@ -133,7 +133,7 @@ def _product(request: dict[str, Any]) -> dict[str, Any]:
     device = BackendDevice.byName(request["device"])
     if device is None:
         return {"error": f"there is no device {request['device']} any more"}
-    with Machine(device) as machine:
+    with Device(device) as machine:
         numbers = random.Random(0)
         a = array("f", (numbers.uniform(-1, 1) for _ in range(_SIZE * _SIZE)))
         b = array("f", (numbers.uniform(-1, 1) for _ in range(_SIZE * _SIZE)))
@@ -162,7 +162,7 @@ def _product(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Machine:
+class Device:
     """A device at work, by ggml's own functions."""
 
     def __init__(self, device: Any) -> None:
@@ -176,20 +176,20 @@ class Machine:
         if device.name == "CPU":
             lib.ggml_backend_cpu_set_n_threads(self.backend, len(os.sched_getaffinity(0)))
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Device:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.lib.ggml_backend_free(self.backend)
 
-    def product(self, size: int, a: array[float], b: array[float]) -> Product:
-        return Product(self, size, a, b)
+    def product(self, size: int, a: array[float], b: array[float]) -> MatMul:
+        return MatMul(self, size, a, b)
 
 
-class Product:
+class MatMul:
     """`b` times the transpose of `a`, both square and made of the numbers in `a` and `b`, repeated."""
 
-    def __init__(self, machine: Machine, size: int, a: array[float], b: array[float]) -> None:
+    def __init__(self, machine: Device, size: int, a: array[float], b: array[float]) -> None:
         self.machine = machine
         ffi, lib = machine.ffi, machine.lib
         params = ffi.new("struct ggml_init_params *")
@@ -225,7 +225,7 @@ class Product:
         self.machine.lib.ggml_backend_tensor_get(self.out, data, 0, len(data))
         return out
 
-    def __enter__(self) -> Product:
+    def __enter__(self) -> MatMul:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-Text: TypeAlias = str | bytes
-Path: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+StrOrBytes: TypeAlias = str | bytes
+StrPath: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 # A cffi array, or anything with the buffer protocol: bytearray, array.array, a numpy array.
 OutBuffer: TypeAlias = "Buffer | Any"
 # A boolean parameter; C code, and the specification's examples, write 0 and 1 as well.
-Flag: TypeAlias = bool | Literal[0, 1]
-Tokens: TypeAlias = "Sequence[int] | Buffer"
+BoolLike: TypeAlias = bool | Literal[0, 1]
+TokenSequence: TypeAlias = "Sequence[int] | Buffer"
 
 # What memoryview calls elements that may be read as a C type. Raw bytes may be anything.
 _FORMATS = {"int32_t": ("i", "l"), "char": ("b", "c"), "uint8_t": (), "float": ("f",), "size_t": ("L", "Q")}
@@ -29,7 +29,7 @@ new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 """`ffi.new` for memory that C fills before it is read."""
 
 
-def text_bytes(text: Text, what: str) -> bytes:
+def text_bytes(text: StrOrBytes, what: str) -> bytes:
     """Text as UTF-8."""
     if isinstance(text, str):
         return text.encode("utf-8")
@@ -38,7 +38,7 @@ def text_bytes(text: Text, what: str) -> bytes:
     raise TypeError(f"{what} is str or bytes, not {type(text).__name__}")
 
 
-def text_prefix(text: Text, length: int | None, what: str, length_name: str) -> bytes:
+def text_prefix(text: StrOrBytes, length: int | None, what: str, length_name: str) -> bytes:
     """Text as UTF-8, cut to `length` bytes where that is given: C's pair of pointer and length."""
     data = text_bytes(text, what)
     if length is None:
@@ -48,7 +48,7 @@ def text_prefix(text: Text, length: int | None, what: str, length_name: str) -> 
     return data[:length]
 
 
-def c_string(text: Text, what: str) -> bytes:
+def c_string(text: StrOrBytes, what: str) -> bytes:
     """Text that ends at its first NUL in C, and therefore must hold none."""
     data = text_bytes(text, what)
     if b"\0" in data:
@@ -56,7 +56,7 @@ def c_string(text: Text, what: str) -> bytes:
     return data
 
 
-def path_bytes(path: Path, what: str = "path") -> bytes:
+def path_bytes(path: StrPath, what: str = "path") -> bytes:
     """A file's path as the operating system spells it."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{what} is str, bytes or os.PathLike, not {type(path).__name__}")
@@ -141,7 +141,7 @@ def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: i
 
 
 def token_array(
-    tokens: Tokens, count: int | None, what: str = "tokens", count_name: str = "nTokens"
+    tokens: TokenSequence, count: int | None, what: str = "tokens", count_name: str = "nTokens"
 ) -> tuple[Any, int]:
     """Tokens to be read by C, as a C array, and how many of them count."""
     if isinstance(tokens, ffi.CData):

@@ -20,7 +20,7 @@ def has(name: str) -> bool:
     return name not in ABSENT
 
 
-def is_familiar() -> bool:
+def is_pinned_version() -> bool:
     """Whether this is the llama.cpp that the facade was written for. Of any other, only the public headers are known:
     what the facade knows of the insides of that one must not make it less careful.
     """
@@ -30,7 +30,7 @@ def is_familiar() -> bool:
 def require(name: str) -> None:
     """Raise UnavailableError where this llama.cpp lacks what `has` asks for."""
     if name in ABSENT:
-        lacking(name, ABSENT[name])
+        raise_unavailable(name, ABSENT[name])
 
 
 def member(kind: type[E], name: str) -> E | None:
@@ -39,7 +39,7 @@ def member(kind: type[E], name: str) -> E | None:
     return found
 
 
-def lacking(name: str, versions: str) -> NoReturn:
+def raise_unavailable(name: str, versions: str) -> NoReturn:
     """Raise the error for something that only other versions have."""
     raise UnavailableError(
         f"{name}: {PIN} lacks it, and llama-cpp-python {versions} has it: build this package from that "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from llama_cffi._core.compat import lacking
+from llama_cffi._core.compat import raise_unavailable
 from llama_cffi._core.structs import EnumField, Field, Struct
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class AbsentField(Field[T]):
         return self.value
 
     def __set__(self, instance: Struct, value: T) -> None:
-        lacking(self.c_name, self.versions)
+        raise_unavailable(self.c_name, self.versions)
 
 
 class LoadModeField(EnumField[E]):
@@ -45,7 +45,7 @@ class LoadModeField(EnumField[E]):
         kind: Any = self.kind
         mode = kind(self._to_c(value))
         if mode == kind.DIRECT_IO and not hasattr(instance._c, "use_direct_io"):
-            lacking("llama_load_mode.DIRECT_IO", "0.3.20 or later")
+            raise_unavailable("llama_load_mode.DIRECT_IO", "0.3.20 or later")
         if hasattr(instance._c, "use_direct_io"):
             instance._c.use_direct_io = mode == kind.DIRECT_IO
         instance._c.use_mmap = mode in (kind.AUTO, kind.MMAP, kind.MMAP_MLOCK)

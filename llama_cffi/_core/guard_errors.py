@@ -1,9 +1,30 @@
-"""Failures of llama.cpp's RPC client, which it knows as assertions: here they are errors that say what to do."""
+"""Which Python exception a failed guarded call raises: `raise_guarded`, which the extension calls.
+
+A lost RPC worker is an assertion to llama.cpp; here it is an `RpcError` that says what to do.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+import weakref
+from typing import NamedTuple, NoReturn, Protocol
+
+from llama_cffi import errors
+from llama_cffi._core.compat import raise_unavailable
+from llama_cffi._core.ffi import lib
+from llama_cffi._core.native_log import native_log
+
+
+class Suspect(Protocol):
+    """A handle, as a failed call sees it."""
+
+    def _poison(self, why: str) -> None: ...
+    def _condemn(self, why: str) -> None: ...
+
+
+# Address of a C object -> its handle: a failed call may have left the object half-changed.
+live: weakref.WeakValueDictionary[int, Suspect] = weakref.WeakValueDictionary()
+
 
 _HINT = "python -m llama_cffi rpc-worker"
 
@@ -46,3 +67,46 @@ def remote_failure(message: str) -> tuple[str, str] | None:
         if match := failure.pattern.search(message):
             return failure.reason.format(*match.groups("the other end")), failure.advice
     return None
+
+
+def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, ...]) -> NoReturn:
+    """Raise the exception for a guarded call that failed. Called by the extension (`_shim/raise.cpp`).
+
+    `suspects` are the addresses of the C objects that the call could write to: their handles refuse further use.
+    """
+    log = native_log()
+    if kind == lib.SHIM_UNAVAILABLE:
+        raise errors.UnavailableError(_unavailable(operation, message))
+    if kind == lib.SHIM_ABSENT:
+        raise_unavailable(operation, message)
+    if kind == lib.SHIM_CLOSED:
+        raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
+    if kind == lib.SHIM_BUSY:
+        raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
+    handles = [handle for handle in map(live.get, suspects) if handle is not None]
+    if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
+        reason, advice = failure
+        for handle in handles:
+            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
+        raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
+    for handle in handles:
+        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+    if kind == lib.SHIM_ASSERT:
+        raise errors.NativeAssertionError(
+            f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
+        )
+    if kind == lib.SHIM_NO_MEMORY:
+        raise errors.NativeMemoryError(f"{operation}: out of memory ({message})", operation=operation, log=log)
+    raise errors.NativeError(f"{operation}: {message}", operation=operation, log=log)
+
+
+_LOADERS = {
+    "cpu": "call Ggml.Backend.cpuLoad() first",
+    "rpc": "call Ggml.Rpc.load() first",
+    "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
+}
+
+
+def _unavailable(operation: str, module: str) -> str:
+    loader = _LOADERS.get(module, f"load the {module} backend module first")
+    return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"

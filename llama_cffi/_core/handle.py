@@ -11,26 +11,22 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from llama_cffi import errors
-from llama_cffi._core import native_log as _python_log
-from llama_cffi._core import process
-from llama_cffi._core.compat import lacking
+from llama_cffi._core import callbacks, process
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.guard_errors import remote_failure
+from llama_cffi._core.guard_errors import live
+from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._core.uncopyable import Uncopyable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Guards the counts below. Reentrant, because the garbage collector may run a finalizer while it is held.
-_lock = threading.RLock()
-
-# Address -> handle, to find the object that a failed call may have left half-changed.
-_live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+_lock = fork_safe_lock(threading.RLock())
 
 
 class Handle(Uncopyable):
@@ -78,7 +74,7 @@ class Handle(Uncopyable):
         if parent is not None and orphaned:  # another thread has freed it since
             self._pointer, self._parent = None, None
             self._destroy(pointer)
-            parent._refuse()
+            parent._raise_closed()
         self._addresses: list[int] = []
         self._answer_for(pointer)
 
@@ -89,7 +85,7 @@ class Handle(Uncopyable):
         """The C pointer; raises once the object is closed."""
         pointer = self._pointer
         if pointer is None:
-            self._refuse()
+            self._raise_closed()
         return pointer
 
     @classmethod
@@ -106,63 +102,73 @@ class Handle(Uncopyable):
         pointer = self._c
         pin = lib.shim_pin(pointer)
         if pin == ffi.NULL:
-            self._refuse()
+            self._raise_closed()
         try:
             yield pointer
         finally:
             lib.shim_unpin(pin)
 
-    def _take(self) -> Any:
-        """Have the object to oneself until `_give`; raises where another call has it. Returns the C pointer."""
+    def _acquire(self) -> Any:
+        """Have the object to oneself until `_release`; raises where another call has it. Returns the C pointer."""
         if not self._busy.acquire(blocking=False):
-            self._is_busy()
+            self._raise_busy()
         self._owner = threading.get_ident()
         pointer = self._pointer
         if pointer is None or self._closing:  # another thread has freed it, or waits for its turn to
-            self._give()
-            self._refuse()
+            self._release()
+            self._raise_closed()
         return pointer
 
-    def _give(self) -> None:
+    def _release(self) -> None:
         self._owner = 0
         self._busy.release()
 
     @contextmanager
-    def _hold(self) -> Iterator[Any]:
+    def _exclusive(self) -> Iterator[Any]:
         """The same for a block."""
-        pointer = self._take()
+        pointer = self._acquire()
         try:
             yield pointer
         finally:
-            self._give()
+            self._release()
 
-    def _wait(self) -> None:
-        """Have the object to oneself until `_give`, once the calls of other threads have ended."""
+    def _acquire_waiting(self) -> None:
+        """Have the object to oneself until `_release`, once the calls of other threads have ended."""
         if self._busy.acquire(blocking=False):
             pass
         elif self._owner == threading.get_ident() or lib.shim_in_callback():
-            self._is_busy()  # this thread would wait for itself, or for one that may wait for it
+            self._raise_busy()  # this thread would wait for itself, or for one that may wait for it
         else:
             self._busy.acquire()
         self._owner = threading.get_ident()
 
     @contextmanager
-    def _turn(self) -> Iterator[Any]:
+    def _exclusive_waiting(self) -> Iterator[Any]:
         """Have the object to oneself for a block, after the calls of other threads. Gives the C pointer."""
-        self._wait()
+        self._acquire_waiting()
         try:
             yield self._c
         finally:
-            self._give()
+            self._release()
 
-    def _refuse(self) -> NoReturn:
+    def _run(self, function: Any, *arguments: Any) -> Any:
+        """Call `function(pointer, ...)` while no other call uses the object; raise what a callback raised."""
+        pointer = self._acquire()
+        try:
+            result = function(pointer, *arguments)
+        finally:
+            self._release()
+        callbacks.reraise()
+        return result
+
+    def _raise_closed(self) -> NoReturn:
         process.leave_if_ending()
         why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
-    def _is_busy(self) -> NoReturn:
+    def _raise_busy(self) -> NoReturn:
         if self._pointer is None:
-            self._refuse()
+            self._raise_closed()
         raise errors.BusyError(
             f"this {self._KIND} is in use by another call. One {self._KIND} serves one call at a time: use a lock, "
             f"or one {self._KIND} for each thread."
@@ -178,7 +184,7 @@ class Handle(Uncopyable):
         address = _address(pointer)
         self._addresses.append(address)
         with _lock:
-            _live[address] = self
+            live[address] = self
 
     def _condemn(self, why: str) -> None:
         """Refuse further use, but for `close`."""
@@ -201,7 +207,7 @@ class Handle(Uncopyable):
             return
         self._closing = "it is being freed"
         try:
-            self._wait()
+            self._acquire_waiting()
             try:
                 with _lock:  # another thread may be making a child
                     children = [child for child in self._children if not child.closed]
@@ -212,14 +218,14 @@ class Handle(Uncopyable):
                 self._let_go()
                 self._finish("it was freed")
             finally:
-                self._give()
+                self._release()
         finally:
             self._closing = ""
 
     def _require_end(self) -> None:
         """Refuse to be freed with the parent where waiting for the end of a call would never end."""
         if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
-            self._is_busy()
+            self._raise_busy()
 
     def _let_go(self) -> None:
         """Take the object from those who use it, or refuse to be freed before they end."""
@@ -242,8 +248,8 @@ class Handle(Uncopyable):
         self._free_native(pointer)
 
     def _free_native(self, pointer: Any) -> None:
-        for address in [address for address in self._addresses if _live.get(address) is self]:
-            del _live[address]
+        for address in [address for address in self._addresses if live.get(address) is self]:
+            del live[address]
         self._destroy(pointer)
         parent, self._parent = self._parent, None
         if parent is not None:
@@ -286,96 +292,9 @@ def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
 
 
-def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, ...]) -> NoReturn:
-    """Called by the extension when a guarded call failed; see `_shim/raise.cpp`."""
-    log = native_log()
-    if kind == lib.SHIM_UNAVAILABLE:
-        raise errors.UnavailableError(_unavailable(operation, message))
-    if kind == lib.SHIM_ABSENT:
-        lacking(operation, message)
-    if kind == lib.SHIM_CLOSED:
-        raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
-    if kind == lib.SHIM_BUSY:
-        raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
-    handles = [handle for handle in map(_live.get, suspects) if handle is not None]
-    if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
-        reason, advice = failure
-        for handle in handles:
-            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
-        raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
-    for handle in handles:
-        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
-    if kind == lib.SHIM_ASSERT:
-        raise errors.NativeAssertionError(
-            f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
-        )
-    if kind == lib.SHIM_NO_MEMORY:
-        raise errors.NativeMemoryError(f"{operation}: out of memory ({message})", operation=operation, log=log)
-    raise errors.NativeError(f"{operation}: {message}", operation=operation, log=log)
-
-
-def deliver_log() -> None:
-    """Called by the extension when a call has ended and a log target waits for lines; see `log.py`.
-
-    Taking a line is such a call as well, and so is whatever the target calls: their lines wait for this loop.
-    """
-    thread = threading.get_ident()
-    if thread in _delivering:
-        return
-    target = _python_log.listener() if log_target is to_logging else log_target
-    if target is None:
-        lib.shim_log_keep(log_target is to_logging)  # forgets the lines
-        return
-    buffer = ffi.new("char[]", 8192)
-    _delivering.add(thread)
-    try:
-        while (level := lib.shim_log_take(buffer, 8192)) >= 0:
-            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
-    finally:
-        _delivering.discard(thread)
-
-
-_delivering: set[int] = set()  # threads that hand lines on
-
-
-def to_logging(level: int, text: str) -> None:
-    """Stands for the logger of `native_log`, of which is asked anew each time whether anybody listens."""
-
-
-# Where log lines go: set by `log.logSet`.
-log_target: Callable[[int, str], object] | None = to_logging
-lib.shim_log_keep(True)
-
-_LOADERS = {
-    "cpu": "call Ggml.Backend.cpuLoad() first",
-    "rpc": "call Ggml.Rpc.load() first",
-    "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
-}
-
-
-def _unavailable(operation: str, module: str) -> str:
-    loader = _LOADERS.get(module, f"load the {module} backend module first")
-    return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
-
-
-def is_a(value: object, kind: str) -> bool:
-    """Whether it is an object of a kind whose module cannot be imported here: the class itself is none."""
-    return isinstance(value, Handle) and value._KIND == kind
-
-
-def native_log() -> str:
-    """What llama.cpp logged since the last guarded call on this thread began."""
-    size = 4096
-    buffer = ffi.new("char[]", size)
-    written = lib.shim_log_since_call(buffer, size)
-    return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
-
-
 def _after_fork() -> None:
     """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
-    global _lock
-    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
-    for handle in list(_live.values()):
+    for handle in list(live.values()):
         handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
 
 
@@ -391,5 +310,5 @@ def _at_exit() -> None:
     lib.shim_stop()
     lib.shim_log_keep(False)  # what is freed from now on logs to nobody: Python's modules are about to go
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(_live.values()))):
+    while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(live.values()))):
         time.sleep(0.001)

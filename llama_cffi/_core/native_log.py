@@ -1,10 +1,16 @@
-"""Where llama.cpp's log goes until `logSet` says otherwise: Python's `logging`, under one logger that is quiet."""
+"""llama.cpp's log: what it wrote during a call, and where its lines go.
+
+Until `logSet` says otherwise, they go to Python's `logging`, to one logger that is quiet by default.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from llama_cffi._core.ffi import ffi, lib
 
 if TYPE_CHECKING:
     import logging
@@ -52,3 +58,44 @@ def _is_heard(logger: logging.Logger) -> bool:
             return True
         place = place.parent if place.propagate else None
     return False
+
+
+def native_log() -> str:
+    """What llama.cpp logged since the last guarded call on this thread began: for `LlamaError.log`."""
+    size = 4096
+    buffer = ffi.new("char[]", size)
+    written = lib.shim_log_since_call(buffer, size)
+    return bytes(ffi.buffer(buffer, written)).decode("utf-8", "replace")
+
+
+def deliver_log() -> None:
+    """Hand the lines of the call that has just ended to the log target. Called by the extension (`_shim/raise.cpp`).
+
+    Taking a line is a guarded call too, and so is whatever the target calls: their lines wait for this loop.
+    """
+    thread = threading.get_ident()
+    if thread in _delivering:
+        return
+    target = listener() if log_target is to_logging else log_target
+    if target is None:
+        lib.shim_log_keep(log_target is to_logging)  # forgets the lines
+        return
+    buffer = ffi.new("char[]", 8192)
+    _delivering.add(thread)
+    try:
+        while (level := lib.shim_log_take(buffer, 8192)) >= 0:
+            target(level, bytes(ffi.string(buffer)).decode("utf-8", "replace") + "\n")
+    finally:
+        _delivering.discard(thread)
+
+
+_delivering: set[int] = set()  # threads that hand lines on
+
+
+def to_logging(level: int, text: str) -> None:
+    """Stands for the default logger: whether anybody listens is checked at each delivery."""
+
+
+# Where log lines go: set by `log.logSet`.
+log_target: Callable[[int, str], object] | None = to_logging
+lib.shim_log_keep(True)

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any, TypeVar
 
 from llama_cffi.errors import ForkError
+
+_Lock = TypeVar("_Lock")
+
+_locks: list[Any] = []
+
+
+def fork_safe_lock(lock: _Lock) -> _Lock:
+    """A lock of a module that a forked child gets free: a thread that the child does not have may hold the parent's."""
+    _locks.append(lock)
+    return lock
+
 
 _computed = False  # from then on the threads of OpenMP belong to this process alone
 _orphan = False  # forked from a process that had computed
@@ -48,6 +60,8 @@ def leave_if_ending() -> None:
 
 def _after_fork() -> None:
     global _orphan, _foreign_devices
+    for lock in _locks:
+        lock._at_fork_reinit()  # what threading and logging do with theirs
     _orphan |= _computed
     _foreign_devices |= _devices
 

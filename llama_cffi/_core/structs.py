@@ -6,8 +6,8 @@ import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi
-from llama_cffi._core.numbers import integer
 from llama_cffi._core.uncopyable import Uncopyable
 
 E = TypeVar("E", bound=IntEnum)

@@ -22,7 +22,7 @@ def available_memory() -> int | None:
     if "MemAvailable:" not in memory:
         return None
     swap = 1024 * memory.get("SwapFree:", 0)
-    return min([1024 * memory["MemAvailable:"] + swap, *_rooms(swap)])
+    return min([1024 * memory["MemAvailable:"] + swap, *_cgroup_limits(swap)])
 
 
 def startable() -> int | None:
@@ -75,7 +75,7 @@ def _groups(controller: str) -> Iterator[tuple[str, bool]]:
             yield os.path.join(top, *parts[:depth]), bool(controllers)
 
 
-def _rooms(swap: int) -> Iterator[int]:
+def _cgroup_limits(swap: int) -> Iterator[int]:
     """What memory each control group leaves this process."""
     for group, first in _groups("memory"):
         room = _room_v1(group, swap) if first else _room_v2(group, swap)

@@ -37,7 +37,7 @@ void raise_error(const guard::Error & error) {
         suspects && message ? Py_BuildValue("(isOO)", error.kind, error.function, message, suspects) : nullptr;
     Py_XDECREF(message);
     Py_XDECREF(suspects);
-    Py_XDECREF(call_python("llama_cffi._core.handle", "raise_guarded", arguments));
+    Py_XDECREF(call_python("llama_cffi._core.guard_errors", "raise_guarded", arguments));
     if (!PyErr_Occurred()) {
         PyErr_SetString(PyExc_SystemError, "a guarded call failed, and raise_guarded did not raise");
     }
@@ -72,7 +72,7 @@ extern "C" bool shim_settle(void) {
     if (shim_log_waiting()) {
         const CallLog call = call_last();  // what the target calls must not take its place
         shim_enter_python();
-        PyObject * result = call_python("llama_cffi._core.handle", "deliver_log", PyTuple_New(0));
+        PyObject * result = call_python("llama_cffi._core.native_log", "deliver_log", PyTuple_New(0));
         shim_leave_python();
         call_last() = call;
         if (result == nullptr && signal[0] == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from llama_cffi._core.arguments import OutBuffer, Text, c_string, out_buffer, require_together
+from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, out_buffer, require_together
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.model.model import Model
 
@@ -20,13 +20,13 @@ class ChatMessage:
     Maps to `llama_chat_message`.
     """
 
-    role: Text
-    content: Text
+    role: StrOrBytes
+    content: StrOrBytes
 
 
 @overload
 def chatApplyTemplate(
-    tmpl: Text | Model | int | None,
+    tmpl: StrOrBytes | Model | int | None,
     chat: Sequence[ChatMessage],
     nMsg: int | None = None,
     addAssistant: bool = True,
@@ -35,7 +35,7 @@ def chatApplyTemplate(
 ) -> str: ...
 @overload
 def chatApplyTemplate(
-    tmpl: Text | Model | int | None,
+    tmpl: StrOrBytes | Model | int | None,
     chat: Sequence[ChatMessage],
     nMsg: int | None,
     addAssistant: bool,
@@ -45,7 +45,7 @@ def chatApplyTemplate(
     model: Model | None = None,
 ) -> int: ...
 def chatApplyTemplate(
-    tmpl: Text | Model | int | None,
+    tmpl: StrOrBytes | Model | int | None,
     chat: Sequence[ChatMessage],
     nMsg: int | None = None,
     addAssistant: bool = True,
@@ -93,7 +93,7 @@ def chatApplyTemplate(
         size = length
 
 
-def _template(tmpl: Text | Model | int | None, model: Model | None) -> tuple[bytes, str]:
+def _template(tmpl: StrOrBytes | Model | int | None, model: Model | None) -> tuple[bytes, str]:
     """A template for C, and what to call it in an error."""
     if isinstance(tmpl, Model):
         if model is not None and model is not tmpl:
@@ -119,7 +119,7 @@ def _template(tmpl: Text | Model | int | None, model: Model | None) -> tuple[byt
     return own.encode(), "the model's own template"
 
 
-def _shortened(text: Text) -> Text:
+def _shortened(text: StrOrBytes) -> StrOrBytes:
     return text if len(text) <= 60 else text[:60] + (b"..." if isinstance(text, bytes) else "...")  # type: ignore[operator]
 
 

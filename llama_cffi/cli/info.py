@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from llama_cffi import ggml as Ggml
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 from llama_cffi.cli import options, output
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from llama_cffi import ggml as Ggml
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 from llama_cffi._generated.enums import GgmlType, LoadMode
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context.context import Context

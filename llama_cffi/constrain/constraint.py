@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.arguments import Text
+from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.user_warnings import warn
 from llama_cffi.constrain.json_schema import adapter_of, narrow, schema_of
 from llama_cffi.constrain.mask import Mask
@@ -57,7 +57,7 @@ class Constraint:
     _lock: threading.Lock
 
     @classmethod
-    def fromGbnf(cls, grammar: Text, root: Text = "root") -> Constraint:
+    def fromGbnf(cls, grammar: StrOrBytes, root: StrOrBytes = "root") -> Constraint:
         """Text of a grammar in llama.cpp's GBNF, which starts at the rule `root`. llama.cpp itself keeps to it.
 
         `sampler` raises GrammarError for a grammar that llama.cpp cannot read.

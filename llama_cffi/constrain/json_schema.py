@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from llama_cffi._core.numbers import integer
+from llama_cffi._core.checks import integer
 
 # Formats that llguidance keeps to. Those of others stay remarks, which pydantic may look at when it reads the text.
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))

@@ -2,60 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llama_cffi._core import callbacks
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import Handle
 from llama_cffi.context.batch_errors import pinned
+from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
+from llama_cffi.ggml.threadpool import Threadpool
+from llama_cffi.model.adapter import Adapter
+from llama_cffi.model.model import Model
+from llama_cffi.sampling.logits_source import LogitsSource
+from llama_cffi.sampling.sampler import Sampler
 
-if TYPE_CHECKING:
-    from llama_cffi.context.memory import Memory
-    from llama_cffi.model.adapter import Adapter
-    from llama_cffi.model.model import Model
 
-
-class ContextBase(Handle):
+class ContextBase(LogitsSource):
     """The private side of `Context`."""
 
     _KIND = "context"
 
     _model: Model
     _memory: Memory
-    _nVocab: int
     _nSeqMax: int
     _encodes: bool
-    _serial: int  # no other context has it
-    _samples: bool  # has samplers of its own
-    _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
     _views: Views
+    _chains: list[Sampler]  # which the context runs together with the model
+    _pools: tuple[Threadpool, Threadpool] | None
     _kept: list[Any]  # what C reads through the context: parameters, thread pools
     _stop: Any  # an int32_t that stops computations while it is not zero
     _abort: object  # ... and the callback that it asks whether to stop
     _adapters: dict[Adapter, float]
 
-    def _run(self, function: Any, *arguments: Any) -> Any:
-        """Call `function(context, ...)` while no other call uses the context; raise what a callback raised."""
-        pointer = self._take()
-        try:
-            result = function(pointer, *arguments)
-        finally:
-            self._give()
-        callbacks.reraise()
-        return result
-
-    def _make_room(self, outputs: int) -> None:
+    def _reserve_outputs(self, outputs: int) -> None:
         """Before a call that gives so many outputs: arrays of earlier ones must survive it, or be gone."""
         limits = self._limits
-        if self._views.retire() and outputs > limits.reserved:
+        if self._views.invalidate() and outputs > limits.reserved:
             raise pinned(outputs, limits)
         limits.reserved = max(limits.reserved, outputs)
 
     def _finish(self, why: str) -> None:
         """Arrays of outputs that are still in use hold the C context alive; the last one frees it."""
-        self._views.retire()
-        self._dependents += self._views.hand_over(self._child_gone)
+        self._views.invalidate()
+        self._dependents += self._views.close_when_unused(self._child_gone)
         super()._finish(why)
 
     def _destroy(self, pointer: Any) -> None:

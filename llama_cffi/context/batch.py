@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from llama_cffi._core.arguments import Tokens, token_array
+from llama_cffi._core.arguments import TokenSequence, token_array
 from llama_cffi._core.base_types import Pos, SeqId, Token
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
@@ -41,7 +41,7 @@ class Batch(Uncopyable):
         raise TypeError("use Batch.getOne(tokens) or Batch.init(nTokens, embd, nSeqMax)")
 
     @classmethod
-    def getOne(cls, tokens: Tokens, nTokens: int | None = None) -> Batch:
+    def getOne(cls, tokens: TokenSequence, nTokens: int | None = None) -> Batch:
         """A batch of the first `nTokens` tokens (None: all) for sequence 0. The tokens are copied.
 
         Maps to `llama_batch_get_one`.
@@ -111,7 +111,7 @@ class Batch(Uncopyable):
 
     def extend(
         self,
-        tokens: Tokens,
+        tokens: TokenSequence,
         pos: Pos,
         seqIds: Sequence[SeqId] = (0,),
         output: Literal["none", "last", "all"] = "none",

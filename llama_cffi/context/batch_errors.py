@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_cffi._core.ffi import lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
 
 _CODES = {
@@ -15,7 +15,7 @@ _CODES = {
 }
 
 
-def refusal(reason: int, limits: Any, width: int, operation: str) -> Exception:
+def batch_error(reason: int, limits: Any, width: int, operation: str) -> Exception:
     """The exception for a batch. `limits` is the context's `shim_limits`, `width` the batch's nSeqMax."""
     index, value = limits.index, limits.value
     match reason:

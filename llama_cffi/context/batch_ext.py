@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.base_types import Pos, SeqId, Token
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import Handle, is_a
-
-if TYPE_CHECKING:
-    from llama_cffi.context.context import Context
+from llama_cffi._core.handle import Handle
+from llama_cffi.context.base import ContextBase
 
 _REASONS = {
     -1: "the batch is full: it takes as many entries as the context's nBatch",
@@ -28,7 +26,7 @@ class BatchExt(Handle):
 
     _KIND = "batch"
 
-    _context: Context
+    _context: ContextBase
     _count: int
     _filled: set[int]  # entries with a token or an embedding
     _outputs: set[int]
@@ -36,15 +34,15 @@ class BatchExt(Handle):
     _rows: list[Any]  # embeddings that C reads
 
     @classmethod
-    def init(cls, ctx: Context) -> BatchExt:
+    def init(cls, ctx: ContextBase) -> BatchExt:
         """An empty batch for a context.
 
         Maps to `llama_batch_ext_init`.
         """
-        if not is_a(ctx, "context"):
+        if not isinstance(ctx, ContextBase):
             raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         batch = cls.__new__(cls)
-        with ctx._hold() as context:
+        with ctx._exclusive() as context:
             batch._open(lib.llama_batch_ext_init(context), parent=ctx)
         batch._context = ctx
         batch._reset()
@@ -84,7 +82,7 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_clear`.
         """
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             lib.llama_batch_ext_clear(pointer)
             self._reset()
 
@@ -111,7 +109,7 @@ class BatchExt(Handle):
         return self._add(lib.llama_batch_ext_add_embd, seqId, self._embd(embd)[0], filled=True)
 
     def _add(self, function: Any, *arguments: Any, filled: bool = False) -> int:
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             index: int = function(pointer, *arguments)
             if index < 0:
                 raise ValueError(_REASONS.get(index, f"llama.cpp refused the entry ({index})"))
@@ -136,7 +134,7 @@ class BatchExt(Handle):
         return idx
 
     def _set(self, function: Any, idx: int, value: Any, what: str) -> None:
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             if not function(pointer, self._at(idx), value):
                 raise ValueError(f"llama.cpp refused {what} for this entry")
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._core import callbacks
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
-from llama_cffi._core.locks import reading
+from llama_cffi._core.locks import listing, reading
+from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending, require_threads
 from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
 from llama_cffi.context.batch import Batch
-from llama_cffi.context.batch_errors import refusal
+from llama_cffi.context.batch_errors import batch_error
 from llama_cffi.context.batch_ext import BatchExt
+from llama_cffi.context.checks import check_params, sees_only_before
 from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
 from llama_cffi.context.outputs import ContextOutputs
-from llama_cffi.context.params import ContextParams, check_params, sees_only_before
-from llama_cffi.context.samplers import give_samplers, release_samplers, set_sampler
+from llama_cffi.context.params import ContextParams
+from llama_cffi.context.samplers import attach_samplers, release_samplers, set_sampler
 from llama_cffi.context.state import ContextState
 from llama_cffi.context.tuning import ContextTuning
 from llama_cffi.errors import ContextError
-from llama_cffi.ggml._registry import listing
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
@@ -72,9 +72,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         require_threads()
         context = cls.__new__(cls)
         context._model, context._serial, context._samples = model, next(_serials), False
-        context._views, context._adapters, context._pools = Views(), {}, None
+        context._views, context._adapters, context._pools, context._chains = Views(), {}, None, []
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
-        with give_samplers(chosen, model) as settle_in, model._turn() as owner:
+        with attach_samplers(chosen, model) as attach, model._exclusive_waiting() as owner:
             struct, context._kept = chosen._for_c()
             context._stop = context._kept[-1]
             with reading(), listing():
@@ -86,7 +86,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     log=native_log(),
                 )
             context._open(pointer, parent=model)
-            settle_in(context)
+            attach(context)
             context._prepare(chosen)
         return context
 
@@ -160,7 +160,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         Maps to `llama_get_memory`.
         """
         if self._pointer is None:
-            self._refuse()
+            self._raise_closed()
         return self._memory
 
     @property
@@ -248,15 +248,15 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         if struct is None:
             batch._alive  # noqa: B018  raises
         views = self._views
-        # What `_hold` does, written out: this is every token's way.
+        # What `_exclusive` does, written out: this is every token's way.
         if not self._busy.acquire(False):
-            self._is_busy()
+            self._raise_busy()
         try:
             self._owner = get_ident()
             pointer = self._pointer
             if pointer is None or self._closing:
-                self._refuse()
-            pinned = views.retire() if views.given else views.count > 0
+                self._raise_closed()
+            pinned = views.invalidate() if views.given else views.count > 0
             outputs = lib.shim_compute(pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
         finally:
             self._owner = 0
@@ -281,7 +281,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         if encode and not self._encodes:
             raise ValueError(_NO_ENCODER)
         limits = self._limits
-        with batch._hold() as pointer:
+        with batch._exclusive() as pointer:
             n, outputs, last = batch._ready()
             if limits.n_pos and last >= limits.n_pos:
                 raise ValueError(
@@ -290,9 +290,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 )
             if encode or limits.embeds or not limits.decodes:
                 outputs = n  # llama.cpp then computes every token's
-            context = self._take()
+            context = self._acquire()
             try:
-                reason = lib.shim_check_size(limits, n, outputs, encode, self._views.retire())
+                reason = lib.shim_check_size(limits, n, outputs, encode, self._views.invalidate())
                 if not reason:
                     limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
                     with reading():
@@ -303,7 +303,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                         limits.rows, limits.logits = outputs, not encode if limits.decodes else limits.diffuses
                         limits.wants_encoder &= not encode
             finally:
-                self._give()
+                self._release()
         callbacks.reraise()
         if reason:
             self._fail(reason, "llama_encode" if encode else "llama_decode", 1)
@@ -311,4 +311,4 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     def _fail(self, reason: int, operation: str, width: int) -> NoReturn:
         leave_if_ending()
-        raise refusal(reason, self._limits, width, operation)
+        raise batch_error(reason, self._limits, width, operation)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_cffi._core.base_types import Pos, SeqId
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.numbers import integer
+from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from llama_cffi.context.base import ContextBase
-
 
 _POSITIONS = 1 << 30  # as for a batch
 
@@ -26,23 +23,23 @@ class Memory(Uncopyable):
 
     _KIND = "memory"
 
-    __slots__ = ("_changes", "_context", "_known", "_nSeqMax", "_pointer", "_shifts", "_turn", "_unified")
+    __slots__ = ("_changes", "_context", "_known", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified")
 
-    def __init__(self, context: ContextBase, nSeqMax: int, unified: bool) -> None:
+    def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
         self._context = context
         self._pointer = lib.llama_get_memory(context._c)
         self._nSeqMax = nSeqMax
         self._unified = unified
         self._changes = [0] * nSeqMax  # how often each sequence was changed, but for what decode adds
-        self._turn = Lock()  # held by whoever decodes and then reads the outputs
+        self._decode_lock = Lock()  # held by whoever decodes and then reads the outputs
         self._known: dict[SeqId, Any] = {}  # which tokens stand in a sequence; see _token_cache.py
         self._shifts = bool(lib.llama_memory_can_shift(self._pointer))
 
     @property
     def _c(self) -> Any:
         if self._context._pointer is None:
-            self._context._refuse()
+            self._context._raise_closed()
         return self._pointer
 
     def _call(self, function: Any, *arguments: Any) -> Any:

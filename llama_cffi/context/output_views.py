@@ -7,23 +7,15 @@ references would not do: the garbage collector clears those of a context that is
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from llama_cffi._core.ffi import ffi
+from llama_cffi._core.process import fork_safe_lock
 
-_lock = threading.RLock()  # a destructor may run on any thread, also while this one holds the lock
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_lock = fork_safe_lock(threading.RLock())  # a destructor may run on any thread, also while this one holds the lock
 
 
 class Views:
@@ -63,7 +55,7 @@ class Views:
         if when_gone is not None:
             when_gone()
 
-    def retire(self) -> bool:
+    def invalidate(self) -> bool:
         """Make the arrays given out so far raise when used. Those made of them by numpy cannot, and stay valid: whether
         there are such.
         """
@@ -77,7 +69,7 @@ class Views:
         self.given.clear()
         return self.count > 0
 
-    def hand_over(self, when_gone: Callable[[], None]) -> int:
+    def close_when_unused(self, when_gone: Callable[[], None]) -> int:
         """Have `when_gone` called once nothing looks at the memory any more. Returns 0 if nothing does now, else 1."""
         with _lock:
             if self.count == 0:

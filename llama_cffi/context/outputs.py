@@ -38,12 +38,12 @@ class ContextOutputs(ContextBase):
         """
         # What `_row` does, written out: programs that sample by themselves do this for every token.
         if not self._busy.acquire(False):
-            self._is_busy()
+            self._raise_busy()
         try:
             self._owner = get_ident()
             context = self._pointer
             if context is None or self._closing:
-                self._refuse()
+                self._raise_closed()
             pointer = lib.shim_logits(context, self._limits, i)
             if not pointer:
                 raise IndexError(self._no_output(i))
@@ -98,7 +98,7 @@ class ContextOutputs(ContextBase):
         model = self._model._c
         ranked = pooling == PoolingType.RANK
         width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
-        context = self._take()
+        context = self._acquire()
         try:
             pointer = lib.llama_get_embeddings_seq(context, seqId) if self._limits.rows else ffi.NULL
             if pointer == ffi.NULL:
@@ -107,7 +107,7 @@ class ContextOutputs(ContextBase):
                 )
             return own_copy(pointer, width)
         finally:
-            self._give()
+            self._release()
 
     def _require_logits(self) -> None:
         if self._limits.rows and not self._limits.logits:
@@ -124,17 +124,17 @@ class ContextOutputs(ContextBase):
     # The pointer and the array over it are had under one lock: no other call may move the memory in between.
 
     def _row(self, function: Any, i: int, width: int) -> memoryview[float]:
-        context = self._take()
+        context = self._acquire()
         try:
             pointer = function(context, i) if self._limits.rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(self._no_output(i))
             return self._views.give(pointer, width)
         finally:
-            self._give()
+            self._release()
 
     def _rows(self, function: Any, width: int) -> memoryview[float]:
-        context = self._take()
+        context = self._acquire()
         try:
             rows = self._limits.rows
             pointer = function(context) if rows else ffi.NULL
@@ -142,7 +142,7 @@ class ContextOutputs(ContextBase):
                 raise IndexError(self._no_output(-1))
             return self._views.give(pointer, rows * width, (rows, width))
         finally:
-            self._give()
+            self._release()
 
     def _no_output(self, idx: int) -> str:
         if not self._limits.rows:
@@ -211,12 +211,12 @@ class ContextOutputs(ContextBase):
         return count
 
     def _sampled(self, values: Any, counts: Any, i: int, copy: Callable[[Any, int], T]) -> T | None:
-        context = self._take()
+        context = self._acquire()
         try:
             pointer, count = values(context, i), counts(context, i)
             return None if pointer == ffi.NULL or not count else copy(pointer, count)
         finally:
-            self._give()
+            self._release()
 
     # Times
 

@@ -11,13 +11,13 @@ from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
+from llama_cffi.context.base import ContextBase
 from llama_cffi.model.model import Model
+from llama_cffi.sampling.logits_source import NO_SERIAL
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-    from llama_cffi.context.context import Context
 
 Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
 
@@ -128,7 +128,7 @@ class SamplersParam(ContextParamsFields):
 
 
 @contextmanager
-def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Context], None]]:
+def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[ContextBase], None]]:
     """Around the C call that makes a context: its samplers, checked and in place. Gives what to call with the context.
 
     Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
@@ -147,53 +147,54 @@ def give_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[Con
     array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
     with ExitStack() as stack:
         for index, config in enumerate(configs):
-            array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._hold())
-            config.sampler._settle(n_ctx, model.vocab.nTokens, everything=True)
+            array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._exclusive())
+            config.sampler._rebuild_with_context(n_ctx, model.vocab.nTokens, everything=True)
         params._c.samplers = array if configs else ffi.NULL
         try:
             for config in configs:
-                config.sampler._home, config.sampler._fits = _nowhere, -1
+                config.sampler._context_ref, config.sampler._checked_for = _detached, None
 
-            def settle_in(context: Context) -> None:
+            def attach(context: ContextBase) -> None:
                 for config in configs:
-                    _settle_in(config.sampler, context)
+                    _attach_to(config.sampler, context)
 
-            yield settle_in
+            yield attach
         finally:
             params._c.samplers = ffi.NULL
 
 
-def set_sampler(context: Context, seqId: SeqId, sampler: Sampler | None) -> bool:
+def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> bool:
     """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
     if not 0 <= seqId < context._nSeqMax:
         raise ValueError(f"seqId goes from 0 to {context._nSeqMax - 1} here, and {seqId} does not fit")
-    with context._hold() as pointer:
+    with context._exclusive() as pointer:
         if sampler is None:
             return lib.llama_set_sampler(pointer, seqId, ffi.NULL)
         SamplerSeqConfig(seqId, sampler)
         _check(sampler, context._model)
-        with sampler._hold() as chain:
-            sampler._settle(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
-            _settle_in(sampler, context)
+        with sampler._exclusive() as chain:
+            sampler._rebuild_with_context(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
+            _attach_to(sampler, context)
             return lib.llama_set_sampler(pointer, seqId, chain)
 
 
-def release_samplers(context: Context) -> None:
+def release_samplers(context: ContextBase) -> None:
     """After the C context is gone: let its chains go."""
-    for chain in context.__dict__.pop("_chains", ()):
+    chains, context._chains = context._chains, []
+    for chain in chains:
         chain._child_gone()
 
 
-def _nowhere() -> None:
+def _detached() -> None:
     """The home of a chain whose context could not be made."""
 
 
-def _settle_in(chain: Sampler, context: Context) -> None:
-    chain._home = weakref.ref(context)
-    chain._fits = -1
-    context._samples, context._serial = True, -2  # no sampler fits it without a look at what it picked itself
+def _attach_to(chain: Sampler, context: ContextBase) -> None:
+    chain._context_ref = weakref.ref(context)
+    chain._checked_for = None
+    context._samples, context._serial = True, NO_SERIAL  # sampling must look at what the chain picked itself
     chain._depend()
-    context.__dict__.setdefault("_chains", []).append(chain)  # keeps it alive
+    context._chains.append(chain)  # keeps it alive
 
 
 def _check(chain: Sampler, model: Model) -> None:
@@ -202,10 +203,10 @@ def _check(chain: Sampler, model: Model) -> None:
         raise ValueError("a chain of Context.Params.samplers is empty: chainAdd its members first")
     if chain._chain is not None:
         raise ValueError("a chain of Context.Params.samplers is inside another chain: chainRemove it, or use clone()")
-    if chain._home is not None:
+    if chain._context_ref is not None:
         raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
     left = model.vocab.nTokens
-    members = list(chain._everyone())
+    members = list(chain._leaves())
     if any(member._traits.picks and member._custom is None for member in members[:-1]):
         raise ValueError("a member of a context's chain that picks a token must be the last: the others have no effect")
     for member in members:

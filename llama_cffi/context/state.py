@@ -9,8 +9,8 @@ from typing import Any, overload
 
 from llama_cffi._core.arguments import (
     OutBuffer,
-    Path,
-    Tokens,
+    StrPath,
+    TokenSequence,
     out_buffer,
     path_bytes,
     read_buffer,
@@ -19,14 +19,14 @@ from llama_cffi._core.arguments import (
 )
 from llama_cffi._core.atomic_write import beside
 from llama_cffi._core.base_types import SeqId, Token
-from llama_cffi._core.compat import is_familiar, require
+from llama_cffi._core.compat import is_pinned_version, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.context.base import ContextBase
 from llama_cffi.context.state_io import (
     STATE_HEADER,
     filled,
     read_file,
-    take_over,
+    restore_state,
     take_over_sequence,
     whole_sequence,
     whole_state,
@@ -74,9 +74,9 @@ class ContextState(ContextBase):
         """
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
-        self._make_room(self._limits.n_batch)
+        self._reserve_outputs(self._limits.n_batch)
         self._memory._changed()
-        read: int = self._run(take_over, array, n, self._nSeqMax)
+        read: int = self._run(restore_state, array, n, self._nSeqMax)
         return read
 
     def _check_architecture(self, array: Any, n: int) -> None:
@@ -88,7 +88,7 @@ class ContextState(ContextBase):
 
     # Files: magic, version and tokens, then the state
 
-    def stateSaveFile(self, path: Path, tokens: Tokens = (), count: int | None = None) -> bool:
+    def stateSaveFile(self, path: StrPath, tokens: TokenSequence = (), count: int | None = None) -> bool:
         """Write the state, and the tokens that led to it, to a file: beside its place, then renamed. Returns True.
 
         Raises OSError where the file cannot be written.
@@ -108,11 +108,17 @@ class ContextState(ContextBase):
         return True
 
     @overload
-    def stateLoadFile(self, path: Path) -> list[Token]: ...
+    def stateLoadFile(self, path: StrPath) -> list[Token]: ...
     @overload
-    def stateLoadFile(self, path: Path, tokensOut: OutBuffer, cap: int, outCount: OutBuffer | None = None) -> bool: ...
     def stateLoadFile(
-        self, path: Path, tokensOut: OutBuffer | None = None, cap: int | None = None, outCount: OutBuffer | None = None
+        self, path: StrPath, tokensOut: OutBuffer, cap: int, outCount: OutBuffer | None = None
+    ) -> bool: ...
+    def stateLoadFile(
+        self,
+        path: StrPath,
+        tokensOut: OutBuffer | None = None,
+        cap: int | None = None,
+        outCount: OutBuffer | None = None,
     ) -> list[Token] | bool:
         """Take over a state from a file. Raises OSError, and StateError for a file that does not fit.
 
@@ -180,7 +186,9 @@ class ContextState(ContextBase):
         read: int = self._run(take_over_sequence, array, n, destSeqId, _check_flags(flags))
         return read
 
-    def stateSeqSaveFile(self, filepath: Path, seqId: SeqId, tokens: Tokens = (), count: int | None = None) -> int:
+    def stateSeqSaveFile(
+        self, filepath: StrPath, seqId: SeqId, tokens: TokenSequence = (), count: int | None = None
+    ) -> int:
         """Write the state of one sequence and its tokens to a file. Returns the file's size in bytes.
 
         Maps to `llama_state_seq_save_file`.
@@ -193,7 +201,7 @@ class ContextState(ContextBase):
                 raise OSError(f"the state could not be written to {os.fsdecode(filepath)}: is the disk full?")
         return written
 
-    def stateSeqLoadFile(self, filepath: Path, destSeqId: SeqId) -> list[Token]:
+    def stateSeqLoadFile(self, filepath: StrPath, destSeqId: SeqId) -> list[Token]:
         """Take over the state of a sequence from a file. Returns the tokens that were saved with it.
 
         Maps to `llama_state_seq_load_file`.
@@ -207,7 +215,7 @@ class ContextState(ContextBase):
 
     def _mark_size(self, seq: SeqId) -> int:
         """How many bytes stand before a sequence's state in memory, and not in a file."""
-        if is_familiar():
+        if is_pinned_version():
             return 8  # a mark, and the number of the sequence
         with tempfile.TemporaryDirectory() as folder:
             name = os.fsencode(os.path.join(folder, "state"))

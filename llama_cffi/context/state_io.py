@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import StateError
 
 STATE_HEADER = struct.Struct("<III")  # magic, version, number of tokens
@@ -37,7 +37,7 @@ def whole_sequence(pointer: Any, seq: int, flags: int) -> bytes:
     return bytes(ffi.buffer(buffer, filled(lib.llama_state_seq_get_data_ext(pointer, buffer, size, seq, flags))))
 
 
-def take_over(pointer: Any, array: Any, n: int, n_seq: int) -> int:
+def restore_state(pointer: Any, array: Any, n: int, n_seq: int) -> int:
     read: int = lib.llama_state_set_data(pointer, array, n)
     log = native_log()
     wrong = _wrong_positions(pointer, range(n_seq))

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from llama_cffi._core import callbacks
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
-from llama_cffi._generated.enums import GgmlOp, GgmlType, PoolingType
+from llama_cffi._generated.enums import PoolingType
 from llama_cffi._host.resources import check_threads
 from llama_cffi.context.base import ContextBase, null_if_none
+from llama_cffi.context.checks import check_pooled
+from llama_cffi.context.compute_callbacks import abort_pointers
 from llama_cffi.errors import NativeError
 from llama_cffi.ggml.threadpool import Threadpool
 from llama_cffi.model.adapter import Adapter
@@ -81,7 +82,9 @@ class ContextTuning(ContextBase):
 
     def _set_adapters(self, adapters: dict[Adapter, float]) -> None:
         with ExitStack() as stack:  # none of them is freed before it knows that this context uses it
-            pointers = ffi.new("struct llama_adapter_lora *[]", [stack.enter_context(ad._hold()) for ad in adapters])
+            pointers = ffi.new(
+                "struct llama_adapter_lora *[]", [stack.enter_context(ad._exclusive()) for ad in adapters]
+            )
             scales = ffi.new("float[]", list(adapters.values()))
             code = self._run(lib.llama_set_adapters_lora, pointers, len(adapters), scales)
             if code != 0:
@@ -157,8 +160,6 @@ class ContextTuning(ContextBase):
         self._check_pools(nThreads, batch)
         self._run(lib.llama_set_n_threads, nThreads, batch)
 
-    _pools: tuple[Threadpool, Threadpool] | None
-
     def attachThreadpool(self, tp: Threadpool, tpBatch: Threadpool | None = None) -> None:
         """Compute on threads of a pool: `tp` for single tokens, `tpBatch` (None: the same) for larger batches.
 
@@ -217,7 +218,7 @@ class ContextTuning(ContextBase):
         limits = self._limits
         if embeddings and lib.llama_pooling_type(self._c) == PoolingType.MEAN:
             check_pooled(limits.n_ubatch, self._nSeqMax, limits.n_outputs)
-        self._make_room(_ANY)  # the layout of the output buffer changes
+        self._reserve_outputs(_ANY)  # the layout of the output buffer changes
         limits.reserved = 0
         self._run(lib.llama_set_embeddings, bool(embeddings))
         limits.embeds = bool(embeddings)
@@ -264,106 +265,3 @@ class ContextTuning(ContextBase):
         function, data, kept = abort_pointers(abortCallback, None, self._stop)
         self._run(lib.llama_set_abort_callback, function, data)
         self._abort = kept
-
-
-def check_pooled(n_ubatch: int, n_seq_max: int, n_outputs_max: int) -> None:
-    """Refuse sizes for which llama.cpp cannot build the graph that takes the mean of embeddings."""
-    rest = n_ubatch % n_seq_max
-    if rest:
-        raise ValueError(
-            f"embeddings are pooled, and {n_seq_max} sequences do not share nUbatch {n_ubatch} evenly: set "
-            f"Context.Params.nUbatch to {n_ubatch - rest or n_seq_max}"
-        )
-    if n_outputs_max < n_ubatch:
-        raise ValueError(
-            f"embeddings are pooled, which takes {n_ubatch} outputs, and nOutputsMax is {n_outputs_max}: "
-            "leave Context.Params.nOutputsMax at 0"
-        )
-
-
-def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
-    """C function, C data and what to keep alive. Computations stop while `*stop`, an `int32_t`, is not zero; without a
-    function of the user's also for Ctrl-C.
-    """
-    if function is None:
-        return ffi.addressof(lib, "shim_abort"), stop, None
-    if not callable(function):
-        raise TypeError(f"a callback is a function, not {type(function).__name__}")
-
-    def ask() -> bool:
-        return bool(stop[0]) or bool(function() if user_data is None else function(user_data))
-
-    callback = callbacks.Callback(ask)
-    return ffi.addressof(lib, "shim_on_abort"), callback.data, callback
-
-
-class EvalTensor:
-    """A tensor of the graph, as `cbEval` sees it: during the call only."""
-
-    __slots__ = ("_pointer",)
-
-    def __init__(self, pointer: Any) -> None:
-        self._pointer = pointer
-
-    @property
-    def _c(self) -> Any:
-        if self._pointer is None:
-            raise ValueError("the tensor is there during the callback only: copy what you need")
-        return self._pointer
-
-    @property
-    def name(self) -> str:
-        """Its name in the graph, such as `Kcur-0`."""
-        return bytes(ffi.string(self._c.name)).decode("utf-8", "replace")
-
-    @property
-    def op(self) -> GgmlOp:
-        """The operation that computes it."""
-        return GgmlOp(self._c.op)
-
-    @property
-    def type(self) -> GgmlType:
-        """The type of its elements."""
-        return GgmlType(self._c.type)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its size in each dimension, the slowest first, as numpy has it."""
-        sizes = list(self._c.ne)
-        while len(sizes) > 1 and sizes[-1] == 1:
-            sizes.pop()
-        return tuple(reversed(sizes))
-
-    @property
-    def data(self) -> memoryview[Any]:
-        """Its bytes, copied from the device it is on: typed and shaped for F32 and I32, else plain bytes."""
-        tensor = self._c
-        size = lib.ggml_nbytes(tensor)
-        buffer = ffi.new("char[]", size)
-        lib.ggml_backend_tensor_get(tensor, buffer, 0, size)
-        view = memoryview(ffi.buffer(buffer)).cast("B")
-        if size != 4 * math.prod(self.shape):  # other types, and tensors that are not contiguous
-            return view
-        if self.type == GgmlType.F32:
-            return view.cast("f", self.shape)
-        return view.cast("i", self.shape) if self.type == GgmlType.I32 else view
-
-    def __repr__(self) -> str:
-        return f"<EvalTensor {self.name} {self.op.name} {self.type.name} {self.shape}>"
-
-
-def eval_pointers(function: Callable[..., bool | None] | None, user_data: Any) -> tuple[Any, Any, object]:
-    """C function, C data and what to keep alive, for a `cbEval`."""
-    if function is None:
-        return ffi.NULL, ffi.NULL, None
-
-    def call(pointer: Any, ask: bool) -> bool:
-        tensor = EvalTensor(pointer)
-        try:
-            answer = function(tensor, ask) if user_data is None else function(tensor, ask, user_data)
-            return answer is None or bool(answer)  # a function that returns nothing wants all, and to go on
-        finally:
-            tensor._pointer = None
-
-    callback = callbacks.Callback(call)
-    return ffi.addressof(lib, "shim_on_eval"), callback.data, callback

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_cffi._core import manifest as _manifest
-from llama_cffi._host import vulkan as _vulkan
-from llama_cffi._host import vulkan_drivers
+from llama_cffi._host import vulkan as _vulkan, vulkan_drivers
 from llama_cffi._host.child_process import ChildError, ask
 from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section
 from llama_cffi.errors import LlamaError
@@ -33,7 +32,7 @@ def sections(seconds: float) -> Iterator[Section]:
     yield _section("Libraries", _libraries)
     cpu = _section("CPU", _cpu)
     yield cpu
-    vulkan = _section("Vulkan", _look_at_vulkan)
+    vulkan = _section("Vulkan", _vulkan_checks)
     yield vulkan
     if not any(check.mark == FAIL for check in cpu.checks):
         yield _section("Devices", lambda facts: _devices(facts, cpu.facts, vulkan.facts, seconds))
@@ -179,7 +178,7 @@ def _cpu_flags() -> list[str]:
     return next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
 
 
-def _look_at_vulkan(facts: _Facts) -> Iterator[Check]:
+def _vulkan_checks(facts: _Facts) -> Iterator[Check]:
     vulkan = _vulkan.probe()
     drivers = vulkan_drivers.installed()
     module = _has_vulkan()
@@ -240,12 +239,12 @@ def _devices(facts: _Facts, cpu: _Facts, vulkan: _Facts, seconds: float) -> Iter
             )
             tolerance = _TOLERANCES.get(backend, _TOLERANCE)
             facts["products"][device["name"]] = {**device, **answer, "tolerance": tolerance}
-            yield _judge(device, answer, tolerance)
+            yield _compare(device, answer, tolerance)
     if not facts["products"]:
         yield Check(FAIL, "there is no device to compute with", (_REBUILD,))
 
 
-def _judge(device: _Facts, answer: _Facts, tolerance: float) -> Check:
+def _compare(device: _Facts, answer: _Facts, tolerance: float) -> Check:
     memory = f"{_gigabytes(device['free'])} of {_gigabytes(device['total'])} free"
     name = f"{device['name']}: {device['description']}, {memory}"
     advice = (

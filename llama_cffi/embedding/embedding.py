@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.arguments import Text
+from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.base_types import TOKEN_NULL, Token
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import lib
-from llama_cffi._core.numbers import integer
 from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated.enums import AttentionType, PoolingType
 from llama_cffi.context.context import Context
@@ -140,7 +140,7 @@ class Embedder(_Texts):
         """How many numbers a vector has."""
         return self._model.nEmbdOut
 
-    def embed(self, texts: Text | Iterable[Text], *, truncate: bool = False) -> npt.NDArray[np.float32]:
+    def embed(self, texts: StrOrBytes | Iterable[StrOrBytes], *, truncate: bool = False) -> npt.NDArray[np.float32]:
         """The vectors of texts: float32, shape (number of texts, nEmbd), in their order. One text gives (nEmbd,).
 
         An empty text is embedded as the tokens that the model adds to every text. A text with more tokens than `nCtx`
@@ -205,7 +205,9 @@ class Reranker(_Texts):
         self._template = None if template is None else re.split(r"(\{query\}|\{document\})", template)
         self._set_up(model, PoolingType.RANK, nCtx, nBatch, nThreads, AttentionType.UNSPECIFIED)
 
-    def rank(self, query: Text, documents: Iterable[Text], *, truncate: bool = False) -> npt.NDArray[np.float32]:
+    def rank(
+        self, query: StrOrBytes, documents: Iterable[StrOrBytes], *, truncate: bool = False
+    ) -> npt.NDArray[np.float32]:
         """The scores of documents for a query: float32, shape (number of documents,), in their order.
 
         What a score means is the model's: of most, any number, and more is better. Of a model with several classes it
@@ -226,11 +228,11 @@ class Reranker(_Texts):
 
     def _scores(self, n: int) -> list[float]:
         context = self._packer.context
-        with context._hold() as pointer:
+        with context._exclusive() as pointer:
             found = [lib.llama_get_embeddings_seq(pointer, seq) for seq in range(n)]
             return [row[0] for row in found]
 
-    def _pair(self, query: Text, document: Text, index: int, truncate: bool) -> list[Token]:
+    def _pair(self, query: StrOrBytes, document: StrOrBytes, index: int, truncate: bool) -> list[Token]:
         what = f"document {index} with its query"
         tokens = self._tokens(query, document)
         if len(tokens) > self._longest and truncate:
@@ -242,10 +244,10 @@ class Reranker(_Texts):
             tokens = self._tokens(query, text[:low])
         return self._fit(tokens, what, False)
 
-    def _fits(self, query: Text, document: str) -> bool:
+    def _fits(self, query: StrOrBytes, document: str) -> bool:
         return len(self._tokens(query, document)) <= self._longest
 
-    def _tokens(self, query: Text, document: Text) -> list[Token]:
+    def _tokens(self, query: StrOrBytes, document: StrOrBytes) -> list[Token]:
         vocab = self._model.vocab
         if self._template is not None:
             return self._fill_in(query, document)
@@ -255,7 +257,7 @@ class Reranker(_Texts):
         asked, told = (tokenize(vocab, text, addSpecial=False) for text in (query, document))
         return [*begin, *asked, *end, *between, *told, *end]
 
-    def _fill_in(self, query: Text, document: Text) -> list[Token]:
+    def _fill_in(self, query: StrOrBytes, document: StrOrBytes) -> list[Token]:
         """The model's own form, which spells out control tokens. Those of other texts stay text."""
         vocab = self._model.vocab
         texts = {"{query}": _str(query), "{document}": _str(document)}
@@ -278,7 +280,7 @@ def _require_model(model: Model) -> None:
         raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to run: load it whole")
 
 
-def _str(text: Text) -> str:
+def _str(text: StrOrBytes) -> str:
     return text if isinstance(text, str) else text.decode()
 
 

@@ -17,7 +17,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}  # of a decode, by how many sequences get a token
-        self._turn = 0
+        self._step = 0
 
     def isApart(self, width: int) -> bool:
         """Whether so many sequences should now be decoded one by one."""
@@ -26,8 +26,8 @@ class Pace:
         together, alone = self._seconds.get(width), self._seconds.get(1)
         if together is None or alone is None:
             return together is not None
-        self._turn += 1
-        return (width * alone < _GAIN * together) != (self._turn % _AGAIN == 0)
+        self._step += 1
+        return (width * alone < _GAIN * together) != (self._step % _AGAIN == 0)
 
     def note(self, width: int, seconds: float) -> None:
         """A decode took so long. What was faster than before counts at once, what was slower little by little."""

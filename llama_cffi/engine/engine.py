@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
+from llama_cffi._core.checks import integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
-from llama_cffi._core.numbers import integer
 from llama_cffi.context.context import Context
 from llama_cffi.engine.cell_pool import ENDLESS
 from llama_cffi.engine.job import Job, claim, release

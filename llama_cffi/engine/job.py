@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from array import array
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.process import fork_safe_lock
 from llama_cffi.engine.cell_pool import Sequence
 from llama_cffi.engine.request import Request
 from llama_cffi.generation.steps import GenerationStep, StopReason, odds_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llama_cffi.context.context import Context
 
-_lock = threading.Lock()
+_lock = fork_safe_lock(threading.Lock())
 _taken: weakref.WeakSet[Sampler] = weakref.WeakSet()  # samplers of requests, in whatever engine
 
 
@@ -131,11 +131,3 @@ def release(sampler: Sampler) -> None:
     """The request has ended."""
     with _lock:
         _taken.discard(sampler)
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # a thread that the child does not have may hold the other one
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -175,7 +175,7 @@ class Request:
         """Another piece has come. Those who wait for it in event loops are added to `wake`."""
         with self._changed:
             self._texts.append(text)
-            self._tell(wake)
+            self._notify(wake)
 
     def _end(self, reason: StopReason | None, error: BaseException | None, wake: list[Future[None]]) -> None:
         with self._changed:
@@ -185,9 +185,9 @@ class Request:
             self._trace = None if error is None else error.__traceback__
             self._ended = True
             self._keep = None
-            self._tell(wake)
+            self._notify(wake)
 
-    def _tell(self, wake: list[Future[None]]) -> None:
+    def _notify(self, wake: list[Future[None]]) -> None:
         self._changed.notify_all()
         if self._futures:
             wake += self._futures

@@ -117,7 +117,7 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            while self._wait():
+            while self._wait_for_work():
                 self._step()
         except BaseException as error:
             if not process.ending:
@@ -127,7 +127,7 @@ class Loop:
             if not process.ending:
                 self._finish()
 
-    def _wait(self) -> bool:
+    def _wait_for_work(self) -> bool:
         """Wait for something to do. False at the end."""
         with self._changed:
             while not (self._arrivals or self._poked or self._running or self._waiting or self.closing):
@@ -154,7 +154,7 @@ class Loop:
             job.end(None, self.closing, self._wake)
         self._running.clear()
         self._waiting.clear()
-        self._tell()
+        self._publish()
         self._context.close()
 
     def _step(self) -> None:
@@ -168,9 +168,9 @@ class Loop:
                     self._work([job], 1)
         else:
             self._work(self._running, writing)
-        self._tell()
+        self._publish()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         """Publish what this step has brought."""
         used = self._cells.usedByLive
         self.load = EngineLoad(len(self._running), len(self._waiting), self.load.nCells, used, self._cells.used - used)

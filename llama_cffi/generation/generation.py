@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from llama_cffi._core.base_types import SeqId, Token
-from llama_cffi._core.numbers import integer
+from llama_cffi._core.checks import integer
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.async_steps import AsyncSteps
@@ -81,7 +81,7 @@ class Generation(Iterator[str]):
         tokens = _prompt_tokens(vocab, prompt)
         room = _room(ctx, tokens)
         least = int(tokens[0] == vocab.bos) if nKeep is None else nKeep
-        keep = integer(least, 0, _MOST if room is None else max(room - 2, 1), "nKeep", " in this context")
+        keep = integer(least, 0, _MOST if room is None else max(room - 2, 1), "nKeep", "the context holds no more")
         most = _MOST if maxTokens is None else integer(maxTokens, 1, _MOST, "maxTokens")
         odds = None if logProbs is None else integer(logProbs, 0, vocab.nTokens, "logProbs")
         stop_tokens = frozenset(integer(token, 0, vocab.nTokens - 1, "a token of stopTokens") for token in stopTokens)

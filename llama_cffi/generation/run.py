@@ -108,8 +108,8 @@ class Run:
     def _begin(self) -> Token | None:
         """Decode what is new in the prompt, and sample the first token. None where it was cancelled."""
         cache = self.cache
-        if not cache.turn.acquire(False):
-            self._is_busy()
+        if not cache.decode_lock.acquire(False):
+            self._raise_busy()
         try:
             self.sampler.reset()
             cache.take(self._ticket)
@@ -121,7 +121,7 @@ class Run:
                 done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
             return self._sample() if done else None
         finally:
-            cache.turn.release()
+            cache.decode_lock.release()
 
     def _encode(self) -> None:
         """Have the encoder read the prompt, and begin what the decoder writes."""
@@ -137,8 +137,8 @@ class Run:
         if self._cancelled:
             self.reason = StopReason.CANCELLED
             return None
-        if not cache.turn.acquire(False):
-            self._is_busy()
+        if not cache.decode_lock.acquire(False):
+            self._raise_busy()
         try:
             known = cache._known  # as `belongs` and `len` do, written out: this is every token's way
             if known.user is not self._ticket or known.changes != cache._memory._changes[cache._seqId]:
@@ -146,7 +146,7 @@ class Run:
                     "another generation has begun in this sequence of the context, or its memory was changed: let one "
                     "end before the next begins, or give each a seqId of its own (Context.Params.nSeqMax)"
                 )
-            if self.room is not None and len(known.tokens) >= self.room and not self._make_room():
+            if self.room is not None and len(known.tokens) >= self.room and not self._shift_context():
                 return None
             cache.push(token)
             return self.sampler.sample(self.context, -1) if self.odds is None else self._sample()
@@ -154,7 +154,7 @@ class Run:
             self.reason = StopReason.CONTEXT_FULL
             return None
         finally:
-            cache.turn.release()
+            cache.decode_lock.release()
 
     def _sample(self) -> Token:
         token = self.sampler.sample(self.context, -1)
@@ -162,7 +162,7 @@ class Run:
             self._chance = odds_of(self.context, token, self.odds)
         return token
 
-    def _make_room(self) -> bool:
+    def _shift_context(self) -> bool:
         """Forget half of what stands behind the tokens to keep, if that is wanted."""
         if self.keep < 0:
             self.reason = StopReason.CONTEXT_FULL
@@ -170,7 +170,7 @@ class Run:
         count = max(1, (len(self.cache) - self.keep) // 2)
         return self._compute(lambda: self.cache.discard(self.keep, count))
 
-    def _is_busy(self) -> NoReturn:
+    def _raise_busy(self) -> NoReturn:
         raise BusyError(
             "another thread computes with this context: use a context for each thread, or an Engine for many requests"
         )

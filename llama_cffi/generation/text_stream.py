@@ -28,7 +28,7 @@ class TextStream:
         "_nTokens",
         "_pending",
         "_pointer",
-        "_room",
+        "_capacity",
         "_special",
         "_stops",
         "_vocab",
@@ -49,7 +49,7 @@ class TextStream:
         self._nTokens = vocab.nTokens
         self._special = bool(special)
         self._stops = StopStrings(stop) or None
-        self._make_room(_PIECE)
+        self._grow_buffer(_PIECE)
         self._pending = b""  # the beginning of a character
         self._held = ""  # what may be the beginning of a stop string
         self.stopped = None
@@ -58,10 +58,10 @@ class TextStream:
         """The text that became sure with this token, "" while it waits. Raises IndexError for what is no token."""
         if not 0 <= token < self._nTokens:
             self._vocab._check(token)
-        n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._room, 0, self._special)
+        n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
         if n < 0:
-            self._make_room(-n)
-            n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._room, 0, self._special)
+            self._grow_buffer(-n)
+            n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
         data = self._bytes[:n]
         if self._pending:
             data = self._pending + data
@@ -80,8 +80,8 @@ class TextStream:
         self._stops.state = 0
         return sure + rest
 
-    def _make_room(self, size: int) -> None:
-        self._room = size
+    def _grow_buffer(self, size: int) -> None:
+        self._capacity = size
         self._buffer = ffi.new("char[]", size)
         self._bytes = ffi.buffer(self._buffer)
 

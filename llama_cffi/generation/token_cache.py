@@ -32,7 +32,7 @@ class TokenCache:
     adapter) is noticed by the next `adaptTo`, which then begins anew.
     """
 
-    __slots__ = ("_context", "_known", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token", "turn")
+    __slots__ = ("_context", "_known", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token", "decode_lock")
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
         """Raises ValueError for a sequence that the context does not have, and for a model without a memory."""
@@ -41,7 +41,7 @@ class TokenCache:
         self._memory = ctx.getMemory()
         self._nBatch = ctx.nBatch
         self._known: Known = self._memory._known.setdefault(seqId, Known())
-        self.turn = self._memory._turn  # held while something is decoded and its outputs are read
+        self.decode_lock = self._memory._decode_lock  # held while something is decoded and its outputs are read
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
@@ -75,7 +75,7 @@ class TokenCache:
         part (a recurrent model's, or one with a window that has moved on) forgets everything. So does what was moved.
         """
         known = self._known
-        if not self._is_true():
+        if not self._matches_memory():
             self.clear()
         keep = min(common_length(known.tokens, tokens), len(tokens) - 1, known.exact)
         if keep < len(known.tokens):
@@ -87,9 +87,9 @@ class TokenCache:
         self._memory.seqRemove(self._seqId)
         self._known.tokens.clear()
         self._known.exact = _ALL
-        self._settle()
+        self._mark_current()
 
-    def _is_true(self) -> bool:
+    def _matches_memory(self) -> bool:
         known, memory = self._known, self._memory
         if known.changes != memory._changes[self._seqId]:
             return False
@@ -100,7 +100,7 @@ class TokenCache:
             del self._known.tokens[keep:]
             if keep <= self._known.exact:
                 self._known.exact = _ALL
-            self._settle()
+            self._mark_current()
         else:
             self.clear()
 
@@ -114,7 +114,7 @@ class TokenCache:
         model = self._context.getModel()
         return model.isRecurrent or not has("llama_model_is_hybrid") or model.isHybrid
 
-    def _settle(self) -> None:
+    def _mark_current(self) -> None:
         self._known.changes = self._memory._changes[self._seqId]
 
     # Going on
@@ -156,7 +156,7 @@ class TokenCache:
             memory.seqAdd(self._seqId, start + count, -1, -count)
             known.tokens[start:] = rest
             known.exact = min(known.exact, start)
-            self._settle()
+            self._mark_current()
             return
         whole = known.tokens[:start] + rest
         self._go_back(start)

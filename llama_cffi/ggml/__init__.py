@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from llama_cffi._generated.enums import GgmlBackendDevType as BackendDevType
-from llama_cffi._generated.enums import GgmlLogLevel as LogLevel
-from llama_cffi._generated.enums import GgmlNumaStrategy as NumaStrategy
-from llama_cffi._generated.enums import GgmlOp as Op
-from llama_cffi._generated.enums import GgmlSchedPriority as SchedPriority
-from llama_cffi._generated.enums import GgmlStatus as Status
-from llama_cffi._generated.enums import GgmlType as Type
+from llama_cffi._generated.enums import (
+    GgmlBackendDevType as BackendDevType,
+    GgmlLogLevel as LogLevel,
+    GgmlNumaStrategy as NumaStrategy,
+    GgmlOp as Op,
+    GgmlSchedPriority as SchedPriority,
+    GgmlStatus as Status,
+    GgmlType as Type,
+)
 from llama_cffi.ggml._cpu_variants import CpuVariant
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg, DeviceCaps, DeviceMemory

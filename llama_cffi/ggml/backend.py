@@ -7,15 +7,14 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from llama_cffi._core import abi, user_warnings
-from llama_cffi._core import manifest as _manifest
+from llama_cffi._core import abi, manifest as _manifest, user_warnings
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.locks import listing, registering
+from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import devices_opened, require_devices
 from llama_cffi._host import vulkan
 from llama_cffi.errors import UnavailableError
 from llama_cffi.ggml._cpu_variants import LINKED, CpuVariant, choose, library_of, variants
-from llama_cffi.ggml._registry import listing, registering
 from llama_cffi.ggml.device import BackendDevice, BackendReg
 
 _info_lock = threading.Lock()

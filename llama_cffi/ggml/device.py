@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.locks import listing
 from llama_cffi._generated.enums import GgmlBackendDevType
-from llama_cffi.ggml._registry import listing
 
 
 class DeviceMemory(NamedTuple):

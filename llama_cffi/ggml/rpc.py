@@ -10,16 +10,17 @@ from pathlib import Path
 from llama_cffi._core.arguments import path_bytes
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.locks import registering
+from llama_cffi._core.native_log import native_log
+from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._generated.enums import GgmlBackendDevType as _Type
 from llama_cffi._host.resources import check_threads
 from llama_cffi.errors import RpcError
 from llama_cffi.ggml import _rpc_endpoint
-from llama_cffi.ggml._registry import registering
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 
-_lock = threading.RLock()  # one worker is added at a time
+_lock = fork_safe_lock(threading.RLock())  # one worker is added at a time
 
 _LONGEST = 3600  # seconds
 
@@ -131,11 +132,3 @@ def _local(devices: Sequence[BackendDevice] | None) -> list[BackendDevice]:
     if not devices:
         raise ValueError("devices is empty: name at least one of Ggml.Backend.devices(), or leave it out")
     return list(devices)
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()  # a thread that the child does not have may hold the other one
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -103,7 +103,7 @@ class Threadpool(Handle):
         """Call `function(pool)` while no context computes with it."""
         with ExitStack() as stack:
             for handle in (self, *self._contexts):
-                stack.enter_context(handle._hold())
+                stack.enter_context(handle._exclusive())
             function(self._c)
 
     # For contexts
@@ -111,7 +111,7 @@ class Threadpool(Handle):
     def _attach(self, context: Handle) -> list[_Lease]:
         """A context is about to use the pool. Returns what it has to keep until it is freed."""
         if self.closed:
-            self._refuse()
+            self._raise_closed()
         if any(other is not context and not other.closed for other in self._contexts):
             raise BusyError("another context uses this thread pool: make one pool for each context")
         self._contexts.add(context)

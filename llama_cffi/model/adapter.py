@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
-from llama_cffi._core.arguments import OutBuffer, Path, Text, c_string, meta_text, path_bytes
+from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string, meta_text, path_bytes
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import Handle, is_a, native_log
+from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
+from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
+from llama_cffi.model.model import Model
 from llama_cffi.model.validation import scan_adapter
 
-if TYPE_CHECKING:
-    from llama_cffi.context.base import ContextBase
-    from llama_cffi.model.model import Model
+
+class AdapterUser(Protocol):
+    """A context that may compute with an adapter."""
+
+    @property
+    def closed(self) -> bool: ...
+    def removeAdapterLora(self, ad: Adapter) -> int: ...
 
 
 class Adapter(Handle):
@@ -28,17 +34,17 @@ class Adapter(Handle):
     _KIND = "adapter"
 
     _model: Model
-    _users: weakref.WeakSet[ContextBase]
+    _users: weakref.WeakSet[AdapterUser]
 
     @classmethod
-    def loraInit(cls, model: Model, path: Path) -> Adapter:
+    def loraInit(cls, model: Model, path: StrPath) -> Adapter:
         """Load an adapter from a GGUF file. Raises OSError, AdapterError.
 
         Load adapters before making contexts: a context is sized for those that are there.
 
         Maps to `llama_adapter_lora_init`.
         """
-        if not is_a(model, "model"):
+        if not isinstance(model, Model):
             raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
         name = path_bytes(path)
         with open(name, "rb"):
@@ -49,7 +55,7 @@ class Adapter(Handle):
         adapter = cls.__new__(cls)
         adapter._model = model
         adapter._users = weakref.WeakSet()
-        with model._turn() as owner:  # which must not be freed before the adapter holds it
+        with model._exclusive_waiting() as owner:  # which must not be freed before the adapter holds it
             try:
                 with writing():
                     pointer = lib.llama_adapter_lora_init(owner, name)
@@ -75,7 +81,7 @@ class Adapter(Handle):
     def _let_go(self) -> None:
         for context in list(self._users):
             if not context.closed:
-                context.removeAdapterLora(self)  # type: ignore[attr-defined]
+                context.removeAdapterLora(self)
 
     def _destroy(self, pointer: Any) -> None:
         try:
@@ -93,10 +99,10 @@ class Adapter(Handle):
         return lib.llama_adapter_meta_count(self._c)
 
     @overload
-    def metaValStr(self, key: Text) -> str | None: ...
+    def metaValStr(self, key: StrOrBytes) -> str | None: ...
     @overload
-    def metaValStr(self, key: Text, buf: OutBuffer, bufSize: int) -> int: ...
-    def metaValStr(self, key: Text, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
+    def metaValStr(self, key: StrOrBytes, buf: OutBuffer, bufSize: int) -> int: ...
+    def metaValStr(self, key: StrOrBytes, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
         """A metadata value as text, or None for an unknown key. With a buffer: as `Model.metaValStr`.
 
         Maps to `llama_adapter_meta_val_str`.

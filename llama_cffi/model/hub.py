@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote
 
-from llama_cffi._core.arguments import Path
+from llama_cffi._core.arguments import StrPath
 from llama_cffi.errors import ModelLoadError
 
 PREFIX = "hf:"
@@ -40,7 +40,7 @@ def is_hub_name(path: object) -> bool:
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
-def local_path(path: Path, parts: bool = True) -> Path:
+def local_path(path: StrPath, parts: bool = True) -> StrPath:
     """The path of a model on this machine: fetched where `path` names one of the Hub, else `path` itself.
 
     Of a split model, whose first file is named, all parts are fetched unless `parts` is False. Raises ValueError for a

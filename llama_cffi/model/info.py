@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from llama_cffi._core.arguments import OutBuffer, Text, c_string, optional_text, out_buffer, require_together
+from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, optional_text, out_buffer, require_together
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
@@ -216,7 +216,7 @@ class ModelInfo(Handle):
         with self._pinned() as pointer:
             return optional_text(lib.llama_model_cls_label(pointer, i))
 
-    def chatTemplate(self, name: Text | None = None) -> str | None:
+    def chatTemplate(self, name: StrOrBytes | None = None) -> str | None:
         """The chat template that the file carries, under `name` or its default one; None where it has none.
 
         It is Jinja, which llama.cpp does not run: `chatApplyTemplate` recognizes the usual ones.
@@ -246,10 +246,10 @@ class ModelInfo(Handle):
         return lib.llama_model_meta_count(self._c)
 
     @overload
-    def metaValStr(self, key: Text) -> str | None: ...
+    def metaValStr(self, key: StrOrBytes) -> str | None: ...
     @overload
-    def metaValStr(self, key: Text, buf: OutBuffer, bufSize: int) -> int: ...
-    def metaValStr(self, key: Text, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
+    def metaValStr(self, key: StrOrBytes, buf: OutBuffer, bufSize: int) -> int: ...
+    def metaValStr(self, key: StrOrBytes, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
         """A metadata value as text. Arrays are not among them.
 
         Without a buffer: a str, or None for an unknown key. With `buf` and `bufSize`: writes at most `bufSize` bytes

@@ -6,24 +6,24 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.arguments import Path, path_bytes
+from llama_cffi._core.arguments import StrPath, path_bytes
 from llama_cffi._core.atomic_write import beside
 from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.locks import listing
+from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi._generated.enums import LoadMode, RopeType
 from llama_cffi._host.resources import available_memory
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
-from llama_cffi.ggml._registry import listing
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.model.hub import local_path
 from llama_cffi.model.info import ModelInfo
 from llama_cffi.model.params import ModelParams
 from llama_cffi.model.placement import check_offload, for_c, is_on_cpu
 from llama_cffi.model.quantize import ModelQuantizeParams, quantize
-from llama_cffi.model.untrusted import check_unchanged, identify, try_model
+from llama_cffi.model.untrusted import check_unchanged, identify, load_in_child
 from llama_cffi.model.validation import Scan, check_positions, scan_model
 from llama_cffi.vocab.vocab import Vocab
 
@@ -59,7 +59,7 @@ class Model(ModelInfo):
         return cls.Params()
 
     @classmethod
-    def load(cls, path: Path, params: ModelParams | None = None, *, untrusted: bool = False) -> Model:
+    def load(cls, path: StrPath, params: ModelParams | None = None, *, untrusted: bool = False) -> Model:
         """Load a model from a GGUF file. Of a split model, name the first file.
 
         `hf:org/repo/file.gguf` (or `hf:org/repo@revision/folder/file.gguf`) is a file of the Hugging Face Hub, fetched
@@ -83,7 +83,7 @@ class Model(ModelInfo):
     @classmethod
     def loadSplits(
         cls,
-        paths: Sequence[Path],
+        paths: Sequence[StrPath],
         count: int | None = None,
         params: ModelParams | None = None,
         *,
@@ -102,7 +102,7 @@ class Model(ModelInfo):
         return cls._load(list(paths)[:count], params, True, untrusted)
 
     @classmethod
-    def _load(cls, paths: Sequence[Path], params: ModelParams | None, split: bool, untrusted: bool) -> Model:
+    def _load(cls, paths: Sequence[StrPath], params: ModelParams | None, split: bool, untrusted: bool) -> Model:
         given = cls.Params() if params is None else params
         if not isinstance(given, ModelParams):
             raise TypeError(
@@ -123,7 +123,7 @@ class Model(ModelInfo):
         scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
         before = identify(scan.paths) if untrusted else []
         if untrusted:
-            try_model(names, split, chosen, sum(file.size for file in before))
+            load_in_child(names, split, chosen, sum(file.size for file in before))
             check_unchanged(scan.paths, before)
             if chosen.loadMode == LoadMode.AUTO:
                 chosen.loadMode = LoadMode.NONE
@@ -187,7 +187,7 @@ class Model(ModelInfo):
         Model._require(self)
         self.close()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write the model to a GGUF file: beside its place, then renamed, so that a failure leaves nothing half-made.
 
         Raises OSError where the file cannot be written, NativeError where llama.cpp cannot save this kind of model.
@@ -217,7 +217,7 @@ class Model(ModelInfo):
         return cls.QuantizeParams()
 
     @classmethod
-    def quantize(cls, source: Path, target: Path, params: ModelQuantizeParams | None = None) -> None:
+    def quantize(cls, source: StrPath, target: StrPath, params: ModelQuantizeParams | None = None) -> None:
         """Write a model file in another format: beside its place, then renamed.
 
         With `keepSplit`, `target` is the prefix of the files' names; with `dryRun`, nothing is written and the sizes
@@ -235,7 +235,7 @@ class Model(ModelInfo):
         Maps to `llama_model_get_vocab`.
         """
         if self._pointer is None:
-            self._refuse()
+            self._raise_closed()
         return self._vocab
 
 

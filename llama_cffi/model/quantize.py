@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_cffi._core.arguments import Path, c_string, path_bytes
+from llama_cffi._core.arguments import StrPath, c_string, path_bytes
 from llama_cffi._core.atomic_write import beside
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 from llama_cffi._core.structs import EnumField
 from llama_cffi._generated.enums import GgmlType
 from llama_cffi._generated.structs import ModelQuantizeParamsFields
@@ -131,7 +131,7 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
         self._c[0] = lib.llama_model_quantize_default_params()
 
 
-def quantize(source: Path, target: Path, params: ModelQuantizeParams | None) -> None:
+def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | None) -> None:
     """`Model.quantize`."""
     chosen = ModelQuantizeParams() if params is None else params
     if not isinstance(chosen, ModelQuantizeParams):

@@ -39,7 +39,7 @@ def check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
             raise ModelLoadError(f"{os.fsdecode(path)} changed between its trial and its load: load it again")
 
 
-def try_model(paths: Sequence[bytes], split: bool, params: ModelParams, size: int) -> None:
+def load_in_child(paths: Sequence[bytes], split: bool, params: ModelParams, size: int) -> None:
     """Load and use a model of `size` bytes in a child process. Raises ModelLoadError for a child that does not make it.
 
     `split` says that `paths` are all files of a model with names of their own; otherwise the first one is named.

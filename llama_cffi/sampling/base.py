@@ -16,11 +16,10 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi.errors import NativeError
 from llama_cffi.sampling.custom import CustomSampler, check_cloneable, python_side
+from llama_cffi.sampling.logits_source import LogitsSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from llama_cffi.context.context import Context
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class SamplerBase(Handle):
     _members: list[SamplerBase] | None  # of a chain, in order; None otherwise
     _chain: SamplerBase | None  # the chain that owns it
     # The context that a chain was given to, as a weak reference, which stays when the context is gone.
-    _home: Callable[[], Context | None] | None
+    _context_ref: Callable[[], LogitsSource | None] | None
     # Makes the C sampler anew once the context's size and the vocabulary's are known.
-    _late: Callable[[int, int], Any] | None
-    _waits: bool  # whether sampling must wait for that
+    _deferred_init: Callable[[int, int], Any] | None
+    _needs_context: bool  # whether sampling must wait for that
     _history: list[Token]  # tokens accepted until then
     _accepted: int  # bytes of text, of a sampler that searches it
-    _fits: int  # the context that it was found to fit, by its serial number; -1 after every change to a chain
-    _wanted: int  # how many of the largest logits are all that can be picked; 0: it may be any. Known where it fits
+    _checked_for: int | None  # the serial number of the context that it was checked for; None after a chain's change
+    _top_n: int  # how many of the largest logits are all that can be picked; 0: it may be any. Known where it fits
 
     @classmethod
     def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
@@ -63,10 +62,10 @@ class SamplerBase(Handle):
             raise NativeError(f"{traits.recipe[0]} made no sampler", operation=str(traits.recipe[0]))
         sampler = cls.__new__(cls)
         sampler._traits = traits
-        sampler._custom = sampler._members = sampler._chain = sampler._home = sampler._late = None
-        sampler._waits = False
+        sampler._custom = sampler._members = sampler._chain = sampler._context_ref = sampler._deferred_init = None
+        sampler._needs_context = False
         sampler._history = []
-        sampler._fits, sampler._accepted = -1, 0
+        sampler._checked_for, sampler._accepted = None, 0
         sampler._open(pointer, parent)  # last: whoever frees the parent meanwhile closes the sampler
         return sampler
 
@@ -91,17 +90,17 @@ class SamplerBase(Handle):
 
         Maps to `llama_sampler_name`.
         """
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             return bytes(ffi.string(lib.llama_sampler_name(pointer))).decode("utf-8", "replace")
 
     # Who is asked
 
-    def _everyone(self) -> Iterator[SamplerBase]:
+    def _leaves(self) -> Iterator[SamplerBase]:
         """This sampler, or what a chain holds, chains inside it included."""
         if self._members is None:
             yield self
         for member in self._members or ():
-            yield from member._everyone()
+            yield from member._leaves()
 
     def _root(self) -> SamplerBase:
         sampler: SamplerBase = self
@@ -110,26 +109,26 @@ class SamplerBase(Handle):
         return sampler
 
     @contextmanager
-    def _hold(self, home: bool = True) -> Iterator[Any]:
+    def _exclusive(self, home: bool = True) -> Iterator[Any]:
         """Have the sampler to oneself for one call, with the chain that it is in. Gives the C pointer.
 
         A chain that was given to a context is in use by that context's calls too: `home` says to hold it as well.
         """
         if self._pointer is None:
-            self._refuse()  # with its own reason, not the chain's
+            self._raise_closed()  # with its own reason, not the chain's
         root = self._root()
-        root._take()
+        root._acquire()
         try:
-            context = root._home() if home and root._home is not None else None
+            context = root._context_ref() if home and root._context_ref is not None else None
             if context is not None:
-                context._take()
+                context._acquire()
             try:
                 yield self._c
             finally:
                 if context is not None:
-                    context._give()
+                    context._release()
         finally:
-            root._give()
+            root._release()
 
     # The end
 
@@ -145,7 +144,7 @@ class SamplerBase(Handle):
         """Free the sampler; a chain frees its members. Freeing twice is harmless."""
         if self._pointer is not None and self._chain is not None:
             raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
-        home = self._home() if self._home is not None else None
+        home = self._context_ref() if self._context_ref is not None else None
         if self._pointer is not None and home is not None and not home.closed:
             raise ValueError("a context samples with this chain: free the context first")
         super().close()
@@ -160,7 +159,7 @@ class SamplerBase(Handle):
     def _close_with_parent(self, why: str) -> None:
         """The model is freed, and its vocabulary with it: that ends the whole chain, which would read it."""
         root = self._root()
-        home = root._home() if root._home is not None else None
+        home = root._context_ref() if root._context_ref is not None else None
         if home is not None:
             home.close()
         if not root.closed:
@@ -198,8 +197,8 @@ class SamplerBase(Handle):
 
         Maps to `llama_sampler_clone`.
         """
-        with self._hold() as pointer:
-            for sampler in self._everyone():
+        with self._exclusive() as pointer:
+            for sampler in self._leaves():
                 if sampler._custom is not None:
                     check_cloneable(sampler._custom.iface)
             copy = lib.llama_sampler_clone(pointer)
@@ -214,7 +213,11 @@ class SamplerBase(Handle):
         copy = type(self)._make(pointer, self._traits, self._parent)
         copy._custom = python_side(pointer)
         copy._watch()
-        copy._late, copy._waits, copy._history = self._late, self._waits, list(self._history)
+        copy._deferred_init, copy._needs_context, copy._history = (
+            self._deferred_init,
+            self._needs_context,
+            list(self._history),
+        )
         copy._accepted = self._accepted
         if self._traits.adaptive:
             copy._forget_pick()
@@ -243,7 +246,7 @@ def _close_python_samplers() -> None:
     process.ending = True
     for sampler in list(_python_samplers):
         root = sampler._root()
-        context = root._home() if root._home is not None else None
+        context = root._context_ref() if root._context_ref is not None else None
         for handle in (context, root):  # the context first: it holds the chain
             if handle is not None and not handle._busy.locked():  # otherwise a daemon thread is in it
                 handle._finish("the interpreter is ending")

@@ -33,7 +33,7 @@ def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:
     return candidates
 
 
-def lend(candidates: Any) -> TokenDataArray:
+def copy_out(candidates: Any) -> TokenDataArray:
     """A copy of what C works on (a `llama_token_data_array *`), for Python code that may keep views of it."""
     copy = TokenDataArray(candidates.size)
     ffi.memmove(copy._array, candidates.data, SIZE * candidates.size)
@@ -41,7 +41,7 @@ def lend(candidates: Any) -> TokenDataArray:
     return copy
 
 
-def take_back(copy: TokenDataArray, candidates: Any) -> None:
+def copy_back(copy: TokenDataArray, candidates: Any) -> None:
     """Give C what became of a lent copy, which ends here."""
     struct = copy._alive()
     ffi.memmove(candidates.data, copy._array, SIZE * struct.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from typing_extensions import Self, Unpack
-
-    from llama_cffi.sampling.sampler import Sampler
 
 
 # Chains inside chains: C and Python follow them recursively.
@@ -71,7 +69,7 @@ class SamplerChain(SamplerBase):
         chain._members = []
         return chain
 
-    def chainAdd(self, s: Sampler) -> None:
+    def chainAdd(self, s: SamplerChain) -> None:
         """Append a sampler to this chain, which owns it from now on.
 
         Maps to `llama_sampler_chain_add`.
@@ -83,37 +81,37 @@ class SamplerChain(SamplerBase):
             raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
         if s is self._root():
             raise ValueError("a chain cannot be put inside itself")
-        if s._home is not None:
+        if s._context_ref is not None:
             raise ValueError("this chain was given to a context, which needs it as it is: add s.clone()")
         self._require_free("chainAdd")
         if self._level() + s._height() > _DEPTH:
             raise ValueError(f"chains would be {_DEPTH + 1} deep inside each other, and the limit is {_DEPTH}")
-        with self._hold() as chain, s._hold() as pointer:
+        with self._exclusive() as chain, s._exclusive() as pointer:
             lib.llama_sampler_chain_add(chain, pointer)
             members.append(s)
             s._chain = self
-            s._fits = self._root()._fits = -1
+            s._checked_for = self._root()._checked_for = None
 
-    def chainGet(self, idx: int) -> Sampler:
+    def chainGet(self, idx: int) -> Self:
         """The member at an index from 0. It stays the chain's.
 
         Maps to `llama_sampler_chain_get`.
         """
         return self._require_chain("chainGet")[self._index(idx)]
 
-    def chainRemove(self, idx: int) -> Sampler:
+    def chainRemove(self, idx: int) -> Self:
         """Take the member at an index from 0 out of the chain; from now on it is the caller's.
 
         Maps to `llama_sampler_chain_remove`.
         """
         members = self._require_chain("chainRemove")
         self._require_free("chainRemove")
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             idx = self._index(idx)
             lib.llama_sampler_chain_remove(pointer, idx)
             member = members.pop(idx)
             member._chain = None
-            self._root()._fits = -1
+            self._root()._checked_for = None
         return member
 
     @property
@@ -124,27 +122,27 @@ class SamplerChain(SamplerBase):
         """
         return len(self._require_chain("chainCount"))
 
-    def _require_chain(self, what: str) -> list[Sampler]:
+    def _require_chain(self, what: str) -> list[Self]:
         if self._pointer is None:
-            self._refuse()
+            self._raise_closed()
         if self._members is None:
             raise TypeError(
                 f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
             )
-        return self._members  # type: ignore[return-value]  # nothing else was ever added
+        return cast("list[Self]", self._members)  # nothing else was ever added
 
     def _level(self) -> int:
         """How many chains this one is inside of, with itself."""
-        return 1 if self._chain is None else 1 + self._chain._level()  # type: ignore[attr-defined]
+        return 1 if self._chain is None else 1 + self._chain._level()
 
     def _height(self) -> int:
         """How many chains are inside each other here; 0 for a sampler that is none."""
         if self._members is None:
             return 0
-        return 1 + max((member._height() for member in self._members), default=0)  # type: ignore[attr-defined]
+        return 1 + max((member._height() for member in self._members), default=0)
 
     def _require_free(self, what: str) -> None:
-        if self._root()._home is not None:
+        if self._root()._context_ref is not None:
             raise ValueError(f"{what}: this chain was given to a context, which needs it as it is: use its clone()")
 
     def _index(self, idx: int) -> int:
@@ -163,7 +161,7 @@ class SamplerChain(SamplerBase):
         """
         self._require_chain("perfSampler")
         data = PerfSamplerData()
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             data._c[0] = lib.llama_perf_sampler(pointer)
         return data
 
@@ -173,7 +171,7 @@ class SamplerChain(SamplerBase):
         Maps to `llama_perf_sampler_print`.
         """
         self._require_chain("perfSamplerPrint")
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             lib.llama_perf_sampler_print(pointer)
 
     def perfSamplerReset(self) -> None:
@@ -182,5 +180,5 @@ class SamplerChain(SamplerBase):
         Maps to `llama_perf_sampler_reset`.
         """
         self._require_chain("perfSamplerReset")
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             lib.llama_perf_sampler_reset(pointer)

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from llama_cffi._core.arguments import Text, c_string
+from llama_cffi._core.arguments import StrOrBytes, c_string
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi
-from llama_cffi._core.numbers import integer
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated.enums import VocabType
 from llama_cffi.vocab.vocab import Vocab
@@ -45,7 +45,7 @@ def positive(value: float, name: str, hint: str = "") -> float:
 
 
 def seed_number(seed: int) -> int:
-    return integer(seed, 0, 0xFFFFFFFF, "seed", " (DEFAULT_SEED takes a random one)")
+    return integer(seed, 0, 0xFFFFFFFF, "seed", "DEFAULT_SEED takes a random one")
 
 
 def min_keep(value: int) -> int:
@@ -53,7 +53,7 @@ def min_keep(value: int) -> int:
 
 
 def last_n(value: int, name: str) -> int:
-    return integer(value, -1, LAST_N_LIMIT, name, " (0 is off, -1 the context size)")
+    return integer(value, -1, LAST_N_LIMIT, name, "0 is off, -1 the context size")
 
 
 def vocab_size(vocab: Vocab | int, name: str = "nVocab") -> int:
@@ -75,7 +75,7 @@ def tokenizer(vocab: Vocab) -> Any:
     return vocab._c
 
 
-def grammar_text(grammar: Text) -> bytes:
+def grammar_text(grammar: StrOrBytes) -> bytes:
     """A grammar that the parser, which is recursive, can read."""
     data = c_string(grammar, "grammarStr")
     if not data.strip():
@@ -104,14 +104,14 @@ def _nesting(data: bytes) -> int:
     return deepest
 
 
-def root_name(root: Text) -> bytes:
+def root_name(root: StrOrBytes) -> bytes:
     data = c_string(root, "grammarRoot")
     if not data:
         raise ValueError('grammarRoot is empty: name the rule to start from, usually "root"')
     return data
 
 
-def patterns(values: Iterable[Text], name: str) -> list[bytes]:
+def patterns(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
     """Regular expressions for C++'s `std::regex`, which is recursive."""
     found = strings(values, name)
     for data in found:
@@ -150,7 +150,7 @@ def _repeats_repetition(data: bytes) -> bool:
     return False
 
 
-def strings(values: Iterable[Text], name: str) -> list[bytes]:
+def strings(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} is a sequence of texts: write [{values!r}] for one")
     found = [c_string(value, f"an item of {name}") for value in values]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from llama_cffi._core.callbacks import failing, keep
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi.sampling.candidates import lend, take_back
+from llama_cffi.sampling.candidates import copy_back, copy_out
 from llama_cffi.sampling.token_data_array import TokenDataArray
 
 
@@ -107,10 +107,10 @@ def python_sampler_apply(sampler: Any, candidates: Any) -> None:
             return
         if not candidates.size:
             raise ValueError("no candidate is left for this sampler: an earlier one dropped them all")
-        copy = lend(candidates)
+        copy = copy_out(candidates)
         try:
             ffi.from_handle(sampler.ctx).iface.apply(copy)
-            take_back(copy, candidates)
+            copy_back(copy, candidates)
         finally:
             copy._expire()
     except BaseException as error:
@@ -119,15 +119,15 @@ def python_sampler_apply(sampler: Any, candidates: Any) -> None:
 
 @ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_accept(sampler: Any, token: int) -> None:
-    _tell(sampler, "accept", token)
+    _call_optional(sampler, "accept", token)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_reset(sampler: Any) -> None:
-    _tell(sampler, "reset")
+    _call_optional(sampler, "reset")
 
 
-def _tell(sampler: Any, what: str, *arguments: int) -> None:
+def _call_optional(sampler: Any, what: str, *arguments: int) -> None:
     try:
         if not failing():
             method = getattr(ffi.from_handle(sampler.ctx).iface, what, None)

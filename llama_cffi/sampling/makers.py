@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.base_types import DEFAULT_SEED
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.numbers import integer
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import SamplerBase, Traits
 from llama_cffi.vocab.vocab import Vocab
@@ -130,7 +130,7 @@ class WeighingSamplers(SamplerBase):
             return lib.llama_sampler_init_penalties(n_vocab, n_ctx if n == -1 else n, *rest)
 
         sampler = cls._make(make(0, 0), Traits(("llama_sampler_init_penalties", n, *rest)))
-        sampler._late, sampler._waits = make, n == -1
+        sampler._deferred_init, sampler._needs_context = make, n == -1
         return sampler
 
     @classmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import lib
-from llama_cffi._core.numbers import integer
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import SamplerBase, Traits
 from llama_cffi.sampling.custom import CustomSampler, SamplerI

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
+from llama_cffi._core.checks import integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import is_a
 from llama_cffi._core.large_stack import on_large_stack
-from llama_cffi._core.numbers import integer
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.sampling.base import SamplerBase
 from llama_cffi.sampling.candidates import candidates_of
 from llama_cffi.sampling.chain import SamplerChain
+from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import WeighingSamplers
 from llama_cffi.sampling.picking import PickingSamplers
 from llama_cffi.sampling.token_data_array import TokenDataArray
 from llama_cffi.sampling.vocab_makers import ReadingSamplers
-
-if TYPE_CHECKING:
-    from llama_cffi.context.context import Context
 
 _NAN = (
     "a logit of this output is NaN, which has no place in an order: the model is damaged, or an adapter, a control "
@@ -52,7 +49,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
     # Use
 
-    def sample(self, ctx: Context, idx: int = -1) -> Token:
+    def sample(self, ctx: LogitsSource, idx: int = -1) -> Token:
         """Pick a token from the output of entry `idx` of the last batch (-1: of the last output), and accept it.
 
         Raises IndexError where that entry gave no output; ValueError where no sampler of the chain picks, where a logit
@@ -61,25 +58,25 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         Maps to `llama_sampler_sample`.
         """
         try:
-            known = ctx._serial == self._fits
+            known = ctx._serial == self._checked_for
         except AttributeError:  # it is no context
             known = False
         if not known:
             return self._sample_carefully(ctx, idx)
-        # What `_hold` does for both, written out: this is every token's way.
+        # What `_exclusive` does for both, written out: this is every token's way.
         if not self._busy.acquire(False):
-            self._is_busy()
+            self._raise_busy()
         try:
             if not ctx._busy.acquire(False):
-                ctx._is_busy()
+                ctx._raise_busy()
             try:
                 self._owner = ctx._owner = get_ident()
                 pointer, context = self._pointer, ctx._pointer
                 if pointer is None or self._closing:
-                    self._refuse()
+                    self._raise_closed()
                 if context is None or ctx._closing:
-                    ctx._refuse()
-                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._wanted)
+                    ctx._raise_closed()
+                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._top_n)
             finally:
                 ctx._owner = 0
                 ctx._busy.release()
@@ -88,7 +85,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             self._busy.release()
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
-    def _no_token(self, reason: int, ctx: Context, idx: int) -> NoReturn:
+    def _no_token(self, reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
         leave_if_ending()
         match reason:
             case lib.SHIM_SAMPLE_NO_OUTPUT:
@@ -99,28 +96,28 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 raise ValueError(_NO_PICK)
         raise NativeMemoryError(f"no memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
 
-    def _sample_carefully(self, ctx: Context, idx: int) -> Token:
+    def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
         """The first time for this sampler and context; and always where single steps need checks between them."""
-        if not is_a(ctx, "context"):
+        if not isinstance(ctx, LogitsSource):
             raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
         if not self._can_pick():
             raise ValueError(_NO_PICK)
-        with self._hold(home=False), ctx._hold() as context:
+        with self._exclusive(home=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
             if self._is_late():
-                self._settle(ctx.nCtx, ctx._nVocab)
+                self._rebuild_with_context(ctx.nCtx, ctx._nVocab)
             if careful:
                 if not (ctx._limits.rows and ctx._limits.logits) or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 return self._pick(self._c, context, idx, ctx._nVocab)
-            self._wanted = self._can_narrow()
+            self._top_n = self._can_narrow()
             if self._chain is None:
-                self._fits = ctx._serial
-            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._wanted)
+                self._checked_for = ctx._serial
+            token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._top_n)
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
-        return any(member._traits.picks for member in self._everyone())
+        return any(member._traits.picks for member in self._leaves())
 
     def _can_narrow(self) -> int:
         """How many of the largest logits are all that can be picked; 0: it may be any.
@@ -128,7 +125,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         A penalty that only lowers logits brings at most as many others up as there are tokens that it lowers.
         """
         lowered = 0
-        for member in self._everyone():
+        for member in self._leaves():
             match member._traits.recipe:
                 case ("llama_sampler_init_greedy",):
                     return lowered + 1
@@ -142,13 +139,13 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                     return 0
         return 0
 
-    def _check_fit(self, ctx: Context) -> bool:
+    def _check_fit(self, ctx: LogitsSource) -> bool:
         """Refuse a context that the sampler was not made for. Whether to sample step by step, with checks between."""
-        home = self._root()._home
+        home = self._root()._context_ref
         if home is not None and home() is not ctx:
             raise ValueError("this chain was given to another context, for which it works from now on: use its clone()")
         careful = ctx._samples  # it may have picked a token already
-        for member in self._everyone():
+        for member in self._leaves():
             traits = member._traits
             if traits.n_vocab and traits.n_vocab != ctx._nVocab:
                 raise ValueError(
@@ -168,13 +165,13 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 raise ValueError(_NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
-            candidates._settle()
+            candidates._rebuild_with_context()
             if candidates.selected < 0:
                 raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your own")
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the token that was picked, {token}, is not in the vocabulary of {n_vocab} tokens")
-        self._tell(pointer, token)
+        self._accept(pointer, token)
         return token
 
     def apply(self, cand: TokenDataArray) -> None:
@@ -186,15 +183,15 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         """
         if not isinstance(cand, TokenDataArray):
             raise TypeError(f"cand is a TokenDataArray, not {type(cand).__name__}: TokenDataArray.fromLogits makes one")
-        if self._home is not None:
+        if self._context_ref is not None:
             raise ValueError("this chain was given to a context, which runs part of it: apply its clone()")
         cand._check_logits()
-        for member in self._everyone():
+        for member in self._leaves():
             if member._traits.reads_ids:
                 cand._check_ids(member._traits.n_vocab)
-        with self._hold() as pointer, cand._hold() as struct:
+        with self._exclusive() as pointer, cand._exclusive() as struct:
             lib.llama_sampler_apply(pointer, struct)
-            cand._settle()
+            cand._rebuild_with_context()
             reraise()
 
     def accept(self, token: Token) -> None:
@@ -207,23 +204,23 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         """
         if not 0 <= integer(token, -(1 << 31), (1 << 31) - 1, "token"):
             raise ValueError(f"{token} is no token")
-        home = self._root()._home
+        home = self._root()._context_ref
         context = home() if home is not None else None
-        sizes = [member._traits.n_vocab for member in self._everyone() if member._traits.n_vocab]
+        sizes = [member._traits.n_vocab for member in self._leaves() if member._traits.n_vocab]
         n_vocab = min(sizes + ([context._nVocab] if context is not None else []), default=1 << 31)
         if token >= n_vocab:
             raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {n_vocab - 1}")
-        with self._hold() as pointer:
-            self._tell(pointer, token)
-            for member in self._everyone():
-                if member._waits:
+        with self._exclusive() as pointer:
+            self._accept(pointer, token)
+            for member in self._leaves():
+                if member._needs_context:
                     member._history.append(token)
 
-    def _tell(self, pointer: Any, token: Token) -> None:
+    def _accept(self, pointer: Any, token: Token) -> None:
         """Have the C sampler accept a token, unless a grammar in it refuses: then C would throw halfway through."""
 
         def tell() -> None:
-            for member in self._everyone():
+            for member in self._leaves():
                 if member._traits.grammar and _refuses(member._c, member._traits.lazy, token):
                     raise ValueError(
                         f"the grammar does not allow token {token} here. Put the grammar at the beginning of the "
@@ -232,7 +229,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             lib.llama_sampler_accept(pointer, token)
             reraise()
 
-        searching = [member for member in self._everyone() if member._traits.searches]
+        searching = [member for member in self._leaves() if member._traits.searches]
         sizes = [member._accepted + _text_size(member, token) for member in searching]
         most = max(sizes, default=0)
         if most > _SEARCHED:
@@ -252,14 +249,14 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
         Maps to `llama_sampler_reset`.
         """
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
 
             def reset() -> None:
                 lib.llama_sampler_reset(pointer)
                 reraise()
 
-            stack = max((member._traits.stack for member in self._everyone()), default=0)
-            for member in self._everyone():
+            stack = max((member._traits.stack for member in self._leaves()), default=0)
+            for member in self._leaves():
                 member._history.clear()
                 member._accepted = 0
             if stack:
@@ -276,51 +273,51 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         """
         if not isinstance(dst, Sampler):
             raise TypeError(f"a Sampler is wanted, not {type(dst).__name__}")
-        if any(member._custom is not None for member in self._everyone()):
+        if any(member._custom is not None for member in self._leaves()):
             raise TypeError("samplers written in Python cannot be copied into others: use clone()")
         if self._shape() != dst._shape():
             raise ValueError("copy is for samplers made in the same way, with equal parameters: use clone()")
         if self._root() is dst._root():
             raise ValueError("copy is for samplers that are not in the same chain: use clone()")
-        with self._hold() as source, dst._hold() as target:
+        with self._exclusive() as source, dst._exclusive() as target:
             lib.llama_sampler_copy(source, target)
-            for mine, other in zip(self._everyone(), dst._everyone(), strict=True):
+            for mine, other in zip(self._leaves(), dst._leaves(), strict=True):
                 other._history, other._accepted = list(mine._history), mine._accepted
                 if other._traits.adaptive:
                     other._forget_pick()
 
     def _shape(self) -> tuple[object, ...]:
         if self._members is None:
-            return self._traits.recipe, self._waits
+            return self._traits.recipe, self._needs_context
         return "chain", *(member._shape() for member in self._members if isinstance(member, Sampler))
 
     # What waits for the context's size
 
     def _is_late(self) -> bool:
-        return any(member._waits for member in self._everyone())
+        return any(member._needs_context for member in self._leaves())
 
-    def _settle(self, n_ctx: int, n_vocab: int, everything: bool = False) -> None:
+    def _rebuild_with_context(self, n_ctx: int, n_vocab: int, everything: bool = False) -> None:
         """Replace what waited for the context by what it should have been, at its place in the chain."""
-        self._fits = -1
+        self._checked_for = -1
         if self._members is None:
-            if self._late is not None and (self._waits or (everything and has("llama_sampler_copy"))):
-                self._replace(self._late(n_ctx, n_vocab))
+            if self._deferred_init is not None and (self._needs_context or (everything and has("llama_sampler_copy"))):
+                self._replace(self._deferred_init(n_ctx, n_vocab))
             return
         for _ in self._members:
             lib.llama_sampler_chain_remove(self._c, 0)
         for member in self._members:
             assert isinstance(member, Sampler)
-            member._settle(n_ctx, n_vocab, everything)
+            member._rebuild_with_context(n_ctx, n_vocab, everything)
             lib.llama_sampler_chain_add(self._c, member._c)
 
     def _replace(self, pointer: Any) -> None:
         old, self._pointer = self._pointer, pointer
-        if self._waits:
+        if self._needs_context:
             for token in self._history:
                 lib.llama_sampler_accept(pointer, token)
         else:
             lib.llama_sampler_copy(old, pointer)
-        self._late, self._waits, self._history = None, False, []
+        self._deferred_init, self._needs_context, self._history = None, False, []
         self._answer_for(pointer)
         lib.llama_sampler_free(old)
 
@@ -333,7 +330,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
         Maps to `llama_sampler_get_seed`.
         """
-        with self._hold() as pointer:
+        with self._exclusive() as pointer:
             return lib.llama_sampler_get_seed(pointer)
 
 

@@ -10,8 +10,6 @@ from llama_cffi._core.structs import IntField, NumberField, Struct
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from llama_cffi.sampling.token_data_array import TokenDataArray
-
 # (id, logit) or (id, logit, p).
 Row: TypeAlias = "TokenData | tuple[int, float] | tuple[int, float, float]"
 
@@ -46,31 +44,6 @@ class TokenData(Struct):
     def __iter__(self) -> Iterator[float]:
         """`id, logit, p`, as for a row."""
         yield from (self.id, self.logit, self.p)
-
-
-class TokenDataItems:
-    """The candidates of a `TokenDataArray`, by index."""
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: TokenDataArray) -> None:
-        self._owner = owner
-
-    def __len__(self) -> int:
-        return len(self._owner)
-
-    def __getitem__(self, index: int) -> TokenData:
-        return self._owner[index]
-
-    def __setitem__(self, index: int, row: Row) -> None:
-        self._owner[index] = row
-
-    def __iter__(self) -> Iterator[TokenData]:
-        return iter(self._owner)
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        return self._owner.__array_interface__
 
 
 def row_values(row: Row) -> tuple[int, float, float]:

@@ -13,13 +13,38 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
-from llama_cffi.sampling.token_data import SIZE, Row, TokenData, TokenDataItems, row_values
+from llama_cffi.sampling.token_data import SIZE, Row, TokenData, row_values
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _LIMIT = 1 << 26
 _PLUS_INF = b"\x00\x00\x80\x7f"
+
+
+class TokenDataItems:
+    """The candidates of a `TokenDataArray`, by index."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: TokenDataArray) -> None:
+        self._owner = owner
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def __getitem__(self, index: int) -> TokenData:
+        return self._owner[index]
+
+    def __setitem__(self, index: int, row: Row) -> None:
+        self._owner[index] = row
+
+    def __iter__(self) -> Iterator[TokenData]:
+        return iter(self._owner)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._owner.__array_interface__
 
 
 class TokenDataArray(Uncopyable):
@@ -106,13 +131,13 @@ class TokenDataArray(Uncopyable):
     def _alive(self) -> Any:
         struct = getattr(self, "_c", None)
         if struct is None:
-            self._refuse()
+            self._raise_closed()
         if self._busy.locked():
             raise BusyError("a sampler works on these candidates: use an array for each thread")
         return struct
 
     @contextmanager
-    def _hold(self) -> Iterator[Any]:
+    def _exclusive(self) -> Iterator[Any]:
         """Have them to oneself for one call. Gives the C struct."""
         struct = self._alive()
         if not self._busy.acquire(blocking=False):
@@ -122,7 +147,7 @@ class TokenDataArray(Uncopyable):
         finally:
             self._busy.release()
 
-    def _refuse(self) -> NoReturn:
+    def _raise_closed(self) -> NoReturn:
         why = getattr(self, "_dead", "they were never made")
         raise ClosedError(f"these candidates cannot be used: {why}")
 
@@ -134,7 +159,7 @@ class TokenDataArray(Uncopyable):
         """The memory of all candidates as 32-bit integers (`i`) or floats (`f`): id, logit, p, id, ..."""
         return memoryview(ffi.buffer(self._array)).cast(kind)  # type: ignore[call-overload]
 
-    def _settle(self) -> None:
+    def _sync_from_c(self) -> None:
         """After C had it: some samplers drop the first candidates by moving the pointer."""
         struct = self._c
         if struct.data != self._array:

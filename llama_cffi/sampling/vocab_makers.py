@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.arguments import Text, Tokens, token_array
+from llama_cffi._core.arguments import StrOrBytes, TokenSequence, token_array
 from llama_cffi._core.base_types import TOKEN_NULL
+from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import native_log
 from llama_cffi._core.large_stack import on_large_stack
-from llama_cffi._core.numbers import integer
+from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import SamplerBase, Traits
@@ -37,7 +37,7 @@ class ReadingSamplers(SamplerBase):
         dryBase: float = 1.75,
         dryAllowedLength: int = 2,
         dryPenaltyLastN: int = -1,
-        seqBreakers: Iterable[Text] = _DRY_BREAKERS,
+        seqBreakers: Iterable[StrOrBytes] = _DRY_BREAKERS,
     ) -> Self:
         """Makes tokens less likely that would continue a repetition of what was accepted.
 
@@ -69,7 +69,7 @@ class ReadingSamplers(SamplerBase):
         recipe = ("llama_sampler_init_dry", vocab._model, multiplier, base, length, n, *breakers)
         sampler = cls._make(make(0, 0), Traits(recipe, n_vocab=vocab.nTokens), vocab._model)
         if n == -1:
-            sampler._late, sampler._waits = make, True
+            sampler._deferred_init, sampler._needs_context = make, True
         return sampler
 
     @classmethod
@@ -88,7 +88,7 @@ class ReadingSamplers(SamplerBase):
         return cls._make(lib.llama_sampler_init_infill(pointer), traits, vocab._model)
 
     @classmethod
-    def initGrammar(cls, vocab: Vocab, grammarStr: Text, grammarRoot: Text = "root") -> Self:
+    def initGrammar(cls, vocab: Vocab, grammarStr: StrOrBytes, grammarRoot: StrOrBytes = "root") -> Self:
         """Masks with -inf the tokens that would break a grammar, written in GBNF. Belongs at a chain's beginning.
 
         `grammarRoot` names the rule to start from. Give it each token with `accept`, as `sample` does: a token that the
@@ -105,10 +105,10 @@ class ReadingSamplers(SamplerBase):
     def initGrammarLazyPatterns(
         cls,
         vocab: Vocab,
-        grammarStr: Text,
-        grammarRoot: Text = "root",
-        triggerPatterns: Iterable[Text] = (),
-        triggerTokens: Tokens = (),
+        grammarStr: StrOrBytes,
+        grammarRoot: StrOrBytes = "root",
+        triggerPatterns: Iterable[StrOrBytes] = (),
+        triggerTokens: TokenSequence = (),
     ) -> Self:
         """A grammar that allows anything until it is triggered; see `initGrammar`.
 

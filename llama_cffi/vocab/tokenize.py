@@ -6,10 +6,10 @@ import re
 from typing import Any, overload
 
 from llama_cffi._core.arguments import (
-    Flag,
+    BoolLike,
     OutBuffer,
-    Text,
-    Tokens,
+    StrOrBytes,
+    TokenSequence,
     new_uncleared,
     out_buffer,
     require_together,
@@ -17,7 +17,7 @@ from llama_cffi._core.arguments import (
     token_array,
 )
 from llama_cffi._core.base_types import Token
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.large_stack import on_large_stack
 from llama_cffi._generated.enums import VocabType
@@ -97,26 +97,31 @@ _WORD = re.compile(rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+")
 
 @overload
 def tokenize(
-    vocab: Vocab, text: Text, textLen: int | None = None, *, addSpecial: Flag = True, parseSpecial: Flag = False
+    vocab: Vocab,
+    text: StrOrBytes,
+    textLen: int | None = None,
+    *,
+    addSpecial: BoolLike = True,
+    parseSpecial: BoolLike = False,
 ) -> list[Token]: ...
 @overload
 def tokenize(
     vocab: Vocab,
-    text: Text,
+    text: StrOrBytes,
     textLen: int | None,
     tokens: OutBuffer,
     nTokensMax: int,
-    addSpecial: Flag = True,
-    parseSpecial: Flag = False,
+    addSpecial: BoolLike = True,
+    parseSpecial: BoolLike = False,
 ) -> int: ...
 def tokenize(
     vocab: Vocab,
-    text: Text,
+    text: StrOrBytes,
     textLen: int | None = None,
     tokens: OutBuffer | None = None,
     nTokensMax: int | None = None,
-    addSpecial: Flag = True,
-    parseSpecial: Flag = False,
+    addSpecial: BoolLike = True,
+    parseSpecial: BoolLike = False,
 ) -> list[Token] | int:
     """Convert text to tokens.
 
@@ -164,7 +169,7 @@ def _require_vocab(vocab: Vocab) -> None:
         raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
 
 
-def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: Flag, parse: Flag) -> int:
+def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: BoolLike, parse: BoolLike) -> int:
     def call() -> int:
         return lib.llama_tokenize(vocab._c, data, len(data), array, room, special, parse)
 
@@ -181,7 +186,7 @@ def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: Flag, parse
 
 def _stretch(vocab: Vocab, data: bytes) -> int:
     """How many bytes at most one match of a regular expression takes, where that costs stack; else 0."""
-    if len(data) <= _STRETCH or vocab._type != VocabType.BPE or (vocab._pre in _UNHURRIED and is_familiar()):
+    if len(data) <= _STRETCH or vocab._type != VocabType.BPE or (vocab._pre in _UNHURRIED and is_pinned_version()):
         return 0
     if vocab._pre == "exaone-moe":  # whose words may go on after a space
         return len(data)
@@ -193,30 +198,30 @@ def _stretch(vocab: Vocab, data: bytes) -> int:
 @overload
 def detokenize(
     vocab: Vocab,
-    tokens: Tokens,
+    tokens: TokenSequence,
     nTokens: int | None = None,
     *,
-    removeSpecial: Flag = False,
-    unparseSpecial: Flag = False,
+    removeSpecial: BoolLike = False,
+    unparseSpecial: BoolLike = False,
 ) -> str: ...
 @overload
 def detokenize(
     vocab: Vocab,
-    tokens: Tokens,
+    tokens: TokenSequence,
     nTokens: int | None,
     text: OutBuffer,
     textLenMax: int,
-    removeSpecial: Flag = False,
-    unparseSpecial: Flag = False,
+    removeSpecial: BoolLike = False,
+    unparseSpecial: BoolLike = False,
 ) -> int: ...
 def detokenize(
     vocab: Vocab,
-    tokens: Tokens,
+    tokens: TokenSequence,
     nTokens: int | None = None,
     text: OutBuffer | None = None,
     textLenMax: int | None = None,
-    removeSpecial: Flag = False,
-    unparseSpecial: Flag = False,
+    removeSpecial: BoolLike = False,
+    unparseSpecial: BoolLike = False,
 ) -> str | int:
     """Convert tokens to text.
 

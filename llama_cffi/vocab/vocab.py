@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from llama_cffi._core.arguments import Flag, OutBuffer, out_buffer, require_together
+from llama_cffi._core.arguments import BoolLike, OutBuffer, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated.enums import VocabType
@@ -49,7 +49,7 @@ class Vocab(Uncopyable, SpecialTokens):
     @property
     def _c(self) -> Any:
         if self._model._pointer is None:
-            self._model._refuse()
+            self._model._raise_closed()
         return self._pointer
 
     @property
@@ -111,10 +111,10 @@ class Vocab(Uncopyable, SpecialTokens):
         return lib.llama_vocab_is_eog(self._c, token)
 
     @overload
-    def tokenToPiece(self, token: Token, *, lstrip: int = 0, special: Flag = False) -> str: ...
+    def tokenToPiece(self, token: Token, *, lstrip: int = 0, special: BoolLike = False) -> str: ...
     @overload
     def tokenToPiece(
-        self, token: Token, buf: OutBuffer, length: int, lstrip: int = 0, special: Flag = False
+        self, token: Token, buf: OutBuffer, length: int, lstrip: int = 0, special: BoolLike = False
     ) -> int: ...
     def tokenToPiece(
         self,
@@ -122,7 +122,7 @@ class Vocab(Uncopyable, SpecialTokens):
         buf: OutBuffer | None = None,
         length: int | None = None,
         lstrip: int = 0,
-        special: Flag = False,
+        special: BoolLike = False,
     ) -> str | int:
         """The text of one token.
 
@@ -141,7 +141,7 @@ class Vocab(Uncopyable, SpecialTokens):
             return lib.llama_token_to_piece(self._c, token, array, length, lstrip, special)
         return self._piece(token, lstrip, special).decode("utf-8", "replace")
 
-    def _piece(self, token: Token, lstrip: int = 0, special: Flag = False) -> bytes:
+    def _piece(self, token: Token, lstrip: int = 0, special: BoolLike = False) -> bytes:
         """The bytes of one token that was checked."""
         size = _PIECE
         while True:
@@ -178,7 +178,7 @@ class Vocab(Uncopyable, SpecialTokens):
         """
         if self._goes_on is _UNKNOWN:
             self._goes_on = None
-            if self._type == VocabType.SPM and not self._prefixes and is_familiar():
+            if self._type == VocabType.SPM and not self._prefixes and is_pinned_version():
                 flags = ffi.new("_Bool[]", 256)
                 if lib.shim_after_newline(self._c, flags):
                     self._goes_on = flags

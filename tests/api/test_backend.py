@@ -14,8 +14,8 @@ import pytest
 
 from llama_cffi import BusyError, Ggml, Model, UnavailableError, lib, printSystemInfo
 from llama_cffi._core import manifest as _manifest
+from llama_cffi._core.locks import listing, registering
 from llama_cffi.ggml import _cpu_variants
-from llama_cffi.ggml._registry import listing, registering
 from tests.vulkan.models import write_llama
 from vendor.build import elf
 

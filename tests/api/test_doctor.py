@@ -19,8 +19,7 @@ import llama_cffi
 from llama_cffi import __main__
 from llama_cffi._children import doctor as _doctor_child
 from llama_cffi._core import manifest
-from llama_cffi.doctor import command as doctor
-from llama_cffi.doctor import sections as _doctor_sections
+from llama_cffi.doctor import command as doctor, sections as _doctor_sections
 from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section, document, failed, summary
 
 PACKAGE = Path(llama_cffi.__file__).parent

@@ -29,7 +29,7 @@ from llama_cffi import (
     lib,
     tokenize,
 )
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 from tests import tiny_models
 
 
@@ -317,7 +317,7 @@ def test_quantize_keeps_splits(f32_path: Path, tmp_path: Path) -> None:
 def test_quantize_defaults() -> None:
     params, c = Model.quantizeDefaultParams(), lib.llama_model_quantize_default_params()
     assert (params.nthread, params.ftype) == (c.nthread, c.ftype)
-    if is_familiar():
+    if is_pinned_version():
         assert (params.ftype, params.maxBufSize) == (Ftype.MOSTLY_Q8_0, c.max_buf_size) and c.max_buf_size > 0
     assert params.outputTensorType is params.tokenEmbeddingType is Ggml.Type.COUNT
     assert repr(params) == "ModelQuantizeParams()"

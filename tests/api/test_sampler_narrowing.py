@@ -81,7 +81,7 @@ def test_what_is_picked_is_what_llama_cpp_picks(decoded: Context, name: str) -> 
     n = decoded.getModel().vocab.nTokens
     with make() as ours, make() as theirs:
         picks = [pick(decoded, ours, theirs, logits) for logits in orders(n)]
-        assert ours._wanted == wanted
+        assert ours._top_n == wanted
     assert [ours for ours, _ in picks] == [theirs for _, theirs in picks]
     assert len({ours for ours, _ in picks}) > 4
 
@@ -91,7 +91,7 @@ def test_what_can_pick_any_token_sees_them_all(decoded: Context, name: str) -> N
     n = decoded.getModel().vocab.nTokens
     with WIDE[name]() as ours, WIDE[name]() as theirs:
         picks = [pick(decoded, ours, theirs, logits) for logits in orders(n)]
-        assert ours._wanted == 0
+        assert ours._top_n == 0
     assert [ours for ours, _ in picks] == [theirs for _, theirs in picks]
 
 
@@ -138,9 +138,9 @@ def test_few_logits_above_minus_infinity(decoded: Context, finite: int) -> None:
 def test_a_chain_that_changes_is_looked_at_again(decoded: Context) -> None:
     with chain(greedy()) as sampler:
         sampler.sample(decoded)
-        assert sampler._wanted == 1
+        assert sampler._top_n == 1
         sampler.chainRemove(0).free()
         sampler.chainAdd(top_k(7))
         sampler.chainAdd(Sampler.initDist(1))
         sampler.sample(decoded)
-        assert sampler._wanted == 7
+        assert sampler._top_n == 7

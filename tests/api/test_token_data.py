@@ -144,7 +144,7 @@ def test_nan_is_refused() -> None:
 
 def test_busy_and_expired() -> None:
     candidates = TokenDataArray(2)
-    with candidates._hold(), pytest.raises(BusyError, match="for each thread"):
+    with candidates._exclusive(), pytest.raises(BusyError, match="for each thread"):
         candidates.size = 1
     candidates._expire()
     with pytest.raises(ClosedError, match="copy what you need"):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from llama_cffi import Model, TokenAttr, Vocab, ffi, lib, tokenize
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 
 PARTS = [
     *("\n", "\n\n", "\n\n\n\n", " \n", "\n ", "\n\t", "\r\n", "\t", " ", "   ", "\n  - ", "\n## ", "\n```python\n"),
@@ -50,7 +50,7 @@ def mixed(seed: int, parts: list[str], size: int = 120_000) -> str:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tokens_are_those_of_one_call(gemma: Model, seed: int, parse: bool) -> None:
     vocab = gemma.vocab
-    assert (vocab._cuts() is not None) == is_familiar()
+    assert (vocab._cuts() is not None) == is_pinned_version()
     text = mixed(seed, PARTS)
     assert tokenize(vocab, text, parseSpecial=parse) == whole(vocab, text, True, parse)
 
@@ -69,7 +69,7 @@ def test_with_every_token_that_has_a_newline(gemma: Model) -> None:
 def test_what_a_token_has_after_a_newline_is_known(gemma: Model) -> None:
     vocab = gemma.vocab
     flags = vocab._cuts()
-    if not is_familiar():  # another llama.cpp than the one that this was thought through with
+    if not is_pinned_version():  # another llama.cpp than the one that this was thought through with
         assert flags is None
         return
     spelled = [vocab.getText(token).encode() for token in range(vocab.nTokens)]

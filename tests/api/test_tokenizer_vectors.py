@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Model, detokenize, tokenize
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 from vendor.source import fetch
 
 SEPARATOR = b"\n__ggml_vocab_test__\n"
@@ -25,7 +25,7 @@ def _cases(path: Path) -> list[tuple[str, list[int]]]:
 
 
 def test_all_vectors_are_there() -> None:
-    assert len(INPUTS) == 15 if is_familiar() else INPUTS
+    assert len(INPUTS) == 15 if is_pinned_version() else INPUTS
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda p: p.name.removesuffix(".gguf.inp"))

@@ -23,9 +23,9 @@ from llama_cffi import (
     detokenize,
     ffi,
     lib,
+    tokenize as text,
 )
-from llama_cffi import tokenize as text
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 from llama_cffi.vocab import tokenize
 from tests import tiny_models, tiny_vocabs
 from vendor.source import fetch
@@ -70,7 +70,7 @@ def _read(path: Path, key: str) -> Any:
 
 def _path(name: str) -> Path:
     path = fetch.vectors_dir() / f"ggml-vocab-{name}.gguf"
-    if not path.is_file() and not is_familiar():
+    if not path.is_file() and not is_pinned_version():
         pytest.skip(f"unavailable: this llama.cpp brings no {path.name}")
     return path
 
@@ -83,7 +83,7 @@ def _model(name: str, pre: str = "") -> Model:
     try:
         return Model.load(_path(name), params)
     except ModelLoadError as error:
-        if "unknown pre-tokenizer type" in error.log and not is_familiar():
+        if "unknown pre-tokenizer type" in error.log and not is_pinned_version():
             pytest.skip(f"unavailable: this llama.cpp has no tokenizer {pre or name}")
         raise
 
@@ -258,7 +258,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
     def never(*_: object) -> None:
         raise AssertionError("no thread is needed")
 
-    if is_familiar():  # others may have given it another code
+    if is_pinned_version():  # others may have given it another code
         monkeypatch.setattr(text, "on_large_stack", never)
     whole = "ab" * 60_000
     vocab = _model(name).vocab

@@ -39,7 +39,7 @@ LOAD = "with Model.load(sys.argv[1]) as model, Context.initFromModel(model, Cont
 
 def test_nothing_is_printed_and_logging_is_not_even_imported(tiny_path: Path) -> None:
     result = _run(
-        LOAD + "from llama_cffi._core import handle as _handle\n"
+        LOAD + "from llama_cffi._core import native_log as _handle\n"
         "assert 'logging' not in sys.modules\n"
         "try:\n    Model.load(sys.executable)\n"
         "except ModelLoadError as error:\n    assert error.log\n",

@@ -12,8 +12,7 @@ import pytest
 
 from codegen.api import snapshot
 from codegen.api.model import Api, Field, Function, Record, flat_fields
-from codegen.emit import guard, layout, python
-from codegen.emit import stub as emit_stub
+from codegen.emit import guard, layout, python, stub as emit_stub
 from codegen.read import headers, parse
 from codegen.rules import policy
 

@@ -12,9 +12,7 @@ import pytest
 from codegen.__main__ import main
 from codegen.api import compact, snapshot
 from codegen.api.model import Api, Constant, Enum, Enumerator, Field, Function, Param, Record, Typedef
-from codegen.diff import changes as diff
-from codegen.diff import command, history
-from codegen.diff import text as diff_text
+from codegen.diff import changes as diff, command, history, text as diff_text
 from codegen.diff.change import KINDS, Change
 from codegen.diff.history import Version
 from codegen.diff.text import Report

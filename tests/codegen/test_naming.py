@@ -285,6 +285,6 @@ def test_every_row_gives_a_reason() -> None:
 
 
 def test_a_struct_that_the_facade_needs_and_the_header_lacks_is_an_error() -> None:
-    lacking = replace(API, records=tuple(r for r in API.records if r.tag != "llama_model_params"))
+    raise_unavailable = replace(API, records=tuple(r for r in API.records if r.tag != "llama_model_params"))
     with pytest.raises(CodegenError, match="lists llama_model_params, which this header lacks"):
-        python.emit_structs(lacking)
+        python.emit_structs(raise_unavailable)

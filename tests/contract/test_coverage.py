@@ -6,7 +6,7 @@ import llama_cffi
 from codegen.api.model import Function
 from codegen.fit import complete, needs
 from codegen.rules import naming, policy
-from llama_cffi._core.compat import is_familiar
+from llama_cffi._core.compat import is_pinned_version
 
 # What a user has no use for, or must not have. Under ten rows.
 EXCLUDED = {
@@ -29,7 +29,7 @@ def _reachable(function: Function) -> bool:
 
 def test_every_function_has_its_place() -> None:
     expected = [f for f in FUNCTIONS if f.name not in EXCLUDED and policy.left_out(f) is None]
-    if not is_familiar():  # what another llama.cpp has beside that is for whoever moves the facade there
+    if not is_pinned_version():  # what another llama.cpp has beside that is for whoever moves the facade there
         known = {f.name for f in needs.load().api.functions}
         expected = [f for f in expected if f.name in known]
     missing = {f.name: ".".join(filter(None, naming.function_name(f))) for f in expected if not _reachable(f)}
@@ -44,5 +44,5 @@ def test_exclusions_are_few_and_true() -> None:
     assert not [
         name
         for name in EXCLUDED
-        if (name not in names and is_familiar()) or (name in names and _reachable(names[name]))
+        if (name not in names and is_pinned_version()) or (name in names and _reachable(names[name]))
     ]

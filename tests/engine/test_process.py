@@ -67,6 +67,6 @@ def test_a_child_cannot_use_the_engine_and_is_told_so(tiny_path: Path) -> None:
         print("parent:", len(engine.submit('c', maxTokens=7).result()) > 0)
         """,
     )
-    refusal = "refused: this engine belongs to the parent process\n"
+    batch_error = "refused: this engine belongs to the parent process\n"
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == 3 * refusal + "child: 0\nparent: True\n"
+    assert ended.stdout == 3 * batch_error + "child: 0\nparent: True\n"

@@ -26,8 +26,7 @@ def main(folder: Path, seed: int, steps: int) -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed must not come between
 
-    from hypothesis import HealthCheck, Phase, Verbosity, settings
-    from hypothesis import seed as seeded
+    from hypothesis import HealthCheck, Phase, Verbosity, seed as seeded, settings
     from hypothesis.stateful import run_state_machine_as_test
 
     from tests.fuzz.machine import Facade

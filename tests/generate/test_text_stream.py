@@ -78,7 +78,7 @@ def test_control_tokens_are_spelled_out_on_request(tiny: Model) -> None:
 
 def test_a_long_token_fits(tiny: Model) -> None:
     stream = TextStream(tiny.vocab)
-    stream._make_room(1)
+    stream._grow_buffer(1)
     assert "".join(stream.feed(token) for token in tokenize(tiny.vocab, "international")) == " international"
 
 

@@ -17,11 +17,9 @@ from pathlib import Path
 import pytest
 
 from vendor.build import native, variants
-from vendor.source import fetch, releases, trees
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins, releases, trees
 from vendor.tools import BuildError, FetchError
-from vendor.upgrade import command as upgrade
-from vendor.upgrade import journal, report
+from vendor.upgrade import command as upgrade, journal, report
 from vendor.upgrade.steps import STEPS, Outcome, Step, read_tests
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Batch, ClosedError, Context, Model, NativeAssertionError, NativeError, Sampler, ffi, lib, logSet
-from llama_cffi._core.handle import native_log
+from llama_cffi._core.native_log import native_log
 
 
 def test_an_assert_names_its_place_and_operation() -> None:

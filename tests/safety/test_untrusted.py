@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import LoadMode, Model, ModelLoadError, UnavailableError
-from llama_cffi.model import model as model_module
-from llama_cffi.model import untrusted as _trial
+from llama_cffi.model import model as model_module, untrusted as _trial
 
 DIES = "import os; print('last words', file=__import__('sys').stderr); os.kill(os.getpid(), 11)"
 HANGS = "import time; time.sleep(60)"
@@ -85,7 +84,7 @@ def test_a_file_that_changes_between_trial_and_load(
 ) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(tiny_path.read_bytes())
-    monkeypatch.setattr(model_module, "try_model", lambda *arguments: os.utime(path, (1, 1)))
+    monkeypatch.setattr(model_module, "load_in_child", lambda *arguments: os.utime(path, (1, 1)))
     with pytest.raises(ModelLoadError, match="model.gguf changed between its trial and its load"):
         Model.load(path, untrusted=True)
 

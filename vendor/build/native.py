@@ -51,8 +51,7 @@ from vendor.build.recipe import (
     Sanitizer,
 )
 from vendor.progress import Progress
-from vendor.source import fetch, trees
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins, trees
 from vendor.tools import BuildError, FetchError, compilers, find, require, version_of
 from vendor.vulkan import vulkan
 

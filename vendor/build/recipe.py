@@ -94,10 +94,6 @@ OPTIONS = {
     "LLAMA_BUILD_NUMBER": "0",  # else CMake asks git about whatever repository surrounds the source
 }
 
-# What of llama.cpp's tree determines a build.
-SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
-
-
 # libgomp travels along: the GPL with GCC's exception. Where Debian has it.
 GCC_LICENSES = {"libgomp": "share/doc/libgomp1/copyright", "GPL-3": "share/common-licenses/GPL-3"}
 

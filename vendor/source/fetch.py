@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from vendor.progress import Progress
-from vendor.source import pin as pins
-from vendor.source import trees
+from vendor.source import pin as pins, trees
 from vendor.tools import FetchError
 
 # Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) stays packed.

@@ -8,8 +8,7 @@ import sys
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from vendor.source import fetch
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins
 from vendor.tools import FetchError
 
 PACKAGE = "llama-cpp-python"

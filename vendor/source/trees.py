@@ -7,9 +7,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from vendor.build.recipe import SOURCE_PARTS
 from vendor.source.pin import Pin
 from vendor.tools import FetchError
+
+# What of llama.cpp's tree determines a build.
+SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
 
 
 def digest(tree: Path) -> str:

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from vendor.source import fetch, releases, trees
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins, releases, trees
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade import journal
 from vendor.upgrade.copy import Copy, copied, listed

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vendor.source import pin as pins
-from vendor.source import releases
+from vendor.source import pin as pins, releases
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade.command import check
 from vendor.upgrade.journal import ROOT

@@ -1,0 +1,32 @@
+"""Checks of arguments, in one wording: "expected a Model, got int", "nCtx must be between 1 and 4096, got 0".
+
+Pure Python: nothing here needs the extension.
+"""
+
+from __future__ import annotations
+
+import operator
+
+
+def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeError:
+    """The error for a value of the wrong type: `kind` has its article ("a Model"), `hint` says what to do."""
+    subject = f"{name}: " if name else ""
+    advice = f": {hint}" if hint else ""
+    return TypeError(f"{subject}expected {kind}, got {type(value).__name__}{advice}")
+
+
+def out_of_range(name: str, value: object, low: object, high: object, hint: str = "") -> ValueError:
+    """The error for a number outside of [low, high]; `hint` says what to do, or what else is allowed."""
+    advice = f": {hint}" if hint else ""
+    return ValueError(f"{name} must be between {low} and {high}, got {value}{advice}")
+
+
+def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
+    """A whole number in [low, high], before C would cut it to size; raises TypeError or ValueError with its name."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if not low <= number <= high:
+        raise out_of_range(name, number, low, high, hint)
+    return number
