@@ -13,7 +13,7 @@ COMMANDS = {
     "embed": ("llama_cffi.cli.embed", "turn texts into vectors"),
     "info": ("llama_cffi.cli.info", "what is in a GGUF file, how much memory it takes, and whether that fits"),
     "bench": ("llama_cffi.cli.bench", "how fast a model is on this machine"),
-    "doctor": ("llama_cffi.doctor", "what works on this machine, what is missing, and what to do about it"),
+    "doctor": ("llama_cffi.doctor.command", "what works on this machine, what is missing, and what to do about it"),
     "rpc-worker": ("llama_cffi.cli.rpc_worker", "lend this machine's devices to models on another one"),
 }
 

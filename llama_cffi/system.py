@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from llama_cffi._core.arguments import StrPath, optional_text, path_bytes
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing
 from llama_cffi._generated.enums import FlashAttnType, Ftype, GgmlNumaStrategy, LoadMode
@@ -191,6 +192,6 @@ def splitPrefix(splitPath: StrPath, splitNo: int, splitCount: int) -> str | None
 
 def _check_split(number: int, count: int) -> None:
     if not 1 <= count <= _SPLITS:
-        raise ValueError(f"splitCount goes from 1 to {_SPLITS}, and {count} does not fit")
+        raise out_of_range("splitCount", count, 1, _SPLITS)
     if not 0 <= number < count:
-        raise ValueError(f"splitNo goes from 0 to {count - 1}, and {number} does not fit")
+        raise out_of_range("splitNo", number, 0, count - 1)

@@ -30,3 +30,8 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
     if not low <= number <= high:
         raise out_of_range(name, number, low, high, hint)
     return number
+
+
+def no_such_token(token: object, n_vocab: int) -> IndexError:
+    """The error for a number that is not a token of a vocabulary of `n_vocab` tokens."""
+    return IndexError(f"token must be between 0 and {n_vocab - 1}, the last of the vocabulary, got {token}")

@@ -6,6 +6,7 @@ A lost RPC worker is an assertion to llama.cpp; here it is an `RpcError` that sa
 from __future__ import annotations
 
 import re
+import threading
 import weakref
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -17,6 +18,8 @@ from llama_cffi._core.native_log import native_log
 
 class Suspect(Protocol):
     """A handle, as a failed call sees it."""
+
+    _busy: threading.Lock
 
     def _poison(self, why: str) -> None: ...
     def _condemn(self, why: str) -> None: ...

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llama_cffi._core import process
 from llama_cffi._core.ffi import ffi, lib
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def deliver_log() -> None:
     target = listener() if log_target is to_logging else log_target
     if target is None:
         lib.shim_log_keep(log_target is to_logging)  # forgets the lines
+        if process.ending:  # maybe only since then: what is freed now must not call back into a dying interpreter
+            lib.shim_log_keep(False)
         return
     buffer = ffi.new("char[]", 8192)
     _delivering.add(thread)

@@ -146,7 +146,7 @@ class FloatField(NumberField):
     def _to_c(self, value: float) -> float:
         number = super()._to_c(value)
         if not math.isfinite(number) or abs(number) > FLOAT_MAX:
-            raise ValueError(f"{self.name} is a finite number, not {value}")
+            raise ValueError(f"{self.name} must be finite, got {value}")
         return number
 
 

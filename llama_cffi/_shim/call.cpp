@@ -235,7 +235,7 @@ bool shim_pending(void) {
 void shim_init(void) {
     log_install();
     ggml_set_abort_callback(on_abort);
-    call_error.kind = SHIM_HOME;
+    call_error.kind = SHIM_CHECK_INTERPRETER;
 }
 
 bool shim_module_open(const char * name, const char * path) {

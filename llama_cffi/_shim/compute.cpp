@@ -140,7 +140,7 @@ int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n
         return refuse(*limits, SHIM_BATCH_SIZE, 0, n_tokens);
     }
     if (n_tokens > limits->n_ubatch && (encode || !limits->decodes || !limits->causal)) {
-        return refuse(*limits, SHIM_BATCH_WHOLE, 0, n_tokens);
+        return refuse(*limits, SHIM_BATCH_OVER_UBATCH, 0, n_tokens);
     }
     if (limits->wants_encoder && !encode) {
         return SHIM_BATCH_NOT_ENCODED;
@@ -170,7 +170,7 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
         return refuse(*limits, SHIM_BATCH_WIDTH, 0, n_embd);
     }
     if (batch.embd != nullptr && batch.pos != nullptr && limits->n_pos_embd > 1) {
-        return refuse(*limits, SHIM_BATCH_PLACES, 0, limits->n_pos_embd);
+        return refuse(*limits, SHIM_BATCH_POSITION_DIMS, 0, limits->n_pos_embd);
     }
     if (batch.pos == nullptr && limits->n_pos != 0) {
         const int32_t last = next_position(ctx, *limits) + batch.n_tokens - 1;

@@ -89,7 +89,7 @@ extern "C" bool shim_settle(void) {
     if (error.kind == SHIM_OK || error.kind == SHIM_PYTHON) {
         return deprecated == nullptr || warn(deprecated);
     }
-    if (error.kind == SHIM_HOME) {
+    if (error.kind == SHIM_CHECK_INTERPRETER) {
         return is_main_interpreter();
     }
     raise_error(error);

@@ -32,7 +32,7 @@ enum shim_error_kind {
     SHIM_UNAVAILABLE, /* the function lives in a module that is not loaded, or that lacks it */
     SHIM_CLOSED,      /* a handle was freed before */
     SHIM_BUSY,        /* a call further up on this thread uses the handle that is to be freed */
-    SHIM_HOME,        /* no failure: to be looked at is which interpreter this is */
+    SHIM_CHECK_INTERPRETER,        /* no failure: to be looked at is which interpreter this is */
     SHIM_ABSENT,      /* this llama.cpp does not have the function */
 };
 
@@ -123,7 +123,7 @@ struct shim_limits {
 enum shim_refusal {
     SHIM_BATCH_EMPTY      = -1,
     SHIM_BATCH_SIZE       = -2,  /* more than n_batch */
-    SHIM_BATCH_WHOLE      = -3,  /* more than n_ubatch, and must be computed at once */
+    SHIM_BATCH_OVER_UBATCH      = -3,  /* more than n_ubatch, and must be computed at once */
     SHIM_BATCH_TOKEN      = -4,  /* outside of the vocabulary */
     SHIM_BATCH_POSITION   = -5,  /* negative, or beyond any */
     SHIM_BATCH_UNKNOWN    = -6,  /* a position that the model has no embedding for */
@@ -132,7 +132,7 @@ enum shim_refusal {
     SHIM_BATCH_OUTPUTS    = -9,  /* more than n_outputs */
     SHIM_BATCH_PINNED     = -10, /* outputs that need a larger buffer, while arrays look at this one */
     SHIM_BATCH_WIDTH      = -11, /* embeddings of another width */
-    SHIM_BATCH_PLACES     = -12, /* embeddings whose positions have several numbers */
+    SHIM_BATCH_POSITION_DIMS     = -12, /* embeddings whose positions have several numbers */
     SHIM_BATCH_NOT_ENCODED = -13,
     SHIM_BATCH_FAILED     = -14, /* llama.cpp's code is in `value` */
 };

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import SeqId, Token
+from llama_cffi._core.checks import expected
 from llama_cffi.chat.template import ChatTemplate, Message
 from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
 from llama_cffi.context.context import Context
@@ -73,7 +74,7 @@ class ChatSession:
         turns from the history, though neither the system message nor the newest turn; `dropped` has them then.
         """
         if not isinstance(ctx, Context):
-            raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
+            raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         if overflow not in ("error", "drop"):
             raise ValueError(f'overflow is "error" or "drop", not {overflow!r}')
         self._context, self._seqId, self._overflow = ctx, seqId, overflow

@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.context.batch_errors import pinned
-from llama_cffi.context.memory import Memory
+from llama_cffi.context.memory import Memory, no_such_sequence
 from llama_cffi.context.output_views import Views
 from llama_cffi.ggml.threadpool import Threadpool
 from llama_cffi.model.adapter import Adapter
@@ -51,7 +51,7 @@ class ContextBase(LogitsSource):
 
     def _check_seq(self, seq: int, name: str = "seqId") -> None:
         if not 0 <= seq < self._nSeqMax:
-            raise ValueError(f"{name} goes from 0 to {self._nSeqMax - 1}; {seq} needs a higher Context.Params.nSeqMax")
+            raise no_such_sequence(name, seq, self._nSeqMax)
 
 
 def null_if_none(value: Any) -> Any:

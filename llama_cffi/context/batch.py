@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from llama_cffi._core.arguments import TokenSequence, token_array
 from llama_cffi._core.base_types import Pos, SeqId, Token
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import ClosedError
@@ -72,7 +73,7 @@ class Batch(Uncopyable):
         limits = (("nTokens", nTokens, 1, _CAPACITY_LIMIT), ("embd", embd, 0, 1 << 20), ("nSeqMax", nSeqMax, 1, 256))
         for name, value, low, high in limits:
             if not low <= value <= high:
-                raise ValueError(f"{name} goes from {low} to {high}, and {value} does not fit")
+                raise out_of_range(name, value, low, high)
         arrays = {
             "pos": ffi.new("int32_t[]", nTokens),
             "n_seq_id": ffi.new("int32_t[]", [1] * nTokens),

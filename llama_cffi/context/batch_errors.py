@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llama_cffi._core.checks import no_such_token
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
@@ -28,13 +29,13 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
                 f"the batch has {value} tokens, but nBatch is {limits.n_batch}: "
                 "raise Context.Params.nBatch, or split the batch"
             )
-        case lib.SHIM_BATCH_WHOLE:
+        case lib.SHIM_BATCH_OVER_UBATCH:
             return ValueError(
                 f"the batch has {value} tokens, but nUbatch is {limits.n_ubatch}, and a model that is not causal "
                 "sees a batch at once: raise Context.Params.nUbatch, or split the batch"
             )
         case lib.SHIM_BATCH_TOKEN:
-            return ValueError(f"entry {index} is token {value}, but the vocabulary goes from 0 to {limits.n_vocab - 1}")
+            return ValueError(f"entry {index}: {no_such_token(value, limits.n_vocab)}")
         case lib.SHIM_BATCH_POSITION:
             return ValueError(f"entry {index} has position {value}: positions go from 0 to {(1 << 30) - 1}")
         case lib.SHIM_BATCH_UNKNOWN:
@@ -49,7 +50,7 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
             )
         case lib.SHIM_BATCH_SEQUENCE:
             return ValueError(
-                f"entry {index} belongs to sequence {value}, but the context's go from 0 to {limits.n_seq - 1}: "
+                f"entry {index}: the sequence must be between 0 and {limits.n_seq - 1}, got {value}: "
                 "raise Context.Params.nSeqMax, or use fewer"
             )
         case lib.SHIM_BATCH_OUTPUTS:
@@ -61,7 +62,7 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
             return pinned(value, limits)
         case lib.SHIM_BATCH_WIDTH:
             return ValueError(f"the batch has embeddings of {value} floats, but the model takes {limits.n_embd}")
-        case lib.SHIM_BATCH_PLACES:
+        case lib.SHIM_BATCH_POSITION_DIMS:
             return ValueError(
                 f"the position of an embedding has {value} numbers in this model, and a Batch holds one: use BatchExt"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.base_types import Pos, SeqId, Token
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi.context.base import ContextBase
@@ -40,7 +41,7 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_init`.
         """
         if not isinstance(ctx, ContextBase):
-            raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
+            raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         batch = cls.__new__(cls)
         with ctx._exclusive() as context:
             batch._open(lib.llama_batch_ext_init(context), parent=ctx)

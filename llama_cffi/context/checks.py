@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.enums import AttentionType, GgmlType, PoolingType
@@ -43,7 +44,7 @@ def check_params(model: Model, params: ContextParams) -> None:
         raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to run: load it whole")
     for name, value, low, high in _limits_of(params):
         if not low <= value <= high:
-            raise ValueError(f"Context.Params.{name} goes from {low} to {high} here, and {value} does not fit")
+            raise out_of_range(f"Context.Params.{name}", value, low, high)
     check_threads("nThreads", params.nThreads)
     check_threads("nThreadsBatch", params.nThreadsBatch)
     if params.nCtx and params.nCtx < params.nSeqMax:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi._core import callbacks
 from llama_cffi._core.base_types import SeqId
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, reading
 from llama_cffi._core.native_log import native_log
@@ -63,7 +64,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         """
         chosen = cls.Params() if params is None else params
         if not isinstance(model, Model):
-            raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
+            raise expected("a Model", model, "Model.load(path) makes one")
         if not isinstance(chosen, ContextParams):
             raise TypeError(
                 f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
@@ -243,7 +244,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     def _compute(self, batch: Batch, encode: bool) -> int:
         if not isinstance(batch, Batch):
-            raise TypeError(f"a batch is wanted, not {type(batch).__name__}: Batch.getOne(tokens) makes one")
+            raise expected("a batch", batch, "Batch.getOne(tokens) makes one")
         struct, memory = batch._c, batch._arrays  # the memory stays, whoever frees the batch meanwhile
         if struct is None:
             batch._alive  # noqa: B018  raises
@@ -275,7 +276,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         """
         encode = ProcessType(type) == ProcessType.ENCODE
         if not isinstance(batch, BatchExt):
-            raise TypeError(f"a BatchExt is wanted, not {batch.__class__.__name__}: BatchExt.init(ctx) makes one")
+            raise expected("a BatchExt", batch, "BatchExt.init(ctx) makes one")
         if batch._context is not self:
             raise ValueError("this batch was made for another context: make one with BatchExt.init for this one")
         if encode and not self._encodes:

@@ -6,13 +6,18 @@ from threading import Lock
 from typing import Any
 
 from llama_cffi._core.base_types import Pos, SeqId
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import integer, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import UnavailableError
 
 _POSITIONS = 1 << 30  # as for a batch
+
+
+def no_such_sequence(name: str, seq: SeqId, n: int, also: str = "") -> ValueError:
+    """The error for the number of a sequence that a context of `n` sequences does not have."""
+    return out_of_range(name, seq, 0, n - 1, f"raise Context.Params.nSeqMax for more sequences{also}")
 
 
 class Memory(Uncopyable):
@@ -55,10 +60,7 @@ class Memory(Uncopyable):
         if allow_all and seq == -1:
             return
         if not 0 <= seq < self._nSeqMax:
-            also = ", and -1 means all" if allow_all else ""
-            raise ValueError(
-                f"{name} goes from 0 to {self._nSeqMax - 1}{also}; {seq} needs a higher Context.Params.nSeqMax"
-            )
+            raise no_such_sequence(name, seq, self._nSeqMax, " (-1 means all)" if allow_all else "")
 
     def clear(self, data: bool = True) -> None:
         """Forget everything; with `data`, zero the buffers too.

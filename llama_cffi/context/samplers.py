@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from llama_cffi._core.base_types import SeqId
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
@@ -120,7 +121,7 @@ class SamplersParam(ContextParamsFields):
     @nSamplers.setter
     def nSamplers(self, value: int) -> None:
         if not 0 <= value <= len(self.samplers):
-            raise ValueError(f"nSamplers goes from 0 to {len(self.samplers)} here, and {value} does not fit")
+            raise out_of_range("nSamplers", value, 0, len(self.samplers))
         if value:  # else there are none anyway
             self._c.n_samplers = value
         elif has("llama_context_params.n_samplers"):
@@ -166,7 +167,7 @@ def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[C
 def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> bool:
     """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
     if not 0 <= seqId < context._nSeqMax:
-        raise ValueError(f"seqId goes from 0 to {context._nSeqMax - 1} here, and {seqId} does not fit")
+        raise out_of_range("seqId", seqId, 0, context._nSeqMax - 1)
     with context._exclusive() as pointer:
         if sampler is None:
             return lib.llama_set_sampler(pointer, seqId, ffi.NULL)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
@@ -39,13 +40,13 @@ class ContextTuning(ContextBase):
 
     def _check_adapter(self, ad: Adapter, scale: float) -> None:
         if not isinstance(ad, Adapter):
-            raise TypeError(f"an Adapter is wanted, not {type(ad).__name__}: Adapter.loraInit(model, path) makes one")
+            raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
         if ad._model is not self._model:
             raise ValueError("this adapter was loaded for another model: load it for the model of the context")
         if isinstance(scale, str) or not hasattr(scale, "__float__"):
             raise TypeError(f"scale is a number, not {scale!r}")
         if not abs(float(scale)) <= FLOAT_MAX:
-            raise ValueError(f"scale is a finite number, not {scale}")
+            raise ValueError(f"scale must be finite, got {scale}")
         ad._c  # noqa: B018  raises for a freed one
 
     def removeAdapterLora(self, ad: Adapter) -> int:
@@ -155,7 +156,7 @@ class ContextTuning(ContextBase):
         batch = nThreads if nThreadsBatch is None else nThreadsBatch
         for name, n in (("nThreads", nThreads), ("nThreadsBatch", batch)):
             if not 1 <= n <= lib.GGML_MAX_N_THREADS:
-                raise ValueError(f"{name} goes from 1 to {lib.GGML_MAX_N_THREADS}, and {n} does not fit")
+                raise out_of_range(name, n, 1, lib.GGML_MAX_N_THREADS)
             check_threads(name, n)
         self._check_pools(nThreads, batch)
         self._run(lib.llama_set_n_threads, nThreads, batch)
@@ -170,7 +171,7 @@ class ContextTuning(ContextBase):
         pools = tp, tp if tpBatch is None else tpBatch
         for pool in pools:
             if not isinstance(pool, Threadpool):
-                raise TypeError(f"a Ggml.Threadpool is wanted, not {type(pool).__name__}: Ggml.Threadpool(n) makes one")
+                raise expected("a Ggml.Threadpool", pool, "Ggml.Threadpool(n) makes one")
         self._check_pools(self.nThreads, self.nThreadsBatch, pools)
 
         def attach(context: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated.enums import AttentionType, PoolingType
@@ -275,7 +275,7 @@ class Reranker(_Texts):
 
 def _require_model(model: Model) -> None:
     if not isinstance(model, Model):
-        raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
+        raise expected("a Model", model, "Model.load(path) makes one")
     if model._params.vocabOnly or model._params.noAlloc:
         raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to run: load it whole")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
 from llama_cffi.context.context import Context
@@ -67,7 +67,7 @@ class Engine:
         Raises ValueError for a model that does not write text, and for parameters that cannot be; ContextError.
         """
         if not isinstance(model, Model):
-            raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
+            raise expected("a Model", model, "Model.load(path) makes one")
         if params is not None and not isinstance(params, Context.Params):
             raise TypeError(f"params is a Context.Params, not {type(params).__name__}")
         if model.hasEncoder or model.isDiffusion:

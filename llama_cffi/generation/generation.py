@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from llama_cffi._core.base_types import SeqId, Token
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import expected, integer
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.async_steps import AsyncSteps
@@ -214,7 +214,7 @@ class GenerationSteps(Iterator[GenerationStep]):
 def _require_context(ctx: Context) -> None:
     """Refuse what generates no text."""
     if not isinstance(ctx, Context):
-        raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
+        raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
     model = ctx.getModel()
     if model.isDiffusion:
         raise ValueError("this model writes a whole text at once (diffusion), not token after token: use ctx.decode")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._generated.enums import GgmlSchedPriority
@@ -150,7 +151,7 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is an integer from {low} to {high}, not {value!r}")
     if not low <= value <= high:
-        raise ValueError(f"{name} goes from {low} to {high}, and {value} does not fit")
+        raise out_of_range(name, value, low, high)
 
 
 def _check_cpus(cpus: Iterable[int]) -> list[int]:

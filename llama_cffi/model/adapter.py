@@ -8,6 +8,7 @@ from typing import Any, Protocol, overload
 
 from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string, meta_text, path_bytes
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
@@ -45,7 +46,7 @@ class Adapter(Handle):
         Maps to `llama_adapter_lora_init`.
         """
         if not isinstance(model, Model):
-            raise TypeError(f"a Model is wanted, not {type(model).__name__}: Model.load(path) makes one")
+            raise expected("a Model", model, "Model.load(path) makes one")
         name = path_bytes(path)
         with open(name, "rb"):
             pass

@@ -212,7 +212,7 @@ class ModelInfo(Handle):
         Maps to `llama_model_cls_label`.
         """
         if not 0 <= i < 1 << 32:
-            raise IndexError(f"classes go from 0 to {self.nClsOut - 1}, and {i} does not fit")
+            raise IndexError(f"i must be between 0 and {self.nClsOut - 1}, got {i}")
         with self._pinned() as pointer:
             return optional_text(lib.llama_model_cls_label(pointer, i))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.base_types import ProgressCallback
 from llama_cffi._core.callbacks import Callback
+from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX, Field, Struct, T
@@ -165,7 +166,7 @@ def _short(text: str, what: str) -> bytes:
 def _check_override(key: str, value: object) -> None:
     """Refuse values at which llama.cpp ends the process instead of the load."""
     if key.endswith(".block_count") and not (isinstance(value, int) and 1 <= value <= _LAYERS):
-        raise ValueError(f"kvOverrides[{key!r}] goes from 1 to {_LAYERS}, and {value!r} does not fit")
+        raise out_of_range(f"kvOverrides[{key!r}]", value, 1, _LAYERS)
     if key.endswith(".rope.scaling.type") and value not in _ROPE_SCALINGS:
         raise ValueError(f"kvOverrides[{key!r}] is one of {', '.join(_ROPE_SCALINGS)}, not {value!r}")
     if EPSILON.search(key) and isinstance(value, float) and not 0 <= value < math.inf:

@@ -52,8 +52,8 @@ def check_offload(params: ModelParams) -> None:
     names = ", ".join(device.name for device in known)
     if known and params.splitMode == SplitMode.NONE and params.mainGpu >= len(known):
         raise ValueError(
-            f"mainGpu is {params.mainGpu}, and the devices are {names}: it goes from 0 to {len(known) - 1}, and -1 is "
-            f"the CPU. {_LISTED}"
+            f"mainGpu must be between 0 and {len(known) - 1} (or -1: the CPU), got {params.mainGpu}: the devices are "
+            f"{names}. {_LISTED}"
         )
     shares = list(params.tensorSplit or ())
     while shares and not shares[-1]:

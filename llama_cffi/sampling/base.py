@@ -108,6 +108,16 @@ class SamplerBase(Handle):
             sampler = sampler._chain
         return sampler
 
+    def _level(self) -> int:
+        """How many chains this one is inside of, with itself."""
+        return 1 if self._chain is None else 1 + self._chain._level()
+
+    def _height(self) -> int:
+        """How many chains are inside each other here; 0 for a sampler that is none."""
+        if self._members is None:
+            return 0
+        return 1 + max((member._height() for member in self._members), default=0)
+
     @contextmanager
     def _exclusive(self, home: bool = True) -> Iterator[Any]:
         """Have the sampler to oneself for one call, with the chain that it is in. Gives the C pointer.

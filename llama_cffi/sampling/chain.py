@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
 from llama_cffi.sampling.base import SamplerBase, Traits
@@ -76,7 +77,7 @@ class SamplerChain(SamplerBase):
         """
         members = self._require_chain("chainAdd")
         if not isinstance(s, SamplerChain):
-            raise TypeError(f"a Sampler is wanted, not {type(s).__name__}")
+            raise expected("a Sampler", s)
         if s._chain is not None:
             raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
         if s is self._root():
@@ -130,16 +131,6 @@ class SamplerChain(SamplerBase):
                 f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
             )
         return cast("list[Self]", self._members)  # nothing else was ever added
-
-    def _level(self) -> int:
-        """How many chains this one is inside of, with itself."""
-        return 1 if self._chain is None else 1 + self._chain._level()
-
-    def _height(self) -> int:
-        """How many chains are inside each other here; 0 for a sampler that is none."""
-        if self._members is None:
-            return 0
-        return 1 + max((member._height() for member in self._members), default=0)
 
     def _require_free(self, what: str) -> None:
         if self._root()._context_ref is not None:

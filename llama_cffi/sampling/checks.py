@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from llama_cffi._core.arguments import StrOrBytes, c_string
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import integer, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated.enums import VocabType
@@ -26,21 +26,21 @@ def finite(value: float, name: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is a number, not {value!r}") from None
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
     if not math.isfinite(number) or abs(number) > FLOAT_MAX:
-        raise ValueError(f"{name} is a finite number, not {value}")
+        raise ValueError(f"{name} must be finite, got {value}")
     return number
 
 
 def within(value: float, low: float, high: float, name: str, hint: str = "") -> float:
     if not low <= finite(value, name) <= high:
-        raise ValueError(f"{name} goes from {low:g} to {high:g}{hint}, and {value} does not fit")
+        raise out_of_range(name, value, f"{low:g}", f"{high:g}", hint)
     return float(value)
 
 
 def positive(value: float, name: str, hint: str = "") -> float:
     if not finite(value, name) > 0:
-        raise ValueError(f"{name} is more than 0{hint}, not {value}")
+        raise ValueError(f"{name} must be greater than 0, got {value}{hint and f': {hint}'}")
     return float(value)
 
 
@@ -174,7 +174,7 @@ def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: i
     seen: set[int] = set()
     for token, bias in rows:
         if not 0 <= operator.index(token) < n_vocab:
-            raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {n_vocab - 1}")
+            raise no_such_token(token, n_vocab)
         if token in seen:
             raise ValueError(f"token {token} has two biases: add them up")
         seen.add(token)

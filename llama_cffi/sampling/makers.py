@@ -121,7 +121,7 @@ class WeighingSamplers(SamplerBase):
         """
         n = check.last_n(penaltyLastN, "penaltyLastN")
         rest = (
-            check.positive(penaltyRepeat, "penaltyRepeat", " (1.0 is off)"),
+            check.positive(penaltyRepeat, "penaltyRepeat", "1.0 is off"),
             check.finite(penaltyFreq, "penaltyFreq"),
             check.finite(penaltyPresent, "penaltyPresent"),
         )

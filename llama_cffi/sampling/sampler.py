@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.large_stack import on_large_stack
@@ -99,7 +99,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
         """The first time for this sampler and context; and always where single steps need checks between them."""
         if not isinstance(ctx, LogitsSource):
-            raise TypeError(f"a Context is wanted, not {type(ctx).__name__}: Context.initFromModel(model) makes one")
+            raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         if not self._can_pick():
             raise ValueError(_NO_PICK)
         with self._exclusive(home=False), ctx._exclusive() as context:
@@ -165,7 +165,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 raise ValueError(_NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
-            candidates._rebuild_with_context()
+            candidates._sync_from_c()
             if candidates.selected < 0:
                 raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your own")
             token = candidates[candidates.selected].id
@@ -191,7 +191,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 cand._check_ids(member._traits.n_vocab)
         with self._exclusive() as pointer, cand._exclusive() as struct:
             lib.llama_sampler_apply(pointer, struct)
-            cand._rebuild_with_context()
+            cand._sync_from_c()
             reraise()
 
     def accept(self, token: Token) -> None:
@@ -209,7 +209,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         sizes = [member._traits.n_vocab for member in self._leaves() if member._traits.n_vocab]
         n_vocab = min(sizes + ([context._nVocab] if context is not None else []), default=1 << 31)
         if token >= n_vocab:
-            raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {n_vocab - 1}")
+            raise no_such_token(token, n_vocab)
         with self._exclusive() as pointer:
             self._accept(pointer, token)
             for member in self._leaves():
@@ -272,7 +272,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         Maps to `llama_sampler_copy`.
         """
         if not isinstance(dst, Sampler):
-            raise TypeError(f"a Sampler is wanted, not {type(dst).__name__}")
+            raise expected("a Sampler", dst)
         if any(member._custom is not None for member in self._leaves()):
             raise TypeError("samplers written in Python cannot be copied into others: use clone()")
         if self._shape() != dst._shape():

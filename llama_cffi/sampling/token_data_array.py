@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from llama_cffi._core.checks import no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
@@ -185,9 +186,7 @@ class TokenDataArray(Uncopyable):
         ids = self._words("i")[0 : 3 * self._c.size : 3].tobytes()
         bad = lib.shim_first_outside(ffi.from_buffer("int32_t[]", ids), self._c.size, n_vocab)
         if bad >= 0:
-            raise IndexError(
-                f"candidate {bad} is token {self[bad].id}, but the sampler's vocabulary goes from 0 to {n_vocab - 1}"
-            )
+            raise IndexError(f"candidate {bad}: {no_such_token(self[bad].id, n_vocab)}")
 
     # The fields
 
@@ -218,7 +217,7 @@ class TokenDataArray(Uncopyable):
     def size(self, value: int) -> None:
         struct = self._alive()
         if not 1 <= value <= self._capacity:
-            raise ValueError(f"size goes from 1 to {self._capacity} here, and {value} does not fit")
+            raise out_of_range("size", value, 1, self._capacity)
         struct.size = value
         if struct.selected >= value:
             struct.selected = -1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from llama_cffi._core.arguments import BoolLike, OutBuffer, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
+from llama_cffi._core.checks import no_such_token
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
@@ -154,7 +155,7 @@ class Vocab(Uncopyable, SpecialTokens):
     def _check(self, token: Token) -> None:
         self._require_tokenizer()
         if not 0 <= token < self._nTokens:
-            raise IndexError(f"token {token} is not in the vocabulary, which goes from 0 to {self._nTokens - 1}")
+            raise no_such_token(token, self._nTokens)
 
     def _require_tokenizer(self) -> None:
         if self._type == VocabType.NONE:

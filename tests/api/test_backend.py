@@ -52,7 +52,7 @@ def _python(code: str, *arguments: object, **environment: str) -> subprocess.Com
 WITHOUT_VULKAN = """
 import os, sys, threading, warnings
 from llama_cffi import *
-from llama_cffi import _manifest
+from llama_cffi._core import manifest as _manifest
 _whole = _manifest.read()
 _manifest.read = lambda: _whole._replace(modules={n: f for n, f in _whole.modules.items() if n != "vulkan"})
 """

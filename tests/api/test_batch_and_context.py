@@ -146,7 +146,7 @@ def test_decode_refuses_what_would_kill(tiny: Model) -> None:
             ctx.decode(batch)
         batch.clear()
         batch.add(5, 0, (2,))
-        with pytest.raises(ValueError, match="0 to 1"):
+        with pytest.raises(ValueError, match="between 0 and 1"):
             ctx.decode(batch)
         batch.clear()
         batch.add(5, 0)
@@ -236,7 +236,7 @@ def test_memory_refuses_what_would_kill(tiny: Model, ctx: Context) -> None:
             with pytest.raises(ValueError, match="nSeqMax"):
                 call(seq)
     for d in (0, -3):
-        with pytest.raises(ValueError, match="d goes from 1"):
+        with pytest.raises(ValueError, match="d must be between 1"):
             memory.seqDiv(0, 0, -1, d)
     ctx.decode(Batch.getOne(PROMPT))
     with pytest.raises(ValueError, match="moves position 19 to 1073741824"):

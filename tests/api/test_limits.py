@@ -95,11 +95,11 @@ def test_pooled_embeddings_that_the_sequences_do_not_share(tiny: Model) -> None:
 def test_sizes_that_cannot_be(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nOutputsMax is 2, less than one for each of 4 sequences"):
         _context(tiny, nCtx=256, nOutputsMax=2, nSeqMax=4)
-    with pytest.raises(ValueError, match="nCtx goes from 0 to 2147483392 here, and 4294967295"):
+    with pytest.raises(ValueError, match="nCtx must be between 0 and 2147483392, got 4294967295"):
         _context(tiny, nCtx=0xFFFFFFFF)
     with Model.load(tiny_models.write_t5(tmp_path / "t5.gguf")) as t5:
         with pytest.raises(ValueError, match="serves one sequence, and nSeqMax is 2"):
             _context(t5, nCtx=64, nSeqMax=2)
     for value in (float("nan"), float("-inf"), 1e39):
-        with pytest.raises(ValueError, match="ropeFreqBase is a finite number"):
+        with pytest.raises(ValueError, match="ropeFreqBase must be finite"):
             Context.Params(ropeFreqBase=value)

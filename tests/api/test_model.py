@@ -88,9 +88,9 @@ def test_params_defaults_are_llama_cpps() -> None:
 def test_params_check_what_they_are_given() -> None:
     with pytest.raises(AttributeError, match="did you mean 'nGpuLayers'"):
         Model.Params(nGpuLayer=1)
-    with pytest.raises(ValueError, match="nCtx goes from 0 to 4294967295"):
+    with pytest.raises(ValueError, match="nCtx must be between 0 and 4294967295"):
         Context.Params(nCtx=-1)
-    with pytest.raises(TypeError, match="nCtx is an integer"):
+    with pytest.raises(TypeError, match="nCtx must be an integer"):
         Context.Params(nCtx="many")
     with pytest.raises(ValueError, match="NONE, LAYER, ROW"):
         Model.Params(splitMode=99)

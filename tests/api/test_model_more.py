@@ -181,7 +181,7 @@ def test_class_labels(zoo: dict[str, Path], tmp_path: Path) -> None:
         assert model.nClsOut == 3
         assert [model.clsLabel(i) for i in range(4)] == [*labels, None]
         for bad in (-1, 1 << 32):
-            with pytest.raises(IndexError, match="from 0 to 2"):
+            with pytest.raises(IndexError, match="between 0 and 2"):
                 model.clsLabel(bad)
     with Model.load(zoo["bert"]) as model:
         assert model.clsLabel(0) is None

@@ -157,7 +157,7 @@ def test_pooled_embeddings_of_several_texts(bert: Model) -> None:
         together = [np.asarray(ctx.getEmbeddingsSeq(seq)) for seq in range(3)]
         with pytest.raises(IndexError, match="sequence 3"):
             ctx.getEmbeddingsSeq(3)
-        with pytest.raises(ValueError, match="0 to 3"):
+        with pytest.raises(ValueError, match="between 0 and 3"):
             ctx.getEmbeddingsSeq(4)
         with pytest.raises(ValueError, match="getEmbeddingsSeq"):
             ctx.getEmbeddingsIth(0)

@@ -99,7 +99,10 @@ def test_more_than_the_devices_take(tiny_path: Path) -> None:
     devices = [_cpu()]
     rows = [
         (Model.Params(devices=devices, tensorSplit=[1, 0, 1]), "tensorSplit has 3 shares, and the devices are CPU"),
-        (Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=1), "mainGpu is 1, .* goes from 0 to 0"),
+        (
+            Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=1),
+            "mainGpu must be between 0 and 0 .* got 1",
+        ),
         (Model.Params(devices=devices, splitMode=SplitMode.ROW), "CPU does not split tensors by their rows"),
     ]
     if "TENSOR" in SplitMode.__members__:
@@ -182,8 +185,8 @@ def test_a_long_text_fits_to_the_last_byte(tiny_path: Path) -> None:
         ({"k": None}, TypeError, "int, float, bool or str"),
         ({5: 1}, TypeError, "str or bytes"),
         ([("k", 1)], TypeError, "a dict"),
-        ({"llama.block_count": 0}, ValueError, "from 1 to 512"),
-        ({"llama.block_count": 513}, ValueError, "from 1 to 512"),
+        ({"llama.block_count": 0}, ValueError, "between 1 and 512"),
+        ({"llama.block_count": 513}, ValueError, "between 1 and 512"),
         ({"llama.rope.scaling.type": "foo"}, ValueError, "none, linear, yarn, longrope"),
         ({"llama.attention.layer_norm_rms_epsilon": -1.0}, ValueError, "from 0"),
         ({"bert.attention.layer_norm_epsilon": float("nan")}, ValueError, "from 0"),

@@ -80,7 +80,7 @@ def test_samplers_as_a_field(tiny: Model) -> None:
     assert made.samplers == (SamplerSeqConfig(0, first), SamplerSeqConfig(1, second))
     assert made.nSamplers == 2 and "samplers=" in repr(made)
     made.nSamplers = 1
-    with pytest.raises(ValueError, match="from 0 to 2"):
+    with pytest.raises(ValueError, match="between 0 and 2"):
         made.nSamplers = 3
     with Context.initFromModel(tiny, made) as ctx:
         assert not second.closed
@@ -148,7 +148,7 @@ def test_set_sampler(tiny: Model) -> None:
         assert ctx.setSampler(0, None) is True
         ctx.getMemory().clear(True)
         assert generate(ctx, chain_of(Sampler.initGreedy())) == plain
-        with pytest.raises(ValueError, match="from 0 to 0"):
+        with pytest.raises(ValueError, match="between 0 and 0"):
             ctx.setSampler(1, None)
 
 

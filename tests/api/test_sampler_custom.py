@@ -368,7 +368,7 @@ def test_copy(decoded: Context) -> None:
             source.copy(other)
     with pytest.raises(ValueError, match="same chain"):
         source.copy(source)
-    with pytest.raises(TypeError, match="a Sampler is wanted"):
+    with pytest.raises(TypeError, match="expected a Sampler"):
         source.copy(None)  # type: ignore[arg-type]
 
 

@@ -94,7 +94,7 @@ def test_one_sequence_into_another(tiny: Model, tmp_path: Path) -> None:
         assert other.stateSeqLoadFile(tmp_path / "seq", 0) == PROMPT
         assert np.array_equal(after(ctx), after(other))
         for seq in (-1, 2):
-            with pytest.raises(ValueError, match="0 to 1"):
+            with pytest.raises(ValueError, match="between 0 and 1"):
                 other.stateSeqSetData(state, None, seq)
         with pytest.raises(ValueError if has("LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY") else UnavailableError):
             ctx.stateSeqGetSize(0, lib.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE)

@@ -101,9 +101,9 @@ def test_every_piece_of_the_vocabulary(tiny: Model) -> None:
 
 @pytest.mark.parametrize("token", [-1, 32000, 99_999_999])
 def test_tokens_outside_of_the_vocabulary(tiny: Model, token: int) -> None:
-    with pytest.raises(IndexError, match="0 to 31999"):
+    with pytest.raises(IndexError, match="between 0 and 31999"):
         tiny.vocab.tokenToPiece(token)
-    with pytest.raises(IndexError, match="0 to 31999"):
+    with pytest.raises(IndexError, match="between 0 and 31999"):
         detokenize(tiny.vocab, [1, token])
 
 

@@ -106,7 +106,7 @@ def test_size_and_selected() -> None:
     candidates.size = 4
     assert candidates.selected == -1
     for size in (0, -1, 6):
-        with pytest.raises(ValueError, match="from 1 to 5"):
+        with pytest.raises(ValueError, match="between 1 and 5"):
             candidates.size = size
     for index in (4, -2):
         with pytest.raises(IndexError, match="4 candidates"):

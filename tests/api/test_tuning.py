@@ -178,7 +178,7 @@ def test_threads(ctx: Context) -> None:
     ctx.setNThreads(1, 2)
     assert (ctx.nThreads, ctx.nThreadsBatch) == (1, 2)
     for n in (0, -1, 513):
-        with pytest.raises(ValueError, match="from 1 to 512"):
+        with pytest.raises(ValueError, match="between 1 and 512"):
             ctx.setNThreads(n)
     assert ctx.decode(Batch.getOne(PROMPT)) == 0
 

@@ -23,10 +23,10 @@ from llama_cffi import (
     detokenize,
     ffi,
     lib,
-    tokenize as text,
+    tokenize,
 )
 from llama_cffi._core.compat import is_pinned_version
-from llama_cffi.vocab import tokenize
+from llama_cffi.vocab import tokenize as tokenizing
 from tests import tiny_models, tiny_vocabs
 from vendor.source import fetch
 
@@ -149,7 +149,7 @@ def test_suppressed_tokens(tmp_path: Path) -> None:
 def test_tokens_outside_of_the_vocabulary(token: int) -> None:
     vocab = _model("llama-spm").vocab
     for method in (vocab.getText, vocab.getScore, vocab.getAttr, vocab.isControl, vocab.tokenToPiece):
-        with pytest.raises(IndexError, match="0 to 31999"):
+        with pytest.raises(IndexError, match="between 0 and 31999"):
             method(token)
     assert not vocab.isEog(token)
 
@@ -259,7 +259,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
         raise AssertionError("no thread is needed")
 
     if is_pinned_version():  # others may have given it another code
-        monkeypatch.setattr(text, "on_large_stack", never)
+        monkeypatch.setattr(tokenizing, "on_large_stack", never)
     whole = "ab" * 60_000
     vocab = _model(name).vocab
     assert detokenize(vocab, tokenize(vocab, whole, addSpecial=False)) == whole
@@ -267,7 +267,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
 
 def test_ordinary_text_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(text, "on_large_stack", lambda call, size: calls.append(size) or call())
+    monkeypatch.setattr(tokenizing, "on_large_stack", lambda call, size: calls.append(size) or call())
     vocab = _model("deepseek-llm").vocab
     tokenize(vocab, "The quick brown fox. " * 5000)
     assert calls == []

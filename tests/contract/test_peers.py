@@ -98,7 +98,7 @@ def test_a_case_that_is_a_whole_process_answers_at_once(stub: Contestant) -> Non
 
 
 def test_what_a_peer_lacks_has_a_reason(stub: Contestant) -> None:
-    assert talk(stub, "raise_unavailable") == (0, [{"ready": False, "why": "it has none"}], "")
+    assert talk(stub, "lacking") == (0, [{"ready": False, "why": "it has none"}], "")
     status, said, _ = talk(stub, "nonsense")
     assert status == 0 and "echo" in said[0]["why"]
 

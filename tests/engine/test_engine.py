@@ -530,7 +530,7 @@ def test_models_that_write_no_text(tmp_path: Path) -> None:
 
 
 def test_parameters_that_cannot_be(plain: Model) -> None:
-    with pytest.raises(TypeError, match="Model is wanted"):
+    with pytest.raises(TypeError, match="expected a Model"):
         Engine("model.gguf")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"Context\.Params"):
         Engine(plain, params={"nCtx": 3})  # type: ignore[arg-type]

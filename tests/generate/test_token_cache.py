@@ -200,7 +200,7 @@ def test_sequences_are_kept_apart(tiny: Model) -> None:
         ctx.getMemory().clear()
         _read(first, [*FIRST, 9])
         assert [_next(ctx)] == expected
-        with pytest.raises(ValueError, match="seqId goes from 0 to 2"):
+        with pytest.raises(ValueError, match="seqId must be between 0 and 2"):
             TokenCache(ctx, 3)
 
 

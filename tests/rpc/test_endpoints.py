@@ -164,7 +164,7 @@ raises(RpcError, lambda: Rpc.addServer("127.0.0.1:1"), "there is no worker at 12
 raises(ConnectionError, lambda: Rpc.addServer("127.0.0.1:1"))
 raises(ValueError, lambda: Rpc.startServer("127.0.0.1:x"), "a port is")
 raises(ValueError, lambda: Rpc.startServer(nThreads=0), "nThreads is 0")
-raises(ValueError, lambda: Rpc.startServer(nThreads=513), "from 1 to 512")
+raises(ValueError, lambda: Rpc.startServer(nThreads=513), "between 1 and 512")
 raises(ValueError, lambda: Rpc.startServer(devices=[]), "devices is empty")
 raises(TypeError, lambda: Rpc.startServer(devices=["CPU"]), "lists what belongs there")
 raises(ValueError, lambda: Rpc.startServer(cacheDir="/no/such/folder"), "make it first")

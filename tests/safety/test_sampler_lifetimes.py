@@ -79,7 +79,7 @@ def late():
     raises(ClosedError, lambda: own.accept(1), "the interpreter is ending")
     assert plain.name == "greedy"
 atexit.register(late)
-import llama_cffi._sampler_base as base
+import llama_cffi.sampling.base as base
 atexit.unregister(base._close_python_samplers); atexit.register(base._close_python_samplers)  # runs first
 own = Sampler.init(Own()); plain = Sampler.initGreedy()
 """,

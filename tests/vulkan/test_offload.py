@@ -213,7 +213,7 @@ def test_what_does_not_fit_the_devices(two: list[BackendDevice], path: Path) -> 
     n = len([device for device in Ggml.Backend.devices() if device.name != "CPU"])
     override = TensorBuftOverride("ffn", two[1].bufferType())
     for call, words in (
-        (load(splitMode=SplitMode.NONE, mainGpu=n), f"mainGpu is {n}, .* goes from 0 to {n - 1}"),
+        (load(splitMode=SplitMode.NONE, mainGpu=n), f"mainGpu must be between 0 and {n - 1} .* got {n}"),
         (load(splitMode=SplitMode.NONE, mainGpu=1, devices=two[:1]), "mainGpu is 1, and the devices are Vulkan0: "),
         (load(tensorSplit=[1] * (n + 1)), f"tensorSplit has {n + 1} shares"),
         (load(tensorSplit=[0, 0, 1], devices=two), "tensorSplit has 3 shares, and the devices are Vulkan0, Vulkan1"),

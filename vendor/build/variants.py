@@ -1,17 +1,17 @@
 """Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these of ggml's CPU variants.
 
-`python -m vendor.build.variants` prints the two that `make check-upgrade` builds on this machine: the one that runs
-everywhere and the fastest that runs here. It prints nothing where the cache has all of them built.
+`python -m vendor.build.quick_variants` prints the two that `make check-upgrade` builds on this machine: the one that
+runs everywhere and the fastest that runs here. It prints nothing where the cache has all of them built.
+
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
-from vendor.tools import BuildError, FetchError
+from vendor.tools import BuildError
 
 VARIABLE = "LLAMA_CFFI_CPU_VARIANTS"
 
@@ -104,19 +104,3 @@ def options(names: tuple[str, ...], folder: str) -> dict[str, str]:
 def targets(names: tuple[str, ...]) -> tuple[str, ...]:
     """What ninja is asked for; empty means everything."""
     return ("llama", *(f"ggml-cpu-{name}" for name in names)) if names else ()
-
-
-def main() -> int:
-    from vendor.build import native  # which imports this module
-    from vendor.source import fetch  # which imports this module
-
-    try:
-        print("" if native.plan().lib.is_dir() else ",".join(for_this_machine(fetch.source_dir())))
-    except (BuildError, FetchError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -179,7 +179,7 @@ def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bo
     for number, step in enumerate(steps, 1):
         print(f"[{number}/{len(steps)}] {step.name} ...", end="", file=sys.stderr, flush=True)
         if quick and step.name == "native" and variants.VARIABLE not in runner.env:
-            status, answer = runner.run("variants", [_PY, "-m", "vendor.build.variants"])
+            status, answer = runner.run("variants", [_PY, "-m", "vendor.build.quick_variants"])
             runner.env[variants.VARIABLE] = answer.strip() if status == 0 else ""
         outcome.variants = runner.env.get(variants.VARIABLE, "")
         extra = [f"--junitxml={copy.folder / 'tests.xml'}"] if step.name == "tests" else []

@@ -51,14 +51,14 @@ CASES = (
     *(
         Case(f"init({arguments})", CHECK, "llama_batch_init", f"Batch.init({arguments})", "ValueError", words)
         for arguments, words in (
-            ("0", "nTokens goes from 1"),
-            ("-1", "nTokens goes from 1"),
-            ("-(1 << 31)", "nTokens goes from 1"),
+            ("0", "nTokens must be between 1"),
+            ("-1", "nTokens must be between 1"),
+            ("-(1 << 31)", "nTokens must be between 1"),
             ("(1 << 31) - 1", "2147483647"),
-            ("4, -1", "embd goes from 0"),
+            ("4, -1", "embd must be between 0"),
             ("4, (1 << 31) - 1", "2147483647"),
-            ("4, 0, 0", "nSeqMax goes from 1"),
-            ("4, 0, -1", "nSeqMax goes from 1"),
+            ("4, 0, 0", "nSeqMax must be between 1"),
+            ("4, 0, -1", "nSeqMax must be between 1"),
             ("4, 0, 257", "to 256"),
         )
     ),

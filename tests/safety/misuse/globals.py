@@ -290,7 +290,7 @@ CASES = (
         Case(f"splitPath{arguments}", CHECK, "llama_split_path", f"splitPath{arguments}", error, words)
         for arguments, error, words in (
             ("(None, 0, 1)", "TypeError", "pathPrefix"),
-            ("('a', 1, 1)", "ValueError", "splitNo goes from 0 to 0"),
+            ("('a', 1, 1)", "ValueError", "splitNo must be between 0 and 0"),
             ("('a', -1, 1)", "ValueError", "splitNo"),
             ("('a', 0, 1 << 40)", "ValueError", "splitCount"),
             (r"('a\0', 0, 1)", "ValueError", "NUL"),

@@ -29,14 +29,16 @@ CASES = (
             function,
             f"c = decoded('{kind}', nSeqMax=2); c.getMemory().{call.format(seq)}",
             "ValueError",
-            "goes from 0 to 1",
+            "must be between 0 and 1",
         )
         for kind, seqs in (("llama", (2, -2, 9999, 2**31 - 1)), ("mamba", (2, -7)))
         for call, function in _CALLS
         for seq in seqs
     ),
     *(
-        Case(f"{call.format(-1)}", CHECK, function, _M + f"m.{call.format(-1)}", "ValueError", "goes from 0 to 0")
+        Case(
+            f"{call.format(-1)}", CHECK, function, _M + f"m.{call.format(-1)}", "ValueError", "must be between 0 and 0"
+        )
         for call, function in _CALLS[1:]
     ),
     Case("every sequence removed", CHECK, "llama_memory_seq_rm", _M + "assert m.seqRemove(-1); c.decode(batch())"),
@@ -138,9 +140,9 @@ CASES = (
         )
         for kind in ("llama", "mamba")
         for d, error, words in (
-            ("0", "ValueError", "d goes from 1"),
-            ("-2", "ValueError", "d goes from 1"),
-            ("-(1 << 31)", "ValueError", "d goes from 1"),
+            ("0", "ValueError", "d must be between 1"),
+            ("-2", "ValueError", "d must be between 1"),
+            ("-(1 << 31)", "ValueError", "d must be between 1"),
             ("1 << 40", "ValueError", "d"),
             ("1.5", "TypeError", ""),
         )

@@ -127,7 +127,7 @@ CASES = (
         "llama_model_load_from_file",
         "load(kvOverrides={'llama.block_count': 0})",
         "ValueError",
-        "from 1 to 512",
+        "between 1 and 512",
     ),
     Case(
         "an unknown RoPE scaling by override",
@@ -512,7 +512,7 @@ CASES = (
         "llama_model_cls_label",
         "load('ranker').clsLabel(-1)",
         "IndexError",
-        "from 0 to 2",
+        "between 0 and 2",
     ),
     # Quantizing
     Case(

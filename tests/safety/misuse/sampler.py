@@ -161,14 +161,14 @@ CASES = (
         "TypeError",
         "fromLogits",
     ),
-    Case("no size", CHECK, "llama_sampler_apply", "TokenDataArray(3).size = 0", "ValueError", "from 1 to 3"),
+    Case("no size", CHECK, "llama_sampler_apply", "TokenDataArray(3).size = 0", "ValueError", "between 1 and 3"),
     Case(
         "a size beyond the memory",
         CHECK,
         "llama_sampler_apply",
         "TokenDataArray(3).size = 4",
         "ValueError",
-        "from 1 to 3",
+        "between 1 and 3",
     ),
     Case(
         "a pick beyond the candidates",

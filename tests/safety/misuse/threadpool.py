@@ -36,7 +36,12 @@ CASES = (
         "Ggml.Threadpool(1, prio=Ggml.SchedPriority.REALTIME).free()",
     ),
     Case(
-        "a poll beyond 100", CHECK, "ggml_threadpool_new", "Ggml.Threadpool(1, poll=101)", "ValueError", "from 0 to 100"
+        "a poll beyond 100",
+        CHECK,
+        "ggml_threadpool_new",
+        "Ggml.Threadpool(1, poll=101)",
+        "ValueError",
+        "between 0 and 100",
     ),
     Case(
         "a CPU that is none", CHECK, "ggml_threadpool_new", "Ggml.Threadpool(1, cpumask=[511])", "ValueError", "CPU 511"
