@@ -1,4 +1,4 @@
-"""`python -m llama_cffi COMMAND`."""
+"""The command line: `python -m llama_cffi COMMAND`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-# name -> its module, which has `main(argv) -> int`, and what it is for
+# name -> module with `main(argv) -> int`, and the line in the help
 COMMANDS = {
-    "complete": ("llama_cffi.cli.complete", "go on with a text"),
-    "chat": ("llama_cffi.cli.chat", "hold a conversation"),
-    "embed": ("llama_cffi.cli.embed", "turn texts into vectors"),
-    "info": ("llama_cffi.cli.info", "what is in a GGUF file, how much memory it takes, and whether that fits"),
-    "bench": ("llama_cffi.cli.bench", "how fast a model is on this machine"),
-    "doctor": ("llama_cffi.doctor.command", "what works on this machine, what is missing, and what to do about it"),
-    "rpc-worker": ("llama_cffi.cli.rpc_worker", "lend this machine's devices to models on another one"),
+    "complete": ("llama_cffi.cli.complete", "complete a prompt"),
+    "chat": ("llama_cffi.cli.chat", "chat with a model"),
+    "embed": ("llama_cffi.cli.embed", "compute embeddings of texts"),
+    "info": ("llama_cffi.cli.info", "show what a GGUF file holds, how much memory it needs, and whether that fits"),
+    "bench": ("llama_cffi.cli.bench", "measure the speed of a model on this machine"),
+    "doctor": ("llama_cffi.doctor.command", "check the installation and the devices, and say how to fix what fails"),
+    "rpc-worker": ("llama_cffi.cli.rpc_worker", "offer the devices of this machine to models on other machines"),
 }
 
 
@@ -22,16 +22,18 @@ def usage() -> str:
     """The help text."""
     width = max(map(len, COMMANDS))
     lines = "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in COMMANDS.items())
-    return f"usage: python -m llama_cffi COMMAND [OPTION ...]\n\n{lines}\nCOMMAND --help says more of each.\n"
+    return (
+        f"usage: python -m llama_cffi COMMAND [OPTION ...]\n\n{lines}\nCOMMAND --help lists the options of a command.\n"
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command and return its exit status; 2 for one that there is not."""
+    """Run a command and return its exit status; an unknown command is status 2."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), end="")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"llama_cffi: there is no command {argv[0]!r}\n\n{usage()}", end="", file=sys.stderr)
+        print(f"llama_cffi: unknown command {argv[0]!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
     module, _ = COMMANDS[argv[0]]
     status: int = importlib.import_module(module).main(argv[1:])

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi bench`: how fast a model is on this machine, through the facade."""
+"""`python -m llama_cffi bench`: measure the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from llama_cffi._core.argument_types import integer
 from llama_cffi.cli import options, output
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
@@ -19,67 +21,78 @@ from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.system import version
 
 _TESTS = {
-    "prompt": "read a prompt",
-    "decode": "decode one random token after another",
-    "generate": "decode, and take the likeliest token",
+    "prompt": "process a prompt",
+    "decode": "decode random tokens one by one",
+    "generate": "generate greedily",
 }
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and print a table. Returns 1 where the model does not run; wrong arguments are status 2."""
-    parser = options.parser("bench", "How fast a model is on this machine: tokens per second, medians of several runs.")
-    parser.add_argument("-p", "--prompt", type=options.whole(1), default=512, metavar="N", help="default: %(default)s")
-    parser.add_argument("-n", "--tokens", type=options.whole(1), default=64, metavar="N", help="default: %(default)s")
+    """Measure and print a table. Returns 0, or 1 on failure; wrong arguments exit with 2."""
+    parser = options.parser("bench", "Measure a model on this machine, in tokens per second.")
     parser.add_argument(
-        "-r", "--runs", type=options.whole(1, 1000), default=3, metavar="N", help="default: %(default)s"
+        "-p", "--prompt", type=integer(1), default=512, metavar="N", help="tokens of the prompt (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-n",
+        "--tokens",
+        type=integer(1),
+        default=64,
+        metavar="N",
+        help="tokens to decode and to generate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-r", "--runs", type=integer(1, 1000), default=3, metavar="N", help="runs of each test (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options.add_model(parser)
     options.add_context(parser, sized=False)
     args = parser.parse_args(argv)
-    return output.guarded(lambda: _run(args))
+    return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
     model, loaded = options.load(args)
     with model:
         if not model.hasDecoder:
-            raise output.Refused("this model has no decoder: bench measures models that generate text")
+            raise output.CommandError("this model has no decoder: bench measures text generation")
         params = options.model_params(args)
-        devices = [] if is_on_cpu(params) else [device.name for device in spread_over(params)]
         variant = Backend.cpuVariant()
-        threads = args.threads or options.cpus()
-        desc, size, parameters = model.desc(), model.size, model.nParams
-        speeds = _measure(model, args)
+        found = {
+            "model": model.desc(),
+            "size": model.size,
+            "parameters": model.nParams,
+            "load_seconds": loaded,
+            "threads": args.threads or options.cpus(),
+            "devices": [] if is_on_cpu(params) else [device.name for device in spread_over(params)],
+            "cpu_variant": variant.name if variant else None,
+            "llama_cpp": version(),
+            "prompt_tokens": args.prompt,
+            "generated_tokens": args.tokens,
+            "tokens_per_second": _measure(model, args),
+        }
     if args.json:
-        output.write_json(
-            {
-                "model": desc,
-                "size": size,
-                "parameters": parameters,
-                "load_seconds": loaded,
-                "threads": threads,
-                "devices": devices,
-                "cpu_variant": variant.name if variant else None,
-                "llama_cpp": version(),
-                "prompt_tokens": args.prompt,
-                "generated_tokens": args.tokens,
-                "tokens_per_second": speeds,
-            }
-        )
-        return 0
-    where = ", ".join([*devices, f"CPU ({variant.name})" if variant else "CPU"])
-    rows = [["", "tokens", "tokens/s", "slowest", "fastest"]]
-    for name, values in speeds.items():
-        count = args.prompt if name == "prompt" else args.tokens
-        shown = (f"{value:,.1f}" for value in (statistics.median(values), min(values), max(values)))
-        rows.append([_TESTS[name], str(count), *shown])
-    output.write(f"{desc}, {output.size(size)}; {where}, {threads} threads\n{output.table(rows)}\n")
+        output.write_json(found)
+    else:
+        output.write(_table(found))
     return 0
 
 
+def _table(found: dict[str, Any]) -> str:
+    """The figures of a run as text."""
+    variant = found["cpu_variant"]
+    devices = ", ".join([*found["devices"], f"CPU ({variant})" if variant else "CPU"])
+    rows = [["", "tokens", "tokens/s", "slowest", "fastest"]]
+    for name, values in found["tokens_per_second"].items():
+        count = found["prompt_tokens" if name == "prompt" else "generated_tokens"]
+        shown = (f"{value:,.1f}" for value in (statistics.median(values), min(values), max(values)))
+        rows.append([_TESTS[name], str(count), *shown])
+    heading = f"{found['model']}, {output.size(found['size'])}; {devices}, {found['threads']} threads"
+    return f"{heading}\n{output.table(rows)}\n"
+
+
 def _measure(model: Model, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Tokens per second of each run of each test, after a run that does not count."""
+    """Tokens per second of each run of each test; the warm-up is left out."""
     rng = random.Random(1)
     prompt, tokens = ([rng.randrange(model.vocab.nTokens) for _ in range(n)] for n in (args.prompt, args.tokens))
     progress = output.Progress("measuring", "")

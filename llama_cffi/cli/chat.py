@@ -1,4 +1,4 @@
-"""`python -m llama_cffi chat`: hold a conversation."""
+"""`python -m llama_cffi chat`: chat with a model, in a terminal or from a pipe."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ from llama_cffi.generation.steps import StopReason, Usage
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
-_TOKENS = 512
-_HELP = "/clear forgets the conversation; /exit or Ctrl-D ends it; Ctrl-C ends an answer"
+_MAX_TOKENS = 512
+_HELP = "/clear starts a new conversation; /exit or Ctrl-D quits; Ctrl-C stops an answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Chat. Returns 1 where that fails, 130 after Ctrl-C at the prompt; wrong arguments are status 2."""
-    parser = options.parser("chat", "Holds a conversation: reads a message a line, and streams the answers.")
+    """Chat. Returns 0, 1 on failure, or 130 after Ctrl-C at the prompt; wrong arguments exit with 2."""
+    parser = options.parser("chat", "Chat with a model: one message per line, answers are streamed.")
     parser.add_argument(
-        "messages", nargs="*", metavar="MESSAGE", help="messages to send one after another (default: lines of stdin)"
+        "messages",
+        nargs="*",
+        metavar="MESSAGE",
+        help="messages to send, one after another (default: the lines of stdin)",
     )
-    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
-    parser.add_argument("--json", action="store_true", help="print a JSON object on a line for each answer")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no bar, no speeds")
-    template = parser.add_argument_group("template").add_mutually_exclusive_group()
-    template.add_argument("--template", metavar="NAME", help="a template of llama.cpp's (default: the model's own)")
-    template.add_argument("--template-file", metavar="FILE", help="a file with a template in Jinja")
-    options.add_generation(parser, _TOKENS)
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per answer, each on a line")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    template = parser.add_argument_group("chat template").add_mutually_exclusive_group()
+    template.add_argument(
+        "--template", metavar="NAME", help="built-in template of llama.cpp, such as chatml (default: the model's)"
+    )
+    template.add_argument("--template-file", metavar="FILE", help="Jinja template")
+    options.add_generation(parser, _MAX_TOKENS)
     options.add_model(parser)
     options.add_context(parser)
     args = parser.parse_args(argv)
-    return output.guarded(lambda: _run(args))
+    return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -63,11 +68,11 @@ def _template(args: argparse.Namespace, model: Model) -> ChatTemplate:
     try:
         return ChatTemplate(model, text)
     except ValueError as error:
-        raise output.Refused(f"{error} (--template NAME, --template-file FILE)") from None
+        raise output.CommandError(f"{error} (use --template NAME or --template-file FILE)") from None
 
 
 def _messages(args: argparse.Namespace) -> Iterator[str]:
-    """The messages of the command line, or of stdin, a line each. In a terminal, some lines are commands."""
+    """Yield the messages of the command line, or else the lines of stdin. A terminal also takes /clear and /exit."""
     if args.messages:
         yield from args.messages
         return
@@ -77,7 +82,7 @@ def _messages(args: argparse.Namespace) -> Iterator[str]:
                 yield line.strip()
         return
     try:
-        import readline  # noqa: F401  input() then has a history and the keys to edit a line
+        import readline  # noqa: F401  gives input() a history and line editing
     except ImportError:
         pass
     if not args.quiet:
@@ -97,11 +102,11 @@ def _messages(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse.Namespace, total: Usage) -> None:
-    """Send a message, and print the answer as it comes. In a terminal, Ctrl-C ends the answer and not the chat."""
+    """Send a message and print the answer as it is generated. In a terminal, Ctrl-C stops the answer, not the chat."""
     try:
         answer = session.send(message, sampler=sampler, maxTokens=args.tokens, stop=args.stop)
     except ContextFullError:
-        raise output.Refused("the message does not fit the context: shorten it, or raise --ctx") from None
+        raise output.CommandError("the message does not fit the context: shorten it or raise --ctx") from None
     with answer:
         try:
             for text in answer:
@@ -117,7 +122,7 @@ def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse
     if args.json:
         output.write(json.dumps(_document(message, answer)) + "\n")
     elif answer.stopReason is StopReason.LENGTH and not args.quiet:
-        output.say(f"(cut off at {args.tokens} tokens: -n allows more)")
+        output.say(f"(stopped after {args.tokens} tokens: raise -n)")
 
 
 def _document(message: str, answer: ChatAnswer) -> dict[str, object]:

@@ -1,34 +1,41 @@
-"""`python -m llama_cffi complete`: go on with a text, and stream it."""
+"""`python -m llama_cffi complete`: complete a prompt and stream the text."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any, Literal
 
+from llama_cffi._core.base_types import Token
 from llama_cffi.cli import options, output
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.generation import Generation
 from llama_cffi.generation.steps import StopReason
+from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
 
-_TOKENS = 128
+_MAX_TOKENS = 128
 
 
 def main(argv: Sequence[str]) -> int:
-    """Complete a prompt. Returns 1 where that fails, 130 after Ctrl-C; wrong arguments are status 2."""
-    parser = options.parser("complete", "Goes on with a text, and streams it to stdout; speeds go to stderr.")
-    parser.add_argument("prompt", metavar="PROMPT", help="the text to go on with; - reads it from stdin")
-    parser.add_argument("--special", action="store_true", help="control tokens that the prompt spells out are meant")
-    parser.add_argument("--echo", action="store_true", help="print the prompt too")
-    parser.add_argument("--json", action="store_true", help="print one JSON document at the end, and nothing else")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no bar, no speeds")
-    options.add_generation(parser, _TOKENS)
+    """Complete a prompt. Returns 0, 1 on failure, or 130 after Ctrl-C; wrong arguments exit with 2."""
+    parser = options.parser("complete", "Complete a prompt. The text is streamed to stdout; speeds go to stderr.")
+    parser.add_argument("prompt", metavar="PROMPT", help="text to complete; - reads it from stdin")
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help="parse special tokens in the prompt, such as <eos>, instead of taking them as text",
+    )
+    parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
+    parser.add_argument("--json", action="store_true", help="print one JSON document at the end instead of the text")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_generation(parser, _MAX_TOKENS)
     options.add_model(parser)
     options.add_context(parser)
     args = parser.parse_args(argv)
-    return output.guarded(lambda: _run(args))
+    return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -37,42 +44,43 @@ def _run(args: argparse.Namespace) -> int:
     with model, options.make_sampler(args, model.vocab) as sampler:
         tokens = tokenize(model.vocab, prompt, parseSpecial=args.special)
         if not tokens:
-            raise output.Refused("the prompt is empty, and this model has no token that begins a text: name a word")
+            raise output.CommandError(
+                "the prompt has no tokens, and this model adds none at the beginning: give at least one word"
+            )
         with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
-            try:
-                generation = Generation(
-                    ctx,
-                    tokens,
-                    sampler=sampler,
-                    maxTokens=args.tokens,
-                    stop=args.stop,
-                    overflow="shift" if args.shift else "stop",
-                )
-            except ContextFullError:
-                raise output.Refused(
-                    f"the prompt has {len(tokens)} tokens, and the context takes {ctx.nCtxSeq}: raise it with --ctx"
-                ) from None
-            with generation:
+            with _start(ctx, tokens, sampler, args) as generation:
                 _stream(generation, args, prompt)
     if args.json:
-        output.write_json(
-            {
-                "prompt": prompt,
-                "text": generation.text,
-                "tokens": generation.tokens,
-                "stop_reason": generation.stopReason.value if generation.stopReason else None,
-                "stop_string": generation.stopString,
-                "usage": output.usage_document(generation.usage),
-                "load_seconds": loaded,
-            }
-        )
+        output.write_json(_document(generation, prompt, loaded))
     if not args.quiet:
         output.say(output.speeds(loaded, generation.usage))
     return 0
 
 
+def _start(ctx: Context, tokens: list[Token], sampler: Sampler, args: argparse.Namespace) -> Generation:
+    overflow: Literal["shift", "stop"] = "shift" if args.shift else "stop"
+    try:
+        return Generation(ctx, tokens, sampler=sampler, maxTokens=args.tokens, stop=args.stop, overflow=overflow)
+    except ContextFullError:
+        raise output.CommandError(
+            f"the prompt has {len(tokens)} tokens, but the context holds {ctx.nCtxSeq}: raise --ctx"
+        ) from None
+
+
+def _document(generation: Generation, prompt: str, loaded: float) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": generation.text,
+        "tokens": generation.tokens,
+        "stop_reason": generation.stopReason.value if generation.stopReason else None,
+        "stop_string": generation.stopString,
+        "usage": output.usage_document(generation.usage),
+        "load_seconds": loaded,
+    }
+
+
 def _stream(generation: Generation, args: argparse.Namespace, prompt: str) -> None:
-    """Print the text as it comes, with a line's end behind it whatever happens."""
+    """Print the text as it is generated; it always ends with a newline, even after Ctrl-C or an error."""
     if args.json:
         for _ in generation:
             pass

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi embed`: turn texts into vectors."""
+"""`python -m llama_cffi embed`: compute embeddings of texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from llama_cffi._core.argument_types import integer
 from llama_cffi._core.atomic_write import beside
 from llama_cffi._generated.enums import PoolingType
 from llama_cffi.cli import options, output
@@ -18,26 +19,30 @@ _POOLINGS = {"mean": PoolingType.MEAN, "cls": PoolingType.CLS, "last": PoolingTy
 
 
 def main(argv: Sequence[str]) -> int:
-    """Embed texts. Returns 1 where that fails; wrong arguments are status 2."""
-    parser = options.parser("embed", "Turns texts into vectors: each is a line of numbers on stdout.")
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="a text; a single - reads one of each line of stdin")
-    parser.add_argument("--pooling", choices=_POOLINGS, help="how a text becomes one vector (default: the model's own)")
-    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors as long as they are")
-    parser.add_argument("--truncate", action="store_true", help="cut off what is too long of a text")
+    """Embed texts. Returns 0, or 1 on failure; wrong arguments exit with 2."""
+    parser = options.parser("embed", "Compute embeddings: one line of numbers per text.")
     parser.add_argument(
-        "--similarities", action="store_true", help="print how similar each is to each, in place of them"
+        "texts", nargs="+", metavar="TEXT", help="text to embed; a single - reads one text per line from stdin"
     )
-    parser.add_argument("--output", metavar="FILE.npy", help="write the vectors to a file of numpy's, and print none")
+    parser.add_argument(
+        "--pooling", choices=_POOLINGS, help="how token vectors become one vector (default: the model's)"
+    )
+    parser.add_argument("--no-normalize", action="store_true", help="do not scale the vectors to length 1")
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long instead of failing")
+    parser.add_argument(
+        "--similarities", action="store_true", help="print a table of cosine similarities instead of the vectors"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE.npy", help="write the vectors to a numpy file instead of printing them"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no bar, no speeds")
-    parser.add_argument("-c", "--ctx", type=options.whole(1), metavar="N", help="how many tokens a text may have")
-    parser.add_argument(
-        "-b", "--batch", type=options.whole(1), metavar="N", help="how many tokens are computed at once"
-    )
-    parser.add_argument("-t", "--threads", type=options.whole(1, 512), metavar="N", help="default: one for each CPU")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    parser.add_argument("-c", "--ctx", type=integer(1), metavar="N", help="allow at most N tokens per text")
+    parser.add_argument("-b", "--batch", type=integer(1), metavar="N", help="compute at most N tokens at once")
+    options.add_threads(parser)
     options.add_model(parser)
     args = parser.parse_args(argv)
-    return output.guarded(lambda: _run(args))
+    return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -45,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     if texts == ["-"]:
         texts = options.read_text("-").splitlines()
         if not texts:
-            raise output.Refused("stdin is empty: write a text on each line")
+            raise output.CommandError("stdin is empty: expected one text per line")
     model, loaded = options.load(args)
     pooling = _POOLINGS[args.pooling] if args.pooling else None
     with (
@@ -65,8 +70,8 @@ def _run(args: argparse.Namespace) -> int:
         used = embedder.poolingType.name.lower()
     _show(args, texts, vectors, used)
     if not args.quiet:
-        many = f"{len(texts)} texts" if len(texts) > 1 else "1 text"
-        output.say(f"loaded in {loaded:.1f} s; {many} in {seconds:.2f} s")
+        count = f"{len(texts)} texts" if len(texts) > 1 else "1 text"
+        output.say(f"loaded in {loaded:.1f} s; {count} in {seconds:.2f} s")
     return 0
 
 
@@ -93,7 +98,7 @@ def _show(args: argparse.Namespace, texts: Sequence[str], vectors: Any, pooling:
 
 
 def _similarities(vectors: Any) -> Any:
-    """Cosines: 1 where two texts point the same way."""
+    """The matrix of cosine similarities: 1 for vectors of the same direction."""
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi info`: what a GGUF file holds, and what memory it takes. Its weights are not loaded."""
+"""`python -m llama_cffi info`: show what a GGUF file holds and how much memory it needs. Weights are not loaded."""
 
 from __future__ import annotations
 
@@ -21,52 +21,54 @@ from llama_cffi.model.hub import is_hub_name, local_path
 from llama_cffi.model.validation import scan_model
 from llama_cffi.system import ftypeName
 
-_SHOWN = 8  # items of an array
-_WIDTH = 90  # characters of a value
+_ARRAY_ITEMS = 8  # items of an array that are shown
+_VALUE_WIDTH = 90  # characters of a value that are shown
 _TEMPLATE = "tokenizer.chat_template"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what a file holds. Returns 1 for what is no model that can be read; wrong arguments are status 2."""
-    parser = options.parser("info", str(__doc__).split(": ", 1)[1].capitalize())
-    parser.add_argument("file", metavar="FILE", help="a GGUF file, or hf:ORG/REPO/FILE.gguf")
-    parser.add_argument("--tensors", action="store_true", help="list the tensors one by one")
-    parser.add_argument("--template", action="store_true", help="print the chat template, and nothing else")
+    """Print what a file holds. Returns 0, or 1 if it cannot be read as a model; wrong arguments exit with 2."""
+    parser = options.parser(
+        "info", "Show what a GGUF file holds and how much memory it needs. Its weights are not loaded."
+    )
+    parser.add_argument("file", metavar="FILE", help="GGUF file, or hf:ORG/REPO/FILE.gguf")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--template", action="store_true", help="print the chat template only")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options.add_model(parser, named=False)
     options.add_context(parser)
     args = parser.parse_args(argv)
-    return output.guarded(lambda: _run(args))
+    return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
     options.prepare(args)
     options.quiet_downloads(sys.stderr.isatty())
     if not is_hub_name(args.file):
-        with open(args.file, "rb"):  # says in Python's words what is wrong with the path
+        with open(args.file, "rb"):  # raises OSError with the reason if the path is wrong
             pass
     path = os.fsdecode(local_path(args.file))
     info = Info(path)
     if args.template:
         if info.template is None:
-            raise output.Refused("the file has no chat template")
+            raise output.CommandError("the file has no chat template")
         output.write(info.template + "\n")
         return 0
     planned: Estimate | None = None
-    why_not = ""
+    no_estimate = ""
     try:
         planned = info.estimate(args)
     except (UnavailableError, ModelLoadError) as error:
-        why_not = str(error)
+        no_estimate = str(error)
     if args.json:
-        output.write_json(info.document(planned, why_not))
+        output.write_json(info.document(planned, no_estimate))
     else:
-        output.write(info.text(planned, why_not, args) + "\n")
+        output.write(info.text(planned, no_estimate, args) + "\n")
     return 0
 
 
 class Info:
-    """What the files of a model say."""
+    """The contents of a model's files."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -74,7 +76,7 @@ class Info:
         with ExitStack() as stack:
             first = stack.enter_context(opened(name))
             if first is None:
-                raise ModelLoadError(f"{path} is no GGUF file that can be read", log=native_log())
+                raise ModelLoadError(f"{path} cannot be read as a GGUF file", log=native_log())
             self.version = first.version
             self.metadata = {key: _value(first, key) for key in first.keys()}
             self.kind = str(self.metadata.get("general.type", "model"))
@@ -85,7 +87,7 @@ class Info:
         self.parameters = sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def get(self, key: str) -> Any:
-        """A metadata value; `*` at its beginning is the architecture."""
+        """A metadata value or None. `*` at the start of the key stands for the architecture."""
         return self.metadata.get(key.replace("*", str(self.metadata.get("general.architecture", "")), 1))
 
     @property
@@ -94,15 +96,17 @@ class Info:
         return value if isinstance(value, str) else None
 
     def estimate(self, args: argparse.Namespace) -> Estimate:
-        """What the model takes with the context of the options."""
+        """The memory that the model needs with the context that the options describe."""
         if self.kind == "adapter":
-            raise UnavailableError("the file is an adapter, which runs with a model")
+            raise UnavailableError("the file is an adapter, which needs a model to run")
         trained = self.get("*.context_length")
-        params = options.context_params(args, trained if isinstance(trained, int) and trained > 0 else options.CONTEXT)
+        params = options.context_params(
+            args, trained if isinstance(trained, int) and trained > 0 else options.DEFAULT_CTX
+        )
         return estimate(self.path, self.tensors, options.model_params(args), params)
 
     def types(self) -> dict[str, tuple[int, int]]:
-        """How many tensors there are of each type, and how many bytes they have; the most bytes first."""
+        """The number of tensors and of their bytes by data type, most bytes first."""
         counts: Counter[str] = Counter()
         sizes: dict[str, int] = defaultdict(int)
         for tensor in self.tensors:
@@ -113,7 +117,7 @@ class Info:
 
     # Text
 
-    def text(self, planned: Estimate | None, why_not: str, args: argparse.Namespace) -> str:
+    def text(self, planned: Estimate | None, no_estimate: str, args: argparse.Namespace) -> str:
         parts = ["\n".join([self.path, output.table(self._summary(), align="<<")])]
         rows = [[key, _shown(value)] for key, value in self.metadata.items()]
         parts.append("\n".join([f"Metadata ({len(rows)})", output.table(rows, align="<<")]))
@@ -128,7 +132,7 @@ class Info:
             rows = [[name, str(count), output.size(size)] for name, (count, size) in self.types().items()]
             lines.append(output.table(rows))
         parts.append("\n".join(lines))
-        parts.append(_memory(planned, args) if planned else f"No estimate of its memory: {why_not}")
+        parts.append(_memory(planned, args) if planned else f"Memory cannot be estimated: {no_estimate}")
         return "\n\n".join(parts)
 
     def _summary(self) -> list[list[str]]:
@@ -156,8 +160,8 @@ class Info:
 
     # JSON
 
-    def document(self, planned: Estimate | None, why_not: str) -> dict[str, Any]:
-        """The same for programs. Sizes are bytes; of arrays in the metadata, the first items."""
+    def document(self, planned: Estimate | None, no_estimate: str) -> dict[str, Any]:
+        """The contents as a JSON object. Sizes are in bytes; arrays in the metadata are cut to their first items."""
         return {
             "path": self.path,
             "files": [os.fsdecode(path) for path in self.paths],
@@ -178,13 +182,13 @@ class Info:
             ],
             "memory": _as_document(planned) if planned else None,
             "fits": planned.fits if planned else None,
-            "no_estimate": why_not or None,
+            "no_estimate": no_estimate or None,
         }
 
 
 def _value(file: GgufFile, key: str) -> Scalar | ArrayInfo:
     scalar = file.scalar(key)
-    return scalar if scalar is not None else file.array(key, _SHOWN) or ""
+    return scalar if scalar is not None else file.array(key, _ARRAY_ITEMS) or ""
 
 
 def _shown(value: Scalar | ArrayInfo) -> str:
@@ -196,7 +200,7 @@ def _shown(value: Scalar | ArrayInfo) -> str:
     else:
         text = str(value)
     text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\x1b", "\\e")
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+    return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
 
 
 def _lengths(tensor: TensorInfo) -> list[int]:
@@ -219,28 +223,28 @@ def _memory(planned: Estimate, args: argparse.Namespace) -> str:
         rows.append([part, *("unknown" if value is None else output.size(value) for value in values)])
     kinds = f"keys in {args.cache_type_k}, values in {args.cache_type_v}"
     return "\n".join(
-        [f"Memory with a context of {planned.nCtx:,} tokens ({kinds})", output.table(rows), _verdict(planned)]
+        [f"Memory with a context of {planned.n_ctx:,} tokens ({kinds})", output.table(rows), _verdict(planned)]
     )
 
 
 def _verdict(planned: Estimate) -> str:
     if planned.fits is None:
-        return "Whether it fits is not known here."
+        return "It is unknown whether it fits: this system does not report its free memory."
     if planned.fits:
         return "It fits."
     if planned.fits_mapped:
-        return "It runs, but the weights do not fit beside the rest, and are read from the disk again and again."
-    short = [name for name, share in planned.shares.items() if share.fits is False]
+        return "It runs slowly: the mapped weights do not fit into memory and are read from disk repeatedly."
+    full = [name for name, share in planned.shares.items() if share.fits is False]
     advice = "a smaller --ctx, or --cache-type-k q8_0 --cache-type-v q8_0"
-    if short != [CPU]:
+    if full != [CPU]:
         advice += ", or fewer --gpu-layers"
-    return f"It does not fit ({', '.join(short)}): try {advice}."
+    return f"It does not fit ({', '.join(full)}): try {advice}."
 
 
 def _as_document(planned: Estimate) -> dict[str, Any]:
     parts = ("weights", "cache", "compute", "output", "total", "free", "fits")
     devices = {name: {part: getattr(share, part) for part in parts} for name, share in planned.shares.items()}
-    return {"n_ctx": planned.nCtx, "total": planned.total, "devices": devices}
+    return {"n_ctx": planned.n_ctx, "total": planned.total, "devices": devices}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""How much memory a model and a context take: llama.cpp plans both, allocates neither, and logs what it would take."""
+"""Estimate of the memory that a model and a context need, by device.
+
+llama.cpp plans both with `no_alloc`, which allocates nothing, and logs the sizes of its buffers; these are read here.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from llama_cffi import ggml as Ggml
@@ -20,10 +24,10 @@ from llama_cffi.model.gguf import TensorInfo
 from llama_cffi.model.model import Model
 
 CPU = "CPU"
-_CELL = 64  # bytes that llama.cpp takes in earnest for each token of a context that it plans
+_BYTES_PER_CELL = 64  # really allocated for each cell of the KV cache, even when it is only planned
 
-_LAYER = re.compile(r"layer +(\d+) assigned to device (\S+?),")
-_CACHE_LAYER = re.compile(r"layer +(\d+): dev = (\S+)")
+_LAYER_DEVICE = re.compile(r"layer +(\d+) assigned to device (\S+?),")
+_CACHE_LAYER_DEVICE = re.compile(r"layer +(\d+): dev = (\S+)")
 _CACHE = re.compile(r"^\S+ +size = +([\d.]+) MiB \(")
 _BUFFER = re.compile(r"^\S+ +(\S+) +(compute|output) buffer size = +([\d.]+) MiB")
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
@@ -31,13 +35,13 @@ _BLOCK = re.compile(r"^blk\.(\d+)\.")
 
 @dataclass
 class Share:
-    """What one device holds, in bytes."""
+    """The memory needed on one device, in bytes."""
 
     weights: int = 0
     cache: int = 0
     compute: int = 0
     output: int = 0
-    free: int | None = None  # what it has left; None where nobody knows
+    free: int | None = None  # free memory of the device; None if unknown
 
     @property
     def total(self) -> int:
@@ -45,14 +49,15 @@ class Share:
 
     @property
     def fits(self) -> bool | None:
+        """True if the device has enough free memory; None if that is unknown."""
         return None if self.free is None else self.total <= self.free
 
 
 @dataclass
 class Estimate:
-    """What a model takes with a context, by device."""
+    """The memory that a model and a context of `n_ctx` tokens need, by device."""
 
-    nCtx: int
+    n_ctx: int
     shares: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
 
     @property
@@ -61,83 +66,99 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether every device has the room; None where that is not known."""
+        """True if every device has enough free memory; None if that is unknown."""
         answers = [share.fits for share in self.shares.values()]
         return False if False in answers else None if None in answers else True
 
     @property
     def fits_mapped(self) -> bool:
-        """Whether all but the mapped weights has room: the model then runs, and reads them from the disk again."""
+        """True if everything but the mapped weights fits: the model then runs, but keeps reading weights from disk."""
         others = [share for name, share in self.shares.items() if name != CPU]
-        here = self.shares[CPU]
-        return all(share.fits for share in others) and here.total - here.weights <= (here.free or 0)
+        cpu = self.shares[CPU]
+        return all(share.fits for share in others) and cpu.total - cpu.weights <= (cpu.free or 0)
 
 
 def estimate(path: str, tensors: Iterable[TensorInfo], model_params: Model.Params, params: Context.Params) -> Estimate:
-    """Plan a context of a model. Raises UnavailableError where llama.cpp cannot say, with its reason."""
+    """Plan a model and a context. Raises UnavailableError with the reason if llama.cpp cannot plan them."""
     if not has("llama_model_params.no_alloc"):
-        raise UnavailableError("this version of llama.cpp cannot plan a context without making it")
+        raise UnavailableError("this version of llama.cpp cannot plan a model without loading it")
+    with _log_lines() as lines:
+        try:
+            n_ctx = _plan(path, model_params, params)
+        except NativeError as error:
+            raise UnavailableError(_reason(error)) from None
+    result = Estimate(n_ctx)
+    _add_buffers(lines, result)
+    _add_weights(tensors, lines, result)
+    for name, share in result.shares.items():
+        device = None if name == CPU else Ggml.BackendDevice.byName(name)
+        share.free = device.memory.free if device else available_memory()
+    return result
+
+
+@contextmanager
+def _log_lines() -> Iterator[list[str]]:
+    """Collect llama.cpp's log lines; a log function that was set keeps receiving them."""
     lines: list[str] = []
     before = logGet()
-    shown = before[0] if callable(before[0]) else None
+    forward = before[0] if callable(before[0]) else None
 
     def collect(level: object, text: str, data: object) -> None:
         lines.append(text.rstrip("\n"))
-        if shown is not None:
-            shown(level, text, data)  # type: ignore[arg-type]
+        if forward is not None:
+            forward(level, text, data)  # type: ignore[arg-type]
 
     logSet(collect)
     try:
-        n_ctx = _plan(path, model_params, params)
-    except NativeError as error:
-        reasons = [line for line in error.log.splitlines() if "error" in line or "failed" in line or "require" in line]
-        raise UnavailableError(reasons[0] if reasons else str(error).splitlines()[0]) from None
+        yield lines
     finally:
         logSet(*before)
-    found = Estimate(n_ctx)
-    _read(lines, found)
-    _spread(tensors, lines, found)
-    for name, share in found.shares.items():
-        device = None if name == CPU else Ggml.BackendDevice.byName(name)
-        share.free = device.memory.free if device else available_memory()
-    return found
+
+
+def _reason(error: NativeError) -> str:
+    """The log line that explains the failure, or else the first line of the message."""
+    lines = [line for line in error.log.splitlines() if "error" in line or "failed" in line or "require" in line]
+    return lines[0] if lines else str(error).splitlines()[0]
 
 
 def _plan(path: str, model_params: Model.Params, params: Context.Params) -> int:
+    """Have llama.cpp plan the model and the context. Returns the context's size in tokens."""
     model_params.noAlloc, model_params.loadMode = True, LoadMode.NONE
     with Model.load(path, model_params) as model:
         n_ctx = params.nCtx or model.nCtxTrain
         available = available_memory()
-        if available is not None and n_ctx * _CELL > available:
-            raise UnavailableError(f"a context of {n_ctx:,} tokens is too large to plan here")
-        struct, kept = params._for_c()
+        if available is not None and n_ctx * _BYTES_PER_CELL > available:
+            raise UnavailableError(
+                f"planning a context of {n_ctx:,} tokens needs more memory than is free: use a smaller --ctx"
+            )
+        struct, kept_alive = params._for_c()
         pointer = lib.llama_init_from_model(model._c, struct[0])
-        del kept
+        del kept_alive
         if not pointer:
-            raise NativeError("llama.cpp cannot make this context", log=native_log())
+            raise NativeError("llama.cpp cannot create this context", log=native_log())
         n_ctx = lib.llama_n_ctx(pointer)
         lib.llama_free(pointer)
         return n_ctx
 
 
-def _read(lines: list[str], found: Estimate) -> None:
-    """Caches, which are shared evenly by the layers that were named before, and the buffers of computing."""
+def _add_buffers(lines: list[str], result: Estimate) -> None:
+    """Add the compute and output buffers, and the KV caches: one is split evenly over the layers logged before it."""
     layers: list[str] = []
     for line in lines:
-        if match := _CACHE_LAYER.search(line):
-            layers.append(_device(match[2]))
+        if match := _CACHE_LAYER_DEVICE.search(line):
+            layers.append(_device_of(match[2]))
         elif match := _CACHE.search(line):
             for name in layers or [CPU]:
-                found.shares[name].cache += int(float(match[1]) * (1 << 20) / max(len(layers), 1))
+                result.shares[name].cache += int(float(match[1]) * (1 << 20) / max(len(layers), 1))
             layers = []
         elif match := _BUFFER.search(line):
-            share = found.shares[_device(match[1])]
+            share = result.shares[_device_of(match[1])]
             setattr(share, match[2], getattr(share, match[2]) + int(float(match[3]) * (1 << 20)))
 
 
-def _spread(tensors: Iterable[TensorInfo], lines: list[str], found: Estimate) -> None:
-    """The weights, by the device of their layer; the last layer is the output."""
-    devices = {int(m[1]): _device(m[2]) for line in lines if (m := _LAYER.search(line))}
+def _add_weights(tensors: Iterable[TensorInfo], lines: list[str], result: Estimate) -> None:
+    """Add the weights to the device of their layer; the last layer is the output."""
+    devices = {int(m[1]): _device_of(m[2]) for line in lines if (m := _LAYER_DEVICE.search(line))}
     last = devices.get(max(devices, default=0), CPU)
     embeddings: TensorInfo | None = None
     output: TensorInfo | None = None
@@ -148,14 +169,14 @@ def _spread(tensors: Iterable[TensorInfo], lines: list[str], found: Estimate) ->
             embeddings = tensor
         elif tensor.name == "output.weight":
             output = tensor
-            name = name if _multiplies(name, tensor) else CPU
-        found.shares[name].weights += tensor.size
-    if output is None and embeddings is not None and last != CPU and _multiplies(last, embeddings):
-        found.shares[last].weights += embeddings.size  # a second copy, which is the output
+            name = name if _can_multiply(name, tensor) else CPU
+        result.shares[name].weights += tensor.size
+    if output is None and embeddings is not None and last != CPU and _can_multiply(last, embeddings):
+        result.shares[last].weights += embeddings.size  # tied embeddings: a second copy is the output matrix
 
 
-def _multiplies(name: str, matrix: TensorInfo) -> bool:
-    """Whether a device takes the largest matrix of a model: to some it is too large, and stays with the CPU."""
+def _can_multiply(name: str, matrix: TensorInfo) -> bool:
+    """Return whether a device can multiply with this matrix. llama.cpp keeps one that is too large on the CPU."""
     device = Ggml.BackendDevice.byName(name)
     if device is None or name == CPU:
         return True
@@ -173,7 +194,7 @@ def _multiplies(name: str, matrix: TensorInfo) -> bool:
         lib.ggml_backend_buffer_free(buffer)
 
 
-def _device(buffer: str) -> str:
-    """The device whose memory a type of buffer names: host memory of any device is the machine's."""
+def _device_of(buffer: str) -> str:
+    """The device of a buffer type in the log. Host memory that a device uses counts as the CPU's."""
     names = [device.name for device in Ggml.Backend.devices()]
     return buffer if buffer in names else CPU

@@ -1,15 +1,15 @@
-"""The options that commands share, and the objects that they stand for."""
+"""Command-line options that several commands share, and the objects built from them (model, context, sampler)."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_cffi import ggml as Ggml
+from llama_cffi._core.argument_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
 from llama_cffi.cli import output
@@ -20,77 +20,57 @@ from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.vocab import Vocab
 
-MODEL = "LLAMA_CFFI_MODEL"
-CONTEXT = 4096
+MODEL_VARIABLE = "LLAMA_CFFI_MODEL"
+DEFAULT_CTX = 4096
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-_FLASH = {"auto": FlashAttnType.AUTO, "on": FlashAttnType.ENABLED, "off": FlashAttnType.DISABLED}
+_FLASH_ATTN = {"auto": FlashAttnType.AUTO, "on": FlashAttnType.ENABLED, "off": FlashAttnType.DISABLED}
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser for `python -m llama_cffi COMMAND`."""
+    """The argument parser of `python -m llama_cffi COMMAND`."""
     return argparse.ArgumentParser(prog=f"python -m llama_cffi {command}", description=description)
 
 
-def whole(low: int, high: int = (1 << 31) - 1) -> Callable[[str], int]:
-    """A type of argparse: a whole number within limits."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} does not fit: from {low} to {high}")
-        return value
-
-    return read
-
-
-def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """A type of argparse: a number within limits."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not low <= value <= high or math.isinf(value):
-            limits = f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
-            raise argparse.ArgumentTypeError(f"{text} does not fit: {limits}")
-        return value
-
-    return read
+def add_threads(parser: argparse._ActionsContainer) -> None:
+    """Add -t/--threads."""
+    parser.add_argument(
+        "-t", "--threads", type=integer(1, 512), metavar="N", help="compute with N CPU threads (default: one per CPU)"
+    )
 
 
 # The model
 
 
 def add_model(parser: argparse.ArgumentParser, named: bool = True) -> None:
-    """Which model, and where it goes. `named` adds -m; else the command has an argument of its own for it."""
+    """Add the options for the model and its devices. Pass named=False if the command takes the file as an argument."""
     group = parser.add_argument_group("model")
     if named:
         group.add_argument(
             "-m",
             "--model",
             metavar="FILE",
-            default=os.environ.get(MODEL),
-            help=f"a GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {MODEL})",
+            default=os.environ.get(MODEL_VARIABLE),
+            help=f"GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {MODEL_VARIABLE})",
         )
-        group.add_argument("--untrusted", action="store_true", help="try the file in a child process first")
+        group.add_argument(
+            "--untrusted",
+            action="store_true",
+            help="load the file in a child process first, and refuse it if that fails",
+        )
     group.add_argument(
         "-g",
         "--gpu-layers",
-        type=whole(-1),
+        type=integer(-1),
         metavar="N",
-        help="how many layers go to GPUs; 0: none (default: all, where a backend for GPUs is loaded)",
+        help="offload N layers to GPUs (llama.cpp: -ngl); 0: none, -1: all (default: all, if a GPU backend is loaded)",
     )
-    group.add_argument("--vulkan", action="store_true", help="use Vulkan (or GGML_USE_VULKAN=1 in the environment)")
-    group.add_argument("--no-mmap", action="store_true", help="read the file into memory in place of mapping it")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show on stderr what llama.cpp logs")
+    group.add_argument("--vulkan", action="store_true", help="use Vulkan; the same as GGML_USE_VULKAN=1")
+    group.add_argument("--no-mmap", action="store_true", help="read the file into memory instead of mapping it")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print llama.cpp's log to stderr")
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Load the backends and point the log where the options say."""
+    """Load the backends and direct llama.cpp's log as the options say."""
     if args.verbose:
         logSet(lambda level, text, data: output.say(text.rstrip("\n")))
     if args.vulkan:
@@ -100,7 +80,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def model_params(args: argparse.Namespace) -> Model.Params:
-    """What the options say of the model."""
+    """The model parameters that the options describe."""
     params = Model.Params()
     if args.gpu_layers is not None:
         params.nGpuLayers = args.gpu_layers
@@ -110,9 +90,11 @@ def model_params(args: argparse.Namespace) -> Model.Params:
 
 
 def load(args: argparse.Namespace) -> tuple[Model, float]:
-    """Load the model with a bar on stderr; returns it, and the seconds that it took."""
+    """Load the model, with a progress bar on stderr. Returns the model and how many seconds the load took."""
     if not args.model:
-        raise output.Refused(f"no model: name one with -m FILE.gguf, or in the environment variable {MODEL}", 2)
+        raise output.CommandError(
+            f"no model given: use -m FILE.gguf, or set the environment variable {MODEL_VARIABLE}", 2
+        )
     prepare(args)
     params = model_params(args)
     progress = output.Progress("loading", os.path.basename(args.model), getattr(args, "quiet", False))
@@ -126,7 +108,7 @@ def load(args: argparse.Namespace) -> tuple[Model, float]:
 
 
 def quiet_downloads(shown: bool) -> None:
-    """Have huggingface_hub draw no bars where stderr is no terminal."""
+    """Turn huggingface_hub's progress bars off unless bars are shown."""
     if not shown:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -135,31 +117,41 @@ def quiet_downloads(shown: bool) -> None:
 
 
 def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
-    """How large the context is, and how it computes. Without `sized`, the command knows itself how large."""
+    """Add the options for the context. Pass sized=False if the command chooses the size of the context itself."""
     group = parser.add_argument_group("context")
     if sized:
         group.add_argument(
             "-c",
             "--ctx",
-            type=whole(0),
+            type=integer(0),
             metavar="N",
-            help="how many tokens fit in all; 0: as many as the model was trained with (default: the same, but at most "
-            f"{CONTEXT})",
+            help="size of the context window in tokens (llama.cpp: --ctx-size); 0: the size that the model was trained "
+            f"with (default: the same, but at most {DEFAULT_CTX})",
         )
-    group.add_argument("-b", "--batch", type=whole(1), metavar="N", help="how many tokens are given to it at once")
-    group.add_argument("--ubatch", type=whole(1), metavar="N", help="how many are computed at once")
-    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="default: one for each CPU")
-    group.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="of the keys (default: %(default)s)")
+    group.add_argument("-b", "--batch", type=integer(1), metavar="N", help="submit at most N tokens per batch")
     group.add_argument(
-        "--cache-type-v", choices=CACHE_TYPES, default="f16", help="of the values (default: %(default)s)"
+        "--ubatch", type=integer(1), metavar="N", help="compute at most N tokens at once (llama.cpp: -ub)"
     )
-    group.add_argument("--flash-attn", choices=_FLASH, default="auto", help="default: %(default)s")
+    add_threads(group)
+    for part, name in (("k", "keys"), ("v", "values")):
+        group.add_argument(
+            f"--cache-type-{part}",
+            choices=CACHE_TYPES,
+            default="f16",
+            help=f"data type of the {name} in the KV cache (default: %(default)s)",
+        )
+    group.add_argument(
+        "--flash-attn", choices=_FLASH_ATTN, default="auto", help="flash attention (default: %(default)s)"
+    )
 
 
 def context_params(args: argparse.Namespace, trained: int, size: int | None = None) -> Context.Params:
-    """What the options say of the context of a model that was trained with so many tokens; `size` sets its own size."""
+    """The context parameters that the options describe.
+
+    `trained` is the context length that the model was trained with; `size` replaces the option --ctx.
+    """
     threads = args.threads or cpus()
-    n_ctx: int = size or (min(CONTEXT, trained) if args.ctx is None else args.ctx)
+    n_ctx: int = size or (min(DEFAULT_CTX, trained) if args.ctx is None else args.ctx)
     params = Context.Params(nCtx=n_ctx, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
         params.nBatch = args.batch
@@ -167,64 +159,105 @@ def context_params(args: argparse.Namespace, trained: int, size: int | None = No
         params.nUbatch = args.ubatch
     params.typeK = Ggml.Type[args.cache_type_k.upper()]
     params.typeV = Ggml.Type[args.cache_type_v.upper()]
-    params.flashAttnType = _FLASH[args.flash_attn]
+    params.flashAttnType = _FLASH_ATTN[args.flash_attn]
     return params
 
 
 def cpus() -> int:
-    """How many CPUs this process may use."""
+    """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# What is generated
+# Generation
 
 
 def add_generation(parser: argparse.ArgumentParser, limit: int) -> None:
-    """How long the text is, how its tokens are chosen, what form it has."""
+    """Add the options for length, stop strings, constraints and sampling. `limit` is the default of --tokens."""
     group = parser.add_argument_group("text")
     group.add_argument(
-        "--shift", action="store_true", help="forget the oldest half when the context is full, and go on"
+        "--shift",
+        action="store_true",
+        help="when the context is full, drop the oldest half and continue (llama.cpp: --context-shift)",
     )
     group.add_argument(
-        "-n", "--tokens", type=whole(1), default=limit, metavar="N", help="at most so many (default: %(default)s)"
+        "-n",
+        "--tokens",
+        type=integer(1),
+        default=limit,
+        metavar="N",
+        help="generate at most N tokens (llama.cpp: --predict; default: %(default)s)",
     )
     group.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given repeatedly"
+        "--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated"
     )
     forms = group.add_mutually_exclusive_group()
-    forms.add_argument("--grammar", metavar="FILE", help="a grammar in GBNF that the text must follow")
-    forms.add_argument("--json-schema", metavar="FILE", help="a JSON Schema that the text must follow")
-    group = parser.add_argument_group("sampling")
+    forms.add_argument("--grammar", metavar="FILE", help="constrain the text to a GBNF grammar")
+    forms.add_argument("--json-schema", metavar="FILE", help="constrain the text to a JSON Schema")
+    _add_sampling(parser.add_argument_group("sampling"))
+
+
+def _add_sampling(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--temperature", type=number(0), default=0.8, metavar="X", help="0: the likeliest (default: %(default)s)"
+        "--temperature",
+        type=number(0),
+        default=0.8,
+        metavar="X",
+        help="sampling temperature (llama.cpp: --temp); 0: greedy, the likeliest token (default: %(default)s)",
     )
-    group.add_argument("--top-k", type=whole(0), default=40, metavar="N", help="0: all (default: %(default)s)")
-    group.add_argument("--top-p", type=number(0, 1), default=0.95, metavar="X", help="1: all (default: %(default)s)")
-    group.add_argument("--min-p", type=number(0, 1), default=0.05, metavar="X", help="0: all (default: %(default)s)")
     group.add_argument(
-        "--repeat-penalty", type=number(0), default=1.0, metavar="X", help="1: none (default: %(default)s)"
+        "--top-k",
+        type=integer(0),
+        default=40,
+        metavar="N",
+        help="sample from the N likeliest tokens; 0: disabled (default: %(default)s)",
     )
     group.add_argument(
-        "--repeat-last", type=whole(-1), default=64, metavar="N", help="tokens that it looks at (default: %(default)s)"
+        "--top-p",
+        type=number(0, 1),
+        default=0.95,
+        metavar="X",
+        help="sample from the likeliest tokens that reach a total probability of X; 1: disabled (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-p",
+        type=number(0, 1),
+        default=0.05,
+        metavar="X",
+        help="drop tokens less likely than X times the likeliest one; 0: disabled (default: %(default)s)",
+    )
+    group.add_argument(
+        "--repeat-penalty",
+        type=number(0),
+        default=1.0,
+        metavar="X",
+        help="penalty for recent tokens; 1: disabled (default: %(default)s)",
+    )
+    group.add_argument(
+        "--repeat-last",
+        type=integer(-1),
+        default=64,
+        metavar="N",
+        help="apply --repeat-penalty to the last N tokens (llama.cpp: --repeat-last-n); 0: none, -1: the size of the "
+        "context (default: %(default)s)",
     )
     group.add_argument(
         "--seed",
-        type=whole(0, DEFAULT_SEED),
+        type=integer(0, DEFAULT_SEED),
         default=DEFAULT_SEED,
         metavar="N",
-        help="the same seed gives the same text",
+        help="random seed; the same seed repeats the text (default: a new one each time)",
     )
 
 
 def read_text(argument: str) -> str:
-    """A text of the command line; `-` is what stdin has, without the end of its last line."""
+    """The text given as an argument; `-` reads stdin, without its final newline."""
     if argument != "-":
         return argument
     return _decoded(sys.stdin.buffer.read()).removesuffix("\n").removesuffix("\r")
 
 
 def read_lines() -> Iterator[str]:
-    """The lines of stdin, each as soon as it is there."""
+    """Yield the lines of stdin as they arrive."""
     for line in sys.stdin.buffer:
         yield _decoded(line)
 
@@ -233,21 +266,21 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise output.Refused("what stdin has is no text in UTF-8") from None
+        raise output.CommandError("stdin is not UTF-8 text") from None
 
 
 def read_file(path: str, option: str) -> str:
-    """The text of a file that an option names."""
+    """The text of the file at `path`; `option` names the option in errors."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise output.Refused(f"{option} {path}: the file is no text in UTF-8") from None
+        raise output.CommandError(f"{option} {path}: the file is not UTF-8 text") from None
     except OSError as error:
-        raise output.Refused(f"{option} {path}: {error.strerror}") from None
+        raise output.CommandError(f"{option} {path}: {error.strerror}") from None
 
 
 def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:
-    """The chain that the options describe."""
+    """The sampler chain that the options describe."""
     chain = Sampler.chainInit()
     if args.grammar:
         chain.chainAdd(Constraint.fromGbnf(read_file(args.grammar, "--grammar")).sampler(vocab))
@@ -273,5 +306,5 @@ def _json_constraint(path: str) -> Constraint:
     text = read_file(path, "--json-schema")
     try:
         return Constraint.fromJsonSchema(text)
-    except ValueError as error:  # of which GrammarError is one
-        raise output.Refused(f"--json-schema {path}: {error}") from None
+    except ValueError as error:  # GrammarError is one
+        raise output.CommandError(f"--json-schema {path}: {error}") from None

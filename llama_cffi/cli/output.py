@@ -1,4 +1,4 @@
-"""What all commands have in common: errors as one line, a bar while a model loads, sizes and speeds for people."""
+"""Output of the commands: exit statuses, errors in one line, the progress bar, tables, sizes and speeds."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from typing import Any
 from llama_cffi.errors import LlamaError
 from llama_cffi.generation.steps import Usage
 
-_BAR = 30
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+_BAR_WIDTH = 30
+_ESCAPED_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
-class Refused(Exception):
-    """Why a command does not go on; `status` is its exit status."""
+class CommandError(Exception):
+    """An error to print in one line; `status` is the exit status of the command."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
         self.status = status
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command and return its exit status: 1 with an error in words, 1 for a pipe that broke, 130 for Ctrl-C."""
+def run(command: Callable[[], int]) -> int:
+    """Run a command and return its exit status.
+
+    An error becomes a line on stderr and status 1, or the status of the CommandError. Ctrl-C is status 130; a closed
+    pipe is status 1, silently.
+    """
     warnings.showwarning = _show_warning
     try:
         status = command()
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # who reads has had enough
-        _give_up_stdout()
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
+        discard_stdout()
         return 1
     except KeyboardInterrupt:
         return 130
-    except Refused as error:
+    except CommandError as error:
         say(f"error: {error}")
         return error.status
     except (LlamaError, ImportError, OSError, ValueError, MemoryError) as error:
@@ -46,8 +50,8 @@ def guarded(command: Callable[[], int]) -> int:
         return 1
 
 
-def _give_up_stdout() -> None:
-    """Have Python find something to flush to at its end."""
+def discard_stdout() -> None:
+    """Point stdout at /dev/null: Python flushes it at exit, which would fail on a closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -56,14 +60,18 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line to stderr, for people."""
     print(line, file=sys.stderr, flush=True)
 
 
 def write(text: str) -> None:
-    """A piece of the answer, at once. What the encoding lacks is replaced, and what would drive a terminal is shown."""
+    """Print a piece of text to stdout and flush it.
+
+    Characters that the encoding of stdout lacks become "?". On a terminal, control characters are shown escaped: the
+    model's output must not control it.
+    """
     if sys.stdout.isatty():
-        text = text.translate(_CONTROLS)
+        text = text.translate(_ESCAPED_CONTROLS)
     try:
         sys.stdout.write(text)
     except UnicodeEncodeError:
@@ -73,15 +81,15 @@ def write(text: str) -> None:
 
 
 def write_json(document: Any) -> None:
-    """One JSON document, for programs."""
+    """Print a JSON document to stdout, for programs."""
     print(json.dumps(document, indent=2), flush=True)
 
 
 class Progress:
-    """A bar on stderr while something loads, for `Model.Params.progressCallback`; nothing where no terminal is."""
+    """A progress bar on stderr, callable as `Model.Params.progressCallback`; hidden unless stderr is a terminal."""
 
-    def __init__(self, what: str, name: str, quiet: bool = False) -> None:
-        self.label = f"{what} {name}".rstrip()
+    def __init__(self, verb: str, name: str, quiet: bool = False) -> None:
+        self.label = f"{verb} {name}".rstrip()
         self.shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.started = time.perf_counter()
         self._last = -1
@@ -90,20 +98,20 @@ class Progress:
         percent = int(100 * done)
         if self.shown and percent != self._last:
             self._last = percent
-            full = round(_BAR * done)
-            bar = f" [{'#' * full}{'.' * (_BAR - full)}] {percent}%"
-            room = max(shutil.get_terminal_size().columns - len(bar) - 1, 0)  # a longer line would stay
-            print(f"\r\033[K{self.label[:room]}{bar}", end="", file=sys.stderr, flush=True)
+            full = round(_BAR_WIDTH * done)
+            bar = f" [{'#' * full}{'.' * (_BAR_WIDTH - full)}] {percent}%"
+            width = max(shutil.get_terminal_size().columns - len(bar) - 1, 0)  # a wrapped line could not be erased
+            print(f"\r\033[K{self.label[:width]}{bar}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> float:
-        """Take the bar away; returns the seconds since the start."""
+        """Erase the bar. Returns the seconds since the start."""
         if self.shown and self._last >= 0:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         return time.perf_counter() - self.started
 
 
 def size(count: int) -> str:
-    """Bytes, in the unit that suits them."""
+    """Format a number of bytes as B, KiB, MiB or GiB."""
     if count < 1 << 10:
         return f"{count} B"
     for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
@@ -113,15 +121,15 @@ def size(count: int) -> str:
 
 
 def speed(count: int, seconds: float) -> float:
-    """Tokens per second; 0 where there is nothing to divide."""
+    """Tokens per second; 0 if there are no tokens or no time passed."""
     return count / seconds if count and seconds > 0 else 0.0
 
 
 def speeds(loaded: float, usage: Usage) -> str:
-    """The line at the end: how long the load took, and how fast prompt and answer were."""
+    """The closing line: the time to load, and the speed of prompt and answer."""
     new = usage.promptTokens - usage.reusedTokens
-    reused = f" ({usage.reusedTokens} more were there)" if usage.reusedTokens else ""
-    after = max(usage.generatedTokens - 1, 0)  # the first one comes with the prompt
+    reused = f" ({usage.reusedTokens} more reused)" if usage.reusedTokens else ""
+    after = max(usage.generatedTokens - 1, 0)  # the time of the first one is part of the prompt's
     return (
         f"loaded in {loaded:.1f} s; prompt {new} tokens{reused}, {speed(new, usage.promptSeconds):.1f} tokens/s; "
         f"answer {usage.generatedTokens} tokens, {speed(after, usage.generationSeconds):.1f} tokens/s"
@@ -129,7 +137,7 @@ def speeds(loaded: float, usage: Usage) -> str:
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:
-    """What a generation took, for programs."""
+    """The usage of a generation as a JSON object."""
     return {
         "prompt_tokens": usage.promptTokens,
         "reused_tokens": usage.reusedTokens,
@@ -140,7 +148,10 @@ def usage_document(usage: Usage) -> dict[str, Any]:
 
 
 def table(rows: list[list[str]], align: str = "") -> str:
-    """Lines with their columns in place: to the left (<) or to the right (>); only the first to the left by default."""
+    """Format rows as aligned columns.
+
+    `align` has a character per column: < is left, > is right. By default only the first column is left-aligned.
+    """
     sides = align or "<" + ">" * (len(rows[0]) - 1 if rows else 0)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi rpc-worker`: offer the devices of this machine to llama.cpp on other machines."""
+"""`python -m llama_cffi rpc-worker`: offer the devices of this machine to models on other machines."""
 
 from __future__ import annotations
 
@@ -13,107 +13,103 @@ import threading
 import time
 from collections.abc import Sequence
 
+from llama_cffi._core.argument_types import integer
+from llama_cffi.cli import options
+from llama_cffi.cli.output import CommandError, say
 from llama_cffi.errors import LlamaError, NativeError, RpcError, UnavailableError
 from llama_cffi.ggml._rpc_endpoint import PORT, Endpoint, parse, resolve
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 from llama_cffi.ggml.rpc import Rpc
 
-_READY = 30.0  # seconds until llama.cpp must listen
-_LOOK = 0.05
-
-
-class _Refused(Exception):
-    """Why the worker does not start."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
+_START_TIMEOUT_S = 30.0
+_POLL_S = 0.05
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until Ctrl-C or SIGTERM. Returns 1 where that cannot be done; wrong arguments are status 2."""
+    """Serve until Ctrl-C or SIGTERM. Returns 1 if the worker cannot start; wrong arguments are status 2."""
     args = _parser().parse_args(argv)
     try:
         where = _endpoint(args.host, args.port)
         devices = _devices(args.device)
         folder = _cache(args.cache)
-    except (_Refused, LlamaError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status if isinstance(error, _Refused) else 1
-    threads = args.threads or _cpus()
+    except (CommandError, LlamaError) as error:
+        say(f"error: {error}")
+        return error.status if isinstance(error, CommandError) else 1
+    threads = args.threads or options.cpus()
     server = _Server(where, devices, threads, folder)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    os.dup2(2, 1)  # llama.cpp's server tells its progress to stdout
+    os.dup2(2, 1)  # llama.cpp's server prints its progress to stdout
     server.start()
-    if _wait_until_it_listens(server, stopped):
+    if _wait_until_listening(server, stopped):
         _announce(where, threads, folder)
-    while server.is_alive() and not stopped.wait(_LOOK):
+    while server.is_alive() and not stopped.wait(_POLL_S):
         pass
     status = 0 if stopped.is_set() else 1
-    _say("stopped" if stopped.is_set() else f"error: {server.failure}")
+    say("stopped" if stopped.is_set() else f"error: {server.failure}")
     sys.stderr.flush()
-    # A thread is inside llama.cpp, maybe computing: nothing that it uses may be torn down under it.
+    # The server thread is still inside llama.cpp, maybe computing: skip the interpreter's cleanup, which would free
+    # what it uses.
     os._exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llama_cffi rpc-worker", description=__doc__)
+    parser = options.parser("rpc-worker", "Offer the devices of this machine to models on other machines.")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen at (this machine alone: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="IPv4 address or name to listen at (default: %(default)s, reachable from this machine only)",
     )
-    parser.add_argument("--port", type=_port, default=PORT, help="default: %(default)s; 0: any that is free")
-    parser.add_argument("--device", action="append", metavar="NAME", help="a device to offer, may be given repeatedly")
-    parser.add_argument("--threads", type=_threads, metavar="N", help="of the CPU; default: as many as it has")
-    parser.add_argument("--cache", metavar="DIR", help="keep large tensors there, so that they are sent only once")
+    parser.add_argument(
+        "--port",
+        type=integer(0, 65535),
+        default=PORT,
+        metavar="N",
+        help="port to listen at; 0: any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        metavar="NAME",
+        help="device to offer; may be repeated (default: the GPUs, or else the CPU)",
+    )
+    parser.add_argument("--threads", type=integer(1, 512), metavar="N", help="CPU threads (default: one per CPU)")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="directory to keep large tensors in, so that a client sends them only once"
+    )
     return parser
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
-    return int(text)
-
-
-def _threads(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 512:
-        raise argparse.ArgumentTypeError(f"the threads are a number from 1 to 512, not {text!r}")
-    return int(text)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _endpoint(host: str, port: int) -> Endpoint:
-    """Where to listen. What is wrong with it is found out here: llama.cpp says only that it failed."""
+    """Check that the worker can listen there, since llama.cpp reports a failure without its reason."""
     try:
         where = resolve(parse(f"{host}:{port or PORT}"))
     except (ValueError, RpcError) as error:
-        raise _Refused(f"--host {host}: {error}", 2) from None
+        raise CommandError(f"--host {host}: {error}", 2) from None
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((where.host, port))
         except OSError as error:
-            raise _Refused(_why_not(error, where), 1) from None
+            raise CommandError(_cannot_listen(error, where), 1) from None
         return Endpoint(where.host, trial.getsockname()[1])
 
 
-def _why_not(error: OSError, where: Endpoint) -> str:
+def _cannot_listen(error: OSError, where: Endpoint) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {where.port} of {where.host} is in use, maybe by another worker: choose another with --port"
+        return f"port {where.port} of {where.host} is in use, maybe by another worker: choose another one with --port"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{where.host} is no address of this machine: --host 0.0.0.0 listens at all that it has"
+        return f"{where.host} is not an address of this machine: --host 0.0.0.0 listens at all of them"
     if error.errno == errno.EACCES:
-        return f"this user may not listen at port {where.port}: choose one from 1024 with --port"
+        return f"this user may not listen at port {where.port}: choose one of 1024 or more with --port"
     return f"cannot listen at {where}: {error.strerror}"
 
 
 def _devices(names: Sequence[str] | None) -> list[BackendDevice] | None:
-    """The devices of these names, or None for llama.cpp's choice."""
+    """The devices with these names; None leaves the choice to llama.cpp."""
     Backend.ensureCpu()
     if os.environ.get("GGML_USE_VULKAN") == "1" or any(name.lower().startswith("vulkan") for name in names or ()):
         Backend.vkLoad()
@@ -123,7 +119,7 @@ def _devices(names: Sequence[str] | None) -> list[BackendDevice] | None:
     for name, device in zip(names, found, strict=True):
         if device is None:
             known = ", ".join(device.name for device in Backend.devices())
-            raise _Refused(f"--device {name}: this machine has no such device, but {known}", 2)
+            raise CommandError(f"--device {name}: no such device; this machine has {known}", 2)
     return list(dict.fromkeys(device for device in found if device is not None))
 
 
@@ -133,12 +129,12 @@ def _cache(folder: str | None) -> str | None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise _Refused(f"--cache {folder}: {error.strerror}", 1) from None
+        raise CommandError(f"--cache {folder}: {error.strerror}", 1) from None
     return os.path.abspath(folder)
 
 
 class _Server(threading.Thread):
-    """llama.cpp's loop, which never ends by itself. A request that fails ends that client's connection only."""
+    """The thread that runs llama.cpp's server loop. A request that fails ends that client's connection only."""
 
     def __init__(self, where: Endpoint, devices: list[BackendDevice] | None, threads: int, cache: str | None) -> None:
         super().__init__(name="rpc-worker", daemon=True)
@@ -154,14 +150,14 @@ class _Server(threading.Thread):
                 self.failure = str(error)
                 return
             except NativeError as error:
-                _say(f"a client asked for what cannot be done, and was hung up on: {error}")
+                say(f"disconnected a client after a failed request: {error}")
 
 
-def _wait_until_it_listens(server: _Server, stopped: threading.Event) -> bool:
-    """llama.cpp does not say when it listens; from then on nobody else can have the port."""
+def _wait_until_listening(server: _Server, stopped: threading.Event) -> bool:
+    """Wait until the port is taken: llama.cpp does not report when it listens. Returns False if it never does."""
     host, port = server.where
-    deadline = time.monotonic() + _READY
-    while server.is_alive() and time.monotonic() < deadline and not stopped.wait(_LOOK):
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while server.is_alive() and time.monotonic() < deadline and not stopped.wait(_POLL_S):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -172,21 +168,17 @@ def _wait_until_it_listens(server: _Server, stopped: threading.Event) -> bool:
 
 
 def _announce(where: Endpoint, threads: int, folder: str | None) -> None:
-    _say(f"listening at {where} ({threads} threads; one client at a time); Ctrl-C ends it")
+    say(f"listening at {where} ({threads} threads, one client at a time); Ctrl-C stops the worker")
     if folder:
-        _say(f"large tensors are kept in {folder}")
+        say(f"caching large tensors in {folder}")
     if ipaddress.ip_address(where.host).is_loopback:
-        _say(f'a program on this machine uses it by Ggml.Rpc.addServer("{where}")')
-        _say(f"another machine by its own end of a tunnel: ssh -N -L {where.port}:{where} {socket.gethostname()}")
+        say(f'connect from this machine: Ggml.Rpc.addServer("{where}")')
+        say(f"connect from another machine by a tunnel: ssh -N -L {where.port}:{where} {socket.gethostname()}")
         return
     name = socket.gethostname() if where.host == "0.0.0.0" else where.host
-    _say(f'a program on another machine uses it by Ggml.Rpc.addServer("{name}:{where.port}")')
-    _say(
-        "WARNING: RPC has no authentication and no encryption. Whoever reaches this port can run computations here, "
-        "read what others compute, and crash this process: keep it inside a network that you trust, or listen at "
-        "127.0.0.1 and use a tunnel"
+    say(f'connect from another machine: Ggml.Rpc.addServer("{name}:{where.port}")')
+    say(
+        "WARNING: RPC has no authentication and no encryption. Anyone who reaches this port can run computations here, "
+        "read what others compute, and crash this process. Use it only in a network that you trust, or listen at "
+        "127.0.0.1 and use a tunnel."
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

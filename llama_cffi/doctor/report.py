@@ -1,4 +1,4 @@
-"""What the doctor says: checks with marks, printed as they come or as one JSON document."""
+"""The doctor's report: checks marked ok, warn or fail, as text or as one JSON document."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _INDENT = 8
 
 
 class Check(NamedTuple):
-    """One finding. `advice` is what to do, a line each."""
+    """The result of one check; `advice` says what to do, one line per step."""
 
     mark: str
     text: str
     advice: tuple[str, ...] = ()
 
     def lines(self) -> str:
-        """The finding as text, with its mark in front."""
+        """The result as text, with its mark in front."""
         out = [_wrapped(self.text, f"  {self.mark:{_INDENT - 2}}")]
         out += [_wrapped(f"-> {line}", " " * _INDENT, "   ") for line in self.advice]
         return "\n".join(out)
 
 
 class Section(NamedTuple):
-    """The checks of one subject, and what was found out, for programs."""
+    """The checks of one subject, and the facts behind them for the JSON document."""
 
     title: str
     checks: list[Check]
@@ -36,22 +36,27 @@ class Section(NamedTuple):
 
 
 def failed(sections: list[Section]) -> bool:
-    """Whether something is broken. What is only missing is not."""
+    """Return whether a check failed. Warnings do not count."""
     return any(check.mark == FAIL for section in sections for check in section.checks)
 
 
 def summary(sections: list[Section]) -> str:
-    """The last line."""
+    """The last line of the report."""
     marks = [check.mark for section in sections for check in section.checks]
     if FAIL in marks:
-        return f"{marks.count(FAIL)} failed, {marks.count(WARN)} to note: see the lines that begin with ->"
+        return f"{marks.count(FAIL)} failed, {_warnings(marks)}: see the lines that begin with ->"
     if WARN in marks:
-        return f"Nothing is broken; {marks.count(WARN)} to note: see the lines that begin with ->"
-    return "All is well."
+        return f"Nothing failed, {_warnings(marks)}: see the lines that begin with ->"
+    return "All checks passed."
+
+
+def _warnings(marks: list[str]) -> str:
+    count = marks.count(WARN)
+    return f"{count} warning" if count == 1 else f"{count} warnings"
 
 
 def document(sections: list[Section]) -> dict[str, Any]:
-    """The same as an object for JSON."""
+    """The report as a JSON object."""
     return {
         "ok": not failed(sections),
         "summary": summary(sections),

@@ -1,4 +1,4 @@
-"""What the doctor looks at. Native code runs in child processes only: this one goes on, whatever happens to them."""
+"""The doctor's checks, by subject. Native code runs in child processes only, so a crash is a line of the report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section
 from llama_cffi.errors import LlamaError
 
 _CHILD = Path(__file__).resolve().parent.parent / "_children" / "doctor.py"
-_SECONDS = 60.0
-_PRODUCT_SECONDS = 300.0  # a device on a busy machine compiles its programs first
+_TIMEOUT_S = 60.0
+_PRODUCT_TIMEOUT_S = 300.0  # a device first compiles its shaders, which is slow on a busy machine
 _REBUILD = "Run `make build` in the source tree, or reinstall: pip install --force-reinstall llama-cffi"
-# How far the largest element of a product may be off. GPUs multiply in half precision where that is faster.
+# The largest allowed error of a matrix product, relative to its largest element. GPUs may use half precision.
 _TOLERANCES = {"CPU": 1e-4}
 _TOLERANCE = 1e-2
 
@@ -27,7 +27,7 @@ _Facts = dict[str, Any]
 
 
 def sections(seconds: float) -> Iterator[Section]:
-    """Everything, one subject after the other. `seconds` is how long each device multiplies."""
+    """Run all checks and yield them by subject. `seconds` is how long each device multiplies matrices."""
     yield _section("Versions", _versions)
     yield _section("Libraries", _libraries)
     cpu = _section("CPU", _cpu)
@@ -38,26 +38,27 @@ def sections(seconds: float) -> Iterator[Section]:
         yield _section("Devices", lambda facts: _devices(facts, cpu.facts, vulkan.facts, seconds))
 
 
-def _section(title: str, look: Callable[[_Facts], Iterator[Check]]) -> Section:
+def _section(title: str, run: Callable[[_Facts], Iterator[Check]]) -> Section:
+    """Run the checks of one subject. An exception becomes a failed check."""
     facts: _Facts = {}
     checks: list[Check] = []
     try:
-        checks.extend(look(facts))
-    except Exception as error:  # the doctor reports; it does not fall ill
-        checks.append(Check(FAIL, f"this could not be looked at: {type(error).__name__}: {error}", (_REBUILD,)))
+        checks.extend(run(facts))
+    except Exception as error:  # the other subjects are still reported
+        checks.append(Check(FAIL, f"the check raised {type(error).__name__}: {error}", (_REBUILD,)))
     return Section(title, checks, facts)
 
 
-def _ask(question: str, seconds: float = _SECONDS, **more: Any) -> _Facts:
-    """Ask the child. Where it dies, the answer has `crash` instead of what was asked, and the end of what it wrote."""
+def _ask(question: str, timeout: float = _TIMEOUT_S, **more: Any) -> _Facts:
+    """Return the child's answer. If the child dies, the answer is `crash`, how it ended, and `log`, its last lines."""
     try:
-        return ask(_CHILD, {"question": question, **more}, seconds, {})
+        return ask(_CHILD, {"question": question, **more}, timeout, {})
     except ChildError as error:
         return {"crash": str(error), "log": error.log.strip().splitlines()[-4:]}
 
 
-def _broken(answer: _Facts, what: str) -> Check | None:
-    """What to say of an answer that is none."""
+def _failure(answer: _Facts, what: str) -> Check | None:
+    """The failed check for an answer that is a crash or an error; None for any other answer."""
     if "crash" in answer:
         tail = "".join(f" | {line}" for line in answer["log"])
         return Check(FAIL, f"{what}: {answer['crash']}{tail}", (_REBUILD,))
@@ -76,15 +77,15 @@ def _versions(facts: _Facts) -> Iterator[Check]:
         OK, f"{facts['implementation']} {facts['python']} on {facts['machine']}, {facts['libc'] or 'unknown libc'}"
     )
     answer = _ask("versions")
-    broken = _broken(answer, "the package cannot be imported")
-    if broken:
-        yield broken
+    failure = _failure(answer, "the package cannot be imported")
+    if failure:
+        yield failure
         return
     facts.update(answer)
     yield Check(OK, f"llama_cffi {answer['package']}, cffi {answer['cffi']}")
     commit = "" if answer["ggml commit"] in ("", "unknown") else f" ({answer['ggml commit']})"
     linked = ", ".join(f"{file} {id[:12]}" for file, id in answer["linked"].items())
-    yield Check(OK, f"extension, Python files (ABI {answer['abi']}) and loaded libraries belong together: {linked}")
+    yield Check(OK, f"extension, Python files (ABI {answer['abi']}) and loaded libraries match: {linked}")
     yield Check(OK, f"compiled for {answer['pin']}: version {answer['llama.cpp']}, ggml {answer['ggml']}{commit}")
 
 
@@ -116,12 +117,10 @@ def _libraries(facts: _Facts) -> Iterator[Check]:
         else:
             yield Check(OK, f"{name}: part of libggml")
     if "rpc" not in manifest.modules:
-        yield Check(
-            WARN, "rpc: not in this build, so that models cannot use the devices of other machines", (_REBUILD,)
-        )
-    by = "; ".join((*manifest.compilers, *(f"{tool} {version}" for tool, version in manifest.tools.items())))
-    if by:
-        yield Check(OK, f"built by {by}")
+        yield Check(WARN, "rpc: not in this build, so models cannot use the devices of other machines", (_REBUILD,))
+    tools = "; ".join((*manifest.compilers, *(f"{tool} {version}" for tool, version in manifest.tools.items())))
+    if tools:
+        yield Check(OK, f"built with {tools}")
 
 
 def _cpu(facts: _Facts) -> Iterator[Check]:
@@ -129,45 +128,45 @@ def _cpu(facts: _Facts) -> Iterator[Check]:
     facts.update(answer)
     variants = answer.get("variants", [])
     if "chosen" in answer:
-        yield _chosen(answer["chosen"], variants)
+        yield _chosen_variant(answer["chosen"], variants)
     else:
-        wanted = os.environ.get("LLAMA_CFFI_CPU_VARIANT")
-        broken = _broken(answer, "the CPU backend cannot be loaded")
-        assert broken is not None
-        yield broken._replace(advice=("Unset LLAMA_CFFI_CPU_VARIANT",)) if wanted and variants else broken
+        forced = os.environ.get("LLAMA_CFFI_CPU_VARIANT")
+        failure = _failure(answer, "the CPU backend cannot be loaded")
+        assert failure is not None
+        yield failure._replace(advice=("Unset LLAMA_CFFI_CPU_VARIANT",)) if forced and variants else failure
     for reason in dict.fromkeys(variant["reason"] for variant in variants if variant["reason"]):
         names = [variant["name"] for variant in variants if variant["reason"] == reason]
-        yield Check(OK, f"passed over: {', '.join(names)} ({reason})")
+        yield Check(OK, f"not used: {', '.join(names)} ({reason})")
     others = [v["name"] for v in variants if not v["reason"] and v["name"] != answer.get("chosen")]
     if others:
-        yield Check(OK, f"would run too: {', '.join(others)}")
+        yield Check(OK, f"also able to run: {', '.join(others)}")
     for backend in answer.get("backends", []):
         yield Check(OK, f"features in use: {_features(backend['features'])}")
     if "amx" in answer:
         yield _amx(facts)
 
 
-def _chosen(name: str, variants: list[_Facts]) -> Check:
+def _chosen_variant(name: str, variants: list[_Facts]) -> Check:
     score = next((variant["score"] for variant in variants if variant["name"] == name), 0)
     forced = os.environ.get("LLAMA_CFFI_CPU_VARIANT")
     if not forced:
-        return Check(OK, f"variant {name} (score {score}), the best that runs here of {len(variants)}")
+        return Check(OK, f"variant {name} (score {score}), the best of {len(variants)} that runs here")
     best = next((variant["name"] for variant in variants if not variant["reason"]), name)
     if best == name:
-        return Check(OK, f"variant {name} (score {score}), by LLAMA_CFFI_CPU_VARIANT; it would be chosen without, too")
-    advice = f"Unset LLAMA_CFFI_CPU_VARIANT to use {best}, the fastest one here"
-    return Check(WARN, f"variant {name} (score {score}), by LLAMA_CFFI_CPU_VARIANT", (advice,))
+        return Check(OK, f"variant {name} (score {score}), set by LLAMA_CFFI_CPU_VARIANT, and also the default here")
+    advice = f"Unset LLAMA_CFFI_CPU_VARIANT to use {best}, the best one here"
+    return Check(WARN, f"variant {name} (score {score}), set by LLAMA_CFFI_CPU_VARIANT", (advice,))
 
 
 def _amx(facts: _Facts) -> Check:
     facts["amx_advertised"] = "amx_int8" in _cpu_flags()
     if os.environ.get("LLAMA_CFFI_AMX") == "0":
-        return Check(OK, "AMX: not used, by LLAMA_CFFI_AMX=0")
+        return Check(OK, "AMX: turned off by LLAMA_CFFI_AMX=0")
     if facts["amx"]:
-        return Check(OK, "AMX: a small product on it, in a child process, was right")
+        return Check(OK, "AMX: works; a small product in a child process was right")
     if facts["amx_advertised"]:
-        return Check(OK, "AMX: advertised, but a small product on it, in a child process, failed: not used")
-    return Check(OK, "AMX: this CPU has none")
+        return Check(OK, "AMX: not used; the CPU advertises it, but a small product in a child process failed")
+    return Check(OK, "AMX: not supported by this CPU")
 
 
 def _cpu_flags() -> list[str]:
@@ -210,38 +209,40 @@ def _load_vulkan(facts: _Facts, module: bool) -> Iterator[Check]:
     try:
         problem = _vulkan.why_not()
     except ValueError as error:
-        yield Check(FAIL, str(error), ("Set GGML_VK_VISIBLE_DEVICES to numbers of devices, or unset it",))
+        yield Check(FAIL, str(error), ("Set GGML_VK_VISIBLE_DEVICES to device numbers, or unset it",))
         return
     if problem:
         yield Check(WARN, problem.cause, (problem.advice,))
     elif module:
         answer = _ask("vulkan")
-        broken = _broken(answer, "Vulkan has devices, but loading it failed")
-        if broken:
-            yield broken._replace(advice=("Update the GPU's driver; without vkLoad() models run on the CPU",))
+        failure = _failure(answer, "Vulkan has devices, but loading the backend failed")
+        if failure:
+            yield failure._replace(
+                advice=("Update the GPU's driver; until then do not call vkLoad(): models run on the CPU",)
+            )
             return
         facts["backends"] = answer["backends"]
         names = [device["name"] for device in _devices_of(answer, "Vulkan")]
-        yield Check(OK, f"vkLoad() works; it has {', '.join(names) or 'no device'}")
+        yield Check(OK, f"vkLoad() works; devices: {', '.join(names) or 'none'}")
     use = os.environ.get("GGML_USE_VULKAN")
     if use and use != "1":
         advice = "Set GGML_USE_VULKAN=1, or call Ggml.Backend.vkLoad()"
-        yield Check(WARN, f"GGML_USE_VULKAN is {use!r}, and counts only where it is exactly 1", (advice,))
+        yield Check(WARN, f"GGML_USE_VULKAN is ignored: it must be exactly 1, got {use!r}", (advice,))
 
 
 def _devices(facts: _Facts, cpu: _Facts, vulkan: _Facts, seconds: float) -> Iterator[Check]:
-    """A matrix product on each."""
+    """Multiply matrices on each device, and compare the results."""
     facts["products"] = {}
     for backend, loaded in (("CPU", cpu), ("Vulkan", vulkan)):
         for device in _devices_of(loaded, backend):
             answer = _ask(
-                "product", _PRODUCT_SECONDS, device=device["name"], vulkan=backend == "Vulkan", duration=seconds
+                "product", _PRODUCT_TIMEOUT_S, device=device["name"], vulkan=backend == "Vulkan", duration=seconds
             )
             tolerance = _TOLERANCES.get(backend, _TOLERANCE)
             facts["products"][device["name"]] = {**device, **answer, "tolerance": tolerance}
             yield _compare(device, answer, tolerance)
     if not facts["products"]:
-        yield Check(FAIL, "there is no device to compute with", (_REBUILD,))
+        yield Check(FAIL, "no device to compute with", (_REBUILD,))
 
 
 def _compare(device: _Facts, answer: _Facts, tolerance: float) -> Check:
@@ -250,18 +251,17 @@ def _compare(device: _Facts, answer: _Facts, tolerance: float) -> Check:
     advice = (
         _REBUILD
         if device["name"] == "CPU"
-        else "Update the GPU's driver; GGML_VK_VISIBLE_DEVICES leaves a device out, and without vkLoad() none is used"
+        else "Update the GPU's driver, or leave the device out with GGML_VK_VISIBLE_DEVICES"
     )
-    broken = _broken(answer, f"{name}; a matrix product failed")
-    if broken:
-        return broken._replace(advice=(advice,))
+    failure = _failure(answer, f"{name}; a matrix product failed")
+    if failure:
+        return failure._replace(advice=(advice,))
     error, size = answer["largest_error"], answer["error_size"]
-    whole = answer["compared"] == size**2
-    which = "all elements" if whole else f"{answer['compared']} of {size**2:,} elements"
-    against = f"largest error {'not a number' if error is None else f'{error:.1e}'}, {tolerance:.0e} allowed"
-    checked = f"{size} x {size}: {against}, {which}, by {answer['compared_with']}"
+    which = "all elements" if answer["compared"] == size**2 else f"{answer['compared']} of {size**2:,} elements"
+    errors = f"largest error {'not a number' if error is None else f'{error:.1e}'}, {tolerance:.0e} allowed"
+    checked = f"{size} x {size}: {errors}, {which}, checked with {answer['compared_with']}"
     if error is None or error > tolerance:
-        return Check(FAIL, f"{name}; it computes wrong ({checked})", (advice,))
+        return Check(FAIL, f"{name}; wrong results ({checked})", (advice,))
     speed = f"{answer['gflops']:,.1f} GFLOP/s ({answer['size']} x {answer['size']})"
     return Check(OK, f"{name}; {speed}; {checked}")
 
@@ -271,7 +271,7 @@ def _devices_of(answer: _Facts, backend: str) -> list[_Facts]:
 
 
 def _has_vulkan() -> bool | None:
-    """Whether this build has it; None where that cannot be told, which the section on libraries says."""
+    """Return whether this build has the Vulkan module; None if the manifest is unreadable, which Libraries reports."""
     try:
         return "vulkan" in _manifest.read().modules
     except LlamaError:
@@ -279,7 +279,7 @@ def _has_vulkan() -> bool | None:
 
 
 def _features(features: Mapping[str, str]) -> str:
-    return ", ".join(name if value == "1" else f"{name}={value}" for name, value in features.items()) or "none named"
+    return ", ".join(name if value == "1" else f"{name}={value}" for name, value in features.items()) or "none"
 
 
 def _megabytes(size: int) -> str:

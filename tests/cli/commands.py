@@ -1,4 +1,4 @@
-"""Commands of `python -m llama_cffi`, each in an interpreter of its own."""
+"""Runs commands of `python -m llama_cffi`, each in a new interpreter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNSET = ("GGML_USE_VULKAN", "LLAMA_CFFI_MODEL", "HF_TOKEN", "HF_HUB_OFFLINE")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a command: what would change its meaning is left out."""
+    """The environment of a command, without the variables that change its behaviour."""
     return {**{name: value for name, value in os.environ.items() if name not in _UNSET}, **more}
 
 
 def run(*arguments: object, stdin: str = "", timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command and wait for it to end."""
     return subprocess.run(
         [sys.executable, "-m", "llama_cffi", *map(str, arguments)],
         cwd=ROOT,

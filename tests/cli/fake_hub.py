@@ -1,4 +1,4 @@
-"""A server that answers huggingface_hub's client as the Hub does, for one repository of files in memory."""
+"""A local stand-in for the Hugging Face Hub, which serves one repository of files in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMIT = hashlib.sha1(b"the only commit").hexdigest()
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves `files` as one repository, whose branch is main and whose tag is v1."""
+    """Serves `files` as one repository with the branch main and the tag v1."""
 
     def __init__(self, files: Mapping[str, bytes], repo: str = REPO) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -38,7 +38,7 @@ class FakeHub(ThreadingHTTPServer):
 
     @property
     def bodies(self) -> list[str]:
-        """The files whose content was asked for."""
+        """The files that were downloaded."""
         return [
             line.split("/resolve/")[1].split("/", 1)[1]
             for line in self.requests

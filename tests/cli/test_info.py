@@ -1,4 +1,4 @@
-"""`python -m llama_cffi info`: what it says of a file, and its estimate against what llama.cpp allocates."""
+"""`python -m llama_cffi info`: the contents of a file, and the memory estimate against what llama.cpp allocates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.commands import document, run
 from tests.cli.fake_hub import REPO, FakeHub
 from tests.cli.test_model_source import split_model
 
-TOLERANCE = 0.05  # weights that are repacked in memory are there twice
+TOLERANCE = 0.05  # repacked weights are in memory twice
 
 
 def allocated(path: Path, params: Context.Params) -> float:
@@ -97,15 +97,15 @@ def test_the_estimate_of_gemma(gemma_path: Path) -> None:
 def test_what_does_not_fit(gemma_path: Path) -> None:
     result = run("info", gemma_path, "-c", 40_000_000)
     assert result.returncode == 0
-    assert "It does not fit (CPU): try a smaller --ctx" in result.stdout
+    assert re.search(r"does not fit \(CPU\).*--ctx", result.stdout)
     result = run("info", gemma_path, "-c", 2_000_000_000)
-    assert "No estimate of its memory: a context of 2,000,000,000 tokens is too large to plan here" in result.stdout
+    assert re.search(r"cannot be estimated: .*2,000,000,000 tokens.*--ctx", result.stdout)
 
 
 def test_a_context_that_llama_cpp_refuses(tiny_path: Path) -> None:
     result = run("info", tiny_path, "--cache-type-v", "q8_0", "--flash-attn", "off")
     assert result.returncode == 0
-    assert re.search(r"No estimate of its memory: .*quantized V cache requires flash_attn", result.stdout)
+    assert re.search(r"cannot be estimated: .*quantized V cache requires flash_attn", result.stdout)
 
 
 def test_a_chat_template(tiny_path: Path, tmp_path: Path) -> None:
@@ -122,13 +122,13 @@ def test_an_adapter_and_an_unknown_kind(tmp_path: Path) -> None:
     tiny_models.write_lora(tmp_path / "lora.gguf")
     result = run("info", tmp_path / "lora.gguf")
     assert result.returncode == 0
-    assert "No estimate of its memory: the file is an adapter" in result.stdout
+    assert re.search("cannot be estimated: .*adapter", result.stdout)
     builder = tiny_models._Builder(tiny_models.TinySpec(arch="clip"), "clip")
     builder.table("v.patch.weight", 64)
     builder.save(tmp_path / "clip.gguf")
     result = run("info", tmp_path / "clip.gguf")
     assert result.returncode == 0 and "v.patch.weight" in run("info", tmp_path / "clip.gguf", "--tensors").stdout
-    assert "No estimate of its memory: " in result.stdout
+    assert "cannot be estimated: " in result.stdout
 
 
 def test_a_split_model_and_one_of_the_hub(tiny_path: Path, tiny: Model, tmp_path: Path) -> None:
@@ -145,20 +145,20 @@ def test_a_split_model_and_one_of_the_hub(tiny_path: Path, tiny: Model, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["/nowhere/x.gguf"], 1, "error: [Errno 2] No such file or directory: '/nowhere/x.gguf'"),
-        (["/nowhere"], 1, "error: [Errno 2] No such file"),
-        ([__file__], 1, "is no GGUF file that can be read"),
-        (["hf:x"], 1, "is no name of a file of the Hugging Face Hub"),
+        (["/nowhere/x.gguf"], 1, r"error: \[Errno 2\] No such file or directory: '/nowhere/x\.gguf'"),
+        (["/nowhere"], 1, r"error: \[Errno 2\] No such file"),
+        ([__file__], 1, r"test_info\.py .*GGUF"),
+        (["hf:x"], 1, "hf:x.*Hugging Face Hub"),
         ([], 2, "the following arguments are required: FILE"),
-        (["x.gguf", "-c", "-1"], 2, "-1 does not fit: from 0 to 2147483647"),
-        (["x.gguf", "-c", "many"], 2, "'many' is no whole number"),
+        (["x.gguf", "-c", "-1"], 2, "--ctx.* 0 and 2147483647.*got -1"),
+        (["x.gguf", "-c", "many"], 2, "--ctx.*integer.*got 'many'"),
         (["x.gguf", "--cache-type-k", "q2"], 2, "invalid choice: 'q2'"),
     ],
 )
 def test_errors(arguments: list[str], status: int, says: str) -> None:
     result = run("info", *arguments)
     assert (result.returncode, result.stdout) == (status, "")
-    assert says in result.stderr and "Traceback" not in result.stderr
+    assert re.search(says, result.stderr) and "Traceback" not in result.stderr
 
 
 def test_a_pipe_that_breaks(tiny_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""llama.cpp's log in Python's `logging`: quiet until it is set up, and the reason of a failed load in its exception."""
+"""llama.cpp's log in Python's `logging`: quiet by default, and a failed load has its reason in the exception."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def default_log() -> Iterator[None]:
 
 
 def _run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """In an interpreter of its own, where nobody has set up `logging`."""
+    """Run code in a new interpreter, where `logging` is not set up."""
     text = f"import sys\nfrom llama_cffi import Context, Model, ModelLoadError\n{code}"
     environment = {name: value for name, value in os.environ.items() if name != "GGML_USE_VULKAN"}
     return subprocess.run(
@@ -132,7 +132,7 @@ def test_another_logger_gets_llama_cpps_own_levels(
     assert {logging.DEBUG, logging.INFO} <= {record.levelno for record in caplog.records}
 
 
-# A failed load says why, whatever becomes of the log.
+# The exception of a failed load has the log lines, wherever the log goes.
 
 
 @pytest.fixture(params=["default", "silent"])
@@ -148,7 +148,7 @@ def test_a_missing_file(any_log: None, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_gguf(any_log: None, tmp_path: Path) -> None:
     path = tmp_path / "notes.gguf"
-    path.write_text("These are notes, and no model.\n" * 100)
+    path.write_text("These are notes, not a model.\n" * 100)
     with pytest.raises(ModelLoadError, match=r"notes\.gguf could not be loaded[\s\S]*llama.cpp logged[\s\S]*magic"):
         Model.load(path)
 

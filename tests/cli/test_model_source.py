@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: a server on this machine speaks for it, to the client that users have."""
+"""Models from the Hugging Face Hub: the real huggingface_hub client against a server on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = [f"split/tiny-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 
 
 def split_model(source: Path, folder: Path) -> list[Path]:
-    """The same model in three files, as llama.cpp's own tool writes them."""
+    """Write the model as three files, as llama.cpp's split tool does."""
     reader = gguf.GGUFReader(source)
     tensors = reader.tensors
     third = len(tensors) // 3 + 1
@@ -59,7 +59,7 @@ def hub(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def load(hub: FakeHub, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Load a model in an interpreter of its own, with a cache of its own; what it prints."""
+    """A function that loads a model in a new interpreter with an empty cache, and returns what it printed."""
 
     def run(name: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         code = (
@@ -78,7 +78,7 @@ def load(hub: FakeHub, tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 def cached(home: Path, repo: str, files: dict[str, bytes]) -> None:
-    """Fill a cache as huggingface_hub lays it out."""
+    """Fill a cache in the layout of huggingface_hub."""
     top = home / "hub" / ("models--" + repo.replace("/", "--"))
     (top / "refs").mkdir(parents=True)
     (top / "refs" / "main").write_text(COMMIT)
@@ -124,7 +124,7 @@ def test_a_file_is_fetched_once(hub: FakeHub, load, tiny: Model) -> None:  # typ
     assert load(name).stdout == expected
     assert hub.bodies == ["tiny.gguf"]
     assert load(name).stdout == expected
-    assert hub.bodies == [] and hub.requests  # whether it changed is asked
+    assert hub.bodies == [] and hub.requests  # it asks whether the file changed
     assert load(name, HF_HUB_OFFLINE="1").stdout == expected
     assert hub.requests == []
 

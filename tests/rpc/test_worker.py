@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import struct
@@ -42,28 +43,26 @@ def test_a_port_in_use() -> None:
     with Worker() as worker:
         status, said = refused("--port", str(worker.port))
     assert status == 1
-    assert said == (
-        f"error: port {worker.port} of 127.0.0.1 is in use, maybe by another worker: choose another with --port\n"
-    )
+    assert re.fullmatch(rf"error: port {worker.port} of 127\.0\.0\.1 .*in use.*--port\n", said)
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--device", "Nope7", "--port", "0"], 2, "error: --device Nope7: this machine has no such device, but CPU"),
+        (["--device", "Nope7", "--port", "0"], 2, "error: --device Nope7: .*CPU"),
         (["--host", "::1"], 2, "IPv4 only"),
         (["--host", "no-such-host.invalid"], 2, "has no IPv4 address"),
-        (["--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine"),
-        (["--port", "65536"], 2, "from 0 to 65535, not '65536'"),
-        (["--port", "x"], 2, "from 0 to 65535, not 'x'"),
-        (["--threads", "0"], 2, "from 1 to 512, not '0'"),
+        (["--host", "192.0.2.1"], 1, r"192\.0\.2\.1 .*--host 0\.0\.0\.0"),
+        (["--port", "65536"], 2, "--port.* 0 and 65535.*got 65536"),
+        (["--port", "x"], 2, "--port.*integer.*got 'x'"),
+        (["--threads", "0"], 2, "--threads.* 1 and 512.*got 0"),
         (["--cache", "/dev/null/x", "--port", "0"], 1, "error: --cache /dev/null/x: Not a directory"),
         (["extra"], 2, "unrecognized arguments"),
     ],
 )
 def test_it_refuses(arguments: list[str], status: int, words: str) -> None:
     ended, said = refused(*arguments)
-    assert (ended, words in said, "Traceback" in said) == (status, True, False), said
+    assert (ended, bool(re.search(words, said)), "Traceback" in said) == (status, True, False), said
 
 
 def test_a_device_by_name(client: Client) -> None:
@@ -78,7 +77,7 @@ def test_it_warns_of_strangers(host: str, told: bool, capsys: pytest.CaptureFixt
     rpc_worker._announce(Endpoint(host, 50052), 2, None)
     captured = capsys.readouterr()
     assert not captured.out
-    assert ("WARNING: RPC has no authentication and no encryption. Whoever reaches this port" in captured.err) == told
+    assert bool(re.search("WARNING: .*no authentication.*no encryption", captured.err)) == told
     assert ("ssh -N -L 50052:127" in captured.err) == (not told)
     assert ('0.0.0.0:50052")' in captured.err) is False
 
@@ -112,7 +111,7 @@ def test_a_request_that_cannot_be_met_ends_its_connection_only(client: Client, m
                 request = _tensor(buffer, 64)
                 stranger.sendall(struct.pack("<BQ", 12, len(request)) + request)
                 assert stranger.recv(1) == b""
-            worker.wait_for("a client asked for what cannot be done, and was hung up on: .*GGML_ASSERT")
+            worker.wait_for("disconnected a client.*GGML_ASSERT")
         _connected(worker).close()
         client("assert greedy(Model.Params(devices=added()))", worker.endpoint)
 
@@ -124,6 +123,6 @@ def test_a_message_larger_than_memory_ends_its_connection_only() -> None:
                 say_hello(stranger)
                 stranger.sendall(struct.pack("<BQ", 6, size))
                 assert stranger.recv(1) == b""
-        worker.wait_for("a client asked for what cannot be done")
+        worker.wait_for("disconnected a client")
         _connected(worker).close()
         assert greet(Endpoint("127.0.0.1", worker.port), 30).devices == 1

@@ -42,7 +42,7 @@ def test_a_device_is_multiplied_on() -> None:
     assert set(products) == {"CPU", "Vulkan0"} and "llvmpipe" in products["Vulkan0"]["description"]
     device = products["Vulkan0"]
     assert device["gflops"] > 0 and device["largest_error"] <= device["tolerance"] == 1e-2
-    assert "vkLoad() works; it has Vulkan0" in _texts(report, "ok")
+    assert "vkLoad() works; devices: Vulkan0" in _texts(report, "ok")
 
 
 def test_only_a_cpu_device() -> None:
