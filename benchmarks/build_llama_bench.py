@@ -1,8 +1,8 @@
-"""Builds llama-bench for the libraries of this package: `python benchmarks/build_llama_bench.py`.
+"""Builds llama-bench against the libraries of this package: `python benchmarks/build_llama_bench.py`.
 
-Its sources are the pinned llama.cpp's own, and it is linked to the very files in `llama_cffi/lib`, so that a comparison
-with it compares nothing but the callers. The program lands in the cache, under a digest of what went into it; it looks
-for its libraries beside itself, where `benchmarks/llama_bench.py` puts them for a run.
+The sources are those of the pinned llama.cpp, and the program links the library files in `llama_cffi/lib`, so that a
+comparison measures the callers only. The program is kept in the cache under a digest of its inputs. It looks for its
+libraries in its own folder, where `benchmarks/llama_bench.py` puts them for a run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vendor.build import native  # noqa: E402
+from vendor.build.recipe import LINKED, SUFFIX  # noqa: E402
 from vendor.progress import Progress  # noqa: E402
 from vendor.source import fetch, pin as pins  # noqa: E402
+from vendor.tools import FetchError  # noqa: E402
 
 LIB = ROOT / "llama_cffi" / "lib"
 
@@ -40,16 +41,14 @@ BUILD_INFO = {
 
 
 class BuildError(RuntimeError):
-    """llama-bench cannot be built; the text says what to do."""
+    """llama-bench cannot be built; the message says what to do."""
 
 
 def executable() -> Path:
-    """The program, compiled first (some minutes) unless the cache has it."""
-    missing = [name for name in map(_library, native.LINKED) if not (LIB / name).is_file()]
+    """The path of llama-bench. It is compiled first, in a few minutes, unless it is in the cache."""
+    missing = [name for name in map(_library, LINKED) if not (LIB / name).is_file()]
     if missing:
-        raise BuildError(
-            f"{LIB} has no {missing[0]}: run `make build` (and for a llama.cpp of your own, use its own llama-bench)"
-        )
+        raise BuildError(f"{LIB} has no {missing[0]}: run `make build`, or use the llama-bench of your own llama.cpp")
     tree, compiler = fetch.bench_dir(), shlex.split(os.environ.get("CXX") or "c++")
     target = pins.cache_root() / "llama-bench" / _digest(tree, compiler) / "llama-bench"
     if not target.is_file():
@@ -62,18 +61,18 @@ def executable() -> Path:
 
 
 def _library(name: str) -> str:
-    return f"lib{name}{native.SUFFIX}.so"
+    return f"lib{name}{SUFFIX}.so"
 
 
 def _digest(tree: Path, compiler: Sequence[str]) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     source = str(tree) if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().sha256
-    seed = repr((source, version, SOURCES, FLAGS, LINK_FLAGS, BUILD_INFO, native.LINKED, native.SUFFIX))
+    seed = repr((source, version, SOURCES, FLAGS, LINK_FLAGS, BUILD_INFO, LINKED, SUFFIX))
     return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
 def _compile(tree: Path, compiler: Sequence[str], folder: Path) -> list[Path]:
-    """Object files of llama-bench and of everything that it might need, all CPUs at work."""
+    """Compile llama-bench and everything it may need, on all CPUs. Returns the object files."""
     info = folder / "build-info.cpp"
     text = (tree / "common" / "build-info.cpp.in").read_text(encoding="utf-8")
     for key, value in BUILD_INFO.items():
@@ -100,7 +99,7 @@ def _compile(tree: Path, compiler: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _link(compiler: Sequence[str], objects: Sequence[Path], target: Path) -> None:
-    libraries = [str(LIB / _library(name)) for name in native.LINKED]
+    libraries = [str(LIB / _library(name)) for name in LINKED]
     _run([*compiler, *map(str, objects), *libraries, *LINK_FLAGS, "-o", str(target)])
 
 
@@ -108,13 +107,13 @@ def _run(command: Sequence[str]) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode != 0:
         lines = "\n".join(result.stdout.splitlines()[:20])
-        raise BuildError(f"llama-bench could not be built: this failed:\n{shlex.join(command)}\n{lines}")
+        raise BuildError(f"llama-bench could not be built; this command failed:\n{shlex.join(command)}\n{lines}")
 
 
 def main() -> int:
     try:
         print(executable())
-    except (BuildError, fetch.FetchError, OSError, subprocess.CalledProcessError) as error:
+    except (BuildError, FetchError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,8 +1,8 @@
-"""What the facade's checks cost a call: `python benchmarks/checks.py` (in the project's .venv).
+"""Measures what the facade's checks cost per call: `python benchmarks/checks.py` (in the project's .venv).
 
-`ctx.decode` of one token and `sampler.sample` through the facade, and the same calls over raw `lib`, which has the
-guard but not the checks. The two take turns, call by call, on a random model of the smallest size with 32,000 tokens of
-vocabulary and one thread; the median of their differences is the price.
+Times `ctx.decode` of one token and `sampler.sample` through the facade, and the same calls over raw `lib`, which has
+the guard but not the checks. The two take turns, call by call, on the smallest random model with a vocabulary of 32,000
+tokens and one thread. The cost is the median of their differences.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CALLS = 4000
 
 
 def nanoseconds(facade: Callable[[], object], raw: Callable[[], object], before: Callable[[int], None]) -> list[float]:
-    """Medians of the calls through the facade, of the raw ones, and of the difference within each pair."""
+    """The median times of the facade's calls and of the raw ones, and the median difference within each pair."""
     times: tuple[list[int], list[int]] = ([], [])
     for number in range(CALLS):
         before(number)

@@ -1,12 +1,12 @@
-"""What constraints cost, and whether they hold: `python benchmarks/constraints.py` (in the project's .venv).
+"""Measures the cost of constraints, and checks that they hold: `python benchmarks/constraints.py` (in the .venv).
 
-Three parts, of which `--part` chooses one:
+It has three parts; `--part` runs one of them:
 
-- `runs`: a random model, which writes anything that it is let, with each of the schemas below, by seeds. Counts the
-  texts that end, and those of them that jsonschema finds valid, formats included.
-- `vocab`: how long llguidance's table of a vocabulary takes, for 32,000 and 262,144 tokens.
-- `cost`: CPU time of `sample` for a token, with no constraint, with llguidance's masks and with llama.cpp's own grammar
-  for the same form; one sequence, one thread, chain of top-k, temperature and dist.
+- `runs`: generate with a random model under each of the schemas below, one text per seed. Counts the texts that end,
+  and those that jsonschema finds valid, formats included.
+- `vocab`: the time to build llguidance's table of a vocabulary, for 32,000 and 262,144 tokens.
+- `cost`: the CPU time of `sample` per token with no constraint, with llguidance's masks, and with a llama.cpp grammar
+  for the same JSON; one sequence, one thread, a chain of top-k, temperature and dist.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ SCHEMAS: dict[str, Schema] = {
         "additionalProperties": False,
     },
 }
-"""A random model may write long strings and arrays without an end: these have limits, or such an end is likely."""
+"""Strings and arrays have limits, or are likely to end: a random model might otherwise never close them."""
 
-LIMIT = 1500  # tokens of a run; one that does not end by then has failed
+LIMIT = 1500  # tokens of a run; a longer one counts as failed
 
-# The same form twice: as a schema, and as a grammar of llama.cpp.
+# The same JSON object as a schema and as a llama.cpp grammar.
 _FORM = {
     "type": "object",
     "properties": {
@@ -173,11 +173,11 @@ age ::= [0-9] | [1-9] [0-9] | "1" [01] [0-9] | "120"
 
 
 def write(ctx: Context, chain: Sampler, prompt: list[int], limit: int = LIMIT) -> tuple[str, bool]:
-    """A text, and whether it came to its end."""
+    """Generate a text. Returns it, and True if it ended within the limit."""
     vocab = ctx.getModel().vocab
     ctx.getMemory().clear(False)
     ctx.decode(Batch.getOne(prompt))
-    pieces = []
+    pieces: list[bytes] = []
     for _ in range(limit):
         token = chain.sample(ctx, -1)
         if vocab.isEog(token):
@@ -188,7 +188,7 @@ def write(ctx: Context, chain: Sampler, prompt: list[int], limit: int = LIMIT) -
 
 
 def runs(model: Model, seeds: range) -> Iterator[tuple[str, str, str]]:
-    """For each seed: the name of its schema, the text, and what is wrong with it ("" where nothing is)."""
+    """Yield for each seed the name of its schema, the text, and the error in it ("" for a valid text)."""
     names = [*SCHEMAS]
     constraints = {name: Constraint.fromJsonSchema(schema) for name, schema in SCHEMAS.items()}
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -266,14 +266,14 @@ def _times(ctx: Context, chain: Sampler) -> list[float]:
         if vocab.isEog(token):
             break
         ctx.decode(Batch.getOne([token]))
-    return times[1:]  # the first one settles in
+    return times[1:]  # the first call initializes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=1000, help="how many seeds (1000)")
-    parser.add_argument("--part", choices=("runs", "vocab", "cost"), help="one part only")
-    parser.add_argument("--model", type=Path, help="another large model than Gemma 3 270M")
+    parser.add_argument("--runs", type=int, default=1000, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--part", choices=("runs", "vocab", "cost"), help="run this part only")
+    parser.add_argument("--model", type=Path, help="large model to use instead of Gemma 3 270M")
     arguments = parser.parse_args()
     parts = [arguments.part] if arguments.part else ["vocab", "cost", "runs"]
     print(f"Python {platform.python_version()}, {platform.machine()}, llguidance {llguidance.__version__}")

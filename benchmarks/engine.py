@@ -1,12 +1,12 @@
-"""Many requests at once against one after another: `python benchmarks/engine.py [--threads 2] [--out FOLDER]`.
+"""Compares many requests at once with one after another: `python benchmarks/engine.py [--threads 2] [--out FOLDER]`.
 
-Sixteen prompts of mixed length on Gemma 3 270M from the `gemma` extra, or on --model, each gone on with greedily. The
-engine and a plain loop take turns in one process; the loop has one context and empties its memory before each prompt.
-Before them stands what a decode costs by the number of sequences in it, which is the limit of any engine here. After
-them, how many texts are the same, and by what distance of logits the others were decided.
+Sixteen prompts of mixed length are completed greedily, on Gemma 3 270M from the `gemma` extra or on --model. The engine
+and a plain loop take turns in one process; the loop has one context and clears its memory before each prompt. The
+report starts with the cost of a decode by the number of sequences in it, which limits any engine here. It ends with the
+number of equal texts, and the difference of logits at which the other texts diverge.
 
-A busy machine is hard on OpenMP's threads: see the load in the report. With one thread, --cpu-time counts the time of
-the processor, which others do not disturb as much.
+Other load on the machine slows OpenMP's threads down: the report has the load average. With one thread, --cpu-time
+measures CPU time, which is disturbed less.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,12 @@ class Run:
 
 
 def prompts(count: int = 16) -> list[str]:
-    """Texts of 6 to some 90 tokens, none of which begins like another one."""
+    """Texts of 6 to about 90 tokens with no common prefix."""
     return [f"{_BEGINNINGS[k % 8]} {k} {_TEXT * (k * 7 % 4)}" for k in range(count)]
 
 
 class Loop:
-    """The plain loop: one prompt after another, as the README has it."""
+    """The plain loop: one prompt after another, like the loop in the README."""
 
     def __init__(self, model: Model, threads: int, tokens: int) -> None:
         self.model, self.tokens = model, tokens
@@ -97,7 +98,7 @@ class Loop:
 
 
 class Crowd:
-    """All of them at once. Nothing is kept from one run for the next one."""
+    """All requests at once. No prefix is kept from one run to the next."""
 
     def __init__(self, model: Model, threads: int, tokens: int, given: argparse.Namespace) -> None:
         self.tokens = tokens
@@ -145,7 +146,7 @@ def decode_costs(model: Model, threads: int, clock: Callable[[], float], steps: 
 def differences(
     model: Model, threads: int, texts: list[str], one: list[list[int]], other: list[list[int]]
 ) -> list[Any]:
-    """For each text that is another one in the engine: where it parts, and how close the two logits are there."""
+    """For each text that the engine changed: where it diverges, and the difference of the two logits there."""
     found = []
     with Context.initFromModel(model, Context.Params(nCtx=1024, nThreads=threads, nThreadsBatch=threads)) as ctx:
         for number, (text, a, b) in enumerate(zip(texts, one, other, strict=True)):
@@ -164,10 +165,8 @@ def differences(
     return found
 
 
-def unrest(model: Model, threads: int, texts: list[str]) -> float:
-    """By how much the logits of a plain context change when it decodes the same prompt in pieces; the median of the
-    largest changes.
-    """
+def rounding_noise(model: Model, threads: int, texts: list[str]) -> float:
+    """The median of the largest changes of a plain context's logits when it decodes a prompt in pieces."""
     found = []
     with Context.initFromModel(model, Context.Params(nCtx=1024, nThreads=threads, nThreadsBatch=threads)) as ctx:
         for text in texts[1::3]:
@@ -183,15 +182,13 @@ def unrest(model: Model, threads: int, texts: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a GGUF file (default: Gemma 3 270M)")
+    parser.add_argument("--model", type=Path, help="GGUF file (default: Gemma 3 270M)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=128, help="to generate for each prompt (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens to generate per prompt (default: %(default)s)")
+    report.add_arguments(parser, rounds=3)
     parser.add_argument("--batch", type=int, default=512, help="the engine's nBatch (default: %(default)s)")
     parser.add_argument("--ubatch", type=int, default=512, help="the engine's nUbatch (default: %(default)s)")
-    parser.add_argument("--cpu-time", action="store_true", help="count the processor's time, not the clock's")
-    parser.add_argument("--out", type=Path, help="a folder for the figures")
-    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time instead of wall time")
     given = parser.parse_args()
     clock = time.process_time if given.cpu_time else time.perf_counter
     Ggml.Backend.cpuLoad()
@@ -207,12 +204,12 @@ def main() -> None:
         loop.run(texts[:1]), crowd.run(texts[:1])
         runs: dict[str, list[Run]] = {"one by one": [], "engine": []}
         for number in range(given.rounds):
-            turns = [("one by one", loop), ("engine", crowd)]
+            turns: list[tuple[str, Loop | Crowd]] = [("one by one", loop), ("engine", crowd)]
             for name, side in turns if number % 2 == 0 else turns[::-1]:
-                runs[name].append(timed(lambda side=side: side.run(texts), clock))
+                runs[name].append(timed(partial(side.run, texts), clock))
                 print(f"  round {number + 1}: {name} {runs[name][-1].rate:,.1f} tokens/s", file=sys.stderr, flush=True)
         crowd.engine.close()
-        moves = unrest(model, given.threads, texts)
+        noise = rounding_noise(model, given.threads, texts)
         apart = differences(model, given.threads, texts, runs["one by one"][0].texts, runs["engine"][0].texts)
     lines = report.heading("Many requests at once", about)
     what = "CPU time" if given.cpu_time else "wall time"
@@ -225,11 +222,12 @@ def main() -> None:
         "times faster than one by one:             " + "".join(f"{w * costs[1] / costs[w]:9.2f}" for w in WIDTHS),
         "",
     ]
-    medians = {name: statistics.median(run.rate for run in side) for name, side in runs.items()}
-    for name, side in runs.items():
+    medians = {name: statistics.median(run.rate for run in passes) for name, passes in runs.items()}
+    for name, passes in runs.items():
+        first = passes[0]
         lines.append(
-            f"{name:12} {side[0].prompt} + {side[0].generated} tokens: {medians[name]:8,.1f} tokens/s, generated alone "
-            f"{statistics.median(run.generated / run.seconds for run in side):8,.1f}; median of {len(side)} rounds"
+            f"{name:12} {first.prompt} + {first.generated} tokens: {medians[name]:8,.1f} tokens/s, generated alone "
+            f"{statistics.median(run.generated / run.seconds for run in passes):8,.1f}; median of {len(passes)} rounds"
         )
     ratios = [b.rate / a.rate for a, b in zip(runs["one by one"], runs["engine"], strict=True)]
     lines.append(
@@ -237,12 +235,12 @@ def main() -> None:
         + ", ".join(f"{ratio:.2f}" for ratio in ratios)
     )
     lines.append(
-        f"the same text as alone: {len(texts) - len(apart)} of {len(texts)}; logits of a plain context move by up to "
-        f"{moves:.2f} when it decodes a prompt in pieces"
+        f"the same text as alone: {len(texts) - len(apart)} of {len(texts)}; logits of a plain context change by up to "
+        f"{noise:.2f} when it decodes a prompt in pieces"
     )
     lines += [
-        f"  prompt {d['prompt']}: other after {d['place']} tokens, "
-        + ("one text ends" if d["gap"] is None else f"where the two logits are {d['gap']:.4f} apart")
+        f"  prompt {d['prompt']}: diverges after {d['place']} tokens, "
+        + ("one text ends" if d["gap"] is None else f"where the two logits differ by {d['gap']:.4f}")
         for d in apart
     ]
     print("\n".join(lines), flush=True)
@@ -256,7 +254,7 @@ def main() -> None:
                 name: [{k: v for k, v in asdict(r).items() if k != "texts"} for r in s] for name, s in runs.items()
             },
             "differences": apart,
-            "unrest": moves,
+            "unrest": noise,
         }
         report.write(given.out, f"{about['processor']} engine {given.label}", lines, figures)
 

@@ -1,8 +1,8 @@
-"""Runs llama-bench with the very libraries that the facade uses.
+"""Runs llama-bench with the library files that the facade uses.
 
-ggml looks for backends beside the program that uses it, under names of its own. So the program is copied into a folder
-of its own, beside links to the libraries in `llama_cffi/lib`: those that both callers are linked to, the one CPU module
-that the facade chose, and Vulkan's where it takes part. It starts in that folder, where ggml looks too.
+ggml looks for backends in the program's folder, under fixed names. So the program is copied into a new folder with
+links to the libraries in `llama_cffi/lib`: those that both callers link, the CPU module that the facade chose, and the
+Vulkan module if it takes part. The program is started in that folder, which ggml searches too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.settings import Settings  # noqa: E402
-from vendor.build import native  # noqa: E402
+from vendor.build.recipe import LINKED, SUFFIX  # noqa: E402
 
 LIB = ROOT / "llama_cffi" / "lib"
 
@@ -29,19 +29,19 @@ HOW_TO = "`python benchmarks/build_llama_bench.py` builds it and prints its path
 
 
 class MeasurementError(RuntimeError):
-    """A program that measures failed; the text holds what it said."""
+    """A measuring program failed; the message has its output."""
 
 
 @contextmanager
 def staged(program: Path, cpu_module: Path, vulkan: bool) -> Iterator[Path]:
-    """A folder, for as long as the `with` lasts, where `program` finds these libraries and no others."""
+    """Context manager: a temporary folder where `program` finds these libraries and no others."""
     with tempfile.TemporaryDirectory(prefix="llama-bench-") as name:
         folder = Path(name)
-        linked = [f"lib{part}{native.SUFFIX}.so" for part in native.LINKED]
+        linked = [f"lib{part}{SUFFIX}.so" for part in LINKED]
         links = {name: LIB / name for name in (*linked, "libgomp.so.1") if (LIB / name).is_file()}
         links["libggml-cpu.so"] = cpu_module
         if vulkan:
-            links["libggml-vulkan.so"] = LIB / f"libggml-vulkan{native.SUFFIX}.so"
+            links["libggml-vulkan.so"] = LIB / f"libggml-vulkan{SUFFIX}.so"
         for link, target in links.items():
             (folder / link).symlink_to(target.resolve(strict=True))
         shutil.copy2(program, folder / "llama-bench")
@@ -49,7 +49,7 @@ def staged(program: Path, cpu_module: Path, vulkan: bool) -> Iterator[Path]:
 
 
 def run(folder: Path, given: Settings) -> dict[str, Any]:
-    """Measure a model; tokens per second of each run, and what the program says of itself."""
+    """Measure a model. Returns the tokens per second of each run, and llama-bench's description of itself."""
     command = [str(folder / "llama-bench"), *given.for_llama_bench()]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode != 0:

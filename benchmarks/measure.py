@@ -1,6 +1,6 @@
-"""Measures the numbers that the README quotes: `python benchmarks/measure.py` (in the project's .venv).
+"""Measures imports, builds and the generator: `python benchmarks/measure.py` (in the project's .venv).
 
-Each is a median of several runs. Timings depend on the machine; run it on yours.
+Each figure is a median of several runs, and depends on the machine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - 
 
 
 def import_time(statement: str, runs: int = 20) -> float:
-    """Seconds for an import in a new interpreter, its files in the page cache."""
+    """Seconds for an import in a new interpreter, with the files in the page cache."""
     command = [sys.executable, "-c", IMPORT.format(statement)]
     seconds = [float(subprocess.check_output(command)) for _ in range(runs + 1)]
     return statistics.median(seconds[1:])
 
 
 def wall(command: list[str], runs: int) -> float:
-    """Seconds for a command from start to end."""
+    """Seconds that a command takes."""
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -37,7 +37,7 @@ def wall(command: list[str], runs: int) -> float:
 
 
 def regenerate() -> None:
-    """Headers to every generated file, in memory."""
+    """Generate every file from the headers, in memory."""
     from codegen import __main__ as codegen, generate
     from codegen.api import snapshot
 
@@ -54,7 +54,7 @@ def timed(function: Callable[[], object], runs: int) -> float:
 
 
 def generation(n: int = 64, runs: int = 5) -> tuple[float, float]:
-    """Tokens per second of a greedy loop on Gemma: through the facade and over raw `lib` calls, alternating."""
+    """Tokens per second of a greedy loop on Gemma, through the facade and over raw `lib`, in turns."""
     import default_model
 
     from llama_cffi import Batch, Context, Model, Sampler, ffi, lib, tokenize

@@ -1,7 +1,7 @@
-"""Writes random-weight Llama models to measure with: `python benchmarks/models.py FOLDER [--types Q8_0 Q4_0]`.
+"""Writes random-weight Llama models for measurements: `python benchmarks/models.py FOLDER [--types Q8_0 Q4_0]`.
 
-Speed does not depend on what the weights are, only on their number and format: the blocks are random bytes with scales
-that keep the logits finite. A model of 1.2 billion parameters takes a few seconds, and no network.
+Speed depends on the number and format of the weights, not on their values. The blocks are random bytes with scales that
+keep the logits finite. A model of 1.2 billion parameters is written in a few seconds, without a network.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.tiny_models import ATTN_GAIN, EMBED_STD, LOGIT_GAIN  # noqa: E402
 from vendor.progress import Progress  # noqa: E402
 
 N_CTX = 4096
-CHUNK = 1 << 18  # blocks that are made at a time
+CHUNK = 1 << 18  # blocks filled at a time
 
 
 @dataclass(frozen=True)
 class Size:
-    """The dimensions of a Llama with heads of 64 or fewer numbers and an output matrix of its own."""
+    """The dimensions of a Llama with untied embeddings and a head size of at most 128."""
 
     n_layer: int
     n_embd: int
@@ -50,20 +50,20 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Format:
-    """Blocks of so many weights: a header that scales them, then `payload` bytes, random but for `table`."""
+    """A quantized format: blocks of `weights` weights, each a header with the scale and `payload` random bytes."""
 
     file_type: int
     weights: int
     payload: int
     spread: float
-    """The standard deviation of the weights where the scale is 1."""
+    """The standard deviation of the weights if the scale is 1."""
     table: npt.NDArray[np.uint8]
-    """What each of the 256 random bytes becomes. The mean is 0: otherwise all rows of a matrix would be alike."""
+    """The byte written for each of the 256 random ones. The weights average to 0, or all rows would be alike."""
     header: Callable[[float], bytes]
 
     @property
     def size(self) -> int:
-        """Bytes of a block."""
+        """The size of a block in bytes."""
         return len(self.header(0.0)) + self.payload
 
 
@@ -78,7 +78,7 @@ def _halves(*values: float) -> bytes:
 _CODES = np.arange(256, dtype=np.uint8)
 _LOW, _HIGH = _CODES & 15, _CODES >> 4
 
-# The lowest value of Q8_0 (the byte 128) and of Q4_0 (0, where 8 is zero) has no opposite: it becomes zero.
+# The lowest value of Q8_0 (byte 128) and of Q4_0 (0, as 8 means zero) has no positive counterpart: it becomes zero.
 FORMATS = {
     "Q8_0": Format(7, 32, 32, _spread([0, *range(-127, 128)]), np.where(_CODES == 128, 0, _CODES), _halves),
     "Q4_0": Format(
@@ -86,7 +86,7 @@ FORMATS = {
         np.where(_LOW == 0, 8, _LOW) | np.where(_HIGH == 0, 8, _HIGH) << 4,
         _halves,
     ),
-    # Scale and minimum of each eighth of a block are 32, and the two factors before them make weights of -7.5 to 7.5.
+    # Each eighth of a block has scale and minimum 32; the two factors before them yield weights from -7.5 to 7.5.
     "Q4_K": Format(
         *(14, 256, 128, _spread(np.arange(16.0) - 7.5)),
         _CODES,
@@ -97,7 +97,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A weight: its shape as numpy has it, and the standard deviation of its values; a vector is all `std`."""
+    """A weight: its numpy shape and the standard deviation of its values; every value of a vector is `std`."""
 
     name: str
     shape: tuple[int, ...]
@@ -126,12 +126,12 @@ def tensors(size: Size) -> Iterator[Tensor]:
 
 
 def parameters(size: Size) -> int:
-    """How many weights a model of this size has."""
+    """The number of weights of a model of this size."""
     return sum(int(np.prod(tensor.shape)) for tensor in tensors(size))
 
 
 def write(folder: Path, name: str = "1.2B", quant: str = "Q8_0") -> Path:
-    """Write the model of a size (of `SIZES`) in a format (of `FORMATS`) into a folder; the same bytes every time."""
+    """Write a model into a folder: a size of `SIZES`, a format of `FORMATS`. The bytes are the same every time."""
     size = SIZES[name]
     target = folder / f"random-{name}-{quant}.gguf"
     scratch = folder / f".{target.name}.tmp"
@@ -182,7 +182,7 @@ def _add_metadata(writer: Any, size: Size, name: str, quant: str) -> None:
 
 
 def _data(rng: np.random.Generator, tensor: Tensor, quant: str) -> npt.NDArray[Any]:
-    """The bytes of one weight: for a matrix, blocks with the same header and random payloads."""
+    """The data of one weight: a matrix is blocks with one header and random payloads."""
     if len(tensor.shape) == 1:
         return np.full(tensor.shape, tensor.std, dtype=np.float32)
     form = FORMATS[quant]

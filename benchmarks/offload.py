@@ -1,8 +1,8 @@
-"""The facade beside llama-bench, with the same libraries, in one run: `python benchmarks/offload.py MODEL ...`.
+"""Compares the facade with llama-bench over the same libraries: `python benchmarks/offload.py MODEL ...`.
 
-Each model is measured with each setting of flash attention: the facade and llama-bench take turns, each time in a
-process of its own, and every round goes the other way round. The figures are medians over all runs of all rounds. With
-`--out`, the text that is printed and all the raw figures are written to DIR/DATE-DEVICE.txt and .json.
+Each model is measured with each setting of flash attention. The facade and llama-bench take turns, each time in a new
+process, and the order is reversed every round. The figures are medians over all runs of all rounds. With `--out`, the
+report and all raw figures are written to DIR/DATE-DEVICE.txt and .json.
 
 `--devices none` compares on the CPU; `--devices Vulkan0,Vulkan1 --split-mode layer` spreads a model over two GPUs.
 """
@@ -40,7 +40,7 @@ _ROWS = (
 
 
 def compare(folder: Path, given: Settings, rounds: int) -> dict[str, Any]:
-    """Let the two take turns; the raw results of every round."""
+    """Measure the two in turns. Returns the raw results of every round."""
     results: dict[str, list[dict[str, Any]]] = {"facade": [], "llama-bench": []}
     for number in range(rounds):
         pair = ["facade", "llama-bench"]
@@ -51,7 +51,7 @@ def compare(folder: Path, given: Settings, rounds: int) -> dict[str, Any]:
 
 
 def facade(given: Settings, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Measure in a new process, as llama-bench does; `environment` comes on top of this process's own."""
+    """Measure the facade in a new process, as llama-bench is; `environment` is added to this process's environment."""
     command = [sys.executable, str(Path(__file__).with_name("speed.py")), *given.arguments()]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     if result.returncode != 0:
@@ -62,7 +62,7 @@ def facade(given: Settings, environment: Mapping[str, str] | None = None) -> dic
 
 
 def table(compared: dict[str, Any], given: Settings) -> list[str]:
-    """The medians as lines of text, and where the memory is."""
+    """The medians as lines of text, and the memory used by device."""
     first, bench = compared["facade"][0], compared["llama-bench"][0]
     rounds = len(compared["facade"])
     lines = [
@@ -77,34 +77,30 @@ def table(compared: dict[str, Any], given: Settings) -> list[str]:
         ours = median(compared["facade"], test, given.skip)
         theirs = median(compared["llama-bench"], other, given.skip)
         lines.append(f"{f'{title}, {count} tokens':36}{ours:12,.1f}{theirs:14,.1f}{ours / theirs:8.3f}")
-    for what in ("model", "context"):
-        taken = ", ".join(f"{name} {count / 1e6:,.0f} MB" for name, count in first[f"bytes_of_the_{what}"].items())
-        lines.append(f"free memory that the {what} took: {taken}")
+    for part in ("model", "context"):
+        taken = ", ".join(f"{name} {count / 1e6:,.0f} MB" for name, count in first[f"bytes_of_the_{part}"].items())
+        lines.append(f"free memory that the {part} took: {taken}")
     lines += [f"  {line.strip()}" for line in first["log"] if "buffer size" in line]
     lines.append(f"first greedy tokens: {' '.join(map(str, first['greedy_tokens'][:24]))}")
     return lines
 
 
 def median(rounds: list[dict[str, Any]], test: str, skip: int = 0) -> float:
-    """Tokens per second, over all runs of all rounds but the first so many of each."""
+    """The median of tokens per second over all rounds, without the first `skip` runs of each."""
     return statistics.median(float(speed) for measured in rounds for speed in measured[test][skip:])
 
 
 def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """The options of a comparison."""
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, help="how often the two take turns (default: %(default)s)"
-    )
+    """Add the options of a comparison; `rounds` is the default of --rounds."""
+    report.add_arguments(parser, rounds)
     parser.add_argument("--llama-bench", type=Path, help=f"the program; {llama_bench.HOW_TO}")
-    parser.add_argument("--out", type=Path, help="a folder for the figures")
-    parser.add_argument("--label", default="", help="goes into the names of the files, after the device")
 
 
 def program(arguments: argparse.Namespace) -> Path:
-    """llama-bench, which the user names."""
+    """The llama-bench that --llama-bench names; exits if it does not exist."""
     path: Path | None = arguments.llama_bench
     if path is None or not path.is_file():
-        sys.exit(f"error: --llama-bench names no file: {path}; {llama_bench.HOW_TO}")
+        sys.exit(f"error: --llama-bench must name a file, got {path}; {llama_bench.HOW_TO}")
     return path
 
 
@@ -117,7 +113,7 @@ def cpu_module() -> Path:
 
 
 def backends(compared: dict[str, Any]) -> list[str]:
-    """Which backends and devices the two had; a difference would spoil the comparison."""
+    """The backends and devices of both: a difference would invalidate the comparison."""
     first, bench = compared["facade"][0], compared["llama-bench"][0]
     vulkan = [line for line in first["log"] if re.match(r"ggml_vulkan: \d", line)]
     theirs = f"llama-bench: {bench['backends']}; {bench['cpu_info']}; {bench['gpu_info']}"
@@ -125,7 +121,7 @@ def backends(compared: dict[str, Any]) -> list[str]:
 
 
 class Report:
-    """Text and figures, which grow; the files of `--out` are written anew each time, so that a stop loses little."""
+    """The report. Each addition rewrites the files of --out, so that an interrupted run keeps its results."""
 
     def __init__(self, arguments: argparse.Namespace, title: str) -> None:
         self._out: Path | None = arguments.out
@@ -136,18 +132,18 @@ class Report:
         self.say(report.heading(title, self._about))
 
     def say(self, lines: list[str]) -> None:
-        """Print lines, which are also for the file."""
+        """Print lines and add them to the file."""
         print("\n".join(lines), flush=True)
         self._lines += lines
 
     def add(self, name: str, compared: dict[str, Any], lines: list[str]) -> None:
-        """Add a comparison; before the first, which backends the two had."""
+        """Add a comparison; the backends of both are printed before the first one."""
         self.say([*(() if self._compared else backends(compared)), "", *lines])
         self._compared[name] = compared
         self.write()
 
     def write(self) -> None:
-        """Write the files, if there is anything to say."""
+        """Write the files if --out was given and there are results."""
         if self._out is not None and self._compared:
             device = next(iter(self._compared.values()))["facade"][0]["devices"][-1].split(": ", 1)[1]
             figures = {"machine": self._about, "compared": self._compared}

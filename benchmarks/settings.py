@@ -1,4 +1,4 @@
-"""What a speed measurement is made with: the same settings for the facade and for llama-bench."""
+"""Settings of a speed measurement, the same for the facade and for llama-bench."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 @dataclass(frozen=True)
 class Settings:
-    """One way to run one model. The defaults are llama-bench's, but for the number of threads."""
+    """One way to run one model. The defaults are those of llama-bench, except for the number of threads."""
 
     model: Path
     prompt: int = 512
@@ -25,15 +25,15 @@ class Settings:
     runs: int = 5
     """Timed runs of each test in one process, after a warm-up."""
     skip: int = 0
-    """How many of them do not count: on a GPU whose clock rises slowly, the first ones are slower on both sides."""
+    """How many of the first runs to ignore: on a GPU whose clock rises slowly they are slower on both sides."""
     devices: str = "auto"
-    """Names with commas between them (`Vulkan0,Vulkan1`); `auto` is every GPU, `none` the CPU alone."""
+    """Names separated by commas (`Vulkan0,Vulkan1`); `auto` is every GPU, `none` the CPU only."""
     gpu_layers: int = -1
-    """How many layers go to the devices; -1 is all of them."""
+    """Layers to offload; -1 is all of them."""
     split_mode: str = "layer"
     main_gpu: int = 0
     tensor_split: str = ""
-    """The devices' shares with slashes between them (`3/1`); none: by their free memory."""
+    """Shares of the devices, separated by slashes (`3/1`); empty: by their free memory."""
     threads: int = len(os.sched_getaffinity(0))
     batch: int = 2048
     ubatch: int = 512
@@ -43,16 +43,16 @@ class Settings:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether no device but the CPU takes part."""
+        """True if only the CPU is used."""
         return self.devices == "none"
 
     def arguments(self) -> list[str]:
-        """The options that make these settings, the model first: what `parse` reads."""
+        """The command line for these settings, the model first; `parse` reads it."""
         options = [f for f in fields(self) if f.name != "model"]
         return [str(self.model), *(f"--{f.name.replace('_', '-')}={getattr(self, f.name)}" for f in options)]
 
     def for_llama_bench(self) -> list[str]:
-        """The same settings as llama-bench's options."""
+        """The settings as options of llama-bench."""
         options = {
             "-m": self.model,
             "-p": self.prompt,
@@ -77,7 +77,7 @@ class Settings:
 
 
 def add_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
-    """Options for every setting but the model, with its default, and but those that the caller adds itself."""
+    """Add an option for every setting except the model and those in `without`."""
     choices = {
         "split_mode": SPLIT_MODES,
         "flash_attn": SWITCH,
@@ -91,13 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()
 
 
 def from_arguments(arguments: argparse.Namespace, model: Path) -> Settings:
-    """The settings of a parsed command line, for one model."""
+    """The settings of a parsed command line for one model."""
     chosen = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name != "model"}
     return replace(Settings(model), **chosen)
 
 
 def parse(words: Sequence[str] | None = None, description: str | None = None) -> Settings:
-    """Read a command line of a model and its settings."""
+    """Parse a command line: a model and its settings."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("model", type=Path)
     add_arguments(parser)

@@ -1,9 +1,9 @@
-"""The speed of one model through the facade, in this process: `python benchmarks/speed.py MODEL [--devices Vulkan0]`.
+"""Measures one model through the facade, in this process: `python benchmarks/speed.py MODEL [--devices Vulkan0]`.
 
-The tests are llama-bench's: a prompt, and the decoding of one random token after another, each in a context of its own.
-A third one is what users do: the likeliest token of each decode is the next one. Both loops are also done over raw
-`lib`, which tells the facade's price from Python's and the sampler's. Prints JSON: tokens per second of each run, the
-devices, and what the model and its context take of their memory.
+Two tests are those of llama-bench: a prompt, and decoding random tokens one by one, each in a new context. The third is
+what users do: greedy generation. Both loops also run over raw `lib`, which separates the cost of the facade from that
+of Python and the sampler. Prints JSON: the tokens per second of each run, the devices, and the memory that the model
+and its context take on them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FLASH = {"on": FlashAttnType.ENABLED, "off": FlashAttnType.DISABLED, "auto": Fl
 
 
 def measure(given: Settings) -> dict[str, Any]:
-    """Run the tests; the result goes well into JSON."""
+    """Run the tests. The result can be written as JSON."""
     lines: list[str] = []
     logSet(lambda level, text, data: lines.append(text.rstrip("\n")))
     _load_backends(given)
@@ -108,7 +108,7 @@ def _device(name: str) -> Ggml.BackendDevice:
     device = Ggml.BackendDevice.byName(name)
     if device is None:
         known = ", ".join(device.name for device in Ggml.Backend.devices())
-        raise SystemExit(f"error: no device is called {name}: there are {known}")
+        raise SystemExit(f"error: there is no device {name}: expected one of {known}")
     return device
 
 
@@ -132,7 +132,7 @@ def _context(model: Model, given: Settings, size: int) -> Iterator[Context]:
 def _repeat(
     ctx: Context, given: Settings, count: int, run: Callable[[Context], float], warm: bool = False
 ) -> list[float]:
-    """Tokens per second of each run, whose memory starts empty; like llama-bench, after a warm-up."""
+    """Tokens per second of each run, after a warm-up as in llama-bench. The memory is cleared before each run."""
     if warm:
         run(ctx)
     else:
@@ -161,7 +161,7 @@ def _decode(ctx: Context, tokens: list[int]) -> float:
 
 
 def _raw_decode(ctx: Context, tokens: list[int]) -> float:
-    """The same without the facade."""
+    """The same over raw `lib`."""
     c, token = ctx._c, ffi.new("llama_token[]", 1)
     batch = lib.llama_batch_get_one(token, 1)
     started = time.perf_counter()
@@ -172,7 +172,7 @@ def _raw_decode(ctx: Context, tokens: list[int]) -> float:
 
 
 def _greedy(ctx: Context, sampler: Sampler, text: list[int], count: int) -> float:
-    """Decode a first token, then time the loop of a program that wants the likeliest text; `text` gets its tokens."""
+    """Decode a first token, then time a greedy loop; its tokens are stored in `text`."""
     is_eog = ctx.getModel().vocab.isEog
     text.clear()
     ctx.decode(Batch.getOne([1]))
@@ -188,7 +188,7 @@ def _greedy(ctx: Context, sampler: Sampler, text: list[int], count: int) -> floa
 
 
 def _raw(ctx: Context, sampler: Sampler, count: int) -> float:
-    """The same loop without the facade."""
+    """The same loop over raw `lib`."""
     c, s, vocab, token = ctx._c, sampler._c, ctx.getModel().vocab._c, ffi.new("llama_token[]", [1])
     batch = lib.llama_batch_get_one(token, 1)
     lib.llama_decode(c, batch)

@@ -1,7 +1,7 @@
-"""A model spread over two devices, in every way there is: `python benchmarks/split.py MODEL --llama-bench PROGRAM`.
+"""Measures a model split over two devices, in every way: `python benchmarks/split.py MODEL --llama-bench PROGRAM`.
 
-Each way is measured like `benchmarks/offload.py` does, beside llama-bench, with where the memory went and whether the
-greedy text is that of one device. A way that llama.cpp refuses is listed with its reason.
+Each way is compared with llama-bench as in `benchmarks/offload.py`. The report says how much memory each device holds,
+and whether the greedy text equals that of one device. A way that llama.cpp refuses is listed with its reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ways(given: Settings) -> dict[str, Settings]:
 
 
 def same_text(tokens: list[int], expected: list[int]) -> str:
-    """How the greedy text compares with that of one device."""
+    """Compare the greedy text with that of one device, in words."""
     equal = next((i for i, (a, b) in enumerate(zip(tokens, expected, strict=True)) if a != b), len(expected))
     return "the same greedy text" if equal == len(expected) else f"the same greedy text for {equal} tokens"
 

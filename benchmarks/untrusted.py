@@ -1,8 +1,8 @@
-"""What `Model.load(..., untrusted=True)` costs: `python benchmarks/untrusted.py [MODEL ...]`.
+"""Measures the cost of `Model.load(..., untrusted=True)`: `python benchmarks/untrusted.py [MODEL ...]`.
 
-Loads each model in turn as it is by default, read into memory, and untrusted, several times, and prints the medians:
-of the time that passed, and of the time that processors worked, child processes included.
-Without arguments: Gemma 3 270M from the `gemma` extra, and a random-weight Llama of 3 MB.
+Loads each model several times in turns: by default, read into memory, and untrusted. Prints the medians of the wall
+time and of the CPU time, child processes included. The default models are Gemma 3 270M from the `gemma` extra and a
+random-weight Llama of 3 MB.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in arguments.models or _models(Path(folder)):
             print(f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, median of {arguments.runs}:")
-            for name, (wall, worked) in _medians(path, arguments.runs).items():
-                print(f"  {name:32}{1000 * wall:9.1f} ms, processors {1000 * worked:9.1f} ms")
+            for name, (wall, cpu) in _medians(path, arguments.runs).items():
+                print(f"  {name:32}{1000 * wall:9.1f} ms, CPU {1000 * cpu:9.1f} ms")
 
 
 def _models(folder: Path) -> list[Path]:
@@ -55,17 +55,18 @@ def _medians(path: Path, runs: int) -> dict[str, tuple[float, float]]:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for run in range(runs + 1):
         for name, use in ways.items():
-            wall, worked = time.perf_counter(), _worked()
+            wall, cpu = time.perf_counter(), _cpu_time()
             use()
             if run:  # the first round fills the page cache
-                times[name].append((time.perf_counter() - wall, _worked() - worked))
+                times[name].append((time.perf_counter() - wall, _cpu_time() - cpu))
     return {
-        name: (statistics.median(wall for wall, _ in values), statistics.median(worked for _, worked in values))
+        name: (statistics.median(wall for wall, _ in values), statistics.median(cpu for _, cpu in values))
         for name, values in times.items()
     }
 
 
-def _worked() -> float:
+def _cpu_time() -> float:
+    """CPU seconds of this process and of its children that have ended."""
     return sum(os.times()[:4])
 
 

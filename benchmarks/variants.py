@@ -1,10 +1,10 @@
-"""What the variants of the CPU backend are worth: `python benchmarks/variants.py [MODEL ...] [--variants NAME ...]`.
+"""Compares the variants of the CPU backend: `python benchmarks/variants.py [MODEL ...] [--variants NAME ...]`.
 
-The variant that is chosen by default takes turns with a plain AVX2 build (`haswell`) or others, in one run, each time
-in a process of its own, every round the other way round. The figures are medians of many short runs; beside them stand
-the fastest runs, which a busy machine disturbs less. `--variants all` is every one that runs here. `--threads 1 2 4`
-measures each model with these numbers of threads. Without a model: Gemma 3 270M from the `gemma` extra, and random
-models in Q4_K, Q4_0 and Q8_0.
+The default variant and a plain AVX2 build (`haswell`), or others, are measured in turns, each time in a new process;
+the order is reversed every round. The figures are medians of many short runs, and the fastest runs, which other load on
+the machine disturbs less. `--variants all` compares every variant that runs here. `--threads 1 2 4` measures each model
+with these numbers of threads. The default models are Gemma 3 270M from the `gemma` extra, and random ones in Q4_K, Q4_0
+and Q8_0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Rounds = list[dict[str, Any]]
 
 
 def measure(given: Settings, variants: list[str], rounds: int) -> dict[str, Rounds]:
-    """Let the variants take turns; the results of each, round after round."""
+    """Measure the variants in turns. Returns the results of each, round by round."""
     results: dict[str, Rounds] = {variant: [] for variant in variants}
     for number in range(rounds):
         for variant in variants if number % 2 == 0 else reversed(variants):
@@ -44,7 +44,7 @@ def measure(given: Settings, variants: list[str], rounds: int) -> dict[str, Roun
 
 
 def table(results: dict[str, Rounds], given: Settings) -> list[str]:
-    """Each variant's tokens per second, and the first one's ratio to each of the others."""
+    """The tokens per second of each variant, and the ratios of the first one to each of the others."""
     first, *others = results
     count = len(results[first])
     lines = [
@@ -76,23 +76,23 @@ def _fastest(rounds: Rounds, test: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--variants", nargs="+", default=["haswell"], help="what to compare with; `all`: all that run")
-    parser.add_argument("--rounds", type=int, default=9, help="how often they take turns (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="a folder for the figures")
-    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
+    parser.add_argument(
+        "--variants", nargs="+", default=["haswell"], help="variants to compare with; `all`: all that run"
+    )
+    report.add_arguments(parser, rounds=9)
     parser.add_argument("--threads", nargs="+", type=int, default=[Settings.threads])
     settings.add_arguments(parser, without=("devices", "threads"))
     parser.set_defaults(prompt=128, generate=16, runs=3, devices="none")
     arguments = parser.parse_args()
     runnable = [variant.name for variant in Ggml.Backend.cpuVariants() if variant.runs]
-    wanted = runnable[1:] if arguments.variants == ["all"] else arguments.variants
-    unknown = [name for name in wanted if name not in runnable]
+    others = runnable[1:] if arguments.variants == ["all"] else arguments.variants
+    unknown = [name for name in others if name not in runnable]
     if unknown or not runnable:
-        sys.exit(f"error: the variant {unknown} does not run here; these do: {', '.join(runnable)}")
-    variants = list(dict.fromkeys([runnable[0], *wanted]))
+        sys.exit(f"error: {', '.join(unknown)} cannot run here: expected some of {', '.join(runnable) or 'none'}")
+    variants = list(dict.fromkeys([runnable[0], *others]))
     about = report.machine()
     lines = report.heading("The variants of the CPU backend", about)
-    lines.append(f"by default: {runnable[0]}; what runs here, best first: {', '.join(runnable)}")
+    lines.append(f"default: {runnable[0]}; able to run here, best first: {', '.join(runnable)}")
     print("\n".join(lines), flush=True)
     figures: dict[str, dict[str, Rounds]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def main() -> None:
             found = ["", *table(figures[name], given)]
             print("\n".join(found), flush=True)
             lines += found
-            if arguments.out is not None:  # anew each time, so that a stop loses little
+            if arguments.out is not None:  # after each model, so that an interrupted run keeps its results
                 file = f"{about['processor']} cpu variants {arguments.label}"
                 report.write(arguments.out, file, lines, {"machine": about, "variants": figures})
 

@@ -1,1 +1,1 @@
-"""The binding against a C program and against other bindings: `make bench`."""
+"""Compares the facade with a C program and with other bindings: `make bench`."""

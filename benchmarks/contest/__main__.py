@@ -1,8 +1,8 @@
-"""The contest: `python -m benchmarks.contest [--quick] [CASE ...]` (`make bench` runs it whole).
+"""The contest: `python -m benchmarks.contest [--quick] [CASE ...]` (`make bench` runs all of it).
 
-A C program and other bindings do the same work as the facade, on the same library files where that can be, and take
-turns round by round. Prints a table of medians, and writes it to `benchmarks/results` with every figure (JSON) and a
-plot (SVG).
+A C program and other bindings do the same work as the facade, with the same library files where possible, and are
+measured in turns, round by round. Prints a table of medians, and with --out writes it to a folder, with every figure
+(JSON) and a plot (SVG).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
     known = cases.all_cases(made, arguments.threads)
     unknown = [name for name in arguments.cases if name not in [case.name for case in known]]
     if unknown:
-        tell(f"error: there is no case {unknown[0]!r}: there are {', '.join(case.name for case in known)}")
+        tell(f"error: unknown case {unknown[0]!r}: expected one of {', '.join(case.name for case in known)}")
         return 2
     chosen = [case for case in known if case.name in arguments.cases] or [
         case for case in known if case.quick or not arguments.quick
@@ -78,12 +78,13 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contest", description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="these alone (default: all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="cases to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds: under 3 minutes")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for Gemma and for batches")
-    parser.add_argument("--no-peers", action="store_true", help="the C program and the facade alone")
-    parser.add_argument("--out", type=Path, help="a folder for the table, the figures and the plot")
-    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads for Gemma and for batches"
+    )
+    parser.add_argument("--no-peers", action="store_true", help="leave the other bindings out")
+    report.add_arguments(parser)
     return parser.parse_args()
 
 
@@ -97,7 +98,7 @@ def _run(case: Case, contestants: list[Contestant], made: inputs.Inputs, backend
     checks = {name: {str(answer["check"]) for answer in results[name].answers} for name in (C_PROGRAM, FACADE)
               if name in results}  # fmt: skip
     if case.same and len(set().union(*checks.values())) != 1:
-        raise ContestError(f"{case.name}: the C program and the facade did not do the same: {checks}")
+        raise ContestError(f"{case.name}: the C program and the facade computed different results: {checks}")
     return results
 
 
@@ -126,12 +127,12 @@ def _table(chosen: list[Case], results: dict[str, Results], names: list[str]) ->
             )
             title = case.title if name == next(iter(results[case.name])) else ""
             lines.append(f"{title:36}{name:18}{middle}{to_c:>9}   {case.unit}")
-    lines.append("to C: the median of the rounds' ratios of speed, over 1 where it is faster than the C program")
+    lines.append("to C: the median of the rounds' ratios of speed, over 1 if it is faster than the C program")
     return lines
 
 
 def _verdicts(case: Case, results: Results) -> list[str]:
-    """Each target, what was measured, and whether it is reached."""
+    """A line per target: the measured value, and whether it reaches the target."""
     lines = []
     for target in case.targets:
         value, what = _measured(case, target, results)
@@ -148,7 +149,7 @@ def _measured(case: Case, target: Target, results: Results) -> tuple[float | Non
     ours = results[FACADE]
     other = target.against or target.minus
     if other and not results.get(other, Result()).answers:
-        return None, f"{other} takes no part"
+        return None, f"{other} does not take part"
     if target.against:
         ratio = ratios(case, ours, results[other])
         if target.most:

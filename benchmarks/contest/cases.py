@@ -1,4 +1,4 @@
-"""The cases of the contest: what is measured, on what, how often, and what is to be reached."""
+"""The cases of the contest: what is measured, on which inputs, how often, and the targets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Unit = Literal["per second", "microseconds", "milliseconds", "megabytes"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached: the facade's speed as a multiple of another's, or a limit on its own figure."""
+    """A target: a ratio of the facade's speed to that of another contestant, or a limit on its own figure."""
 
     limit: float
     against: str = ""
-    """Another contestant; none: the limit is on the facade's figure itself."""
+    """The other contestant; empty: the limit applies to the facade's figure."""
     most: bool = False
-    """Whether it is an upper limit."""
+    """True if it is an upper limit."""
     minus: str = ""
-    """Another contestant whose figure is taken off first."""
+    """A contestant whose figure is subtracted first."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class Case:
     name: str
     title: str
     program: str
-    """What contestants call it."""
+    """The name of the case in the contestants' programs."""
     unit: Unit
     rounds: int
     quick: int
-    """Rounds of the quick form; 0 leaves the case out there."""
+    """Rounds with --quick; 0 leaves the case out."""
     words: dict[str, Any] = field(default_factory=dict)
     quick_words: dict[str, Any] = field(default_factory=dict)
     model: Callable[[Inputs], Any] = lambda inputs: inputs.small
     once: bool = False
-    """Whether a repetition is a process of its own."""
+    """True if each repetition is a new process."""
     figure: str = "seconds"
-    """Which number of an answer counts."""
+    """The key of the measured number in an answer."""
     targets: tuple[Target, ...] = ()
     same: bool = True
-    """Whether C and the facade must have done the same, to the last bit."""
+    """True if the C program and the facade must produce the same bits."""
     without: tuple[str, ...] = ()
     compared: bool = True
-    """Whether the C program's figure is one to compare with: some things, such as a pointer, cost it nothing."""
+    """False if a ratio to the C program is meaningless, as for a pointer that costs C nothing."""
 
 
 def all_cases(inputs: Inputs, threads: int) -> list[Case]:
-    """Every case; `threads` is how many the models run on."""
+    """All cases; `threads` is the number of CPU threads of the models."""
     gemma, wide = lambda inputs: inputs.gemma, lambda inputs: inputs.wide
     stream = {"text": TEXT, "threads": 1}
     many = {"calls": 20_000}
@@ -111,7 +111,7 @@ def all_cases(inputs: Inputs, threads: int) -> list[Case]:
         Case("state-save", "save the state of 256 tokens", "state", "milliseconds", 15, 5, figure="save", same=False),
         Case("state-load", "load it", "state", "milliseconds", 15, 5, figure="load", same=False),
         Case(
-            "callback", "a node wakes Python", "callback", "microseconds", 9, 3,
+            "callback", "a callback into Python per node", "callback", "microseconds", 9, 3,
             {"calls": 200}, same=False, compared=False,
         ),
         Case(

@@ -1,4 +1,4 @@
-"""Runs one case: every contestant in turn, each round in another order, until each has done all its rounds."""
+"""Runs one case: all contestants in turns, in another order each round."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TIMEOUT = 300  # seconds for one answer
 
 
 class ContestError(RuntimeError):
-    """A contestant failed, or did other work than it should."""
+    """A contestant failed, or computed another result than it should."""
 
 
 @dataclass
 class Result:
-    """What a contestant answered, round after round; or why it takes no part."""
+    """A contestant's answers, round by round, or the reason why it does not take part."""
 
     answers: list[Answer] = field(default_factory=list)
     why: str = ""
 
     def figures(self, case: Case) -> list[float]:
-        """Each round's number, in the case's unit."""
+        """The figure of each round, in the case's unit."""
         return [_figure(case, answer) for answer in self.answers]
 
 
@@ -51,13 +51,13 @@ def _figure(case: Case, answer: Answer) -> float:
 
 
 def ratios(case: Case, ours: Result, theirs: Result) -> float:
-    """The median of the rounds' ratios of speed: over 1 where `ours` is faster."""
+    """The median of the rounds' ratios of speed: over 1 if `ours` is faster."""
     pairs = zip(ours.figures(case), theirs.figures(case), strict=True)
     return statistics.median(a / b if case.unit == "per second" else b / a for a, b in pairs)
 
 
 def run(case: Case, contestants: Sequence[Contestant], words: Sequence[str], rounds: int) -> dict[str, Result]:
-    """Let the contestants take turns."""
+    """Measure the contestants in turns."""
     results = {contestant.name: Result() for contestant in contestants}
     with ExitStack() as stack:
         players = []
@@ -77,7 +77,7 @@ def run(case: Case, contestants: Sequence[Contestant], words: Sequence[str], rou
 
 @contextmanager
 def _player(case: Case, contestant: Contestant, words: Sequence[str]) -> Iterator[Iterator[Answer] | str]:
-    """Its answers, one a turn; or the reason for which there are none."""
+    """Context manager: an iterator over the contestant's answers, or the reason why there are none."""
     command = [*contestant.command, case.program, *words]
     if case.once:
         first = _started(contestant, command)
@@ -110,7 +110,7 @@ def _answer(contestant: Contestant, process: subprocess.Popen[str]) -> Answer:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise ContestError(f"{contestant.name} ended with status {process.wait()}: its own output says why")
+        raise ContestError(f"{contestant.name} ended with status {process.wait()}: see its output")
     found: Answer = json.loads(line)
     return found
 
@@ -121,7 +121,7 @@ def _once(contestant: Contestant, command: Sequence[str]) -> Iterator[Answer]:
 
 
 def _started(contestant: Contestant, command: Sequence[str]) -> Answer:
-    """A whole process, and how long it lived."""
+    """Run a process to its end. Returns its answer with its wall time."""
     started = time.perf_counter()
     result = subprocess.run(
         command,
@@ -134,11 +134,11 @@ def _started(contestant: Contestant, command: Sequence[str]) -> Answer:
     wall = time.perf_counter() - started
     lines = result.stdout.splitlines()
     if result.returncode != 0 or not lines:
-        raise ContestError(f"{contestant.name} ended with status {result.returncode}: its own output says why")
+        raise ContestError(f"{contestant.name} ended with status {result.returncode}: see its output")
     found: Answer = json.loads(lines[-1])
     return {**found, "wall": wall}
 
 
 def tell(text: str) -> None:
-    """Progress, which is no result."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)

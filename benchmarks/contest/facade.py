@@ -1,6 +1,6 @@
 """The facade's side of the contest: `python benchmarks/contest/facade.py CASE key=value ...`.
 
-Each case does what a user of the package would write; the C program beside it (yardstick.c) does the same work.
+Each case is what a user of the package would write; the C program (yardstick.c) does the same work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "peers")]  # the package of peers would load more than is needed
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "benchmarks" / "peers"),
+]  # importing it as benchmarks.peers would load more modules
 
 from protocol import (  # noqa: E402
     N_SEQ,
@@ -65,7 +68,7 @@ def _greedy_loop(ctx: Any, sampler: Any, n: int) -> list[int]:
     is_eog, out = ctx.getModel().vocab.isEog, []
     for _ in range(n):
         token = sampler.sample(ctx, -1)
-        is_eog(token)  # a program would stop at the end of the text; a benchmark goes on
+        is_eog(token)  # a program would stop at the end of the text; a benchmark continues
         out.append(token)
         ctx.decode(Batch.getOne([token]))
     return out
@@ -123,7 +126,7 @@ def _chain(seed: int) -> Any:
 
 
 def stream(given: Given) -> None:
-    """From the first text on; the chain is a new one each time, and the context's memory empty."""
+    """Timed from the first piece of text on, with a new chain and an empty memory each time."""
     from llama_cffi import Generation, tokenize
 
     model = _load(given)
@@ -168,7 +171,7 @@ def detokenize(given: Given) -> None:
 
 
 def _calls(given: Given, call: Callable[[], Any]) -> None:
-    """Time a call that ends with a numpy array."""
+    """Time a call that returns a numpy array."""
     _begin()
     for _ in repetitions():
         started = time.perf_counter()
@@ -295,13 +298,13 @@ def memory(given: Given) -> None:
 
 
 def callback(given: Given) -> None:
-    """What a wake-up of Python costs: a context with a function for each node of the graph, and one without."""
+    """The cost of a callback into Python: a context with a function called per node of the graph, and one without."""
     from llama_cffi import Batch
 
-    model, wakes = _load(given), [0]
+    model, called = _load(given), [0]
 
     def on_node() -> bool:
-        wakes[0] += 1
+        called[0] += 1
         return False
 
     contexts = _context(model, given), _context(model, given, abortCb=on_node)
@@ -310,12 +313,12 @@ def callback(given: Given) -> None:
         seconds = []
         for ctx in contexts:
             ctx.getMemory().clear(False)
-            wakes[0] = 0
+            called[0] = 0
             started = time.perf_counter()
             for i in range(given.calls):
                 ctx.decode(Batch.getOne([100 + i % 1000]))
             seconds.append(time.perf_counter() - started)
-        answer(seconds[1] - seconds[0], wakes[0], "")
+        answer(seconds[1] - seconds[0], called[0], "")
 
 
 CASES: dict[str, Callable[[Given], None]] = {

@@ -1,4 +1,4 @@
-"""What the cases work on: models and texts, made once and kept in the cache; the same bytes every time."""
+"""Models and texts for the cases: written once, kept in the cache, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 from vendor.source import fetch, pin as pins  # noqa: E402
 
-FOLDER = "contest-1"  # another number with every change here
+FOLDER = "contest-1"  # raise the number with every change of the inputs
 
 SENTENCES = (
     "The library opens at nine, and the reading room closes half an hour before the rest of the building.",
@@ -45,13 +45,13 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files for the cases."""
+    """The files that the cases use."""
 
     gemma: Path
     small: Path
-    """About 4 million parameters, 32,000 tokens of vocabulary."""
+    """About 4 million parameters and a vocabulary of 32,000 tokens."""
     wide: Path
-    """As many parameters with 262,144 tokens."""
+    """About as many parameters and a vocabulary of 262,144 tokens."""
     text: Path
     """1 MB of mixed text."""
     lines: Path
@@ -59,7 +59,7 @@ class Inputs:
 
 
 def prepare() -> Inputs:
-    """Everything, made first where it is not there."""
+    """Write the files that are missing, and return all of them."""
     folder = pins.cache_root() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(ROOT / "examples"))
@@ -75,7 +75,7 @@ def prepare() -> Inputs:
 
 
 def model(folder: Path, n_vocab: int, n_embd: int) -> Path:
-    """A random Llama of two layers. With 32,000 tokens it has Llama's tokenizer, else one with mostly unused tokens."""
+    """A random Llama of two layers. With 32,000 tokens it has Llama's tokenizer, else mostly unused tokens."""
     from tests import tiny_models
 
     path = folder / f"llama-{n_vocab}-{n_embd}.gguf"
@@ -97,9 +97,10 @@ def model(folder: Path, n_vocab: int, n_embd: int) -> Path:
 
 
 def mixed_text(size: int) -> str:
-    """Text of so many bytes of UTF-8, or a few less: prose of many languages, code, tables, logs, emoji."""
+    """At most `size` bytes of UTF-8 text: prose of many languages, code, tables, logs, emoji."""
     rng = random.Random(1)
-    parts, length = [], 0
+    parts: list[str] = []
+    length = 0
     while True:
         part = " ".join(rng.choice(SENTENCES) for _ in range(rng.randrange(1, 6))) + f" {rng.randrange(10**6)}\n\n"
         length += len(part.encode())

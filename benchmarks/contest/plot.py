@@ -1,9 +1,10 @@
-"""Plots of the contest, as SVG."""
+"""Plots of the contest as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contest.cases import FACADE, C, Case
 from benchmarks.contest.duel import Result, ratios
@@ -13,7 +14,7 @@ OTHERS = ("#7a7a7a", "#a89b3c", "#6f4e7c")
 
 
 def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[str, Result]]) -> None:
-    """Each case's speed as a multiple of the C program's, a bar for each contestant."""
+    """Speed as a multiple of the C program's: a bar per case and contestant."""
     plt = _pyplot()
     shown = [case for case in cases if case.compared and C in results[case.name] and results[case.name][C].answers]
     names = [name for name in dict.fromkeys(name for case in shown for name in results[case.name]) if name != C]
@@ -42,7 +43,7 @@ def contest(target: Path, cases: Sequence[Case], results: Mapping[str, Mapping[s
 def lines(
     target: Path, title: str, axis: str, rows: Mapping[str, Sequence[tuple[float, float]]], unit: str, log: bool
 ) -> None:
-    """A line for each name, over the numbers that grow."""
+    """A line per name over the growing number."""
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for number, (name, points) in enumerate(rows.items()):
@@ -59,16 +60,16 @@ def _colour(name: str, number: int) -> str:
     return COLOURS.get(name, "black" if name == C else OTHERS[number % len(OTHERS)])
 
 
-def _pyplot():  # type: ignore[no-untyped-def]
+def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
-    matplotlib.rcParams["svg.hashsalt"] = "llama_cffi"  # the same figures give the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # keep text as text
+    matplotlib.rcParams["svg.hashsalt"] = "llama_cffi"  # same figures, same file
     import matplotlib.pyplot as plt
 
     return plt
 
 
-def _save(figure, target: Path) -> None:  # type: ignore[no-untyped-def]
+def _save(figure: Any, target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})

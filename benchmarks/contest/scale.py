@@ -1,8 +1,8 @@
-"""How the binding's cost grows: `python -m benchmarks.contest.scale [--out FOLDER]`.
+"""Measures how the binding's cost grows: `python -m benchmarks.contest.scale [--out FOLDER]`.
 
-The greedy loop of the facade and of the C program take turns while one thing grows: the vocabulary, the tokens that
-the context holds already, the sequences that are decoded at once, the threads. Prints microseconds a token; with
-`--out` a table, the figures and a plot for each are written.
+Runs a greedy loop in the facade and in the C program, in turns, while one dimension grows: the vocabulary, the tokens
+in the context, the sequences in a batch, or the threads. Prints microseconds per token; with `--out` it writes a table,
+the figures, and a plot per dimension.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEQUENCES = (1, 4, 16, 64)
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that grows: what is measured at each of its values."""
+    """A dimension that grows, and its values."""
 
     name: str
     axis: str
@@ -40,7 +40,7 @@ class Row:
     log: bool = True
 
     def words(self, value: int, made: inputs.Inputs) -> dict[str, Any]:
-        """The settings at one value."""
+        """The arguments of the contestants at one value."""
         common = {"model": made.small, "tokens": 256, "prompt": 1}
         match self.name:
             case "vocabulary":
@@ -56,7 +56,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """What grows; threads go as far as this machine has CPUs."""
+    """All dimensions; the number of threads is limited by the CPUs of this machine."""
     threads = tuple(n for n in (1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0)))
     return [
         Row("vocabulary", "tokens in the vocabulary", "greedy", VOCABULARIES),
@@ -67,7 +67,7 @@ def rows() -> list[Row]:
 
 
 def measure(row: Row, contestants: list[peers.Contestant], common: dict[str, Any], rounds: int) -> dict[int, Any]:
-    """Microseconds a token of each, and the median of the rounds' differences."""
+    """The microseconds per token of each contestant, and the median of the rounds' differences."""
     made = inputs.prepare()
     found = {}
     for value in row.values:
@@ -75,7 +75,7 @@ def measure(row: Row, contestants: list[peers.Contestant], common: dict[str, Any
         case = Case(row.name, row.name, row.program, "microseconds", rounds, rounds)
         results = duel.run(case, contestants, words, rounds)
         if len({answer["check"] for result in results.values() for answer in result.answers}) != 1:
-            raise ContestError(f"{row.name} {value}: the C program and the facade did not do the same")
+            raise ContestError(f"{row.name} {value}: the C program and the facade computed different results")
         figures = {name: result.figures(case) for name, result in results.items()}
         more = statistics.median(a - b for a, b in zip(figures[FACADE], figures[C], strict=True))
         found[value] = {name: statistics.median(values) for name, values in figures.items()} | {"difference": more}
@@ -87,9 +87,7 @@ def measure(row: Row, contestants: list[peers.Contestant], common: dict[str, Any
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="a folder for the table, the figures and the plots")
-    parser.add_argument("--label", default="", help="goes into the names of the files, after the processor")
+    report.add_arguments(parser, rounds=15)
     arguments = parser.parse_args()
     contestants = [
         peers.Contestant(C, [str(yardstick.executable())]),
@@ -101,7 +99,7 @@ def main() -> int:
     for row in rows():
         duel.tell(row.axis)
         figures[row.name] = found = measure(row, contestants, {"backend": peers.chosen()}, arguments.rounds)
-        lines += ["", f"{row.axis:32}{'C':>12}{'facade':>12}{'difference':>12}   microseconds a token, medians"]
+        lines += ["", f"{row.axis:32}{'C':>12}{'facade':>12}{'difference':>12}   microseconds per token, medians"]
         lines += [
             f"{value:<32,}{numbers[C]:12.1f}{numbers[FACADE]:12.1f}{numbers['difference']:12.1f}"
             for value, numbers in found.items()
@@ -116,7 +114,12 @@ def main() -> int:
                 for name in (C, FACADE)
             }
             plot.lines(
-                target.with_name(f"{target.stem}-{row.name}.svg"), "", row.axis, points, "microseconds a token", row.log
+                target.with_name(f"{target.stem}-{row.name}.svg"),
+                "",
+                row.axis,
+                points,
+                "microseconds per token",
+                row.log,
             )
     return 0
 

@@ -1,5 +1,5 @@
-/* The physical limit: what a C program does with the same libraries. See benchmarks/contest/protocol.py for how it is
- * talked to, and benchmarks/contest/cases.py for what each case is. */
+/* The reference of the contest: a C program that does the same work with the same library files as the facade.
+ * benchmarks/peers/protocol.py describes its input and output, benchmarks/contest/cases.py the cases. */
 #define _GNU_SOURCE
 #include "ggml-backend.h"
 #include "llama.h"
@@ -52,7 +52,7 @@ static void silent(enum ggml_log_level level, const char * text, void * data) {
     (void) data;
 }
 
-/* FNV-1a, which tells whether two programs did the same. */
+/* FNV-1a, to compare the results of two programs. */
 static uint64_t digest(const void * data, size_t size) {
     const unsigned char * bytes = data;
     uint64_t              hash  = 0xcbf29ce484222325u;
@@ -72,7 +72,7 @@ static void ready(void) {
     fflush(stdout);
 }
 
-/* Waits for the next repetition; false at the end of the input. */
+/* Waits for the next repetition. Returns false at the end of the input. */
 static bool next(void) {
     char line[64];
     return fgets(line, sizeof(line), stdin) != NULL;
@@ -127,7 +127,7 @@ static void decode(struct llama_batch batch) {
     }
 }
 
-/* The tokens of `prompt=1,2,3`. */
+/* Parses the tokens of `prompt=1,2,3`. */
 static int prompt_tokens(llama_token ** tokens) {
     const char * text = given.prompt;
     int          n    = 0;
@@ -152,7 +152,7 @@ static int tokenize(const char * text, size_t size, llama_token ** tokens) {
 
 /* The cases */
 
-static volatile int ends; /* a program would stop at the end of the text; a benchmark goes on */
+static volatile int ends; /* a program would stop at the end of the text; a benchmark continues */
 
 static void greedy_loop(struct llama_sampler * sampler, llama_token * out, int n) {
     for (int i = 0; i < n; i++) {
@@ -182,7 +182,7 @@ static void run_greedy(void) {
     }
 }
 
-/* Several sequences at once, each with the likeliest text after a token of its own: one batch for each step. */
+/* Greedy generation of several sequences at once, each from another token: one batch per step. */
 static void run_many(void) {
     load();
     struct llama_context_params params = context_params();
@@ -218,7 +218,7 @@ static void run_many(void) {
     }
 }
 
-/* How many of the bytes are whole characters of UTF-8. */
+/* The number of bytes that are complete UTF-8 characters. */
 static size_t whole(const char * text, size_t size) {
     size_t back = 0;
     while (back < 3 && back < size && ((unsigned char) text[size - 1 - back] & 0xC0) == 0x80) {
@@ -226,8 +226,8 @@ static size_t whole(const char * text, size_t size) {
     }
     if (back < size) {
         const unsigned char lead = (unsigned char) text[size - 1 - back];
-        const size_t        wants = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC0 ? 1 : 0;
-        if (back < wants) {
+        const size_t        needed = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC0 ? 1 : 0;
+        if (back < needed) {
             return size - 1 - back;
         }
     }
@@ -269,9 +269,9 @@ static void run_stream(void) {
                 die("a token of more than 256 bytes");
             }
             size += (size_t) length;
-            shown += whole(text + shown, size - shown); /* where a program would print it */
+            shown += whole(text + shown, size - shown); /* a program would print it here */
             if (first == 0 && shown > 0) {
-                first = n; /* from the first text on */
+                first = n; /* timed from the first piece of text on */
                 start = now();
             }
             if (n < given.tokens) {
@@ -337,7 +337,7 @@ static void run_logits1(void) {
     }
 }
 
-/* Fills a batch with so many tokens for each of some sequences, all of which want the output of the last one, or all. */
+/* Fills a batch with tokens of n_seq sequences. Outputs are requested for all tokens, or the last of each sequence. */
 static void fill(struct llama_batch * batch, int n_tokens, int n_seq, bool all) {
     const int each = n_tokens / n_seq;
     for (int i = 0; i < n_tokens; i++) {
@@ -491,7 +491,7 @@ static void run_load(void) {
     answer(now() - start, 1, digest(&token, sizeof(token)));
 }
 
-/* A line of /proc/self/status in bytes. */
+/* A value of /proc/self/status in bytes. */
 static long long status_bytes(const char * name) {
     FILE *    file = need(fopen("/proc/self/status", "r"), "cannot read /proc/self/status");
     char      line[256];
@@ -520,15 +520,15 @@ static void run_memory(void) {
     fflush(stdout);
 }
 
-static int64_t wakes;
+static int64_t called;
 
 static bool on_node(void * data) {
     (void) data;
-    wakes++;
+    called++;
     return false;
 }
 
-/* Decodes one token again and again, with and without a callback for each node of the graph. */
+/* Decodes one token repeatedly, with and without a callback per node of the graph. */
 static void run_callback(void) {
     load();
     make_context(context_params());
@@ -538,7 +538,7 @@ static void run_callback(void) {
         for (int with = 0; with < 2; with++) {
             llama_set_abort_callback(ctx, with ? on_node : NULL, NULL);
             clear();
-            wakes              = 0;
+            called             = 0;
             const double start = now();
             for (int i = 0; i < given.calls; i++) {
                 llama_token token = 100 + i % 1000;
@@ -546,7 +546,7 @@ static void run_callback(void) {
             }
             seconds[with] = now() - start;
         }
-        answer(seconds[1] - seconds[0], wakes, 0);
+        answer(seconds[1] - seconds[0], called, 0);
     }
 }
 
@@ -559,7 +559,7 @@ static const struct {
     {"state", run_state},         {"load", run_load},       {"memory", run_memory},     {"callback", run_callback},
 };
 
-static void take(const char * word) {
+static void parse(const char * word) {
     const char * value = strchr(word, '=');
     if (value == NULL) {
         die("arguments have the form key=value");
@@ -591,7 +591,7 @@ static void take(const char * word) {
 
 int main(int argc, char ** argv) {
     for (int i = 2; i < argc; i++) {
-        take(argv[i]);
+        parse(argv[i]);
     }
     for (size_t i = 0; argc > 1 && i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (strcmp(cases[i].name, argv[1]) == 0) {

@@ -1,4 +1,4 @@
-"""Builds the C program of the contest, linked to the very library files that the package loads."""
+"""Builds the C program of the contest against the library files that the package loads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.build_llama_bench import LIB, BuildError
-from vendor.build import native
+from vendor.build.recipe import LINKED, SUFFIX
 from vendor.source import fetch, pin as pins
 
 SOURCE = Path(__file__).with_name("yardstick.c")
@@ -18,15 +18,15 @@ FLAGS = ("-std=c11", "-O2", "-DNDEBUG", "-Wall", "-Wextra", "-Wno-unused-result"
 
 
 def executable() -> Path:
-    """The program, compiled first unless the cache has it."""
-    libraries = [LIB / f"lib{name}{native.SUFFIX}.so" for name in native.LINKED]
+    """The path of the program. It is compiled first unless it is in the cache."""
+    libraries = [LIB / f"lib{name}{SUFFIX}.so" for name in LINKED]
     missing = [path.name for path in libraries if not path.is_file()]
     if missing:
         raise BuildError(f"{LIB} has no {missing[0]}: run `make build`")
     headers = fetch.source_dir()
     compiler = shlex.split(os.environ.get("CC") or "cc")
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    seed = repr((SOURCE.read_text(encoding="utf-8"), str(headers), str(LIB), version, FLAGS, native.SUFFIX))
+    seed = repr((SOURCE.read_text(encoding="utf-8"), str(headers), str(LIB), version, FLAGS, SUFFIX))
     target = pins.cache_root() / "yardstick" / hashlib.sha256(seed.encode()).hexdigest()[:16]
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)

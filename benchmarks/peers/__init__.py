@@ -1,8 +1,8 @@
-"""Other bindings in the contest: `contestants(folder)` installs those that can take part, and says how to start them.
+"""The other bindings of the contest: `contestants(folder)` installs them and returns how to start each.
 
-Each is a program of this folder (`with_NAME.py`) in an environment of its own; `protocol.py` says how it is talked to.
-A peer that cannot be installed or imported is left out with its reason, which is in `reasons` afterwards.
-`python -m benchmarks.peers` installs them and prints both.
+Each is a program of this folder (`with_NAME.py`) in its own virtual environment; `protocol.py` describes its input and
+output. A peer that cannot be installed or imported is left out, and `reasons` says why. `python -m benchmarks.peers`
+installs all peers and prints the commands and the reasons.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that takes part: `command` with a case and `key=value` words after it, in `env` beside the usual."""
+    """A program of the contest: `command` takes a case and `key=value` arguments; `env` is added to the environment."""
 
     name: str
     command: list[str]
@@ -30,7 +30,7 @@ class Contestant:
 
 
 reasons: dict[str, str] = {}
-"""Why a peer was left out, by its name: filled by `contestants`."""
+"""Why a peer was left out, by name; `contestants` fills it."""
 
 
 OTHERS = (
@@ -41,16 +41,16 @@ OTHERS = (
 )
 
 LEFT_OUT = {
-    "easy-llama": "0.2.14 carries no library, and its structures are those of llama.cpp of July 2025: with the pinned "
-    "one the interpreter dies when it loads a model",
-    "llama-cpp-cffi": "0.4.42 loads models by their names at Hugging Face alone, and its wheel has 290 MB",
-    "llama-cpp-py-sync": "0.11739 is labelled manylinux2014, but its library needs glibc 2.38",
+    "easy-llama": "0.2.14 contains no library, and its structs are those of llama.cpp of July 2025: with the pinned "
+    "one it crashes the interpreter when it loads a model",
+    "llama-cpp-cffi": "0.4.42 loads models only by their name at Hugging Face, and its wheel has 290 MB",
+    "llama-cpp-py-sync": "0.11739 is tagged manylinux2014, but its library needs glibc 2.38",
 }
-"""Peers that were tried by hand, and why they cannot take part."""
+"""Peers that were tried by hand and cannot take part, with the reason."""
 
 
 def peers() -> list[Peer]:
-    """Those that are tried, each at one version."""
+    """The peers to install, each at one version."""
     pin = pins.load()
     carrier = Peer(
         "llama-cpp-python",
@@ -65,10 +65,10 @@ def peers() -> list[Peer]:
 
 
 def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
-    """Install the peers that can be (minutes, the first time) and say how each is started.
+    """Install the peers, which takes minutes the first time, and return how to start each.
 
-    `folder` must outlive them: links to this package's libraries are put there. `cpu` is the file of the CPU backend's
-    variant, and the one that the package chooses where it is None.
+    `folder` must outlive them: it gets links to this package's libraries. `cpu` is the file of the CPU variant to use;
+    by default the one that the package chooses.
     """
     reasons.clear()
     reasons.update(LEFT_OUT)
@@ -95,7 +95,7 @@ def _contestant(peer: Peer, folder: Path, cpu: Path | None) -> Contestant:
 
 
 def chosen() -> Path:
-    """The file of the CPU variant that the package chooses here."""
+    """The file of the CPU variant that the package chooses on this machine."""
     from llama_cffi import Ggml
 
     Ggml.Backend.cpuLoad()

@@ -1,4 +1,4 @@
-"""Installs the peers, and prints how each is started and why the others are left out: `python -m benchmarks.peers`."""
+"""Installs the peers and prints how to start each, and why others are left out: `python -m benchmarks.peers`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""How a contestant talks: for the programs in this folder, in whose environments there is nothing but a peer.
+"""The protocol of the contestants. It imports nothing of this project: a peer's environment has only the peer.
 
-A contestant is a process, `python PROGRAM CASE key=value ...`. It prepares, prints a line `{"ready": true, ...}`, and
-does one repetition for each line that it reads, which it answers with a line of JSON: seconds, items, and a check by
-which contestants that did the same work are alike. Cases that are a whole process (`load`, `import`, `memory`) answer
-at once, with that one line. Where a peer has no such thing, the line is `{"ready": false, "why": ...}`.
+A contestant is a process, `python PROGRAM CASE key=value ...`. It prepares, prints `{"ready": true, ...}`, and does one
+repetition for each line that it reads. It answers each with a line of JSON: seconds, items, and a check that is equal
+for contestants that computed the same. Cases that are a whole process (`load`, `import`, `memory`) print only that
+line. A peer that lacks the feature prints `{"ready": false, "why": ...}`.
 
-Only these lines get to stdout: whatever else a library prints goes to stderr.
+Only these lines go to stdout; other output of a library goes to stderr.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
 N_SEQ = 8
-"""How many sequences share the tokens of the case `batch`."""
+"""The number of sequences in the case `batch`."""
 
 
 @dataclass
 class Given:
-    """What a case works on."""
+    """The arguments of a case."""
 
     backend: str = ""
-    """The file of the CPU backend's variant; a peer with libraries of its own has no use for it."""
+    """The file of the CPU variant; peers with their own libraries ignore it."""
     model: str = ""
     text: str = ""
     file: str = ""
@@ -43,66 +43,66 @@ class Given:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Given:
-        """Read `key=value` words. Raises ValueError for a key that there is not."""
+        """Parse `key=value` arguments. Raises ValueError for an unknown key."""
         given = cls()
         known = {each.name for each in fields(cls)}
         for word in words:
             key, equals, value = word.partition("=")
             if not equals or key not in known:
-                raise ValueError(f"{word!r} is no key=value with one of the keys {', '.join(sorted(known))}")
+                raise ValueError(f"expected key=value with a key of {', '.join(sorted(known))}, got {word!r}")
             kind = type(getattr(given, key))
             setattr(given, key, [*map(int, value.split(","))] if kind is list else kind(value))
         return given
 
 
 class Unavailable(Exception):
-    """The peer has no such thing; the text says what is missing."""
+    """The peer lacks this feature; the message says what is missing."""
 
 
 Case = Callable[[Given], None]
 
 
 def ready(**more: Any) -> None:
-    """Say that the preparation is done."""
+    """Report that the preparation is done."""
     _print({"ready": True, **more})
 
 
 def repetitions() -> Iterator[None]:
-    """One round for each line that is read."""
+    """Yield once per line of stdin."""
     for _ in sys.stdin:
         yield
 
 
 def answer(seconds: float, items: int, check: str, **more: Any) -> None:
-    """Tell the result of a repetition."""
+    """Print the result of a repetition."""
     _print({"seconds": seconds, "items": items, "check": check, **more})
 
 
 def run(cases: Mapping[str, Case], words: Sequence[str] | None = None) -> NoReturn:
-    """Run the case that the command line names, and end the process."""
+    """Run the case named on the command line and end the process."""
     words = sys.argv[1:] if words is None else words
     name = words[0] if words else ""
     try:
         if name not in cases:
-            raise Unavailable(f"no case {name!r}: there are {', '.join(cases)}")
+            raise Unavailable(f"unknown case {name!r}: expected one of {', '.join(cases)}")
         cases[name](Given.parse(words[1:]))
     except Unavailable as why:
         _print({"ready": False, "why": str(why)})
     except Exception as error:
         traceback.print_exc()
         _print({"ready": False, "why": f"{type(error).__name__}: {error}"})
-        _leave(1)
-    _leave(0)
+        _exit(1)
+    _exit(0)
 
 
-def _leave(status: int) -> NoReturn:
-    """Without the library's own ending, which is in no number, and which not every peer survives."""
+def _exit(status: int) -> NoReturn:
+    """End without the library's cleanup, which is not measured and crashes some peers."""
     sys.stderr.flush()
     os._exit(status)
 
 
 def digest(data: bytes | str | list[int]) -> str:
-    """FNV-1a with 64 bits; tokens count as 32-bit integers."""
+    """The 64-bit FNV-1a hash; tokens are hashed as 32-bit integers."""
     if isinstance(data, str):
         data = data.encode()
     elif isinstance(data, list):
@@ -119,7 +119,7 @@ def filling(n_tokens: int) -> list[int]:
 
 
 def memory() -> dict[str, int]:
-    """What this process holds, in bytes: now, at most, and now by kind."""
+    """The resident memory of this process in bytes: now, at its peak, and now by kind."""
     with open("/proc/self/status", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
     names = {"rss": "VmRSS", "rss_peak": "VmHWM", "rss_anon": "RssAnon", "rss_file": "RssFile"}
@@ -127,7 +127,7 @@ def memory() -> dict[str, int]:
 
 
 _answers = -1
-"""The descriptor that the answers go to."""
+"""The file descriptor for answers."""
 
 
 def _print(values: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def _print(values: dict[str, Any]) -> None:
 
 
 def take_stdout() -> None:
-    """Keep stdout for the answers: what prints there from now on is seen on stderr."""
+    """Keep stdout for the answers; anything else printed there goes to stderr from now on."""
     global _answers
     if _answers < 0:
         _answers = os.dup(1)

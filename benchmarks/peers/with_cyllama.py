@@ -1,7 +1,7 @@
 """cyllama in the contest: `python benchmarks/peers/with_cyllama.py CASE key=value ...`.
 
-Its wheel has a llama.cpp and a CPU backend of its own, so that its numbers are those of both. `stream` and `embed` are
-its `LLM` and `Embedder`, the rest is `cyllama.llama.llama_cpp`.
+Its wheel contains its own llama.cpp and CPU backend, so its figures measure both. `stream` and `embed` use its `LLM`
+and `Embedder`, the other cases `cyllama.llama.llama_cpp`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def stream(given: Given) -> None:
     )
     llm = LLM(given.model, config=config)
     next(llm(given.text, stream=True))
-    llm._ctx.set_n_threads(given.threads, given.threads)  # its configuration has no place for it
+    llm._ctx.set_n_threads(given.threads, given.threads)  # its configuration lacks the option
     _begin("LLM(prompt, stream=True), min_p=0; items are the tokens after the first")
     for _ in repetitions():
         started = perf_counter()
@@ -240,13 +240,13 @@ def memory_(given: Given) -> None:
 
 
 def callback(given: Given) -> None:
-    """What a wake-up of Python costs: decoding with a function that is asked at each node of the graph, and without."""
+    """The cost of a callback into Python: decoding with a function called per node of the graph, and without."""
     library = _library()
-    model, wakes = _model(library, given), 0
+    model, called = _model(library, given), 0
 
     def on_node(*_: Any) -> bool:
-        nonlocal wakes
-        wakes += 1
+        nonlocal called
+        called += 1
         return False
 
     contexts = _context(library, model, given), _context(library, model, given)
@@ -256,11 +256,11 @@ def callback(given: Given) -> None:
         seconds = []
         for ctx in contexts:
             ctx.kv_cache_clear()
-            wakes, started = 0, perf_counter()
+            called, started = 0, perf_counter()
             for i in range(given.calls):
                 ctx.decode(library.llama_batch_get_one([100 + i % 1000], i))
             seconds.append(perf_counter() - started)
-        answer(seconds[1] - seconds[0], wakes, "")
+        answer(seconds[1] - seconds[0], called, "")
 
 
 CASES: dict[str, Callable[[Given], None]] = {

@@ -1,8 +1,8 @@
 """llama-cpp-python in the contest: `python benchmarks/peers/with_llama_cpp_python.py CASE key=value ...`.
 
-Each case is what its users write, by `Llama` where that has it and by its lower layers where not. It runs with the
-libraries that `LLAMA_CPP_LIB_PATH` names; these have their CPU backend in a file of its own, which is loaded first.
-What `Llama` sets otherwise than llama.cpp does (flash attention, performance counters) is set as llama.cpp does.
+Each case is what its users write, with `Llama` where possible and with its lower layers otherwise. It runs with the
+libraries in `LLAMA_CPP_LIB_PATH`; their CPU backend is a separate file, which is loaded first. Settings for which
+`Llama` has other defaults than llama.cpp (flash attention, performance counters) are set to llama.cpp's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from protocol import N_SEQ, Given, Unavailable, answer, digest, filling, memory, ready, repetitions, run
 
-COPYING = 0.5  # seconds that a repetition of `logits512` may copy for
+COPYING = 0.5  # seconds of copying in a repetition of `logits512`
 
 
 def _backend(given: Given) -> Any:
@@ -36,13 +36,13 @@ def _backend(given: Given) -> Any:
 
 
 def _silent(llama_cpp: Any) -> Any:
-    """A log that shows nothing: `verbose=False` still shows warnings, which it takes for errors."""
+    """A log callback that prints nothing: `verbose=False` still prints warnings, as errors."""
     global _log
     _log = _log or llama_cpp.llama_log_callback(lambda level, text, data: None)
     return _log
 
 
-_log: Any = None  # the library calls it as long as the process lives
+_log: Any = None  # the library calls it until the process ends
 
 
 def _llama(given: Given, **more: Any) -> Any:
@@ -71,14 +71,14 @@ def _begin(how: str = "") -> None:
 
 
 def _prompted(llm: Any, prompt: list[int]) -> None:
-    """Forget everything, and decode a prompt."""
+    """Clear the memory and decode a prompt."""
     llm.reset()
     llm._ctx.kv_cache_clear()
     llm.eval(prompt)
 
 
 def _greedy_loop(llm: Any, prompt: list[int], n: int) -> list[int]:
-    """What follows on a prompt that is decoded already."""
+    """Generate greedily after a prompt that is already decoded."""
     from llama_cpp import llama_vocab_is_eog
 
     vocab, out = llm._model.vocab, []
@@ -104,8 +104,7 @@ def greedy(given: Given) -> None:
 
 
 def greedy_low(given: Given) -> None:
-    """The same by the functions of llama.h, which the package offers too."""
-    import ctypes
+    """The same with the functions of llama.h, which the package also exposes."""
 
     llm = _llama(given)
     import llama_cpp
@@ -132,7 +131,7 @@ def greedy_low(given: Given) -> None:
     llm._ctx.kv_cache_clear()
     decode(given.prompt)
     loop(4)
-    _begin(f"llama_sampler_sample and llama_decode through ctypes {ctypes.__version__}")
+    _begin("llama_sampler_sample and llama_decode through ctypes")
     for _ in repetitions():
         llama_cpp.llama_memory_clear(llm._ctx.memory, False)
         decode(given.prompt)
@@ -142,7 +141,7 @@ def greedy_low(given: Given) -> None:
 
 
 def stream(given: Given) -> None:
-    """From the first piece of text on: the prompt is in no number, as with the others."""
+    """Timed from the first piece of text on: the prompt is not measured, as with the others."""
     llm = _llama(given)
     prompt = llm.tokenize(given.text.encode())
     _begin("create_completion(stream=True), min_p=0; items are the tokens after the first piece of text")
@@ -193,7 +192,7 @@ def detokenize(given: Given) -> None:
 
 
 def _floats(array: Any) -> str:
-    return digest(array.reshape(-1)[:16].tobytes())
+    return str(digest(array.reshape(-1)[:16].tobytes()))
 
 
 def logits1(given: Given) -> None:
@@ -287,7 +286,7 @@ def embed(given: Given) -> None:
 
 
 def state(given: Given) -> None:
-    """Twice: `Llama.save_state`, which keeps a copy of its scores too, and the bytes alone."""
+    """`Llama.save_state`, which also copies its scores, and the raw bytes."""
     llm = _llama(given)
     import ctypes
 
@@ -341,37 +340,36 @@ def memory_(given: Given) -> None:
 
 
 def callback(given: Given) -> None:
-    """What a wake-up of Python costs: decoding with a function that is asked at each node of the graph, and without."""
+    """The cost of a callback into Python: decoding with a function called per node of the graph, and without."""
     llm = _llama(given)
     import llama_cpp
 
-    wakes = 0
+    called = 0
 
-    @llama_cpp.ggml_abort_callback
     def on_node(data: Any) -> bool:
-        nonlocal wakes
-        wakes += 1
+        nonlocal called
+        called += 1
         return False
 
-    nothing = llama_cpp.ggml_abort_callback()
+    counting, nothing = llama_cpp.ggml_abort_callback(on_node), llama_cpp.ggml_abort_callback()
     ctx, one = llm._ctx.ctx, (llama_cpp.llama_token * 1)()
     _begin("llama_set_abort_callback; `processor` is what a LogitsProcessorList that changes nothing adds to a token")
     for _ in repetitions():
         seconds = []
-        for function in (nothing, on_node):
+        for function in (nothing, counting):
             llama_cpp.llama_set_abort_callback(ctx, function, None)
             llm._ctx.kv_cache_clear()
-            wakes, started = 0, perf_counter()
+            called, started = 0, perf_counter()
             for i in range(given.calls):
                 one[0] = 100 + i % 1000
                 llama_cpp.llama_decode(ctx, llama_cpp.llama_batch_get_one(one, 1))
             seconds.append(perf_counter() - started)
         llama_cpp.llama_set_abort_callback(ctx, nothing, None)
-        answer(seconds[1] - seconds[0], wakes, "", processor=_processor(llm, min(given.calls, 32)))
+        answer(seconds[1] - seconds[0], called, "", processor=_processor(llm, min(given.calls, 32)))
 
 
 def _processor(llm: Any, n: int) -> float:
-    """Seconds a token that a logits processor costs."""
+    """The cost of a logits processor in seconds per token."""
     from llama_cpp import LogitsProcessorList
 
     seconds = []

@@ -1,7 +1,7 @@
 """xllamacpp in the contest: `python benchmarks/peers/with_xllamacpp.py CASE key=value ...`.
 
-It wraps llama.cpp's server: a request goes in, text comes out. Its wheel has a llama.cpp of its own, built for AVX2, so
-that its numbers are those of both. There is no way to tokens, logits, batches or state, and those cases are left out.
+It wraps llama.cpp's server: a request goes in, text comes out. Its wheel contains its own llama.cpp, built for AVX2, so
+its figures measure both. It does not expose tokens, logits, batches or states, so those cases are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from protocol import Given, Unavailable, answer, digest, memory, ready, repetitions, run
 
-PARALLEL = 8  # how many texts the server embeds at a time
+PARALLEL = 8  # texts that the server embeds at a time
 
 
 def _server(given: Given, embedding: bool = False) -> Any:
@@ -66,12 +66,12 @@ CHAIN = {
 
 
 class Answered:
-    """A streamed request from start to end, and when each part of it came."""
+    """A streamed request: its chunks, and when the first and the last one arrived."""
 
     def __init__(self, server: Any, request: dict[str, Any]) -> None:
         self._chunks: list[dict[str, Any]] = []
         self.started = self.first = perf_counter()
-        server.handle_completions(request, self._acquire)
+        server.handle_completions(request, self._add_chunk)
         self.ended = perf_counter()
         errors = [chunk for chunk in self._chunks if "choices" not in chunk]
         if errors or not self._chunks:
@@ -79,7 +79,7 @@ class Answered:
         self.text = "".join(chunk["choices"][0]["text"] for chunk in self._chunks)
         self.tokens = int(self._chunks[-1]["usage"]["completion_tokens"])
 
-    def _acquire(self, chunk: dict[str, Any]) -> None:
+    def _add_chunk(self, chunk: dict[str, Any]) -> None:
         if not self._chunks:
             self.first = perf_counter()
         self._chunks.append(chunk)
@@ -146,7 +146,7 @@ def memory_(given: Given) -> None:
 
 def _missing(what: str) -> Callable[[Given], None]:
     def case(given: Given) -> None:
-        raise Unavailable(f"it has no way to {what}")
+        raise Unavailable(f"it does not expose {what}")
 
     return case
 

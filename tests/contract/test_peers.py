@@ -168,7 +168,7 @@ def test_the_links_have_the_names_that_are_looked_for(tmp_path: Path) -> None:
     for name in native.LINKED:
         (lib / f"lib{name}{native.SUFFIX}.so").write_text(name, encoding="utf-8")
     (lib / "manifest.json").write_text(json.dumps({"llama_cpp": "another one"}), encoding="utf-8")
-    with pytest.raises(PeerError, match="are of another one"):
+    with pytest.raises(PeerError, match="another one"):
         environment.links(lib)
     (lib / "manifest.json").write_text(json.dumps({"llama_cpp": pins.load().label}), encoding="utf-8")
     for _ in range(2):  # a second time over the first one's
@@ -218,5 +218,5 @@ def test_the_carrier_gets_this_package_s_libraries(tmp_path: Path, monkeypatch: 
 def test_a_pin_that_no_release_carries_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path))
     monkeypatch.setattr(pins, "load", lambda: pins.Pin(sha256="0" * 64, commit="1" * 40))
-    with pytest.raises(PeerError, match="no release of llama-cpp-python carries"):
+    with pytest.raises(PeerError, match=r"no release of llama-cpp-python\b"):
         environment.make(peers.peers()[0])
