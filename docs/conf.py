@@ -1,4 +1,4 @@
-"""Sphinx configuration. The reference comes out of the package's docstrings and the generated naming map."""
+"""Sphinx configuration. The reference is built from the package's docstrings and the generated naming map."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 nitpicky = True
-# Links that are not the reader's business: C types in prototypes, types of signatures from elsewhere.
+# Names without a page: C types in prototypes, and types of other packages in signatures.
 nitpick_ignore_regex = [("c:identifier", ".*"), ("py:class", ".*"), ("py:data", ".*")]
 
 API = snapshot.load()
@@ -46,7 +46,7 @@ FUNCTIONS = {function.name: function for function in API.functions}
 
 
 def facade_name(function: Function) -> str | None:
-    """Where the facade has a C function; None if only `lib` has it."""
+    """The facade's name of a C function; None if only `lib` has it."""
     owner, name = naming.function_name(function)
     path = ".".join(filter(None, (owner, name)))
     return path if _resolve(path) is not None else None
@@ -62,7 +62,7 @@ def _resolve(path: str) -> Any:
 
 
 def documented_name(path: str) -> str:
-    """Where the reference documents a facade name: nested classes stand under the module that defines them."""
+    """The name under which the reference documents a facade name: that of the defining module for nested classes."""
     if path.startswith("Ggml."):
         return f"llama_cffi.ggml.{path.removeprefix('Ggml.')}"
     parts = path.split(".")
@@ -72,7 +72,7 @@ def documented_name(path: str) -> str:
     return f"llama_cffi.{path}"
 
 
-# `text` in a docstring: a link where it names something, code otherwise.
+# `text` in a docstring: a link if it names something, else code.
 
 
 def code_or_reference(
@@ -92,7 +92,7 @@ def code_or_reference(
     return [link], []
 
 
-# The pages that are written at build time.
+# Pages written at build time.
 
 
 def _class_block(name: str) -> str:
@@ -104,7 +104,7 @@ def _nested(cls: type) -> list[str]:
 
 
 def _ggml_block(name: str) -> str:
-    """A name of ggml. Enumerations have another name where they are generated, which autodoc would not look behind."""
+    """A name of ggml. Enumerations are written out: autodoc shows an alias of a generated class without members."""
     value = getattr(llama_cffi.Ggml, name)
     if not issubclass(value, int):
         return f".. autoclass:: llama_cffi.ggml.{name}\n   :members:\n   :inherited-members: tuple\n\n"
@@ -112,14 +112,23 @@ def _ggml_block(name: str) -> str:
     return f".. py:class:: llama_cffi.ggml.{name}\n\n   {inspect.getdoc(value)}\n\n{members}"
 
 
+_TWO_NAMES = """\
+Some things have two names, because the specification has both. Both are public and stay; prefer the first:
+
+- ``Ggml.Threadpool``, also ``Ggml.ThreadPool``: the same class.
+- ``close()`` or ``with``, also ``free()`` and ``Adapter.loraFree()``: they free an object that owns memory. ``free`` comes
+  from the C function's name, and can be called on the class as well: ``Model.free(model)``.
+"""
+
+
 def reference_page() -> str:
-    """Every public name of the package."""
+    """The page of all public names of the package."""
     enums, errors, classes, functions, data = [], [], [], [], []
     for name in llama_cffi.__all__:
         value = getattr(llama_cffi, name)
         if name in ("Ggml", "ffi", "lib"):
             continue
-        if not inspect.isclass(value) or value is int:  # Token, Pos and SeqId are other names of int
+        if not inspect.isclass(value) or value is int:  # Token, Pos and SeqId are int
             (functions if inspect.isroutine(value) else data).append(name)
         elif issubclass(value, Exception):
             errors.append(name)
@@ -127,7 +136,7 @@ def reference_page() -> str:
             enums.append(name)
         else:
             classes.append(name)
-    out = ["Reference\n=========\n"]
+    out = ["Reference\n=========\n", _TWO_NAMES]
     out.append("Classes\n-------\n")
     for name in classes:
         cls = getattr(llama_cffi, name)
@@ -161,11 +170,11 @@ def _data_doc(name: str) -> str:
 
 
 def c_page() -> str:
-    """Every C function, and its name in Python."""
+    """The page of all C functions with their names in Python."""
     out = ["C names\n=======\n"]
     out.append(
-        "For every function of the nine public headers its name in Python. What the facade has no place for is in "
-        "``llama_cffi.lib``,\nunder its C name, like all the others.\n"
+        "The Python name of every function of the nine public headers. Functions that the facade lacks are in "
+        "``llama_cffi.lib``,\nunder their C names, like all the others.\n"
     )
     for header in API.headers:
         out.append(f"{header}\n{'-' * len(header)}\n")
