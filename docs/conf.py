@@ -116,8 +116,8 @@ _TWO_NAMES = """\
 Some things have two names, because the specification has both. Both are public and stay; prefer the first:
 
 - ``Ggml.Threadpool``, also ``Ggml.ThreadPool``: the same class.
-- ``close()`` or ``with``, also ``free()`` and ``Adapter.loraFree()``: they free an object that owns memory. ``free`` comes
-  from the C function's name, and can be called on the class as well: ``Model.free(model)``.
+- ``close()`` or ``with``, also ``free()`` and ``Adapter.loraFree()``: they free an object that owns memory. ``free`` is
+  the name in C, and can be called on the class as well: ``Model.free(model)``.
 """
 
 

@@ -102,21 +102,21 @@ def test_a_name_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("hf:", "is no name of a file"),
-        ("hf:f.gguf", "is no name of a file"),
-        ("hf://o/r/f.gguf", "is no name of a file"),
-        ("hf:o/../f.gguf", "is no name of a file"),
-        ("hf:o/r/../f.gguf", "does not name a file that ends in .gguf"),
-        ("hf:o/r//f.gguf", "does not name a file that ends in .gguf"),
-        ("hf:o/r/f.bin", "does not name a file that ends in .gguf"),
-        ("hf:o/r/f.gguf@main", "its revision behind the file"),
-        ("hf:o/r/m-00002-of-00003.gguf", "name its first file, m-00001-of-00003.gguf"),
+        ("hf:", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:f.gguf", "hf:ORG/REPO/FILE.gguf"),
+        ("hf://o/r/f.gguf", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:o/../f.gguf", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:o/r/../f.gguf", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:o/r//f.gguf", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:o/r/f.bin", "hf:ORG/REPO/FILE.gguf"),
+        ("hf:o/r/f.gguf@main", "revision"),
+        ("hf:o/r/m-00002-of-00003.gguf", "m-00001-of-00003.gguf"),
     ],
 )
 def test_a_malformed_name(name: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says) as raised:
+    with pytest.raises(ValueError) as raised:
         Model.load(name)
-    assert "hf:ORG/REPO/FILE.gguf" in str(raised.value) or "first file" in says
+    assert name in str(raised.value) and says in str(raised.value)
 
 
 def test_a_file_is_fetched_once(hub: FakeHub, load, tiny: Model) -> None:  # type: ignore[no-untyped-def]
@@ -142,10 +142,10 @@ def test_all_parts_of_a_split_model(hub: FakeHub, load, tiny: Model) -> None:  #
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (f"hf:{REPO}/tinny.gguf", ["has no file tinny.gguf", "deep/er/tiny.gguf", SPLITS[0], "tiny.gguf"]),
-        (f"hf:{REPO}@v2/tiny.gguf", ["no branch, tag or commit v2"]),
-        ("hf:acme/none-GGUF/tiny.gguf", ["no repository acme/none-GGUF, or it is private"]),
-        (f"hf:{GATED}/tiny.gguf", ["accept its terms at", "HF_TOKEN"]),
+        (f"hf:{REPO}/tinny.gguf", [REPO, " tinny.gguf", "deep/er/tiny.gguf", SPLITS[0], " tiny.gguf"]),
+        (f"hf:{REPO}@v2/tiny.gguf", [REPO, "commit v2"]),
+        ("hf:acme/none-GGUF/tiny.gguf", ["acme/none-GGUF", "private"]),
+        (f"hf:{GATED}/tiny.gguf", [GATED, "terms", "HF_TOKEN"]),
     ],
 )
 def test_what_is_not_there(load, name: str, words: list[str]) -> None:  # type: ignore[no-untyped-def]
@@ -156,26 +156,26 @@ def test_what_is_not_there(load, name: str, words: list[str]) -> None:  # type: 
 
 def test_a_repository_without_a_file(load) -> None:  # type: ignore[no-untyped-def]
     out = load(f"hf:{REPO}").stdout
-    assert out.startswith("ValueError: ") and "Its GGUF files: deep/er/tiny.gguf, " in out
+    assert out.startswith("ValueError: ") and "deep/er/tiny.gguf, " in out
 
 
 def test_a_cache_that_was_filled_elsewhere(load, tmp_path: Path, tiny: Model, tiny_path: Path) -> None:  # type: ignore[no-untyped-def]
     cached(tmp_path, REPO, {"sub/tiny.gguf": tiny_path.read_bytes()})
     assert load(f"hf:{REPO}/sub/tiny.gguf", HF_HUB_OFFLINE="1").stdout.startswith(tiny.desc())
     out = load(f"hf:{REPO}/other.gguf", HF_HUB_OFFLINE="1").stdout
-    assert out.startswith("ModelLoadError: ") and "HF_HUB_OFFLINE=1" in out and "In the cache: sub/tiny.gguf" in out
+    assert out.startswith("ModelLoadError: ") and "HF_HUB_OFFLINE=1" in out and "sub/tiny.gguf" in out
 
 
 def test_a_part_that_is_not_in_the_cache(load, hub: FakeHub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     cached(tmp_path, REPO, {name: hub.files[name] for name in SPLITS[:2]})
     out = load(f"hf:{REPO}/{SPLITS[0]}", HF_HUB_OFFLINE="1").stdout
-    assert out.startswith(f"ModelLoadError: hf:{REPO}/{SPLITS[2]} was not loaded")
+    assert out.startswith(f"ModelLoadError: hf:{REPO}/{SPLITS[2]} ")
 
 
 def test_without_a_connection(load) -> None:  # type: ignore[no-untyped-def]
     before = "import huggingface_hub.utils._http as http, time; time.sleep = lambda seconds: None"
     out = load(f"hf:{REPO}/tiny.gguf", before, HF_ENDPOINT="http://127.0.0.1:9").stdout
-    assert out.startswith("ModelLoadError: ") and "http://127.0.0.1:9 cannot be reached" in out
+    assert out.startswith("ModelLoadError: ") and "http://127.0.0.1:9 " in out
 
 
 def test_without_huggingface_hub(load) -> None:  # type: ignore[no-untyped-def]

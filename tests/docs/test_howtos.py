@@ -1,4 +1,4 @@
-"""The how-tos and the tutorial do what they say: their blocks of Python run, and so do the commands in them."""
+"""The how-tos and the tutorial work: their blocks of Python run, and so do their commands."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.cli.fake_hub import FakeHub
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
-HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the one that pages name
+HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the model that the pages use
 SECONDS = 300
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-# All blocks in one namespace, each compiled with the lines of the page in front of it, so that tracebacks name them.
+# Runs all blocks in one namespace. Newlines before each give tracebacks the line numbers of the page.
 _RUNNER = """\
 import sys
 namespace = {"__name__": "__main__", "__builtins__": __builtins__}
@@ -34,7 +34,7 @@ for number, block in enumerate(open(sys.argv[1], encoding="utf-8").read().split(
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """The blocks of a language: the number of the line above each, and its text."""
+    """The blocks of a language: the number of the line above each block, and its text."""
     text = page.read_text(encoding="utf-8")
     return [(text.count("\n", 0, m.start(2)), m[2]) for m in _FENCE.finditer(text) if m[1] == language]
 
@@ -52,7 +52,7 @@ def folder(tmp_path: Path, gemma_path: Path) -> Path:
 
 
 def around(folder: Path, hub: FakeHub) -> dict[str, str]:
-    """What a page's programs find in their environment: the checkout, and a Hub that is this machine."""
+    """The environment of a page's programs: this checkout, and a Hub on this machine."""
     cache = str(folder / "cache")
     return environment(HF_ENDPOINT=hub.endpoint, HF_HOME=cache, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8")
 

@@ -1,4 +1,4 @@
-"""The API reference: it builds without a warning, and no public name and no C function is missing."""
+"""The API reference: it builds without warnings and contains every public name and every C function."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_c_function_leads_to_its_python_name_and_back(site: Path) -> None:
 
 
 def test_every_mapped_name_exists() -> None:
-    """`Maps to` names something of this header, or of the older ones that the specification was written for."""
+    """`Maps to` names something of this header, or of an older one that the specification was written for."""
     api = complete.load()
     known = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
     known |= {r.tag or r.alias for r in api.records} | {e.tag or e.alias for e in api.enums}

@@ -1,4 +1,4 @@
-"""docs/safety.md counts the misuse suite as it is."""
+"""docs/safety.md has the current counts of the misuse suite."""
 
 from __future__ import annotations
 
