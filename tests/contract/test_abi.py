@@ -274,7 +274,7 @@ def test_what_is_no_library(tmp_path: Path) -> None:
     path = tmp_path / "text.so"
     for content in (b"", b"text", b"\x7fELF\2\1"):
         path.write_bytes(content)
-        with pytest.raises(elf.BuildError, match=r"text\.so is no shared library of this machine"):
+        with pytest.raises(elf.BuildError, match=r"text\.so.*shared library"):
             elf.identify(path)
     assert not lib.shim_library_id(os.fsencode(path), ffi.new("char[8]"), 8)
 

@@ -1,6 +1,6 @@
-"""The id of a library: its build-id, which its linker put into it, and where it has none a digest of its code.
+"""Read ELF files: the id of a shared library (its build-id, or a digest of its code), and the names of its symbols.
 
-The package reads the same from libraries that are loaded: `llama_cffi/_shim/abi.cpp`.
+The package reads the same ids from libraries that are loaded: `llama_cffi/_shim/abi.cpp`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vendor.tools import BuildError
 _LOAD, _NOTE = 1, 4
 _EXECUTE, _READ = 1, 4
 _BUILD_ID = 3
+_SYMBOL_TABLE = 2
 
 
 class _Segment(NamedTuple):
@@ -25,20 +26,71 @@ class _Segment(NamedTuple):
     data: memoryview
 
 
+class _Section(NamedTuple):
+    kind: int
+    offset: int
+    size: int
+    link: int
+
+
 def identify(path: Path) -> str:
-    """The id of a shared library. Raises BuildError where the file is none."""
+    """The id of a shared library. Raises BuildError if the file is not one."""
     try:
         segments = list(_segments(path.read_bytes()))
     except (struct.error, ValueError):
-        raise BuildError(f"{path} is no shared library of this machine: build llama.cpp for it") from None
+        raise _not_elf(path) from None
     notes = (_build_id(part) for part in segments if part.kind == _NOTE)
     return next(filter(None, notes), "") or f"code-{_digest(segments):016x}"
 
 
-def _segments(data: bytes) -> Iterator[_Segment]:
+def symbols(path: Path) -> set[str]:
+    """The names in a library's symbol table, local ones too; none if it was stripped.
+
+    Raises BuildError if the file is not a shared library.
+    """
+    found: set[str] = set()
+    try:
+        data = path.read_bytes()
+        sections = list(_sections(data))
+        for table in sections:
+            if table.kind == _SYMBOL_TABLE:
+                names = sections[table.link].offset
+                entries = memoryview(data)[table.offset : table.offset + table.size]
+                layout = "IBBHQQ" if _is_wide(data) else "IIIBBH"
+                for start, *_ in struct.iter_unpack(_order(data) + layout, entries):
+                    found.add(data[names + start : data.index(b"\0", names + start)].decode("ascii", "replace"))
+    except (struct.error, ValueError, IndexError):
+        raise _not_elf(path) from None
+    return found
+
+
+def _not_elf(path: Path) -> BuildError:
+    return BuildError(f"{path} is not a shared library of this machine: build llama.cpp for it")
+
+
+def _order(data: bytes) -> str:
+    return "<" if data[5] == 1 else ">"
+
+
+def _is_wide(data: bytes) -> bool:
+    """True for a 64-bit file. Raises ValueError if it is not an ELF file."""
     if data[:4] != b"\x7fELF":
-        raise ValueError("no ELF")
-    wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
+        raise ValueError("not an ELF file")
+    return data[4] == 2
+
+
+def _sections(data: bytes) -> Iterator[_Section]:
+    wide, order = _is_wide(data), _order(data)
+    (start,) = struct.unpack_from(order + ("Q" if wide else "I"), data, 40 if wide else 32)
+    size, count = struct.unpack_from(f"{order}HH", data, 58 if wide else 46)
+    for place in range(start, start + size * count, size):
+        layout = "IIQQQQI" if wide else "IIIIIII"
+        _, kind, _, _, offset, length, link = struct.unpack_from(order + layout, data, place)
+        yield _Section(kind, offset, length, link)
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    wide, order = _is_wide(data), _order(data)
     start, size, count = (
         *struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28),
         *struct.unpack_from(order + "HH", data, 54 if wide else 42),

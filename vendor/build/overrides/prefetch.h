@@ -1,25 +1,45 @@
-/* Included before every C++ file of llama.cpp, by a compiler option; it changes llamafile/sgemm.cpp alone.
+/* Included before every C++ file of ggml's CPU backend, by the build (see __init__.py). It changes llamafile/sgemm.cpp
+ * only.
  *
- * The products there of a few columns with a large matrix in Q8_0, Q5_0 and the like go through four rows at a time, side
- * by side. The processor sees four short streams that begin anew all the time, fetches nothing ahead, and each tile waits
- * for memory: two tokens took four times as long as one. Here each load of weights asks for those that come a page later.
- * The rows lie one after another, so that the distance need not know how long they are. Nothing is computed otherwise. */
+ * That file multiplies a few columns with a large quantized matrix (Q8_0, Q5_0, Q4_0, IQ4_NL) four rows at a time. The
+ * processor sees four short streams that keep starting over, its hardware prefetcher does not follow them, and each
+ * tile waits for memory: a batch of two tokens took four times as long as one token. Here each load of weights also
+ * prefetches what lies one page (4096 bytes) later. Rows are contiguous, so the distance does not depend on their
+ * length. Results do not change. */
+#pragma once
+
+#ifdef GGML_BACKEND_BUILD
 #if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
 #include <immintrin.h>
-static inline void llama_cffi_prefetch(const void * weights) {
-    const char * here = __builtin_strstr(__BASE_FILE__, "llamafile/sgemm.cpp");  // known to the compiler
-    if (here != nullptr) {
+
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_prefetch_needed = 0;
+
+/* A template, so that it is in a module only if a function of sgemm.cpp calls the loads below. */
+template <typename>
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_prefetch_active = 0;
+
+static constexpr bool llama_cffi_is_sgemm = __builtin_strstr(__BASE_FILE__, "llamafile/sgemm.cpp") != nullptr;
+
+template <typename T> static inline void llama_cffi_prefetch(const void * weights) {
+    if constexpr (llama_cffi_is_sgemm) {
+        (void) &llama_cffi_prefetch_active<T>;
         _mm_prefetch(static_cast<const char *>(weights) + 4096, _MM_HINT_T0);
     }
 }
-static inline __m256i llama_cffi_loadu_256(const void * p) {
-    llama_cffi_prefetch(p);
+
+template <typename T = void> static inline __m256i llama_cffi_loadu_256(const void * p) {
+    llama_cffi_prefetch<T>(p);
     return _mm256_loadu_si256(static_cast<const __m256i *>(p));
 }
-static inline __m128i llama_cffi_loadu_128(const void * p) {
-    llama_cffi_prefetch(p);
+
+template <typename T = void> static inline __m128i llama_cffi_loadu_128(const void * p) {
+    llama_cffi_prefetch<T>(p);
     return _mm_loadu_si128(static_cast<const __m128i *>(p));
 }
-#define _mm256_loadu_si256(p) llama_cffi_loadu_256(p)
-#define _mm_loadu_si128(p) llama_cffi_loadu_128(p)
+
+#define _mm256_loadu_si256(p) llama_cffi_loadu_256<>(p)
+#define _mm_loadu_si128(p) llama_cffi_loadu_128<>(p)
+#else
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_prefetch_idle = 0;
+#endif
 #endif

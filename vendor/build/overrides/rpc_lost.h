@@ -1,18 +1,18 @@
-/* Included before the C++ files of llama.cpp's RPC module, by a compiler option: a worker that is lost does not end the
- * program that uses it.
+/* Included before every C++ file of llama.cpp's RPC module, by the build (see __init__.py). With it, losing a worker
+ * does not end the process that uses it.
  *
- * ggml-rpc.cpp talks to a worker on a thread of its own, the dispatcher's, and aborts there when the connection ends:
- * nobody could catch an exception on that thread. But it does so by GGML_ABORT, and hands messages to that thread
- * within GGML_ASSERT. Here these macros see the variables around them, by name:
+ * ggml-rpc.cpp talks to a worker on a thread of its own, the dispatcher. When the connection breaks, that thread calls
+ * GGML_ABORT; an exception could not be caught there. Messages are enqueued for the dispatcher inside GGML_ASSERT. So
+ * both macros are redefined here, and look at the variables around them, by name:
  *
- *   - GGML_ABORT where a message `msg_ptr` is being sent through `sock` notes that the connection is lost, answers the
- *     message with zeros, and returns. Whoever waits for it wakes up, and so do those who come later.
- *   - GGML_ASSERT where a message `msg` is handed over notes that this thread has used the connection.
+ *   - GGML_ABORT where a message `msg_ptr` is being sent through `sock` marks the connection as lost, fills the answer
+ *     with zeros, and returns. The thread that waits for this message wakes up, and so does every later one.
+ *   - GGML_ASSERT where a message `msg` is enqueued notes that this thread has used the connection.
  *
- * The guard asks llama_cffi_rpc_lost at the end of a call (llama_cffi/_shim/call.cpp), and raises. Everywhere else both
- * macros do what they always do; in a ggml-rpc.cpp that has no such variables they do nothing else.
+ * At the end of each call the guard asks llama_cffi_rpc_lost (llama_cffi/_shim/call.cpp), and raises. In code without
+ * such variables both macros do what llama.cpp's do.
  *
- * The module's sockets are watched as well: see the second half. */
+ * The second half of this file watches the module's sockets. */
 #if defined(GGML_BACKEND_BUILD) && defined(__linux__)  // not ggml-base, which is compiled beside the module
 #pragma once
 
@@ -38,9 +38,18 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* What the build looks for in the module. Templates: only a use of the hook that each is named after emits it. */
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_rpc_lost_needed = 0;
+template <typename>
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_rpc_lost_enqueue_hooked = 0;
+template <typename>
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_rpc_lost_abort_hooked = 0;
+template <typename>
+__attribute__((used, visibility("hidden"))) inline constexpr char llama_cffi_rpc_lost_sockets_hooked = 0;
+
 namespace llama_cffi_rpc __attribute__((visibility("hidden"))) {
 
-/* Stands for a message or a socket where the code around has none. */
+/* The type of `msg`, `msg_ptr` and `sock` where the surrounding code has no variable of that name. */
 struct Nothing {};
 
 template <typename M> using Command = std::decay_t<decltype(std::declval<M>()->cmd)>;
@@ -56,13 +65,13 @@ constexpr bool IS_MESSAGE<
     std::is_convertible_v<S, std::weak_ptr<const void>>;
 
 struct Connection {
-    std::weak_ptr<const void> socket;  // says which one it is; nothing is read through it
+    std::weak_ptr<const void> socket;  // identifies the connection; nothing is read through it
     pid_t                     process = getpid();
     bool                      lost    = false;
-    std::string               peer    = {};  // where it led to, once it is lost
+    std::string               peer    = {};  // the worker's address, once it is lost
 };
 
-/* A connection that a thread has used, and the number of its last message there. */
+/* A connection that a thread has used, and the number of the last message it sent there. */
 struct Use {
     std::shared_ptr<Connection> connection;
     size_t                      message;
@@ -71,18 +80,18 @@ struct Use {
 inline std::mutex mutex;  // guards the connections
 
 inline std::vector<std::shared_ptr<Connection>> & connections() {
-    static auto * all = new std::vector<std::shared_ptr<Connection>>;  // threads may outlive what is destroyed at exit
+    static auto * all = new std::vector<std::shared_ptr<Connection>>;  // never destroyed: threads may outlive exit
     return *all;
 }
 
 inline thread_local std::vector<Use> uses;
-inline thread_local size_t           messages = 0;  // that this thread has handed over
+inline thread_local size_t           messages = 0;  // enqueued by this thread so far
 
-/* On a dispatcher's thread: its socket, and where that leads to. */
+/* On a dispatcher's thread: its socket, and the worker's address. */
 inline thread_local int  own_socket = -1;
 inline thread_local char own_peer[INET_ADDRSTRLEN + 8];
 
-/* Whether this thread has made a connection: then it is not a dispatcher's. */
+/* True if this thread has opened a connection: then it is not a dispatcher's. */
 inline thread_local bool connects = false;
 
 inline std::shared_ptr<Connection> find(const std::weak_ptr<const void> & socket) {
@@ -99,10 +108,11 @@ inline std::shared_ptr<Connection> find(const std::weak_ptr<const void> & socket
     return all.back();
 }
 
-/* Before a message is handed over. What the module would remember for ever if it came from a lost worker, and what
- * loads a model, is refused there; llama.cpp cleans up after the exception, and the guard says what was behind it. */
-template <typename M, typename S> void hand(const M & message, const S & socket) {
+/* Called before a message is enqueued. Once the worker is lost, two kinds of message throw: those whose answers the
+ * module caches, and those that upload weights. llama.cpp cleans up after the exception, the guard says what failed. */
+template <typename M, typename S> void on_enqueue(const M & message, const S & socket) {
     if constexpr (IS_MESSAGE<M, S>) {
+        (void) &llama_cffi_rpc_lost_enqueue_hooked<M>;
         const std::lock_guard<std::mutex> lock(mutex);
         const auto                        connection = find(socket);
         if (connection->process != getpid()) {
@@ -127,9 +137,10 @@ template <typename M, typename S> void hand(const M & message, const S & socket)
     }
 }
 
-/* On a dispatcher's thread, when a message could not be sent or was not answered. */
-template <typename M, typename S> void lose(const M & message, const S & socket) {
+/* Called on a dispatcher's thread when a message could not be sent or was not answered. */
+template <typename M, typename S> void on_lost(const M & message, const S & socket) {
     if constexpr (IS_MESSAGE<M, S>) {
+        (void) &llama_cffi_rpc_lost_abort_hooked<M>;
         {
             const std::lock_guard<std::mutex> lock(mutex);
             const auto                        connection = find(socket);
@@ -137,16 +148,16 @@ template <typename M, typename S> void lose(const M & message, const S & socket)
             connection->peer                             = own_peer;
         }
         if (own_socket >= 0) {
-            shutdown(own_socket, SHUT_RDWR);  // later messages fail too; a worker that still lives is free for others
+            shutdown(own_socket, SHUT_RDWR);  // later messages fail too; a worker that is still alive can serve others
         }
         if (message->output == nullptr) {
             return;
         }
         memset(message->output, 0, message->output_size);
-        /* Zeros are no alignment, but RPC_CMD_GET_MAX_SIZE comes next, and is refused. */
+        /* Zero is not a valid alignment, but the next message is RPC_CMD_GET_MAX_SIZE, which throws. */
         uint64_t answer = 0;
         if (message->cmd == Command<M>::RPC_CMD_BUFFER_GET_BASE) {
-            answer = 1 << 20;  // of memory that is nowhere: NULL would be an assertion, with the buffer left behind
+            answer = 1 << 20;  // points to no memory, but is not NULL: that would fail an assertion and leak the buffer
         } else if (message->cmd == Command<M>::RPC_CMD_GET_MAX_SIZE) {
             answer = SIZE_MAX;
         }
@@ -160,13 +171,13 @@ template <typename M, typename S> void lose(const M & message, const S & socket)
 
 extern "C" {
 
-/* How many messages this thread has handed over. */
+/* The number of messages that this thread has enqueued. */
 __attribute__((visibility("default"), used)) inline size_t llama_cffi_rpc_messages(void) {
     return llama_cffi_rpc::messages;
 }
 
-/* The address of a worker that was lost, and that this thread has used since it had handed over so many messages. Null
- * if there is none. Valid until the next call on this thread. */
+/* The address of a lost worker to which this thread has sent a message after its first `since` messages; null if there
+ * is none. Valid until the next call on this thread. */
 __attribute__((visibility("default"), used)) inline const char * llama_cffi_rpc_lost(size_t since) {
     using namespace llama_cffi_rpc;
     static thread_local char peer[sizeof(own_peer)];
@@ -185,7 +196,7 @@ __attribute__((visibility("default"), used)) inline const char * llama_cffi_rpc_
 
 }  // extern "C"
 
-/* Hidden by variables of the same names. */
+/* Local variables of llama.cpp with these names hide them. */
 inline constexpr llama_cffi_rpc::Nothing msg{};
 inline constexpr llama_cffi_rpc::Nothing msg_ptr{};
 inline constexpr llama_cffi_rpc::Nothing sock{};
@@ -194,7 +205,7 @@ inline constexpr llama_cffi_rpc::Nothing sock{};
 #define GGML_ABORT(...)                                                                \
     do {                                                                               \
         if constexpr (llama_cffi_rpc::IS_MESSAGE<decltype(msg_ptr), decltype(sock)>) { \
-            llama_cffi_rpc::lose(msg_ptr, sock);                                       \
+            llama_cffi_rpc::on_lost(msg_ptr, sock);                                    \
         } else {                                                                       \
             ggml_abort(__FILE__, __LINE__, __VA_ARGS__);                               \
         }                                                                              \
@@ -203,14 +214,14 @@ inline constexpr llama_cffi_rpc::Nothing sock{};
 #undef GGML_ASSERT
 #define GGML_ASSERT(x)                                \
     do {                                              \
-        llama_cffi_rpc::hand(msg, sock);              \
+        llama_cffi_rpc::on_enqueue(msg, sock);        \
         if (!(x)) {                                   \
             GGML_ABORT("GGML_ASSERT(%s) failed", #x); \
         }                                             \
     } while (0)
 
-/* Sockets. A machine that vanished is noticed within a minute, on both sides; a signal that happens to interrupt a
- * dispatcher's thread is no loss; and none is sent for a connection that the other side has closed. */
+/* Sockets. Keep-alive packets detect within a minute that the other machine has vanished, on both sides. A signal that
+ * interrupts a dispatcher's thread does not count as a loss. Sending to a closed connection does not raise SIGPIPE. */
 
 namespace llama_cffi_rpc __attribute__((visibility("hidden"))) {
 
@@ -247,7 +258,8 @@ inline int llama_cffi_rpc_setsockopt(int fd, int level, int option, const void *
     return setsockopt(fd, level, option, value, size);
 }
 
-inline ssize_t llama_cffi_rpc_send(int fd, const void * data, size_t size, int flags) {
+template <typename T = void> ssize_t llama_cffi_rpc_send(int fd, const void * data, size_t size, int flags) {
+    (void) &llama_cffi_rpc_lost_sockets_hooked<T>;
     llama_cffi_rpc::note(fd);
     ssize_t n;
     do {
@@ -265,7 +277,7 @@ inline ssize_t llama_cffi_rpc_recv(int fd, void * data, size_t size, int flags) 
     return n;
 }
 
-/* transport.cpp calls these three. Methods of ggml-rpc.cpp that have such a name get another one, which is no harm. */
+/* transport.cpp calls these three. They also rename methods of ggml-rpc.cpp (rpc_dispatcher::send), consistently. */
 #define setsockopt llama_cffi_rpc_setsockopt
 #define send       llama_cffi_rpc_send
 #define recv       llama_cffi_rpc_recv

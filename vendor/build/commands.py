@@ -1,0 +1,156 @@
+"""The commands of setup.py: build_ext, build_py and sdist.
+
+An error that the user can mend ends as one plain line, without a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import cffi
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext as _build_ext
+from setuptools.command.build_py import build_py as _build_py
+from setuptools.command.sdist import sdist as _sdist
+from setuptools.errors import CompileError
+
+from vendor.build import elf, native, recipe
+from vendor.build.libraries import Libraries, library_name
+from vendor.source import fetch, pin as pins
+from vendor.tools import BuildError, FetchError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_MANIFEST = "manifest.json"
+
+_OTHER_HEADERS = """error: the extension does not compile against the headers of LLAMA_CFFI_PREFIX, which belong to
+another version of llama.cpp than the declarations in this tree. Run `make generate` with the same LLAMA_CFFI_PREFIX to
+read those headers, and build again."""
+
+
+@functools.cache
+def plan() -> Libraries:
+    """What to build, decided once in this process; ends it with the reason if that is not possible."""
+    with _plain_errors():
+        return native.plan()
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BuildError, FetchError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _linked() -> str:
+    """The libraries that the extension must find loaded, as C initializers: the file and the id of each."""
+    ids = {library_name(name): (name, elf.identify(plan().lib / name)) for name in plan().linked}
+    return ",".join('{{"{}","{}"}}'.format(*ids[name]) for name in recipe.LINKED)
+
+
+class build_ext(_build_ext):
+    """Puts the native libraries into the package, and takes an extension that was compiled before from the cache."""
+
+    def run(self) -> None:
+        if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+            raise SystemExit("error: Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
+        with _plain_errors():
+            plan().make()
+            self._copy_libraries()
+        super().run()
+
+    def _copy_libraries(self) -> None:
+        target = self._library_dir()
+        target.mkdir(parents=True, exist_ok=True)
+        files = plan().files()
+        for stale in target.iterdir():
+            if stale.name not in (*files, _MANIFEST):
+                stale.unlink()
+        for name, source in files.items():
+            copy = target / name
+            if copy.exists() and (copy.stat().st_size, copy.stat().st_mtime) == (
+                source.stat().st_size,
+                source.stat().st_mtime,
+            ):
+                continue
+            scratch = copy.with_name(f".{name}.tmp")
+            shutil.copy2(source, scratch)
+            os.replace(scratch, copy)  # a running interpreter keeps the old file mapped
+        (target / _MANIFEST).write_text(plan().manifest(), encoding="utf-8")
+        notices = target.parent / "licenses"
+        shutil.rmtree(notices, ignore_errors=True)
+        notices.mkdir()
+        for name, source in plan().licenses().items():
+            shutil.copyfile(source, notices / name)
+
+    def _library_dir(self) -> Path:
+        package = ROOT / "llama_cffi" if self.inplace else Path(self.build_lib) / "llama_cffi"
+        return package / "lib"
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name))
+        ext.define_macros = [*ext.define_macros, ("LLAMA_CFFI_LIBRARIES", _linked())]
+        cached = pins.cache_root() / "extension" / _extension_digest() / target.name
+        if not cached.is_file():
+            print("compiling llama_cffi._native (about 30 seconds)", file=sys.stderr, flush=True)
+            try:
+                super().build_extension(ext)
+            except CompileError:
+                if os.environ.get("LLAMA_CFFI_PREFIX"):
+                    print(_OTHER_HEADERS, file=sys.stderr)
+                raise
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            scratch = cached.with_name(f".{cached.name}.{os.getpid()}")
+            shutil.copy2(target, scratch)
+            os.replace(scratch, cached)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.tmp")
+        shutil.copy2(cached, scratch)
+        os.replace(scratch, target)
+
+    def get_outputs(self) -> list[str]:
+        """Also the libraries, so that an uninstall removes them."""
+        lib = self._library_dir()
+        names = [*sorted(plan().files()), _MANIFEST] if plan().lib.is_dir() else []
+        notices = [str(lib.parent / "licenses" / name) for name in plan().licenses()]
+        return [*super().get_outputs(), *(str(lib / name) for name in names), *notices]
+
+
+def _extension_digest() -> str:
+    import build_ffi  # at the root, beside setup.py
+
+    digest = hashlib.sha256(plan().digest.encode() + _linked().encode())
+    for item in (sys.implementation.cache_tag, sysconfig.get_config_var("EXT_SUFFIX"), cffi.__version__):
+        digest.update(str(item).encode() + b"\0")
+    for path in build_ffi.inputs():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class build_py(_build_py):
+    """Starts with an empty folder, so that leftovers of an earlier build do not get into a wheel."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "llama_cffi", ignore_errors=True)
+        super().run()
+
+
+class sdist(_sdist):
+    """Includes the llama.cpp tree, so that a build from the source distribution does not download it."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        with _plain_errors():
+            source = fetch.source_dir()
+        shutil.copytree(source, Path(base_dir) / fetch.BUNDLED.relative_to(ROOT), dirs_exist_ok=True)
