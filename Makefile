@@ -16,8 +16,10 @@ CHOSEN  := GGML_USE_VULKAN=$(if $(filter vulkan,$(BACKEND)),1,0)
 PIP     := $(CHOSEN) $(PY) -m pip install --quiet --disable-pip-version-check
 AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACKEND)),vulkan-tools))
 
-# An upgrade that was killed while its files were moved into the tree is completed first.
-ifneq ($(wildcard $(shell git rev-parse --git-path llama-cffi-upgrade 2>/dev/null)/journal.json),)
+# An upgrade that was killed while its files were moved into the tree is completed first. Its journal lies in git's
+# folder: .git, or the one that the file .git names in a worktree. Only a tree without either has to ask git for it.
+GIT_FOLDER := $(if $(wildcard .git),$(if $(wildcard .git/.),.git,$(lastword $(file <.git))),$(shell git rev-parse --git-dir 2>/dev/null))
+ifneq ($(if $(GIT_FOLDER),$(wildcard $(GIT_FOLDER)/llama-cffi-upgrade/journal.json)),)
   $(info $(shell $(PYTHON) -m vendor.upgrade.journal))
   $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
 endif
@@ -53,7 +55,7 @@ help:
 
 $(PY):
 	$(PYTHON) -m venv $(VENV) || (echo "error: install Python's venv (Debian: apt install python3-venv)" >&2; exit 1)
-	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "cffi>=2.0" ninja
+	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "cffi>=2.0,<3" ninja
 
 # The native build comes first and by itself, because pip hides progress.
 $(BUILT): $(INPUTS) | $(PY) $(AUTO)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,22 +135,6 @@ def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not {build.digest for build in other.builds} & {build.digest for build in both.builds}
 
 
-def test_the_rpc_module_is_compiled_with_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing else is: a change of the header compiles that module alone."""
-    monkeypatch.setenv("GGML_USE_VULKAN", "0")
-    monkeypatch.delenv("LLAMA_CFFI_SANITIZE", raising=False)
-    plan = native.plan()
-    assert isinstance(plan, native.Plan)
-    first, rpc = plan.builds
-    assert rpc.targets == ("ggml-rpc",) and "/rpc_lost.h" in " ".join(rpc.arguments)
-    assert "rpc" not in " ".join(first.arguments).lower()
-    row = replace(native.BACKENDS["rpc"], include="tile_config.h")
-    monkeypatch.setitem(native.BACKENDS, "rpc", row)
-    other = native.plan()
-    assert isinstance(other, native.Plan)
-    assert other.builds[0] == first and other.builds[1].digest != rpc.digest
-
-
 def test_another_compiler_of_shaders_makes_another_module(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned(version: str) -> str:
         tools = vulkan.Toolchain(Path("/h"), Path("/g"), Path("/s"), (("glslc", version),))
@@ -235,6 +218,46 @@ def test_the_backend_of_a_module(file: str, name: str | None) -> None:
     assert module_name(file, "") == name
     own = file.replace(".so", "-cffi.so")
     assert module_name(own, native.SUFFIX) == name
+
+
+# setup.py
+
+
+def test_setup_and_build_ffi_do_nothing_at_import(tmp_path: Path) -> None:
+    """Neither looks for compilers or for a source before a command asks for it."""
+    code = (
+        "import runpy, setuptools; setuptools.setup = lambda **k: print(sorted(k), k['cffi_modules']); "
+        "runpy.run_path('setup.py'); import build_ffi; print(callable(build_ffi.ffibuilder))"
+    )
+    env = {"PATH": "", "HOME": str(tmp_path), "LLAMA_CFFI_CACHE": str(tmp_path / "cache"), "LLAMA_CPP_SOURCE": "/none"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "['cffi_modules', 'cmdclass', 'options'] ['build_ffi.py:ffibuilder']",
+        "True",
+    ]
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"LLAMA_CPP_SOURCE": "/none"}, "is not a llama.cpp checkout"),  # FetchError
+        ({"LLAMA_CFFI_PREFIX": "/none"}, "LLAMA_CFFI_PREFIX=/none"),  # BuildError
+        ({"LLAMA_CFFI_SANITIZE": "nonsense"}, "'nonsense'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["build_ext", "sdist"])
+def test_setup_ends_with_one_plain_line(tmp_path: Path, variables: dict[str, str], words: str, command: str) -> None:
+    env = {**os.environ, **variables}
+    where = {"build_ext": ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path)], "sdist": ["-d", str(tmp_path)]}
+    result = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", command, *where[command]],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert words in line
 
 
 # A source distribution

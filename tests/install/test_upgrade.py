@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from vendor.build import native, variants
 from vendor.source import fetch, pin as pins, releases, trees
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade import command as upgrade, journal, report
-from vendor.upgrade.steps import STEPS, Outcome, Step, read_tests
+from vendor.upgrade.steps import COUNT, STEPS, Outcome, Step, read_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = pins.Pin("a" * 64, "1" * 40, "llama-cpp-python", "1.0.0")
@@ -392,7 +393,77 @@ def test_a_move_does_not_overwrite_what_somebody_changed_meanwhile(tree: Path, m
     assert (tree / "README.md").read_text() == "hello"
 
 
+# make
+
+
+@pytest.fixture
+def makefile(tree: Path) -> Path:
+    """The tree with this project's Makefile, and with what it calls to complete a move."""
+    shutil.copy2(ROOT / "Makefile", tree)
+    shutil.copytree(
+        ROOT / "vendor", tree / "vendor", ignore=shutil.ignore_patterns("llama.cpp", "*.json"), dirs_exist_ok=True
+    )
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "make")
+    return tree
+
+
+def make_help(root: Path, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "GIT_"))}
+    command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", "help"]
+    return subprocess.run(command, cwd=root, env={**env, "PATH": path}, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["clone", "worktree", "below another repository's root"])
+def test_make_completes_an_interrupted_move(
+    makefile: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = makefile
+    if kind == "worktree":
+        root = tmp_path / "worktree"
+        git(makefile, "worktree", "add", "-q", str(root))
+    elif kind != "clone":
+        root = tmp_path / "outer" / "tree"
+        git(tmp_path, "init", "-q", "outer")
+        shutil.copytree(makefile, root, ignore=shutil.ignore_patterns(".git"))
+
+    def killed(root: Path, place: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.move(root, {"README.md": b"new", "vendor/source/pin.json": None})
+    assert (root / "README.md").read_text() == "hello"
+    result = make_help(root)
+    assert result.returncode == 0 and "completed" in result.stderr, result.stdout + result.stderr
+    assert (root / "README.md").read_text() == "new" and not (root / "vendor" / "source" / "pin.json").exists()
+    assert make_help(root).stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["clone", "worktree"])
+def test_make_starts_no_git_to_look_for_a_journal(makefile: Path, tmp_path: Path, kind: str) -> None:
+    root = makefile
+    if kind == "worktree":
+        root = tmp_path / "worktree"
+        git(makefile, "worktree", "add", "-q", str(root))
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n", encoding="utf-8")
+    fake.chmod(0o755)
+    result = make_help(root, f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    assert result.returncode == 0 and "make test" in result.stdout and not (tmp_path / "called").exists()
+
+
 # The report
+
+
+def test_the_functions_are_counted() -> None:
+    """By a program that runs in the copy: this tree's own needs, against its own API, lack nothing."""
+    result = subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    adapted, absent = json.loads(result.stdout)
+    assert isinstance(adapted, int) and isinstance(absent, int) and adapted >= 0 and absent >= 0
 
 
 def test_the_report(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     files = [file for module in MODULES.values() for file in module]
     assert {f"llama_cffi/lib/{file}" for file in [*files, "libllama-cffi.so", "manifest.json"]} <= set(names)
     assert not [name for name in names if name.endswith((".cpp", ".hpp", ".h", ".gguf"))]
+    tree = {path.relative_to(ROOT).as_posix() for path in (ROOT / "llama_cffi").rglob("*.py*")}
+    sources = {name for name in tree if name.endswith((".py", ".pyi"))}
+    assert sources == {name for name in names if name.endswith((".py", ".pyi"))}
     assert {"llama_cffi/licenses/llama.cpp.txt", "llama_cffi/licenses/libgomp.txt"} <= set(names)
 
 

@@ -215,8 +215,8 @@ def read_tests(path: Path) -> Tests | None:
     return Tests(passed, len(failures), unavailable, skipped, tuple(failures))
 
 
-_COUNT = (
-    "from codegen import complete, needs, snapshot; import json; "
+COUNT = (
+    "from codegen.api import snapshot; from codegen.fit import complete, needs; import json; "
     "api = complete.complete(snapshot.load(), needs.load()); "
     "print(json.dumps([sum(1 for f in api.functions if f.body), len(api.absent)]))"
 )
@@ -227,6 +227,6 @@ def _count(runner: Runner, outcome: Outcome) -> None:
     snapshot = runner.copy.tree / "codegen" / "api" / "api.json"
     if "snapshot" in outcome.seconds and (outcome.failed is None or outcome.failed.name != "snapshot"):
         outcome.functions = len(json.loads(snapshot.read_text(encoding="utf-8"))["functions"])
-        status, answer = runner.run("count", [_PY, "-c", _COUNT])
+        status, answer = runner.run("count", [_PY, "-c", COUNT])
         if status == 0:
             outcome.adapted, outcome.absent = json.loads(answer.splitlines()[-1])
