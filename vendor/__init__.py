@@ -1,1 +1,4 @@
-"""Where llama.cpp comes from and how its libraries are built. A build tool: never imported by `llama_cffi`."""
+"""Fetch llama.cpp's source, build its libraries, and move to another version of it: see README.md.
+
+A build tool: `llama_cffi` never imports it.
+"""

@@ -1,4 +1,4 @@
-"""Progress lines for long work: a counter that redraws on a terminal and prints every tenth otherwise."""
+"""Progress of long work on stderr: a counter that is redrawn on a terminal, and a line per 10 % elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Progress:
-    """Reports `done` of `total` on stderr, at most a few times a second."""
+    """Report `done` of `total` on stderr, at most a few times a second."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what = what

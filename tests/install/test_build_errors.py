@@ -101,14 +101,19 @@ def test_vulkan_without_anything_lists_all_that_is_missing(tmp_path: Path) -> No
 
 def test_vulkan_headers_that_are_too_old(tmp_path: Path) -> None:
     _write_sdk(tmp_path / "sdk", (1, 3, 239))
-    assert "has 1.3.239, and 1.3.275 or newer is needed" in _with_vulkan(tmp_path)
+    words = _with_vulkan(tmp_path)
+    assert "1.3.275 or newer" in words and "has 1.3.239" in words
 
 
 def test_what_is_there_is_not_called_missing(tmp_path: Path) -> None:
     _write_sdk(tmp_path / "sdk", (1, 4, 309))
     (tmp_path / "sdk/share/cmake/SPIRV-Headers").mkdir(parents=True)
     words = _with_vulkan(tmp_path)
-    assert "glslc: not in" in words and "Vulkan headers:" not in words and "SPIRV-HeadersConfig" not in words
+    assert (
+        "glslc: not in" in words
+        and "Vulkan headers" not in words.split("To install")[0]
+        and "SPIRV-HeadersConfig" not in words
+    )
 
 
 def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A system's or a self-built llama.cpp in place of the pinned one: `LLAMA_CFFI_PREFIX=<folder>`.
+"""Use an installed llama.cpp in place of the pinned one: `LLAMA_CFFI_PREFIX=<folder>`.
 
-The folder is what `cmake --install` made: `include/` with the headers, `lib/` with the libraries, `bin/` or `lib/` with
-ggml's modules where they are modules. They are copied into the package as they are.
+The folder is what `cmake --install` made: `include/` with the headers, `lib/` with the libraries, and `bin/` or `lib/`
+with ggml's modules, if it was built with modules. The files are copied into the package unchanged; overrides do not
+apply to them.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ _LINKED = ("libllama.so", "libggml.so", "libggml-base.so")
 
 @dataclass(frozen=True)
 class Prefix(Libraries):
-    """llama.cpp in a folder: what the extension is linked with, and the modules beside it."""
+    """An installed llama.cpp: the libraries that the extension is linked with, and the modules beside them."""
 
     root: Path
     include: Path
-    chosen: tuple[tuple[str, Path], ...]  # name in the package -> file; the linked ones first
-    count: int  # how many are linked
+    chosen: tuple[tuple[str, Path], ...]  # name in the package and file; the linked ones first
+    count: int  # the number of linked ones
 
     @classmethod
     def at(cls, root: Path) -> Prefix:
-        """Look into a folder. Raises BuildError with what is missing there."""
+        """Find the files in a folder. Raises BuildError with the list of missing ones."""
         root = root.expanduser().resolve()
         require(["readelf"])
         include = root / "include"
@@ -51,7 +52,7 @@ class Prefix(Libraries):
                 linked |= _with_needs(path, folders)
         if missing:
             raise BuildError(
-                f"LLAMA_CFFI_PREFIX={root} is no installed llama.cpp with shared libraries; it lacks "
+                f"LLAMA_CFFI_PREFIX={root} is not an installed llama.cpp with shared libraries: missing "
                 f"{', '.join(missing)}. Build llama.cpp with -DBUILD_SHARED_LIBS=ON and `cmake --install` it there, "
                 "or unset LLAMA_CFFI_PREFIX to use the pinned source."
             )
@@ -63,12 +64,12 @@ class Prefix(Libraries):
         return cls(root, include, tuple(files.items()), len(linked))
 
     def require(self, names: Sequence[str]) -> None:
-        """Raise BuildError where a backend that somebody asked for is not there."""
+        """Raise BuildError if one of these backends, or the CPU backend, is missing."""
         missing = [name for name in ("cpu", *names) if name not in self.modules()]
         if missing:
             raise BuildError(
                 f"LLAMA_CFFI_PREFIX={self.root} has no {missing[0]} backend (libggml-{missing[0]}*.so in lib or bin): "
-                f"build that llama.cpp with -DGGML_{missing[0].upper()}=ON, or do not ask for it"
+                f"build that llama.cpp with -DGGML_{missing[0].upper()}=ON, or do not request this backend"
             )
 
     @property
@@ -101,7 +102,7 @@ class Prefix(Libraries):
         return {"llama_cpp": _version(self.root), "origin": f"LLAMA_CFFI_PREFIX={self.root}"}
 
     def make(self) -> None:
-        """Copy the libraries under the names by which they know each other."""
+        """Copy the libraries, under the names by which they find each other (their SONAMEs)."""
         lib = self.lib
         if not lib.is_dir():
             lib.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ def _library_folders(root: Path) -> Iterator[Path]:
 
 
 def _with_needs(path: Path, folders: Sequence[Path]) -> dict[str, Path]:
-    """A library by its SONAME, and what it needs of llama.cpp's."""
+    """A library by its SONAME, and the libraries of llama.cpp that it needs."""
     text = subprocess.run(["readelf", "-d", "-W", str(path)], capture_output=True, text=True, check=False).stdout
     soname = re.search(r"\(SONAME\).*\[(.+)\]", text)
     found = {soname[1] if soname else path.name: path.resolve()}

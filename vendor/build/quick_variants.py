@@ -1,5 +1,6 @@
-"""`python -m vendor.build.quick_variants`: the CPU variants that a quick build for this machine alone needs, or nothing
-where everything is built already.
+"""Print the CPU variants that a quick build for this machine needs: `python -m vendor.build.quick_variants`.
+
+Prints an empty line if the cache has a build with all variants.
 """
 
 from __future__ import annotations

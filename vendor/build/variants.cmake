@@ -1,7 +1,7 @@
-# Included by CMake's project() where LLAMA_CFFI_CPU_VARIANTS names some of ggml's CPU variants: see variants.py.
+# Included by CMake's project() if LLAMA_CFFI_CPU_VARIANTS names some of ggml's CPU variants: see variants.py.
 #
-# ggml makes its main library wait for every module. Here it waits for no CPU variant, so that ninja builds those that it
-# is asked for, and nothing else.
+# ggml makes its main library depend on every module. Here it depends on no CPU variant, so ninja builds only those that
+# are among its targets.
 include_guard(GLOBAL)
 
 function(add_dependencies target)

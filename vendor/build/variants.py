@@ -1,8 +1,7 @@
-"""Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these of ggml's CPU variants.
+"""Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these variants of ggml's CPU backend.
 
-`python -m vendor.build.quick_variants` prints the two that `make check-upgrade` builds on this machine: the one that
-runs everywhere and the fastest that runs here. It prints nothing where the cache has all of them built.
-
+`make check-upgrade` builds two: the one that runs everywhere, and the one with the most features that this CPU has. See
+`quick_variants.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from vendor.tools import BuildError
 
 VARIABLE = "LLAMA_CFFI_CPU_VARIANTS"
 
-# By os.uname().machine, as ggml's CMakeLists.txt calls it.
+# ggml's name of an architecture (in its CMakeLists.txt), by os.uname().machine.
 _ARCHITECTURES = {
     "x86_64": "x86",
     "aarch64": "ARM",
@@ -24,7 +23,7 @@ _ARCHITECTURES = {
     "riscv64": "riscv64",
 }
 
-# ggml's feature -> the flags of /proc/cpuinfo that its compiler options presume.
+# The flags of /proc/cpuinfo that the compiler options of each of ggml's features require.
 _FLAGS = {
     "SSE42": ("sse4_2",),
     "AVX": ("avx",),
@@ -43,7 +42,7 @@ _FLAGS = {
 
 
 def available(source: Path, machine: str = os.uname().machine) -> dict[str, tuple[str, ...]]:
-    """The CPU variants that a llama.cpp tree has for Linux on a machine, each with the features that it uses."""
+    """The CPU variants that a llama.cpp tree has for Linux on this machine type, with the features that each uses."""
     text = (source / "ggml" / "src" / "CMakeLists.txt").read_text(encoding="utf-8")
     found: dict[str, tuple[str, ...]] = {}
     architecture = system = ""
@@ -59,22 +58,22 @@ def available(source: Path, machine: str = os.uname().machine) -> dict[str, tupl
 
 
 def chosen(source: Path) -> tuple[str, ...]:
-    """The variants that the environment names; empty means all. Raises BuildError where one does not exist."""
+    """The variants that the environment names; empty means all. Raises BuildError if one does not exist."""
     names = tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if name))
     there = available(source) if names else {}
     unknown = [name for name in names if name not in there]
     if unknown:
         raise BuildError(
             f"{VARIABLE}={os.environ[VARIABLE]}: this llama.cpp has no CPU variant {unknown[0]!r} for "
-            f"{os.uname().machine}. There are: {', '.join(there) or 'none'}. Unset the variable to build all of them."
+            f"{os.uname().machine}. Choose from {', '.join(there) or 'none'}, or unset the variable to build all."
         )
     return names
 
 
 def for_this_machine(source: Path, flags: frozenset[str] | None = None) -> tuple[str, ...]:
-    """The variant that runs everywhere, and the one with the most features that runs here.
+    """The variant that runs everywhere, and the one with the most features that runs on this CPU.
 
-    Empty, which means all, where the variants' features are not known: on anything but x86.
+    Empty, which means all, on anything but x86-64: the features of other variants are not known.
     """
     have = _cpu_flags() if flags is None else flags
     runs = {name: features for name, features in available(source, "x86_64").items() if _runs(features, have)}
@@ -95,12 +94,12 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def options(names: tuple[str, ...], folder: str) -> dict[str, str]:
-    """What CMake is told for a quick build; `folder` is where variants.cmake lies."""
+    """CMake's options for a quick build; `folder` holds variants.cmake."""
     if not names:
         return {}
     return {VARIABLE: ";".join(names), "CMAKE_PROJECT_INCLUDE": f"{folder}/variants.cmake"}
 
 
 def targets(names: tuple[str, ...]) -> tuple[str, ...]:
-    """What ninja is asked for; empty means everything."""
+    """ninja's targets; empty means all."""
     return ("llama", *(f"ggml-cpu-{name}" for name in names)) if names else ()

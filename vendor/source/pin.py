@@ -1,6 +1,6 @@
-"""The pin: which llama.cpp this tree is generated and built from.
+"""The pin: the version of llama.cpp that this tree is generated and built from.
 
-`pin.json` is the only place where a version of llama.cpp is written down; `make upgrade` writes it.
+It is written in `pin.json` and nowhere else, by `make upgrade`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _ORDER = ("package", "version", "sha256", "commit", "modified", "repository")
 
 @dataclass(frozen=True)
 class Pin:
-    """A llama.cpp tree, named by the source package that carries it, or by itself."""
+    """A llama.cpp tree: the one inside a release of the carrier package, or a tree that no package carries."""
 
-    sha256: str  # of the package's sdist; of the tree's parts that a build reads where there is no package
-    commit: str = ""  # empty where nobody knows
+    sha256: str  # of the package's sdist; without a package, of the parts of the tree that a build reads
+    commit: str = ""  # empty if unknown
     package: str = ""  # empty: the tree is a checkout or a plain folder
     version: str = ""
-    modified: bool = False  # the checkout had changes that are in no commit
-    repository: str = ""  # where git gets the commit
+    modified: bool = False  # the checkout had uncommitted changes
+    repository: str = ""  # from which git fetches the commit
 
     @property
     def is_tree(self) -> bool:
-        """Whether no package carries the tree."""
+        """True if no package carries the tree."""
         return not self.package
 
     @property
     def label(self) -> str:
-        """One line for banners and error messages; the same text is compiled into the extension."""
+        """One line for people. The same text is compiled into the extension."""
         if not self.is_tree:
             return f"llama.cpp {self.commit[:12] or 'unknown'} ({self.package} {self.version})"
         tree = f"tree {self.sha256[:12]}"
@@ -43,7 +43,7 @@ class Pin:
         return f"llama.cpp {self.commit[:12]}{f', modified ({tree})' if self.modified else ''}"
 
     def dumps(self) -> str:
-        """The pin file's text: what is empty is left out."""
+        """The text of the pin file, without empty fields."""
         values = asdict(self)
         return json.dumps({key: values[key] for key in _ORDER if values[key]}, indent=2) + "\n"
 
@@ -54,14 +54,14 @@ def load(path: Path = PIN_FILE) -> Pin:
 
 
 def known() -> list[Pin]:
-    """The carrier's releases that the project knows, oldest first."""
+    """The releases of the carrier package that the project knows, oldest first."""
     return [Pin(**row) for row in json.loads(RELEASES.read_text(encoding="utf-8"))]
 
 
 def cache_root() -> Path:
-    """The folder that outlives a clone: downloads, unpacked sources and native builds, each under a digest.
+    """The cache, shared by all clones: downloads, unpacked sources and native builds, each under a digest.
 
-    `LLAMA_CFFI_CACHE` overrides it.
+    `LLAMA_CFFI_CACHE` names another folder.
     """
     override = os.environ.get("LLAMA_CFFI_CACHE")
     if override:

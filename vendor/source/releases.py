@@ -1,4 +1,4 @@
-"""The pin of a release of the carrier package: `python -m vendor.source.releases 0.3.30` prints it."""
+"""Print the pin of a release of the carrier package: `python -m vendor.source.releases 0.3.30`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vendor.tools import FetchError
 
 PACKAGE = "llama-cpp-python"
 
-# Where the carrier's sdist says which commit of llama.cpp it holds, below its top folder.
+# The file of the carrier's sdist, below its top folder, that names the commit of llama.cpp.
 _HEAD = PurePosixPath(".git/modules/vendor/llama.cpp/HEAD")
 
 
 def resolve(version: str) -> pins.Pin:
-    """The pin of a release. One that the project does not know is downloaded. Raises FetchError."""
+    """The pin of a release, which is downloaded if the project does not know it. Raises FetchError."""
     if not re.fullmatch(r"[0-9][0-9A-Za-z.]*", version):
-        raise FetchError(f"{version!r} is no version of {PACKAGE}: give one like 0.3.30")
+        raise FetchError(f"version of {PACKAGE} must look like 0.3.30, got {version!r}")
     for pin in pins.known():
         if pin.version == version:
             return pin
     cached = [path for path in fetch.downloaded(PACKAGE, version) if _is_whole(path)]
     if not cached:
-        print(f"downloading {PACKAGE} {version}, which the project does not know yet", file=sys.stderr, flush=True)
+        print(f"downloading {PACKAGE} {version}, which is not in releases.json", file=sys.stderr, flush=True)
     archive = cached[0] if len(cached) == 1 else fetch.download(PACKAGE, version)
     commit = commit_of(archive)
     if not commit:
-        print(f"{archive.name} does not say which commit of llama.cpp it holds: unknown", file=sys.stderr, flush=True)
+        print(f"{archive.name} does not say which commit of llama.cpp it holds", file=sys.stderr, flush=True)
     return pins.Pin(fetch.sha256_of(archive), commit, PACKAGE, version)
 
 
@@ -39,7 +39,7 @@ def _is_whole(archive: Path) -> bool:
 
 
 def commit_of(archive: Path) -> str:
-    """The commit of llama.cpp that an sdist of the carrier holds; empty where it does not say."""
+    """The commit of llama.cpp in an sdist of the carrier; empty if the sdist does not say."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if PurePosixPath(*PurePosixPath(member.name).parts[1:]) == _HEAD and member.isfile():
@@ -50,7 +50,7 @@ def commit_of(archive: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m vendor.source.releases", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m vendor.source.releases", description=__doc__.splitlines()[0])
     parser.add_argument("version", help=f"a release of {PACKAGE}")
     try:
         print(resolve(parser.parse_args().version).dumps(), end="")

@@ -1,4 +1,4 @@
-"""A llama.cpp tree that no package carries: its digest, and the pin that names it."""
+"""llama.cpp trees that no package carries: their digest, and the pin of a checkout or folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from vendor.source.pin import Pin
 from vendor.tools import FetchError
 
-# What of llama.cpp's tree determines a build.
+# The parts of llama.cpp's tree that determine a build.
 SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
 
 
 def digest(tree: Path) -> str:
-    """The sha256 of what a build reads of a tree: names and contents."""
+    """The sha256 of the names and contents of the files that a build reads."""
     found = hashlib.sha256()
     for part in SOURCE_PARTS:
         top = tree / part
@@ -26,12 +26,12 @@ def digest(tree: Path) -> str:
 
 
 def checked(tree: Path, name: str) -> Path:
-    """The top folder of a llama.cpp tree; `name` is how the user called it. Raises FetchError where it is none."""
+    """The top folder of a llama.cpp tree. Raises FetchError if it is not one, with the user's `name` for it."""
     tree = tree.expanduser().resolve()
     if not (tree / "include" / "llama.h").is_file():
         raise FetchError(
             f"{name} is not a llama.cpp checkout: it has no include/llama.h. "
-            "Point it at the top folder of one, or unset it to use the pinned source."
+            "Name the top folder of one, or unset it to use the pinned source."
         )
     return tree
 
@@ -39,7 +39,7 @@ def checked(tree: Path, name: str) -> Path:
 def pin_of(tree: Path) -> Pin:
     """The pin of a checkout or of a plain folder.
 
-    A checkout without changes in what a build reads is named by its commit, and by the repository that it came from.
+    A checkout is named by its commit and, if nothing that a build reads was changed, by the repository it came from.
     """
     found = digest(tree)
     if _git(tree, "rev-parse", "--show-toplevel") != str(tree):
@@ -52,14 +52,14 @@ def pin_of(tree: Path) -> Pin:
 
 
 def _public(url: str) -> str:
-    """An address without a user's name and password; empty where it is a folder of this machine."""
+    """A repository's address without user name and password; empty for a folder of this machine."""
     if "://" not in url and not re.match(r"[\w.@-]+:(?!//)", url):
         return ""
     return re.sub(r"^(https?://)[^/@]*@", r"\1", url)
 
 
 def _git(tree: Path, *arguments: str) -> str:
-    """What git says; empty where it is missing or refuses."""
+    """What git prints; empty if git is missing or fails."""
     try:
         result = subprocess.run(["git", "-C", str(tree), *arguments], capture_output=True, text=True)
     except FileNotFoundError:

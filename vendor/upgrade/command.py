@@ -1,7 +1,7 @@
-"""Moves the pin to another llama.cpp: `python -m vendor.upgrade VERSION | --source DIR`.
+"""Move the pin to another llama.cpp: `python -m vendor.upgrade VERSION | --source DIR`.
 
-Everything is done in a temporary copy of the tree first. Only when all of it passed there do the results get into the
-tree, all at once. With `--check` they never do: exit status 0 says that they would.
+All steps run in a temporary copy of the tree. If they pass, the results are moved into the tree, all at once. With
+`--check` the tree does not change, and exit status 0 means that the upgrade would work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vendor.upgrade.journal import ROOT, JournalError
 from vendor.upgrade.report import report
 from vendor.upgrade.steps import STEPS, Outcome, Runner, Step, run
 
-# What an upgrade changes in the tree: these files, and what lies below these folders.
+# What an upgrade changes in the tree: these files, and everything below these folders.
 RESULTS = (
     "vendor/source/pin.json",
     "vendor/source/releases.json",
@@ -38,9 +38,9 @@ REBUILD = ("make", "--no-print-directory", "build")
 
 
 def target(version: str, source: str) -> pins.Pin:
-    """The pin that was asked for, its source in the cache if it is a folder. Raises FetchError."""
+    """The pin of a release or a folder, whose source is copied into the cache. Raises FetchError."""
     if bool(version) == bool(source):
-        raise FetchError("say one of VERSION=<release of llama-cpp-python> and SOURCE=<llama.cpp checkout>")
+        raise FetchError("expected one of VERSION=<release of llama-cpp-python> and SOURCE=<llama.cpp checkout>")
     if version:
         return releases.resolve(version)
     tree = trees.checked(Path(source), f"SOURCE={source}")
@@ -52,7 +52,7 @@ def target(version: str, source: str) -> pins.Pin:
 def check(
     root: Path, new: pins.Pin, steps: Sequence[Step] = STEPS, keep: bool = False, quick: bool = True
 ) -> tuple[Outcome, dict[str, bytes | None]]:
-    """Do an upgrade in a copy. Gives what came out, and the files that the tree would get; changes nothing there."""
+    """Try an upgrade in a copy. Returns the outcome, and the tree's new files by name (None: to be removed)."""
     with copied(root, keep) as copy:
         before = _results(root)
         runner = Runner(copy)
@@ -77,7 +77,7 @@ def _results(tree: Path) -> dict[str, bytes]:
 
 
 def _remember(copy: Copy, runner: Runner, new: pins.Pin) -> None:
-    """A release that the project did not know: note it, and its API, for later comparisons."""
+    """Record a release that the project does not know yet, and its API, for later comparisons."""
     path = copy.tree / "vendor" / "source" / "releases.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     if new.is_tree or any(row["version"] == new.version for row in rows):
@@ -96,12 +96,12 @@ def upgrade(
     keep: bool = False,
     rebuild: Sequence[str] = REBUILD,
 ) -> tuple[Outcome, bool, str]:
-    """Move the pin if all went well in a copy. Gives what came out, whether the pin moved, and the report."""
+    """Move the pin if all steps pass in a copy. Returns the outcome, True if the pin moved, and the report."""
     refuse_dirty(root)
     outcome, changed = check(root, new, steps, keep, quick=False)
     moved = outcome.failed is None or (force and outcome.failed.forgivable)
     if moved:
-        refuse_dirty(root)  # minutes went by
+        refuse_dirty(root)  # it may have changed in the meantime
         journal.move(root, changed)
         started = time.monotonic()
         print("building in the tree", file=sys.stderr, flush=True)
@@ -113,28 +113,32 @@ def upgrade(
 
 
 def refuse_dirty(root: Path) -> None:
-    """Raise BuildError where the tree has changes that no commit holds."""
+    """Raise BuildError if the tree has uncommitted changes."""
     answer = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True)
     if answer.returncode != 0:
-        raise BuildError(f"{root} is no git checkout, which an upgrade needs: {answer.stderr.strip()}")
+        raise BuildError(f"an upgrade needs a git checkout, and {root} is not one: {answer.stderr.strip()}")
     if answer.stdout:
         first = "\n".join(f"  {line}" for line in answer.stdout.splitlines()[:10])
         raise BuildError(
-            f"the tree has changes that are in no commit:\n{first}\nCommit them or `git stash -u` first, so that the "
-            "upgrade is a commit of its own. `make check-upgrade` works with them."
+            f"the tree has uncommitted changes:\n{first}\nCommit them or run `git stash -u` first, so that the upgrade "
+            "is a separate commit. `make check-upgrade` works with uncommitted changes."
         )
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)  # what is cleaned up on the way out is the copy
+    raise SystemExit(128 + signum)  # unwinds, which removes the copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vendor.upgrade", description=__doc__.splitlines()[0])
     parser.add_argument("version", nargs="?", default="", help=f"a release of {releases.PACKAGE}")
-    parser.add_argument("--source", default="", help="a llama.cpp checkout, in place of a release")
-    parser.add_argument("--check", action="store_true", help="change nothing: exit status 0 if it would work")
-    parser.add_argument("--force", action="store_true", help="move the pin although extension or tests failed")
+    parser.add_argument("--source", default="", help="a llama.cpp checkout, instead of a release")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing in the tree; exit status 0 if it would work"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="move the pin even if the extension does not compile or tests fail"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the copy of the tree, with the logs beside it")
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)
@@ -160,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the tree is as it was", file=sys.stderr)
+        print("interrupted: the tree is unchanged", file=sys.stderr)
         return 130
 
 

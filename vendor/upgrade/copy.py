@@ -1,4 +1,4 @@
-"""A temporary copy of the tree, in the cache: where an upgrade is tried."""
+"""The temporary copy of the tree, in the cache, in which an upgrade is tried."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vendor.tools import BuildError
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of the tree, with room for logs beside it."""
+    """A copy of the tree, in a folder that also holds the logs."""
 
     folder: Path
-    lock: int  # a file descriptor: whoever holds it is at work there
+    lock: int  # a locked file descriptor, which marks the copy as in use
 
     @property
     def tree(self) -> Path:
@@ -31,7 +31,7 @@ class Copy:
 
 @contextlib.contextmanager
 def copied(root: Path, keep: bool = False) -> Iterator[Copy]:
-    """A copy of what git tracks and of what it does not ignore, uncommitted changes too. Removed afterwards."""
+    """Copy the files that git tracks or does not ignore, with uncommitted changes. Removed afterwards unless `keep`."""
     above = pins.cache_root() / "upgrade"
     above.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(above)
@@ -51,11 +51,11 @@ def copied(root: Path, keep: bool = False) -> Iterator[Copy]:
 
 
 def listed(root: Path) -> list[str]:
-    """The files of a tree that a commit of everything would hold."""
+    """The files of a tree that `git add -A` would commit. Raises BuildError."""
     command = ["git", "-C", str(root), "ls-files", "-co", "--exclude-standard", "-z"]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise BuildError(f"{root} is no git checkout, which an upgrade needs: {answer.stderr.strip()}")
+        raise BuildError(f"an upgrade needs a git checkout, and {root} is not one: {answer.stderr.strip()}")
     return sorted({name for name in answer.stdout.split("\0") if name and os.path.lexists(root / name)})
 
 
@@ -68,7 +68,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _remove_abandoned(above: Path) -> None:
-    """Copies of runs that were killed: nobody holds their lock."""
+    """Remove the copies of runs that were killed: their locks are free."""
     for folder in above.iterdir():
         lock = folder / "lock"
         if (folder / "kept").exists() or not lock.is_file():

@@ -1,8 +1,8 @@
-"""Moves many files into the tree as one: `python -m vendor.upgrade.journal` finishes what was interrupted.
+"""Move many files into the tree, all or none: `python -m vendor.upgrade.journal` completes an interrupted move.
 
-The new files are written inside git's own folder first. Then a journal that names them is written there, in one rename:
-until then the tree is as it was, and after that `finish` makes it what it is to be, however often it is interrupted.
-The Makefile calls it before anything else.
+The new files are first written into git's folder. Then one rename creates a journal there, which lists them. Before
+that rename the tree is unchanged. After it, `finish` completes the move, however often it is interrupted; the Makefile
+calls it if it finds a journal.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _JOURNAL = "journal.json"
 
 
 class JournalError(RuntimeError):
-    """The tree is not what the journal was written for; the text says what to do."""
+    """The tree has changed since the journal was written; the message says what to do."""
 
 
 def folder(root: Path) -> Path:
-    """Where the journal, the new files and the report lie: inside git's folder, which no commit sees."""
+    """The folder for the journal, the new files and the report: inside git's folder, so never committed."""
     answer = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "--git-path", "llama-cffi-upgrade"], capture_output=True, text=True
     )
     if answer.returncode != 0:
-        raise JournalError(f"{root} is no git checkout, which an upgrade needs: {answer.stderr.strip()}")
+        raise JournalError(f"an upgrade needs a git checkout, and {root} is not one: {answer.stderr.strip()}")
     return root / answer.stdout.strip()
 
 
 def move(root: Path, files: Mapping[str, bytes | None]) -> None:
-    """Give files of the tree new contents, or remove those that have None: all of them or none."""
+    """Write these contents to files of the tree, or remove the file if it is None: all or nothing."""
     with _alone(root) as place:
         _clear(place)
         staged = place / "new"
@@ -61,7 +61,7 @@ def move(root: Path, files: Mapping[str, bytes | None]) -> None:
 
 
 def finish(root: Path) -> bool:
-    """Complete a move that was interrupted. Returns whether there was one. Raises JournalError."""
+    """Complete an interrupted move. Returns True if there was one. Raises JournalError."""
     with _alone(root) as place:
         if (place / _JOURNAL).is_file():
             _finish(root, place)
@@ -76,8 +76,8 @@ def _finish(root: Path, place: Path) -> None:
         found = _digest(root / row["target"])
         if found not in (row["before"], row["after"]):
             raise JournalError(
-                f"{row['target']} was changed while an upgrade was being moved into the tree. Undo that change, and "
-                f"run make again; or remove {place / _JOURNAL} and use `git checkout .` to go back to the last commit."
+                f"{row['target']} was changed while an upgrade was being moved into the tree. Undo that change and run "
+                f"make again, or remove {place / _JOURNAL} and run `git checkout .` to return to the last commit."
             )
     with _undisturbed():
         for row in rows:
@@ -104,7 +104,7 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _clear(place: Path) -> None:
-    """Remove what a run left that never got as far as its journal."""
+    """Remove what a run left behind that was killed before its journal existed."""
     shutil.rmtree(place / "new", ignore_errors=True)
     (place / f"{_JOURNAL}.new").unlink(missing_ok=True)
 
@@ -124,7 +124,7 @@ def _alone(root: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and a polite end wait until the files are in place, which takes milliseconds."""
+    """Delay SIGINT, SIGTERM and SIGHUP until the files are in place, which takes milliseconds."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
@@ -135,7 +135,7 @@ def _undisturbed() -> Iterator[None]:
 def main() -> int:
     try:
         if finish(ROOT):
-            print("an upgrade that was interrupted while it was moved into the tree: completed", file=sys.stderr)
+            print("completed an upgrade that was interrupted while it was moved into the tree", file=sys.stderr)
     except JournalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

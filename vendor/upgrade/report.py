@@ -1,4 +1,4 @@
-"""What `make upgrade` and `make check-upgrade` say at the end, as Markdown."""
+"""The report of `make upgrade` and `make check-upgrade`, as Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vendor.upgrade.steps import Outcome, Tests
 
 
 def report(outcome: Outcome, moved: bool) -> str:
-    """The whole report. `moved`: the pin is now the new one."""
+    """The text of the report. `moved` is True if the pin was moved."""
     parts = [f"# llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}", _pins(outcome), _result(outcome, moved)]
     if outcome.failed is not None:
         parts.append(f"Last lines of the step `{outcome.failed.name}`:\n\n```\n{outcome.tail}\n```")
@@ -15,7 +15,7 @@ def report(outcome: Outcome, moved: bool) -> str:
         failures = "\n".join(f"- `{name}`" for name in outcome.tests.failures)
         parts.append(f"## Tests that failed\n\n{failures}")
     parts.append(f"## Steps\n\n{_steps(outcome)}")
-    parts.append(f"## What changed in the API\n\n{outcome.changes or 'Not known: `python -m codegen diff` failed.'}")
+    parts.append(f"## What changed in the API\n\n{outcome.changes or 'Unknown: `python -m codegen diff` failed.'}")
     parts.append(f"## What to do now\n\n{_checklist(outcome, moved)}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -31,19 +31,19 @@ def _pins(outcome: Outcome) -> str:
 
 
 def _result(outcome: Outcome, moved: bool) -> str:
-    pin = "The pin is moved." if moved else "The tree is as it was."
+    pin = "The pin was moved." if moved else "The tree is unchanged."
     if outcome.failed is None:
         return f"Everything passed. {pin}"
     return f"**The step `{outcome.failed.name}` failed.** {pin} {outcome.failed.advice}"
 
 
 def tests_line(tests: Tests | None) -> str:
-    """The counts in one line."""
+    """The counts of passed, failed and skipped tests, in one line."""
     if tests is None:
         return "not run"
     return (
-        f"{tests.passed} passed, {tests.failed} failed, {tests.unavailable} about what this llama.cpp lacks, "
-        f"{tests.skipped} skipped for other reasons"
+        f"{tests.passed} passed, {tests.failed} failed, {tests.unavailable} skipped because something is missing in "
+        f"this llama.cpp, {tests.skipped} skipped for other reasons"
     )
 
 
@@ -53,9 +53,11 @@ def _steps(outcome: Outcome) -> str:
     if outcome.functions is not None:
         lines.append(f"The header has {outcome.functions} functions.")
     if outcome.adapted is not None:
-        lines.append(f"Of what the facade uses, {outcome.adapted} are adapted, and {outcome.absent} are not there.")
+        lines.append(
+            f"Of the functions that the facade uses, {outcome.adapted} are adapted and {outcome.absent} are missing."
+        )
     if outcome.variants:
-        lines.append(f"CPU variants that were built: {outcome.variants}.")
+        lines.append(f"CPU variants built: {outcome.variants}.")
     return "\n".join(lines)
 
 
@@ -65,17 +67,17 @@ def _checklist(outcome: Outcome, moved: bool) -> str:
         items.append(f"Fix what stopped the step `{outcome.failed.name}`: {outcome.failed.advice}")
     if not moved:
         if outcome.failed is None:
-            items.append(f"Nothing, or move the pin: `make upgrade {_target(outcome.new)}`.")
+            items.append(f"To move the pin: `make upgrade {_target(outcome.new)}`.")
         else:
             items.append(f"Try again: `make check-upgrade {_target(outcome.new)}`.")
     else:
         items += [
             "Read the changes above that break users' code, and `git diff llama_cffi/_generated/report.md`.",
-            "Paste the changelog entry: `python -m codegen diff OLD NEW --changelog`.",
-            "New functions that want a facade: write it, or leave them to `llama_cffi.lib`.",
+            "Add the output of `python -m codegen diff OLD NEW --changelog` to CHANGELOG.md, under Unreleased.",
+            "Decide which new functions need a facade. Without one they are available as `llama_cffi.lib.llama_x`.",
             "`make check test`.",
             f"Commit: `git add -A && git commit -m 'llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}'`.",
-            "To go back instead: `git checkout .` and `make build`.",
+            "To undo the upgrade: `git checkout .` and `make build`.",
         ]
     return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
 

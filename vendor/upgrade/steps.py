@@ -1,4 +1,4 @@
-"""What an upgrade does in its copy of the tree, step by step, and what came out."""
+"""The steps of an upgrade, which run in a copy of the tree, and their outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vendor.upgrade.copy import Copy
 
 _PY = sys.executable
 
-# The tests find the copy, and not the tree that this Python has as an editable install.
+# Checks that tests import the copy, not the tree that this Python has as an editable install.
 _WHICH = (
     "import os, pathlib, llama_cffi, codegen, vendor; here = pathlib.Path(os.environ['PYTHONPATH']).resolve(); "
     "found = [pathlib.Path(m.__file__).resolve().parent.parent for m in (llama_cffi, codegen, vendor)]; "
@@ -30,7 +30,7 @@ _WHICH = (
 
 @dataclass(frozen=True)
 class Step:
-    """A command in the copy. `forgivable`: the pin may move although it failed, if somebody insists."""
+    """A command in the copy. If a `forgivable` one fails, `--force` still moves the pin."""
 
     name: str
     command: tuple[str, ...]
@@ -42,40 +42,42 @@ STEPS = (
     Step(
         "source",
         (_PY, "-m", "vendor.source.fetch"),
-        "Check the network and the pin: the text above says what is missing.",
+        "Check the network and the pin: the output above says what is missing.",
     ),
     Step(
         "native",
         (_PY, "-m", "vendor.build.native"),
-        "llama.cpp itself did not build with this project's options: they are in vendor/build/recipe.py. See whether "
-        "it builds by its own instructions on this machine.",
+        "llama.cpp did not build with the options of vendor/build/recipe.py, or with the headers of "
+        "vendor/build/overrides. Try to build it on this machine by its own instructions.",
     ),
     Step(
         "snapshot",
         (_PY, "-m", "codegen", "snapshot"),
-        "The generator met something in a header that it does not know: the text names file and line, and the place in "
-        "codegen/ to teach it. codegen/README.md has a list.",
+        "The generator does not understand something in a header: the output names file and line, and the place in "
+        "codegen/ to extend. codegen/README.md has a list.",
     ),
     Step(
         "generate",
         (_PY, "-m", "codegen", "generate"),
         "A table of codegen/ names something that this header lacks, or the facade needs something that changed: the "
-        "text says which row. codegen/README.md says what each means.",
+        "output names the row. codegen/README.md explains each.",
     ),
     Step(
-        "check", (_PY, "-m", "codegen", "check"), "The generator gives another text each time: a mistake in codegen/."
+        "check",
+        (_PY, "-m", "codegen", "check"),
+        "The generator's output differs from run to run: a mistake in codegen/.",
     ),
     Step(
         "extension",
         (_PY, "setup.py", "-q", "build_ext", "--inplace"),
-        "The shim (llama_cffi/_shim/) or what was generated does not compile against this header: the compiler's first "
-        "error says where.",
+        "The shim (llama_cffi/_shim/) or the generated code does not compile against this header: see the compiler's "
+        "first error.",
         forgivable=True,
     ),
     Step(
         "import",
         (_PY, "-c", _WHICH),
-        "The facade cannot be imported: it uses a name at import that this llama.cpp lacks.",
+        "The facade cannot be imported: it uses a name that this llama.cpp lacks.",
         forgivable=True,
     ),
     Step(
@@ -100,39 +102,39 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Tests:
-    """How the tests went."""
+    """The counts of a test run."""
 
     __test__ = False
 
     passed: int
     failed: int
-    unavailable: int  # skipped, because this llama.cpp lacks what they are about
-    skipped: int  # for another reason
+    unavailable: int  # skipped because this llama.cpp lacks something
+    skipped: int  # skipped for another reason
     failures: tuple[str, ...]
 
 
 @dataclass
 class Outcome:
-    """What came out of the steps."""
+    """The outcome of the steps."""
 
     old: Pin
     new: Pin
     seconds: dict[str, float] = field(default_factory=dict)
     failed: Step | None = None
-    tail: str = ""  # of the failed step's output
+    tail: str = ""  # the last lines of the failed step's output
     tests: Tests | None = None
     functions: int | None = None
     adapted: int | None = None
     absent: int | None = None
-    variants: str = ""  # of the CPU backend; empty: all
-    changes: str = ""  # Markdown, of `python -m codegen diff`
+    variants: str = ""  # the CPU variants that were built; empty: all
+    changes: str = ""  # the output of `python -m codegen diff`, in Markdown
 
     @property
     def passed(self) -> bool:
         return self.failed is None
 
 
-# Of make, and what would have another llama.cpp built than the one that is tried.
+# Variables of make, and those that would select another llama.cpp or another build than the one under test.
 _DROPPED = {
     *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "VERSIONS", "SOURCE", "KEEP", "FORCE", "BACKEND"),
     *("GGML_USE_VULKAN", "LLAMA_CFFI_TEST_VULKAN", "LLAMA_CPP_SOURCE", "LLAMA_CFFI_PREFIX", "LLAMA_CFFI_SANITIZE"),
@@ -140,7 +142,7 @@ _DROPPED = {
 
 
 class Runner:
-    """Runs commands in a copy, each with its own log."""
+    """Runs commands in a copy, each with a log file."""
 
     def __init__(self, copy: Copy) -> None:
         self.copy = copy
@@ -148,7 +150,7 @@ class Runner:
         self.env["PYTHONPATH"] = str(copy.tree)
 
     def run(self, name: str, command: Sequence[str]) -> tuple[int, str]:
-        """The exit status, and all that the command printed."""
+        """Run a command. Returns its exit status and its output."""
         log = self.copy.folder / f"{name}.log"
         with log.open("w") as stream:
             process = subprocess.Popen(
@@ -172,7 +174,7 @@ class Runner:
 
 
 def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bool = False) -> Outcome:
-    """Do the steps in a copy whose pin is `new`, until one fails. `quick` builds few of the CPU backend's variants."""
+    """Run the steps in a copy with the pin `new`, until one fails. `quick` builds only two CPU variants."""
     runner = Runner(copy)
     outcome = Outcome(old, new)
     (copy.tree / "vendor" / "source" / "pin.json").write_text(new.dumps(), encoding="utf-8")
@@ -197,7 +199,7 @@ def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bo
 
 
 def read_tests(path: Path) -> Tests | None:
-    """The counts of pytest's XML report; None where it wrote none."""
+    """The counts in pytest's XML report; None if there is no report."""
     if not path.is_file():
         return None
     passed = unavailable = skipped = 0
@@ -223,7 +225,7 @@ COUNT = (
 
 
 def _count(runner: Runner, outcome: Outcome) -> None:
-    """How many functions the header has, and how many of the facade's it has in another shape, or not at all."""
+    """Count the header's functions, and those of the facade that are adapted or missing."""
     snapshot = runner.copy.tree / "codegen" / "api" / "api.json"
     if "snapshot" in outcome.seconds and (outcome.failed is None or outcome.failed.name != "snapshot"):
         outcome.functions = len(json.loads(snapshot.read_text(encoding="utf-8"))["functions"])

@@ -1,4 +1,4 @@
-"""Tries upgrades to several releases, for the table in docs/versions.md: `python -m vendor.upgrade.versions`."""
+"""Try upgrades to several releases, and write the table in docs/versions.md: `python -m vendor.upgrade.versions`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vendor.upgrade.steps import Outcome
 DOCUMENT = ROOT / "docs" / "versions.md"
 _BEGIN, _END = "<!-- versions: begin -->", "<!-- versions: end -->"
 _HEADINGS = (
-    *("version", "commit", "functions", "adapted", "not there"),
-    *("tests passed", "failed", "about what is not there", "behave otherwise", "build seconds", "passes"),
+    *("version", "commit", "functions", "adapted", "missing"),
+    *("tests passed", "failed", "skipped", "expected to fail", "build seconds", "passes"),
 )
 
 
 def row(outcome: Outcome) -> str:
-    """A line of the table."""
+    """One row of the table."""
     tests = outcome.tests
     native = sum(outcome.seconds.get(name, 0) for name in ("native", "extension"))
     cells = [
@@ -38,7 +38,7 @@ def row(outcome: Outcome) -> str:
 
 
 def write(outcomes: Sequence[Outcome], path: Path = DOCUMENT) -> None:
-    """Put the table between its markers."""
+    """Write the table between its markers."""
     lines = [f"| {' | '.join(_HEADINGS)} |", f"|{' --- |' * len(_HEADINGS)}", *(row(outcome) for outcome in outcomes)]
     head, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
     tail = rest.partition(_END)[2]
@@ -47,7 +47,7 @@ def write(outcomes: Sequence[Outcome], path: Path = DOCUMENT) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vendor.upgrade.versions", description=__doc__.splitlines()[0])
-    parser.add_argument("versions", nargs="*", help="releases of the carrier (default: all that the project knows)")
+    parser.add_argument("versions", nargs="*", help="releases of the carrier package (default: all in releases.json)")
     versions = parser.parse_args().versions or [pin.version for pin in pins.known()]
     outcomes: list[Outcome] = []
     try:

@@ -1,7 +1,7 @@
-"""Debian packages of any release in a folder: nothing is installed, no root is needed, no host is named.
+"""Unpack Debian packages of any release into a folder, without root and without installing them.
 
-apt works with lists and a cache of its own, reads from the mirror that the machine already uses, and checks the
-signatures as ever.
+apt runs with separate package lists and a separate cache. It downloads from the mirror that the machine already uses,
+and checks Debian's signatures as usual.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _STATUS = Path("/var/lib/dpkg/status")
 
 
 class Apt:
-    """apt for one release of Debian, in a scratch folder. `None` is the machine's own release."""
+    """apt for one release of Debian (`suite`; None for the machine's own), in a scratch folder. Raises BuildError."""
 
     def __init__(self, work: Path, suite: str | None) -> None:
         for tool in ("apt-get", "dpkg"):
             if shutil.which(tool) is None:
-                raise BuildError(f"{tool} is missing: this works on Debian, and on systems made from it, alone")
+                raise BuildError(f"{tool} is missing: this works only on Debian and systems derived from it")
         uri, own = _mirror()
         self._work = work
         for part in ("lists/partial", "cache/archives/partial", "debs"):
             (work / part).mkdir(parents=True)
         sources = work / "sources.list"
         sources.write_text(f"deb [signed-by={_KEYS}] {uri} {suite or own} main\n", encoding="utf-8")
-        status = work / "status"  # another release's packages are complete in themselves
+        status = work / "status"  # packages of another release do not rely on what is installed here
         status.write_bytes(_STATUS.read_bytes() if suite is None and _STATUS.is_file() else b"")
         settings = {
             "Dir::Etc::sourcelist": sources,
@@ -47,16 +47,16 @@ class Apt:
             "APT::Get::List-Cleanup": "false",
         }
         self._settings = [f"-o{key}={value}" for key, value in settings.items()]
-        print(f"reading the package lists of Debian's {suite or own}", file=sys.stderr, flush=True)
+        print(f"reading the package lists of Debian {suite or own}", file=sys.stderr, flush=True)
         self._run("apt-get", "update", "-qq")
 
     def closure(self, names: Sequence[str]) -> list[str]:
-        """These packages, and what they need beside what is installed already."""
+        """These packages and their dependencies, without those that are installed."""
         answer = self._run("apt-get", "install", "--simulate", "--no-remove", "-qq", *names)
         return re.findall(r"^Inst (\S+)", answer, re.MULTILINE)
 
     def unpack(self, names: Sequence[str], target: Path) -> dict[str, str]:
-        """Download packages and unpack them into `target`. Gives the versions."""
+        """Download packages and unpack them into `target`. Returns their versions by name."""
         print(f"downloading {', '.join(names)}", file=sys.stderr, flush=True)
         debs = self._work / "debs"
         self._run("apt-get", "download", "-qq", *names, cwd=debs)
@@ -78,7 +78,7 @@ class Apt:
 
 
 def _mirror() -> tuple[str, str]:
-    """Where this machine gets Debian's main archive from, and its release."""
+    """The address from which this machine gets Debian's main archive, and its release."""
     release = _os_release()
     if release.get("ID") == "debian" and _KEYS.is_file():
         own = release.get("VERSION_CODENAME", "stable")
@@ -86,7 +86,7 @@ def _mirror() -> tuple[str, str]:
         found = re.search(rf"^'(\S+)/dists/{own}/InRelease'", answer, re.MULTILINE)
         if found:
             return found[1], own
-    raise BuildError("this machine is not a Debian whose apt reads Debian's main archive: there is no mirror to ask")
+    raise BuildError("no mirror found: this machine is not a Debian whose apt uses Debian's main archive")
 
 
 def _os_release() -> dict[str, str]:

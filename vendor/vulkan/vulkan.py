@@ -1,8 +1,8 @@
-"""What the Vulkan module is compiled with: `python -m vendor.vulkan [--driver]` puts it into a folder.
+"""Find or download what the Vulkan module is compiled with: `python -m vendor.vulkan [--driver]`.
 
-A machine's own Vulkan headers, SPIRV-Headers and glslc are used where they are new enough. Debian 12's are not: for it
-there is a folder in the cache with Debian 13's, whose glslc runs on Debian 13's C library, from that folder too.
-`--driver` adds a Vulkan driver that computes on the CPU (Mesa's lavapipe, of the machine's own Debian) for the tests.
+That is Vulkan headers, SPIRV-Headers and the shader compiler glslc. The machine's own are used if they are new enough.
+Debian 12's are too old; for it, Debian 13's are put into a folder of the cache, together with the C library that its
+glslc needs. `--driver` adds a Vulkan driver that runs on the CPU (Mesa's lavapipe, of the machine's Debian), for tests.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SUITE = "trixie"  # Debian 13
 PACKAGES = ("libvulkan-dev", "spirv-headers", "glslc", "libshaderc1", "libc6", "libstdc++6", "libgcc-s1")
 DRIVER = ("mesa-vulkan-drivers", "libvulkan1")
 
-# Of llama.cpp: vk::LayerSettingEXT and others. Debian 12 has 1.3.239, Ubuntu 24.04 has 1.3.275.
+# The oldest headers with what llama.cpp uses (vk::LayerSettingEXT). Debian 12 has 1.3.239, Ubuntu 24.04 has 1.3.275.
 OLDEST = (1, 3, 275)
 
-_HELP = """To get them:
+_HELP = """To install them:
   Debian 13, Ubuntu 24.04 and newer: apt install libvulkan-dev glslc spirv-headers
-  Debian 12: make vulkan-tools (or python3 -m vendor.vulkan: Debian 13's, in a folder of the cache, without root)
+  Debian 12: make vulkan-tools (or python3 -m vendor.vulkan; downloads Debian 13's into the cache, without root)
   elsewhere: the Vulkan SDK, with VULKAN_SDK set to its folder"""
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What CMake is told, and what is said of it."""
+    """The paths for CMake, and the versions for the manifest."""
 
     headers: Path
     glslc: Path
@@ -51,7 +51,7 @@ class Toolchain:
 
     @property
     def notices(self) -> tuple[Path, ...]:
-        """The licences of the headers, whose inline code gets into the module, where Debian puts them."""
+        """The licences of the headers, whose inline code is in the module, at Debian's place for them."""
         doc = self.headers.parent / "share" / "doc"
         return tuple(
             path for name in ("libvulkan-dev", "spirv-headers") for path in [doc / name / "copyright"] if path.is_file()
@@ -67,13 +67,13 @@ class Toolchain:
 
 
 def find() -> Toolchain:
-    """The toolchain of this machine, or the one in the cache. Raises BuildError with the list of what is missing."""
+    """The toolchain of this machine, else the one in the cache. Raises BuildError with the list of what is missing."""
     machine, missing = _look(_roots(), _program("glslc"))
     if machine is None:
         machine = _prepared()
     if machine is None:
         lines = "\n".join(f"  {line}" for line in missing)
-        raise BuildError(f"the Vulkan backend cannot be built here. What is missing:\n{lines}\n{_HELP}")
+        raise BuildError(f"the Vulkan backend cannot be built on this machine. Missing:\n{lines}\n{_HELP}")
     return machine
 
 
@@ -89,7 +89,7 @@ def _program(name: str) -> Path | None:
 
 
 def _look(roots: list[Path], glslc: Path | None) -> tuple[Toolchain | None, list[str]]:
-    """The toolchain below these folders, or what is missing there. CMAKE_ARGS may name each part."""
+    """The toolchain below these folders, else None and what is missing there. CMAKE_ARGS may name each part."""
     given = _given()
     where = " or ".join(str(root) for root in roots)
     headers = given.get("Vulkan_INCLUDE_DIR") or next(
@@ -104,7 +104,7 @@ def _look(roots: list[Path], glslc: Path | None) -> tuple[Toolchain | None, list
     if headers is None:
         missing.append(f"Vulkan headers (vulkan/vulkan.hpp): not in {where}")
     elif version < OLDEST:
-        missing.append(f"Vulkan headers: {headers} has {_dotted(version)}, and {_dotted(OLDEST)} or newer is needed")
+        missing.append(f"Vulkan headers {_dotted(OLDEST)} or newer: {headers} has {_dotted(version)}")
     if glslc is None:
         missing.append(
             "glslc, the shader compiler: not on PATH"
@@ -133,11 +133,11 @@ def _header_version(headers: Path) -> tuple[int, ...]:
 
 
 def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version)) or "no version"
+    return ".".join(map(str, version)) or "an unknown version"
 
 
 def compile_loader(headers: Path, archive: Path) -> None:
-    """Make the archive that stands for libvulkan when the module is linked."""
+    """Compile the archive that replaces libvulkan when the module is linked. Raises BuildError."""
     code = archive.with_suffix(".o")
     flags = ["-O2", "-fPIC", "-fvisibility=hidden", f"-I{headers}"]
     for command in (
@@ -162,7 +162,7 @@ def _prepared() -> Toolchain | None:
 
 
 def set_up() -> Path:
-    """Make the folder with Debian 13's toolchain, unless it is there. Returns it."""
+    """Make the folder with Debian 13's toolchain, unless it exists. Returns its path. Raises BuildError."""
     folder = _folder(SUITE)
     if not folder.is_dir():
         with _new(folder) as (work, root):
@@ -170,15 +170,15 @@ def set_up() -> Path:
             _write_glslc(root)
             (root / "packages.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
     if _prepared() is None:
-        raise BuildError(f"{folder} is not whole: remove it, and run this again")
+        raise BuildError(f"{folder} is incomplete: remove it, and run this again")
     return folder
 
 
 def _write_glslc(root: Path) -> None:
-    """A script that starts glslc with the C library that it was linked for, wherever the folder lies."""
+    """Write a script that starts glslc with the C library that it was linked for. The folder may be moved."""
     loader = next(iter(sorted(root.glob("usr/lib/*/ld-linux*.so.*"))), None)
     if loader is None:
-        raise BuildError("Debian's libc6 holds no dynamic linker where it is looked for")
+        raise BuildError("no dynamic linker (usr/lib/*/ld-linux*.so.*) in Debian's package libc6")
     lib = loader.parent.relative_to(root)
     script = root / "glslc"
     script.write_text(
@@ -190,7 +190,7 @@ def _write_glslc(root: Path) -> None:
 
 
 def driver_environment() -> dict[str, str]:
-    """What the environment must say to use the driver in the cache; empty where the machine has one of its own."""
+    """The environment variables that select the driver in the cache; empty if the machine has its own lavapipe."""
     folder = _folder("driver")
     if _machine_has_lavapipe() or not folder.is_dir():
         return {}
@@ -204,7 +204,7 @@ def driver_environment() -> dict[str, str]:
 
 
 def set_up_driver() -> None:
-    """Make the folder with lavapipe, unless it is there or the machine has its own."""
+    """Make the folder with lavapipe, unless it exists or the machine has its own. Raises BuildError."""
     folder = _folder("driver")
     if _machine_has_lavapipe() or folder.is_dir():
         return
@@ -213,7 +213,7 @@ def set_up_driver() -> None:
         apt.unpack(apt.closure(DRIVER), root)
         library = next(iter(sorted(root.rglob("libvulkan_lvp.so"))), None)
         if library is None:
-            raise BuildError("Debian's mesa-vulkan-drivers holds no libvulkan_lvp.so")
+            raise BuildError("no libvulkan_lvp.so in Debian's package mesa-vulkan-drivers")
         place = folder / library.relative_to(root)  # where it will be
         icd = {"file_format_version": "1.0.0", "ICD": {"library_path": str(place), "api_version": "1.3.0"}}
         (root / "lavapipe.json").write_text(json.dumps(icd), encoding="utf-8")
@@ -225,14 +225,14 @@ def _machine_has_lavapipe() -> bool:
 
 @contextlib.contextmanager
 def _new(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """A scratch folder, and one that becomes `folder` when all went well."""
+    """A scratch folder, and one that becomes `folder` if the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
     try:
         root = scratch / "root"
         root.mkdir()
         yield scratch / "work", root
-        with contextlib.suppress(FileExistsError):  # somebody else was faster
+        with contextlib.suppress(FileExistsError):  # another process was faster
             os.rename(root, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -240,8 +240,10 @@ def _new(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vendor.vulkan", description=__doc__.splitlines()[0])
-    parser.add_argument("--driver", action="store_true", help="also set up a Vulkan driver that runs on the CPU")
-    parser.add_argument("--run", nargs=argparse.REMAINDER, help="run a command with that driver")
+    parser.add_argument("--driver", action="store_true", help="also download a Vulkan driver that runs on the CPU")
+    parser.add_argument(
+        "--run", nargs=argparse.REMAINDER, help="run a command with that driver, which is downloaded if it is missing"
+    )
     args = parser.parse_args()
     try:
         if args.run:
@@ -250,7 +252,7 @@ def main() -> int:
         if args.driver:
             set_up_driver()
         toolchain = _look(_roots(), _program("glslc"))[0]
-        print(f"the machine's own: {toolchain.headers}, {toolchain.glslc}" if toolchain else set_up())
+        print(f"this machine's own: {toolchain.headers}, {toolchain.glslc}" if toolchain else set_up())
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,14 +1,14 @@
-/* Stands for libvulkan.so.1 when the Vulkan module is linked.
+/* Replaces libvulkan.so.1 when the Vulkan module is linked.
  *
- * The module then loads on machines without a Vulkan loader too (the package looks for one first), and a wheel that
- * holds it needs no library that its platform tag does not promise. The functions are those that llama.cpp calls by
- * their names; all others it asks vkGetInstanceProcAddr for. The linker names any that is missing here.
+ * The module then also loads on machines without a Vulkan loader (the package looks for one first), and a wheel with it
+ * needs no library beyond those of its platform tag. These are the functions that llama.cpp calls by name; it gets all
+ * others from vkGetInstanceProcAddr. The linker reports any that is missing here.
  */
 #include <dlfcn.h>
 #include <vulkan/vulkan_core.h>
 
 static PFN_vkVoidFunction find(const char *name) {
-    static void *loader; /* races only with a thread that finds the same one */
+    static void *loader; /* a race is harmless: all threads find the same one */
     if (loader == NULL) {
         loader = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
     }
@@ -25,7 +25,7 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL vkGetInstanceProcAddr(VkInstance instan
     return function == NULL ? NULL : function(instance, name);
 }
 
-/* The rest needs an instance or a device, which nobody gets without a loader. */
+/* The rest takes an instance or a device, which only exists if there is a loader. */
 
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL vkGetDeviceProcAddr(VkDevice device, const char *name) {
     return THE(vkGetDeviceProcAddr)(device, name);
