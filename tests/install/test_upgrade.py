@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor.build import native, variants
+from vendor.build import native, overrides, variants
 from vendor.source import fetch, pin as pins, releases, trees
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade import command as upgrade, journal, report
@@ -456,6 +456,17 @@ def test_make_starts_no_git_to_look_for_a_journal(makefile: Path, tmp_path: Path
 
 
 # The report
+
+
+def test_the_report_repeats_warnings_of_the_native_build(tree: Path) -> None:
+    text = overrides.warning({"rpc_lost.h": overrides.INACTIVE, "prefetch.h": overrides.ACTIVE})
+    code = f"import sys; print('compiling', {text!r}, 'done', sep='\\n', file=sys.stderr)"
+    outcome, _ = upgrade.check(tree, NEW, (FAKES[0], Step("native", (sys.executable, "-c", code), ""), *FAKES[1:]))
+    assert outcome.warnings == text.rstrip("\n") and "rpc_lost.h" in text and "prefetch.h" not in text
+    said = report.report(outcome, moved=False)
+    assert "Warnings of the native build" in said and text in said
+    quiet, _ = upgrade.check(tree, NEW, FAKES)
+    assert quiet.warnings == "" and "Warnings" not in report.report(quiet, moved=False)
 
 
 def test_the_functions_are_counted() -> None:

@@ -11,6 +11,8 @@ def report(outcome: Outcome, moved: bool) -> str:
     parts = [f"# llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}", _pins(outcome), _result(outcome, moved)]
     if outcome.failed is not None:
         parts.append(f"Last lines of the step `{outcome.failed.name}`:\n\n```\n{outcome.tail}\n```")
+    if outcome.warnings:
+        parts.append(f"## Warnings of the native build\n\n```\n{outcome.warnings}\n```")
     if outcome.tests is not None and outcome.tests.failures:
         failures = "\n".join(f"- `{name}`" for name in outcome.tests.failures)
         parts.append(f"## Tests that failed\n\n{failures}")

@@ -127,6 +127,7 @@ class Outcome:
     adapted: int | None = None
     absent: int | None = None
     variants: str = ""  # the CPU variants that were built; empty: all
+    warnings: str = ""  # what the native build warns of: overrides of llama.cpp without effect
     changes: str = ""  # the output of `python -m codegen diff`, in Markdown
 
     @property
@@ -189,6 +190,8 @@ def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bo
         status, output = runner.run(step.name, [*step.command, *extra])
         outcome.seconds[step.name] = time.monotonic() - started
         print(f" {outcome.seconds[step.name]:.0f} s{'' if status == 0 else ', failed'}", file=sys.stderr, flush=True)
+        if step.name == "native":
+            outcome.warnings = warnings_in(output)
         if step.name == "tests":
             outcome.tests = read_tests(copy.folder / "tests.xml")
         if status != 0:
@@ -196,6 +199,16 @@ def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bo
             break
     _count(runner, outcome)
     return outcome
+
+
+def warnings_in(output: str) -> str:
+    """The lines of a build's output that begin with `warning:`, with the indented lines below them."""
+    found: list[str] = []
+    inside = False
+    for line in output.splitlines():
+        inside = line.startswith("warning: ") or (inside and line.startswith("  "))
+        found += [line] if inside else []
+    return "\n".join(found)
 
 
 def read_tests(path: Path) -> Tests | None:
