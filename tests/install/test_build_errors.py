@@ -1,4 +1,4 @@
-"""A build that cannot be done says what is missing and how to get it."""
+"""A build that cannot start says what is missing and how to install it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _build(tmp_path: Path, tools: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """The native build with a PATH of these tools alone and an empty cache."""
+    """Run the native build with only these tools on PATH and an empty cache."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in tools:
@@ -75,7 +75,7 @@ def test_an_unknown_backend(tmp_path: Path) -> None:
 
 
 def _with_vulkan(tmp_path: Path, **environment: str) -> str:
-    """What a build with Vulkan says where there is only a Vulkan SDK in `tmp_path/sdk`."""
+    """The error of a build with Vulkan, on a machine with nothing but a Vulkan SDK in `tmp_path/sdk`."""
     environment |= {"GGML_USE_VULKAN": "1", "VULKAN_SDK": str(tmp_path / "sdk")}
     source = str(fetch.source_dir())
     result = _build(tmp_path, ["cc", "c++", "cmake", "ninja"], LLAMA_CPP_SOURCE=source, **environment)
@@ -117,7 +117,7 @@ def test_what_is_there_is_not_called_missing(tmp_path: Path) -> None:
 
 
 def test_vulkan_is_a_build_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Adding it compiles neither the other libraries nor the extension anew. Options of the user's reach both."""
+    """Adding it recompiles neither the other libraries nor the extension. The user's options reach both builds."""
     sdk = tmp_path / "sdk"
     _write_sdk(sdk, (1, 4, 309))
     (sdk / "share/cmake/SPIRV-Headers").mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_a_prefix_without_llama_cpp(tmp_path: Path) -> None:
 
 
 def _write_prefix(root: Path, plan: native.Plan) -> None:
-    """What an installation of llama.cpp looks like, made of the libraries of this build."""
+    """Lay out an installation of llama.cpp, with the libraries of this build."""
     for folder in ("include", "lib", "bin"):
         (root / folder).mkdir(parents=True)
     for folder in plan.headers:
@@ -229,7 +229,7 @@ def test_the_backend_of_a_module(file: str, name: str | None) -> None:
 
 
 def test_setup_and_build_ffi_do_nothing_at_import(tmp_path: Path) -> None:
-    """Neither looks for compilers or for a source before a command asks for it."""
+    """Neither looks for compilers or a source before a command needs them."""
     code = (
         "import runpy, setuptools; setuptools.setup = lambda **k: print(sorted(k), k['cffi_modules']); "
         "runpy.run_path('setup.py'); import build_ffi; print(callable(build_ffi.ffibuilder))"

@@ -1,4 +1,4 @@
-"""Following llama.cpp: pins, the copy, the journal and the report. The steps are stand-ins that take no time."""
+"""Upgrades of llama.cpp: pins, the copy, the journal and the report. The steps are fakes that take no time."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def state(root: Path) -> dict[str, bytes]:
 
 
 def llama(folder: Path, text: str = "int llama(void);\n") -> Path:
-    """What passes for a llama.cpp tree."""
+    """Write files that pass for a llama.cpp tree."""
     for name in ("include/llama.h", "src/llama.cpp", "ggml/src/CMakeLists.txt", "CMakeLists.txt", "docs/x.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -176,7 +176,7 @@ def test_source_that_is_no_llama_cpp(tmp_path: Path) -> None:
 
 
 def sdist(folder: Path, version: str, head: str) -> Path:
-    """A carrier's sdist; `head` is what its git folder says."""
+    """An sdist of the carrier package; `head` is the commit in its git folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"llama_cpp_python-{version}.tar.gz"
     top = f"llama_cpp_python-{version}"
@@ -205,7 +205,7 @@ def sdist(folder: Path, version: str, head: str) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An index of one package."""
+    """A package index with one package."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -398,7 +398,7 @@ def test_a_move_does_not_overwrite_what_somebody_changed_meanwhile(tree: Path, m
 
 @pytest.fixture
 def makefile(tree: Path) -> Path:
-    """The tree with this project's Makefile, and with what it calls to complete a move."""
+    """The tree, with this project's Makefile and what it calls to complete a move."""
     shutil.copy2(ROOT / "Makefile", tree)
     shutil.copytree(
         ROOT / "vendor", tree / "vendor", ignore=shutil.ignore_patterns("llama.cpp", "*.json"), dirs_exist_ok=True
@@ -470,7 +470,7 @@ def test_the_report_repeats_warnings_of_the_native_build(tree: Path) -> None:
 
 
 def test_the_functions_are_counted() -> None:
-    """By a program that runs in the copy: this tree's own needs, against its own API, lack nothing."""
+    """The program that counts them runs in a copy of the tree, and this is one."""
     result = subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     adapted, absent = json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where there is no compiler, on every Python that is at hand."""
+"""The wheel: its contents, and that it works without a compiler on every Python version that is installed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MODULES = json.loads((Path(llama_cffi.__file__).parent / "lib" / "manifest.json"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `make wheel` makes, of the backends that are built here."""
+    """The wheel that `make wheel` makes, with the backends of this build."""
     out = tmp_path_factory.mktemp("wheel")
     environment = {**os.environ, "GGML_USE_VULKAN": "1" if "vulkan" in MODULES else "0"}
     command = [sys.executable, "-m", "vendor.build.wheel", "--out", str(out)]
@@ -77,7 +77,7 @@ def test_the_wheel_is_abi3_and_runs_on_many_linuxes(wheel: Path) -> None:
 
 
 def test_the_platform_tag_is_true(wheel: Path, tmp_path: Path) -> None:
-    """No symbol in any library is of a newer glibc than the tag says, and no library from outside is needed."""
+    """No library needs a newer glibc than the tag says, or a library that is not in the wheel."""
     promised = int(re.search(r"manylinux_2_(\d+)_", wheel.name)[1])  # type: ignore[index]
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
@@ -111,7 +111,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def _pythons() -> list[str]:
-    """This Python, and one of each other supported version that the machine has."""
+    """This Python, and one of each other supported version that is installed."""
     found = [sys.executable]
     for minor in (10, 11, 12, 13):
         if minor != sys.version_info.minor:
@@ -171,7 +171,7 @@ with Model.load(sys.argv[1], Model.Params(devices=[gpu])) as model:
 
 @pytest.mark.skipif("vulkan" not in MODULES, reason="this build has no Vulkan module (make test BACKEND=cpu)")
 def test_the_wheel_computes_on_vulkan_and_its_doctor_is_content(wheel: Path, tiny_path: Path, tmp_path: Path) -> None:
-    """Where there is no compiler and no numpy; on the first Vulkan device, which may be Mesa's driver for CPUs."""
+    """Without a compiler and without numpy, on the first Vulkan device, which may be Mesa's driver for CPUs."""
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
     inside = str(tmp_path / "venv" / "bin" / "python")
     environment = {"GGML_VK_VISIBLE_DEVICES": "0", **os.environ, "PATH": _bare_path(tmp_path)}
