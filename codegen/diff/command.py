@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from codegen.api.model import CodegenError
+from codegen.api.paths import ROOT
 from codegen.diff import changes, history, text
 from codegen.diff.history import Version
 from codegen.diff.impact import Impact
 from codegen.diff.text import Report
 from codegen.rules import spec
 
-CHANGES = history.FOLDER.parent.parent / "docs" / "changes.md"
+CHANGES = ROOT / "docs" / "changes.md"
 
 _FORMATS: dict[str, Callable[[Report], str]] = {
     "text": text.text,
@@ -60,7 +61,7 @@ def _history(args: argparse.Namespace) -> int:
             raise CodegenError(f"--lib {word} is not VERSION=FOLDER with a folder that exists")
         libs[version] = Path(folder)
     for path in history.write(args.versions, libs):
-        print(path.relative_to(history.FOLDER.parent.parent))
+        print(path.relative_to(ROOT))
     return 0
 
 
@@ -85,5 +86,5 @@ Names of the facade come first, those of C behind them. *perhaps* marks a guess:
 
 def _changes(_: argparse.Namespace) -> int:
     CHANGES.write_text(changes_text(), encoding="utf-8")
-    print(CHANGES.relative_to(history.FOLDER.parent.parent))
+    print(CHANGES.relative_to(ROOT))
     return 0

@@ -16,6 +16,7 @@ from codegen.read import defaults as default_values
 from codegen.read.defaults import Defaults
 from vendor.source import fetch, pin
 from vendor.source.pin import Pin
+from vendor.tools import FetchError
 
 FOLDER = Path(__file__).with_name("history")
 RELEASES = pin.PIN_FILE.with_name("releases.json")
@@ -86,7 +87,6 @@ def resolve(argument: str) -> Version:
     if argument in pins:
         return fetched(pins[argument])
     from vendor.source import releases as carrier
-    from vendor.tools import FetchError
 
     try:
         return fetched(carrier.resolve(argument))
@@ -110,7 +110,7 @@ def fetched(release: Pin) -> Version:
         raise CodegenError("LLAMA_CPP_SOURCE would take the place of every release: unset it, or name the tree itself")
     try:
         return read_tree(fetch.source_dir(release), release.label)
-    except fetch.FetchError as error:
+    except FetchError as error:
         raise CodegenError(str(error)) from None
 
 

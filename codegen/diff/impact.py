@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from codegen.api.model import Api, Enum, Function, Record, flat_fields
+from codegen.api.paths import ROOT
 from codegen.diff.change import KINDS, Change
 from codegen.rules import naming, policy
 from codegen.rules.spec import Row
@@ -17,7 +18,7 @@ from codegen.rules.spec import Row
 # Whose code breaks, the most serious first.
 BREAKS = ("facade", "raw", "no")
 
-PACKAGE = Path(__file__).resolve().parents[2] / "llama_cffi"
+PACKAGE = ROOT / "llama_cffi"
 
 # Functions of llama.h that no user of the facade reaches.
 _INTERNAL = frozenset(("llama_model_init_from_user", "llama_opt_init", "llama_opt_epoch", "llama_opt_param_filter_all"))

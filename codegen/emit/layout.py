@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from pprint import pformat
 
+from codegen.api.c_text import declare_function
 from codegen.api.model import Api, Function, Record, flat_fields
-from codegen.emit.cdef import declare_function
 from codegen.rules import policy
 
 _TOP = """

@@ -1,4 +1,4 @@
-"""The generated Python: enumerations, parameter structs, the naming map."""
+"""Emits the generated Python: enumerations, structs of parameters, the naming map, the list of absent names."""
 
 from __future__ import annotations
 
@@ -6,33 +6,13 @@ import re
 from collections.abc import Mapping
 from pprint import pformat
 
+from codegen.api.c_text import INTEGERS
 from codegen.api.model import Api, CodegenError, Enum, Field, Record, flat_fields
-from codegen.rules import naming
+from codegen.rules import naming, policy
 from codegen.rules.adapters import FIELDS
-
-INTEGERS = {
-    f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
-} | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
-
-# Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
-DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
 
 # Descriptors of llama_cffi._core.compat_fields.
 OLDER = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
-
-# What the facade's own classes stand on.
-NEEDED = (
-    "llama_model_params",
-    "llama_context_params",
-    "llama_sampler_chain_params",
-    "llama_model_quantize_params",
-    *DATA,
-)
-
-
-def params(api: Api) -> list[str]:
-    """The tags of every struct of parameters."""
-    return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
 
 
 def emit_enums(api: Api) -> str:
@@ -86,13 +66,13 @@ def emit_structs(api: Api) -> str:
     body: list[str] = []
     keywords: list[str] = []
     used: set[str] = set()
-    for tag in NEEDED:
+    for tag in policy.NEEDED_RECORDS:
         if tag not in records:
-            raise CodegenError(f"codegen/emit/python.py lists {tag}, which this header lacks")
-    for tag in (*params(api), *DATA):
+            raise CodegenError(f"codegen/rules/policy.py: NEEDED_RECORDS names {tag}, which this header lacks")
+    for tag in (*policy.param_records(api), *policy.DATA_RECORDS):
         text, helpers = _struct(records[tag], enums, api.absent)
         body.append(text)
-        if tag not in DATA:
+        if tag not in policy.DATA_RECORDS:
             keywords.append(_keywords(records[tag], enums))
         used |= helpers
     helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in OLDER)

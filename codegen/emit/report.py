@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 from codegen.api.model import Api
-from codegen.emit import python
 from codegen.rules import naming, policy
 from codegen.rules.spec import Row
 
@@ -91,5 +90,5 @@ def _spec(api: Api, spec: list[Row]) -> list[str]:
             stand_in = naming.VIRTUAL_FIELDS.get((owner, row.c_name), ("", ""))[1]
             lacking.append(f"| {row.name} | `{row.c_name}` | `{stand_in}` |")
     lines = ["## Named by the specification, lacked by these headers", "", "| name | C name | stands in |"]
-    structs = ", ".join(f"`{tag}`" for tag in (*python.params(api), *python.DATA))
+    structs = ", ".join(f"`{tag}`" for tag in (*policy.param_records(api), *policy.DATA_RECORDS))
     return [*lines, "| --- | --- | --- |", *lacking, "", f"Structs with generated attributes: {structs}."]

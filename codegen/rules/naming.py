@@ -240,7 +240,9 @@ def check(api: Api, rows: bool = True) -> None:
 
 
 def _misfit(table: str, row: str) -> CodegenError:
-    return CodegenError(f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: drop it")
+    return CodegenError(
+        f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: delete it"
+    )
 
 
 def _check_function_rows(api: Api) -> None:
