@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"(?P<kind>enum|struct) (?P<tag>\w+)\s*\{(?P<body>.*)\}\s*",
 _FUNCTION = re.compile(r"(?P<head>[\w\s*]+)\((?P<params>[\w\s*,]+)\)\s*")
 _ENUMERATOR = re.compile(r"\s*(?P<name>\w+)\s*(?:=\s*-?\d+\s*)?")
 
-_TYPE = re.compile(r"(?:const )?(?:struct \w+|void|bool|char|int|float|size_t|u?int(?:8|16|32|64)_t)(?: \*+)?")
+_TYPE = re.compile(r"(?:const )?(?:struct \w+|void|bool|char|int|float|double|size_t|u?int(?:8|16|32|64)_t)(?: \*+)?")
 
 
 def load(folder: Path = FOLDER) -> Api:

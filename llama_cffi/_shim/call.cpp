@@ -52,7 +52,7 @@ std::map<std::string, void *> & modules() {
 }
 
 /* Binds the functions of the RPC module that report lost workers, if this package built the module. */
-void know_rpc(void * module) {
+void bind_rpc_module(void * module) {
     static guard::RpcModule functions;
     functions.messages = reinterpret_cast<size_t (*)()>(dlsym(module, "llama_cffi_rpc_messages"));
     functions.lost     = reinterpret_cast<const char * (*)(size_t)>(dlsym(module, "llama_cffi_rpc_lost"));
@@ -246,7 +246,7 @@ bool shim_module_open(const char * name, const char * path) {
     }
     std::lock_guard<std::mutex> lock(modules_mutex);
     if (modules().emplace(name, handle).second && strcmp(name, "rpc") == 0) {
-        know_rpc(handle);
+        bind_rpc_module(handle);
     }
     return true;
 }

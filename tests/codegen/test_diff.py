@@ -352,7 +352,7 @@ def test_exit_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     for argument, words in (
         ("nonsense", "known are 0.3.16, 0.3.20"),
         (str(tmp_path), "it has no include/llama.h"),
-        (str(tmp_path / "broken.json"), "is no snapshot of an API"),
+        (str(tmp_path / "broken.json"), "not a snapshot of an API"),
     ):
         assert main(["diff", argument, "0.3.36"]) == 2
         captured = capsys.readouterr()

@@ -312,7 +312,7 @@ STRUCT_ROWS = (
         "nested",
         "llama.h",
         ((_NO_PERF, _NO_PERF + "        struct { int32_t depth; float ratio; } limits;\n"),),
-        absorbed(at("llama_sampler_chain_params", "limits", 4), writes(STRUCTS, "Left to the facade: limits")),
+        absorbed(at("llama_sampler_chain_params", "limits", 4), writes(STRUCTS, "Added by the facade: limits")),
     ),
     Mutation(
         "field-moves-into-an-anonymous-union",
