@@ -177,7 +177,7 @@ ENUM_ROWS = (
         refused(
             r"llama\.h: LLAMA_DEFAULT_SEED\b.*llama_cffi/_core/base_types\.py:\d+.*\n"
             r"    #define LLAMA_DEFAULT_SEED 4294967295\n",
-            r'Ask for it there with has\("LLAMA_DEFAULT_SEED"\)',
+            r'has\("LLAMA_DEFAULT_SEED"\)',
         ),
     ),
     Mutation(

@@ -35,7 +35,7 @@ _COPY = """              llama_seq_id seq_id_src,
 """
 _INFO = "    LLAMA_API const char * llama_print_system_info(void);\n"
 _PRINT_OBJECT = "    GGML_API void    ggml_print_object (const struct ggml_object * obj);\n"
-_ADVICE = r"\nWrite a row in codegen/rules/adapters\.py, or change the facade and run `python -m codegen needs`\."
+_ADVICE = r"\n.*codegen/rules/adapters\.py.*`python -m codegen needs`"
 
 FUNCTION_ROWS = (
     Mutation(

@@ -112,9 +112,9 @@ STRUCT_ROWS = (
         "llama.h",
         (("        ggml_abort_callback abort_callback;\n", ""),),
         refused(
-            r"llama\.h: struct llama_context_params has no field abort_callback\. It has\n    uint32_t n_ctx;",
+            r"llama\.h: struct llama_context_params has no field abort_callback\b.*\n    uint32_t n_ctx;",
             r"llama_cffi/context/params\.py:\d+.*\n    ggml_abort_callback abort_callback;\n",
-            r'Ask for it there with has\("llama_context_params\.abort_callback"\)',
+            r'has\("llama_context_params\.abort_callback"\)',
         ),
     ),
     Mutation(
@@ -228,7 +228,7 @@ STRUCT_ROWS = (
         refused(
             r"llama\.h: struct llama_token_data .*chang.*\n    llama_token id; float p; float logit;\n",
             r"\n    llama_token id; float logit; float p;\n",
-            r"words of four bytes",
+            r"llama_token_data .* words",
         ),
     ),
     Mutation(

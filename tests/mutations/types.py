@@ -80,7 +80,7 @@ TYPE_ROWS = (
         ((_PROGRESS, _PROGRESS.replace("float progress", "float progress, int32_t stage")),),
         refused(
             r"llama\.h: llama_progress_callback .*chang.*\n"
-            r"    typedef bool \(\*llama_progress_callback\)\(float, int32_t, void \*\);\nand "
+            r"    typedef bool \(\*llama_progress_callback\)\(float, int32_t, void \*\);\n.*"
             r"llama_cffi/\S+:\d+",
             r"typedef bool \(\*llama_progress_callback\)\(float, void \*\);" + _CHANGE,
         ),
