@@ -49,7 +49,7 @@ help:
 	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
 	@echo "make test-old          check-upgrade to an old release"
 	@echo "make test-versions     check-upgrade to every known release, for the table in docs/versions.md"
-	@echo "make check             generated files, style and types"
+	@echo "make check             generated files, style (Python and C++) and types"
 	@echo "make docs              the API reference, in docs/_build/index.html"
 	@echo "make clean             remove what was built here (the cache stays)"
 
@@ -127,6 +127,7 @@ generate: $(VENV)/.test
 check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/*)
 	$(VENV)/bin/mypy
 
 # KEEP=1 keeps the copy. FORCE=1 moves the pin although the extension does not compile or tests fail.

@@ -1,4 +1,7 @@
-"""`python -m codegen snapshot | generate | check | diff | history | changes`: the only writer of generated files."""
+"""Command line of the generator, the only program that writes generated files: `python -m codegen COMMAND`.
+
+`snapshot`, `generate`, `check` and `needs` are here; `diff`, `history` and `changes` are in `codegen/diff/command.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,30 @@ from pathlib import Path
 from codegen import generate as generator
 from codegen.api import snapshot
 from codegen.api.model import Api, CodegenError
+from codegen.api.paths import ROOT
 from codegen.diff import arguments as diff_arguments
 from codegen.fit import needs
+from codegen.read import shim
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with every command."""
+    made = argparse.ArgumentParser(
+        prog="python -m codegen", description="Generate the bindings from llama.cpp's public headers."
+    )
+    commands = made.add_subparsers(dest="command", required=True)
+    commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api/api.json")
+    commands.add_parser("generate", help="write every generated file from codegen/api/api.json")
+    commands.add_parser("check", help="fail with a diff if a generated file differs from what generate would write")
+    commands.add_parser("needs", help="write codegen/fit/needs.json: which part of the API the facade uses")
+    diff_arguments.add_to(commands)
+    return made
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m codegen", description="Generates the bindings.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("snapshot", help="read the pinned headers and libraries into codegen/api/api.json")
-    commands.add_parser("generate", help="write every generated file from codegen/api/api.json")
-    commands.add_parser("needs", help="note in codegen/fit/needs.json what the facade uses of this API")
-    commands.add_parser("check", help="fail with a diff if a generated file is not what generate would write")
-    diff_arguments.add_to(commands)
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     if args.command in diff_arguments.COMMANDS:
-        from codegen.diff import command  # which needs `vendor`; `check` needs nothing
+        from codegen.diff import command  # local: it imports `vendor`, and `check` must run without it
 
         return command.run(args)
     try:
@@ -35,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_headers() -> Api:
-    """The API of the pinned headers, with values from the compiler and homes from the built libraries."""
-    from codegen.read import exports, headers, parse, probe  # pycparser is needed for this command only
+    """Return the API of the pinned headers. Values come from the compiler, homes from the built libraries."""
+    # Local: pycparser, a compiler and the native build are needed for `snapshot` only.
+    from codegen.read import exports, headers, parse, probe
     from vendor.build import native
     from vendor.build.libraries import library_name
     from vendor.source import pin
@@ -59,7 +72,7 @@ def _snapshot() -> int:
 
 def _generate() -> int:
     for name, text in expected().items():
-        path = generator.ROOT / name
+        path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(name)
@@ -67,12 +80,12 @@ def _generate() -> int:
 
 
 def expected() -> dict[str, str]:
-    """Every generated file as it should be."""
-    return generator.generate(snapshot.load(), needs.load())
+    """Return every generated file as it should be: its path -> its content."""
+    return generator.generate(snapshot.load(), needs.load(), shim.load())
 
 
 def _needs() -> int:
-    from codegen.diff import history  # which needs vendor's pins
+    from codegen.diff import history  # local: it imports `vendor`, and `check` must run without it
 
     api = snapshot.load()
     known = {name: history.load(history.FOLDER / f"{name}.json").api for name in history.names()}
@@ -84,17 +97,17 @@ def _needs() -> int:
     return 0
 
 
-def drift(root: Path = generator.ROOT) -> str:
-    """A unified diff between the generated files on disk and what the snapshot gives; empty if they agree."""
+def drift(root: Path = ROOT) -> str:
+    """Return a unified diff from the files on disk to the expected ones; empty if they are equal."""
     out: list[str] = []
-    wanted = expected()
-    for name, text in wanted.items():
+    files = expected()
+    for name, text in files.items():
         path = root / name
         on_disk = path.read_text(encoding="utf-8") if path.is_file() else ""
         out += difflib.unified_diff(on_disk.splitlines(True), text.splitlines(True), f"{name} (on disk)", name)
-    files = sorted((root / "llama_cffi" / "_generated").rglob("*"))
-    found = [path.relative_to(root).as_posix() for path in files if path.is_file() and "__pycache__" not in path.parts]
-    out += [f"{name}: nothing generates it\n" for name in found if name not in wanted]
+    folder = sorted((root / "llama_cffi" / "_generated").rglob("*"))
+    found = [path.relative_to(root).as_posix() for path in folder if path.is_file() and "__pycache__" not in path.parts]
+    out += [f"{name}: nothing generates this file: delete it\n" for name in found if name not in files]
     return "".join(out)
 
 
@@ -102,7 +115,7 @@ def _check() -> int:
     difference = drift()
     if difference:
         sys.stderr.write(difference)
-        print("error: generated files are not up to date: run `make generate`", file=sys.stderr)
+        print("error: generated files are not up to date: run `python -m codegen generate`", file=sys.stderr)
         return 1
     print("generated files are up to date")
     return 0

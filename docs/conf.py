@@ -15,9 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import llama_cffi  # noqa: E402
-from codegen.api import snapshot  # noqa: E402
+from codegen.api import c_text, snapshot  # noqa: E402
 from codegen.api.model import Function  # noqa: E402
-from codegen.emit import cdef  # noqa: E402
 from codegen.rules import naming, policy  # noqa: E402
 
 project = "llama_cffi"
@@ -193,7 +192,7 @@ def _c_entry(function: Function) -> str:
         text = f"Python: ``lib.{function.name}``."
     if function.deprecated:
         text += f" Deprecated: {function.deprecated}."
-    prototype = cdef.prototype(function, named=True)
+    prototype = c_text.prototype(function, named=True)
     return f".. c:function:: {prototype}\n\n   {text}\n"
 
 

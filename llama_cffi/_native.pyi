@@ -2,7 +2,7 @@
 
 from typing import Any, Final, TypeAlias
 
-# An object of C, as cffi holds it. cffi has no types to tell one from another.
+# Any C object (cdata). cffi has no Python types to tell one C type from another.
 _CData: TypeAlias = Any
 
 class _Ffi:
@@ -32,7 +32,7 @@ class _Ffi:
     def def_extern(self, name: str = ..., error: Any = ..., onerror: Any = ...) -> Any: ...
 
 class _Lib:
-    """The C API, by its C names. Guarded: a failed assert or a C++ exception raises `llama_cffi.NativeError`."""
+    """The C API by its C names. Calls are guarded: failed asserts and C++ exceptions raise `llama_cffi.NativeError`."""
 
     GGML_BACKEND_BUFFER_USAGE_ANY: Final[int]
     GGML_BACKEND_BUFFER_USAGE_COMPUTE: Final[int]
@@ -358,6 +358,7 @@ class _Lib:
     LLAMA_ATTENTION_TYPE_CAUSAL: Final[int]
     LLAMA_ATTENTION_TYPE_NON_CAUSAL: Final[int]
     LLAMA_ATTENTION_TYPE_UNSPECIFIED: Final[int]
+    LLAMA_CFFI_PIN: Final[_CData]
     LLAMA_CONTEXT_TYPE_DEFAULT: Final[int]
     LLAMA_CONTEXT_TYPE_MTP: Final[int]
     LLAMA_DEFAULT_SEED: Final[int]
@@ -491,6 +492,34 @@ class _Lib:
     RPC_PROTO_MAJOR_VERSION: Final[int]
     RPC_PROTO_MINOR_VERSION: Final[int]
     RPC_PROTO_PATCH_VERSION: Final[int]
+    SHIM_ABSENT: Final[int]
+    SHIM_ASSERT: Final[int]
+    SHIM_BATCH_COUNT: Final[int]
+    SHIM_BATCH_EMPTY: Final[int]
+    SHIM_BATCH_FAILED: Final[int]
+    SHIM_BATCH_NOT_ENCODED: Final[int]
+    SHIM_BATCH_OUTPUTS: Final[int]
+    SHIM_BATCH_OVER_UBATCH: Final[int]
+    SHIM_BATCH_PINNED: Final[int]
+    SHIM_BATCH_POSITION: Final[int]
+    SHIM_BATCH_POSITION_DIMS: Final[int]
+    SHIM_BATCH_SEQUENCE: Final[int]
+    SHIM_BATCH_SIZE: Final[int]
+    SHIM_BATCH_TOKEN: Final[int]
+    SHIM_BATCH_UNKNOWN: Final[int]
+    SHIM_BATCH_WIDTH: Final[int]
+    SHIM_BUSY: Final[int]
+    SHIM_CHECK_INTERPRETER: Final[int]
+    SHIM_CLOSED: Final[int]
+    SHIM_EXCEPTION: Final[int]
+    SHIM_NO_MEMORY: Final[int]
+    SHIM_OK: Final[int]
+    SHIM_PYTHON: Final[int]
+    SHIM_SAMPLE_NAN: Final[int]
+    SHIM_SAMPLE_NO_MEMORY: Final[int]
+    SHIM_SAMPLE_NO_OUTPUT: Final[int]
+    SHIM_SAMPLE_NO_PICK: Final[int]
+    SHIM_UNAVAILABLE: Final[int]
 
     def ggml_abort(self, file: bytes | _CData, line: int, fmt: bytes | _CData, /, *args: _CData) -> None:
         """`void ggml_abort(const char *file, int line, const char *fmt, ...)`"""
@@ -681,37 +710,37 @@ class _Lib:
     def ggml_backend_cpu_init(self, /) -> _CData:
         """`ggml_backend_t ggml_backend_cpu_init(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_cpu_reg(self, /) -> _CData:
         """`ggml_backend_reg_t ggml_backend_cpu_reg(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_cpu_set_abort_callback(self, backend_cpu: _CData, abort_callback: _CData, abort_callback_data: _CData, /) -> None:
         """`void ggml_backend_cpu_set_abort_callback(ggml_backend_t backend_cpu, ggml_abort_callback abort_callback, void *abort_callback_data)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_cpu_set_n_threads(self, backend_cpu: _CData, n_threads: int, /) -> None:
         """`void ggml_backend_cpu_set_n_threads(ggml_backend_t backend_cpu, int n_threads)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_cpu_set_threadpool(self, backend_cpu: _CData, threadpool: _CData, /) -> None:
         """`void ggml_backend_cpu_set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_cpu_set_use_ref(self, backend_cpu: _CData, use_ref: int, /) -> None:
         """`void ggml_backend_cpu_set_use_ref(ggml_backend_t backend_cpu, bool use_ref)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_dev_backend_reg(self, device: _CData, /) -> _CData:
@@ -853,19 +882,19 @@ class _Lib:
     def ggml_backend_is_cpu(self, backend: _CData, /) -> bool:
         """`bool ggml_backend_is_cpu(ggml_backend_t backend)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_is_rpc(self, backend: _CData, /) -> bool:
         """`bool ggml_backend_is_rpc(ggml_backend_t backend)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_is_vk(self, backend: _CData, /) -> bool:
         """`bool ggml_backend_is_vk(ggml_backend_t backend)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_load(self, path: bytes | _CData, /) -> _CData:
@@ -930,38 +959,38 @@ class _Lib:
     def ggml_backend_rpc_add_server(self, endpoint: bytes | _CData, /) -> _CData:
         """`ggml_backend_reg_t ggml_backend_rpc_add_server(const char *endpoint)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_rpc_buffer_type(self, endpoint: bytes | _CData, device: int, /) -> _CData:
         """`ggml_backend_buffer_type_t ggml_backend_rpc_buffer_type(const char *endpoint, uint32_t device)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_rpc_get_device_memory(self, endpoint: bytes | _CData, device: int, free: _CData, total: _CData, /) -> None:
         """`void ggml_backend_rpc_get_device_memory(const char *endpoint, uint32_t device, size_t *free, size_t *total)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_rpc_init(self, endpoint: bytes | _CData, device: int, /) -> _CData:
         """`ggml_backend_t ggml_backend_rpc_init(const char *endpoint, uint32_t device)`
 
         backend API
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_rpc_reg(self, /) -> _CData:
         """`ggml_backend_reg_t ggml_backend_rpc_reg(void)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_rpc_start_server(self, endpoint: bytes | _CData, cache_dir: bytes | _CData, n_threads: int, n_devices: int, devices: _CData, /) -> None:
         """`void ggml_backend_rpc_start_server(const char *endpoint, const char *cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t *devices)`
 
-        Lives in the rpc backend module: raises UnavailableError until that is loaded.
+        Part of the rpc backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_sched_alloc_graph(self, sched: _CData, graph: _CData, /) -> bool:
@@ -1134,45 +1163,45 @@ class _Lib:
     def ggml_backend_vk_buffer_type(self, dev_num: int, /) -> _CData:
         """`ggml_backend_buffer_type_t ggml_backend_vk_buffer_type(size_t dev_num)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_get_device_count(self, /) -> int:
         """`int ggml_backend_vk_get_device_count(void)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_get_device_description(self, device: int, description: _CData, description_size: int, /) -> None:
         """`void ggml_backend_vk_get_device_description(int device, char *description, size_t description_size)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_get_device_memory(self, device: int, free: _CData, total: _CData, /) -> None:
         """`void ggml_backend_vk_get_device_memory(int device, size_t *free, size_t *total)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_host_buffer_type(self, /) -> _CData:
         """`ggml_backend_buffer_type_t ggml_backend_vk_host_buffer_type(void)`
 
         pinned host buffer for use with the CPU backend for faster copies between CPU and GPU
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_init(self, dev_num: int, /) -> _CData:
         """`ggml_backend_t ggml_backend_vk_init(size_t dev_num)`
 
         backend API
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_backend_vk_reg(self, /) -> _CData:
         """`ggml_backend_reg_t ggml_backend_vk_reg(void)`
 
-        Lives in the vulkan backend module: raises UnavailableError until that is loaded.
+        Part of the vulkan backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_bf16_to_fp32(self, arg0: _CData, /) -> float:
@@ -1477,216 +1506,216 @@ class _Lib:
     def ggml_cpu_bf16_to_fp32(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_bf16_to_fp32(const ggml_bf16_t *arg0, float *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_fp16_to_fp32(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_fp16_to_fp32(const ggml_fp16_t *arg0, float *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_fp32_to_bf16(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_fp32_to_bf16(const float *arg0, ggml_bf16_t *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_fp32_to_fp16(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_fp32_to_fp16(const float *arg0, ggml_fp16_t *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_fp32_to_fp32(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_fp32_to_fp32(const float *arg0, float *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_fp32_to_i32(self, arg0: _CData, arg1: _CData, arg2: int, /) -> None:
         """`void ggml_cpu_fp32_to_i32(const float *arg0, int32_t *arg1, int64_t arg2)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_get_rvv_vlen(self, /) -> int:
         """`int ggml_cpu_get_rvv_vlen(void)`
 
         risc-v vector length in bytes
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_get_sve_cnt(self, /) -> int:
         """`int ggml_cpu_get_sve_cnt(void)`
 
         sve vector length in bytes
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_amx_int8(self, /) -> int:
         """`int ggml_cpu_has_amx_int8(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_arm_fma(self, /) -> int:
         """`int ggml_cpu_has_arm_fma(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx(self, /) -> int:
         """`int ggml_cpu_has_avx(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx2(self, /) -> int:
         """`int ggml_cpu_has_avx2(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx512(self, /) -> int:
         """`int ggml_cpu_has_avx512(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx512_bf16(self, /) -> int:
         """`int ggml_cpu_has_avx512_bf16(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx512_vbmi(self, /) -> int:
         """`int ggml_cpu_has_avx512_vbmi(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx512_vnni(self, /) -> int:
         """`int ggml_cpu_has_avx512_vnni(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_avx_vnni(self, /) -> int:
         """`int ggml_cpu_has_avx_vnni(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_bmi2(self, /) -> int:
         """`int ggml_cpu_has_bmi2(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_dotprod(self, /) -> int:
         """`int ggml_cpu_has_dotprod(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_f16c(self, /) -> int:
         """`int ggml_cpu_has_f16c(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_fma(self, /) -> int:
         """`int ggml_cpu_has_fma(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_fp16_va(self, /) -> int:
         """`int ggml_cpu_has_fp16_va(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_llamafile(self, /) -> int:
         """`int ggml_cpu_has_llamafile(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_matmul_int8(self, /) -> int:
         """`int ggml_cpu_has_matmul_int8(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_neon(self, /) -> int:
         """`int ggml_cpu_has_neon(void)`
 
         ARM
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_riscv_v(self, /) -> int:
         """`int ggml_cpu_has_riscv_v(void)`
 
         other
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_sme(self, /) -> int:
         """`int ggml_cpu_has_sme(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_sme2(self, /) -> int:
         """`int ggml_cpu_has_sme2(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_sse3(self, /) -> int:
         """`int ggml_cpu_has_sse3(void)`
 
         x86
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_ssse3(self, /) -> int:
         """`int ggml_cpu_has_ssse3(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_sve(self, /) -> int:
         """`int ggml_cpu_has_sve(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_vsx(self, /) -> int:
         """`int ggml_cpu_has_vsx(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_vxe(self, /) -> int:
         """`int ggml_cpu_has_vxe(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_has_wasm_simd(self, /) -> int:
         """`int ggml_cpu_has_wasm_simd(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpu_init(self, /) -> None:
         """`void ggml_cpu_init(void)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_cpy(self, ctx: _CData, a: _CData, b: _CData, /) -> _CData:
@@ -2042,13 +2071,13 @@ class _Lib:
     def ggml_get_f32_1d(self, tensor: _CData, i: int, /) -> float:
         """`float ggml_get_f32_1d(const struct ggml_tensor *tensor, int i)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_get_f32_nd(self, tensor: _CData, i0: int, i1: int, i2: int, i3: int, /) -> float:
         """`float ggml_get_f32_nd(const struct ggml_tensor *tensor, int i0, int i1, int i2, int i3)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_get_first_tensor(self, ctx: _CData, /) -> _CData:
@@ -2063,13 +2092,13 @@ class _Lib:
     def ggml_get_i32_1d(self, tensor: _CData, i: int, /) -> int:
         """`int32_t ggml_get_i32_1d(const struct ggml_tensor *tensor, int i)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_get_i32_nd(self, tensor: _CData, i0: int, i1: int, i2: int, i3: int, /) -> int:
         """`int32_t ggml_get_i32_nd(const struct ggml_tensor *tensor, int i0, int i1, int i2, int i3)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_get_max_tensor_size(self, ctx: _CData, /) -> int:
@@ -2125,7 +2154,7 @@ class _Lib:
     def ggml_get_type_traits_cpu(self, type: int, /) -> _CData:
         """`const struct ggml_type_traits_cpu *ggml_get_type_traits_cpu(enum ggml_type type)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_get_unary_op(self, tensor: _CData, /) -> int:
@@ -2159,7 +2188,7 @@ class _Lib:
     def ggml_graph_compute(self, cgraph: _CData, cplan: _CData, /) -> int:
         """`enum ggml_status ggml_graph_compute(struct ggml_cgraph *cgraph, struct ggml_cplan *cplan)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_graph_compute_with_ctx(self, ctx: _CData, cgraph: _CData, n_threads: int, /) -> int:
@@ -2167,7 +2196,7 @@ class _Lib:
 
         same as ggml_graph_compute() but the work data is allocated as a part of the context
         note: the drawback of this API is that you must have ensured that the context has enough memory for the work data
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_graph_cpy(self, src: _CData, dst: _CData, /) -> None:
@@ -2217,7 +2246,7 @@ class _Lib:
 
         ggml_graph_plan() has to be called before ggml_graph_compute()
         when plan.work_size > 0, caller must allocate memory for plan.work_data
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_graph_print(self, cgraph: _CData, /) -> None:
@@ -2388,7 +2417,7 @@ class _Lib:
         """`bool ggml_is_numa(void)`
 
         true if init detected that system has >1 NUMA node
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_is_permuted(self, tensor: _CData, /) -> bool:
@@ -2549,7 +2578,7 @@ class _Lib:
     def ggml_new_f32(self, ctx: _CData, value: float, /) -> _CData:
         """`struct ggml_tensor *ggml_new_f32(struct ggml_context *ctx, float value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_new_graph(self, ctx: _CData, /) -> _CData:
@@ -2565,7 +2594,7 @@ class _Lib:
     def ggml_new_i32(self, ctx: _CData, value: int, /) -> _CData:
         """`struct ggml_tensor *ggml_new_i32(struct ggml_context *ctx, int32_t value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_new_tensor(self, ctx: _CData, type: int, n_dims: int, ne: _CData, /) -> _CData:
@@ -2603,7 +2632,7 @@ class _Lib:
         """`void ggml_numa_init(enum ggml_numa_strategy numa)`
 
         call once for better performance on NUMA systems
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_op_desc(self, t: _CData, /) -> _CData:
@@ -3297,37 +3326,37 @@ class _Lib:
     def ggml_set_f32(self, tensor: _CData, value: float, /) -> _CData:
         """`struct ggml_tensor *ggml_set_f32(struct ggml_tensor *tensor, float value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_f32_1d(self, tensor: _CData, i: int, value: float, /) -> None:
         """`void ggml_set_f32_1d(const struct ggml_tensor *tensor, int i, float value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_f32_nd(self, tensor: _CData, i0: int, i1: int, i2: int, i3: int, value: float, /) -> None:
         """`void ggml_set_f32_nd(const struct ggml_tensor *tensor, int i0, int i1, int i2, int i3, float value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_i32(self, tensor: _CData, value: int, /) -> _CData:
         """`struct ggml_tensor *ggml_set_i32(struct ggml_tensor *tensor, int32_t value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_i32_1d(self, tensor: _CData, i: int, value: int, /) -> None:
         """`void ggml_set_i32_1d(const struct ggml_tensor *tensor, int i, int32_t value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_i32_nd(self, tensor: _CData, i0: int, i1: int, i2: int, i3: int, value: int, /) -> None:
         """`void ggml_set_i32_nd(const struct ggml_tensor *tensor, int i0, int i1, int i2, int i3, int32_t value)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_set_inplace(self, ctx: _CData, a: _CData, b: _CData, nb1: int, nb2: int, nb3: int, offset: int, /) -> _CData:
@@ -3564,13 +3593,13 @@ class _Lib:
     def ggml_threadpool_free(self, threadpool: _CData, /) -> None:
         """`void ggml_threadpool_free(struct ggml_threadpool *threadpool)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_threadpool_new(self, params: _CData, /) -> _CData:
         """`struct ggml_threadpool *ggml_threadpool_new(struct ggml_threadpool_params *params)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_threadpool_params_default(self, n_threads: int, /) -> _CData:
@@ -3586,13 +3615,13 @@ class _Lib:
     def ggml_threadpool_pause(self, threadpool: _CData, /) -> None:
         """`void ggml_threadpool_pause(struct ggml_threadpool *threadpool)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_threadpool_resume(self, threadpool: _CData, /) -> None:
         """`void ggml_threadpool_resume(struct ggml_threadpool *threadpool)`
 
-        Lives in the cpu backend module: raises UnavailableError until that is loaded.
+        Part of the cpu backend module: raises UnavailableError until the module is loaded.
         """
         ...
     def ggml_time_init(self, /) -> None:
@@ -5512,97 +5541,294 @@ class _Lib:
     def llama_vocab_type(self, vocab: _CData, /) -> int:
         """`enum llama_vocab_type llama_vocab_type(const struct llama_vocab *vocab)`"""
         ...
+    def shim_init(self, /) -> None:
+        """`void shim_init(void)`
 
-    SHIM_OK: Final[int]
-    SHIM_ASSERT: Final[int]
-    SHIM_EXCEPTION: Final[int]
-    SHIM_NO_MEMORY: Final[int]
-    SHIM_PYTHON: Final[int]
-    SHIM_UNAVAILABLE: Final[int]
-    SHIM_CLOSED: Final[int]
-    SHIM_BUSY: Final[int]
-    SHIM_CHECK_INTERPRETER: Final[int]
-    SHIM_ABSENT: Final[int]
-    SHIM_BATCH_EMPTY: Final[int]
-    SHIM_BATCH_SIZE: Final[int]
-    SHIM_BATCH_OVER_UBATCH: Final[int]
-    SHIM_BATCH_TOKEN: Final[int]
-    SHIM_BATCH_POSITION: Final[int]
-    SHIM_BATCH_UNKNOWN: Final[int]
-    SHIM_BATCH_COUNT: Final[int]
-    SHIM_BATCH_SEQUENCE: Final[int]
-    SHIM_BATCH_OUTPUTS: Final[int]
-    SHIM_BATCH_PINNED: Final[int]
-    SHIM_BATCH_WIDTH: Final[int]
-    SHIM_BATCH_POSITION_DIMS: Final[int]
-    SHIM_BATCH_NOT_ENCODED: Final[int]
-    SHIM_BATCH_FAILED: Final[int]
-    SHIM_SAMPLE_NO_OUTPUT: Final[int]
-    SHIM_SAMPLE_NAN: Final[int]
-    SHIM_SAMPLE_NO_PICK: Final[int]
-    SHIM_SAMPLE_NO_MEMORY: Final[int]
-    LLAMA_CFFI_PIN: Final[_CData]
-    def shim_init(self) -> None: ...
-    def shim_abi(self) -> int: ...
-    def shim_libraries_agree(self) -> bool: ...
-    def shim_libraries(self, buffer: _CData, size: int, /) -> int: ...
-    def shim_library_id(self, path: bytes | _CData, buffer: _CData, size: int, /) -> bool: ...
-    def shim_log_since_call(self, buffer: _CData, size: int, /) -> int: ...
-    def shim_log_keep(self, keep: bool, /) -> None: ...
-    def shim_log_take(self, buffer: _CData, size: int, /) -> int: ...
-    def shim_abort(self, data: _CData, /) -> bool: ...
-    def shim_variant_ask(self, path: bytes | _CData, out: _CData, /) -> None: ...
-    def shim_amx_works(self) -> bool: ...
-    def shim_avx512_works(self) -> bool: ...
-    def shim_module_open(self, name: bytes | _CData, path: bytes | _CData, /) -> bool: ...
-    def shim_first_outside(self, tokens: _CData, n: int, n_vocab: int, /) -> int: ...
-    def shim_pin(self, handle: _CData, /) -> _CData: ...
-    def shim_unpin(self, pin: _CData, /) -> None: ...
-    def shim_compute(
-        self, ctx: _CData, limits: _CData, batch: _CData, width: int, n_embd: int, encode: bool, pinned: bool, /
-    ) -> int: ...
-    def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: bool, pinned: bool, /) -> int: ...
-    def shim_sample(self, smpl: _CData, ctx: _CData, limits: _CData, idx: int, wanted: int, /) -> int: ...
-    def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool: ...
-    def shim_tokenize(
-        self,
-        vocab: _CData,
-        text: bytes,
-        size: int,
-        tokens: _CData,
-        room: int,
-        add_special: bool | int,
-        parse_special: bool | int,
-        goes_on: _CData,
-        /,
-    ) -> int: ...
-    def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData: ...
-    python_progress: Final[_CData]
-    python_abort: Final[_CData]
-    python_eval: Final[_CData]
-    python_sampler_name: Final[_CData]
-    python_sampler_accept: Final[_CData]
-    python_sampler_apply: Final[_CData]
-    python_sampler_reset: Final[_CData]
-    python_sampler_clone: Final[_CData]
-    python_sampler_free: Final[_CData]
-    shim_on_progress: Final[_CData]
-    shim_on_abort: Final[_CData]
-    shim_on_eval: Final[_CData]
-    shim_sampler_name: Final[_CData]
-    shim_sampler_accept: Final[_CData]
-    shim_sampler_apply: Final[_CData]
-    shim_sampler_reset: Final[_CData]
-    shim_sampler_clone: Final[_CData]
-    shim_sampler_free: Final[_CData]
-    def shim_begin_reading(self) -> None: ...
-    def shim_end_reading(self) -> None: ...
-    def shim_begin_writing(self) -> bool: ...
-    def shim_end_writing(self) -> None: ...
-    def shim_stop(self) -> None: ...
-    def shim_stopping(self) -> bool: ...
-    def shim_callbacks(self) -> int: ...
-    def shim_in_callback(self) -> bool: ...
+        Installs the log and the guard's abort callback. Call it once, before anything else. Raises ImportError in a
+        subinterpreter: the state kept here belongs to the process.
+        """
+        ...
+    def shim_abi(self, /) -> int:
+        """`uint64_t shim_abi(void)`
+
+        Returns the digest of everything that _generated/layout.cpp asserts about llama.cpp's headers.
+        """
+        ...
+    def shim_libraries_agree(self, /) -> bool:
+        """`bool shim_libraries_agree(void)`
+
+        Returns true if the loaded libraries that the extension calls are those that it was linked with.
+        """
+        ...
+    def shim_libraries(self, buffer: _CData, size: int, /) -> int:
+        """`size_t shim_libraries(char *buffer, size_t size)`
+
+        Writes a line `file<TAB>id when linked<TAB>id now<TAB>path now` for each of these libraries. Returns the length of
+        the whole text; `buffer` gets at most `size` - 1 bytes of it and a closing NUL.
+        """
+        ...
+    def shim_library_id(self, path: bytes | _CData, buffer: _CData, size: int, /) -> bool:
+        """`bool shim_library_id(const char *path, char *buffer, size_t size)`
+
+        Writes the id of the library in a file. The library is loaded as ggml would load it, and unloaded again. Returns
+        false if it cannot be loaded.
+        """
+        ...
+    def shim_log_since_call(self, buffer: _CData, size: int, /) -> int:
+        """`size_t shim_log_since_call(char *buffer, size_t size)`
+
+        Writes the text that llama.cpp logged since the outermost guarded call on this thread began: one line each, oldest
+        first, cut to the last `size` - 1 bytes. Returns the number of bytes written, without the closing NUL.
+        """
+        ...
+    def shim_log_keep(self, keep: int, /) -> None:
+        """`void shim_log_keep(bool keep)`
+
+        Turns keeping of log lines for shim_log_take on or off. A Python target takes them when a call into llama.cpp ends.
+        """
+        ...
+    def shim_log_take(self, buffer: _CData, size: int, /) -> int:
+        """`int shim_log_take(char *buffer, size_t size)`
+
+        Moves the oldest kept line to `buffer`, cut to `size` - 1 bytes. Returns its level, or -1 if there is none.
+        """
+        ...
+    def shim_abort(self, data: _CData, /) -> bool:
+        """`bool shim_abort(void *data)`
+
+        Abort callback (ggml_abort_callback). Returns true if `*data` is non-zero, or if Python has a signal to handle
+        (Ctrl-C) and the main thread is inside the call. `data` is an `int32_t *`, or NULL.
+        """
+        ...
+    def shim_variant_ask(self, path: bytes | _CData, out: _CData, /) -> None:
+        """`void shim_variant_ask(const char *path, struct shim_variant *out)`
+
+        Reads the properties of a variant (a libggml-cpu-*.so) without registering it as a backend.
+        """
+        ...
+    def shim_amx_works(self, /) -> bool:
+        """`bool shim_amx_works(void)`
+
+        Multiplies two small matrices with AMX in a child process. Returns true if the result was right.
+        """
+        ...
+    def shim_avx512_works(self, /) -> bool:
+        """`bool shim_avx512_works(void)`
+
+        Returns true if the CPU and the operating system support AVX-512.
+        """
+        ...
+    def shim_module_open(self, name: bytes | _CData, path: bytes | _CData, /) -> bool:
+        """`bool shim_module_open(const char *name, const char *path)`
+
+        Makes the functions of a backend module (`cpu`, `rpc`, `vulkan`) available. `path` is the file that ggml loaded.
+        Returns false if it is not loaded.
+        """
+        ...
+    def shim_first_outside(self, tokens: _CData, n: int, n_vocab: int, /) -> int:
+        """`int32_t shim_first_outside(const int32_t *tokens, int32_t n, int32_t n_vocab)`
+
+        Returns the index of the first token that is not in 0 to n_vocab - 1; -1 if there is none.
+        """
+        ...
+    def shim_pin(self, handle: _CData, /) -> _CData:
+        """`void *shim_pin(const void *handle)`
+
+        Acquires a handle until shim_unpin: a thread that frees it waits. Returns NULL if it was already freed.
+        """
+        ...
+    def shim_unpin(self, pin: _CData, /) -> None:
+        """`void shim_unpin(void *pin)`
+
+        Releases a handle that shim_pin acquired.
+        """
+        ...
+    def shim_compute(self, ctx: _CData, limits: _CData, batch: _CData, width: int, n_embd: int, encode: int, pinned: int, /) -> int:
+        """`int32_t shim_compute(struct llama_context *ctx, struct shim_limits *limits, const struct llama_batch *batch, int32_t width, int32_t n_embd, bool encode, bool pinned)`
+
+        Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
+        space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. Returns the
+        number of outputs, or a negative shim_refusal.
+        """
+        ...
+    def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:
+        """`int32_t shim_check_size(struct shim_limits *limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned)`
+
+        Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal.
+        """
+        ...
+    def shim_sample(self, smpl: _CData, ctx: _CData, limits: _CData, idx: int, wanted: int, /) -> int:
+        """`int32_t shim_sample(struct llama_sampler *smpl, struct llama_context *ctx, const struct shim_limits *limits, int32_t idx, int32_t wanted)`
+
+        Samples and accepts a token as llama_sampler_sample does, for a context without samplers of its own, and checks what
+        llama_sampler_sample asserts. `wanted` is n if only the n largest logits can be selected, or 0 if any can. Returns
+        the token, or a negative shim_no_token.
+        """
+        ...
+    def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData:
+        """`float *shim_logits(struct llama_context *ctx, const struct shim_limits *limits, int32_t idx)`
+
+        Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none.
+        """
+        ...
+    def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool:
+        """`bool shim_after_newline(const struct llama_vocab *vocab, bool *goes_on)`
+
+        Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
+        vocabulary cannot be cut at a newline.
+        """
+        ...
+    def shim_tokenize(self, vocab: _CData, text: bytes | _CData, size: int, tokens: _CData, room: int, add_special: int, parse_special: int, goes_on: _CData, /) -> int:
+        """`int32_t shim_tokenize(const struct llama_vocab *vocab, const char *text, int32_t size, int32_t *tokens, int32_t room, bool add_special, bool parse_special, const bool *goes_on)`
+
+        Tokenizes as llama_tokenize does, in pieces that end at a newline. For a SentencePiece vocabulary that adds nothing to
+        a text but one token at its beginning. Returns the number of tokens; negative if there are more than `room`.
+        """
+        ...
+    def shim_begin_reading(self, /) -> None:
+        """`void shim_begin_reading(void)`
+
+        Acquires the adapter lock for computing (shared); see gate.hpp. Waits for writers.
+        """
+        ...
+    def shim_end_reading(self, /) -> None:
+        """`void shim_end_reading(void)`
+
+        Releases the adapter lock after computing.
+        """
+        ...
+    def shim_begin_writing(self, /) -> bool:
+        """`bool shim_begin_writing(void)`
+
+        Acquires the adapter lock for loading or freeing an adapter (exclusive). Waits for readers. Returns false, without the
+        lock, on a thread that is computing in an outer call.
+        """
+        ...
+    def shim_end_writing(self, /) -> None:
+        """`void shim_end_writing(void)`
+
+        Releases the adapter lock after loading or freeing an adapter.
+        """
+        ...
+    def shim_stop(self, /) -> None:
+        """`void shim_stop(void)`
+
+        Makes computations stop and keeps callbacks from calling Python from now on: the interpreter is about to exit.
+        """
+        ...
+    def shim_stopping(self, /) -> bool:
+        """`bool shim_stopping(void)`
+
+        Returns true after shim_stop.
+        """
+        ...
+    def shim_callbacks(self, /) -> int:
+        """`int shim_callbacks(void)`
+
+        Returns the number of threads that are inside a callback into Python, or entering one.
+        """
+        ...
+    def shim_in_callback(self, /) -> bool:
+        """`bool shim_in_callback(void)`
+
+        Returns true if this thread is in Python code that was called from C.
+        """
+        ...
+    def shim_on_progress(self, progress: float, data: _CData, /) -> bool:
+        """`bool shim_on_progress(float progress, void *data)`
+
+        Calls python_progress of callbacks.h, until shim_stop. Give C this function instead, and the following ones instead
+        of theirs.
+        """
+        ...
+    def shim_on_abort(self, data: _CData, /) -> bool:
+        """`bool shim_on_abort(void *data)`
+
+        Calls python_abort. Aborts after shim_stop.
+        """
+        ...
+    def shim_on_eval(self, tensor: _CData, ask: int, data: _CData, /) -> bool:
+        """`bool shim_on_eval(struct ggml_tensor *tensor, bool ask, void *data)`
+
+        Calls python_eval. Stops the computation after shim_stop.
+        """
+        ...
+    def shim_sampler_name(self, sampler: _CData, /) -> _CData:
+        """`const char *shim_sampler_name(const struct llama_sampler *sampler)`
+
+        Calls python_sampler_name.
+        """
+        ...
+    def shim_sampler_accept(self, sampler: _CData, token: int, /) -> None:
+        """`void shim_sampler_accept(struct llama_sampler *sampler, int32_t token)`
+
+        Calls python_sampler_accept.
+        """
+        ...
+    def shim_sampler_apply(self, sampler: _CData, candidates: _CData, /) -> None:
+        """`void shim_sampler_apply(struct llama_sampler *sampler, struct llama_token_data_array *candidates)`
+
+        Calls python_sampler_apply.
+        """
+        ...
+    def shim_sampler_reset(self, sampler: _CData, /) -> None:
+        """`void shim_sampler_reset(struct llama_sampler *sampler)`
+
+        Calls python_sampler_reset.
+        """
+        ...
+    def shim_sampler_clone(self, sampler: _CData, /) -> _CData:
+        """`struct llama_sampler *shim_sampler_clone(const struct llama_sampler *sampler)`
+
+        Calls python_sampler_clone.
+        """
+        ...
+    def shim_sampler_free(self, sampler: _CData, /) -> None:
+        """`void shim_sampler_free(struct llama_sampler *sampler)`
+
+        Calls python_sampler_free.
+        """
+        ...
+    def python_progress(self, progress: float, data: _CData, /) -> bool:
+        """`bool python_progress(float progress, void *data)`
+
+        Reports progress of loading a model. `data` is a handle (`ffi.new_handle`). False cancels the load.
+        """
+        ...
+    def python_abort(self, data: _CData, /) -> bool:
+        """`bool python_abort(void *data)`
+
+        True aborts the computation. `data` is a handle.
+        """
+        ...
+    def python_eval(self, tensor: _CData, ask: int, data: _CData, /) -> bool:
+        """`bool python_eval(struct ggml_tensor *tensor, bool ask, void *data)`
+
+        Shows a tensor of the graph: first with `ask` (true: the tensor is wanted), then with its data (false: stop).
+        `data` is a handle.
+        """
+        ...
+    def python_sampler_name(self, sampler: _CData, /) -> _CData:
+        """`const char *python_sampler_name(const struct llama_sampler *sampler)`
+
+        A sampler written in Python: the members of struct llama_sampler_i.
+        """
+        ...
+    def python_sampler_accept(self, sampler: _CData, token: int, /) -> None:
+        """`void python_sampler_accept(struct llama_sampler *sampler, int32_t token)`"""
+        ...
+    def python_sampler_apply(self, sampler: _CData, candidates: _CData, /) -> None:
+        """`void python_sampler_apply(struct llama_sampler *sampler, struct llama_token_data_array *candidates)`"""
+        ...
+    def python_sampler_reset(self, sampler: _CData, /) -> None:
+        """`void python_sampler_reset(struct llama_sampler *sampler)`"""
+        ...
+    def python_sampler_clone(self, sampler: _CData, /) -> _CData:
+        """`struct llama_sampler *python_sampler_clone(const struct llama_sampler *sampler)`"""
+        ...
+    def python_sampler_free(self, sampler: _CData, /) -> None:
+        """`void python_sampler_free(struct llama_sampler *sampler)`"""
+        ...
 
 ffi: Final[_Ffi]
 lib: Final[_Lib]

@@ -1,4 +1,4 @@
-"""The small form of a snapshot, for `codegen/diff/history/`: no doc comments and no homes, a function on a line."""
+"""The compact form of a snapshot, for `codegen/diff/history/`: no comments, no homes, one line for each function."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FORMAT = "compact"
 
 _Json = dict[str, Any]
 
-# Between a parameter's type and its name, and between an enumerator and its value. No C type holds either.
+# Separators: a parameter's type and its name; an enumerator and its value. Neither occurs in a C type.
 _NAMED, _VALUED = " : ", " = "
 
 
 def bare(api: Api) -> Api:
-    """The API without doc comments and homes: what the small form keeps. Deprecation hints are part of it."""
+    """Return the API as the compact form keeps it: without comments and homes, with deprecation hints."""
     return replace(
         api,
         functions=tuple(replace(function, doc="", home=None) for function in api.functions),
@@ -42,7 +42,7 @@ def _bare_field(field: Field) -> Field:
 
 
 def pack(data: _Json) -> _Json:
-    """The small form of what `snapshot.dumps` writes for a bare API."""
+    """Convert the data of a bare API's snapshot to the compact form."""
     functions: dict[str, list[list[str]]] = {header: [] for header in data["headers"]}
     for function in data["functions"]:
         params = [x["type"] + (_NAMED + x["name"] if "name" in x else "") for x in function.get("params", ())]
@@ -58,7 +58,7 @@ def pack(data: _Json) -> _Json:
 
 
 def unpack(data: _Json) -> _Json:
-    """The opposite of `pack`."""
+    """Undo `pack`."""
     out = {key: value for key, value in data.items() if key not in ("format", "deprecated")}
     functions = [_function(row, header, data) for header, rows in data["functions"].items() for row in rows]
     out["functions"] = sorted(functions, key=lambda function: str(function["name"]))
@@ -84,6 +84,6 @@ def _member(text: str) -> _Json:
     match = re.fullmatch(rf"(\w+){_VALUED}(-?\d+)", text)
     if match is None:
         raise ValueError(
-            f"{text!r} is no enumerator with a value: write the file anew with `python -m codegen history`"
+            f"expected an enumerator with a value, got {text!r}: `python -m codegen history` writes the file again"
         )
     return {"name": match[1], "value": int(match[2])}

@@ -1,4 +1,4 @@
-"""The API as data. Types are C text with the name left out (`const char *`, `char [64]`, `bool (*)(float, void *)`)."""
+"""The C API as data classes. A type is C text without a name: `const char *`, `char [64]`, `bool (*)(float)`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 
 class CodegenError(RuntimeError):
-    """Something in a header, a table or the environment that the generator does not understand, and what to do."""
+    """The generator cannot handle something in a header, a table or the environment. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Param:
-    """A function parameter. C lets a prototype leave its name out."""
+    """A function parameter. The name is empty if the header leaves it out."""
 
     type: str
     name: str
@@ -22,8 +22,8 @@ class Param:
 class Function:
     """A function prototype.
 
-    `home` is the library that exports it: a linked one, a backend module (`cpu`, `rpc`, `vulkan`), `binding` where
-    `complete.py` added it, or None where no library does.
+    `home` is the library that exports it: a linked one, a backend module (`cpu`, `rpc`, `vulkan`), `binding` if
+    `complete.py` added the function, or None if no library exports it.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Function:
     deprecated: str | None = None
     doc: str = ""
     home: str | None = None
-    body: str = ""  # of what is added: C++ that makes do with what the header has
-    absent: str = ""  # or which versions have it
+    body: str = ""  # of an adapted function: C++ that calls functions of this header
+    absent: str = ""  # of a missing function: the versions that have it
 
 
 @dataclass(frozen=True)
 class Field:
-    """A member of a struct or union; `inner` is its definition where that is anonymous and in place."""
+    """A member of a struct or union. `inner` is the definition of its type if that is an anonymous struct or union."""
 
     type: str
     name: str  # empty for an anonymous struct or union
@@ -53,7 +53,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Record:
-    """A struct or union. Without fields it is opaque."""
+    """A struct or union. It is opaque if `fields` is None."""
 
     kind: str  # "struct" or "union"
     tag: str  # empty for an anonymous one
@@ -62,8 +62,8 @@ class Record:
     doc: str = ""
     size: int | None = None
     alias: str = ""  # the typedef that names an untagged record
-    added: bool = False  # the header lacks it
-    lacks: tuple[Field, ...] = ()  # fields that the facade knows and the header lacks
+    added: bool = False  # by `complete`: the header lacks the record
+    lacks: tuple[Field, ...] = ()  # fields that the facade uses and the header lacks
 
     @property
     def spelling(self) -> str:
@@ -114,7 +114,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Api:
-    """Every public header, parsed. Types stand in the order of their declaration; functions and constants by name."""
+    """All public headers, parsed. Types are in the order of their declaration, functions and constants by name."""
 
     pin: str
     headers: tuple[str, ...]
@@ -123,16 +123,18 @@ class Api:
     enums: tuple[Enum, ...] = ()
     typedefs: tuple[Typedef, ...] = ()
     constants: tuple[Constant, ...] = ()
-    macros_left_out: dict[str, str] = field(default_factory=dict)  # macro name -> why it is no constant
-    absent: dict[str, str] = field(default_factory=dict)  # what facade needs and this lacks -> who has it
+    macros_left_out: dict[str, str] = field(default_factory=dict)  # macro name -> why it is not a constant
+    absent: dict[str, str] = field(
+        default_factory=dict
+    )  # name that the facade needs and this lacks -> versions that have it
 
 
-# A type up to where a declared name goes: inside the innermost `(*`, before any `[4]` or parameter list.
+# The part of a type before the declared name: the name goes inside the innermost `(*`, before any `[4]` or parameters.
 _BEFORE_NAME = re.compile(r"(?:[^()\[]*\(\s*\*)*[^()\[]*")
 
 
 def declare(ctype: str, name: str) -> str:
-    """The C declaration of `name` with a type as this module spells it."""
+    """Return the C declaration of `name` with the given type."""
     match = _BEFORE_NAME.match(ctype)
     assert match is not None  # it matches any text
     before, after = match[0].rstrip(), ctype[match.end() :]
@@ -140,7 +142,7 @@ def declare(ctype: str, name: str) -> str:
 
 
 def flat_fields(record: Record) -> list[Field]:
-    """The members that C reaches by name: those of anonymous structs and unions count as the outer one's."""
+    """Return the members that C reaches by name. Members of anonymous structs and unions belong to the outer record."""
     out: list[Field] = []
     for member in record.fields or ():
         out += flat_fields(member.inner) if member.inner and not member.name else [member]

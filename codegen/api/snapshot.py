@@ -1,4 +1,4 @@
-"""Reads and writes snapshots of the API: `codegen/api/api.json`, and the small ones in `codegen/diff/history/`."""
+"""Reads and writes snapshots of the API: `codegen/api/api.json`, and the compact ones in `codegen/diff/history/`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ SNAPSHOT = Path(__file__).with_name("api.json")
 
 _Json = dict[str, Any]
 
-_ADDED = ("absent", "lacks")  # of an API that `complete` had in hand; empty in a snapshot
+_ADDED = ("absent", "lacks")  # filled in by `complete`; empty in a snapshot, and left out
 
 
 def dumps(api: Api) -> str:
-    """The snapshot as text: keys sorted, nothing that is empty, and what fits on a line on one line."""
+    """Return the snapshot as text: sorted keys, no empty values, and one line for each value that fits on one."""
     return render(_pruned(asdict(api)))
 
 
 def dumps_small(api: Api, **more: Any) -> str:
-    """The snapshot in its small form (see `compact.py`), with further keys."""
+    """Return the snapshot in its compact form (see `compact.py`), with additional keys."""
     return render({**compact.pack(_pruned(asdict(compact.bare(api)))), **more})
 
 
 def render(value: Any) -> str:
-    """JSON text that diffs well."""
+    """Return JSON text that diffs well."""
     return _render(value, 0) + "\n"
 
 
@@ -60,11 +60,11 @@ def _is_default(value: Any) -> bool:
 
 
 def load(path: Path = SNAPSHOT) -> Api:
-    """Read a snapshot of either form. Raises CodegenError for a file that is none."""
+    """Read a snapshot of either form. Raises CodegenError if the file is not a snapshot."""
     try:
         return loads(path.read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CodegenError(f"{path} is no snapshot of an API ({type(error).__name__}: {error})") from None
+        raise CodegenError(f"{path} is not a snapshot of an API ({type(error).__name__}: {error})") from None
 
 
 def loads(text: str) -> Api:

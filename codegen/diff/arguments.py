@@ -1,4 +1,7 @@
-"""The commands `diff`, `history` and `changes` of `python -m codegen`: their arguments. `command.py` does them."""
+"""Command-line arguments of `diff`, `history` and `changes`. `command.py` runs the commands.
+
+Separate from `command.py` so that `python -m codegen check` need not import `vendor`.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,30 @@ COMMANDS = ("diff", "history", "changes")
 FORMATS = ("text", "markdown", "json")
 
 _EPILOG = """\
-OLD and NEW are each a snapshot file, a llama.cpp source tree (a folder with include/llama.h), or a version of the
-carrier package such as 0.3.26. The exit status is 0 if nothing differs, 1 if something does, 2 for an error."""
+OLD and NEW are each a snapshot file, a llama.cpp source tree (a folder with include/llama.h), or a version of
+llama-cpp-python such as 0.3.26. The exit status is 0 without differences, 1 with differences, 2 for an error."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to the parser of `python -m codegen`."""
     formatter = argparse.RawDescriptionHelpFormatter
-    words = "what changed between two versions of llama.cpp's API, and whose code it breaks"
-    parser = commands.add_parser("diff", help=words, epilog=_EPILOG, formatter_class=formatter)
+    text = "show what changed between two versions of llama.cpp's API, and which code it breaks"
+    parser = commands.add_parser("diff", help=text, epilog=_EPILOG, formatter_class=formatter)
     parser.add_argument("old", metavar="OLD")
     parser.add_argument("new", metavar="NEW")
     parser.add_argument("--format", choices=FORMATS, default="text")
-    parser.add_argument("--changelog", action="store_true", help="print an entry ready to paste into a changelog")
-    parser.add_argument(
-        "--build", action="store_true", help="build the libraries that are lacking, to ask for defaults"
-    )
+    parser.add_argument("--changelog", action="store_true", help="print an entry for CHANGELOG.md")
+    parser.add_argument("--build", action="store_true", help="build missing libraries, to compare default values")
     for side in ("old", "new"):
         parser.add_argument(f"--{side}-lib", type=Path, metavar="FOLDER", help=f"shared libraries of {side.upper()}")
-    does = "write codegen/diff/history/ for the releases in vendor/source/releases.json"
-    parser = commands.add_parser("history", help=does)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="only these")
+    text = "write codegen/diff/history/ for the releases in vendor/source/releases.json"
+    parser = commands.add_parser("history", help=text)
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help="only these versions")
     parser.add_argument(
-        "--lib", action="append", default=[], metavar="VERSION=FOLDER", help="shared libraries to ask for defaults"
+        "--lib",
+        action="append",
+        default=[],
+        metavar="VERSION=FOLDER",
+        help="shared libraries to read default values from",
     )
     commands.add_parser("changes", help="write docs/changes.md from codegen/diff/history/")

@@ -1,10 +1,10 @@
-"""A change of the API, as data."""
+"""One change of the API, as a data class."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The classes of changes, the most serious first.
+# Kinds of changes, the most serious first.
 KINDS = (
     "removed",
     "renamed",
@@ -24,11 +24,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one thing.
+    """One change.
 
     `what` is `function`, `struct`, `union`, `field`, `enum`, `enumerator`, `constant`, `typedef` or `default`. `name`
-    is its C name, the old one where it has two; a field's and a default's is `struct.field`. `old` and `new` are C
-    text.
+    is the C name (the old one after a renaming); `struct.field` for a field or a default. `old` and `new` are C text.
     """
 
     kind: str
@@ -39,9 +38,9 @@ class Change:
     new: str = ""
     detail: str = ""
     owner: str = ""  # of an enumerator: its enumeration
-    hint: str = ""  # the header's own words
-    sure: bool = True  # False: a guess, to be told as one
+    hint: str = ""  # the header's deprecation hint
+    sure: bool = True  # False: a guess, and reported as one
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"{self.kind!r} is no class of changes: {', '.join(KINDS)}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")

@@ -1,5 +1,7 @@
-"""What changed between two versions of the API: `changes(old, new)`. Types, constants and defaults are here;
-functions are in `functions.py`, guesses about new names in `renames.py`."""
+"""Lists the changes between two versions of the API.
+
+Types, constants and defaults are compared here, functions in `functions.py`. `renames.py` guesses what was renamed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from codegen.diff.history import Version
 
 
 def changes(old: Version, new: Version) -> list[Change]:
-    """Every change, in no particular order. Doc comments and which library exports a function are none."""
+    """Return every change, in no particular order. Comments and the homes of functions are not compared."""
     return [
         *functions.changes(old.api, new.api),
         *_records(old.api, new.api),
@@ -54,7 +56,7 @@ def _members(record: Record) -> str:
 
 
 def _declared(field: Field) -> str:
-    """A field as C text. A bit field and a struct without a name tell their widths and members too."""
+    """Return a field as C text, with the width of a bit field and the members of an anonymous struct."""
     text = declare(field.type, field.name)
     if field.inner is not None:
         text += " " + _members(field.inner)
@@ -99,7 +101,7 @@ def _fields(old: Record, new: Record) -> Iterable[Change]:
 
 
 def _moved(old: Record, new: Record) -> tuple[dict[str, tuple[int | None, int | None]], bool]:
-    """The fields that both have at other offsets, and whether they stand in another order."""
+    """Return the common fields whose offsets differ, and True if their order differs."""
     before = {field.name: field.offset for field in flat_fields(old)}
     after = {field.name: field.offset for field in flat_fields(new)}
     common = [name for name in before if name in after]
@@ -112,7 +114,7 @@ def _moved(old: Record, new: Record) -> tuple[dict[str, tuple[int | None, int | 
 
 
 def _key(enum: Enum) -> str:
-    """Enumerations without a name count as one a header."""
+    """Return the spelling of an enum. All unnamed enums of a header count as one."""
     return enum.spelling or f"enum of {enum.header}"
 
 
@@ -173,7 +175,7 @@ def _members_of(
 
 
 def _counts(name: str, members: Mapping[str, int | None]) -> bool:
-    """Whether an enumerator stands last to say how many there are: its value grows with every new one."""
+    """Return True if an enumerator is the last one and counts the others: every new enumerator changes its value."""
     return name.endswith(("_COUNT", "_MAX")) and list(members)[-1] == name
 
 
@@ -239,7 +241,7 @@ def _typedefs(old: Iterable[Typedef], new: Iterable[Typedef]) -> Iterable[Change
 
 
 def _defaults(old: Version, new: Version) -> Iterable[Change]:
-    """Of the parameters that both have."""
+    """Yield the changed defaults of common parameters."""
     before, after = old.defaults or {}, new.defaults or {}
     headers = {record.tag or record.alias: record.header for record in new.api.records}
     for name, value in before.items():

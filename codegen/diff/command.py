@@ -1,4 +1,4 @@
-"""Does what the commands of `arguments.py` ask for."""
+"""Runs the commands `diff`, `history` and `changes` of `python -m codegen`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from codegen.api.model import CodegenError
+from codegen.api.paths import ROOT
 from codegen.diff import changes, history, text
 from codegen.diff.history import Version
 from codegen.diff.impact import Impact
 from codegen.diff.text import Report
 from codegen.rules import spec
 
-CHANGES = history.FOLDER.parent.parent / "docs" / "changes.md"
+CHANGES = ROOT / "docs" / "changes.md"
 
 _FORMATS: dict[str, Callable[[Report], str]] = {
     "text": text.text,
@@ -24,7 +25,7 @@ _FORMATS: dict[str, Callable[[Report], str]] = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command and return the exit status."""
     try:
         return {"diff": _diff, "history": _history, "changes": _changes}[args.command](args)
     except CodegenError as error:
@@ -33,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def compare(old: Version, new: Version) -> Report:
-    """Everything that changed, judged and in order."""
+    """Return every change with its impact, the most serious first."""
     findings = Impact(old.api, new.api, spec.load()).findings(changes.changes(old, new))
-    lacking = [version.label for version in (old, new) if version.defaults is None]
+    unknown = [version.label for version in (old, new) if version.defaults is None]
     note = ""
-    if lacking and old.api != new.api:
-        note = f"Defaults were not compared: those of {' and '.join(dict.fromkeys(lacking))} are not known. "
-        note += "`--build` builds the libraries to ask; `--old-lib` and `--new-lib` name ones that exist."
+    if unknown and old.api != new.api:
+        note = f"Defaults were not compared, because those of {' and '.join(dict.fromkeys(unknown))} are unknown. "
+        note += "`--build` builds the libraries to read them from; `--old-lib` and `--new-lib` name existing ones."
     return Report(old.label, new.label, tuple(findings), note)
 
 
@@ -57,15 +58,15 @@ def _history(args: argparse.Namespace) -> int:
     for word in args.lib:
         version, equals, folder = word.partition("=")
         if not equals or not Path(folder).is_dir():
-            raise CodegenError(f"--lib {word} is not VERSION=FOLDER with a folder that exists")
+            raise CodegenError(f"--lib must be VERSION=FOLDER with an existing folder, got {word}")
         libs[version] = Path(folder)
     for path in history.write(args.versions, libs):
-        print(path.relative_to(history.FOLDER.parent.parent))
+        print(path.relative_to(ROOT))
     return 0
 
 
 def changes_text() -> str:
-    """The text of docs/changes.md: the newest pair first."""
+    """Return the text of docs/changes.md, the newest pair of versions first."""
     versions = [history.load(history.FOLDER / f"{name}.json") for name in history.names()]
     pairs = list(zip(versions[:-1], versions[1:], strict=True))[::-1]
     return _INTRODUCTION + "\n".join(text.markdown(compare(old, new)) for old, new in pairs)
@@ -74,16 +75,17 @@ def changes_text() -> str:
 _INTRODUCTION = """\
 # What changed in llama.cpp's API
 
-Between the releases of the carrier package that this project knows, the newest first. `python -m codegen changes`
-writes this page from `codegen/diff/history/`; `python -m codegen diff OLD NEW` compares any two, `--format json` member
-by member.
+This page lists the changes between the releases of llama-cpp-python that llama_cffi supports, the newest first.
+`python -m codegen changes` writes it from `codegen/diff/history/`. `python -m codegen diff OLD NEW` compares any two
+versions; `--format json` lists every member.
 
-Names of the facade come first, those of C behind them. *perhaps* marks a guess: no header says so.
+Each entry has the name in llama_cffi first, then the C name. *perhaps* marks a guess: the headers do not say what was
+renamed.
 
 """
 
 
 def _changes(_: argparse.Namespace) -> int:
     CHANGES.write_text(changes_text(), encoding="utf-8")
-    print(CHANGES.relative_to(history.FOLDER.parent.parent))
+    print(CHANGES.relative_to(ROOT))
     return 0

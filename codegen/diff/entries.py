@@ -1,4 +1,4 @@
-"""Findings gathered into entries that a person reads: one for an enumeration or a struct, not one for each member."""
+"""Groups findings into entries for a report: one per enumeration or struct instead of one per member."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from codegen.diff.impact import Finding
 
-# How many members of a group are spelled out.
+# Members of a group that are listed; more are abbreviated.
 _SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a report. `facade` are the names to lead with; `text` (may be empty) and `why` say the rest."""
+    """One line of a report: the facade's names, then `text` (may be empty) and the reason `why`."""
 
     breaks: str
     kind: str
@@ -25,7 +25,7 @@ class Entry:
 
 
 def entries(findings: Iterable[Finding]) -> list[Entry]:
-    """One entry a group, in the order of the findings."""
+    """Return one entry per group, in the order of the findings."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
         groups.setdefault(_group(finding), []).append(finding)
@@ -104,7 +104,7 @@ def _layout(finding: Finding) -> str:
 
 def _added(group: Sequence[Finding]) -> str:
     change = group[0].change
-    if change.what == "function":  # the facade's names say it where it has them
+    if change.what == "function":  # the entry begins with the facade's names, if there are any
         return "" if group[0].facade else ", ".join(finding.change.name for finding in group)
     return f"{change.name} {change.new}" if change.what == "enum" else f"{change.name}: {change.new}"
 

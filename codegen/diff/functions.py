@@ -1,4 +1,4 @@
-"""What changed among the functions."""
+"""Lists the changes of functions between two versions of the API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from codegen.diff.change import Change
 
 
 def changes(old: Api, new: Api) -> Iterable[Change]:
+    """Yield every change of a function."""
     before = {function.name: function for function in old.functions}
     after = {function.name: function for function in new.functions}
     gone = [function for name, function in before.items() if name not in after]
@@ -37,13 +38,13 @@ def changes(old: Api, new: Api) -> Iterable[Change]:
 
 
 def successor(function: Function, after: Mapping[str, Function]) -> str | None:
-    """The function that the deprecation hint says to use, if the newer header has it."""
+    """Return the function that the deprecation hint recommends, if the newer header has it."""
     words = re.findall(r"\buse `?((?:llama|ggml|gguf)_\w+)", function.deprecated or "", re.IGNORECASE)
     return next((word for word in words if word in after and word != function.name), None)
 
 
 def prototype(function: Function) -> str:
-    """The declaration as C text."""
+    """Return the declaration as C text. Unlike `c_text.prototype`, unnamed parameters stay unnamed."""
     params = [declare(param.type, param.name) for param in function.params] + ["..."] * function.variadic
     return declare(function.returns, f"{function.name}({', '.join(params) or 'void'})")
 
@@ -65,12 +66,12 @@ def _changed(old: Function, new: Function) -> Iterable[Change]:
 
 
 def shape(function: Function) -> tuple[str, tuple[str, ...], bool]:
-    """The types of a function."""
+    """Return the types of a function: its result, its parameters, and True if it is variadic."""
     return function.returns, tuple(param.type for param in function.params), function.variadic
 
 
 def _difference(old: Function, new: Function) -> str:
-    """What changed in a signature, in a few words."""
+    """Describe what changed in a signature."""
     before = {param.name: param.type for param in old.params if param.name}
     after = {param.name: param.type for param in new.params if param.name}
     parts: list[str] = []
@@ -88,7 +89,7 @@ def _difference(old: Function, new: Function) -> str:
 
 
 def _names(old: tuple[Param, ...], new: tuple[Param, ...]) -> str:
-    """What happened to the names of parameters whose types stayed. A name that comes or goes is no change."""
+    """Describe the renaming of parameters whose types stayed. A name that was added or removed does not count."""
     pairs = [(a.name, b.name) for a, b in zip(old, new, strict=True) if a.name != b.name and a.name and b.name]
     if not pairs:
         return ""

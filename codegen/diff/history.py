@@ -1,4 +1,4 @@
-"""Versions of llama.cpp's API to compare: the snapshots in `codegen/diff/history/`, and what else an argument names."""
+"""Loads versions of llama.cpp's API to compare: from `codegen/diff/history/`, snapshots, source trees or releases."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from codegen.read import defaults as default_values
 from codegen.read.defaults import Defaults
 from vendor.source import fetch, pin
 from vendor.source.pin import Pin
+from vendor.tools import FetchError
 
 FOLDER = Path(__file__).with_name("history")
 RELEASES = pin.PIN_FILE.with_name("releases.json")
@@ -23,11 +24,11 @@ RELEASES = pin.PIN_FILE.with_name("releases.json")
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the API, and the defaults of its parameters where they are known."""
+    """One version of the API, and the defaults of its parameters if they are known."""
 
     api: Api
     defaults: Defaults | None = None
-    source: Path | None = None  # the tree that it was read from; None for a snapshot
+    source: Path | None = None  # the tree that the API was read from; None for a snapshot
 
     @property
     def label(self) -> str:
@@ -35,40 +36,42 @@ class Version:
 
 
 def load(path: Path) -> Version:
-    """Read a snapshot of either form. Raises CodegenError for a file that is none."""
+    """Read a snapshot of either form. Raises CodegenError if the file is not a snapshot."""
     api = snapshot.load(path)
     return Version(api, json.loads(path.read_text(encoding="utf-8")).get("defaults"))
 
 
 def dumps(version: Version) -> str:
-    """The text of a file in `codegen/diff/history/`."""
+    """Return the text of a file in `codegen/diff/history/`."""
     more = {} if version.defaults is None else {"defaults": dict(version.defaults)}
     return snapshot.dumps_small(version.api, **more)
 
 
 def names() -> list[str]:
-    """The carrier versions with a snapshot, oldest first."""
+    """Return the versions of llama-cpp-python with a snapshot, the oldest first."""
     return sorted((path.stem for path in FOLDER.glob("*.json")), key=order)
 
 
 def order(version: str) -> tuple[int, ...]:
+    """Return the sort key of a version."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def read_tree(tree: Path, label: str) -> Version:
-    """The API of a llama.cpp source tree; functions have no homes, as nothing is built."""
-    from codegen.read import headers, parse, probe  # pycparser is needed here only
+    """Return the API of a llama.cpp source tree. Functions have no homes, because nothing is built."""
+    from codegen.read import headers, parse, probe  # local: snapshots can be compared without pycparser
 
     folders = include_folders(tree)
     return Version(probe.measure(parse.parse(headers.preprocess(folders), label), folders), source=tree)
 
 
 def include_folders(tree: Path) -> list[Path]:
+    """Return the folders with the public headers of a source tree."""
     return [folder for folder in (tree / "include", tree / "ggml" / "include") if folder.is_dir()]
 
 
 def resolve(argument: str) -> Version:
-    """What an argument names: a snapshot file, a llama.cpp source tree, or a version of the carrier package."""
+    """Load what an argument names: a snapshot file, a llama.cpp source tree, or a version of llama-cpp-python."""
     path = Path(argument).expanduser()
     if path.is_file():
         found = load(path)
@@ -78,51 +81,52 @@ def resolve(argument: str) -> Version:
         )
     if path.is_dir():
         if not (path / "include" / "llama.h").is_file():
-            raise CodegenError(f"{argument} is no llama.cpp source tree: it has no include/llama.h")
+            raise CodegenError(f"{argument} is not a llama.cpp source tree: it has no include/llama.h")
         return read_tree(path.resolve(), f"the tree {path.name or path.resolve().name}")
     if (FOLDER / f"{argument}.json").is_file():
         return load(FOLDER / f"{argument}.json")
     pins = releases()
     if argument in pins:
         return fetched(pins[argument])
-    from vendor.source import releases as carrier
-    from vendor.tools import FetchError
+    from vendor.source import releases as published
 
     try:
-        return fetched(carrier.resolve(argument))
+        return fetched(published.resolve(argument))
     except FetchError as error:
         raise CodegenError(
-            f"{argument} is no file, no folder and no version that can be had ({error}): known are "
-            f"{', '.join(sorted(pins, key=order))}. Name a snapshot, a llama.cpp source tree or a release."
+            f"expected a snapshot file, a llama.cpp source tree or a version, got {argument} ({error}): known versions "
+            f"are {', '.join(sorted(pins, key=order))}"
         ) from None
 
 
 def releases() -> dict[str, Pin]:
-    """The releases that the project knows, the pinned one among them, by version."""
+    """Return the known releases by version, including the pinned one."""
     rows = json.loads(RELEASES.read_text(encoding="utf-8"))
     known = [*(Pin(**row) for row in rows), pin.load()]
     return {one.version: one for one in sorted(known, key=lambda one: order(one.version))}
 
 
 def fetched(release: Pin) -> Version:
-    """A release's API, read from its source, which is fetched if the cache lacks it."""
+    """Return a release's API, read from its source, which is fetched unless it is in the cache."""
     if os.environ.get("LLAMA_CPP_SOURCE"):
-        raise CodegenError("LLAMA_CPP_SOURCE would take the place of every release: unset it, or name the tree itself")
+        raise CodegenError(
+            "LLAMA_CPP_SOURCE would replace the source of every release: unset it, or pass the tree as an argument"
+        )
     try:
         return read_tree(fetch.source_dir(release), release.label)
-    except fetch.FetchError as error:
+    except FetchError as error:
         raise CodegenError(str(error)) from None
 
 
 def libraries(version: Version, build: bool = False) -> Path | None:
-    """Where this package's build of a version is: None where there is none, or the version has no source here."""
+    """Return the folder of this package's build of a version; None if there is no build, or no source to build."""
     if version.label == pin.load().label:
         return default_values.built(None, build)
     return None if version.source is None else default_values.built(version.source, build)
 
 
 def with_defaults(version: Version, lib: Path | None = None, build: bool = False) -> Version:
-    """The version with its defaults, if they are known or a build of it can be asked."""
+    """Return the version with its defaults, if they are known or can be read from a build."""
     if version.defaults is not None and lib is None:
         return version
     release = next((one for one in releases().values() if one.label == version.label), None)
@@ -139,15 +143,15 @@ def _is_fetched(release: Pin) -> bool:
 
 
 def write(versions: Iterable[str] = (), libs: Mapping[str, Path] | None = None) -> list[Path]:
-    """Write the snapshots of these versions, or of every known release. Defaults that were known stay so.
+    """Write the snapshots of these versions, or of every known release. Known defaults are kept.
 
-    `libs` names folders of built libraries to ask for defaults.
+    `libs` maps versions to folders of built libraries to read defaults from.
     """
     known, written = releases(), []
     chosen = list(versions) or list(known)
     for version in chosen:
         if version not in known:
-            raise CodegenError(f"vendor/source/releases.json has no {version}: it has {', '.join(known)}")
+            raise CodegenError(f"version must be in vendor/source/releases.json ({', '.join(known)}), got {version}")
     for done, version in enumerate(chosen):
         print(f"{done + 1}/{len(chosen)}: {known[version].label}", file=sys.stderr, flush=True)
         path = FOLDER / f"{version}.json"

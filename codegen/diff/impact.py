@@ -1,4 +1,4 @@
-"""What a change means for users: the facade names that it touches, and whose code it breaks."""
+"""Judges what a change means for users: the facade's names that it affects, and the code that it breaks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 from codegen.api.model import Api, Enum, Function, Record, flat_fields
+from codegen.api.paths import ROOT
 from codegen.diff.change import KINDS, Change
 from codegen.rules import naming, policy
 from codegen.rules.spec import Row
 
-# Whose code breaks, the most serious first.
+# The code that breaks, the most serious first: users of the facade, users of lib and ffi, nobody.
 BREAKS = ("facade", "raw", "no")
 
-PACKAGE = Path(__file__).resolve().parents[2] / "llama_cffi"
+PACKAGE = ROOT / "llama_cffi"
 
 # Functions of llama.h that no user of the facade reaches.
 _INTERNAL = frozenset(("llama_model_init_from_user", "llama_opt_init", "llama_opt_epoch", "llama_opt_param_filter_all"))
@@ -25,7 +26,7 @@ _INTERNAL = frozenset(("llama_model_init_from_user", "llama_opt_init", "llama_op
 
 @dataclass(frozen=True)
 class Finding:
-    """A change with its meaning. `breaks` is one of `BREAKS`, `why` a clause."""
+    """A change with its impact. `breaks` is one of `BREAKS`, `why` the reason as a clause."""
 
     change: Change
     facade: tuple[str, ...]
@@ -34,20 +35,20 @@ class Finding:
 
     @property
     def rank(self) -> tuple[int, int, str, str]:
-        """The most serious first; what belongs together stands together."""
+        """The sort key: the most serious change first, and changes of one owner together."""
         change = self.change
         return BREAKS.index(self.breaks), KINDS.index(change.kind), change.header, change.owner or change.name
 
 
 @dataclass(frozen=True)
 class Facade:
-    """What the hand-written package shows of the C API, read from its text: nothing of it is imported."""
+    """The part of the C API that the hand-written package exposes, read from its source without importing it."""
 
     package: Path = PACKAGE
 
     @cached_property
     def functions(self) -> frozenset[str]:
-        """The C functions that it calls."""
+        """The C functions that the facade calls."""
         texts = (path.read_text(encoding="utf-8") for path in self._modules())
         return frozenset(name for text in texts for name in re.findall(r"\blib\.(\w+)", text))
 
@@ -56,20 +57,20 @@ class Facade:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The names of the package, and those of `Ggml`."""
+        """The public names of the package and of `Ggml`."""
         table = _assigned(self.package / "__init__.py", "_MODULES")
         names = {str(name) for group in table.values() for name in group} if isinstance(table, dict) else set()
         listed = _assigned(self.package / "ggml" / "__init__.py", "__all__")
         return frozenset(names | {f"Ggml.{name}" for name in (listed if isinstance(listed, list) else [])})
 
     def has_type(self, name: str) -> bool:
-        """Whether a class or a nested one (`Model.Params`) is there."""
+        """Return True if the facade has a class, which may be nested (`Model.Params`)."""
         outer = name if name.startswith("Ggml.") else name.partition(".")[0]
         return outer in self.names
 
 
 def _assigned(path: Path, name: str) -> object:
-    """The literal that a module assigns to a name."""
+    """Return the literal that a module assigns to a name; None if there is none."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -81,7 +82,7 @@ def _assigned(path: Path, name: str) -> object:
 
 
 class Impact:
-    """Judges the changes between two versions."""
+    """Judges the impact of the changes between two versions."""
 
     def __init__(self, old: Api, new: Api, spec: Iterable[Row] = (), facade: Facade | None = None) -> None:
         self._old, self._new = _Side(old), _Side(new)
@@ -91,10 +92,11 @@ class Impact:
             self._spec.setdefault(row.c_name, []).append(row)
 
     def findings(self, changes: Iterable[Change]) -> list[Finding]:
-        """The changes with their meaning, the most serious first."""
+        """Return the changes with their impact, the most serious first."""
         return sorted((self.judge(change) for change in changes), key=lambda finding: finding.rank)
 
     def judge(self, change: Change) -> Finding:
+        """Return one change with its impact."""
         match change.what:
             case "function":
                 return self._function(change)
@@ -113,7 +115,9 @@ class Impact:
             return False
         if function.name in self._facade.functions or function.name in self._spec:
             return True
-        bound = policy.left_out(replace(function, home="some")) is None  # what no library exports is not known here
+        bound = (
+            policy.left_out(replace(function, home="some")) is None
+        )  # source trees do not say which functions a library exports
         return bound and function.header == "llama.h" and not function.deprecated and function.name not in _INTERNAL
 
     def _function_names(self, name: str) -> tuple[str, ...]:
@@ -124,7 +128,7 @@ class Impact:
         return tuple(dict.fromkeys([rule, *(row.name for row in self._spec.get(name, ()))]))
 
     def _stays(self, change: Change, names: tuple[str, ...]) -> str:
-        """What still gives the facade names of a function that is gone."""
+        """Return the function that keeps the facade's names of a removed function; empty if there is none."""
         for row in naming.EXCEPTIONS:
             if row.c_name == change.name and row.absent in self._new.functions:
                 return row.absent
@@ -133,28 +137,31 @@ class Impact:
 
     def _function(self, change: Change) -> Finding:
         names = self._function_names(change.name)
-        instead = f"; use {change.detail}" if change.kind == "renamed" else ""
+        successor = f"; use {change.detail}" if change.kind == "renamed" else ""
         if change.kind in ("removed", "renamed"):
             stand_in = self._stays(change, names) if names else ""
             if stand_in:
                 return Finding(
-                    change, names, "raw", f"lib.{change.name} is gone; the facade keeps its name by {stand_in}"
+                    change,
+                    names,
+                    "raw",
+                    f"lib.{change.name} was removed; the facade keeps its name and calls {stand_in}",
                 )
             if names:
-                return Finding(change, names, "facade", f"{names[0]} vanishes{instead}")
-            return Finding(change, names, "raw", f"lib.{change.name} is gone{instead}")
+                return Finding(change, names, "facade", f"{names[0]} was removed{successor}")
+            return Finding(change, names, "raw", f"lib.{change.name} was removed{successor}")
         if change.kind == "signature":
             sides = self._old.functions[change.name], self._new.functions[change.name]
             if _called(sides[0]) == _called(sides[1]):
-                return Finding(change, names, "no", f"calls stay as they are: {change.detail}")
+                return Finding(change, names, "no", f"calls need no change: {change.detail}")
             return Finding(change, names, "raw", f"calls of lib.{change.name} must change: {change.detail}")
         if change.kind == "parameter names":
             if change.detail.startswith("permuted"):
-                return Finding(change, names, "raw", f"DANGEROUS: the same types in another order, {change.detail}")
+                return Finding(change, names, "raw", f"DANGEROUS: same types in another order, {change.detail}")
             return Finding(change, names, "no", "C has no keyword arguments")
         if change.kind == "deprecated":
             return Finding(change, names, "no", "it still works")
-        return Finding(change, names, "no", "new" if change.kind == "added" else "cffi knows no headers")
+        return Finding(change, names, "no", "new" if change.kind == "added" else "cffi does not use headers")
 
     # Fields and defaults
 
@@ -169,11 +176,11 @@ class Impact:
         in_spec = [row.name for row in self._spec.get(name, ()) if row.name.rpartition(".")[0] == owner]
         names = tuple(dict.fromkeys([f"{owner}.{rule}", *in_spec]))
         if change.kind == "default":
-            return Finding(change, names, "facade", "who does not set it gets another value")
+            return Finding(change, names, "facade", "code that does not set it gets another value")
         if change.detail in ("field removed", "field renamed"):
             if virtual and self._new.has_field(virtual[1]):
-                return Finding(change, names, "raw", f"the facade keeps its name by {virtual[1]}")
-            return Finding(change, names, "facade", f"{names[0]} vanishes")
+                return Finding(change, names, "raw", f"the facade keeps its name and uses {virtual[1]}")
+            return Finding(change, names, "facade", f"{names[0]} was removed")
         if change.detail == "field type changed" and not _same_in_python(change):
             return Finding(change, names, "facade", f"{names[0]} takes another type")
         return self._raw_field(change, names)
@@ -182,7 +189,7 @@ class Impact:
         if change.detail == "field added":
             return Finding(change, names, "no", "new")
         if change.kind == "default":
-            return Finding(change, names, "raw", "who does not set it gets another value")
+            return Finding(change, names, "raw", "code that does not set it gets another value")
         return Finding(change, names, "raw", f"code that uses {change.name} must change")
 
     # Enumerations
@@ -196,15 +203,15 @@ class Impact:
             names: tuple[str, ...] = (owner,) if shown else ()
             if change.kind == "added":
                 return Finding(change, names, "no", "new")
-            why = f"{owner} vanishes" if shown else "its names are gone from lib"
+            why = f"{owner} was removed" if shown else "its names were removed from lib"
             return Finding(change, names, "facade" if shown else "raw", why)
         names = self._member(spelling, change.name, owner) if shown else ()
         if change.detail in ("added", "count changed"):
-            return Finding(change, names, "no", "new" if change.detail == "added" else "it counts the others")
+            return Finding(change, names, "no", "new" if change.detail == "added" else "it only counts the others")
         why = {
-            "renumbered": "numbers that were stored or written by hand mean something else",
-            "removed": "the name is gone",
-        }.get(change.detail, "the name is another one")
+            "renumbered": "stored or hard-coded numbers have another meaning",
+            "removed": "the name was removed",
+        }.get(change.detail, "the name has changed")
         return Finding(change, names, "facade" if names else "raw", why)
 
     def _member(self, spelling: str, c_name: str, owner: str) -> tuple[str, ...]:
@@ -230,19 +237,19 @@ class Impact:
             case "added":
                 return Finding(change, names, "no", "new")
             case "removed" | "renamed":
-                return Finding(change, names, gone, f"{name} vanishes" if names else f"{c_name} is gone")
+                return Finding(change, names, gone, f"{name} was removed" if names else f"{c_name} was removed")
             case "constant value":
                 return Finding(change, names, gone, _why_constant(c_name))
             case "macro to enumerator":
                 same = change.old == change.new
                 return Finding(
-                    change, names, "no" if same else gone, "lib has the number either way" if same else "another number"
+                    change, names, "no" if same else gone, "lib has the same number" if same else "another number"
                 )
             case "typedef":
-                return Finding(change, names, "raw", "code that makes or passes one must change")
+                return Finding(change, names, "raw", "code that creates or passes one must change")
             case _:
                 return Finding(
-                    change, names, "raw", "code that fills it by position, copies its bytes or knows its size"
+                    change, names, "raw", "code that fills it by position, copies its bytes or depends on its size"
                 )
 
 
@@ -260,7 +267,7 @@ class _Side:
 
 
 def _called(function: Function) -> tuple[object, ...]:
-    """What a caller has to know of a function: the types, without the difference of `int` and `int32_t`, or `const`."""
+    """Return the types that matter to a caller, without the differences between `int` and `int32_t`, and of `const`."""
     types = (function.returns, *(param.type for param in function.params))
     plain = (re.sub(r"\bint\b", "int32_t", re.sub(r"\bconst\b", "", ctype)) for ctype in types)
     return *("".join(ctype.split()) for ctype in plain), function.variadic
@@ -268,14 +275,14 @@ def _called(function: Function) -> tuple[object, ...]:
 
 def _why_constant(c_name: str) -> str:
     if c_name.endswith("_VERSION") and "RPC" not in c_name:
-        return "files that the other version wrote may be refused"
+        return "files written by the other version may be rejected"
     if "RPC_PROTO" in c_name:
-        return "client and worker must be of the same version"
-    return "numbers that were stored or written by hand mean something else"
+        return "client and worker must have the same version"
+    return "stored or hard-coded numbers have another meaning"
 
 
 def _same_in_python(change: Change) -> bool:
-    """Whether a field that changed its type is still of the same kind to Python: a pointer, an integer, ..."""
+    """Return True if a field with a new type still has the same kind for Python: a pointer, an integer, ..."""
     return _kind(change.old) == _kind(change.new)
 
 

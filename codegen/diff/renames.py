@@ -1,6 +1,6 @@
-"""Guesses at what was renamed: only where what is left beside the name is the same, and one candidate fits best.
+"""Guesses what was renamed: two things that are equal except for their names, if one candidate fits best.
 
-Each function takes what is gone and what came, and returns old name -> new name.
+Each function takes the removed and the added things, and returns old name -> new name.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from codegen.api.model import Constant, Field, Function, Record, Typedef, flat_f
 
 _T = TypeVar("_T")
 
-# How alike two names must be, 0 to 1: where types, place or value are the same, and where they are not quite.
+# Required similarity of two names, 0 to 1: if types, place or value are equal, and if they differ a little.
 _ALIKE, _NEARLY_THE_SAME = 0.7, 0.87
 
 
 def likeness(old: str, new: str) -> float:
-    """How alike two C names are in their words and letters, 0 to 1; the prefix of the library does not count."""
+    """Return the similarity of two C names without the library's prefix, 0 to 1."""
     old, new = (name.lower().partition("_")[2] or name for name in (old, new))
     return SequenceMatcher(None, old, new, autojunk=False).ratio()
 
@@ -26,7 +26,7 @@ def likeness(old: str, new: str) -> float:
 def _pairs(
     gone: Sequence[_T], came: Sequence[_T], name: Callable[[_T], str], score: Callable[[_T, _T], float]
 ) -> dict[str, str]:
-    """Those that choose each other, and prefer nobody else as much. A score of 0 is no candidate."""
+    """Return the pairs that are each other's only best match. A score of 0 never matches."""
     scores = {(name(a), name(b)): score(a, b) for a in gone for b in came}
     found: dict[str, str] = {}
     for (a, b), value in scores.items():
@@ -63,7 +63,7 @@ def records(gone: Sequence[Record], came: Sequence[Record]) -> dict[str, str]:
 
 
 def fields(old: Sequence[Field], new: Sequence[Field]) -> dict[str, str]:
-    """A field of the same type between the same neighbours."""
+    """Match fields of the same type between the same neighbours."""
     before, after = [field.name for field in old], [field.name for field in new]
 
     def around(names: Sequence[str], name: str) -> tuple[str, str]:
@@ -79,13 +79,13 @@ def fields(old: Sequence[Field], new: Sequence[Field]) -> dict[str, str]:
 
 
 def enumerators(old: Mapping[str, int | None], new: Mapping[str, int | None]) -> dict[str, str]:
-    """Of one enumeration: another name for the same value."""
+    """Match enumerators of one enumeration that have the same value."""
     gone, came = [name for name in old if name not in new], [name for name in new if name not in old]
     return _pairs(gone, came, lambda name: name, lambda a, b: _alike(a, b) if old[a] == new[b] else 0.0)
 
 
 def enums(gone: Mapping[str, Mapping[str, object]], came: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """An enumeration whose members stayed."""
+    """Match enumerations that have the same members."""
 
     def score(old: str, new: str) -> float:
         return 1.0 + likeness(old, new) if dict(gone[old]) == dict(came[new]) else 0.0

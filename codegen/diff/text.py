@@ -1,4 +1,4 @@
-"""A comparison as text, Markdown, JSON, or an entry for a changelog."""
+"""Formats a comparison as text, Markdown, JSON, or an entry for a changelog."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECTIONS = ("Breaking", "Added", "Changed", "Deprecated", "Removed")
 
 @dataclass(frozen=True)
 class Report:
-    """What was found between two versions, named by their labels. `note` says why defaults were not compared."""
+    """The findings between two versions, given by their labels. `note` says why defaults were not compared."""
 
     old: str
     new: str
@@ -32,7 +32,7 @@ class Report:
 
 
 def kinds(findings: Iterable[Finding]) -> dict[str, int]:
-    """How many changes there are of each class that occurs."""
+    """Return the number of changes of each kind that occurs."""
     counted = Counter(finding.change.kind for finding in findings)
     return {kind: counted[kind] for kind in KINDS if counted[kind]}
 
@@ -51,7 +51,7 @@ def _summary(report: Report) -> str:
 
 
 def _grouped(report: Report) -> Iterable[tuple[str, dict[str, list[Entry]]]]:
-    """Entries by whom they break, then by header, in the order of seriousness."""
+    """Yield the entries by the code that they break and then by header, the most serious first."""
     found = entries(report.findings)
     for breaks in BREAKS:
         headers: dict[str, list[Entry]] = {}
@@ -63,7 +63,7 @@ def _grouped(report: Report) -> Iterable[tuple[str, dict[str, list[Entry]]]]:
 
 
 def text(report: Report) -> str:
-    """For a terminal."""
+    """Format a report for a terminal."""
     lines = [f"{report.old} -> {report.new}", _summary(report)]
     for breaks, headers in _grouped(report):
         lines += ["", _TITLES[breaks]]
@@ -76,7 +76,7 @@ def text(report: Report) -> str:
 
 
 def _reason(entry: Entry) -> str:
-    """Why, and the header's hint: where it says more than the class of the change."""
+    """Return the reason and the header's hint, unless the kind of the change says it all."""
     told = entry.kind == "signature" and entry.text.partition(": ")[2] in entry.why
     why = entry.why.rpartition(": ")[0] if told else entry.why
     parts = [why if entry.breaks != "no" or told else "", f'"{entry.hint}"' if entry.hint else ""]
@@ -85,7 +85,7 @@ def _reason(entry: Entry) -> str:
 
 
 def markdown(report: Report, level: int = 2) -> str:
-    """For documentation; `level` is that of the heading."""
+    """Format a report as Markdown. `level` is the level of its heading."""
     lines = [f"{'#' * level} {report.old} to {report.new}", "", f"{_summary(report).capitalize()}.", ""]
     for breaks, headers in _grouped(report):
         lines += [f"{'#' * (level + 1)} {_TITLES[breaks]}", ""]
@@ -97,19 +97,19 @@ def markdown(report: Report, level: int = 2) -> str:
 
 
 def _named(entry: Entry) -> str:
-    """The facade's names before C's."""
+    """Return the facade's names, then the C name."""
     if not entry.facade:
         return f"`{entry.text}`"
     return ", ".join(f"`{name}`" for name in entry.facade) + (f" (`{entry.text}`)" if entry.text else "")
 
 
 def _plain(words: str) -> str:
-    """Words of a header as Markdown text."""
+    """Escape a header's text for Markdown."""
     return re.sub(r"([\[\]<>*|])", r"\\\1", words)
 
 
 def to_json(report: Report) -> str:
-    """For programs: every change by itself."""
+    """Format a report as JSON, with every change on its own."""
     changes = [
         {**asdict(finding.change), "facade": list(finding.facade), "breaks": finding.breaks, "why": finding.why}
         for finding in report.findings
@@ -126,7 +126,7 @@ def to_json(report: Report) -> str:
 
 
 def changelog(report: Report) -> str:
-    """An entry to paste into a changelog."""
+    """Format a report as an entry for a changelog."""
     sections: dict[str, list[Entry]] = {name: [] for name in _SECTIONS}
     for entry in entries(report.findings):
         sections[_section(entry)].append(entry)
@@ -135,7 +135,7 @@ def changelog(report: Report) -> str:
         if found:
             lines += [f"### {name}", "", *(f"- {_told(entry)}" for entry in found), ""]
     if not report.findings:
-        lines += ["No change of the API.", ""]
+        lines += ["The API has not changed.", ""]
     return "\n".join(lines)
 
 
@@ -164,8 +164,9 @@ def _told(entry: Entry) -> str:
     said = _plain(_reason(entry))
     if entry.kind == "default":
         name, _, values = entry.text.partition(": ")
+        old, _, new = values.partition(" -> ")
         subject = f"`{entry.facade[0]}`" if entry.facade else f"`{name}`"
-        return f"{subject}: the default was `{values.partition(' -> ')[0]}` and is `{values.partition(' -> ')[2]}`"
+        return f"{subject}: the default has changed from `{old}` to `{new}`"
     if entry.kind == "added" and not entry.facade:
         return f"`lib`: `{entry.text}` ({entry.header})"
     return f"{_named(entry)}{said}" if entry.facade else f"`lib`: `{entry.text}` ({entry.header}){said}"

@@ -1,28 +1,32 @@
-"""The guard: `guard.h` sends every call through a wrapper, `guard.cpp` holds the wrappers."""
+"""Emits the guard: guard.h redirects every C call to a wrapper, and guard.cpp holds the wrappers.
+
+A wrapper acquires the handles of the call, catches C++ exceptions and ggml's failed assertions, and records the error
+for the extension to raise.
+"""
 
 from __future__ import annotations
 
+from codegen.api.c_text import argument, declare_function, definitions, prototype
 from codegen.api.model import Api, Function
-from codegen.emit.cdef import argument, declare_function, definitions, prototype
 from codegen.rules import policy
 
 _HEADER_TOP = """
-/* llama.cpp's headers. From here on a call by the C name is a call of its wrapper. The macros take arguments because
- * some names are both a function and an enum (`llama_pooling_type`). */
+/* llama.cpp's headers. From here on, a call by the C name calls its wrapper. The macros take arguments because some
+ * names are both a function and an enum (`llama_pooling_type`). */
 #pragma once
 
 """
 
 
 def emit_header(api: Api) -> str:
-    """The text of `_generated/guard.h`, without its banner."""
+    """Return the text of `_generated/guard.h` without its banner."""
     functions = [f for f in policy.bound(api) if policy.guarded(f)]
     includes = "".join(f'#include "{name}"\n' for name in api.headers)
     prototypes = "".join(f"{prototype(f, _wrapper_name(f))};\n" for f in functions)
     macros = "".join(_macro(api, f) for f in functions)
     added = definitions(api)
     if added:
-        added = f"/* What the facade needs and these headers lack. */\n{added}\n"
+        added = f"/* The facade needs these types and constants, and the headers lack them. */\n{added}\n"
     return (
         f'{_HEADER_TOP}{includes}\n{added}#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{prototypes}\n'
         f"#ifdef __cplusplus\n}}\n#endif\n\n#ifndef LLAMA_CFFI_GUARD_WRAPPERS\n{macros}#endif\n"
@@ -30,19 +34,19 @@ def emit_header(api: Api) -> str:
 
 
 def emit_source(api: Api) -> str:
-    """The text of `_generated/guard.cpp`, without its banner."""
+    """Return the text of `_generated/guard.cpp` without its banner."""
     wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
     return (
         '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
         "#include <stdlib.h>\n\n"
-        # Wrapping a deprecated function is no use of it; users of the facade are warned when it is called.
+        # Wrapping a deprecated function does not use it: users of the facade are warned when they call it.
         '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n\n'
         f"{wrappers}"
     )
 
 
 def _macro(api: Api, function: Function) -> str:
-    """What sends a call to the wrapper, and takes the place of a macro of that name."""
+    """Return the macro that redirects calls to the wrapper. It replaces a macro of the same name."""
     undef = f"#undef {function.name}\n" if function.name in api.macros_left_out else ""
     return f"{undef}#define {function.name}(...) {_wrapper_name(function)}(__VA_ARGS__)\n"
 
@@ -70,7 +74,7 @@ def _wrapper(function: Function) -> str:
         call = f"guard_target({arguments})"
     lines.append(f'    guard::Call guard_call("{function.name}");')
     if function.deprecated:
-        lines.append(f'    guard::deprecated("{function.name}");')
+        lines.append(f'    guard::note_deprecated("{function.name}");')
     lifetime = _lifetime(function)
     if lifetime:
         lines += _if(f"!{lifetime}", nothing)
@@ -78,7 +82,7 @@ def _wrapper(function: Function) -> str:
         "    try {",
         *(f"        {line};".replace("\n", "\n        ") for line in _body(function, call)),
         "    } catch (...) {",
-        f"        guard_call.caught({{{suspects}}});",
+        f"        guard_call.record_exception({{{suspects}}});",
         *([] if function.returns == "void" else ["        return {};"]),
         "    }",
         "}",
@@ -87,10 +91,10 @@ def _wrapper(function: Function) -> str:
 
 
 def _absent(function: Function) -> str:
-    """A function that the facade calls, for a header without it."""
+    """Return the wrapper of a function that the facade calls and the header lacks."""
     lines = [
         f'extern "C" {prototype(function, _wrapper_name(function))} {{',
-        f'    guard::absent("{function.name}", "{function.absent}");',
+        f'    guard::record_absent("{function.name}", "{function.absent}");',
         *([] if function.returns == "void" else ["    return {};"]),
         "}",
     ]
@@ -98,7 +102,7 @@ def _absent(function: Function) -> str:
 
 
 def _adapted(function: Function) -> str:
-    """A call that makes do with what the header has."""
+    """Return a call of the adapter's body, which calls functions that the header has."""
     body = function.body.replace("\n", "\n    ")
     return f"[&]() -> {function.returns} {{\n    {body}\n}}()"
 
@@ -108,21 +112,24 @@ def _if(condition: str, then: str) -> list[str]:
 
 
 def _lifetime(function: Function) -> str:
-    """What holds the handles of a call alive, or ends one."""
+    """Return the call that acquires the handles, or removes the one that is freed; empty without handles."""
     handles = ", ".join(argument(function, i) for i in policy.handles(function))
     if not handles:
         return ""
-    return f"guard_call.ends({handles})" if policy.ends(function) else f"guard_call.holds({{{handles}}})"
+    if policy.frees_handle(function):
+        return f"guard_call.remove({handles})"
+    return f"guard_call.acquire({{{handles}}})"
 
 
 def _body(function: Function, call: str) -> list[str]:
-    """The call, its result noted where it is a handle or a part of one. A call that frees tells of no lost worker: what
-    that had is gone, and the rest is freed.
+    """Return the statements of the try block. A returned handle, or a pointer into one, is registered.
+
+    A call that only frees does not check for lost RPC workers: the worker's part is gone, and the rest is freed.
     """
     if function.returns == "void":
-        return [call] if policy.frees(function) else [call, "guard_call.settle()"]
-    if policy.begins(function):
-        return [f"return guard_call.begun({call})"]
-    if policy.is_part(function):
-        return [f"return guard::part_of({argument(function, policy.handles(function)[0])}, guard_call.settled({call}))"]
-    return [f"return guard_call.settled({call})"]
+        return [call] if policy.only_frees(function) else [call, "guard_call.check_workers()"]
+    if policy.makes_handle(function):
+        return [f"return guard_call.new_handle({call})"]
+    if policy.returns_part(function):
+        return [f"return guard::part_of({argument(function, policy.handles(function)[0])}, guard_call.checked({call}))"]
+    return [f"return guard_call.checked({call})"]

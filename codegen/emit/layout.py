@@ -1,8 +1,8 @@
-"""The layout: what the compiler said of every type and value, for the extension to be held against.
+"""Emits the layout: the size, offset, type and value of everything in the headers, as the generator measured it.
 
-`layout.cpp` asserts it when the extension is compiled, so that headers of another llama.cpp stop the build there.
-`digest` is one number for all of that. The extension has it and so has `pin.py`: at import they are compared, and
-`layout.py` is read only to say what differs.
+`layout.cpp` asserts it when the extension is compiled, so that an extension never gets built with headers of another
+llama.cpp. The extension and `pin.py` both contain the digest of the assertions, and the import compares the two. If
+they differ, `layout.py` serves to say where.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from pprint import pformat
 
+from codegen.api.c_text import declare_function
 from codegen.api.model import Api, Function, Record, flat_fields
-from codegen.emit.cdef import declare_function
 from codegen.rules import policy
 
 _TOP = """
@@ -22,11 +22,11 @@ _TOP = """
 
 #include <type_traits>
 
-/* To look at a deprecated function is no use of it, and attributes are no part of a type. */
+/* Naming a deprecated function here does not use it, and attributes are not part of a type. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 
-#define ADVICE "llama.cpp's headers are not those of the generated files: run `make generate`, then build again"
+#define ADVICE "llama.cpp's headers differ from those of the generated files: run `make generate`, then build again"
 #define VALUE(expression, expected) static_assert((expression) == (expected), ADVICE)
 #define TYPE(expression, ...) static_assert(std::is_same<decltype(expression), __VA_ARGS__>::value, ADVICE)
 
@@ -34,23 +34,23 @@ _TOP = """
 
 
 def emit_source(api: Api) -> str:
-    """The text of `_generated/layout.cpp`, without its banner."""
+    """Return the text of `_generated/layout.cpp` without its banner."""
     body = "".join(f"{line};\n" for line in _assertions(api))
     return f'{_TOP}{body}\nextern "C" uint64_t shim_abi(void) {{\n    return 0x{digest(api):016x};\n}}\n'
 
 
 def emit_pin(api: Api) -> str:
-    """The text of `_generated/pin.py`, without its banner."""
+    """Return the text of `_generated/pin.py` without its banner."""
     return (
-        '"""What these files were generated from."""\n\n'
+        '"""The llama.cpp that these files were generated from."""\n\n'
         f'PIN = "{api.pin}"\n\n'
-        "# The digest of every size, offset, value and signature: the extension has the same.\n"
+        "# Digest of every size, offset, value and signature. The extension must have the same.\n"
         f"ABI = 0x{digest(api):016x}\n"
     )
 
 
 def emit_tables(api: Api) -> str:
-    """The text of `_generated/layout.py`, without its banner."""
+    """Return the text of `_generated/layout.py` without its banner."""
     records = {
         record.spelling: (record.size, {f.name: f.offset for f in flat_fields(record) if f.offset is not None})
         for record in api.records
@@ -60,7 +60,7 @@ def emit_tables(api: Api) -> str:
     enumerators = {member.name: member.value for enum in api.enums for member in enum.members}
     functions = sorted(function.name for function in policy.bound(api))
     return (
-        '"""What the generator was told by the compiler: to say in what an extension differs."""\n\n'
+        '"""Sizes, offsets and values as the generator measured them, to say where an extension differs."""\n\n'
         "from __future__ import annotations\n\n"
         f"RECORDS: dict[str, tuple[int, dict[str, int]]] = {pformat(records, width=118)}\n\n"
         f"CONSTANTS: dict[str, int | float | str] = {pformat(constants, width=118)}\n\n"
@@ -70,7 +70,7 @@ def emit_tables(api: Api) -> str:
 
 
 def digest(api: Api) -> int:
-    """64 bits over everything that `layout.cpp` asserts, and the functions that the header lacks."""
+    """Return a 64-bit digest of everything that `layout.cpp` asserts, and of the functions that the header lacks."""
     added = (f"{f.name} {_signature(f)}" for f in policy.bound(api) if _is_added(f))
     text = "\n".join((*_assertions(api), *added))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -94,14 +94,14 @@ def _assertions(api: Api) -> Iterator[str]:
 def _record(record: Record) -> Iterator[str]:
     yield f"VALUE(sizeof({record.spelling}), {record.size})"
     for field in flat_fields(record):
-        if field.offset is not None:  # bit fields have none
+        if field.offset is not None:  # a bit field has no offset
             yield f"VALUE(offsetof({record.spelling}, {field.name}), {field.offset})"
         if field.inner is None and field.bits is None:
             yield f"TYPE({record.tag or record.alias}::{field.name}, {field.type})"
 
 
 def _is_added(function: Function) -> bool:
-    """Whether the guard makes the function, and no header has it, or another one of its name."""
+    """Return True if the guard defines the function because the header lacks it or has it with other types."""
     return bool(function.body or function.absent)
 
 
@@ -111,9 +111,9 @@ def _signature(function: Function) -> str:
 
 
 def _integer(value: int | None) -> str:
-    assert value is not None  # the probe has measured it
+    assert value is not None  # the probe has set it
     if value == -(2**63):
         return f"({value + 1}LL - 1)"
     if not -(2**63) < value < 2**64:
-        raise ValueError(f"{value} fits no integer of C")
+        raise ValueError(f"{value} does not fit a 64-bit integer")
     return f"{value}ULL" if value >= 2**63 else f"{value}LL" if abs(value) >= 2**31 else str(value)

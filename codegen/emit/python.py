@@ -1,4 +1,4 @@
-"""The generated Python: enumerations, parameter structs, the naming map."""
+"""Emits the generated Python: enumerations, structs of parameters, the naming map, the list of absent names."""
 
 from __future__ import annotations
 
@@ -6,38 +6,18 @@ import re
 from collections.abc import Mapping
 from pprint import pformat
 
+from codegen.api.c_text import INTEGERS
 from codegen.api.model import Api, CodegenError, Enum, Field, Record, flat_fields
-from codegen.rules import naming
+from codegen.rules import naming, policy
 from codegen.rules.adapters import FIELDS
 
-INTEGERS = {
-    f"{prefix}int{bits}_t": (bits, prefix == "") for bits in (8, 16, 32, 64) for prefix in ("", "u")
-} | {"int": (32, True), "size_t": (64, False)}  # fmt: skip
-
-# Structs that become objects with attributes: every struct of parameters, and plain data that C returns.
-DATA = ("llama_perf_context_data", "llama_perf_sampler_data")
-
 # Descriptors of llama_cffi._core.compat_fields.
-OLDER = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
-
-# What the facade's own classes stand on.
-NEEDED = (
-    "llama_model_params",
-    "llama_context_params",
-    "llama_sampler_chain_params",
-    "llama_model_quantize_params",
-    *DATA,
-)
-
-
-def params(api: Api) -> list[str]:
-    """The tags of every struct of parameters."""
-    return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
+COMPAT = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
 
 
 def emit_enums(api: Api) -> str:
-    """The text of `_generated/enums.py`, without its banner."""
-    blocks = ['"""Every enumeration of the public headers. The values are the compiler\'s."""\n']
+    """Return the text of `_generated/enums.py` without its banner."""
+    blocks = ['"""Every enumeration of the public headers, with values from the compiler."""\n']
     blocks.append("from __future__ import annotations\n\nfrom enum import IntEnum\n")
     for enum in api.enums:
         if enum.tag or enum.alias:
@@ -58,7 +38,7 @@ def _enum(enum: Enum) -> str:
 def _docstring(doc: str, closing: str, depth: int) -> str:
     pad = "    " * depth
     text = (doc + closing).replace("\\", "\\\\").replace('"""', "'''")
-    if text.endswith('"'):  # a fourth quote would end the docstring early
+    if text.endswith('"'):  # a fourth quote would end the docstring too early
         text += " "
     if len(text) + len(pad) + 6 <= 118:
         return f'{pad}"""{text}"""'
@@ -80,37 +60,37 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def emit_structs(api: Api) -> str:
-    """The text of `_generated/structs.py`, without its banner: a base class a struct, a descriptor a plain field."""
+    """Return the text of `_generated/structs.py` without its banner: a class per struct, a descriptor per field."""
     records = {record.tag: record for record in api.records}
     enums = {enum.tag: naming.class_name(enum.tag) for enum in api.enums if enum.tag}
     body: list[str] = []
     keywords: list[str] = []
     used: set[str] = set()
-    for tag in NEEDED:
+    for tag in policy.NEEDED_RECORDS:
         if tag not in records:
-            raise CodegenError(f"codegen/emit/python.py lists {tag}, which this header lacks")
-    for tag in (*params(api), *DATA):
+            raise CodegenError(f"codegen/rules/policy.py: NEEDED_RECORDS names {tag}, which this header lacks")
+    for tag in (*policy.param_records(api), *policy.DATA_RECORDS):
         text, helpers = _struct(records[tag], enums, api.absent)
         body.append(text)
-        if tag not in DATA:
+        if tag not in policy.DATA_RECORDS:
             keywords.append(_keywords(records[tag], enums))
         used |= helpers
-    helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in OLDER)
-    older = ", ".join(sorted(used & OLDER))
+    helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in COMPAT)
+    compat = ", ".join(sorted(used & COMPAT))
     enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
     return (
         '"""Structs as objects: every number, boolean and enumeration is an attribute. '
-        'Pointers are the facade\'s."""\n\n'
+        'The facade adds the pointers."""\n\n'
         + "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
         + f"from llama_cffi._generated.enums import (\n{enum_names})\n"
-        + (f"from llama_cffi._core.compat_fields import {older}\n" if older else "")
+        + (f"from llama_cffi._core.compat_fields import {compat}\n" if compat else "")
         + f"from llama_cffi._core.structs import Struct{helper_names}\n\n"
         "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
     )
 
 
 def _keywords(record: Record, enums: dict[str, str]) -> str:
-    """The plain fields as keyword arguments, for type checkers: a misspelt one is an error there too."""
+    """Return a TypedDict of the plain fields, so that type checkers find misspelled keyword arguments."""
     types = {"IntField": "int", "BoolField": "bool", "FloatField": "float"}
     lines = [f"    class {naming.class_name(record.tag)}Keywords(TypedDict, total=False):"]
     lines.append(f'        """The plain fields of `{record.tag}`, as arguments."""\n')
@@ -146,16 +126,16 @@ def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) ->
             used |= {helper} | {x for x in descriptor[1:] if descriptor[0] == "EnumField"}
             lines.append(f"    {naming.field_name(record, field.name)} = {made}")
     if pointers:
-        lines += ["", "    # Left to the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
+        lines += ["", "    # Added by the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
             "",
-            "    # Left to the facade:",
+            "    # Added by the facade:",
             *(f"    #   {pointer}" for pointer in pointers),
         ]  # fmt: skip
     return "\n".join(lines) + "\n", used
 
 
 def _lacking(record: Record, field: Field, descriptor: tuple[str, str], versions: str) -> tuple[str, str]:
-    """The class and the text of a descriptor for a field that the header lacks."""
+    """Return the class and the text of a descriptor for a field that the header lacks."""
     helper, enum = descriptor
     row = FIELDS.get(f"{record.tag}.{field.name}")
     if row and set(row.requires) <= {other.name for other in flat_fields(record)}:
@@ -184,7 +164,7 @@ def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:
 
 
 def emit_names(api: Api) -> str:
-    """The text of `_generated/names.py`, without its banner."""
+    """Return the text of `_generated/names.py` without its banner."""
     functions = {f.name: ".".join(filter(None, naming.function_name(f))) for f in api.functions}
     for row in naming.EXCEPTIONS:
         functions.setdefault(row.c_name, f"{row.owner}.{row.name}")
@@ -204,15 +184,19 @@ def emit_names(api: Api) -> str:
     virtual = {f"{owner}.{c}": name for (owner, c), (name, _) in naming.VIRTUAL_FIELDS.items()}
     deprecated = {f.name: f.deprecated for f in api.functions if f.deprecated}
     return (
-        '"""The naming map: every C name of the public headers and its name in the facade."""\n\n'
+        '"""The naming map: every C name of the public headers -> its name in the facade."""\n\n'
         "from __future__ import annotations\n\n"
-        + _table("FUNCTIONS", functions, "C function: its name, with its class unless it belongs to the module.")
-        + _table("TYPES", types, "C struct, union, enum or typedef: its class.")
-        + _table("FIELDS", fields, "`struct.field`: its attribute.")
-        + _table("ENUMERATORS", members, "C enumerator: `Class.MEMBER`.")
-        + _table("CONSTANTS", constants, "C macro or constant: its name.")
-        + _table("VIRTUAL_FIELDS", virtual, "`Class.c_name` of a field of older headers: the attribute that stays.")
-        + _table("DEPRECATED", deprecated, "Deprecated C function: the header's own hint.")
+        + _table("FUNCTIONS", functions, "C function -> its name, with its class unless it belongs to the module.")
+        + _table("TYPES", types, "C struct, union, enum or typedef -> its class.")
+        + _table("FIELDS", fields, "`struct.field` -> its attribute.")
+        + _table("ENUMERATORS", members, "C enumerator -> `Class.MEMBER`.")
+        + _table("CONSTANTS", constants, "C macro or constant -> its name.")
+        + _table(
+            "VIRTUAL_FIELDS",
+            virtual,
+            "`Class.c_name` of a field of older headers -> the attribute that the facade keeps for it.",
+        )
+        + _table("DEPRECATED", deprecated, "Deprecated C function -> the header's hint.")
     )
 
 
@@ -227,9 +211,9 @@ def _table(name: str, rows: dict[str, str], comment: str) -> str:
 
 
 def emit_absent(api: Api, written_for: str) -> str:
-    """The text of `_generated/absent.py`, without its banner. `written_for` is the facade's own version."""
-    comment = "C name, or `struct.field`: the versions of llama-cpp-python that have it."
+    """Return the text of `_generated/absent.py` without its banner. `written_for` is the facade's own version."""
+    comment = "C name or `struct.field` -> the versions of llama-cpp-python that have it."
     return (
-        '"""What the facade knows and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
-        f'# The version whose insides the facade knows.\nWRITTEN_FOR = "{written_for}"\n\n'
+        '"""C names that the facade uses and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
+        f'# The version whose internals the facade was written for.\nWRITTEN_FOR = "{written_for}"\n\n'
     ) + _table("ABSENT", api.absent, comment)

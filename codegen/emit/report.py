@@ -1,17 +1,16 @@
-"""The report: what is bound, what is not and why, header by header."""
+"""Emits report.md: what is bound, and what is left out and why, for each header."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from codegen.api.model import Api
-from codegen.emit import python
 from codegen.rules import naming, policy
 from codegen.rules.spec import Row
 
 
 def emit(api: Api, spec: list[Row]) -> str:
-    """The text of `_generated/report.md`, without its banner."""
+    """Return the text of `_generated/report.md` without its banner."""
     return (
         "\n".join([*_counts(api), *_left_out(api), *_macros(api), *_guard(api), *_completed(api), *_spec(api, spec)])
         + "\n"
@@ -62,19 +61,19 @@ def _guard(api: Api) -> list[str]:
     unguarded = [f.name for f in functions if not policy.guarded(f)]
     modules = Counter(m for m in map(policy.module_of, functions) if m)
     lines = ["## The guard", "", f"{len(functions) - len(unguarded)} of {len(functions)} bound functions are guarded."]
-    lines.append(f"Unguarded, because variadic: {', '.join(f'`{name}`' for name in unguarded)}.")
+    lines.append(f"Not guarded, because they are variadic: {', '.join(f'`{name}`' for name in unguarded)}.")
     loads = ", ".join(f"{count} in the {module} module" for module, count in sorted(modules.items()))
-    return [*lines, f"Found at run time: {loads}.", ""]
+    return [*lines, f"Looked up at run time: {loads}.", ""]
 
 
 def _completed(api: Api) -> list[str]:
-    """What `codegen.fit.complete` added for the facade's sake; nothing for the version that it was written for."""
+    """Return what `codegen.fit.complete` added; nothing for the version that the facade was written for."""
     adapted = [f.name for f in api.functions if f.body]
     if not adapted and not api.absent:
         return []
-    lines = ["## Completed for the facade", "", "Adapted, with the parameters that the facade gives: "]
+    lines = ["## Completed for the facade", "", "Adapted, with the parameters that the facade passes: "]
     lines[-1] += (", ".join(f"`{name}`" for name in adapted) or "nothing") + "."
-    lines += ["", "Lacking, so that a use raises UnavailableError:", "", "| name | llama-cpp-python with it |"]
+    lines += ["", "Missing; a use raises UnavailableError:", "", "| name | versions of llama-cpp-python that have it |"]
     return [*lines, "| --- | --- |", *(f"| `{name}` | {versions} |" for name, versions in api.absent.items()), ""]
 
 
@@ -90,6 +89,6 @@ def _spec(api: Api, spec: list[Row]) -> list[str]:
         elif row.kind == "field" and (owner, row.c_name) not in fields:
             stand_in = naming.VIRTUAL_FIELDS.get((owner, row.c_name), ("", ""))[1]
             lacking.append(f"| {row.name} | `{row.c_name}` | `{stand_in}` |")
-    lines = ["## Named by the specification, lacked by these headers", "", "| name | C name | stands in |"]
-    structs = ", ".join(f"`{tag}`" for tag in (*python.params(api), *python.DATA))
+    lines = ["## In the specification, but not in these headers", "", "| name | C name | used instead |"]
+    structs = ", ".join(f"`{tag}`" for tag in (*policy.param_records(api), *policy.DATA_RECORDS))
     return [*lines, "| --- | --- | --- |", *lacking, "", f"Structs with generated attributes: {structs}."]

@@ -1,18 +1,18 @@
-"""`_native.pyi`: the types of `lib` and `ffi`, with the headers' own comments as docstrings."""
+"""Emits _native.pyi: the Python types of `lib` and `ffi`, with the headers' comments as docstrings."""
 
 from __future__ import annotations
 
 import keyword
 import re
 
+from codegen.api.c_text import argument, prototype
 from codegen.api.model import Api, CodegenError, Function
-from codegen.emit.cdef import argument, prototype
 from codegen.rules import policy
 
 _TOP = '''
 from typing import Any, Final, TypeAlias
 
-# An object of C, as cffi holds it. cffi has no types to tell one from another.
+# Any C object (cdata). cffi has no Python types to tell one C type from another.
 _CData: TypeAlias = Any
 
 class _Ffi:
@@ -42,7 +42,7 @@ class _Ffi:
     def def_extern(self, name: str = ..., error: Any = ..., onerror: Any = ...) -> Any: ...
 
 class _Lib:
-    """The C API, by its C names. Guarded: a failed assert or a C++ exception raises `llama_cffi.NativeError`."""
+    """The C API by its C names. Calls are guarded: failed asserts and C++ exceptions raise `llama_cffi.NativeError`."""
 
 '''
 
@@ -51,24 +51,30 @@ _INTEGERS = re.compile(
 )
 
 
-def emit(api: Api, shim: str) -> str:
-    """The text of `_native.pyi`, without its banner. `shim` is the stub text of the hand-written C functions."""
+# Constants that build_ffi.py adds to the extension.
+_OF_THE_BUILD = {"LLAMA_CFFI_PIN": "_CData"}
+
+
+def emit(api: Api, shim: Api | None = None) -> str:
+    """Return the text of `_native.pyi` without its banner. `shim` is what the hand-written C code declares."""
     types = _TypeMap(api)
-    constants = {c.name: "_CData" if c.kind == "str" else c.kind for c in api.constants}
-    constants |= {m.name: "int" for enum in api.enums for m in enum.members}
+    constants = {c.name: "_CData" if c.kind == "str" else c.kind for c in api.constants} | _OF_THE_BUILD
+    enums = [*api.enums, *(shim.enums if shim else ())]
+    constants |= {m.name: "int" for enum in enums for m in enum.members}
     lines = [_unless_keyword(name, f"    {name}: Final[{ptype}]") for name, ptype in sorted(constants.items())]
-    functions = [_unless_keyword(f.name, _function(f, types)) for f in policy.bound(api)]
+    bound = [*policy.bound(api), *(shim.functions if shim else ())]
+    functions = [_unless_keyword(f.name, _function(f, types)) for f in bound]
     body = "\n".join([*lines, "", *functions])
-    return f"{_TOP}{body}\n{shim}\nffi: Final[_Ffi]\nlib: Final[_Lib]\n"
+    return f"{_TOP}{body}\n\nffi: Final[_Ffi]\nlib: Final[_Lib]\n"
 
 
 def _unless_keyword(name: str, text: str) -> str:
-    """The text, or for a name that Python cannot spell as an attribute, how to reach it all the same."""
+    """Return the text. If the name is a Python keyword, return a comment that says how to reach it instead."""
     return f'    # getattr(lib, "{name}")' if keyword.iskeyword(name) else text
 
 
 class _TypeMap:
-    """C types to Python ones. Whatever is not a number, a boolean or nothing is an object of C."""
+    """Maps C types to Python types. Anything but a number, a boolean and void is a C object (`_CData`)."""
 
     def __init__(self, api: Api) -> None:
         self._typedefs = {typedef.name: typedef.type for typedef in api.typedefs}
@@ -85,13 +91,13 @@ class _TypeMap:
             return "bool"
         if bare in ("float", "double"):
             return "float"
-        if bare == "long double":  # more digits than a Python float holds: cffi keeps it as it is
+        if bare == "long double":  # a Python float would lose digits, so cffi keeps it as a C object
             return "_CData"
         if _INTEGERS.fullmatch(bare) or bare.startswith("enum ") or bare in self._enums:
             return "int"
         if bare.endswith(("*", "]", ")")) or bare.startswith(("struct ", "union ")) or bare in self._records:
             return "_CData"
-        raise CodegenError(f"no Python type for the C type {ctype!r}: teach codegen/emit/stub.py")
+        raise CodegenError(f"no Python type for the C type {ctype!r}: add one to codegen/emit/stub.py")
 
 
 def _bare(ctype: str) -> str:
@@ -125,7 +131,7 @@ def _docstring(function: Function) -> str:
         text.append(f"Deprecated: {function.deprecated}.")
     module = policy.module_of(function)
     if module:
-        text.append(f"Lives in the {module} backend module: raises UnavailableError until that is loaded.")
+        text.append(f"Part of the {module} backend module: raises UnavailableError until the module is loaded.")
     text = [f"`{prototype(function, named=True)}`", *([""] if text else []), *text]
     safe = [line.rstrip().replace("\\", "\\\\").replace('"""', "'''") for line in text]
     if len(safe) == 1 and len(safe[0]) < 105:

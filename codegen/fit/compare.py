@@ -1,6 +1,6 @@
-"""Types and constants of a header, held against what the facade and the shim were written for: `check(api, needs)`.
+"""Compares a header's types and constants with those that the facade and the shim were written for.
 
-A header may lack what the facade needs: `complete.py` sees to that. What is there and is another thing stops here.
+A header may lack some of them: `complete.py` handles that. `check` raises CodegenError for those that have changed.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from codegen.api.c_text import INTEGERS, prototype
 from codegen.api.model import Api, CodegenError, Enum, Field, Record, Typedef, declare, flat_fields
-from codegen.emit.cdef import prototype
-from codegen.emit.python import INTEGERS, NEEDED
 from codegen.fit.needs import Needs, field_form, plain
 from codegen.fit.usage import NOWHERE, asks_for, attribute_place, described_place, field_place, place
 from codegen.rules import naming, policy
 
-ADVICE = "Write a row in codegen/rules/adapters.py, or change the facade and run `python -m codegen needs`."
-_ASK = 'Ask for it there with has("{}"), or change the facade and run `python -m codegen needs`.'
+ADVICE = "Add a row to codegen/rules/adapters.py, or change the facade and run `python -m codegen needs`."
+_ASK = 'Check for it there with has("{}"), or change the facade and run `python -m codegen needs`.'
 _CHANGE = "Change the facade or the shim, and run `python -m codegen needs`."
 
 
 def changed(header: str, what: str, theirs: str, where: str, ours: str, advice: str = ADVICE) -> CodegenError:
-    """The error for something that is not what the sources were written for, with both forms."""
-    return CodegenError(
-        f"{header}: {what} was changed. It is\n    {theirs}\nand {where} was written for\n    {ours}\n{advice}"
-    )
+    """Return the error for a declaration that differs from the one that the sources were written for."""
+    return CodegenError(f"{header}: {what} has changed: got\n    {theirs}\nbut {where} expects\n    {ours}\n{advice}")
 
 
 def check(api: Api, needs: Needs) -> None:
-    """Raise CodegenError for what the facade or the shim would take for what it was."""
+    """Check that the types and constants that the facade and the shim use are as they were.
+
+    Raises CodegenError for one that has changed, and for a missing one that nothing can stand in for.
+    """
     typedefs = {typedef.name: typedef for typedef in api.typedefs}
     records = {record.spelling: record for record in api.records}
     _check_members(api, needs)
@@ -50,7 +50,7 @@ def _check_typedef(ours: Typedef, theirs: Typedef, needs: Needs) -> None:
 
 
 def _user(typedef: str, needs: Needs) -> str:
-    """Where the sources use a typedef: by its name, as a field or in a call."""
+    """Return where the sources use a typedef: by its name, as the type of a field, or in a call."""
     word = re.compile(rf"\b{typedef}\b")
     fields = [f.name for r in needs.api.records for f in flat_fields(r) if word.search(f.type)]
     calls = [f.name for f in needs.api.functions if word.search(prototype(f))]
@@ -83,22 +83,28 @@ def _check_record(ours: Record, theirs: Record) -> None:
 
 
 def _check_missing_field(ours: Record, field: Field, theirs: Record) -> None:
-    """Descriptors stand in for plain fields; what is read from the struct itself must be asked for before."""
+    """Raise CodegenError unless the sources can do without the field.
+
+    A descriptor stands in for a plain field. A use that reads the struct itself must check for the field first.
+    """
     tag = ours.tag or ours.alias
     name = f"{tag}.{field.name}"
-    where = described_place(field.name) if tag in NEEDED else field_place(field.name)
+    where = described_place(field.name) if tag in policy.NEEDED_RECORDS else field_place(field.name)
     if where and not asks_for(name):
         raise CodegenError(
-            f"{theirs.header}: {theirs.spelling} has no field {field.name}. It has\n    {_members(theirs)}\n"
-            f"and {where} was written for\n    {declare(field.type, field.name)};\n{_ASK.format(name)}"
+            f"{theirs.header}: {theirs.spelling} has no field {field.name}: got\n    {_members(theirs)}\n"
+            f"but {where} expects\n    {declare(field.type, field.name)};\n{_ASK.format(name)}"
         )
 
 
 def _check_field(record: Record, ours: Field, theirs: Field, header: str) -> None:
-    """A field whose sort is another one. Descriptors follow where only the width of a number differs."""
+    """Raise CodegenError if a field that the sources use has another kind of type.
+
+    The width of an integer may differ: the generated descriptors adapt to it.
+    """
     if plain(ours.type) == plain(theirs.type) or _sort(ours) == _sort(theirs) == "integer":
         return
-    if record.tag in NEEDED:
+    if record.tag in policy.NEEDED_RECORDS:
         where = described_place(ours.name) or attribute_place(naming.field_name(record, ours.name))
     else:
         where = field_place(ours.name)
@@ -109,7 +115,7 @@ def _check_field(record: Record, ours: Field, theirs: Field, header: str) -> Non
 
 
 def _sort(field: Field) -> str:
-    """What a plain field holds; empty for a pointer, an array and whatever has fields."""
+    """Return the kind of value that a plain field holds; empty for a pointer, an array, a struct or a union."""
     if field.inner is None and field.type in ("bool", "float", "double"):
         return "bool" if field.type == "bool" else "float"
     if field.type in INTEGERS:
@@ -128,21 +134,21 @@ def _members(record: Record) -> str:
 def _another_shape(ours: Record, theirs: Record, reason: str) -> CodegenError:
     where = place(ours.tag or ours.alias)
     error = changed(theirs.header, theirs.spelling, _members(theirs), where, _members(ours), _CHANGE)
-    return CodegenError(f"{error} It matters because {reason}.")
+    return CodegenError(f"{error} This matters because {reason}.")
 
 
 # Enumerations and constants
 
 
 def _check_members(api: Api, needs: Needs) -> None:
-    """An enumerator that the sources name cannot be made up."""
+    """Raise CodegenError if an enumerator that the sources use is missing: nothing can stand in for it."""
     constants = {constant.name for constant in api.constants} | {m.name for e in api.enums for m in e.members}
     for enum in needs.api.enums:
         for member in enum.members:
             if member.name in needs.members and member.name not in constants:
                 raise CodegenError(
-                    f"{enum.header}: {enum.spelling} has no {member.name}, which {place(member.name)} uses: "
-                    f"it has {_names(api, enum)}. {_CHANGE}"
+                    f"{enum.header}: {enum.spelling} has no {member.name}, but {place(member.name)} uses it; "
+                    f"got {_names(api, enum)}. {_CHANGE}"
                 )
     for enum in api.enums:
         c_name = enum.tag or enum.alias
@@ -151,11 +157,11 @@ def _check_members(api: Api, needs: Needs) -> None:
         kind = naming.class_name(c_name)
         have = set(naming.member_names(enum).values())
         for name in sorted(needs.members):
-            owner, _, wanted = name.partition(".")
-            if owner == kind and wanted not in have:
+            owner, _, member_name = name.partition(".")
+            if owner == kind and member_name not in have:
                 raise CodegenError(
-                    f"{enum.header}: {enum.spelling} has no enumerator that makes {name}, which {place(name)} uses: "
-                    f"it has {', '.join(sorted(have))}. {_CHANGE}"
+                    f"{enum.header}: {enum.spelling} has no enumerator for {name}, but {place(name)} uses it; "
+                    f"got {', '.join(sorted(have))}. {_CHANGE}"
                 )
 
 
@@ -165,7 +171,10 @@ def _names(api: Api, ours: Enum) -> str:
 
 
 def _check_enums(api: Api, needs: Needs) -> None:
-    """An enumeration under another name, or that became macros: one of the old name beside it would be a second one."""
+    """Raise CodegenError for an enum that was renamed or became macros.
+
+    `complete` would add an enum of the old name, which would then exist beside the new one.
+    """
     theirs = {enum.spelling for enum in api.enums} | {typedef.name for typedef in api.typedefs}
     homes = dict(_homes(api))
     for enum in needs.api.enums:
@@ -178,7 +187,7 @@ def _check_enums(api: Api, needs: Needs) -> None:
 
 
 def _homes(api: Api) -> Iterator[tuple[str, str]]:
-    """Enumerators and constants, and what each belongs to."""
+    """Yield every enumerator and constant with the enum or the header that it belongs to."""
     yield from ((constant.name, f"a constant of {constant.header}") for constant in api.constants)
     yield from (
         (m.name, enum.spelling or f"an enum without a name in {enum.header}")
@@ -194,9 +203,9 @@ def _check_constants(api: Api, needs: Needs) -> None:
         kind = kinds.get(ours.name)
         if kind is None and not asks_for(ours.name) and ours.name not in policy.OPTIONAL_CONSTANTS:
             why = api.macros_left_out.get(ours.name)
-            gone = f"{ours.name} is no constant any more: it {why}" if why else f"there is no {ours.name}"
+            gone = f"{ours.name} is not a constant any more: it {why}" if why else f"{ours.name} is missing"
             raise CodegenError(
-                f"{ours.header}: {gone}, and {place(ours.name)} was written for\n    #define {ours.name} {ours.value}\n"
+                f"{ours.header}: {gone}, but {place(ours.name)} expects\n    #define {ours.name} {ours.value}\n"
                 f"{_ASK.format(ours.name)}"
             )
         if kind is not None and kind != ours.kind:

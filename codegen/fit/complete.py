@@ -1,7 +1,7 @@
-"""A header, completed by what the facade needs and the header lacks: `complete(api, needs)`.
+"""Completes a header's API with everything that the facade needs and the header lacks, so that every name exists.
 
-What is missing is adapted from what there is (`adapters.py`), or stands there as a function that raises
-UnavailableError with the versions that have it. What was changed and has no adapter stops the generator.
+A missing function is made from other functions (`adapters.py`), or becomes one that raises UnavailableError with the
+versions that have it. A changed function without an adapter raises CodegenError.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from codegen.api import snapshot
+from codegen.api.c_text import prototype
 from codegen.api.model import Api, CodegenError, Field, Function, flat_fields
-from codegen.emit.cdef import prototype
 from codegen.fit.compare import ADVICE, changed, check
 from codegen.fit.needs import Needs, field_form, load as needs_of_facade, plain
 from codegen.fit.usage import place
@@ -19,20 +19,20 @@ from codegen.rules.adapters import ADAPTERS, Adapter
 
 
 def load() -> Api:
-    """The committed snapshot, completed."""
+    """Return the committed snapshot, completed."""
     return complete(snapshot.load(), needs_of_facade())
 
 
 def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> Api:
-    """The API of a header with everything that the facade needs. Raises CodegenError where that cannot be."""
+    """Return the API of a header with everything that the facade needs. Raises CodegenError if that is impossible."""
     check(api, needs)
     functions = {f.name: f for f in api.functions}
     absent: dict[str, str] = {}
     for function in needs.api.functions:
-        settled = _settle(function, functions, needs, adapters)
-        if settled is not None:
-            functions[function.name] = settled
-            if settled.absent:
+        made = _make_up(function, functions, needs, adapters)
+        if made is not None:
+            functions[function.name] = made
+            if made.absent:
                 absent[function.name] = needs.has(function.name)
     records = {r.spelling: r for r in api.records}
     lacking: dict[str, tuple[Field, ...]] = {}
@@ -42,7 +42,7 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
         if theirs is None or (theirs.fields is None and record.fields is not None):
             absent[tag] = needs.has(tag)
             continue
-        # A pointer to something else is as good as none.
+        # A pointer to another type counts as a missing field.
         forms = {field_form(theirs, f) for f in flat_fields(theirs)}
         have = {f.name for f in flat_fields(record) if field_form(record, f) in forms}
         lacking[record.spelling] = tuple(f for f in flat_fields(record) if f.name not in have)
@@ -66,8 +66,8 @@ def complete(api: Api, needs: Needs, adapters: Sequence[Adapter] = ADAPTERS) -> 
     )
 
 
-def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter]) -> Function | None:
-    """The function that the facade calls, where it is not the header's own."""
+def _make_up(ours: Function, theirs: dict[str, Function], needs: Needs, adapters: Sequence[Adapter]) -> Function | None:
+    """Return a function that the header lacks, adapted or absent. None if the header has it as the facade calls it."""
     other = theirs.get(ours.name)
     declared = other if other is not None and other.home is not None else None
     same = declared is not None and _types(ours) == _types(declared)
@@ -85,14 +85,14 @@ def _settle(ours: Function, theirs: dict[str, Function], needs: Needs, adapters:
 
 
 def _applies(row: Adapter, theirs: dict[str, Function], same: bool) -> bool:
-    """Whether a header has what a row requires. A row without a body says that the function cannot be had there."""
+    """Return True if a header has what a row requires. A row without a body says that the function is unavailable."""
     if row.names or (same and not row.always):
         return False
     return all(_fits(theirs.get(name), types) for name, types in row.requires.items())
 
 
 def _types(function: Function) -> tuple[str, ...]:
-    """The types of result and parameters, without what makes no difference to a caller from Python."""
+    """Return the types of the result and the parameters, without what a caller from Python does not notice."""
     types = [plain(x) for x in (function.returns, *(p.type for p in function.params))]
     return (*types, "...") if function.variadic else tuple(types)
 
@@ -102,7 +102,7 @@ def _fits(function: Function | None, types: tuple[str, ...]) -> bool:
 
 
 def _changed_places(ours: Function, theirs: Function) -> bool:
-    """Whether a parameter is elsewhere. Among others of its type, that would go unseen."""
+    """Return True if a parameter has moved. The types alone do not show it if its neighbours have the same type."""
     after = _names(theirs)
     return any(name in after and after.index(name) != i for i, name in enumerate(_names(ours)) if name)
 
@@ -112,8 +112,8 @@ def _reordered(ours: Function, theirs: Function, adapters: Sequence[Adapter]) ->
     row = next((row for row in adapters if row.name == ours.name and row.names == after), None)
     if row is None:
         raise CodegenError(
-            f"{theirs.header}: the parameters of {ours.name} changed places. They are\n    {', '.join(after)}\nand "
-            f"{place(ours.name)} was written for\n    {', '.join(_names(ours))}\n{ADVICE}"
+            f"{theirs.header}: the parameters of {ours.name} have changed places: got\n    {', '.join(after)}\nbut "
+            f"{place(ours.name)} expects\n    {', '.join(_names(ours))}\n{ADVICE}"
         )
     return replace(ours, header=theirs.header, home="binding", body=row.body)
 

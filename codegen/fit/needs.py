@@ -1,6 +1,7 @@
-"""What the facade and the shim use of the C API: `codegen/fit/needs.json`, with the signatures they were written for.
+"""The part of the C API that the facade and the shim use, with the signatures they were written for: needs.json.
 
-`complete.py` holds a header against it. `python -m codegen needs` writes it anew, from the sources and the snapshot.
+`python -m codegen needs` writes codegen/fit/needs.json from the sources and the snapshot. `complete.py` compares a
+header with it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 
 from codegen.api import snapshot
 from codegen.api.model import Api, CodegenError, Enum, Field, Function, Record, Typedef, flat_fields
+from codegen.api.paths import ROOT
 from codegen.rules import naming
 
-ROOT = Path(__file__).resolve().parents[2]
 NEEDS = Path(__file__).with_name("needs.json")
 
-# Spellings of one type on every machine that this is built for.
+# Types that are the same on every supported platform, and the spelling to compare them by.
 _SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
 
 _WORD = re.compile(r"\w+")
@@ -28,22 +29,22 @@ _C_NAME = re.compile(r"(?:llama|ggml|gguf|LLAMA|GGML|GGUF)_\w+")
 
 @dataclass(frozen=True)
 class Needs:
-    """A part of the API, as `api`; and for each name (`struct.field` too) the versions that are known to have it."""
+    """The needed part of the API, and for each name (`struct.field` too) the known versions that have it."""
 
     api: Api
-    members: frozenset[str]  # enumerators that the sources name, as `Class.MEMBER` or by their C name
-    versions: Mapping[str, tuple[str, str]]  # the first and the last
+    members: frozenset[str]  # enumerators that the sources use, as `Class.MEMBER` or by their C name
+    versions: Mapping[str, tuple[str, str]]  # name -> the first and the last version with it
 
     def has(self, name: str) -> str:
-        """Which versions have a name, in words."""
+        """Return the versions that have a name, as text: "0.3.20 to 0.3.36"."""
         first, last = self.versions[name]
         return first if first == last else f"{first} to {last}"
 
 
 def with_former(api: Api, former: Api) -> Api:
-    """The API, with what it lacks of the needs until now: the facade may go on using it, for versions that have it."""
+    """Return the API, plus the former needs that it lacks: the facade may use them with versions that have them."""
     records = {record.spelling: record for record in former.records}
-    spellings = {x.spelling for x in (*api.records, *api.enums)} | {typedef.name for typedef in api.typedefs}
+    spellings = {x.spelling for x in _tagged(api)} | {typedef.name for typedef in api.typedefs}
     names = {function.name for function in api.functions} | {constant.name for constant in api.constants}
     functions = (*api.functions, *(f for f in former.functions if f.name not in names))
     constants = (*api.constants, *(c for c in former.constants if c.name not in names))
@@ -69,16 +70,16 @@ def _with_fields(record: Record, former: Record | None) -> Record:
 
 
 def gather(api: Api, root: Path = ROOT) -> Needs:
-    """Read the sources for what they use of `api`. The versions are left out."""
+    """Return the part of `api` that the sources use, without versions."""
     names, enums, members = _used(root)
     functions = [_bare(f) for f in api.functions if f.name in names]
     typedefs = [t for t in api.typedefs if t.name in names]
     records = _whole(api, names, functions, typedefs)
     members |= {m.name for e in api.enums for m in e.members if m.name in names}
-    wanted = [
+    used = [
         e for e in api.enums if naming.class_name(e.tag or e.alias) in enums or members & {m.name for m in e.members}
     ]
-    types = _closure(api, functions, records, wanted, typedefs)
+    types = _closure(api, functions, records, used, typedefs)
     constants = [c for c in api.constants if c.name in names]
     return Needs(
         Api(
@@ -96,8 +97,10 @@ def gather(api: Api, root: Path = ROOT) -> Needs:
 
 
 def _whole(api: Api, names: set[str], functions: list[Function], typedefs: list[Typedef]) -> list[Record]:
-    """The records whose fields matter: those that the sources name, that a call passes by value, that a function gives
-    which is looked up, and those inside them.
+    """Return the records whose fields matter.
+
+    These are the records that the sources name, that a call passes by value or that a callback type mentions, and the
+    records inside them.
     """
     passed = [ctype for f in functions for ctype in (f.returns, *(p.type for p in f.params)) if "*" not in ctype]
     named = set(_WORD.findall(" ".join([*passed, *(t.type for t in typedefs if "(*)" in t.type)]))) | names
@@ -118,7 +121,7 @@ def _bare_enum(enum: Enum) -> Enum:
 
 
 def _bare_record(record: Record, whole: bool) -> Record:
-    """A record that the sources only point to may stay opaque."""
+    """Return the record without comments, and without fields unless `whole`: pointers to it need none."""
     if not whole or record.fields is None:
         return replace(record, doc="", fields=None, size=None)
     return replace(record, doc="", fields=tuple(_bare_field(field) for field in record.fields))
@@ -129,7 +132,7 @@ def _bare_field(field: Field) -> Field:
 
 
 def _used(root: Path) -> tuple[set[str], set[str], set[str]]:
-    """C names, classes of enumerations, and enumerators of these that the sources name."""
+    """Return the C names, the classes of enumerations and the enumerators that the sources use."""
     names: set[str] = set()
     enums: set[str] = set()
     members: set[str] = set()
@@ -156,7 +159,7 @@ def _used(root: Path) -> tuple[set[str], set[str], set[str]]:
 
 
 def sources(root: Path = ROOT) -> list[Path]:
-    """The hand-written files of the package."""
+    """Return the hand-written files of the package."""
     package = root / "llama_cffi"
     files = [*sorted(package.rglob("*.py")), *sorted((package / "_shim").iterdir())]
     return [path for path in files if "_generated" not in path.parts and path.suffix in (".py", ".cpp", ".h", ".hpp")]
@@ -177,9 +180,9 @@ def _closure(
     enums: Iterable[Enum],
     typedefs: Iterable[Typedef],
 ) -> set[str]:
-    """The spellings of all types that stand behind these."""
+    """Return the spellings of all types that these refer to, directly or through other types."""
     by_name: dict[str, Record | Enum | Typedef] = {t.name: t for t in api.typedefs}
-    by_name |= {x.tag or x.alias: x for x in (*api.records, *api.enums) if x.tag or x.alias}
+    by_name |= {x.tag or x.alias: x for x in _tagged(api) if x.tag or x.alias}
     found: set[str] = set()
     whole = {record.spelling for record in records}
 
@@ -199,15 +202,17 @@ def _closure(
     for function in functions:
         for ctype in (function.returns, *(p.type for p in function.params)):
             add(ctype)
-    for item in (*records, *enums):
-        add(item.tag or item.alias)
+    for record in records:
+        add(record.tag or record.alias)
+    for enum in enums:
+        add(enum.tag or enum.alias)
     for typedef in typedefs:
         add(typedef.name)
     return found
 
 
 def dumps(needs: Needs) -> str:
-    """The text of `needs.json`."""
+    """Return the text of `needs.json`."""
     api = json.loads(snapshot.dumps(needs.api))
     data = {"api": api, "members": sorted(needs.members), "versions": needs.versions}
     return snapshot.render(data)
@@ -221,26 +226,30 @@ def load(path: Path = NEEDS) -> Needs:
 
 
 def field_form(record: Record, field: Field) -> str:
-    """A field's name, with its type where that is a pointer: what it points to is the facade's to build."""
+    """Return `struct.field`, plus the type of a pointer field: the facade builds the object that it points to."""
     name = f"{record.tag or record.alias}.{field.name}"
     return f"{name} {plain(field.type)}" if field.type.endswith("*") else name
 
 
 def plain(ctype: str) -> str:
-    """A type without what makes no difference to a caller from Python."""
+    """Return a type without the differences that a caller from Python does not notice."""
     words = " ".join(re.sub(r"\bconst\b", "", ctype).split())
     return _SAME.get(words, words)
 
 
 def names_of(api: Api) -> set[str]:
-    """Every name that a version may have or lack: functions, types, constants, enumerators, and `struct.field`."""
+    """Return every name that a version may have or lack: functions, types, constants, enumerators, `struct.field`."""
     names = {f.name for f in api.functions} | {c.name for c in api.constants} | {t.name for t in api.typedefs}
-    names |= {x.tag or x.alias for x in (*api.records, *api.enums)} | {m.name for e in api.enums for m in e.members}
+    names |= {x.tag or x.alias for x in _tagged(api)} | {m.name for e in api.enums for m in e.members}
     return names | {f"{r.tag or r.alias}.{f.name}" for r in api.records for f in flat_fields(r)}
 
 
+def _tagged(api: Api) -> list[Record | Enum]:
+    return [*api.records, *api.enums]
+
+
 def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
-    """Note in which of the known versions, oldest first, each name occurs."""
+    """Return the needs with the known versions (`known`, oldest first) that have each name."""
     versions: dict[str, tuple[str, str]] = {}
     for label, api in known.items():
         forms = {field_form(r, f) for r in api.records for f in flat_fields(r)}
@@ -254,5 +263,7 @@ def with_versions(needs: Needs, known: Mapping[str, Api]) -> Needs:
             versions[name] = (versions.get(name, (label,))[0], label)
     missing = sorted(names_of(needs.api) - set(versions))
     if missing:
-        raise CodegenError(f"no known version has {missing[0]}: `python -m codegen history` reads them anew")
+        raise CodegenError(
+            f"no known version has {missing[0]}: run `python -m codegen history`, which reads them again"
+        )
     return replace(needs, versions=dict(sorted(versions.items())))

@@ -1,4 +1,4 @@
-"""Where the hand-written sources of the package name something of the C API."""
+"""Finds the line of the hand-written sources that uses a C name, for error messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-from codegen.fit.needs import ROOT, sources
+from codegen.api.paths import ROOT
+from codegen.fit.needs import sources
 
-NOWHERE = "the facade"  # where no line names it
+NOWHERE = "the facade"  # if no line uses the name
 
 
 @cache
@@ -18,32 +19,35 @@ def _lines() -> tuple[tuple[Path, int, str], ...]:
 
 
 def place(name: str) -> str:
-    """The first line of the sources that uses a name."""
+    """Return `file:line` of the first use of a name, or NOWHERE."""
     return _first(rf"(?<!`)\b{re.escape(name)}\b(?!`)") or NOWHERE
 
 
 def field_place(c_name: str) -> str:
-    """The first line that uses a field of a C struct by its C name: `.name`, `->name` or `"name"`. Empty for none."""
+    """Return the first use of a C struct's field: `.name`, `->name` or `"name"`. Empty if there is none."""
     return _first(rf"""(?:\.|->|")(?<!`){re.escape(c_name)}\b(?!`)""")
 
 
 def described_place(c_name: str) -> str:
-    """The same for a struct whose fields are attributes of a class: what goes past those. Empty for none."""
+    """Return the first use of a field of a struct that is a class, other than through its attribute. Empty if none.
+
+    Such a use is `_c.name`, `struct.name`, or a descriptor `...Field("name"`.
+    """
     field = re.escape(c_name)
     return _first(rf"""\b(?:_c|struct)(?:\[0\])?\.{field}\b|Field(?:\[.*\])?\("{field}\"""")
 
 
 def attribute_place(attribute: str) -> str:
-    """The first line that uses an attribute. Empty for none."""
+    """Return the first use of an attribute. Empty if there is none."""
     return _first(rf"\.{re.escape(attribute)}\b")
 
 
 def asks_for(name: str) -> bool:
-    """Whether the sources ask for a name before they use it, with the functions of llama_cffi/_core/compat.py."""
+    """Return True if the sources check for a name with `has` or `require` of llama_cffi/_core/compat.py."""
     field = name.partition(".")[2]
     return bool(
         _first(rf"""\b(?:has|require)\(\s*"{re.escape(name)}"\)""")
-        or (field and _first(rf"""\bPointerField\[.*\]\("{field}","""))  # which does it for every field
+        or (field and _first(rf"""\bPointerField\[.*\]\("{field}","""))  # a PointerField checks for its field
     )
 
 

@@ -1,24 +1,24 @@
-"""The headers' own comments, found by line: what stands above a declaration, behind it, and behind its parameters."""
+"""Finds the comment of a declaration in a header: the block above it, and the trailing comments of its lines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# A string or a character, where comment marks count for nothing, or a comment.
+# A string or character literal, in which comment marks have no meaning, or a comment.
 _TOKEN = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|//.*|/\*.*?(?:\*/|$)""")
 _COMMENT = re.compile(r"^\s*(?://[/!<]*|/\*+|\*(?!/))\s?(.*?)\s*(?:\*/)?\s*$")
 _TRAILING = re.compile(r"//[/!<]*\s?(?P<text>.*?)\s*$")
 
 
 class Comments:
-    """Looks up comments in the lines of one header. Lines count from 1."""
+    """Looks up comments in the lines of one header. Line numbers start at 1."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
 
     def of(self, line: int) -> str:
-        """The comment of the declaration whose name stands on `line`: the block above, then what trails it."""
+        """Return the comment of the declaration whose name is on `line`: the block above, then trailing comments."""
         first, last = self._statement(line)
         parts = self._above(first)
         alone = first == last or self._in_macro(first)
@@ -30,8 +30,8 @@ class Comments:
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
     def _statement(self, line: int) -> tuple[int, int]:
-        """The first and the last line of the declaration around `line`."""
-        if self._in_macro(line):  # a macro ends with its line, whatever stands below
+        """Return the first and the last line of the declaration around `line`."""
+        if self._in_macro(line):  # a macro ends with its line, whatever comes below
             last = line
             while self._text(last).endswith("\\"):
                 last += 1
@@ -42,7 +42,7 @@ class Comments:
         last = line
         while last < min(len(self._lines), line + 60) and not re.search(r"[;,{}]\s*$|^\s*$", _code(self._text(last))):
             last += 1
-        if "(" in _code(self._text(line)):  # a prototype: its parameters end in commas, itself in a semicolon
+        if "(" in _code(self._text(line)):  # a prototype: parameters end in commas, the prototype in a semicolon
             last = line
             while last < len(self._lines) and ";" not in _code(self._text(last)) and last - line < 60:
                 last += 1
@@ -70,7 +70,7 @@ class Comments:
         return block if any(block) else []
 
     def _is_tail(self, number: int) -> bool:
-        """Whether a comment line goes on with the comment behind an earlier line of code, in the same column."""
+        """Return True if a comment line continues the trailing comment of an earlier line, in the same column."""
         column = _column(self._text(number))
         while number > 1:
             number -= 1
@@ -97,12 +97,12 @@ class Comments:
 
 
 def _code(text: str) -> str:
-    """A line without its comments."""
+    """Return a line without its comments."""
     if _COMMENT.match(text):
         return ""
     return _TOKEN.sub(lambda token: token[1] or "", text)
 
 
 def _column(text: str) -> int:
-    """Where a line's `//` comment starts; -1 without one."""
+    """Return the offset of a line's `//` comment; -1 if it has none."""
     return next((token.start() for token in _TOKEN.finditer(text) if token[0].startswith("//")), -1)

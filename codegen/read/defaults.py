@@ -1,7 +1,7 @@
-"""What llama.cpp's parameters are when nobody sets them: asked of built libraries, by a small program.
+"""Reads the default values of llama.cpp's parameters, with a small C program that calls built libraries.
 
-A function without parameters whose name speaks of defaults and which returns a struct is called, and every number,
-boolean and enumeration of the struct is written down.
+The program calls every function without parameters that has "default" in its name and returns a struct. It prints each
+number, boolean and enumeration of the struct.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from codegen.api.model import Api, CodegenError, Enum, Field, Function, Record, flat_fields
 
-# `struct.field` -> its default. An enumeration's is the name of the enumerator, where one has the value.
+# `struct.field` -> its default. The default of an enumeration is the name of the enumerator with that value, if any.
 Defaults = Mapping[str, "int | float | bool | str"]
 
 _INTEGERS = {f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"int", "unsigned int", "size_t"}
@@ -42,7 +42,7 @@ int main(int argc, char ** argv) {
 
 
 def functions(api: Api) -> list[tuple[Function, Record]]:
-    """The functions that return defaults, each with the struct."""
+    """Return the functions that return defaults, each with its struct."""
     records = {record.spelling: record for record in api.records if record.fields is not None}
     return [
         (function, records[function.returns])
@@ -52,7 +52,7 @@ def functions(api: Api) -> list[tuple[Function, Record]]:
 
 
 def program(api: Api) -> str:
-    """The C program: it takes libraries, the last of which exports the functions, and prints JSON."""
+    """Return the C program. It takes paths of libraries, the last of which exports the functions, and prints JSON."""
     parts = [*(f'#include "{name}"\n' for name in api.headers), _PROLOGUE]
     for function, record in functions(api):
         lines = [f"typeof(&{function.name}) ask = (typeof(&{function.name}))dlsym(RTLD_DEFAULT, "]
@@ -81,16 +81,18 @@ def _kind(field: Field, api: Api) -> str | None:
 
 
 def ask(api: Api, include: Sequence[Path], lib: Path) -> Defaults:
-    """The defaults that the libraries in the folder `lib` give. Raises CodegenError where they cannot be asked."""
+    """Return the defaults of the libraries in the folder `lib`. Raises CodegenError if they cannot be called."""
     libraries = [_library(lib, name) for name in ("ggml-base", "ggml", "llama")]
     with tempfile.TemporaryDirectory() as scratch:
         source, binary = Path(scratch) / "defaults.c", Path(scratch) / "defaults"
         source.write_text(program(api), encoding="utf-8")
         command = [*shlex.split(os.environ.get("CC", "cc")), "-std=gnu11", "-w", "-D_GNU_SOURCE"]
         command += [*(f"-I{folder}" for folder in include), str(source), "-o", str(binary), "-ldl"]
-        _run(command, "the program that asks for defaults does not compile")
+        _run(command, "the program that reads defaults does not compile")
         environment = {**os.environ, "LD_LIBRARY_PATH": str(lib)}
-        output = _run([str(binary), *map(str, libraries)], f"the libraries in {lib} cannot be asked", environment)
+        output = _run(
+            [str(binary), *map(str, libraries)], f"the libraries in {lib} cannot be loaded or called", environment
+        )
     raw = json.loads(output)
     del raw[""]
     return _named(raw, api)
@@ -99,7 +101,7 @@ def ask(api: Api, include: Sequence[Path], lib: Path) -> Defaults:
 def _library(lib: Path, name: str) -> Path:
     found = sorted([*lib.glob(f"lib{name}.so*"), *lib.glob(f"lib{name}-cffi.so")])
     if not found:
-        raise CodegenError(f"{lib} has no lib{name}.so: name the folder with the shared libraries of a llama.cpp build")
+        raise CodegenError(f"{lib} has no lib{name}.so: pass the folder with the shared libraries of a llama.cpp build")
     return found[0]
 
 
@@ -114,7 +116,7 @@ def _run(command: Sequence[str], trouble: str, environment: Mapping[str, str] | 
 
 
 def _named(raw: Defaults, api: Api) -> Defaults:
-    """Numbers of enumerations become names: those stay the same where upstream renumbers."""
+    """Replace the numbers of enumerations with names, which stay the same if upstream renumbers them."""
     enums: dict[str, Enum] = {enum.spelling: enum for enum in api.enums}
     types = {f"{_tag(r)}.{field.name}": field.type for _, r in functions(api) for field in flat_fields(r)}
     out = dict(raw)
@@ -126,11 +128,11 @@ def _named(raw: Defaults, api: Api) -> Defaults:
 
 
 def built(source: Path | None, build: bool = False) -> Path | None:
-    """The folder with the libraries that this package builds of a source tree (None: of the pinned one).
+    """Return the folder with this package's libraries of a source tree, or of the pinned one if `source` is None.
 
-    None where the cache has no such build; `build` makes it, which takes minutes.
+    None if the cache does not have them. `build` builds them, which takes minutes.
     """
-    from vendor.build import native
+    from vendor.build import native  # local: the rest of this module does not need `vendor`
     from vendor.tools import BuildError
 
     with _environment(LLAMA_CPP_SOURCE=None if source is None else str(source), LLAMA_CFFI_PREFIX=None):

@@ -1,4 +1,4 @@
-"""Which library exports each function: a prototype that none exports must not be linked against."""
+"""Finds the library that exports each function. The extension must not link a function that no library exports."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from pathlib import Path
 
 from codegen.api.model import Api, CodegenError
 
-# Headers whose functions live in a backend module that is loaded at run time.
+# Headers whose functions belong to a backend module that is loaded at run time.
 MODULE_OF_HEADER = {"ggml-cpu.h": "cpu", "ggml-rpc.h": "rpc", "ggml-vulkan.h": "vulkan"}
 
-# Modules that a build may leave out: their headers are taken at their word.
+# Modules that a build may leave out. Without the library, all functions of the header count as exported.
 OPTIONAL_MODULES = ("rpc", "vulkan")
 
 
 def assign_homes(api: Api, libraries: Mapping[str, Path]) -> Api:
-    """Give every function its home. `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and maybe `rpc` to a file."""
+    """Return the API with the home of every function.
+
+    `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and perhaps `rpc` to a file.
+    """
     exported = {name: _symbols(path) for name, path in libraries.items()}
     linked = [name for name in exported if name not in MODULE_OF_HEADER.values()]
     for header, module in MODULE_OF_HEADER.items():
         if header in api.headers and module not in (*exported, *OPTIONAL_MODULES):
-            raise CodegenError(f"no library is given for the {module} module, whose functions {header} declares")
+            raise CodegenError(
+                f"expected a library of the {module} module, whose functions {header} declares, got none"
+            )
 
     def home(function_name: str, header: str) -> str | None:
         module = MODULE_OF_HEADER.get(header)

@@ -1,4 +1,4 @@
-"""From headers on disk to one preprocessed text that a C parser can read, with comments and `#define`s kept aside."""
+"""Runs the C preprocessor over the headers, for text that pycparser can read. Collects `#define`s and deprecations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLIC_HEADERS = (
     "gguf.h",
 )
 
-# The host's own headers never get in: these stand for them, with the names that llama.cpp's headers use.
+# Stand-ins for the system's headers, which are never read. They define the names that llama.cpp's headers use.
 _FAKE_HEADERS = {
     "stddef.h": "typedef unsigned long size_t;\ntypedef long ptrdiff_t;\n#define NULL ((void *)0)\n",
     "stdint.h": "".join(
@@ -41,7 +41,7 @@ _FAKE_HEADERS = {
     "assert.h": "#define static_assert _Static_assert\n",
 }
 
-# Attributes that change neither a layout nor a call. Any other one stops the generator.
+# Attributes that change neither a layout nor a call. Any other attribute is an error.
 _HARMLESS_ATTRIBUTES = frozenset(
     "always_inline cold const deprecated format gnu_inline hot malloc noinline nonnull noreturn pure "
     "returns_nonnull unused used visibility warn_unused_result".split()
@@ -54,7 +54,7 @@ _LINE_MARKER = re.compile(r'^# (\d+) "([^"]*)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Macro:
-    """An object-like `#define` of a public header: its own text and what it expands to."""
+    """An object-like `#define` of a public header, and the text that it expands to."""
 
     name: str
     header: str
@@ -69,18 +69,21 @@ class Preprocessed:
     text: str
     macros: tuple[Macro, ...]
     function_like_macros: dict[str, str]  # name -> header
-    deprecated: Mapping[str, str]  # function -> the header's own hint
+    deprecated: Mapping[str, str]  # function -> the header's hint
     sources: Mapping[str, tuple[str, ...]] = field(repr=False)  # header name -> its lines
 
 
 def find_headers(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS) -> dict[str, Path]:
-    """Where each public header is; an error names the one that is missing."""
+    """Return the path of each public header. Raises CodegenError if one is missing."""
     found: dict[str, Path] = {}
     for name in names:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             where = ", ".join(map(str, folders))
-            raise CodegenError(f"{name} is not in {where}. If upstream dropped it, remove it from PUBLIC_HEADERS.")
+            raise CodegenError(
+                f"{name} is not in {where}: if upstream has removed it, delete it from PUBLIC_HEADERS in "
+                "codegen/read/headers.py"
+            )
         found[name] = path
     return found
 
@@ -106,27 +109,29 @@ def preprocess(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS) -
 
 def _cpp(arguments: Sequence[str]) -> str:
     command = [*shlex.split(environ.get("CC", "cc")), "-E", "-std=gnu11"]
-    # GNU spellings of plain C, and extensions that carry no meaning for a binding.
+    # GNU spellings of standard C, and extensions that have no meaning for a binding.
     command += ["-D__extension__=", "-D__asm__(x)=", "-D__const=const"]
     command += [f"-D{word}{tail}={word[2:]}" for word in ("__restrict", "__inline") for tail in ("", "__")]
     command += arguments
     try:
         result = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
-        raise CodegenError(f"{command[0]} is not on PATH: install a C compiler, or name one with CC") from None
+        raise CodegenError(f"{command[0]} is not on PATH: install a C compiler, or set CC to one") from None
     if result.returncode != 0:
-        hint = "A new system header needs an entry in codegen/read/headers.py _FAKE_HEADERS."
+        hint = "A new system header needs an entry in _FAKE_HEADERS of codegen/read/headers.py."
         raise CodegenError(f"the C preprocessor failed:\n{result.stderr.strip()}\n{hint}")
     return result.stdout
 
 
 def _check_includes(text: str, paths: Mapping[str, Path], fakes: Path) -> None:
-    """Fail on a header of llama.cpp that is included but not listed: what it declares would go missing."""
+    """Raise CodegenError for an included header of llama.cpp that is not listed: its declarations would be missing."""
     known = {path.resolve() for path in paths.values()}
     for name in dict.fromkeys(marker[2] for marker in _LINE_MARKER.finditer(text)):
         path = Path(name)
         if not name.startswith("<") and path.parent != fakes and path.resolve() not in known:
-            raise CodegenError(f"the public headers include {path}: add {path.name} to PUBLIC_HEADERS")
+            raise CodegenError(
+                f"the public headers include {path}: add {path.name} to PUBLIC_HEADERS in codegen/read/headers.py"
+            )
 
 
 def _macros(dump: str, paths: Mapping[str, Path]) -> tuple[tuple[Macro, ...], dict[str, str]]:
@@ -153,7 +158,7 @@ def _macros(dump: str, paths: Mapping[str, Path]) -> tuple[tuple[Macro, ...], di
 
 
 def _expand(macros: Sequence[Macro], unit: Path, include: Sequence[str]) -> tuple[Macro, ...]:
-    """What each macro stands for once the macros inside it are expanded too."""
+    """Return the macros with their full expansions."""
     probes = unit.with_name("expand.c")
     lines = [f'#include "{unit.name}"\n'] + [f"@@{i}@ {macro.name}\n" for i, macro in enumerate(macros)]
     probes.write_text("".join(lines), encoding="utf-8")
@@ -164,7 +169,7 @@ def _expand(macros: Sequence[Macro], unit: Path, include: Sequence[str]) -> tupl
 
 
 def _strip_attributes(text: str) -> tuple[str, dict[str, str]]:
-    """Blank out `__attribute__((...))`, noting which function each `deprecated("hint")` belongs to."""
+    """Blank out `__attribute__((...))`. Return the text, and the hint of each deprecated function."""
     hints: list[tuple[int, str]] = []
     out: list[str] = []
     position = 0
@@ -186,7 +191,7 @@ def _strip_attributes(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _attribute_names(inside: str) -> set[str]:
-    """The attributes of a list such as `format(printf, 1, 2), __unused__`, without underscores and arguments."""
+    """Return the names in a list such as `format(printf, 1, 2), __unused__`, without underscores and arguments."""
     inside = _STRING.sub("", inside)
     while "(" in inside:
         inside = re.sub(r"\([^()]*\)", "", inside)
@@ -194,7 +199,7 @@ def _attribute_names(inside: str) -> set[str]:
 
 
 def _place(text: str, offset: int) -> str:
-    """File and line of an offset in preprocessed text."""
+    """Return `file:line` of an offset in preprocessed text."""
     markers = list(_LINE_MARKER.finditer(text, 0, offset))
     if not markers:
         return "<unknown>"
@@ -202,7 +207,7 @@ def _place(text: str, offset: int) -> str:
 
 
 def _closing(text: str, opening: int) -> int:
-    """The offset just after the parenthesis that closes the one at `opening`; strings may hold parentheses."""
+    """Return the offset just after the parenthesis that closes the one at `opening`. Strings may hold parentheses."""
     depth = 0
     for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[()]', text[opening:]):
         depth += {"(": 1, ")": -1}.get(token[0], 0)
@@ -218,5 +223,7 @@ def _declared_function(text: str, offset: int) -> str:
     name = re.search(r"(\w+)\s*\((?!\s*\*)", statement)  # `(*` groups a declarator
     if not name or statement.split()[0] == "typedef":
         what = " ".join(statement.split())
-        raise CodegenError(f"{_place(text, offset)}: `deprecated` on something that is no function: {what!r}")
+        raise CodegenError(
+            f"{_place(text, offset)}: `deprecated` must be on a function, got {what!r}: change codegen/read/headers.py"
+        )
     return name[1]

@@ -1,4 +1,7 @@
-"""From preprocessed text to `codegen.api.model`. The only module that knows pycparser."""
+"""Parses preprocessed headers with pycparser into the data classes of `codegen.api.model`.
+
+This is the only module that imports pycparser.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,20 @@ from codegen.api.model import (
 from codegen.read.comments import Comments
 from codegen.read.headers import PUBLIC_HEADERS, Preprocessed
 
-# The words of C's arithmetic types. `_Complex` and compilers' own types are not among them: cffi or C++ lacks those.
+# The words of C's arithmetic types, without `_Complex` and compiler-specific types, which cffi or C++ lacks.
 _INTEGER_WORDS = {"_Bool", "bool", "char", "short", "int", "long", "signed", "unsigned"}
 _TYPE_WORDS = _INTEGER_WORDS | {"void", "float", "double"}
 
-# Pragmas that change no layout.
+# Pragmas that do not change a layout.
 _HARMLESS_PRAGMAS = ("GCC diagnostic", "GCC visibility", "clang diagnostic", "message", "once")
 
 
 def parse(source: Preprocessed, pin: str, headers: Iterable[str] = PUBLIC_HEADERS) -> Api:
-    """Build the API from what the preprocessor put out. Values and layout are left to `codegen.read.probe`."""
+    """Build the API from preprocessed headers. `codegen.read.probe` adds values and layouts."""
     try:
         unit = c_parser.CParser().parse(source.text, "unit.c")
     except c_parser.ParseError as error:
-        hint = "Teach codegen/read/headers.py to rewrite or to drop what it stumbles over."
+        hint = "Change codegen/read/headers.py to rewrite or remove the text that it cannot parse."
         raise CodegenError(f"pycparser cannot read the headers: {error}. {hint}") from None
     builder = _Builder(source)
     for node in unit.ext:
@@ -61,14 +64,14 @@ class _Builder:
         self.enums: dict[str, Enum] = {}
         self.typedefs: dict[str, Typedef] = {}
         self.constants: list[Constant] = []
-        self.aliased: dict[str, list[str]] = {}  # every typedef, the system's too -> its `_number_words`
+        self.aliased: dict[str, list[str]] = {}  # every typedef, also of system headers -> its `_number_words`
         self._source = source
         self._comments = {name: Comments(lines) for name, lines in source.sources.items()}
         self._c = c_generator.CGenerator()
-        self._defined: dict[int, str] = {}  # node of a type with a body, by identity -> its spelling
+        self._defined: dict[int, str] = {}  # id of the node of a type with a body -> the type's spelling
 
     def declaration(self, node: c_ast.Node) -> None:
-        """One declaration at file level; those of system headers are skipped."""
+        """Add a declaration at file level. Declarations of system headers are skipped."""
         if isinstance(node, c_ast.Typedef):
             self.aliased[node.name] = _number_words(node.type)
         header = self._header(node)
@@ -90,9 +93,9 @@ class _Builder:
             case c_ast.Pragma(string=text) if text.startswith(_HARMLESS_PRAGMAS):
                 pass
             case _:
-                raise _unknown(node, "a declaration of a kind that the generator does not know")
+                raise _unknown(node, "an unknown kind of declaration")
 
-    # Where things stand
+    # Places
 
     def _header(self, node: c_ast.Node) -> str | None:
         name = str(node.coord.file).rpartition("/")[2] if node.coord else ""
@@ -101,7 +104,7 @@ class _Builder:
     def _doc(self, node: c_ast.Node, header: str) -> str:
         return self._comments[header].of(node.coord.line)
 
-    # Types that have names
+    # Named types
 
     def _typedef(self, node: c_ast.Typedef, header: str) -> None:
         declarator, base = node.type, _innermost(node.type)
@@ -110,7 +113,7 @@ class _Builder:
             if not base.name and id(base) not in self._defined:
                 self._untagged(node, base, header)
                 return
-            doc = ""  # what stands around the body is the record's or the enum's
+            doc = ""  # the comment belongs to the record or the enum
             self._define(base, header)
             declarator = _around(node.type, self._defined[id(base)])
         elif isinstance(node.type, c_ast.TypeDecl) and isinstance(base, (c_ast.Struct, c_ast.Union)):
@@ -118,12 +121,12 @@ class _Builder:
         typedef = Typedef(node.name, self._type(declarator, header), header, doc)
         known = self.typedefs.setdefault(node.name, typedef)
         if known.type != typedef.type:
-            raise CodegenError(f"{node.coord}: typedef {node.name} was {known.type!r} and is now {typedef.type!r}")
+            raise CodegenError(f"{node.coord}: typedef {node.name} is {typedef.type!r} here, but {known.type!r} before")
 
     def _untagged(self, typedef: c_ast.Typedef, node: c_ast.Node, header: str) -> None:
         alias, doc = typedef.name, self._doc(node, header)
         if not isinstance(typedef.type, c_ast.TypeDecl):
-            raise _unknown(node, f"{alias} is made of a type without a name")
+            raise _unknown(node, f"the typedef {alias} of an unnamed type")
         self._defined[id(node)] = alias
         if isinstance(node, c_ast.Enum):
             self.enums[alias] = replace(self._read_enum(node, header), alias=alias, doc=doc)
@@ -131,7 +134,7 @@ class _Builder:
             self.records[alias] = replace(self._read_record(node, header), alias=alias, doc=doc)
 
     def _define(self, node: c_ast.Node, header: str) -> None:
-        """Take in a struct, union or enum. The declarators behind one body share its node: the first does it."""
+        """Add a struct, union or enum. Several declarators after one body share its node: only the first adds it."""
         if id(node) in self._defined:
             return
         if _has_body(node):
@@ -149,7 +152,7 @@ class _Builder:
         elif record.fields is not None:
             if known.fields is not None:
                 raise CodegenError(f"{node.coord}: {record.spelling} is defined twice")
-            del self.records[record.spelling]  # its place in the order is that of the definition
+            del self.records[record.spelling]  # the record's place in the order is that of its definition
             self.records[record.spelling] = record
 
     def _read_record(self, node: c_ast.Struct | c_ast.Union, header: str) -> Record:
@@ -161,11 +164,11 @@ class _Builder:
         return Record(_keyword(node), node.name or "", header, fields, doc)
 
     def _fields(self, node: c_ast.Node, header: str) -> list[Field]:
-        """The member that a declaration makes; none where it declares a type and no member."""
+        """Return the member of a declaration; none if it declares only a type."""
         if not isinstance(node, c_ast.Decl) or node.align:
-            raise _unknown(node, "a member of a kind that the generator does not know")
+            raise _unknown(node, "an unknown kind of member")
         name = node.name or ""
-        doc = self._doc(node, header) if node.coord else ""  # pycparser loses the place of a nameless bit field
+        doc = self._doc(node, header) if node.coord else ""  # pycparser loses the line of an unnamed bit field
         base = _innermost(node.type)
         if _has_body(base) and not base.name:
             return [self._member_in_place(node, base, header, doc)]
@@ -176,9 +179,9 @@ class _Builder:
         return [Field(self._type(node.type, header), name, doc, _bits(node))]
 
     def _member_in_place(self, node: c_ast.Decl, base: c_ast.Node, header: str, doc: str) -> Field:
-        """A member whose type has no name but a body. Its type text is the keyword with the declarator around it."""
+        """Return a member of an unnamed type defined in place. Its type text is the keyword and the declarator."""
         if isinstance(base, c_ast.Enum):
-            raise _unknown(base, "a member of an enum without a name")
+            raise _unknown(base, "a member of an unnamed enum")
         inner = self._read_record(base, header)
         ctype = self._type(_around(node.type, inner.kind), header, words={inner.kind}) if node.name else inner.kind
         return Field(ctype, node.name or "", doc, inner=inner)
@@ -213,23 +216,23 @@ class _Builder:
         )
         known = self.functions.setdefault(node.name, function)
         if _signature(known) != _signature(function):
-            raise CodegenError(f"{node.coord}: {node.name} is declared twice, differently")
+            raise CodegenError(f"{node.coord}: {node.name} is declared twice, with different types")
 
     def _param(self, node: c_ast.Node, header: str) -> Param:
         match node:
             case c_ast.Decl() | c_ast.Typename():
                 return Param(self._type(node.type, header), node.name or "")
             case _:
-                raise _unknown(node, "a parameter of a kind that the generator does not know")
+                raise _unknown(node, "an unknown kind of parameter")
 
     def _constant(self, node: c_ast.Decl, header: str) -> None:
         kind = self.number_kind(self._type(node.type, header))
         if kind is None:
-            raise _unknown(node, f"{node.name} is a constant and no number")
+            raise _unknown(node, f"the constant {node.name}, which is not a number")
         self.constants.append(Constant(node.name, header, kind, doc=self._doc(node, header)))
 
     def number_kind(self, ctype: str) -> str | None:
-        """Whether a type is of the kind `int` or `float`; None if it is no number."""
+        """Return `int` or `float`, the kind of a number type; None for any other type."""
         words = ctype.split()
         while True:
             words = [word for word in words if word not in ("const", "volatile")]
@@ -241,9 +244,9 @@ class _Builder:
         return "int" if words[:1] == ["enum"] or (words and _INTEGER_WORDS.issuperset(words)) else None
 
     def _type(self, node: c_ast.Node, header: str, words: Iterable[str] = ()) -> str:
-        """The type as C text without a name. Definitions in place become references to them."""
+        """Return the type as C text without a name. A definition in place becomes a reference to the type."""
         nameless = _nameless(node, {*_TYPE_WORDS, *self.aliased, *words})
-        for reference in _references(nameless):  # C takes the first mention of a struct for its declaration
+        for reference in _references(nameless):  # in C, the first mention of a struct declares it
             kind = _keyword(reference)
             self.records.setdefault(f"{kind} {reference.name}", Record(kind, reference.name, header))
         return self._text(nameless)
@@ -256,7 +259,7 @@ class _Builder:
 
 
 def _unknown(node: c_ast.Node, what: str) -> CodegenError:
-    return CodegenError(f"{node.coord}: {what}: {type(node).__name__}. Teach codegen/read/parse.py to read it.")
+    return CodegenError(f"{node.coord}: cannot read {what} ({type(node).__name__}): extend codegen/read/parse.py")
 
 
 def _keyword(node: c_ast.Node) -> str:
@@ -275,7 +278,7 @@ def _innermost(node: c_ast.Node) -> c_ast.Node:
 
 
 def _around(node: c_ast.Node, spelling: str) -> c_ast.Node:
-    """A copy of a declarator around another type, given by its spelling."""
+    """Return a copy of a declarator around another type, given by its spelling."""
     if not isinstance(node, (c_ast.PtrDecl, c_ast.ArrayDecl, c_ast.TypeDecl)):
         kind, _, tag = spelling.rpartition(" ")
         if kind:
@@ -287,7 +290,7 @@ def _around(node: c_ast.Node, spelling: str) -> c_ast.Node:
 
 
 def _number_words(node: c_ast.Node) -> list[str]:
-    """The words of a type that may be a number; none for pointers, structs and the like."""
+    """Return the words of a type that may be a number; none for pointers, structs and others."""
     match node:
         case c_ast.TypeDecl(type=c_ast.IdentifierType(names=names)):
             return list(names)
@@ -311,12 +314,12 @@ def _bits(node: c_ast.Decl) -> int | None:
     if node.bitsize is None:
         return None
     if not isinstance(node.bitsize, c_ast.Constant):
-        raise _unknown(node.bitsize, f"the width of the bit field {node.name} is no plain number")
+        raise _unknown(node.bitsize, f"the width of the bit field {node.name}, which is not a plain number")
     return int(node.bitsize.value.rstrip("uUlL"), 0)
 
 
 def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
-    """A copy of a type with its declared name removed and bodies replaced by their tags. `words` are known types."""
+    """Return a copy of a type without the declared name, and with tags instead of bodies. `words` are known types."""
     out = copy(node)
     match out:
         case c_ast.TypeDecl() | c_ast.PtrDecl():
@@ -327,7 +330,7 @@ def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
                 raise _unknown(node, f"the qualifier {' '.join(out.quals)}")
             out.type = _nameless(out.type, words)
         case c_ast.ArrayDecl():
-            out.dim_quals = []  # `static` and qualifiers of a parameter: no part of its type
+            out.dim_quals = []  # `static` and qualifiers of a parameter are not part of its type
             out.dim = None if isinstance(out.dim, c_ast.ID) and out.dim.name == "*" else out.dim
             out.type = _nameless(out.type, words)
         case c_ast.FuncDecl():
@@ -337,7 +340,7 @@ def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
             out.type = _nameless(out.type, words)
         case c_ast.Struct() | c_ast.Union() | c_ast.Enum():
             if not out.name:
-                raise _unknown(node, "a type without a name in a place that needs one")
+                raise _unknown(node, "an unnamed type where a name is needed")
             if isinstance(out, c_ast.Enum):
                 out.values = None
             else:
@@ -346,7 +349,7 @@ def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
             if not words.issuperset(out.names):
                 raise _unknown(node, f"the type {' '.join(out.names)}")
         case _:
-            raise _unknown(node, "a type of a kind that the generator does not know")
+            raise _unknown(node, "an unknown kind of type")
     return out
 
 
@@ -357,11 +360,11 @@ def _nameless_param(node: c_ast.Node, words: set[str]) -> c_ast.Node:
         case c_ast.Decl() | c_ast.Typename():
             return c_ast.Typename(None, [], None, _nameless(node.type, words), node.coord)
         case _:
-            raise _unknown(node, "a parameter of a kind that the generator does not know")
+            raise _unknown(node, "an unknown kind of parameter")
 
 
 def _references(node: c_ast.Node) -> Iterator[c_ast.Node]:
-    """Every struct and union that a type names."""
+    """Yield every struct and union that a type names."""
     if isinstance(node, (c_ast.Struct, c_ast.Union)):
         yield node
     for _, child in node.children():
@@ -371,7 +374,7 @@ def _references(node: c_ast.Node) -> Iterator[c_ast.Node]:
 # Constants
 
 _NO_VALUE = "expands to attributes, keywords or statements, not to a value"
-_NO_CONSTANT = "expands to an expression that is no constant number and no string"
+_NO_CONSTANT = "expands to an expression that is neither a constant number nor a string"
 
 
 def _constants(source: Preprocessed, builder: _Builder) -> tuple[list[Constant], dict[str, str]]:
@@ -383,7 +386,7 @@ def _constants(source: Preprocessed, builder: _Builder) -> tuple[list[Constant],
     for macro in source.macros:
         kind = reader.kind(macro.expansion)
         if macro.name in kinds:
-            left_out[macro.name] = "has the name of an enumerator or a constant, and that one is bound"
+            left_out[macro.name] = "has the name of an enumerator or a constant, which is bound instead"
         elif kind in ("int", "float", "str"):
             doc = Comments(source.sources[macro.header]).of(macro.line)
             constants.append(Constant(macro.name, macro.header, kind, doc=doc))
@@ -393,7 +396,7 @@ def _constants(source: Preprocessed, builder: _Builder) -> tuple[list[Constant],
 
 
 class _Expressions:
-    """Tells what sort of constant a macro is, by the C grammar. The compiler tells the value later."""
+    """Finds the kind of constant that a macro is, by the C grammar. The compiler provides the value later."""
 
     def __init__(self, builder: _Builder, kinds: dict[str, str]) -> None:
         self._builder = builder
@@ -401,7 +404,7 @@ class _Expressions:
         self._typedefs = f"typedef int {', '.join(builder.aliased)};" if builder.aliased else ""
 
     def kind(self, expansion: str) -> str:
-        """`int`, `float`, `str`, or why it is none of these."""
+        """Return `int`, `float` or `str`, or the reason why the macro is not a constant."""
         try:
             unit = c_parser.CParser().parse(f"{self._typedefs} int x = ({expansion});")
         except c_parser.ParseError:
@@ -435,7 +438,7 @@ class _Expressions:
                 return None
 
     def _number(self, kind: str, *operands: c_ast.Node) -> str | None:
-        """`kind` (or, if empty, that of the operands taken together) where every operand is a number."""
+        """Return `kind`, or if that is empty the operands' common kind; None unless every operand is a number."""
         kinds = {self._of(operand) for operand in operands}
         if not kinds <= {"int", "float"} or kind == "none":
             return None

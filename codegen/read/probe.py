@@ -1,4 +1,4 @@
-"""Asks the compiler for every value and layout: it owns them, the generator never works one out itself."""
+"""Measures values, sizes and offsets with the compiler. The generator never computes one itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codegen.api.model import Api, CodegenError, Constant, Enum, Field, Function
 
 _Value = int | float | str
 
-# Macros, for the sign of an integer is known before it is converted to a parameter's type. Text goes out as hex.
+# put_int is a macro so that the sign is tested before a conversion to a parameter's type. Text is printed as hex.
 _PROLOGUE = r"""
 #include <stddef.h>
 #include <stdio.h>
@@ -36,7 +36,7 @@ _DIMENSION = re.compile(r"\[([^\[\]]*)\]")
 
 
 def measure(api: Api, folders: Sequence[Path]) -> Api:
-    """Fill in enumerators, constants, sizes, offsets and array lengths by compiling and running a small program."""
+    """Return the API with values, sizes, offsets and array lengths, which a small compiled program prints."""
     questions = _Questions()
     constants = [questions.ask(f"put_{c.kind}", c.name) for c in api.constants]
     enums = [[questions.ask("put_int", member.name) for member in enum.members] for enum in api.enums]
@@ -47,11 +47,11 @@ def measure(api: Api, folders: Sequence[Path]) -> Api:
     layouts = {name: _Layout(asked, answers, lengths) for name, asked in records.items()}
     return replace(
         api,
-        functions=tuple(_settle_function(f, lengths) for f in api.functions),
+        functions=tuple(_measured_function(f, lengths) for f in api.functions),
         typedefs=tuple(replace(t, type=_sized(t.type, lengths)) for t in api.typedefs),
-        constants=tuple(_settle_constant(c, answers[i]) for c, i in zip(api.constants, constants, strict=True)),
-        enums=tuple(_settle_enum(e, [answers[i] for i in x]) for e, x in zip(api.enums, enums, strict=True)),
-        records=tuple(layouts[r.spelling].settle(r) if r.spelling in layouts else r for r in api.records),
+        constants=tuple(_measured_constant(c, answers[i]) for c, i in zip(api.constants, constants, strict=True)),
+        enums=tuple(_measured_enum(e, [answers[i] for i in x]) for e, x in zip(api.enums, enums, strict=True)),
+        records=tuple(layouts[r.spelling].apply(r) if r.spelling in layouts else r for r in api.records),
     )
 
 
@@ -73,7 +73,9 @@ class _Questions:
             command = [*shlex.split(environ.get("CC", "cc")), "-std=gnu11", "-w", *(f"-I{x}" for x in folders)]
             result = subprocess.run([*command, str(source), "-o", str(program)], capture_output=True, text=True)
             if result.returncode != 0:
-                raise CodegenError(f"the probe for values and layouts does not compile:\n{result.stderr.strip()}")
+                raise CodegenError(
+                    f"the program that measures values and layouts does not compile:\n{result.stderr.strip()}"
+                )
             output = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
         answers: list[_Value] = json.loads(output)
         return answers
@@ -91,14 +93,14 @@ def _ask_record(questions: _Questions, record: Record) -> _Asked:
         if member.bits is None:
             offset = questions.ask("put_int", f"offsetof({record.spelling}, {member.name})")
             fields[member.name] = offset, None
-            if "[]" not in member.type:  # a flexible array has no size
+            if "[]" not in member.type:  # a flexible array member has no size
                 size_of = questions.ask("put_int", f"sizeof((({record.spelling} *)0)->{member.name})")
                 fields[member.name] = offset, size_of
     return size, fields
 
 
 class _Layout:
-    """The answers about one record."""
+    """The measured layout of one record."""
 
     def __init__(self, asked: _Asked, answers: Sequence[_Value], lengths: Mapping[str, int]) -> None:
         size, fields = asked
@@ -109,39 +111,41 @@ class _Layout:
         }
         self._lengths = lengths
 
-    def settle(self, record: Record) -> Record:
-        return replace(record, size=self._size, fields=self._settle_fields(record, reachable=True))
+    def apply(self, record: Record) -> Record:
+        return replace(record, size=self._size, fields=self._measured_fields(record, reachable=True))
 
-    def _settle_fields(self, record: Record, reachable: bool) -> tuple[Field, ...]:
-        return tuple(self._settle_field(member, reachable) for member in record.fields or ())
+    def _measured_fields(self, record: Record, reachable: bool) -> tuple[Field, ...]:
+        return tuple(self._measured_field(member, reachable) for member in record.fields or ())
 
-    def _settle_field(self, member: Field, reachable: bool) -> Field:
+    def _measured_field(self, member: Field, reachable: bool) -> Field:
         inner = member.inner
-        if inner is not None:  # what a named member holds is not reached by its own name alone
-            inner = replace(inner, fields=self._settle_fields(inner, reachable and not member.name))
+        if inner is not None:  # C reaches the members of a named member only through that member
+            inner = replace(inner, fields=self._measured_fields(inner, reachable and not member.name))
         offset, size = self._fields.get(member.name, (None, None)) if reachable else (None, None)
         return replace(member, type=_sized(member.type, self._lengths), inner=inner, offset=offset, size=size)
 
 
-# Everything else
+# Other values
 
 
-def _settle_constant(constant: Constant, value: _Value) -> Constant:
+def _measured_constant(constant: Constant, value: _Value) -> Constant:
     if constant.kind == "str":
         return replace(constant, value=bytes.fromhex(str(value)).decode("utf-8", "backslashreplace"))
     if constant.kind == "float":
         if not math.isfinite(float(value)):
-            raise CodegenError(f"{constant.header}: {constant.name} is {value}, which the snapshot cannot hold")
+            raise CodegenError(
+                f"{constant.header}: {constant.name} must be finite, got {value}: the snapshot cannot store it"
+            )
         return replace(constant, value=float(value))
     return replace(constant, value=value)
 
 
-def _settle_enum(enum: Enum, values: Sequence[_Value]) -> Enum:
+def _measured_enum(enum: Enum, values: Sequence[_Value]) -> Enum:
     members = tuple(replace(m, value=int(value)) for m, value in zip(enum.members, values, strict=True))
     return replace(enum, members=members)
 
 
-def _settle_function(function: Function, lengths: Mapping[str, int]) -> Function:
+def _measured_function(function: Function, lengths: Mapping[str, int]) -> Function:
     params = tuple(replace(param, type=_sized(param.type, lengths)) for param in function.params)
     return replace(function, returns=_sized(function.returns, lengths), params=params)
 
@@ -151,7 +155,7 @@ def _sized(ctype: str, lengths: Mapping[str, int]) -> str:
 
 
 def _dimensions(api: Api) -> Iterator[str]:
-    """Array lengths that are more than a number, such as `64 / sizeof(int32_t)`."""
+    """Yield array lengths that are expressions, such as `64 / sizeof(int32_t)`."""
     for ctype in _types(api):
         yield from (x for x in _DIMENSION.findall(ctype) if x and not x.isdigit())
 

@@ -1,8 +1,8 @@
-"""How other headers are made to fit what the facade calls: by the form of a declaration, never by a version's number.
+"""Adapters for other llama.cpp versions: how to make a function that the facade calls from functions of the header.
 
-A row gives the body of a function that the facade calls (`needs.json` has its prototype, and the parameters' names),
-for headers that have `requires` with exactly these types. Without a body it cannot be had there, and says so.
-`complete.py` uses the first row that fits.
+A row applies to headers that have the functions in `requires` with exactly these types; it never names a version. Its
+`body` becomes the body of the function that the facade calls (`needs.json` has the prototype and the names of the
+parameters). A row without a body says that the function is unavailable. `complete.py` uses the first row that applies.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _Types: TypeAlias = tuple[str, ...]  # of the result and of the parameters
 
 @dataclass(frozen=True)
 class Adapter:
-    """`name` is what the facade calls. `body` is C++, and calls what the header has by its own name."""
+    """One row. `name` is the function that the facade calls. `body` is C++ that calls the header's own functions."""
 
     name: str
     body: str
     requires: dict[str, _Types] = field(default_factory=dict)
-    why: str = ""  # for the report
-    names: _Types = ()  # of a header's parameters, where they have the types and are in other places
-    always: bool = False  # also where the header has the function as the facade calls it
+    why: str = ""
+    names: _Types = ()  # the order of the header's parameters, if only their order differs
+    always: bool = False  # applies even if the header has the function as the facade calls it
 
 
 _SAMPLER = "struct llama_sampler *"
@@ -34,7 +34,7 @@ ADAPTERS = (
         "llama_sampler_init_penalties",
         "return llama_sampler_init_penalties(penalty_last_n, penalty_repeat, penalty_freq, penalty_present);",
         {"llama_sampler_init_penalties": (_SAMPLER, "int32_t", "float", "float", "float")},
-        "older ones learn the size of the vocabulary from the candidates",
+        "older versions take the size of the vocabulary from the candidates",
     ),
     Adapter(
         "llama_sampler_init_dry",
@@ -47,7 +47,7 @@ ADAPTERS = (
                 *("int32_t", "float", "float", "int32_t", "int32_t", "const char **", "size_t"),
             )
         },
-        "older ones also take the length of the context, for a window of -1 tokens; the facade counts that itself",
+        "older versions also take the context size, for a window of -1 tokens; the facade computes the window itself",
     ),
     Adapter(
         "llama_set_adapters_lora",
@@ -62,7 +62,7 @@ ADAPTERS = (
             "llama_clear_adapter_lora": ("void", _CONTEXT),
             "llama_set_adapter_lora": ("int32_t", _CONTEXT, "struct llama_adapter_lora *", "float"),
         },
-        "older ones take one adapter at a time",
+        "older versions take one adapter at a time",
     ),
     Adapter(
         "llama_set_adapter_cvec",
@@ -72,31 +72,31 @@ ADAPTERS = (
                 *("int32_t", _CONTEXT, "const float *", "size_t", "int32_t", "int32_t", "int32_t"),
             )
         },
-        "its name until 0.3.17",
+        "the function's name until 0.3.17",
     ),
     Adapter(
         "llama_init_from_model",
         'setenv("LLAMA_GRAPH_REUSE_DISABLE", "1", 0);\nreturn llama_init_from_model(model, params);',
         {"llama_clear_adapter_lora": ("void", _CONTEXT)},
-        "older ones go on with a graph without the adapters that came since",
+        "older versions reuse a graph that lacks adapters added later",
         always=True,
     ),
     Adapter(
         "llama_model_n_embd_inp",
         "return llama_model_n_embd(model);",
         {"llama_model_n_embd": ("int32_t", _MODEL)},
-        "no model of older ones has another width there",
+        "models of older versions have one width only",
     ),
     Adapter(
         "llama_model_n_embd_out",
         "return llama_model_n_embd(model);",
         {"llama_model_n_embd": ("int32_t", _MODEL)},
-        "no model of older ones has another width there",
+        "models of older versions have one width only",
     ),
     Adapter(
         "llama_max_tensor_buft_overrides",
         "return 4096;",
-        why="what newer ones answer; older ones know no limit",
+        why="the value of newer versions; older versions have no limit",
     ),
     Adapter(
         "ggml_backend_rpc_start_server",
@@ -106,14 +106,14 @@ ADAPTERS = (
                 *("void", "ggml_backend_t", "const char *", "const char *", "size_t", "size_t"),
             )
         },
-        "older workers serve one backend",
+        "older workers serve only one backend",
     ),
 )
 
 
 @dataclass(frozen=True)
 class FieldAdapter:
-    """A field that a descriptor of llama_cffi._core.compat_fields makes up from others of the struct."""
+    """A field that a descriptor of llama_cffi._core.compat_fields computes from other fields of the struct."""
 
     descriptor: str
     requires: tuple[str, ...]

@@ -1,9 +1,9 @@
-"""One naming rule and one table of exceptions: C name to facade class and camelCase name.
+"""Maps C names to the facade's class and camelCase name: one rule, and tables of exceptions to it.
 
-The rule: a function belongs to the class whose prefix it carries (`llama_model_` is `Model`), else to the class of its
-first parameter (`llama_n_ctx(ctx)` is `Context`), else to the module. Its name is what remains after the prefix,
-snake_case turned to camelCase. Types, fields, enumerators and constants follow the same way. An exception is a row
-with a reason; a row that names nothing known is an error.
+The rule: a function belongs to the class of its prefix (`llama_model_` is `Model`), or else to the class of its first
+parameter (`llama_n_ctx(ctx)` is `Context`), or else to the module. Its name is the rest after the prefix, in camelCase.
+Types, fields, enumerators and constants follow the same rule. Every exception has a reason; a row that does not fit the
+header is an error.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PREFIXES = {
     "gguf_": "Gguf",
 }
 
-# Type of a first parameter -> class, for functions that carry no class's prefix.
+# Type of the first parameter -> class, for functions without the prefix of a class.
 FIRST_PARAMETER = {
     "llama_model": "Model",
     "llama_context": "Context",
@@ -55,15 +55,15 @@ FIRST_PARAMETER = {
 
 @dataclass(frozen=True)
 class NameException:
-    """A name that the rule does not give."""
+    """A function whose name differs from the rule."""
 
     c_name: str
     owner: str
     name: str
     reason: str
-    # Set where the pinned header lacks the name but the facade has it: what stands in for it.
+    # The function that replaces it, if the facade has the name and the pinned header does not.
     absent: str = ""
-    # Set where one method does what two C functions do: the other one.
+    # The other C function, if one method covers two.
     same_as: str = ""
 
 
@@ -96,7 +96,7 @@ EXCEPTIONS: tuple[NameException, ...] = (
     NameException("llama_tokenize", "", "tokenize", "a function of the module in the specification"),
     NameException("llama_detokenize", "", "detokenize", "a function of the module in the specification"),
     NameException(
-        "llama_model_has_dencoder", "Model", "hasDencoder", "a slip in the specification, kept as an alias",
+        "llama_model_has_dencoder", "Model", "hasDencoder", "misspelled in the specification; kept as an alias",
         absent="llama_model_has_decoder",
     ),
     NameException(
@@ -130,7 +130,7 @@ FIELD_EXCEPTIONS = {
     ("llama_context_params", "abort_callback_data"): ("abortCbData", _SPEC),
 }
 
-# Attributes of the facade that no field of the pinned header bears: (class, C name) -> (name, what stands in for it).
+# Attributes of the facade without a field in the pinned header: (class, C name) -> (name, the field used instead).
 VIRTUAL_FIELDS = {
     ("Model.Params", "use_mmap"): ("useMmap", "llama_model_params.load_mode"),
     ("Model.Params", "use_direct_io"): ("useDirectIo", "llama_model_params.load_mode"),
@@ -140,23 +140,24 @@ VIRTUAL_FIELDS = {
 
 
 def camel(name: str) -> str:
-    """`n_ctx_train` to `nCtxTrain`."""
+    """Convert snake_case to camelCase: `n_ctx_train` to `nCtxTrain`."""
     head, *tail = [part for part in name.split("_") if part]
     return _identifier(head + "".join(part[:1].upper() + part[1:] for part in tail))
 
 
 def _identifier(name: str) -> str:
-    """A name that Python lets one write: `lambda_` for `lambda`."""
+    """Return a valid Python identifier: `lambda_` for `lambda`."""
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def pascal(name: str) -> str:
+    """Convert snake_case to PascalCase: `split_mode` to `SplitMode`."""
     text = camel(name)
     return text[:1].upper() + text[1:]
 
 
 def split_prefix(c_name: str) -> tuple[str, str]:
-    """The class of the longest prefix of a C name, and the rest of the name."""
+    """Return the class of the longest prefix of a C name, and the rest of the name."""
     prefix = _prefix(c_name)
     rest = c_name[len(prefix) :]
     return (PREFIXES[prefix], rest) if prefix and rest else ("", c_name)
@@ -167,7 +168,7 @@ def _prefix(c_name: str) -> str:
 
 
 def function_name(function: Function) -> tuple[str, str]:
-    """The class (empty for the module) and the name of a function."""
+    """Return the class (empty for the module) and the name of a function."""
     for row in EXCEPTIONS:
         if row.c_name == function.name:
             return row.owner, row.name
@@ -183,7 +184,7 @@ def _base(ctype: str) -> str:
 
 
 def type_name(c_name: str) -> str:
-    """The facade's name of a struct, union, enum or typedef: `llama_split_mode` is `SplitMode`."""
+    """Return the facade's name of a struct, union, enum or typedef: `SplitMode` for `llama_split_mode`."""
     if c_name in TYPE_EXCEPTIONS:
         return TYPE_EXCEPTIONS[c_name][0]
     for prefix, owner in (("llama_", ""), ("ggml_", "Ggml."), ("gguf_", "Gguf.")):
@@ -193,21 +194,24 @@ def type_name(c_name: str) -> str:
 
 
 def class_name(c_name: str) -> str:
-    """A C type's class as one Python identifier: `ggml_type` is `Ggml.Type`, and so `GgmlType`."""
+    """Return the name of a C type's class without dots: `GgmlType` for `ggml_type`, which is `Ggml.Type`."""
     return type_name(c_name).replace(".", "")
 
 
 def field_name(record: Record, field: str) -> str:
+    """Return the attribute of a field: `nCtx` for `n_ctx`."""
     exception = FIELD_EXCEPTIONS.get((record.tag or record.alias, field))
     return exception[0] if exception else camel(field)
 
 
 def member_names(enum: Enum) -> dict[str, str]:
-    """Enumerator to member: the longest prefix in whole words that the tag or all members share goes away."""
+    """Map enumerators to members: without the tag, or without the longest prefix of whole words that all share."""
     names = [member.name for member in enum.members]
     tag = (enum.tag or enum.alias).upper().removesuffix("_T")
     prefix = tag + "_" if tag and all(n.startswith(tag + "_") for n in names) else _common_words(names)
-    while prefix and not all(name[len(prefix) :].isidentifier() for name in names):  # AXIS_0, not 0
+    while prefix and not all(
+        name[len(prefix) :].isidentifier() for name in names
+    ):  # keep AXIS_0: 0 is not an identifier
         prefix = prefix[: prefix.rstrip("_").rfind("_") + 1]
     return {name: _identifier(name[len(prefix) :]) for name in names}
 
@@ -223,7 +227,7 @@ def _common_words(names: list[str]) -> str:
 
 
 def constant_name(c_name: str) -> str:
-    """`LLAMA_DEFAULT_SEED` is `DEFAULT_SEED`, `GGML_MAX_DIMS` is `Ggml.MAX_DIMS`."""
+    """Return the facade's name of a constant: `DEFAULT_SEED` for `LLAMA_DEFAULT_SEED`, `Ggml.X` for `GGML_X`."""
     for prefix, owner in (("LLAMA_", ""), ("GGML_", "Ggml."), ("GGUF_", "Gguf.")):
         if c_name.startswith(prefix):
             return owner + c_name[len(prefix) :]
@@ -231,7 +235,10 @@ def constant_name(c_name: str) -> str:
 
 
 def check(api: Api, rows: bool = True) -> None:
-    """Fail on two things that would share one name, and with `rows` on a row that names nothing in this header."""
+    """Check that no two C names map to one name, and with `rows` that every row of the tables fits this header.
+
+    Raises CodegenError otherwise.
+    """
     if rows:
         _check_function_rows(api)
         _check_type_rows(api)
@@ -240,7 +247,9 @@ def check(api: Api, rows: bool = True) -> None:
 
 
 def _misfit(table: str, row: str) -> CodegenError:
-    return CodegenError(f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: drop it")
+    return CodegenError(
+        f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: delete it"
+    )
 
 
 def _check_function_rows(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""What is bound and how: the tables of decisions that the headers cannot make, each row with its reason."""
+"""Which functions are bound and how: tables of the decisions that headers cannot make. Each row has its reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FORBIDDEN_TYPES = {
     "va_list": "takes a va_list, which only C code can make",
 }
 
-# Handles: a failed call that had one of these to write to may have left it half-changed.
+# Handles. A failed call that takes one of these as a writable pointer may have left it half-changed.
 HANDLES = (
     "llama_adapter_lora",
     "llama_batch_ext",
@@ -23,19 +23,20 @@ HANDLES = (
     "llama_sampler",
 )
 
-# Handles that a call must find alive: what a user cannot make but through a function. Samplers are none: C code may
-# bring its own, and the facade never lends one to two calls.
+# Handles whose users the guard counts, so that a call never gets a freed one. Users can only make them through a
+# function of the API. Samplers are not among them: C code may bring its own, and the facade never uses one in two calls
+# at a time.
 _COUNTED = ("llama_adapter_lora", "llama_batch_ext", "llama_context", "llama_model", "ggml_threadpool")
 
-# Typedefs of pointers to them.
+# Typedefs of pointers to handles and their parts.
 _POINTERS = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}
 
-# What lives inside a handle, and as long.
+# Objects that live inside a handle and end with it.
 _PARTS = ("llama_memory_i", "llama_vocab")
 
-# Functions that fail without touching the handles that they take.
+# Functions that fail without changing the handles that they take.
 UNTOUCHED = {
-    "llama_init_from_model": "makes a context beside the model",
+    "llama_init_from_model": "makes a context and does not change the model",
     "llama_adapter_lora_init": "registers the adapter with its model only once it is complete",
     "llama_get_logits_ith": "reads",
     "llama_get_embeddings_ith": "reads",
@@ -45,16 +46,16 @@ UNTOUCHED = {
     "llama_memory_can_shift": "reads",
 }
 
-# Structs whose layout Python code or the shim relies on: a field more, less or elsewhere stops the generator.
+# Structs whose layout Python code or the shim relies on. The generator stops if a field is added, removed or moved.
 EXACT_RECORDS = {
-    "llama_batch": "the shim copies what its fields point to, and the facade makes one field by field",
-    "llama_token_data": "arrays of it are read and written as words of four bytes",
-    "llama_token_data_array": "the shim makes one by position",
+    "llama_batch": "the shim copies the arrays that its fields point to, and the facade fills it field by field",
+    "llama_token_data": "arrays of it are read and written as 4-byte words",
+    "llama_token_data_array": "the shim initializes it by position",
 }
 
-# Structs that the facade makes, of zeros: a field that it does not know would be left at 0.
+# Structs that the facade creates, filled with zeros: it would leave a new field at 0.
 FILLED_RECORDS = {
-    name: "the facade makes one, and what it does not know would be left at 0"
+    name: "the facade creates it, and would leave a field that it does not know at 0"
     for name in (
         "ggml_init_params",
         "gguf_init_params",
@@ -71,14 +72,26 @@ FILLED_RECORDS = {
     )
 }
 
-# Constants that the sources name without asking whether they are there, and why that does no harm.
+# Constants that the sources name without a check (`has`) for them, and why that does no harm.
 OPTIONAL_CONSTANTS = {
-    "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE": "named to refuse it",
+    "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE": "named only to reject it",
 }
+
+# Structs of plain data that C returns. They become objects with attributes, as structs of parameters do.
+DATA_RECORDS = ("llama_perf_context_data", "llama_perf_sampler_data")
+
+# Structs that the facade's own classes are built on.
+NEEDED_RECORDS = (
+    "llama_model_params",
+    "llama_context_params",
+    "llama_sampler_chain_params",
+    "llama_model_quantize_params",
+    *DATA_RECORDS,
+)
 
 
 def left_out(function: Function) -> str | None:
-    """Why a function is not bound; None if it is."""
+    """Return why a function is not bound; None if it is bound."""
     for ctype in (function.returns, *(param.type for param in function.params)):
         for word, reason in _FORBIDDEN_TYPES.items():
             if re.search(rf"\b{word}\b", ctype):
@@ -89,21 +102,22 @@ def left_out(function: Function) -> str | None:
 
 
 def bound(api: Api) -> list[Function]:
+    """Return the functions that are bound."""
     return [function for function in api.functions if left_out(function) is None]
 
 
 def module_of(function: Function) -> str | None:
-    """The backend module that must be loaded before the call; None for a linked function."""
+    """Return the backend module that must be loaded before the call; None for a linked function."""
     return function.home if function.home in MODULE_OF_HEADER.values() else None
 
 
 def guarded(function: Function) -> bool:
-    """C cannot forward `...`, so a variadic function goes unguarded."""
+    """Return True if the function has a guard wrapper. A variadic function has none: C cannot forward `...`."""
     return not function.variadic
 
 
 def suspects(function: Function) -> list[int]:
-    """Which parameters, by index, a failed call may have left half-changed."""
+    """Return the indices of the parameters that a failed call may have left half-changed."""
     if function.name in UNTOUCHED:
         return []
     pattern = re.compile(rf"^struct ({'|'.join(HANDLES)}) \*$")
@@ -111,62 +125,69 @@ def suspects(function: Function) -> list[int]:
 
 
 def _pointee(ctype: str) -> tuple[str, bool]:
-    """The struct that a type points to, and whether it may be written; empty for any other type."""
-    ctype = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}.get(
-        ctype, ctype
-    )
-    match = re.fullmatch(r"(const )?struct (\w+) \*", ctype)
+    """Return the struct that a type points to, and True if it is writable; ("", False) for any other type."""
+    match = re.fullmatch(r"(const )?struct (\w+) \*", _POINTERS.get(ctype, ctype))
     return (match[2], not match[1]) if match else ("", False)
 
 
 def handles(function: Function) -> list[int]:
-    """Which parameters, by index, must be alive while the function runs."""
+    """Return the indices of the parameters that must stay alive while the function runs."""
     return [i for i, p in enumerate(function.params) if _pointee(p.type)[0] in (*_COUNTED, *_PARTS)]
 
 
-def begins(function: Function) -> bool:
-    """Whether the function makes a handle."""
+def makes_handle(function: Function) -> bool:
+    """Return True if the function returns a new handle."""
     struct, writable = _pointee(function.returns)
     return struct in _COUNTED and writable
 
 
-def ends(function: Function) -> bool:
-    """Whether the function frees the handle that it takes."""
+def frees_handle(function: Function) -> bool:
+    """Return True if the function frees the handle that it takes."""
     return len(handles(function)) == 1 == len(function.params) and bool(re.search(r"(^|_)free(_|$)", function.name))
 
 
-def frees(function: Function) -> bool:
-    """Whether all that the function does is to free something."""
+def only_frees(function: Function) -> bool:
+    """Return True if the function frees something and does nothing else."""
     return function.returns == "void" and bool(re.search(r"(^|_)free(_|$)", function.name))
 
 
-def is_part(function: Function) -> bool:
-    """Whether the function returns what lives inside its first handle."""
+def returns_part(function: Function) -> bool:
+    """Return True if the function returns an object that lives inside its first handle."""
     return _pointee(function.returns)[0] in _PARTS and bool(handles(function))
 
 
+def param_records(api: Api) -> list[str]:
+    """Return the tags of the structs of parameters (`*_params`)."""
+    return [record.tag for record in api.records if record.tag.endswith("_params") and record.fields]
+
+
 def check(api: Api, rows: bool = True) -> None:
-    """Fail on a type that cannot be bound, and with `rows` on a row that names nothing in this header."""
+    """Check that every type can be bound, and with `rows` that every row names something in this header.
+
+    Raises CodegenError otherwise.
+    """
     functions = {function.name for function in api.functions}
     records = {record.tag for record in api.records}
     for typedef in api.typedefs:
         if re.search(r"\bva_list\b", typedef.type):
             what = f"{typedef.header}: the type {typedef.name} {_FORBIDDEN_TYPES['va_list']}"
-            advice = "Teach codegen/rules/policy.py to leave it out with every function that uses it."
+            advice = "Change codegen/rules/policy.py to leave out the type and every function that uses it."
             raise CodegenError(f"{what}. {advice}")
     if not rows:
         return
     for name in UNTOUCHED:
         if name not in functions:
             raise _no_such("UNTOUCHED", name)
-    for table, names in (("EXACT_RECORDS", EXACT_RECORDS), ("FILLED_RECORDS", FILLED_RECORDS)):
+    for table, names in (
+        ("EXACT_RECORDS", EXACT_RECORDS),
+        ("FILLED_RECORDS", FILLED_RECORDS),
+        ("HANDLES", HANDLES),
+        ("NEEDED_RECORDS", NEEDED_RECORDS),
+    ):
         for name in names:
             if name not in records:
                 raise _no_such(table, name)
-    for name in HANDLES:
-        if name not in records:
-            raise _no_such("HANDLES", name)
 
 
 def _no_such(table: str, name: str) -> CodegenError:
-    return CodegenError(f"codegen/rules/policy.py: {table} names {name}, which this header lacks: drop the row")
+    return CodegenError(f"codegen/rules/policy.py: {table} names {name}, which this header lacks: delete the row")

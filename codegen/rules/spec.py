@@ -1,4 +1,4 @@
-"""The specification's API, `codegen/rules/spec.tsv`: the names that the facade owes its users."""
+"""Reads the specification's API from `codegen/rules/spec.tsv`: the public names that the facade must have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPEC = Path(__file__).with_name("spec.tsv")
 
 @dataclass(frozen=True)
 class Row:
-    """One documented name: its kind, its spelling, its signature and the C name it stands for."""
+    """A public name: its kind, spelling and signature, and the C name that it maps to."""
 
     kind: str
     name: str
@@ -19,5 +19,6 @@ class Row:
 
 
 def load(path: Path = SPEC) -> list[Row]:
+    """Read every row of the table."""
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
     return [Row(*(line.split("\t") + [""] * 4)[:4]) for line in lines if line.strip()]

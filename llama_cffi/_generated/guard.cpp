@@ -11,9 +11,9 @@
 extern "C" struct ggml_tensor *guard_ggml_abs(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_abs");
     try {
-        return guard_call.settled(ggml_abs(ctx, a));
+        return guard_call.checked(ggml_abs(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -21,9 +21,9 @@ extern "C" struct ggml_tensor *guard_ggml_abs(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_abs_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_abs_inplace");
     try {
-        return guard_call.settled(ggml_abs_inplace(ctx, a));
+        return guard_call.checked(ggml_abs_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -31,9 +31,9 @@ extern "C" struct ggml_tensor *guard_ggml_abs_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_acc(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_acc");
     try {
-        return guard_call.settled(ggml_acc(ctx, a, b, nb1, nb2, nb3, offset));
+        return guard_call.checked(ggml_acc(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -41,9 +41,9 @@ extern "C" struct ggml_tensor *guard_ggml_acc(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_acc_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_acc_inplace");
     try {
-        return guard_call.settled(ggml_acc_inplace(ctx, a, b, nb1, nb2, nb3, offset));
+        return guard_call.checked(ggml_acc_inplace(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -51,31 +51,31 @@ extern "C" struct ggml_tensor *guard_ggml_acc_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add");
     try {
-        return guard_call.settled(ggml_add(ctx, a, b));
+        return guard_call.checked(ggml_add(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_add1(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1");
-    guard::deprecated("ggml_add1");
+    guard::note_deprecated("ggml_add1");
     try {
-        return guard_call.settled(ggml_add1(ctx, a, b));
+        return guard_call.checked(ggml_add1(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add1_inplace");
-    guard::deprecated("ggml_add1_inplace");
+    guard::note_deprecated("ggml_add1_inplace");
     try {
-        return guard_call.settled(ggml_add1_inplace(ctx, a, b));
+        return guard_call.checked(ggml_add1_inplace(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -83,9 +83,9 @@ extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_add_cast(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_type type) {
     guard::Call guard_call("ggml_add_cast");
     try {
-        return guard_call.settled(ggml_add_cast(ctx, a, b, type));
+        return guard_call.checked(ggml_add_cast(ctx, a, b, type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -93,9 +93,9 @@ extern "C" struct ggml_tensor *guard_ggml_add_cast(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_add_id(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *ids) {
     guard::Call guard_call("ggml_add_id");
     try {
-        return guard_call.settled(ggml_add_id(ctx, a, b, ids));
+        return guard_call.checked(ggml_add_id(ctx, a, b, ids));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -103,9 +103,9 @@ extern "C" struct ggml_tensor *guard_ggml_add_id(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_add_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_add_inplace");
     try {
-        return guard_call.settled(ggml_add_inplace(ctx, a, b));
+        return guard_call.checked(ggml_add_inplace(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -113,9 +113,9 @@ extern "C" struct ggml_tensor *guard_ggml_add_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add_rel_pos(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *pw, struct ggml_tensor *ph) {
     guard::Call guard_call("ggml_add_rel_pos");
     try {
-        return guard_call.settled(ggml_add_rel_pos(ctx, a, pw, ph));
+        return guard_call.checked(ggml_add_rel_pos(ctx, a, pw, ph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -123,9 +123,9 @@ extern "C" struct ggml_tensor *guard_ggml_add_rel_pos(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_add_rel_pos_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *pw, struct ggml_tensor *ph) {
     guard::Call guard_call("ggml_add_rel_pos_inplace");
     try {
-        return guard_call.settled(ggml_add_rel_pos_inplace(ctx, a, pw, ph));
+        return guard_call.checked(ggml_add_rel_pos_inplace(ctx, a, pw, ph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -133,9 +133,9 @@ extern "C" struct ggml_tensor *guard_ggml_add_rel_pos_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_arange(struct ggml_context *ctx, float start, float stop, float step) {
     guard::Call guard_call("ggml_arange");
     try {
-        return guard_call.settled(ggml_arange(ctx, start, stop, step));
+        return guard_call.checked(ggml_arange(ctx, start, stop, step));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -143,9 +143,9 @@ extern "C" struct ggml_tensor *guard_ggml_arange(struct ggml_context *ctx, float
 extern "C" bool guard_ggml_are_same_shape(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_are_same_shape");
     try {
-        return guard_call.settled(ggml_are_same_shape(t0, t1));
+        return guard_call.checked(ggml_are_same_shape(t0, t1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -153,9 +153,9 @@ extern "C" bool guard_ggml_are_same_shape(const struct ggml_tensor *t0, const st
 extern "C" bool guard_ggml_are_same_stride(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_are_same_stride");
     try {
-        return guard_call.settled(ggml_are_same_stride(t0, t1));
+        return guard_call.checked(ggml_are_same_stride(t0, t1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -163,9 +163,9 @@ extern "C" bool guard_ggml_are_same_stride(const struct ggml_tensor *t0, const s
 extern "C" struct ggml_tensor *guard_ggml_argmax(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_argmax");
     try {
-        return guard_call.settled(ggml_argmax(ctx, a));
+        return guard_call.checked(ggml_argmax(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -173,9 +173,9 @@ extern "C" struct ggml_tensor *guard_ggml_argmax(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_argsort(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_sort_order order) {
     guard::Call guard_call("ggml_argsort");
     try {
-        return guard_call.settled(ggml_argsort(ctx, a, order));
+        return guard_call.checked(ggml_argsort(ctx, a, order));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -183,9 +183,9 @@ extern "C" struct ggml_tensor *guard_ggml_argsort(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_argsort_top_k(struct ggml_context *ctx, struct ggml_tensor *a, int k) {
     guard::Call guard_call("ggml_argsort_top_k");
     try {
-        return guard_call.settled(ggml_argsort_top_k(ctx, a, k));
+        return guard_call.checked(ggml_argsort_top_k(ctx, a, k));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -193,9 +193,9 @@ extern "C" struct ggml_tensor *guard_ggml_argsort_top_k(struct ggml_context *ctx
 extern "C" ggml_backend_buffer_t guard_ggml_backend_alloc_buffer(ggml_backend_t backend, size_t size) {
     guard::Call guard_call("ggml_backend_alloc_buffer");
     try {
-        return guard_call.settled(ggml_backend_alloc_buffer(backend, size));
+        return guard_call.checked(ggml_backend_alloc_buffer(backend, size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -203,9 +203,9 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_alloc_buffer(ggml_backend_t 
 extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors(struct ggml_context *ctx, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors");
     try {
-        return guard_call.settled(ggml_backend_alloc_ctx_tensors(ctx, backend));
+        return guard_call.checked(ggml_backend_alloc_ctx_tensors(ctx, backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -213,9 +213,9 @@ extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors(stru
 extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors_from_buft(struct ggml_context *ctx, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors_from_buft");
     try {
-        return guard_call.settled(ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft));
+        return guard_call.checked(ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -223,9 +223,9 @@ extern "C" struct ggml_backend_buffer *guard_ggml_backend_alloc_ctx_tensors_from
 extern "C" size_t guard_ggml_backend_alloc_ctx_tensors_from_buft_size(struct ggml_context *ctx, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_alloc_ctx_tensors_from_buft_size");
     try {
-        return guard_call.settled(ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft));
+        return guard_call.checked(ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -234,9 +234,9 @@ extern "C" void guard_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, ui
     guard::Call guard_call("ggml_backend_buffer_clear");
     try {
         ggml_backend_buffer_clear(buffer, value);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -245,16 +245,16 @@ extern "C" void guard_ggml_backend_buffer_free(ggml_backend_buffer_t buffer) {
     try {
         ggml_backend_buffer_free(buffer);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_ggml_backend_buffer_get_alignment(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_alignment");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_alignment(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_alignment(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -262,9 +262,9 @@ extern "C" size_t guard_ggml_backend_buffer_get_alignment(ggml_backend_buffer_t 
 extern "C" size_t guard_ggml_backend_buffer_get_alloc_size(ggml_backend_buffer_t buffer, const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buffer_get_alloc_size");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_alloc_size(buffer, tensor));
+        return guard_call.checked(ggml_backend_buffer_get_alloc_size(buffer, tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -272,9 +272,9 @@ extern "C" size_t guard_ggml_backend_buffer_get_alloc_size(ggml_backend_buffer_t
 extern "C" void *guard_ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_base");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_base(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_base(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -282,9 +282,9 @@ extern "C" void *guard_ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer
 extern "C" size_t guard_ggml_backend_buffer_get_max_size(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_max_size");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_max_size(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_max_size(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -292,9 +292,9 @@ extern "C" size_t guard_ggml_backend_buffer_get_max_size(ggml_backend_buffer_t b
 extern "C" size_t guard_ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_size");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_size(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_size(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -302,9 +302,9 @@ extern "C" size_t guard_ggml_backend_buffer_get_size(ggml_backend_buffer_t buffe
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_type");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_type(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_type(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -312,9 +312,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_buffer_get_type(ggml_ba
 extern "C" enum ggml_backend_buffer_usage guard_ggml_backend_buffer_get_usage(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_get_usage");
     try {
-        return guard_call.settled(ggml_backend_buffer_get_usage(buffer));
+        return guard_call.checked(ggml_backend_buffer_get_usage(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -322,9 +322,9 @@ extern "C" enum ggml_backend_buffer_usage guard_ggml_backend_buffer_get_usage(gg
 extern "C" enum ggml_status guard_ggml_backend_buffer_init_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buffer_init_tensor");
     try {
-        return guard_call.settled(ggml_backend_buffer_init_tensor(buffer, tensor));
+        return guard_call.checked(ggml_backend_buffer_init_tensor(buffer, tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -332,9 +332,9 @@ extern "C" enum ggml_status guard_ggml_backend_buffer_init_tensor(ggml_backend_b
 extern "C" bool guard_ggml_backend_buffer_is_host(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_is_host");
     try {
-        return guard_call.settled(ggml_backend_buffer_is_host(buffer));
+        return guard_call.checked(ggml_backend_buffer_is_host(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -342,9 +342,9 @@ extern "C" bool guard_ggml_backend_buffer_is_host(ggml_backend_buffer_t buffer) 
 extern "C" const char *guard_ggml_backend_buffer_name(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_name");
     try {
-        return guard_call.settled(ggml_backend_buffer_name(buffer));
+        return guard_call.checked(ggml_backend_buffer_name(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -353,9 +353,9 @@ extern "C" void guard_ggml_backend_buffer_reset(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_backend_buffer_reset");
     try {
         ggml_backend_buffer_reset(buffer);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -363,18 +363,18 @@ extern "C" void guard_ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer
     guard::Call guard_call("ggml_backend_buffer_set_usage");
     try {
         ggml_backend_buffer_set_usage(buffer, usage);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_buffer_t guard_ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
     guard::Call guard_call("ggml_backend_buft_alloc_buffer");
     try {
-        return guard_call.settled(ggml_backend_buft_alloc_buffer(buft, size));
+        return guard_call.checked(ggml_backend_buft_alloc_buffer(buft, size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -382,9 +382,9 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_buft_alloc_buffer(ggml_backe
 extern "C" size_t guard_ggml_backend_buft_get_alignment(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_alignment");
     try {
-        return guard_call.settled(ggml_backend_buft_get_alignment(buft));
+        return guard_call.checked(ggml_backend_buft_get_alignment(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -392,9 +392,9 @@ extern "C" size_t guard_ggml_backend_buft_get_alignment(ggml_backend_buffer_type
 extern "C" size_t guard_ggml_backend_buft_get_alloc_size(ggml_backend_buffer_type_t buft, const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_buft_get_alloc_size");
     try {
-        return guard_call.settled(ggml_backend_buft_get_alloc_size(buft, tensor));
+        return guard_call.checked(ggml_backend_buft_get_alloc_size(buft, tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -402,9 +402,9 @@ extern "C" size_t guard_ggml_backend_buft_get_alloc_size(ggml_backend_buffer_typ
 extern "C" ggml_backend_dev_t guard_ggml_backend_buft_get_device(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_device");
     try {
-        return guard_call.settled(ggml_backend_buft_get_device(buft));
+        return guard_call.checked(ggml_backend_buft_get_device(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -412,9 +412,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_buft_get_device(ggml_backend_bu
 extern "C" size_t guard_ggml_backend_buft_get_max_size(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_get_max_size");
     try {
-        return guard_call.settled(ggml_backend_buft_get_max_size(buft));
+        return guard_call.checked(ggml_backend_buft_get_max_size(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -422,9 +422,9 @@ extern "C" size_t guard_ggml_backend_buft_get_max_size(ggml_backend_buffer_type_
 extern "C" bool guard_ggml_backend_buft_is_host(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_is_host");
     try {
-        return guard_call.settled(ggml_backend_buft_is_host(buft));
+        return guard_call.checked(ggml_backend_buft_is_host(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -432,9 +432,9 @@ extern "C" bool guard_ggml_backend_buft_is_host(ggml_backend_buffer_type_t buft)
 extern "C" const char *guard_ggml_backend_buft_name(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_buft_name");
     try {
-        return guard_call.settled(ggml_backend_buft_name(buft));
+        return guard_call.checked(ggml_backend_buft_name(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -442,9 +442,9 @@ extern "C" const char *guard_ggml_backend_buft_name(ggml_backend_buffer_type_t b
 extern "C" bool guard_ggml_backend_compare_graph_backend(ggml_backend_t backend1, ggml_backend_t backend2, struct ggml_cgraph *graph, ggml_backend_eval_callback callback, void *user_data, const struct ggml_tensor * const *test_nodes, size_t num_test_nodes) {
     guard::Call guard_call("ggml_backend_compare_graph_backend");
     try {
-        return guard_call.settled(ggml_backend_compare_graph_backend(backend1, backend2, graph, callback, user_data, test_nodes, num_test_nodes));
+        return guard_call.checked(ggml_backend_compare_graph_backend(backend1, backend2, graph, callback, user_data, test_nodes, num_test_nodes));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -452,9 +452,9 @@ extern "C" bool guard_ggml_backend_compare_graph_backend(ggml_backend_t backend1
 extern "C" ggml_backend_buffer_t guard_ggml_backend_cpu_buffer_from_ptr(void *ptr, size_t size) {
     guard::Call guard_call("ggml_backend_cpu_buffer_from_ptr");
     try {
-        return guard_call.settled(ggml_backend_cpu_buffer_from_ptr(ptr, size));
+        return guard_call.checked(ggml_backend_cpu_buffer_from_ptr(ptr, size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -462,9 +462,9 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_cpu_buffer_from_ptr(void *pt
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_cpu_buffer_type(void) {
     guard::Call guard_call("ggml_backend_cpu_buffer_type");
     try {
-        return guard_call.settled(ggml_backend_cpu_buffer_type());
+        return guard_call.checked(ggml_backend_cpu_buffer_type());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -477,9 +477,9 @@ extern "C" ggml_backend_t guard_ggml_backend_cpu_init(void) {
     }
     guard::Call guard_call("ggml_backend_cpu_init");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -492,9 +492,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_cpu_reg(void) {
     }
     guard::Call guard_call("ggml_backend_cpu_reg");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -508,9 +508,9 @@ extern "C" void guard_ggml_backend_cpu_set_abort_callback(ggml_backend_t backend
     guard::Call guard_call("ggml_backend_cpu_set_abort_callback");
     try {
         guard_target(backend_cpu, abort_callback, abort_callback_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -523,9 +523,9 @@ extern "C" void guard_ggml_backend_cpu_set_n_threads(ggml_backend_t backend_cpu,
     guard::Call guard_call("ggml_backend_cpu_set_n_threads");
     try {
         guard_target(backend_cpu, n_threads);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -536,14 +536,14 @@ extern "C" void guard_ggml_backend_cpu_set_threadpool(ggml_backend_t backend_cpu
         return;
     }
     guard::Call guard_call("ggml_backend_cpu_set_threadpool");
-    if (!guard_call.holds({threadpool})) {
+    if (!guard_call.acquire({threadpool})) {
         return;
     }
     try {
         guard_target(backend_cpu, threadpool);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -556,18 +556,18 @@ extern "C" void guard_ggml_backend_cpu_set_use_ref(ggml_backend_t backend_cpu, b
     guard::Call guard_call("ggml_backend_cpu_set_use_ref");
     try {
         guard_target(backend_cpu, use_ref);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_reg_t guard_ggml_backend_dev_backend_reg(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_backend_reg");
     try {
-        return guard_call.settled(ggml_backend_dev_backend_reg(device));
+        return guard_call.checked(ggml_backend_dev_backend_reg(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -575,9 +575,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_dev_backend_reg(ggml_backend_de
 extern "C" ggml_backend_buffer_t guard_ggml_backend_dev_buffer_from_host_ptr(ggml_backend_dev_t device, void *ptr, size_t size, size_t max_tensor_size) {
     guard::Call guard_call("ggml_backend_dev_buffer_from_host_ptr");
     try {
-        return guard_call.settled(ggml_backend_dev_buffer_from_host_ptr(device, ptr, size, max_tensor_size));
+        return guard_call.checked(ggml_backend_dev_buffer_from_host_ptr(device, ptr, size, max_tensor_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -585,9 +585,9 @@ extern "C" ggml_backend_buffer_t guard_ggml_backend_dev_buffer_from_host_ptr(ggm
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_buffer_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_buffer_type");
     try {
-        return guard_call.settled(ggml_backend_dev_buffer_type(device));
+        return guard_call.checked(ggml_backend_dev_buffer_type(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -595,9 +595,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_buffer_type(ggml_ba
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_name(const char *name) {
     guard::Call guard_call("ggml_backend_dev_by_name");
     try {
-        return guard_call.settled(ggml_backend_dev_by_name(name));
+        return guard_call.checked(ggml_backend_dev_by_name(name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -605,9 +605,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_name(const char *name) {
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_type(enum ggml_backend_dev_type type) {
     guard::Call guard_call("ggml_backend_dev_by_type");
     try {
-        return guard_call.settled(ggml_backend_dev_by_type(type));
+        return guard_call.checked(ggml_backend_dev_by_type(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -615,9 +615,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_dev_by_type(enum ggml_backend_d
 extern "C" size_t guard_ggml_backend_dev_count(void) {
     guard::Call guard_call("ggml_backend_dev_count");
     try {
-        return guard_call.settled(ggml_backend_dev_count());
+        return guard_call.checked(ggml_backend_dev_count());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -625,9 +625,9 @@ extern "C" size_t guard_ggml_backend_dev_count(void) {
 extern "C" const char *guard_ggml_backend_dev_description(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_description");
     try {
-        return guard_call.settled(ggml_backend_dev_description(device));
+        return guard_call.checked(ggml_backend_dev_description(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -635,9 +635,9 @@ extern "C" const char *guard_ggml_backend_dev_description(ggml_backend_dev_t dev
 extern "C" ggml_backend_dev_t guard_ggml_backend_dev_get(size_t index) {
     guard::Call guard_call("ggml_backend_dev_get");
     try {
-        return guard_call.settled(ggml_backend_dev_get(index));
+        return guard_call.checked(ggml_backend_dev_get(index));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -646,18 +646,18 @@ extern "C" void guard_ggml_backend_dev_get_props(ggml_backend_dev_t device, stru
     guard::Call guard_call("ggml_backend_dev_get_props");
     try {
         ggml_backend_dev_get_props(device, props);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_host_buffer_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_host_buffer_type");
     try {
-        return guard_call.settled(ggml_backend_dev_host_buffer_type(device));
+        return guard_call.checked(ggml_backend_dev_host_buffer_type(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -665,9 +665,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_dev_host_buffer_type(gg
 extern "C" ggml_backend_t guard_ggml_backend_dev_init(ggml_backend_dev_t device, const char *params) {
     guard::Call guard_call("ggml_backend_dev_init");
     try {
-        return guard_call.settled(ggml_backend_dev_init(device, params));
+        return guard_call.checked(ggml_backend_dev_init(device, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -676,18 +676,18 @@ extern "C" void guard_ggml_backend_dev_memory(ggml_backend_dev_t device, size_t 
     guard::Call guard_call("ggml_backend_dev_memory");
     try {
         ggml_backend_dev_memory(device, free, total);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" const char *guard_ggml_backend_dev_name(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_name");
     try {
-        return guard_call.settled(ggml_backend_dev_name(device));
+        return guard_call.checked(ggml_backend_dev_name(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -695,9 +695,9 @@ extern "C" const char *guard_ggml_backend_dev_name(ggml_backend_dev_t device) {
 extern "C" bool guard_ggml_backend_dev_offload_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_dev_offload_op");
     try {
-        return guard_call.settled(ggml_backend_dev_offload_op(device, op));
+        return guard_call.checked(ggml_backend_dev_offload_op(device, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -705,9 +705,9 @@ extern "C" bool guard_ggml_backend_dev_offload_op(ggml_backend_dev_t device, con
 extern "C" bool guard_ggml_backend_dev_supports_buft(ggml_backend_dev_t device, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_dev_supports_buft");
     try {
-        return guard_call.settled(ggml_backend_dev_supports_buft(device, buft));
+        return guard_call.checked(ggml_backend_dev_supports_buft(device, buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -715,9 +715,9 @@ extern "C" bool guard_ggml_backend_dev_supports_buft(ggml_backend_dev_t device, 
 extern "C" bool guard_ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_dev_supports_op");
     try {
-        return guard_call.settled(ggml_backend_dev_supports_op(device, op));
+        return guard_call.checked(ggml_backend_dev_supports_op(device, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -725,9 +725,9 @@ extern "C" bool guard_ggml_backend_dev_supports_op(ggml_backend_dev_t device, co
 extern "C" enum ggml_backend_dev_type guard_ggml_backend_dev_type(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_dev_type");
     try {
-        return guard_call.settled(ggml_backend_dev_type(device));
+        return guard_call.checked(ggml_backend_dev_type(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -736,9 +736,9 @@ extern "C" void guard_ggml_backend_device_register(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_device_register");
     try {
         ggml_backend_device_register(device);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -747,16 +747,16 @@ extern "C" void guard_ggml_backend_event_free(ggml_backend_event_t event) {
     try {
         ggml_backend_event_free(event);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_event_t guard_ggml_backend_event_new(ggml_backend_dev_t device) {
     guard::Call guard_call("ggml_backend_event_new");
     try {
-        return guard_call.settled(ggml_backend_event_new(device));
+        return guard_call.checked(ggml_backend_event_new(device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -765,9 +765,9 @@ extern "C" void guard_ggml_backend_event_record(ggml_backend_event_t event, ggml
     guard::Call guard_call("ggml_backend_event_record");
     try {
         ggml_backend_event_record(event, backend);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -775,9 +775,9 @@ extern "C" void guard_ggml_backend_event_synchronize(ggml_backend_event_t event)
     guard::Call guard_call("ggml_backend_event_synchronize");
     try {
         ggml_backend_event_synchronize(event);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -785,9 +785,9 @@ extern "C" void guard_ggml_backend_event_wait(ggml_backend_t backend, ggml_backe
     guard::Call guard_call("ggml_backend_event_wait");
     try {
         ggml_backend_event_wait(backend, event);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -796,16 +796,16 @@ extern "C" void guard_ggml_backend_free(ggml_backend_t backend) {
     try {
         ggml_backend_free(backend);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_ggml_backend_get_alignment(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_alignment");
     try {
-        return guard_call.settled(ggml_backend_get_alignment(backend));
+        return guard_call.checked(ggml_backend_get_alignment(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -813,9 +813,9 @@ extern "C" size_t guard_ggml_backend_get_alignment(ggml_backend_t backend) {
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_get_default_buffer_type(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_default_buffer_type");
     try {
-        return guard_call.settled(ggml_backend_get_default_buffer_type(backend));
+        return guard_call.checked(ggml_backend_get_default_buffer_type(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -823,9 +823,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_get_default_buffer_type
 extern "C" ggml_backend_dev_t guard_ggml_backend_get_device(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_device");
     try {
-        return guard_call.settled(ggml_backend_get_device(backend));
+        return guard_call.checked(ggml_backend_get_device(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -833,9 +833,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_get_device(ggml_backend_t backe
 extern "C" size_t guard_ggml_backend_get_max_size(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_get_max_size");
     try {
-        return guard_call.settled(ggml_backend_get_max_size(backend));
+        return guard_call.checked(ggml_backend_get_max_size(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -843,9 +843,9 @@ extern "C" size_t guard_ggml_backend_get_max_size(ggml_backend_t backend) {
 extern "C" enum ggml_status guard_ggml_backend_graph_compute(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_compute");
     try {
-        return guard_call.settled(ggml_backend_graph_compute(backend, cgraph));
+        return guard_call.checked(ggml_backend_graph_compute(backend, cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -853,9 +853,9 @@ extern "C" enum ggml_status guard_ggml_backend_graph_compute(ggml_backend_t back
 extern "C" enum ggml_status guard_ggml_backend_graph_compute_async(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_compute_async");
     try {
-        return guard_call.settled(ggml_backend_graph_compute_async(backend, cgraph));
+        return guard_call.checked(ggml_backend_graph_compute_async(backend, cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -863,9 +863,9 @@ extern "C" enum ggml_status guard_ggml_backend_graph_compute_async(ggml_backend_
 extern "C" struct ggml_backend_graph_copy guard_ggml_backend_graph_copy(ggml_backend_t backend, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_graph_copy");
     try {
-        return guard_call.settled(ggml_backend_graph_copy(backend, graph));
+        return guard_call.checked(ggml_backend_graph_copy(backend, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -875,16 +875,16 @@ extern "C" void guard_ggml_backend_graph_copy_free(struct ggml_backend_graph_cop
     try {
         ggml_backend_graph_copy_free(copy);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_status guard_ggml_backend_graph_plan_compute(ggml_backend_t backend, ggml_backend_graph_plan_t plan) {
     guard::Call guard_call("ggml_backend_graph_plan_compute");
     try {
-        return guard_call.settled(ggml_backend_graph_plan_compute(backend, plan));
+        return guard_call.checked(ggml_backend_graph_plan_compute(backend, plan));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -892,9 +892,9 @@ extern "C" enum ggml_status guard_ggml_backend_graph_plan_compute(ggml_backend_t
 extern "C" ggml_backend_graph_plan_t guard_ggml_backend_graph_plan_create(ggml_backend_t backend, struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_backend_graph_plan_create");
     try {
-        return guard_call.settled(ggml_backend_graph_plan_create(backend, cgraph));
+        return guard_call.checked(ggml_backend_graph_plan_create(backend, cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -904,16 +904,16 @@ extern "C" void guard_ggml_backend_graph_plan_free(ggml_backend_t backend, ggml_
     try {
         ggml_backend_graph_plan_free(backend, plan);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_guid_t guard_ggml_backend_guid(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_guid");
     try {
-        return guard_call.settled(ggml_backend_guid(backend));
+        return guard_call.checked(ggml_backend_guid(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -921,9 +921,9 @@ extern "C" ggml_guid_t guard_ggml_backend_guid(ggml_backend_t backend) {
 extern "C" ggml_backend_t guard_ggml_backend_init_best(void) {
     guard::Call guard_call("ggml_backend_init_best");
     try {
-        return guard_call.settled(ggml_backend_init_best());
+        return guard_call.checked(ggml_backend_init_best());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -931,9 +931,9 @@ extern "C" ggml_backend_t guard_ggml_backend_init_best(void) {
 extern "C" ggml_backend_t guard_ggml_backend_init_by_name(const char *name, const char *params) {
     guard::Call guard_call("ggml_backend_init_by_name");
     try {
-        return guard_call.settled(ggml_backend_init_by_name(name, params));
+        return guard_call.checked(ggml_backend_init_by_name(name, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -941,9 +941,9 @@ extern "C" ggml_backend_t guard_ggml_backend_init_by_name(const char *name, cons
 extern "C" ggml_backend_t guard_ggml_backend_init_by_type(enum ggml_backend_dev_type type, const char *params) {
     guard::Call guard_call("ggml_backend_init_by_type");
     try {
-        return guard_call.settled(ggml_backend_init_by_type(type, params));
+        return guard_call.checked(ggml_backend_init_by_type(type, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -956,9 +956,9 @@ extern "C" bool guard_ggml_backend_is_cpu(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_cpu");
     try {
-        return guard_call.settled(guard_target(backend));
+        return guard_call.checked(guard_target(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -971,9 +971,9 @@ extern "C" bool guard_ggml_backend_is_rpc(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_rpc");
     try {
-        return guard_call.settled(guard_target(backend));
+        return guard_call.checked(guard_target(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -986,9 +986,9 @@ extern "C" bool guard_ggml_backend_is_vk(ggml_backend_t backend) {
     }
     guard::Call guard_call("ggml_backend_is_vk");
     try {
-        return guard_call.settled(guard_target(backend));
+        return guard_call.checked(guard_target(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -996,9 +996,9 @@ extern "C" bool guard_ggml_backend_is_vk(ggml_backend_t backend) {
 extern "C" ggml_backend_reg_t guard_ggml_backend_load(const char *path) {
     guard::Call guard_call("ggml_backend_load");
     try {
-        return guard_call.settled(ggml_backend_load(path));
+        return guard_call.checked(ggml_backend_load(path));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1007,9 +1007,9 @@ extern "C" void guard_ggml_backend_load_all(void) {
     guard::Call guard_call("ggml_backend_load_all");
     try {
         ggml_backend_load_all();
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1017,18 +1017,18 @@ extern "C" void guard_ggml_backend_load_all_from_path(const char *dir_path) {
     guard::Call guard_call("ggml_backend_load_all_from_path");
     try {
         ggml_backend_load_all_from_path(dir_path);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_dev_t guard_ggml_backend_meta_device(ggml_backend_dev_t *devs, size_t n_devs, ggml_backend_meta_get_split_state_t get_split_state, void *get_split_state_ud) {
     guard::Call guard_call("ggml_backend_meta_device");
     try {
-        return guard_call.settled(ggml_backend_meta_device(devs, n_devs, get_split_state, get_split_state_ud));
+        return guard_call.checked(ggml_backend_meta_device(devs, n_devs, get_split_state, get_split_state_ud));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1036,9 +1036,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_meta_device(ggml_backend_dev_t 
 extern "C" const char *guard_ggml_backend_meta_split_axis_name(enum ggml_backend_meta_split_axis split_axis) {
     guard::Call guard_call("ggml_backend_meta_split_axis_name");
     try {
-        return guard_call.settled(ggml_backend_meta_split_axis_name(split_axis));
+        return guard_call.checked(ggml_backend_meta_split_axis_name(split_axis));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1046,9 +1046,9 @@ extern "C" const char *guard_ggml_backend_meta_split_axis_name(enum ggml_backend
 extern "C" const char *guard_ggml_backend_name(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_name");
     try {
-        return guard_call.settled(ggml_backend_name(backend));
+        return guard_call.checked(ggml_backend_name(backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1056,9 +1056,9 @@ extern "C" const char *guard_ggml_backend_name(ggml_backend_t backend) {
 extern "C" bool guard_ggml_backend_offload_op(ggml_backend_t backend, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_offload_op");
     try {
-        return guard_call.settled(ggml_backend_offload_op(backend, op));
+        return guard_call.checked(ggml_backend_offload_op(backend, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1066,9 +1066,9 @@ extern "C" bool guard_ggml_backend_offload_op(ggml_backend_t backend, const stru
 extern "C" ggml_backend_reg_t guard_ggml_backend_reg_by_name(const char *name) {
     guard::Call guard_call("ggml_backend_reg_by_name");
     try {
-        return guard_call.settled(ggml_backend_reg_by_name(name));
+        return guard_call.checked(ggml_backend_reg_by_name(name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1076,9 +1076,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_reg_by_name(const char *name) {
 extern "C" size_t guard_ggml_backend_reg_count(void) {
     guard::Call guard_call("ggml_backend_reg_count");
     try {
-        return guard_call.settled(ggml_backend_reg_count());
+        return guard_call.checked(ggml_backend_reg_count());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1086,9 +1086,9 @@ extern "C" size_t guard_ggml_backend_reg_count(void) {
 extern "C" size_t guard_ggml_backend_reg_dev_count(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_reg_dev_count");
     try {
-        return guard_call.settled(ggml_backend_reg_dev_count(reg));
+        return guard_call.checked(ggml_backend_reg_dev_count(reg));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1096,9 +1096,9 @@ extern "C" size_t guard_ggml_backend_reg_dev_count(ggml_backend_reg_t reg) {
 extern "C" ggml_backend_dev_t guard_ggml_backend_reg_dev_get(ggml_backend_reg_t reg, size_t index) {
     guard::Call guard_call("ggml_backend_reg_dev_get");
     try {
-        return guard_call.settled(ggml_backend_reg_dev_get(reg, index));
+        return guard_call.checked(ggml_backend_reg_dev_get(reg, index));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1106,9 +1106,9 @@ extern "C" ggml_backend_dev_t guard_ggml_backend_reg_dev_get(ggml_backend_reg_t 
 extern "C" ggml_backend_reg_t guard_ggml_backend_reg_get(size_t index) {
     guard::Call guard_call("ggml_backend_reg_get");
     try {
-        return guard_call.settled(ggml_backend_reg_get(index));
+        return guard_call.checked(ggml_backend_reg_get(index));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1116,9 +1116,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_reg_get(size_t index) {
 extern "C" void *guard_ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char *name) {
     guard::Call guard_call("ggml_backend_reg_get_proc_address");
     try {
-        return guard_call.settled(ggml_backend_reg_get_proc_address(reg, name));
+        return guard_call.checked(ggml_backend_reg_get_proc_address(reg, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1126,9 +1126,9 @@ extern "C" void *guard_ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg,
 extern "C" const char *guard_ggml_backend_reg_name(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_reg_name");
     try {
-        return guard_call.settled(ggml_backend_reg_name(reg));
+        return guard_call.checked(ggml_backend_reg_name(reg));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1137,9 +1137,9 @@ extern "C" void guard_ggml_backend_register(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_register");
     try {
         ggml_backend_register(reg);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1151,9 +1151,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_rpc_add_server(const char *endp
     }
     guard::Call guard_call("ggml_backend_rpc_add_server");
     try {
-        return guard_call.settled(guard_target(endpoint));
+        return guard_call.checked(guard_target(endpoint));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1166,9 +1166,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_rpc_buffer_type(const c
     }
     guard::Call guard_call("ggml_backend_rpc_buffer_type");
     try {
-        return guard_call.settled(guard_target(endpoint, device));
+        return guard_call.checked(guard_target(endpoint, device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1182,9 +1182,9 @@ extern "C" void guard_ggml_backend_rpc_get_device_memory(const char *endpoint, u
     guard::Call guard_call("ggml_backend_rpc_get_device_memory");
     try {
         guard_target(endpoint, device, free, total);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1196,9 +1196,9 @@ extern "C" ggml_backend_t guard_ggml_backend_rpc_init(const char *endpoint, uint
     }
     guard::Call guard_call("ggml_backend_rpc_init");
     try {
-        return guard_call.settled(guard_target(endpoint, device));
+        return guard_call.checked(guard_target(endpoint, device));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1211,9 +1211,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_rpc_reg(void) {
     }
     guard::Call guard_call("ggml_backend_rpc_reg");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1227,18 +1227,18 @@ extern "C" void guard_ggml_backend_rpc_start_server(const char *endpoint, const 
     guard::Call guard_call("ggml_backend_rpc_start_server");
     try {
         guard_target(endpoint, cache_dir, n_threads, n_devices, devices);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" bool guard_ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_alloc_graph");
     try {
-        return guard_call.settled(ggml_backend_sched_alloc_graph(sched, graph));
+        return guard_call.checked(ggml_backend_sched_alloc_graph(sched, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1248,16 +1248,16 @@ extern "C" void guard_ggml_backend_sched_free(ggml_backend_sched_t sched) {
     try {
         ggml_backend_sched_free(sched);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sched_t sched, int i) {
     guard::Call guard_call("ggml_backend_sched_get_backend");
     try {
-        return guard_call.settled(ggml_backend_sched_get_backend(sched, i));
+        return guard_call.checked(ggml_backend_sched_get_backend(sched, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1265,9 +1265,9 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sche
 extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_size");
     try {
-        return guard_call.settled(ggml_backend_sched_get_buffer_size(sched, backend));
+        return guard_call.checked(ggml_backend_sched_get_buffer_size(sched, backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1275,9 +1275,9 @@ extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t 
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_type");
     try {
-        return guard_call.settled(ggml_backend_sched_get_buffer_type(sched, backend));
+        return guard_call.checked(ggml_backend_sched_get_buffer_type(sched, backend));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1285,9 +1285,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(g
 extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_backends");
     try {
-        return guard_call.settled(ggml_backend_sched_get_n_backends(sched));
+        return guard_call.checked(ggml_backend_sched_get_n_backends(sched));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1295,9 +1295,9 @@ extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sche
 extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_copies");
     try {
-        return guard_call.settled(ggml_backend_sched_get_n_copies(sched));
+        return guard_call.checked(ggml_backend_sched_get_n_copies(sched));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1305,9 +1305,9 @@ extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched)
 extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_splits");
     try {
-        return guard_call.settled(ggml_backend_sched_get_n_splits(sched));
+        return guard_call.checked(ggml_backend_sched_get_n_splits(sched));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1315,9 +1315,9 @@ extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched)
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backend_sched_t sched, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_backend_sched_get_tensor_backend");
     try {
-        return guard_call.settled(ggml_backend_sched_get_tensor_backend(sched, node));
+        return guard_call.checked(ggml_backend_sched_get_tensor_backend(sched, node));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1325,9 +1325,9 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backe
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute");
     try {
-        return guard_call.settled(ggml_backend_sched_graph_compute(sched, graph));
+        return guard_call.checked(ggml_backend_sched_graph_compute(sched, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1335,9 +1335,9 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute_async");
     try {
-        return guard_call.settled(ggml_backend_sched_graph_compute_async(sched, graph));
+        return guard_call.checked(ggml_backend_sched_graph_compute_async(sched, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1345,9 +1345,9 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_ba
 extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *backends, ggml_backend_buffer_type_t *bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
     guard::Call guard_call("ggml_backend_sched_new");
     try {
-        return guard_call.settled(ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload));
+        return guard_call.checked(ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1355,9 +1355,9 @@ extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *bac
 extern "C" bool guard_ggml_backend_sched_reserve(ggml_backend_sched_t sched, struct ggml_cgraph *measure_graph) {
     guard::Call guard_call("ggml_backend_sched_reserve");
     try {
-        return guard_call.settled(ggml_backend_sched_reserve(sched, measure_graph));
+        return guard_call.checked(ggml_backend_sched_reserve(sched, measure_graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1366,9 +1366,9 @@ extern "C" void guard_ggml_backend_sched_reserve_size(ggml_backend_sched_t sched
     guard::Call guard_call("ggml_backend_sched_reserve_size");
     try {
         ggml_backend_sched_reserve_size(sched, measure_graph, sizes);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1376,9 +1376,9 @@ extern "C" void guard_ggml_backend_sched_reset(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_reset");
     try {
         ggml_backend_sched_reset(sched);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1386,9 +1386,9 @@ extern "C" void guard_ggml_backend_sched_set_eval_callback(ggml_backend_sched_t 
     guard::Call guard_call("ggml_backend_sched_set_eval_callback");
     try {
         ggml_backend_sched_set_eval_callback(sched, callback, user_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1396,9 +1396,9 @@ extern "C" void guard_ggml_backend_sched_set_tensor_backend(ggml_backend_sched_t
     guard::Call guard_call("ggml_backend_sched_set_tensor_backend");
     try {
         ggml_backend_sched_set_tensor_backend(sched, node, backend);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1406,9 +1406,9 @@ extern "C" void guard_ggml_backend_sched_split_graph(ggml_backend_sched_t sched,
     guard::Call guard_call("ggml_backend_sched_split_graph");
     try {
         ggml_backend_sched_split_graph(sched, graph);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1416,18 +1416,18 @@ extern "C" void guard_ggml_backend_sched_synchronize(ggml_backend_sched_t sched)
     guard::Call guard_call("ggml_backend_sched_synchronize");
     try {
         ggml_backend_sched_synchronize(sched);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" bool guard_ggml_backend_supports_buft(ggml_backend_t backend, ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_backend_supports_buft");
     try {
-        return guard_call.settled(ggml_backend_supports_buft(backend, buft));
+        return guard_call.checked(ggml_backend_supports_buft(backend, buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1435,9 +1435,9 @@ extern "C" bool guard_ggml_backend_supports_buft(ggml_backend_t backend, ggml_ba
 extern "C" bool guard_ggml_backend_supports_op(ggml_backend_t backend, const struct ggml_tensor *op) {
     guard::Call guard_call("ggml_backend_supports_op");
     try {
-        return guard_call.settled(ggml_backend_supports_op(backend, op));
+        return guard_call.checked(ggml_backend_supports_op(backend, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1446,18 +1446,18 @@ extern "C" void guard_ggml_backend_synchronize(ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_synchronize");
     try {
         ggml_backend_synchronize(backend);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_status guard_ggml_backend_tensor_alloc(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, void *addr) {
     guard::Call guard_call("ggml_backend_tensor_alloc");
     try {
-        return guard_call.settled(ggml_backend_tensor_alloc(buffer, tensor, addr));
+        return guard_call.checked(ggml_backend_tensor_alloc(buffer, tensor, addr));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1466,9 +1466,9 @@ extern "C" void guard_ggml_backend_tensor_copy(const struct ggml_tensor *src, st
     guard::Call guard_call("ggml_backend_tensor_copy");
     try {
         ggml_backend_tensor_copy(src, dst);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1476,9 +1476,9 @@ extern "C" void guard_ggml_backend_tensor_copy_async(ggml_backend_t backend_src,
     guard::Call guard_call("ggml_backend_tensor_copy_async");
     try {
         ggml_backend_tensor_copy_async(backend_src, backend_dst, src, dst);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1486,9 +1486,9 @@ extern "C" void guard_ggml_backend_tensor_get(const struct ggml_tensor *tensor, 
     guard::Call guard_call("ggml_backend_tensor_get");
     try {
         ggml_backend_tensor_get(tensor, data, offset, size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1496,9 +1496,9 @@ extern "C" void guard_ggml_backend_tensor_get_2d(const struct ggml_tensor *tenso
     guard::Call guard_call("ggml_backend_tensor_get_2d");
     try {
         ggml_backend_tensor_get_2d(tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1506,9 +1506,9 @@ extern "C" void guard_ggml_backend_tensor_get_2d_async(ggml_backend_t backend, c
     guard::Call guard_call("ggml_backend_tensor_get_2d_async");
     try {
         ggml_backend_tensor_get_2d_async(backend, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1516,9 +1516,9 @@ extern "C" void guard_ggml_backend_tensor_get_async(ggml_backend_t backend, cons
     guard::Call guard_call("ggml_backend_tensor_get_async");
     try {
         ggml_backend_tensor_get_async(backend, tensor, data, offset, size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1526,9 +1526,9 @@ extern "C" void guard_ggml_backend_tensor_memset(struct ggml_tensor *tensor, uin
     guard::Call guard_call("ggml_backend_tensor_memset");
     try {
         ggml_backend_tensor_memset(tensor, value, offset, size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1536,9 +1536,9 @@ extern "C" void guard_ggml_backend_tensor_set(struct ggml_tensor *tensor, const 
     guard::Call guard_call("ggml_backend_tensor_set");
     try {
         ggml_backend_tensor_set(tensor, data, offset, size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1546,9 +1546,9 @@ extern "C" void guard_ggml_backend_tensor_set_2d(struct ggml_tensor *tensor, con
     guard::Call guard_call("ggml_backend_tensor_set_2d");
     try {
         ggml_backend_tensor_set_2d(tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1556,9 +1556,9 @@ extern "C" void guard_ggml_backend_tensor_set_2d_async(ggml_backend_t backend, s
     guard::Call guard_call("ggml_backend_tensor_set_2d_async");
     try {
         ggml_backend_tensor_set_2d_async(backend, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1566,9 +1566,9 @@ extern "C" void guard_ggml_backend_tensor_set_async(ggml_backend_t backend, stru
     guard::Call guard_call("ggml_backend_tensor_set_async");
     try {
         ggml_backend_tensor_set_async(backend, tensor, data, offset, size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1576,18 +1576,18 @@ extern "C" void guard_ggml_backend_unload(ggml_backend_reg_t reg) {
     guard::Call guard_call("ggml_backend_unload");
     try {
         ggml_backend_unload(reg);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_status guard_ggml_backend_view_init(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_backend_view_init");
     try {
-        return guard_call.settled(ggml_backend_view_init(tensor));
+        return guard_call.checked(ggml_backend_view_init(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1600,9 +1600,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_vk_buffer_type(size_t d
     }
     guard::Call guard_call("ggml_backend_vk_buffer_type");
     try {
-        return guard_call.settled(guard_target(dev_num));
+        return guard_call.checked(guard_target(dev_num));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1615,9 +1615,9 @@ extern "C" int guard_ggml_backend_vk_get_device_count(void) {
     }
     guard::Call guard_call("ggml_backend_vk_get_device_count");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1631,9 +1631,9 @@ extern "C" void guard_ggml_backend_vk_get_device_description(int device, char *d
     guard::Call guard_call("ggml_backend_vk_get_device_description");
     try {
         guard_target(device, description, description_size);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1646,9 +1646,9 @@ extern "C" void guard_ggml_backend_vk_get_device_memory(int device, size_t *free
     guard::Call guard_call("ggml_backend_vk_get_device_memory");
     try {
         guard_target(device, free, total);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1660,9 +1660,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_vk_host_buffer_type(voi
     }
     guard::Call guard_call("ggml_backend_vk_host_buffer_type");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1675,9 +1675,9 @@ extern "C" ggml_backend_t guard_ggml_backend_vk_init(size_t dev_num) {
     }
     guard::Call guard_call("ggml_backend_vk_init");
     try {
-        return guard_call.settled(guard_target(dev_num));
+        return guard_call.checked(guard_target(dev_num));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1690,9 +1690,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_vk_reg(void) {
     }
     guard::Call guard_call("ggml_backend_vk_reg");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1700,9 +1700,9 @@ extern "C" ggml_backend_reg_t guard_ggml_backend_vk_reg(void) {
 extern "C" float guard_ggml_bf16_to_fp32(ggml_bf16_t arg0) {
     guard::Call guard_call("ggml_bf16_to_fp32");
     try {
-        return guard_call.settled(ggml_bf16_to_fp32(arg0));
+        return guard_call.checked(ggml_bf16_to_fp32(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1711,18 +1711,18 @@ extern "C" void guard_ggml_bf16_to_fp32_row(const ggml_bf16_t *arg0, float *arg1
     guard::Call guard_call("ggml_bf16_to_fp32_row");
     try {
         ggml_bf16_to_fp32_row(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int64_t guard_ggml_blck_size(enum ggml_type type) {
     guard::Call guard_call("ggml_blck_size");
     try {
-        return guard_call.settled(ggml_blck_size(type));
+        return guard_call.checked(ggml_blck_size(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1731,9 +1731,9 @@ extern "C" void guard_ggml_build_backward_expand(struct ggml_context *ctx, struc
     guard::Call guard_call("ggml_build_backward_expand");
     try {
         ggml_build_backward_expand(ctx, cgraph, grad_accs);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1741,9 +1741,9 @@ extern "C" void guard_ggml_build_forward_expand(struct ggml_cgraph *cgraph, stru
     guard::Call guard_call("ggml_build_forward_expand");
     try {
         ggml_build_forward_expand(cgraph, tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -1751,18 +1751,18 @@ extern "C" void guard_ggml_build_forward_order(struct ggml_cgraph *cgraph, struc
     guard::Call guard_call("ggml_build_forward_order");
     try {
         ggml_build_forward_order(cgraph, tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_build_forward_select(struct ggml_cgraph *cgraph, struct ggml_tensor **tensors, int n_tensors, int idx) {
     guard::Call guard_call("ggml_build_forward_select");
     try {
-        return guard_call.settled(ggml_build_forward_select(cgraph, tensors, n_tensors, idx));
+        return guard_call.checked(ggml_build_forward_select(cgraph, tensors, n_tensors, idx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1770,9 +1770,9 @@ extern "C" struct ggml_tensor *guard_ggml_build_forward_select(struct ggml_cgrap
 extern "C" bool guard_ggml_can_repeat(const struct ggml_tensor *t0, const struct ggml_tensor *t1) {
     guard::Call guard_call("ggml_can_repeat");
     try {
-        return guard_call.settled(ggml_can_repeat(t0, t1));
+        return guard_call.checked(ggml_can_repeat(t0, t1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1780,9 +1780,9 @@ extern "C" bool guard_ggml_can_repeat(const struct ggml_tensor *t0, const struct
 extern "C" struct ggml_tensor *guard_ggml_cast(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_type type) {
     guard::Call guard_call("ggml_cast");
     try {
-        return guard_call.settled(ggml_cast(ctx, a, type));
+        return guard_call.checked(ggml_cast(ctx, a, type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1790,9 +1790,9 @@ extern "C" struct ggml_tensor *guard_ggml_cast(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_ceil(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_ceil");
     try {
-        return guard_call.settled(ggml_ceil(ctx, a));
+        return guard_call.checked(ggml_ceil(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1800,9 +1800,9 @@ extern "C" struct ggml_tensor *guard_ggml_ceil(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_ceil_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_ceil_inplace");
     try {
-        return guard_call.settled(ggml_ceil_inplace(ctx, a));
+        return guard_call.checked(ggml_ceil_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1810,9 +1810,9 @@ extern "C" struct ggml_tensor *guard_ggml_ceil_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_clamp(struct ggml_context *ctx, struct ggml_tensor *a, float min, float max) {
     guard::Call guard_call("ggml_clamp");
     try {
-        return guard_call.settled(ggml_clamp(ctx, a, min, max));
+        return guard_call.checked(ggml_clamp(ctx, a, min, max));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1820,9 +1820,9 @@ extern "C" struct ggml_tensor *guard_ggml_clamp(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_clamp_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float min, float max) {
     guard::Call guard_call("ggml_clamp_inplace");
     try {
-        return guard_call.settled(ggml_clamp_inplace(ctx, a, min, max));
+        return guard_call.checked(ggml_clamp_inplace(ctx, a, min, max));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1830,9 +1830,9 @@ extern "C" struct ggml_tensor *guard_ggml_clamp_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_col2im_1d(struct ggml_context *ctx, struct ggml_tensor *a, int s0, int oc, int p0) {
     guard::Call guard_call("ggml_col2im_1d");
     try {
-        return guard_call.settled(ggml_col2im_1d(ctx, a, s0, oc, p0));
+        return guard_call.checked(ggml_col2im_1d(ctx, a, s0, oc, p0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1840,9 +1840,9 @@ extern "C" struct ggml_tensor *guard_ggml_col2im_1d(struct ggml_context *ctx, st
 extern "C" const char *guard_ggml_commit(void) {
     guard::Call guard_call("ggml_commit");
     try {
-        return guard_call.settled(ggml_commit());
+        return guard_call.checked(ggml_commit());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1850,9 +1850,9 @@ extern "C" const char *guard_ggml_commit(void) {
 extern "C" struct ggml_tensor *guard_ggml_concat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int dim) {
     guard::Call guard_call("ggml_concat");
     try {
-        return guard_call.settled(ggml_concat(ctx, a, b, dim));
+        return guard_call.checked(ggml_concat(ctx, a, b, dim));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1860,9 +1860,9 @@ extern "C" struct ggml_tensor *guard_ggml_concat(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_cont(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cont");
     try {
-        return guard_call.settled(ggml_cont(ctx, a));
+        return guard_call.checked(ggml_cont(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1870,9 +1870,9 @@ extern "C" struct ggml_tensor *guard_ggml_cont(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_cont_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0) {
     guard::Call guard_call("ggml_cont_1d");
     try {
-        return guard_call.settled(ggml_cont_1d(ctx, a, ne0));
+        return guard_call.checked(ggml_cont_1d(ctx, a, ne0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1880,9 +1880,9 @@ extern "C" struct ggml_tensor *guard_ggml_cont_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_cont_2d");
     try {
-        return guard_call.settled(ggml_cont_2d(ctx, a, ne0, ne1));
+        return guard_call.checked(ggml_cont_2d(ctx, a, ne0, ne1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1890,9 +1890,9 @@ extern "C" struct ggml_tensor *guard_ggml_cont_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_cont_3d");
     try {
-        return guard_call.settled(ggml_cont_3d(ctx, a, ne0, ne1, ne2));
+        return guard_call.checked(ggml_cont_3d(ctx, a, ne0, ne1, ne2));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1900,9 +1900,9 @@ extern "C" struct ggml_tensor *guard_ggml_cont_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_cont_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_cont_4d");
     try {
-        return guard_call.settled(ggml_cont_4d(ctx, a, ne0, ne1, ne2, ne3));
+        return guard_call.checked(ggml_cont_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1910,9 +1910,9 @@ extern "C" struct ggml_tensor *guard_ggml_cont_4d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_1d");
     try {
-        return guard_call.settled(ggml_conv_1d(ctx, a, b, s0, p0, d0));
+        return guard_call.checked(ggml_conv_1d(ctx, a, b, s0, p0, d0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1920,9 +1920,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_1d_dw");
     try {
-        return guard_call.settled(ggml_conv_1d_dw(ctx, a, b, s0, p0, d0));
+        return guard_call.checked(ggml_conv_1d_dw(ctx, a, b, s0, p0, d0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1930,9 +1930,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int d0) {
     guard::Call guard_call("ggml_conv_1d_dw_ph");
     try {
-        return guard_call.settled(ggml_conv_1d_dw_ph(ctx, a, b, s0, d0));
+        return guard_call.checked(ggml_conv_1d_dw_ph(ctx, a, b, s0, d0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1940,9 +1940,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_dw_ph(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_1d_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s, int d) {
     guard::Call guard_call("ggml_conv_1d_ph");
     try {
-        return guard_call.settled(ggml_conv_1d_ph(ctx, a, b, s, d));
+        return guard_call.checked(ggml_conv_1d_ph(ctx, a, b, s, d));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1950,9 +1950,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_1d_ph(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_2d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d");
     try {
-        return guard_call.settled(ggml_conv_2d(ctx, a, b, s0, s1, p0, p1, d0, d1));
+        return guard_call.checked(ggml_conv_2d(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1960,9 +1960,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d_direct");
     try {
-        return guard_call.settled(ggml_conv_2d_direct(ctx, a, b, s0, s1, p0, p1, d0, d1));
+        return guard_call.checked(ggml_conv_2d_direct(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1970,9 +1970,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_direct(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1) {
     guard::Call guard_call("ggml_conv_2d_dw");
     try {
-        return guard_call.settled(ggml_conv_2d_dw(ctx, a, b, s0, s1, p0, p1, d0, d1));
+        return guard_call.checked(ggml_conv_2d_dw(ctx, a, b, s0, s1, p0, p1, d0, d1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1980,9 +1980,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int stride0, int stride1, int pad0, int pad1, int dilation0, int dilation1) {
     guard::Call guard_call("ggml_conv_2d_dw_direct");
     try {
-        return guard_call.settled(ggml_conv_2d_dw_direct(ctx, a, b, stride0, stride1, pad0, pad1, dilation0, dilation1));
+        return guard_call.checked(ggml_conv_2d_dw_direct(ctx, a, b, stride0, stride1, pad0, pad1, dilation0, dilation1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -1990,9 +1990,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_dw_direct(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_s1_ph(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_conv_2d_s1_ph");
     try {
-        return guard_call.settled(ggml_conv_2d_s1_ph(ctx, a, b));
+        return guard_call.checked(ggml_conv_2d_s1_ph(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2000,9 +2000,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_s1_ph(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_2d_sk_p0(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_conv_2d_sk_p0");
     try {
-        return guard_call.settled(ggml_conv_2d_sk_p0(ctx, a, b));
+        return guard_call.checked(ggml_conv_2d_sk_p0(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2010,9 +2010,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_2d_sk_p0(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_conv_3d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2) {
     guard::Call guard_call("ggml_conv_3d");
     try {
-        return guard_call.settled(ggml_conv_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2));
+        return guard_call.checked(ggml_conv_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2020,9 +2020,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_conv_3d_direct(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2, int n_channels, int n_batch, int n_channels_out) {
     guard::Call guard_call("ggml_conv_3d_direct");
     try {
-        return guard_call.settled(ggml_conv_3d_direct(ctx, a, b, s0, s1, s2, p0, p1, p2, d0, d1, d2, n_channels, n_batch, n_channels_out));
+        return guard_call.checked(ggml_conv_3d_direct(ctx, a, b, s0, s1, s2, p0, p1, p2, d0, d1, d2, n_channels, n_batch, n_channels_out));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2030,9 +2030,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_3d_direct(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_conv_transpose_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0) {
     guard::Call guard_call("ggml_conv_transpose_1d");
     try {
-        return guard_call.settled(ggml_conv_transpose_1d(ctx, a, b, s0, p0, d0));
+        return guard_call.checked(ggml_conv_transpose_1d(ctx, a, b, s0, p0, d0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2040,9 +2040,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_transpose_1d(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_conv_transpose_2d_p0(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int stride) {
     guard::Call guard_call("ggml_conv_transpose_2d_p0");
     try {
-        return guard_call.settled(ggml_conv_transpose_2d_p0(ctx, a, b, stride));
+        return guard_call.checked(ggml_conv_transpose_2d_p0(ctx, a, b, stride));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2050,9 +2050,9 @@ extern "C" struct ggml_tensor *guard_ggml_conv_transpose_2d_p0(struct ggml_conte
 extern "C" struct ggml_tensor *guard_ggml_cos(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cos");
     try {
-        return guard_call.settled(ggml_cos(ctx, a));
+        return guard_call.checked(ggml_cos(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2060,9 +2060,9 @@ extern "C" struct ggml_tensor *guard_ggml_cos(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_cos_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cos_inplace");
     try {
-        return guard_call.settled(ggml_cos_inplace(ctx, a));
+        return guard_call.checked(ggml_cos_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2070,9 +2070,9 @@ extern "C" struct ggml_tensor *guard_ggml_cos_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_count_equal(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_count_equal");
     try {
-        return guard_call.settled(ggml_count_equal(ctx, a, b));
+        return guard_call.checked(ggml_count_equal(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2086,9 +2086,9 @@ extern "C" void guard_ggml_cpu_bf16_to_fp32(const ggml_bf16_t *arg0, float *arg1
     guard::Call guard_call("ggml_cpu_bf16_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2101,9 +2101,9 @@ extern "C" void guard_ggml_cpu_fp16_to_fp32(const ggml_fp16_t *arg0, float *arg1
     guard::Call guard_call("ggml_cpu_fp16_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2116,9 +2116,9 @@ extern "C" void guard_ggml_cpu_fp32_to_bf16(const float *arg0, ggml_bf16_t *arg1
     guard::Call guard_call("ggml_cpu_fp32_to_bf16");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2131,9 +2131,9 @@ extern "C" void guard_ggml_cpu_fp32_to_fp16(const float *arg0, ggml_fp16_t *arg1
     guard::Call guard_call("ggml_cpu_fp32_to_fp16");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2146,9 +2146,9 @@ extern "C" void guard_ggml_cpu_fp32_to_fp32(const float *arg0, float *arg1, int6
     guard::Call guard_call("ggml_cpu_fp32_to_fp32");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2161,9 +2161,9 @@ extern "C" void guard_ggml_cpu_fp32_to_i32(const float *arg0, int32_t *arg1, int
     guard::Call guard_call("ggml_cpu_fp32_to_i32");
     try {
         guard_target(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -2175,9 +2175,9 @@ extern "C" int guard_ggml_cpu_get_rvv_vlen(void) {
     }
     guard::Call guard_call("ggml_cpu_get_rvv_vlen");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2190,9 +2190,9 @@ extern "C" int guard_ggml_cpu_get_sve_cnt(void) {
     }
     guard::Call guard_call("ggml_cpu_get_sve_cnt");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2205,9 +2205,9 @@ extern "C" int guard_ggml_cpu_has_amx_int8(void) {
     }
     guard::Call guard_call("ggml_cpu_has_amx_int8");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2220,9 +2220,9 @@ extern "C" int guard_ggml_cpu_has_arm_fma(void) {
     }
     guard::Call guard_call("ggml_cpu_has_arm_fma");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2235,9 +2235,9 @@ extern "C" int guard_ggml_cpu_has_avx(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2250,9 +2250,9 @@ extern "C" int guard_ggml_cpu_has_avx2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx2");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2265,9 +2265,9 @@ extern "C" int guard_ggml_cpu_has_avx512(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2280,9 +2280,9 @@ extern "C" int guard_ggml_cpu_has_avx512_bf16(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_bf16");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2295,9 +2295,9 @@ extern "C" int guard_ggml_cpu_has_avx512_vbmi(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_vbmi");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2310,9 +2310,9 @@ extern "C" int guard_ggml_cpu_has_avx512_vnni(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx512_vnni");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2325,9 +2325,9 @@ extern "C" int guard_ggml_cpu_has_avx_vnni(void) {
     }
     guard::Call guard_call("ggml_cpu_has_avx_vnni");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2340,9 +2340,9 @@ extern "C" int guard_ggml_cpu_has_bmi2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_bmi2");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2355,9 +2355,9 @@ extern "C" int guard_ggml_cpu_has_dotprod(void) {
     }
     guard::Call guard_call("ggml_cpu_has_dotprod");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2370,9 +2370,9 @@ extern "C" int guard_ggml_cpu_has_f16c(void) {
     }
     guard::Call guard_call("ggml_cpu_has_f16c");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2385,9 +2385,9 @@ extern "C" int guard_ggml_cpu_has_fma(void) {
     }
     guard::Call guard_call("ggml_cpu_has_fma");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2400,9 +2400,9 @@ extern "C" int guard_ggml_cpu_has_fp16_va(void) {
     }
     guard::Call guard_call("ggml_cpu_has_fp16_va");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2415,9 +2415,9 @@ extern "C" int guard_ggml_cpu_has_llamafile(void) {
     }
     guard::Call guard_call("ggml_cpu_has_llamafile");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2430,9 +2430,9 @@ extern "C" int guard_ggml_cpu_has_matmul_int8(void) {
     }
     guard::Call guard_call("ggml_cpu_has_matmul_int8");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2445,9 +2445,9 @@ extern "C" int guard_ggml_cpu_has_neon(void) {
     }
     guard::Call guard_call("ggml_cpu_has_neon");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2460,9 +2460,9 @@ extern "C" int guard_ggml_cpu_has_riscv_v(void) {
     }
     guard::Call guard_call("ggml_cpu_has_riscv_v");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2475,9 +2475,9 @@ extern "C" int guard_ggml_cpu_has_sme(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sme");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2490,9 +2490,9 @@ extern "C" int guard_ggml_cpu_has_sme2(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sme2");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2505,9 +2505,9 @@ extern "C" int guard_ggml_cpu_has_sse3(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sse3");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2520,9 +2520,9 @@ extern "C" int guard_ggml_cpu_has_ssse3(void) {
     }
     guard::Call guard_call("ggml_cpu_has_ssse3");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2535,9 +2535,9 @@ extern "C" int guard_ggml_cpu_has_sve(void) {
     }
     guard::Call guard_call("ggml_cpu_has_sve");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2550,9 +2550,9 @@ extern "C" int guard_ggml_cpu_has_vsx(void) {
     }
     guard::Call guard_call("ggml_cpu_has_vsx");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2565,9 +2565,9 @@ extern "C" int guard_ggml_cpu_has_vxe(void) {
     }
     guard::Call guard_call("ggml_cpu_has_vxe");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2580,9 +2580,9 @@ extern "C" int guard_ggml_cpu_has_wasm_simd(void) {
     }
     guard::Call guard_call("ggml_cpu_has_wasm_simd");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2596,18 +2596,18 @@ extern "C" void guard_ggml_cpu_init(void) {
     guard::Call guard_call("ggml_cpu_init");
     try {
         guard_target();
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_cpy(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_cpy");
     try {
-        return guard_call.settled(ggml_cpy(ctx, a, b));
+        return guard_call.checked(ggml_cpy(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2615,9 +2615,9 @@ extern "C" struct ggml_tensor *guard_ggml_cpy(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_cross_entropy_loss");
     try {
-        return guard_call.settled(ggml_cross_entropy_loss(ctx, a, b));
+        return guard_call.checked(ggml_cross_entropy_loss(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2625,9 +2625,9 @@ extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_cross_entropy_loss_back");
     try {
-        return guard_call.settled(ggml_cross_entropy_loss_back(ctx, a, b, c));
+        return guard_call.checked(ggml_cross_entropy_loss_back(ctx, a, b, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2635,9 +2635,9 @@ extern "C" struct ggml_tensor *guard_ggml_cross_entropy_loss_back(struct ggml_co
 extern "C" struct ggml_tensor *guard_ggml_cumsum(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_cumsum");
     try {
-        return guard_call.settled(ggml_cumsum(ctx, a));
+        return guard_call.checked(ggml_cumsum(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2645,9 +2645,9 @@ extern "C" struct ggml_tensor *guard_ggml_cumsum(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_custom_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, struct ggml_tensor **args, int n_args, ggml_custom_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_custom_4d");
     try {
-        return guard_call.settled(ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, args, n_args, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, args, n_args, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2655,9 +2655,9 @@ extern "C" struct ggml_tensor *guard_ggml_custom_4d(struct ggml_context *ctx, en
 extern "C" struct ggml_tensor *guard_ggml_custom_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor **args, int n_args, ggml_custom_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_custom_inplace");
     try {
-        return guard_call.settled(ggml_custom_inplace(ctx, a, args, n_args, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_custom_inplace(ctx, a, args, n_args, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2665,9 +2665,9 @@ extern "C" struct ggml_tensor *guard_ggml_custom_inplace(struct ggml_context *ct
 extern "C" int64_t guard_ggml_cycles(void) {
     guard::Call guard_call("ggml_cycles");
     try {
-        return guard_call.settled(ggml_cycles());
+        return guard_call.checked(ggml_cycles());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2675,9 +2675,9 @@ extern "C" int64_t guard_ggml_cycles(void) {
 extern "C" int64_t guard_ggml_cycles_per_ms(void) {
     guard::Call guard_call("ggml_cycles_per_ms");
     try {
-        return guard_call.settled(ggml_cycles_per_ms());
+        return guard_call.checked(ggml_cycles_per_ms());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2685,9 +2685,9 @@ extern "C" int64_t guard_ggml_cycles_per_ms(void) {
 extern "C" struct ggml_tensor *guard_ggml_diag(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_diag");
     try {
-        return guard_call.settled(ggml_diag(ctx, a));
+        return guard_call.checked(ggml_diag(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2695,9 +2695,9 @@ extern "C" struct ggml_tensor *guard_ggml_diag(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_inf");
     try {
-        return guard_call.settled(ggml_diag_mask_inf(ctx, a, n_past));
+        return guard_call.checked(ggml_diag_mask_inf(ctx, a, n_past));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2705,9 +2705,9 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_inf_inplace");
     try {
-        return guard_call.settled(ggml_diag_mask_inf_inplace(ctx, a, n_past));
+        return guard_call.checked(ggml_diag_mask_inf_inplace(ctx, a, n_past));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2715,9 +2715,9 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_inf_inplace(struct ggml_cont
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_zero");
     try {
-        return guard_call.settled(ggml_diag_mask_zero(ctx, a, n_past));
+        return guard_call.checked(ggml_diag_mask_zero(ctx, a, n_past));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2725,9 +2725,9 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_past) {
     guard::Call guard_call("ggml_diag_mask_zero_inplace");
     try {
-        return guard_call.settled(ggml_diag_mask_zero_inplace(ctx, a, n_past));
+        return guard_call.checked(ggml_diag_mask_zero_inplace(ctx, a, n_past));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2735,9 +2735,9 @@ extern "C" struct ggml_tensor *guard_ggml_diag_mask_zero_inplace(struct ggml_con
 extern "C" struct ggml_tensor *guard_ggml_div(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_div");
     try {
-        return guard_call.settled(ggml_div(ctx, a, b));
+        return guard_call.checked(ggml_div(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2745,9 +2745,9 @@ extern "C" struct ggml_tensor *guard_ggml_div(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_div_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_div_inplace");
     try {
-        return guard_call.settled(ggml_div_inplace(ctx, a, b));
+        return guard_call.checked(ggml_div_inplace(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2755,9 +2755,9 @@ extern "C" struct ggml_tensor *guard_ggml_div_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_comb(struct ggml_context *ctx, struct ggml_tensor *mixes, struct ggml_tensor *scale, struct ggml_tensor *base, float eps, int32_t n_iter) {
     guard::Call guard_call("ggml_dsv4_hc_comb");
     try {
-        return guard_call.settled(ggml_dsv4_hc_comb(ctx, mixes, scale, base, eps, n_iter));
+        return guard_call.checked(ggml_dsv4_hc_comb(ctx, mixes, scale, base, eps, n_iter));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2765,9 +2765,9 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_comb(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_post(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *residual, struct ggml_tensor *post, struct ggml_tensor *comb) {
     guard::Call guard_call("ggml_dsv4_hc_post");
     try {
-        return guard_call.settled(ggml_dsv4_hc_post(ctx, x, residual, post, comb));
+        return guard_call.checked(ggml_dsv4_hc_post(ctx, x, residual, post, comb));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2775,9 +2775,9 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_post(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *weights) {
     guard::Call guard_call("ggml_dsv4_hc_pre");
     try {
-        return guard_call.settled(ggml_dsv4_hc_pre(ctx, x, weights));
+        return guard_call.checked(ggml_dsv4_hc_pre(ctx, x, weights));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2785,9 +2785,9 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre_gated(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *gate, float scale) {
     guard::Call guard_call("ggml_dsv4_hc_pre_gated");
     try {
-        return guard_call.settled(ggml_dsv4_hc_pre_gated(ctx, x, gate, scale));
+        return guard_call.checked(ggml_dsv4_hc_pre_gated(ctx, x, gate, scale));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2795,9 +2795,9 @@ extern "C" struct ggml_tensor *guard_ggml_dsv4_hc_pre_gated(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_dup(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_dup");
     try {
-        return guard_call.settled(ggml_dup(ctx, a));
+        return guard_call.checked(ggml_dup(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2805,9 +2805,9 @@ extern "C" struct ggml_tensor *guard_ggml_dup(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_dup_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_dup_inplace");
     try {
-        return guard_call.settled(ggml_dup_inplace(ctx, a));
+        return guard_call.checked(ggml_dup_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2815,9 +2815,9 @@ extern "C" struct ggml_tensor *guard_ggml_dup_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_dup_tensor(struct ggml_context *ctx, const struct ggml_tensor *src) {
     guard::Call guard_call("ggml_dup_tensor");
     try {
-        return guard_call.settled(ggml_dup_tensor(ctx, src));
+        return guard_call.checked(ggml_dup_tensor(ctx, src));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2825,9 +2825,9 @@ extern "C" struct ggml_tensor *guard_ggml_dup_tensor(struct ggml_context *ctx, c
 extern "C" size_t guard_ggml_element_size(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_element_size");
     try {
-        return guard_call.settled(ggml_element_size(tensor));
+        return guard_call.checked(ggml_element_size(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2835,9 +2835,9 @@ extern "C" size_t guard_ggml_element_size(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_elu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_elu");
     try {
-        return guard_call.settled(ggml_elu(ctx, a));
+        return guard_call.checked(ggml_elu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2845,9 +2845,9 @@ extern "C" struct ggml_tensor *guard_ggml_elu(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_elu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_elu_inplace");
     try {
-        return guard_call.settled(ggml_elu_inplace(ctx, a));
+        return guard_call.checked(ggml_elu_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2855,9 +2855,9 @@ extern "C" struct ggml_tensor *guard_ggml_elu_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_exp(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_exp");
     try {
-        return guard_call.settled(ggml_exp(ctx, a));
+        return guard_call.checked(ggml_exp(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2865,9 +2865,9 @@ extern "C" struct ggml_tensor *guard_ggml_exp(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_exp_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_exp_inplace");
     try {
-        return guard_call.settled(ggml_exp_inplace(ctx, a));
+        return guard_call.checked(ggml_exp_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2875,9 +2875,9 @@ extern "C" struct ggml_tensor *guard_ggml_exp_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_expm1(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_expm1");
     try {
-        return guard_call.settled(ggml_expm1(ctx, a));
+        return guard_call.checked(ggml_expm1(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2885,9 +2885,9 @@ extern "C" struct ggml_tensor *guard_ggml_expm1(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_expm1_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_expm1_inplace");
     try {
-        return guard_call.settled(ggml_expm1_inplace(ctx, a));
+        return guard_call.checked(ggml_expm1_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2895,9 +2895,9 @@ extern "C" struct ggml_tensor *guard_ggml_expm1_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_fill(struct ggml_context *ctx, struct ggml_tensor *a, float c) {
     guard::Call guard_call("ggml_fill");
     try {
-        return guard_call.settled(ggml_fill(ctx, a, c));
+        return guard_call.checked(ggml_fill(ctx, a, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2905,9 +2905,9 @@ extern "C" struct ggml_tensor *guard_ggml_fill(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_fill_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float c) {
     guard::Call guard_call("ggml_fill_inplace");
     try {
-        return guard_call.settled(ggml_fill_inplace(ctx, a, c));
+        return guard_call.checked(ggml_fill_inplace(ctx, a, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2915,9 +2915,9 @@ extern "C" struct ggml_tensor *guard_ggml_fill_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_flash_attn_back(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *d, bool masked) {
     guard::Call guard_call("ggml_flash_attn_back");
     try {
-        return guard_call.settled(ggml_flash_attn_back(ctx, q, k, v, d, masked));
+        return guard_call.checked(ggml_flash_attn_back(ctx, q, k, v, d, masked));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2925,9 +2925,9 @@ extern "C" struct ggml_tensor *guard_ggml_flash_attn_back(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_flash_attn_ext(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *mask, float scale, float max_bias, float logit_softcap) {
     guard::Call guard_call("ggml_flash_attn_ext");
     try {
-        return guard_call.settled(ggml_flash_attn_ext(ctx, q, k, v, mask, scale, max_bias, logit_softcap));
+        return guard_call.checked(ggml_flash_attn_ext(ctx, q, k, v, mask, scale, max_bias, logit_softcap));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2936,18 +2936,18 @@ extern "C" void guard_ggml_flash_attn_ext_add_sinks(struct ggml_tensor *a, struc
     guard::Call guard_call("ggml_flash_attn_ext_add_sinks");
     try {
         ggml_flash_attn_ext_add_sinks(a, sinks);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_prec guard_ggml_flash_attn_ext_get_prec(const struct ggml_tensor *a) {
     guard::Call guard_call("ggml_flash_attn_ext_get_prec");
     try {
-        return guard_call.settled(ggml_flash_attn_ext_get_prec(a));
+        return guard_call.checked(ggml_flash_attn_ext_get_prec(a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2956,29 +2956,29 @@ extern "C" void guard_ggml_flash_attn_ext_set_n_kv_max(struct ggml_tensor *a, in
     guard::Call guard_call("ggml_flash_attn_ext_set_n_kv_max");
     try {
         ggml_flash_attn_ext_set_n_kv_max(a, n_kv_max);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" void guard_ggml_flash_attn_ext_set_prec(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_flash_attn_ext_set_prec");
-    guard::deprecated("ggml_flash_attn_ext_set_prec");
+    guard::note_deprecated("ggml_flash_attn_ext_set_prec");
     try {
         ggml_flash_attn_ext_set_prec(a, prec);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_floor(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_floor");
     try {
-        return guard_call.settled(ggml_floor(ctx, a));
+        return guard_call.checked(ggml_floor(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2986,9 +2986,9 @@ extern "C" struct ggml_tensor *guard_ggml_floor(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_floor_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_floor_inplace");
     try {
-        return guard_call.settled(ggml_floor_inplace(ctx, a));
+        return guard_call.checked(ggml_floor_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -2996,9 +2996,9 @@ extern "C" struct ggml_tensor *guard_ggml_floor_inplace(struct ggml_context *ctx
 extern "C" float guard_ggml_fp16_to_fp32(ggml_fp16_t arg0) {
     guard::Call guard_call("ggml_fp16_to_fp32");
     try {
-        return guard_call.settled(ggml_fp16_to_fp32(arg0));
+        return guard_call.checked(ggml_fp16_to_fp32(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3007,18 +3007,18 @@ extern "C" void guard_ggml_fp16_to_fp32_row(const ggml_fp16_t *arg0, float *arg1
     guard::Call guard_call("ggml_fp16_to_fp32_row");
     try {
         ggml_fp16_to_fp32_row(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_bf16_t guard_ggml_fp32_to_bf16(float arg0) {
     guard::Call guard_call("ggml_fp32_to_bf16");
     try {
-        return guard_call.settled(ggml_fp32_to_bf16(arg0));
+        return guard_call.checked(ggml_fp32_to_bf16(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3027,9 +3027,9 @@ extern "C" void guard_ggml_fp32_to_bf16_row(const float *arg0, ggml_bf16_t *arg1
     guard::Call guard_call("ggml_fp32_to_bf16_row");
     try {
         ggml_fp32_to_bf16_row(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3037,18 +3037,18 @@ extern "C" void guard_ggml_fp32_to_bf16_row_ref(const float *arg0, ggml_bf16_t *
     guard::Call guard_call("ggml_fp32_to_bf16_row_ref");
     try {
         ggml_fp32_to_bf16_row_ref(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_fp16_t guard_ggml_fp32_to_fp16(float arg0) {
     guard::Call guard_call("ggml_fp32_to_fp16");
     try {
-        return guard_call.settled(ggml_fp32_to_fp16(arg0));
+        return guard_call.checked(ggml_fp32_to_fp16(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3057,9 +3057,9 @@ extern "C" void guard_ggml_fp32_to_fp16_row(const float *arg0, ggml_fp16_t *arg1
     guard::Call guard_call("ggml_fp32_to_fp16_row");
     try {
         ggml_fp32_to_fp16_row(arg0, arg1, arg2);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3068,16 +3068,16 @@ extern "C" void guard_ggml_free(struct ggml_context *ctx) {
     try {
         ggml_free(ctx);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_type guard_ggml_ftype_to_ggml_type(enum ggml_ftype ftype) {
     guard::Call guard_call("ggml_ftype_to_ggml_type");
     try {
-        return guard_call.settled(ggml_ftype_to_ggml_type(ftype));
+        return guard_call.checked(ggml_ftype_to_ggml_type(ftype));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3085,9 +3085,9 @@ extern "C" enum ggml_type guard_ggml_ftype_to_ggml_type(enum ggml_ftype ftype) {
 extern "C" bool guard_ggml_gallocr_alloc_graph(ggml_gallocr_t galloc, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_gallocr_alloc_graph");
     try {
-        return guard_call.settled(ggml_gallocr_alloc_graph(galloc, graph));
+        return guard_call.checked(ggml_gallocr_alloc_graph(galloc, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3097,16 +3097,16 @@ extern "C" void guard_ggml_gallocr_free(ggml_gallocr_t galloc) {
     try {
         ggml_gallocr_free(galloc);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_ggml_gallocr_get_buffer_size(ggml_gallocr_t galloc, int buffer_id) {
     guard::Call guard_call("ggml_gallocr_get_buffer_size");
     try {
-        return guard_call.settled(ggml_gallocr_get_buffer_size(galloc, buffer_id));
+        return guard_call.checked(ggml_gallocr_get_buffer_size(galloc, buffer_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3114,9 +3114,9 @@ extern "C" size_t guard_ggml_gallocr_get_buffer_size(ggml_gallocr_t galloc, int 
 extern "C" ggml_gallocr_t guard_ggml_gallocr_new(ggml_backend_buffer_type_t buft) {
     guard::Call guard_call("ggml_gallocr_new");
     try {
-        return guard_call.settled(ggml_gallocr_new(buft));
+        return guard_call.checked(ggml_gallocr_new(buft));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3124,9 +3124,9 @@ extern "C" ggml_gallocr_t guard_ggml_gallocr_new(ggml_backend_buffer_type_t buft
 extern "C" ggml_gallocr_t guard_ggml_gallocr_new_n(ggml_backend_buffer_type_t *bufts, int n_bufs) {
     guard::Call guard_call("ggml_gallocr_new_n");
     try {
-        return guard_call.settled(ggml_gallocr_new_n(bufts, n_bufs));
+        return guard_call.checked(ggml_gallocr_new_n(bufts, n_bufs));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3134,9 +3134,9 @@ extern "C" ggml_gallocr_t guard_ggml_gallocr_new_n(ggml_backend_buffer_type_t *b
 extern "C" bool guard_ggml_gallocr_reserve(ggml_gallocr_t galloc, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_gallocr_reserve");
     try {
-        return guard_call.settled(ggml_gallocr_reserve(galloc, graph));
+        return guard_call.checked(ggml_gallocr_reserve(galloc, graph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3144,9 +3144,9 @@ extern "C" bool guard_ggml_gallocr_reserve(ggml_gallocr_t galloc, struct ggml_cg
 extern "C" bool guard_ggml_gallocr_reserve_n(ggml_gallocr_t galloc, struct ggml_cgraph *graph, const int *node_buffer_ids, const int *leaf_buffer_ids) {
     guard::Call guard_call("ggml_gallocr_reserve_n");
     try {
-        return guard_call.settled(ggml_gallocr_reserve_n(galloc, graph, node_buffer_ids, leaf_buffer_ids));
+        return guard_call.checked(ggml_gallocr_reserve_n(galloc, graph, node_buffer_ids, leaf_buffer_ids));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3155,18 +3155,18 @@ extern "C" void guard_ggml_gallocr_reserve_n_size(ggml_gallocr_t galloc, struct 
     guard::Call guard_call("ggml_gallocr_reserve_n_size");
     try {
         ggml_gallocr_reserve_n_size(galloc, graph, node_buffer_ids, leaf_buffer_ids, sizes);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_gated_delta_net(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *g, struct ggml_tensor *beta, struct ggml_tensor *state, int64_t K) {
     guard::Call guard_call("ggml_gated_delta_net");
     try {
-        return guard_call.settled(ggml_gated_delta_net(ctx, q, k, v, g, beta, state, K));
+        return guard_call.checked(ggml_gated_delta_net(ctx, q, k, v, g, beta, state, K));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3174,9 +3174,9 @@ extern "C" struct ggml_tensor *guard_ggml_gated_delta_net(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_gated_linear_attn(struct ggml_context *ctx, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *q, struct ggml_tensor *g, struct ggml_tensor *state, float scale) {
     guard::Call guard_call("ggml_gated_linear_attn");
     try {
-        return guard_call.settled(ggml_gated_linear_attn(ctx, k, v, q, g, state, scale));
+        return guard_call.checked(ggml_gated_linear_attn(ctx, k, v, q, g, state, scale));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3184,9 +3184,9 @@ extern "C" struct ggml_tensor *guard_ggml_gated_linear_attn(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu");
     try {
-        return guard_call.settled(ggml_geglu(ctx, a));
+        return guard_call.checked(ggml_geglu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3194,9 +3194,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_erf");
     try {
-        return guard_call.settled(ggml_geglu_erf(ctx, a));
+        return guard_call.checked(ggml_geglu_erf(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3204,9 +3204,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_erf_split");
     try {
-        return guard_call.settled(ggml_geglu_erf_split(ctx, a, b));
+        return guard_call.checked(ggml_geglu_erf_split(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3214,9 +3214,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf_split(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_geglu_erf_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_erf_swapped");
     try {
-        return guard_call.settled(ggml_geglu_erf_swapped(ctx, a));
+        return guard_call.checked(ggml_geglu_erf_swapped(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3224,9 +3224,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_erf_swapped(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_quick");
     try {
-        return guard_call.settled(ggml_geglu_quick(ctx, a));
+        return guard_call.checked(ggml_geglu_quick(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3234,9 +3234,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_quick_split");
     try {
-        return guard_call.settled(ggml_geglu_quick_split(ctx, a, b));
+        return guard_call.checked(ggml_geglu_quick_split(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3244,9 +3244,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick_split(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_geglu_quick_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_quick_swapped");
     try {
-        return guard_call.settled(ggml_geglu_quick_swapped(ctx, a));
+        return guard_call.checked(ggml_geglu_quick_swapped(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3254,9 +3254,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_quick_swapped(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_geglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_geglu_split");
     try {
-        return guard_call.settled(ggml_geglu_split(ctx, a, b));
+        return guard_call.checked(ggml_geglu_split(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3264,9 +3264,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_split(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_geglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_geglu_swapped");
     try {
-        return guard_call.settled(ggml_geglu_swapped(ctx, a));
+        return guard_call.checked(ggml_geglu_swapped(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3274,9 +3274,9 @@ extern "C" struct ggml_tensor *guard_ggml_geglu_swapped(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_gelu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu");
     try {
-        return guard_call.settled(ggml_gelu(ctx, a));
+        return guard_call.checked(ggml_gelu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3284,9 +3284,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_gelu_erf(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_erf");
     try {
-        return guard_call.settled(ggml_gelu_erf(ctx, a));
+        return guard_call.checked(ggml_gelu_erf(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3294,9 +3294,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_erf(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_gelu_erf_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_erf_inplace");
     try {
-        return guard_call.settled(ggml_gelu_erf_inplace(ctx, a));
+        return guard_call.checked(ggml_gelu_erf_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3304,9 +3304,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_erf_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_gelu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_inplace");
     try {
-        return guard_call.settled(ggml_gelu_inplace(ctx, a));
+        return guard_call.checked(ggml_gelu_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3314,9 +3314,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_gelu_quick(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_quick");
     try {
-        return guard_call.settled(ggml_gelu_quick(ctx, a));
+        return guard_call.checked(ggml_gelu_quick(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3324,9 +3324,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_quick(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_gelu_quick_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_gelu_quick_inplace");
     try {
-        return guard_call.settled(ggml_gelu_quick_inplace(ctx, a));
+        return guard_call.checked(ggml_gelu_quick_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3334,9 +3334,9 @@ extern "C" struct ggml_tensor *guard_ggml_gelu_quick_inplace(struct ggml_context
 extern "C" void *guard_ggml_get_data(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_data");
     try {
-        return guard_call.settled(ggml_get_data(tensor));
+        return guard_call.checked(ggml_get_data(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3344,9 +3344,9 @@ extern "C" void *guard_ggml_get_data(const struct ggml_tensor *tensor) {
 extern "C" float *guard_ggml_get_data_f32(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_data_f32");
     try {
-        return guard_call.settled(ggml_get_data_f32(tensor));
+        return guard_call.checked(ggml_get_data_f32(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3359,9 +3359,9 @@ extern "C" float guard_ggml_get_f32_1d(const struct ggml_tensor *tensor, int i) 
     }
     guard::Call guard_call("ggml_get_f32_1d");
     try {
-        return guard_call.settled(guard_target(tensor, i));
+        return guard_call.checked(guard_target(tensor, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3374,9 +3374,9 @@ extern "C" float guard_ggml_get_f32_nd(const struct ggml_tensor *tensor, int i0,
     }
     guard::Call guard_call("ggml_get_f32_nd");
     try {
-        return guard_call.settled(guard_target(tensor, i0, i1, i2, i3));
+        return guard_call.checked(guard_target(tensor, i0, i1, i2, i3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3384,9 +3384,9 @@ extern "C" float guard_ggml_get_f32_nd(const struct ggml_tensor *tensor, int i0,
 extern "C" struct ggml_tensor *guard_ggml_get_first_tensor(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_first_tensor");
     try {
-        return guard_call.settled(ggml_get_first_tensor(ctx));
+        return guard_call.checked(ggml_get_first_tensor(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3394,9 +3394,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_first_tensor(const struct ggml_con
 extern "C" enum ggml_glu_op guard_ggml_get_glu_op(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_glu_op");
     try {
-        return guard_call.settled(ggml_get_glu_op(tensor));
+        return guard_call.checked(ggml_get_glu_op(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3409,9 +3409,9 @@ extern "C" int32_t guard_ggml_get_i32_1d(const struct ggml_tensor *tensor, int i
     }
     guard::Call guard_call("ggml_get_i32_1d");
     try {
-        return guard_call.settled(guard_target(tensor, i));
+        return guard_call.checked(guard_target(tensor, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3424,9 +3424,9 @@ extern "C" int32_t guard_ggml_get_i32_nd(const struct ggml_tensor *tensor, int i
     }
     guard::Call guard_call("ggml_get_i32_nd");
     try {
-        return guard_call.settled(guard_target(tensor, i0, i1, i2, i3));
+        return guard_call.checked(guard_target(tensor, i0, i1, i2, i3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3434,9 +3434,9 @@ extern "C" int32_t guard_ggml_get_i32_nd(const struct ggml_tensor *tensor, int i
 extern "C" size_t guard_ggml_get_max_tensor_size(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_max_tensor_size");
     try {
-        return guard_call.settled(ggml_get_max_tensor_size(ctx));
+        return guard_call.checked(ggml_get_max_tensor_size(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3444,9 +3444,9 @@ extern "C" size_t guard_ggml_get_max_tensor_size(const struct ggml_context *ctx)
 extern "C" void *guard_ggml_get_mem_buffer(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_mem_buffer");
     try {
-        return guard_call.settled(ggml_get_mem_buffer(ctx));
+        return guard_call.checked(ggml_get_mem_buffer(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3454,9 +3454,9 @@ extern "C" void *guard_ggml_get_mem_buffer(const struct ggml_context *ctx) {
 extern "C" size_t guard_ggml_get_mem_size(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_mem_size");
     try {
-        return guard_call.settled(ggml_get_mem_size(ctx));
+        return guard_call.checked(ggml_get_mem_size(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3464,9 +3464,9 @@ extern "C" size_t guard_ggml_get_mem_size(const struct ggml_context *ctx) {
 extern "C" const char *guard_ggml_get_name(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_name");
     try {
-        return guard_call.settled(ggml_get_name(tensor));
+        return guard_call.checked(ggml_get_name(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3474,9 +3474,9 @@ extern "C" const char *guard_ggml_get_name(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_get_next_tensor(const struct ggml_context *ctx, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_next_tensor");
     try {
-        return guard_call.settled(ggml_get_next_tensor(ctx, tensor));
+        return guard_call.checked(ggml_get_next_tensor(ctx, tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3484,9 +3484,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_next_tensor(const struct ggml_cont
 extern "C" bool guard_ggml_get_no_alloc(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_get_no_alloc");
     try {
-        return guard_call.settled(ggml_get_no_alloc(ctx));
+        return guard_call.checked(ggml_get_no_alloc(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3494,9 +3494,9 @@ extern "C" bool guard_ggml_get_no_alloc(struct ggml_context *ctx) {
 extern "C" struct ggml_tensor *guard_ggml_get_rel_pos(struct ggml_context *ctx, struct ggml_tensor *a, int qh, int kh) {
     guard::Call guard_call("ggml_get_rel_pos");
     try {
-        return guard_call.settled(ggml_get_rel_pos(ctx, a, qh, kh));
+        return guard_call.checked(ggml_get_rel_pos(ctx, a, qh, kh));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3504,9 +3504,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_rel_pos(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_get_rows(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_get_rows");
     try {
-        return guard_call.settled(ggml_get_rows(ctx, a, b));
+        return guard_call.checked(ggml_get_rows(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3514,9 +3514,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_get_rows_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_get_rows_back");
     try {
-        return guard_call.settled(ggml_get_rows_back(ctx, a, b, c));
+        return guard_call.checked(ggml_get_rows_back(ctx, a, b, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3524,9 +3524,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_rows_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_get_tensor(struct ggml_context *ctx, const char *name) {
     guard::Call guard_call("ggml_get_tensor");
     try {
-        return guard_call.settled(ggml_get_tensor(ctx, name));
+        return guard_call.checked(ggml_get_tensor(ctx, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3534,9 +3534,9 @@ extern "C" struct ggml_tensor *guard_ggml_get_tensor(struct ggml_context *ctx, c
 extern "C" const struct ggml_type_traits *guard_ggml_get_type_traits(enum ggml_type type) {
     guard::Call guard_call("ggml_get_type_traits");
     try {
-        return guard_call.settled(ggml_get_type_traits(type));
+        return guard_call.checked(ggml_get_type_traits(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3549,9 +3549,9 @@ extern "C" const struct ggml_type_traits_cpu *guard_ggml_get_type_traits_cpu(enu
     }
     guard::Call guard_call("ggml_get_type_traits_cpu");
     try {
-        return guard_call.settled(guard_target(type));
+        return guard_call.checked(guard_target(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3559,9 +3559,9 @@ extern "C" const struct ggml_type_traits_cpu *guard_ggml_get_type_traits_cpu(enu
 extern "C" enum ggml_unary_op guard_ggml_get_unary_op(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_get_unary_op");
     try {
-        return guard_call.settled(ggml_get_unary_op(tensor));
+        return guard_call.checked(ggml_get_unary_op(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3569,9 +3569,9 @@ extern "C" enum ggml_unary_op guard_ggml_get_unary_op(const struct ggml_tensor *
 extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_glu_op op, bool swapped) {
     guard::Call guard_call("ggml_glu");
     try {
-        return guard_call.settled(ggml_glu(ctx, a, op, swapped));
+        return guard_call.checked(ggml_glu(ctx, a, op, swapped));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3579,9 +3579,9 @@ extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct g
 extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_op_name");
     try {
-        return guard_call.settled(ggml_glu_op_name(op));
+        return guard_call.checked(ggml_glu_op_name(op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3589,9 +3589,9 @@ extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
 extern "C" struct ggml_tensor *guard_ggml_glu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_split");
     try {
-        return guard_call.settled(ggml_glu_split(ctx, a, b, op));
+        return guard_call.checked(ggml_glu_split(ctx, a, b, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3600,9 +3600,9 @@ extern "C" void guard_ggml_graph_add_node(struct ggml_cgraph *cgraph, struct ggm
     guard::Call guard_call("ggml_graph_add_node");
     try {
         ggml_graph_add_node(cgraph, tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3610,9 +3610,9 @@ extern "C" void guard_ggml_graph_clear(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_clear");
     try {
         ggml_graph_clear(cgraph);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3624,9 +3624,9 @@ extern "C" enum ggml_status guard_ggml_graph_compute(struct ggml_cgraph *cgraph,
     }
     guard::Call guard_call("ggml_graph_compute");
     try {
-        return guard_call.settled(guard_target(cgraph, cplan));
+        return guard_call.checked(guard_target(cgraph, cplan));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3639,9 +3639,9 @@ extern "C" enum ggml_status guard_ggml_graph_compute_with_ctx(struct ggml_contex
     }
     guard::Call guard_call("ggml_graph_compute_with_ctx");
     try {
-        return guard_call.settled(guard_target(ctx, cgraph, n_threads));
+        return guard_call.checked(guard_target(ctx, cgraph, n_threads));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3650,9 +3650,9 @@ extern "C" void guard_ggml_graph_cpy(struct ggml_cgraph *src, struct ggml_cgraph
     guard::Call guard_call("ggml_graph_cpy");
     try {
         ggml_graph_cpy(src, dst);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3660,18 +3660,18 @@ extern "C" void guard_ggml_graph_dump_dot(const struct ggml_cgraph *gb, const st
     guard::Call guard_call("ggml_graph_dump_dot");
     try {
         ggml_graph_dump_dot(gb, cgraph, filename);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_cgraph *guard_ggml_graph_dup(struct ggml_context *ctx, struct ggml_cgraph *cgraph, bool force_grads) {
     guard::Call guard_call("ggml_graph_dup");
     try {
-        return guard_call.settled(ggml_graph_dup(ctx, cgraph, force_grads));
+        return guard_call.checked(ggml_graph_dup(ctx, cgraph, force_grads));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3679,9 +3679,9 @@ extern "C" struct ggml_cgraph *guard_ggml_graph_dup(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_graph_get_grad(const struct ggml_cgraph *cgraph, const struct ggml_tensor *node) {
     guard::Call guard_call("ggml_graph_get_grad");
     try {
-        return guard_call.settled(ggml_graph_get_grad(cgraph, node));
+        return guard_call.checked(ggml_graph_get_grad(cgraph, node));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3689,9 +3689,9 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_grad(const struct ggml_cgrap
 extern "C" struct ggml_tensor *guard_ggml_graph_get_grad_acc(const struct ggml_cgraph *cgraph, const struct ggml_tensor *node) {
     guard::Call guard_call("ggml_graph_get_grad_acc");
     try {
-        return guard_call.settled(ggml_graph_get_grad_acc(cgraph, node));
+        return guard_call.checked(ggml_graph_get_grad_acc(cgraph, node));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3699,9 +3699,9 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_grad_acc(const struct ggml_c
 extern "C" struct ggml_tensor *guard_ggml_graph_get_tensor(const struct ggml_cgraph *cgraph, const char *name) {
     guard::Call guard_call("ggml_graph_get_tensor");
     try {
-        return guard_call.settled(ggml_graph_get_tensor(cgraph, name));
+        return guard_call.checked(ggml_graph_get_tensor(cgraph, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3709,9 +3709,9 @@ extern "C" struct ggml_tensor *guard_ggml_graph_get_tensor(const struct ggml_cgr
 extern "C" int guard_ggml_graph_n_nodes(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_n_nodes");
     try {
-        return guard_call.settled(ggml_graph_n_nodes(cgraph));
+        return guard_call.checked(ggml_graph_n_nodes(cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3719,9 +3719,9 @@ extern "C" int guard_ggml_graph_n_nodes(struct ggml_cgraph *cgraph) {
 extern "C" struct ggml_tensor *guard_ggml_graph_node(struct ggml_cgraph *cgraph, int i) {
     guard::Call guard_call("ggml_graph_node");
     try {
-        return guard_call.settled(ggml_graph_node(cgraph, i));
+        return guard_call.checked(ggml_graph_node(cgraph, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3729,9 +3729,9 @@ extern "C" struct ggml_tensor *guard_ggml_graph_node(struct ggml_cgraph *cgraph,
 extern "C" struct ggml_tensor **guard_ggml_graph_nodes(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_nodes");
     try {
-        return guard_call.settled(ggml_graph_nodes(cgraph));
+        return guard_call.checked(ggml_graph_nodes(cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3739,9 +3739,9 @@ extern "C" struct ggml_tensor **guard_ggml_graph_nodes(struct ggml_cgraph *cgrap
 extern "C" size_t guard_ggml_graph_overhead(void) {
     guard::Call guard_call("ggml_graph_overhead");
     try {
-        return guard_call.settled(ggml_graph_overhead());
+        return guard_call.checked(ggml_graph_overhead());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3749,9 +3749,9 @@ extern "C" size_t guard_ggml_graph_overhead(void) {
 extern "C" size_t guard_ggml_graph_overhead_custom(size_t size, bool grads) {
     guard::Call guard_call("ggml_graph_overhead_custom");
     try {
-        return guard_call.settled(ggml_graph_overhead_custom(size, grads));
+        return guard_call.checked(ggml_graph_overhead_custom(size, grads));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3763,13 +3763,13 @@ extern "C" struct ggml_cplan guard_ggml_graph_plan(const struct ggml_cgraph *cgr
         return {};
     }
     guard::Call guard_call("ggml_graph_plan");
-    if (!guard_call.holds({threadpool})) {
+    if (!guard_call.acquire({threadpool})) {
         return {};
     }
     try {
-        return guard_call.settled(guard_target(cgraph, n_threads, threadpool));
+        return guard_call.checked(guard_target(cgraph, n_threads, threadpool));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3778,9 +3778,9 @@ extern "C" void guard_ggml_graph_print(const struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_print");
     try {
         ggml_graph_print(cgraph);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -3788,18 +3788,18 @@ extern "C" void guard_ggml_graph_reset(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_reset");
     try {
         ggml_graph_reset(cgraph);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int guard_ggml_graph_size(struct ggml_cgraph *cgraph) {
     guard::Call guard_call("ggml_graph_size");
     try {
-        return guard_call.settled(ggml_graph_size(cgraph));
+        return guard_call.checked(ggml_graph_size(cgraph));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3807,9 +3807,9 @@ extern "C" int guard_ggml_graph_size(struct ggml_cgraph *cgraph) {
 extern "C" struct ggml_tensor *guard_ggml_group_norm(struct ggml_context *ctx, struct ggml_tensor *a, int n_groups, float eps) {
     guard::Call guard_call("ggml_group_norm");
     try {
-        return guard_call.settled(ggml_group_norm(ctx, a, n_groups, eps));
+        return guard_call.checked(ggml_group_norm(ctx, a, n_groups, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3817,9 +3817,9 @@ extern "C" struct ggml_tensor *guard_ggml_group_norm(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_group_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, int n_groups, float eps) {
     guard::Call guard_call("ggml_group_norm_inplace");
     try {
-        return guard_call.settled(ggml_group_norm_inplace(ctx, a, n_groups, eps));
+        return guard_call.checked(ggml_group_norm_inplace(ctx, a, n_groups, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3827,9 +3827,9 @@ extern "C" struct ggml_tensor *guard_ggml_group_norm_inplace(struct ggml_context
 extern "C" bool guard_ggml_guid_matches(ggml_guid_t guid_a, ggml_guid_t guid_b) {
     guard::Call guard_call("ggml_guid_matches");
     try {
-        return guard_call.settled(ggml_guid_matches(guid_a, guid_b));
+        return guard_call.checked(ggml_guid_matches(guid_a, guid_b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3837,9 +3837,9 @@ extern "C" bool guard_ggml_guid_matches(ggml_guid_t guid_a, ggml_guid_t guid_b) 
 extern "C" struct ggml_tensor *guard_ggml_hardsigmoid(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_hardsigmoid");
     try {
-        return guard_call.settled(ggml_hardsigmoid(ctx, a));
+        return guard_call.checked(ggml_hardsigmoid(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3847,9 +3847,9 @@ extern "C" struct ggml_tensor *guard_ggml_hardsigmoid(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_hardswish(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_hardswish");
     try {
-        return guard_call.settled(ggml_hardswish(ctx, a));
+        return guard_call.checked(ggml_hardswish(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3857,9 +3857,9 @@ extern "C" struct ggml_tensor *guard_ggml_hardswish(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col");
     try {
-        return guard_call.settled(ggml_im2col(ctx, a, b, s0, s1, p0, p1, d0, d1, is_2D, dst_type));
+        return guard_call.checked(ggml_im2col(ctx, a, b, s0, s1, p0, p1, d0, d1, is_2D, dst_type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3867,9 +3867,9 @@ extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_im2col_3d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col_3d");
     try {
-        return guard_call.settled(ggml_im2col_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type));
+        return guard_call.checked(ggml_im2col_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3877,9 +3877,9 @@ extern "C" struct ggml_tensor *guard_ggml_im2col_3d(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_im2col_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t *ne, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D) {
     guard::Call guard_call("ggml_im2col_back");
     try {
-        return guard_call.settled(ggml_im2col_back(ctx, a, b, ne, s0, s1, p0, p1, d0, d1, is_2D));
+        return guard_call.checked(ggml_im2col_back(ctx, a, b, ne, s0, s1, p0, p1, d0, d1, is_2D));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3887,9 +3887,9 @@ extern "C" struct ggml_tensor *guard_ggml_im2col_back(struct ggml_context *ctx, 
 extern "C" struct ggml_context *guard_ggml_init(struct ggml_init_params params) {
     guard::Call guard_call("ggml_init");
     try {
-        return guard_call.settled(ggml_init(params));
+        return guard_call.checked(ggml_init(params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3897,9 +3897,9 @@ extern "C" struct ggml_context *guard_ggml_init(struct ggml_init_params params) 
 extern "C" struct ggml_tensor *guard_ggml_interpolate(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, uint32_t mode) {
     guard::Call guard_call("ggml_interpolate");
     try {
-        return guard_call.settled(ggml_interpolate(ctx, a, ne0, ne1, ne2, ne3, mode));
+        return guard_call.checked(ggml_interpolate(ctx, a, ne0, ne1, ne2, ne3, mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3907,9 +3907,9 @@ extern "C" struct ggml_tensor *guard_ggml_interpolate(struct ggml_context *ctx, 
 extern "C" bool guard_ggml_is_3d(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_3d");
     try {
-        return guard_call.settled(ggml_is_3d(tensor));
+        return guard_call.checked(ggml_is_3d(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3917,9 +3917,9 @@ extern "C" bool guard_ggml_is_3d(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous");
     try {
-        return guard_call.settled(ggml_is_contiguous(tensor));
+        return guard_call.checked(ggml_is_contiguous(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3927,9 +3927,9 @@ extern "C" bool guard_ggml_is_contiguous(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_0(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_0");
     try {
-        return guard_call.settled(ggml_is_contiguous_0(tensor));
+        return guard_call.checked(ggml_is_contiguous_0(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3937,9 +3937,9 @@ extern "C" bool guard_ggml_is_contiguous_0(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_1(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_1");
     try {
-        return guard_call.settled(ggml_is_contiguous_1(tensor));
+        return guard_call.checked(ggml_is_contiguous_1(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3947,9 +3947,9 @@ extern "C" bool guard_ggml_is_contiguous_1(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_2(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_2");
     try {
-        return guard_call.settled(ggml_is_contiguous_2(tensor));
+        return guard_call.checked(ggml_is_contiguous_2(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3957,9 +3957,9 @@ extern "C" bool guard_ggml_is_contiguous_2(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_contiguous_channels(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_channels");
     try {
-        return guard_call.settled(ggml_is_contiguous_channels(tensor));
+        return guard_call.checked(ggml_is_contiguous_channels(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3967,9 +3967,9 @@ extern "C" bool guard_ggml_is_contiguous_channels(const struct ggml_tensor *tens
 extern "C" bool guard_ggml_is_contiguous_rows(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_rows");
     try {
-        return guard_call.settled(ggml_is_contiguous_rows(tensor));
+        return guard_call.checked(ggml_is_contiguous_rows(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3977,9 +3977,9 @@ extern "C" bool guard_ggml_is_contiguous_rows(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_1(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_1");
     try {
-        return guard_call.settled(ggml_is_contiguous_to_1(tensor));
+        return guard_call.checked(ggml_is_contiguous_to_1(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3987,9 +3987,9 @@ extern "C" bool guard_ggml_is_contiguous_to_1(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_2(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_2");
     try {
-        return guard_call.settled(ggml_is_contiguous_to_2(tensor));
+        return guard_call.checked(ggml_is_contiguous_to_2(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -3997,9 +3997,9 @@ extern "C" bool guard_ggml_is_contiguous_to_2(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguous_to_3(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguous_to_3");
     try {
-        return guard_call.settled(ggml_is_contiguous_to_3(tensor));
+        return guard_call.checked(ggml_is_contiguous_to_3(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4007,9 +4007,9 @@ extern "C" bool guard_ggml_is_contiguous_to_3(const struct ggml_tensor *tensor) 
 extern "C" bool guard_ggml_is_contiguously_allocated(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_contiguously_allocated");
     try {
-        return guard_call.settled(ggml_is_contiguously_allocated(tensor));
+        return guard_call.checked(ggml_is_contiguously_allocated(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4017,9 +4017,9 @@ extern "C" bool guard_ggml_is_contiguously_allocated(const struct ggml_tensor *t
 extern "C" bool guard_ggml_is_empty(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_empty");
     try {
-        return guard_call.settled(ggml_is_empty(tensor));
+        return guard_call.checked(ggml_is_empty(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4027,9 +4027,9 @@ extern "C" bool guard_ggml_is_empty(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_matrix(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_matrix");
     try {
-        return guard_call.settled(ggml_is_matrix(tensor));
+        return guard_call.checked(ggml_is_matrix(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4042,9 +4042,9 @@ extern "C" bool guard_ggml_is_numa(void) {
     }
     guard::Call guard_call("ggml_is_numa");
     try {
-        return guard_call.settled(guard_target());
+        return guard_call.checked(guard_target());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4052,9 +4052,9 @@ extern "C" bool guard_ggml_is_numa(void) {
 extern "C" bool guard_ggml_is_permuted(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_permuted");
     try {
-        return guard_call.settled(ggml_is_permuted(tensor));
+        return guard_call.checked(ggml_is_permuted(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4062,9 +4062,9 @@ extern "C" bool guard_ggml_is_permuted(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_quantized(enum ggml_type type) {
     guard::Call guard_call("ggml_is_quantized");
     try {
-        return guard_call.settled(ggml_is_quantized(type));
+        return guard_call.checked(ggml_is_quantized(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4072,9 +4072,9 @@ extern "C" bool guard_ggml_is_quantized(enum ggml_type type) {
 extern "C" bool guard_ggml_is_scalar(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_scalar");
     try {
-        return guard_call.settled(ggml_is_scalar(tensor));
+        return guard_call.checked(ggml_is_scalar(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4082,9 +4082,9 @@ extern "C" bool guard_ggml_is_scalar(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_transposed(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_transposed");
     try {
-        return guard_call.settled(ggml_is_transposed(tensor));
+        return guard_call.checked(ggml_is_transposed(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4092,9 +4092,9 @@ extern "C" bool guard_ggml_is_transposed(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_vector(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_vector");
     try {
-        return guard_call.settled(ggml_is_vector(tensor));
+        return guard_call.checked(ggml_is_vector(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4102,9 +4102,9 @@ extern "C" bool guard_ggml_is_vector(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_view(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_is_view");
     try {
-        return guard_call.settled(ggml_is_view(tensor));
+        return guard_call.checked(ggml_is_view(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4112,9 +4112,9 @@ extern "C" bool guard_ggml_is_view(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_l2_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_l2_norm");
     try {
-        return guard_call.settled(ggml_l2_norm(ctx, a, eps));
+        return guard_call.checked(ggml_l2_norm(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4122,9 +4122,9 @@ extern "C" struct ggml_tensor *guard_ggml_l2_norm(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_l2_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_l2_norm_inplace");
     try {
-        return guard_call.settled(ggml_l2_norm_inplace(ctx, a, eps));
+        return guard_call.checked(ggml_l2_norm_inplace(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4132,9 +4132,9 @@ extern "C" struct ggml_tensor *guard_ggml_l2_norm_inplace(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_leaky_relu(struct ggml_context *ctx, struct ggml_tensor *a, float negative_slope, bool inplace) {
     guard::Call guard_call("ggml_leaky_relu");
     try {
-        return guard_call.settled(ggml_leaky_relu(ctx, a, negative_slope, inplace));
+        return guard_call.checked(ggml_leaky_relu(ctx, a, negative_slope, inplace));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4142,9 +4142,9 @@ extern "C" struct ggml_tensor *guard_ggml_leaky_relu(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_lightning_indexer(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *weights, struct ggml_tensor *mask) {
     guard::Call guard_call("ggml_lightning_indexer");
     try {
-        return guard_call.settled(ggml_lightning_indexer(ctx, q, k, weights, mask));
+        return guard_call.checked(ggml_lightning_indexer(ctx, q, k, weights, mask));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4152,9 +4152,9 @@ extern "C" struct ggml_tensor *guard_ggml_lightning_indexer(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_log(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_log");
     try {
-        return guard_call.settled(ggml_log(ctx, a));
+        return guard_call.checked(ggml_log(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4163,18 +4163,18 @@ extern "C" void guard_ggml_log_get(ggml_log_callback *log_callback, void **user_
     guard::Call guard_call("ggml_log_get");
     try {
         ggml_log_get(log_callback, user_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_log_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_log_inplace");
     try {
-        return guard_call.settled(ggml_log_inplace(ctx, a));
+        return guard_call.checked(ggml_log_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4183,18 +4183,18 @@ extern "C" void guard_ggml_log_set(ggml_log_callback log_callback, void *user_da
     guard::Call guard_call("ggml_log_set");
     try {
         ggml_log_set(log_callback, user_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_map_custom1(struct ggml_context *ctx, struct ggml_tensor *a, ggml_custom1_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom1");
     try {
-        return guard_call.settled(ggml_map_custom1(ctx, a, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom1(ctx, a, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4202,9 +4202,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom1(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom1_inplace(struct ggml_context *ctx, struct ggml_tensor *a, ggml_custom1_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom1_inplace");
     try {
-        return guard_call.settled(ggml_map_custom1_inplace(ctx, a, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom1_inplace(ctx, a, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4212,9 +4212,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom1_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_map_custom2(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, ggml_custom2_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom2");
     try {
-        return guard_call.settled(ggml_map_custom2(ctx, a, b, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom2(ctx, a, b, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4222,9 +4222,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom2(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom2_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, ggml_custom2_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom2_inplace");
     try {
-        return guard_call.settled(ggml_map_custom2_inplace(ctx, a, b, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom2_inplace(ctx, a, b, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4232,9 +4232,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom2_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_map_custom3(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, ggml_custom3_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom3");
     try {
-        return guard_call.settled(ggml_map_custom3(ctx, a, b, c, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom3(ctx, a, b, c, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4242,9 +4242,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom3(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_map_custom3_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, ggml_custom3_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_map_custom3_inplace");
     try {
-        return guard_call.settled(ggml_map_custom3_inplace(ctx, a, b, c, fun, n_tasks, userdata));
+        return guard_call.checked(ggml_map_custom3_inplace(ctx, a, b, c, fun, n_tasks, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4252,9 +4252,9 @@ extern "C" struct ggml_tensor *guard_ggml_map_custom3_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_mean(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_mean");
     try {
-        return guard_call.settled(ggml_mean(ctx, a));
+        return guard_call.checked(ggml_mean(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4262,9 +4262,9 @@ extern "C" struct ggml_tensor *guard_ggml_mean(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_mul(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul");
     try {
-        return guard_call.settled(ggml_mul(ctx, a, b));
+        return guard_call.checked(ggml_mul(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4272,9 +4272,9 @@ extern "C" struct ggml_tensor *guard_ggml_mul(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_mul_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul_inplace");
     try {
-        return guard_call.settled(ggml_mul_inplace(ctx, a, b));
+        return guard_call.checked(ggml_mul_inplace(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4282,9 +4282,9 @@ extern "C" struct ggml_tensor *guard_ggml_mul_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_mul_mat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_mul_mat");
     try {
-        return guard_call.settled(ggml_mul_mat(ctx, a, b));
+        return guard_call.checked(ggml_mul_mat(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4292,9 +4292,9 @@ extern "C" struct ggml_tensor *guard_ggml_mul_mat(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_mul_mat_id(struct ggml_context *ctx, struct ggml_tensor *as, struct ggml_tensor *b, struct ggml_tensor *ids) {
     guard::Call guard_call("ggml_mul_mat_id");
     try {
-        return guard_call.settled(ggml_mul_mat_id(ctx, as, b, ids));
+        return guard_call.checked(ggml_mul_mat_id(ctx, as, b, ids));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4303,29 +4303,29 @@ extern "C" void guard_ggml_mul_mat_set_hint(struct ggml_tensor *a, enum ggml_op_
     guard::Call guard_call("ggml_mul_mat_set_hint");
     try {
         ggml_mul_mat_set_hint(a, hint);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" void guard_ggml_mul_mat_set_prec(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_mul_mat_set_prec");
-    guard::deprecated("ggml_mul_mat_set_prec");
+    guard::note_deprecated("ggml_mul_mat_set_prec");
     try {
         ggml_mul_mat_set_prec(a, prec);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int guard_ggml_n_dims(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_n_dims");
     try {
-        return guard_call.settled(ggml_n_dims(tensor));
+        return guard_call.checked(ggml_n_dims(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4333,9 +4333,9 @@ extern "C" int guard_ggml_n_dims(const struct ggml_tensor *tensor) {
 extern "C" size_t guard_ggml_nbytes(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nbytes");
     try {
-        return guard_call.settled(ggml_nbytes(tensor));
+        return guard_call.checked(ggml_nbytes(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4343,9 +4343,9 @@ extern "C" size_t guard_ggml_nbytes(const struct ggml_tensor *tensor) {
 extern "C" size_t guard_ggml_nbytes_pad(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nbytes_pad");
     try {
-        return guard_call.settled(ggml_nbytes_pad(tensor));
+        return guard_call.checked(ggml_nbytes_pad(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4353,9 +4353,9 @@ extern "C" size_t guard_ggml_nbytes_pad(const struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_neg(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_neg");
     try {
-        return guard_call.settled(ggml_neg(ctx, a));
+        return guard_call.checked(ggml_neg(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4363,9 +4363,9 @@ extern "C" struct ggml_tensor *guard_ggml_neg(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_neg_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_neg_inplace");
     try {
-        return guard_call.settled(ggml_neg_inplace(ctx, a));
+        return guard_call.checked(ggml_neg_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4373,9 +4373,9 @@ extern "C" struct ggml_tensor *guard_ggml_neg_inplace(struct ggml_context *ctx, 
 extern "C" int64_t guard_ggml_nelements(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nelements");
     try {
-        return guard_call.settled(ggml_nelements(tensor));
+        return guard_call.checked(ggml_nelements(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4383,9 +4383,9 @@ extern "C" int64_t guard_ggml_nelements(const struct ggml_tensor *tensor) {
 extern "C" void *guard_ggml_new_buffer(struct ggml_context *ctx, size_t nbytes) {
     guard::Call guard_call("ggml_new_buffer");
     try {
-        return guard_call.settled(ggml_new_buffer(ctx, nbytes));
+        return guard_call.checked(ggml_new_buffer(ctx, nbytes));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4398,9 +4398,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_f32(struct ggml_context *ctx, floa
     }
     guard::Call guard_call("ggml_new_f32");
     try {
-        return guard_call.settled(guard_target(ctx, value));
+        return guard_call.checked(guard_target(ctx, value));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4408,9 +4408,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_f32(struct ggml_context *ctx, floa
 extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_new_graph");
     try {
-        return guard_call.settled(ggml_new_graph(ctx));
+        return guard_call.checked(ggml_new_graph(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4418,9 +4418,9 @@ extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
 extern "C" struct ggml_cgraph *guard_ggml_new_graph_custom(struct ggml_context *ctx, size_t size, bool grads) {
     guard::Call guard_call("ggml_new_graph_custom");
     try {
-        return guard_call.settled(ggml_new_graph_custom(ctx, size, grads));
+        return guard_call.checked(ggml_new_graph_custom(ctx, size, grads));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4433,9 +4433,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_i32(struct ggml_context *ctx, int3
     }
     guard::Call guard_call("ggml_new_i32");
     try {
-        return guard_call.settled(guard_target(ctx, value));
+        return guard_call.checked(guard_target(ctx, value));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4443,9 +4443,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_i32(struct ggml_context *ctx, int3
 extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, enum ggml_type type, int n_dims, const int64_t *ne) {
     guard::Call guard_call("ggml_new_tensor");
     try {
-        return guard_call.settled(ggml_new_tensor(ctx, type, n_dims, ne));
+        return guard_call.checked(ggml_new_tensor(ctx, type, n_dims, ne));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4453,9 +4453,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, e
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0) {
     guard::Call guard_call("ggml_new_tensor_1d");
     try {
-        return guard_call.settled(ggml_new_tensor_1d(ctx, type, ne0));
+        return guard_call.checked(ggml_new_tensor_1d(ctx, type, ne0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4463,9 +4463,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_new_tensor_2d");
     try {
-        return guard_call.settled(ggml_new_tensor_2d(ctx, type, ne0, ne1));
+        return guard_call.checked(ggml_new_tensor_2d(ctx, type, ne0, ne1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4473,9 +4473,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_new_tensor_3d");
     try {
-        return guard_call.settled(ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2));
+        return guard_call.checked(ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4483,9 +4483,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_new_tensor_4d");
     try {
-        return guard_call.settled(ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3));
+        return guard_call.checked(ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4493,9 +4493,9 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_4d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_norm");
     try {
-        return guard_call.settled(ggml_norm(ctx, a, eps));
+        return guard_call.checked(ggml_norm(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4503,9 +4503,9 @@ extern "C" struct ggml_tensor *guard_ggml_norm(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_norm_inplace");
     try {
-        return guard_call.settled(ggml_norm_inplace(ctx, a, eps));
+        return guard_call.checked(ggml_norm_inplace(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4513,9 +4513,9 @@ extern "C" struct ggml_tensor *guard_ggml_norm_inplace(struct ggml_context *ctx,
 extern "C" int64_t guard_ggml_nrows(const struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_nrows");
     try {
-        return guard_call.settled(ggml_nrows(tensor));
+        return guard_call.checked(ggml_nrows(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4529,18 +4529,18 @@ extern "C" void guard_ggml_numa_init(enum ggml_numa_strategy numa) {
     guard::Call guard_call("ggml_numa_init");
     try {
         guard_target(numa);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" const char *guard_ggml_op_desc(const struct ggml_tensor *t) {
     guard::Call guard_call("ggml_op_desc");
     try {
-        return guard_call.settled(ggml_op_desc(t));
+        return guard_call.checked(ggml_op_desc(t));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4548,9 +4548,9 @@ extern "C" const char *guard_ggml_op_desc(const struct ggml_tensor *t) {
 extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
     guard::Call guard_call("ggml_op_name");
     try {
-        return guard_call.settled(ggml_op_name(op));
+        return guard_call.checked(ggml_op_name(op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4558,9 +4558,9 @@ extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
 extern "C" const char *guard_ggml_op_symbol(enum ggml_op op) {
     guard::Call guard_call("ggml_op_symbol");
     try {
-        return guard_call.settled(ggml_op_symbol(op));
+        return guard_call.checked(ggml_op_symbol(op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4569,18 +4569,18 @@ extern "C" void guard_ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward) 
     guard::Call guard_call("ggml_opt_alloc");
     try {
         ggml_opt_alloc(opt_ctx, backward);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(ggml_opt_context_t arg0) {
     guard::Call guard_call("ggml_opt_context_optimizer_type");
     try {
-        return guard_call.settled(ggml_opt_context_optimizer_type(arg0));
+        return guard_call.checked(ggml_opt_context_optimizer_type(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4588,9 +4588,9 @@ extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(gg
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_data(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_data");
     try {
-        return guard_call.settled(ggml_opt_dataset_data(dataset));
+        return guard_call.checked(ggml_opt_dataset_data(dataset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4600,7 +4600,7 @@ extern "C" void guard_ggml_opt_dataset_free(ggml_opt_dataset_t dataset) {
     try {
         ggml_opt_dataset_free(dataset);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4608,9 +4608,9 @@ extern "C" void guard_ggml_opt_dataset_get_batch(ggml_opt_dataset_t dataset, str
     guard::Call guard_call("ggml_opt_dataset_get_batch");
     try {
         ggml_opt_dataset_get_batch(dataset, data_batch, labels_batch, ibatch);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4618,18 +4618,18 @@ extern "C" void guard_ggml_opt_dataset_get_batch_host(ggml_opt_dataset_t dataset
     guard::Call guard_call("ggml_opt_dataset_get_batch_host");
     try {
         ggml_opt_dataset_get_batch_host(dataset, data_batch, nb_data_batch, labels_batch, ibatch);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_data, enum ggml_type type_label, int64_t ne_datapoint, int64_t ne_label, int64_t ndata, int64_t ndata_shard) {
     guard::Call guard_call("ggml_opt_dataset_init");
     try {
-        return guard_call.settled(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
+        return guard_call.checked(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4637,9 +4637,9 @@ extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_da
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_labels");
     try {
-        return guard_call.settled(ggml_opt_dataset_labels(dataset));
+        return guard_call.checked(ggml_opt_dataset_labels(dataset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4647,9 +4647,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t 
 extern "C" int64_t guard_ggml_opt_dataset_ndata(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_ndata");
     try {
-        return guard_call.settled(ggml_opt_dataset_ndata(dataset));
+        return guard_call.checked(ggml_opt_dataset_ndata(dataset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4658,18 +4658,18 @@ extern "C" void guard_ggml_opt_dataset_shuffle(ggml_opt_context_t opt_ctx, ggml_
     guard::Call guard_call("ggml_opt_dataset_shuffle");
     try {
         ggml_opt_dataset_shuffle(opt_ctx, dataset, idata);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_opt_params guard_ggml_opt_default_params(ggml_backend_sched_t backend_sched, enum ggml_opt_loss_type loss_type) {
     guard::Call guard_call("ggml_opt_default_params");
     try {
-        return guard_call.settled(ggml_opt_default_params(backend_sched, loss_type));
+        return guard_call.checked(ggml_opt_default_params(backend_sched, loss_type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4678,9 +4678,9 @@ extern "C" void guard_ggml_opt_epoch(ggml_opt_context_t opt_ctx, ggml_opt_datase
     guard::Call guard_call("ggml_opt_epoch");
     try {
         ggml_opt_epoch(opt_ctx, dataset, result_train, result_eval, idata_split, callback_train, callback_eval);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4688,9 +4688,9 @@ extern "C" void guard_ggml_opt_epoch_callback_progress_bar(bool train, ggml_opt_
     guard::Call guard_call("ggml_opt_epoch_callback_progress_bar");
     try {
         ggml_opt_epoch_callback_progress_bar(train, opt_ctx, dataset, result, ibatch, ibatch_max, t_start_us);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4698,9 +4698,9 @@ extern "C" void guard_ggml_opt_eval(ggml_opt_context_t opt_ctx, ggml_opt_result_
     guard::Call guard_call("ggml_opt_eval");
     try {
         ggml_opt_eval(opt_ctx, result);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4708,9 +4708,9 @@ extern "C" void guard_ggml_opt_fit(ggml_backend_sched_t backend_sched, struct gg
     guard::Call guard_call("ggml_opt_fit");
     try {
         ggml_opt_fit(backend_sched, ctx_compute, inputs, outputs, dataset, loss_type, optimizer, get_opt_pars, nepoch, nbatch_logical, val_split, silent);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4719,16 +4719,16 @@ extern "C" void guard_ggml_opt_free(ggml_opt_context_t opt_ctx) {
     try {
         ggml_opt_free(opt_ctx);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_constant_optimizer_params(void *userdata) {
     guard::Call guard_call("ggml_opt_get_constant_optimizer_params");
     try {
-        return guard_call.settled(ggml_opt_get_constant_optimizer_params(userdata));
+        return guard_call.checked(ggml_opt_get_constant_optimizer_params(userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4736,9 +4736,9 @@ extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_constant_optimize
 extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_default_optimizer_params(void *userdata) {
     guard::Call guard_call("ggml_opt_get_default_optimizer_params");
     try {
-        return guard_call.settled(ggml_opt_get_default_optimizer_params(userdata));
+        return guard_call.checked(ggml_opt_get_default_optimizer_params(userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4746,9 +4746,9 @@ extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_default_optimizer
 extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ctx, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_opt_grad_acc");
     try {
-        return guard_call.settled(ggml_opt_grad_acc(opt_ctx, node));
+        return guard_call.checked(ggml_opt_grad_acc(opt_ctx, node));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4756,9 +4756,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ct
 extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params) {
     guard::Call guard_call("ggml_opt_init");
     try {
-        return guard_call.settled(ggml_opt_init(params));
+        return guard_call.checked(ggml_opt_init(params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4766,9 +4766,9 @@ extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params)
 extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_inputs");
     try {
-        return guard_call.settled(ggml_opt_inputs(opt_ctx));
+        return guard_call.checked(ggml_opt_inputs(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4776,9 +4776,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx)
 extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_labels");
     try {
-        return guard_call.settled(ggml_opt_labels(opt_ctx));
+        return guard_call.checked(ggml_opt_labels(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4786,9 +4786,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx)
 extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_loss");
     try {
-        return guard_call.settled(ggml_opt_loss(opt_ctx));
+        return guard_call.checked(ggml_opt_loss(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4796,9 +4796,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
 extern "C" struct ggml_tensor *guard_ggml_opt_ncorrect(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_ncorrect");
     try {
-        return guard_call.settled(ggml_opt_ncorrect(opt_ctx));
+        return guard_call.checked(ggml_opt_ncorrect(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4806,9 +4806,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_ncorrect(ggml_opt_context_t opt_ct
 extern "C" const char *guard_ggml_opt_optimizer_name(enum ggml_opt_optimizer_type arg0) {
     guard::Call guard_call("ggml_opt_optimizer_name");
     try {
-        return guard_call.settled(ggml_opt_optimizer_name(arg0));
+        return guard_call.checked(ggml_opt_optimizer_name(arg0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4816,9 +4816,9 @@ extern "C" const char *guard_ggml_opt_optimizer_name(enum ggml_opt_optimizer_typ
 extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_outputs");
     try {
-        return guard_call.settled(ggml_opt_outputs(opt_ctx));
+        return guard_call.checked(ggml_opt_outputs(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4826,9 +4826,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx
 extern "C" struct ggml_tensor *guard_ggml_opt_pred(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_pred");
     try {
-        return guard_call.settled(ggml_opt_pred(opt_ctx));
+        return guard_call.checked(ggml_opt_pred(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4837,9 +4837,9 @@ extern "C" void guard_ggml_opt_prepare_alloc(ggml_opt_context_t opt_ctx, struct 
     guard::Call guard_call("ggml_opt_prepare_alloc");
     try {
         ggml_opt_prepare_alloc(opt_ctx, ctx_compute, gf, inputs, outputs);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4847,9 +4847,9 @@ extern "C" void guard_ggml_opt_reset(ggml_opt_context_t opt_ctx, bool optimizer)
     guard::Call guard_call("ggml_opt_reset");
     try {
         ggml_opt_reset(opt_ctx, optimizer);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4857,9 +4857,9 @@ extern "C" void guard_ggml_opt_result_accuracy(ggml_opt_result_t result, double 
     guard::Call guard_call("ggml_opt_result_accuracy");
     try {
         ggml_opt_result_accuracy(result, accuracy, unc);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4868,16 +4868,16 @@ extern "C" void guard_ggml_opt_result_free(ggml_opt_result_t result) {
     try {
         ggml_opt_result_free(result);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" ggml_opt_result_t guard_ggml_opt_result_init(void) {
     guard::Call guard_call("ggml_opt_result_init");
     try {
-        return guard_call.settled(ggml_opt_result_init());
+        return guard_call.checked(ggml_opt_result_init());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4886,9 +4886,9 @@ extern "C" void guard_ggml_opt_result_loss(ggml_opt_result_t result, double *los
     guard::Call guard_call("ggml_opt_result_loss");
     try {
         ggml_opt_result_loss(result, loss, unc);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4896,9 +4896,9 @@ extern "C" void guard_ggml_opt_result_ndata(ggml_opt_result_t result, int64_t *n
     guard::Call guard_call("ggml_opt_result_ndata");
     try {
         ggml_opt_result_ndata(result, ndata);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4906,9 +4906,9 @@ extern "C" void guard_ggml_opt_result_pred(ggml_opt_result_t result, int32_t *pr
     guard::Call guard_call("ggml_opt_result_pred");
     try {
         ggml_opt_result_pred(result, pred);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -4916,18 +4916,18 @@ extern "C" void guard_ggml_opt_result_reset(ggml_opt_result_t result) {
     guard::Call guard_call("ggml_opt_result_reset");
     try {
         ggml_opt_result_reset(result);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" bool guard_ggml_opt_static_graphs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_static_graphs");
     try {
-        return guard_call.settled(ggml_opt_static_graphs(opt_ctx));
+        return guard_call.checked(ggml_opt_static_graphs(opt_ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4935,9 +4935,9 @@ extern "C" bool guard_ggml_opt_static_graphs(ggml_opt_context_t opt_ctx) {
 extern "C" struct ggml_tensor *guard_ggml_opt_step_adamw(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *grad, struct ggml_tensor *m, struct ggml_tensor *v, struct ggml_tensor *adamw_params) {
     guard::Call guard_call("ggml_opt_step_adamw");
     try {
-        return guard_call.settled(ggml_opt_step_adamw(ctx, a, grad, m, v, adamw_params));
+        return guard_call.checked(ggml_opt_step_adamw(ctx, a, grad, m, v, adamw_params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4945,9 +4945,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_step_adamw(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_opt_step_sgd(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *grad, struct ggml_tensor *sgd_params) {
     guard::Call guard_call("ggml_opt_step_sgd");
     try {
-        return guard_call.settled(ggml_opt_step_sgd(ctx, a, grad, sgd_params));
+        return guard_call.checked(ggml_opt_step_sgd(ctx, a, grad, sgd_params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4955,9 +4955,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_step_sgd(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_out_prod(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_out_prod");
     try {
-        return guard_call.settled(ggml_out_prod(ctx, a, b));
+        return guard_call.checked(ggml_out_prod(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4965,9 +4965,9 @@ extern "C" struct ggml_tensor *guard_ggml_out_prod(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_pad(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1, int p2, int p3) {
     guard::Call guard_call("ggml_pad");
     try {
-        return guard_call.settled(ggml_pad(ctx, a, p0, p1, p2, p3));
+        return guard_call.checked(ggml_pad(ctx, a, p0, p1, p2, p3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4975,9 +4975,9 @@ extern "C" struct ggml_tensor *guard_ggml_pad(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_pad_circular(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1, int p2, int p3) {
     guard::Call guard_call("ggml_pad_circular");
     try {
-        return guard_call.settled(ggml_pad_circular(ctx, a, p0, p1, p2, p3));
+        return guard_call.checked(ggml_pad_circular(ctx, a, p0, p1, p2, p3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4985,9 +4985,9 @@ extern "C" struct ggml_tensor *guard_ggml_pad_circular(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_pad_ext(struct ggml_context *ctx, struct ggml_tensor *a, int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3, int rp3) {
     guard::Call guard_call("ggml_pad_ext");
     try {
-        return guard_call.settled(ggml_pad_ext(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
+        return guard_call.checked(ggml_pad_ext(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -4995,9 +4995,9 @@ extern "C" struct ggml_tensor *guard_ggml_pad_ext(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pad_ext_circular(struct ggml_context *ctx, struct ggml_tensor *a, int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3, int rp3) {
     guard::Call guard_call("ggml_pad_ext_circular");
     try {
-        return guard_call.settled(ggml_pad_ext_circular(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
+        return guard_call.checked(ggml_pad_ext_circular(ctx, a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5005,9 +5005,9 @@ extern "C" struct ggml_tensor *guard_ggml_pad_ext_circular(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_pad_reflect_1d(struct ggml_context *ctx, struct ggml_tensor *a, int p0, int p1) {
     guard::Call guard_call("ggml_pad_reflect_1d");
     try {
-        return guard_call.settled(ggml_pad_reflect_1d(ctx, a, p0, p1));
+        return guard_call.checked(ggml_pad_reflect_1d(ctx, a, p0, p1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5015,9 +5015,9 @@ extern "C" struct ggml_tensor *guard_ggml_pad_reflect_1d(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_permute(struct ggml_context *ctx, struct ggml_tensor *a, int axis0, int axis1, int axis2, int axis3) {
     guard::Call guard_call("ggml_permute");
     try {
-        return guard_call.settled(ggml_permute(ctx, a, axis0, axis1, axis2, axis3));
+        return guard_call.checked(ggml_permute(ctx, a, axis0, axis1, axis2, axis3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5025,9 +5025,9 @@ extern "C" struct ggml_tensor *guard_ggml_permute(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_1d(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_op_pool op, int k0, int s0, int p0) {
     guard::Call guard_call("ggml_pool_1d");
     try {
-        return guard_call.settled(ggml_pool_1d(ctx, a, op, k0, s0, p0));
+        return guard_call.checked(ggml_pool_1d(ctx, a, op, k0, s0, p0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5035,9 +5035,9 @@ extern "C" struct ggml_tensor *guard_ggml_pool_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_2d(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_op_pool op, int k0, int k1, int s0, int s1, float p0, float p1) {
     guard::Call guard_call("ggml_pool_2d");
     try {
-        return guard_call.settled(ggml_pool_2d(ctx, a, op, k0, k1, s0, s1, p0, p1));
+        return guard_call.checked(ggml_pool_2d(ctx, a, op, k0, k1, s0, s1, p0, p1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5045,9 +5045,9 @@ extern "C" struct ggml_tensor *guard_ggml_pool_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_pool_2d_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *af, enum ggml_op_pool op, int k0, int k1, int s0, int s1, float p0, float p1) {
     guard::Call guard_call("ggml_pool_2d_back");
     try {
-        return guard_call.settled(ggml_pool_2d_back(ctx, a, af, op, k0, k1, s0, s1, p0, p1));
+        return guard_call.checked(ggml_pool_2d_back(ctx, a, af, op, k0, k1, s0, s1, p0, p1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5055,9 +5055,9 @@ extern "C" struct ggml_tensor *guard_ggml_pool_2d_back(struct ggml_context *ctx,
 extern "C" bool guard_ggml_prec_set_acc(struct ggml_tensor *a, enum ggml_prec prec) {
     guard::Call guard_call("ggml_prec_set_acc");
     try {
-        return guard_call.settled(ggml_prec_set_acc(a, prec));
+        return guard_call.checked(ggml_prec_set_acc(a, prec));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5065,9 +5065,9 @@ extern "C" bool guard_ggml_prec_set_acc(struct ggml_tensor *a, enum ggml_prec pr
 extern "C" bool guard_ggml_prec_set_src(struct ggml_tensor *a, enum ggml_prec prec, int idx) {
     guard::Call guard_call("ggml_prec_set_src");
     try {
-        return guard_call.settled(ggml_prec_set_src(a, prec, idx));
+        return guard_call.checked(ggml_prec_set_src(a, prec, idx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5076,9 +5076,9 @@ extern "C" void guard_ggml_print_object(const struct ggml_object *obj) {
     guard::Call guard_call("ggml_print_object");
     try {
         ggml_print_object(obj);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5086,18 +5086,18 @@ extern "C" void guard_ggml_print_objects(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_print_objects");
     try {
         ggml_print_objects(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_ggml_quantize_chunk(enum ggml_type type, const float *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const float *imatrix) {
     guard::Call guard_call("ggml_quantize_chunk");
     try {
-        return guard_call.settled(ggml_quantize_chunk(type, src, dst, start, nrows, n_per_row, imatrix));
+        return guard_call.checked(ggml_quantize_chunk(type, src, dst, start, nrows, n_per_row, imatrix));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5107,7 +5107,7 @@ extern "C" void guard_ggml_quantize_free(void) {
     try {
         ggml_quantize_free();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5115,18 +5115,18 @@ extern "C" void guard_ggml_quantize_init(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_init");
     try {
         ggml_quantize_init(type);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" bool guard_ggml_quantize_requires_imatrix(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_requires_imatrix");
     try {
-        return guard_call.settled(ggml_quantize_requires_imatrix(type));
+        return guard_call.checked(ggml_quantize_requires_imatrix(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5134,9 +5134,9 @@ extern "C" bool guard_ggml_quantize_requires_imatrix(enum ggml_type type) {
 extern "C" struct ggml_tensor *guard_ggml_reglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_reglu");
     try {
-        return guard_call.settled(ggml_reglu(ctx, a));
+        return guard_call.checked(ggml_reglu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5144,9 +5144,9 @@ extern "C" struct ggml_tensor *guard_ggml_reglu(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_reglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_reglu_split");
     try {
-        return guard_call.settled(ggml_reglu_split(ctx, a, b));
+        return guard_call.checked(ggml_reglu_split(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5154,9 +5154,9 @@ extern "C" struct ggml_tensor *guard_ggml_reglu_split(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_reglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_reglu_swapped");
     try {
-        return guard_call.settled(ggml_reglu_swapped(ctx, a));
+        return guard_call.checked(ggml_reglu_swapped(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5164,9 +5164,9 @@ extern "C" struct ggml_tensor *guard_ggml_reglu_swapped(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_relu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_relu");
     try {
-        return guard_call.settled(ggml_relu(ctx, a));
+        return guard_call.checked(ggml_relu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5174,9 +5174,9 @@ extern "C" struct ggml_tensor *guard_ggml_relu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_relu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_relu_inplace");
     try {
-        return guard_call.settled(ggml_relu_inplace(ctx, a));
+        return guard_call.checked(ggml_relu_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5184,9 +5184,9 @@ extern "C" struct ggml_tensor *guard_ggml_relu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_repeat(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_repeat");
     try {
-        return guard_call.settled(ggml_repeat(ctx, a, b));
+        return guard_call.checked(ggml_repeat(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5194,9 +5194,9 @@ extern "C" struct ggml_tensor *guard_ggml_repeat(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_repeat_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_repeat_4d");
     try {
-        return guard_call.settled(ggml_repeat_4d(ctx, a, ne0, ne1, ne2, ne3));
+        return guard_call.checked(ggml_repeat_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5204,9 +5204,9 @@ extern "C" struct ggml_tensor *guard_ggml_repeat_4d(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_repeat_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_repeat_back");
     try {
-        return guard_call.settled(ggml_repeat_back(ctx, a, b));
+        return guard_call.checked(ggml_repeat_back(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5215,18 +5215,18 @@ extern "C" void guard_ggml_reset(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_reset");
     try {
         ggml_reset(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_reshape(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_reshape");
     try {
-        return guard_call.settled(ggml_reshape(ctx, a, b));
+        return guard_call.checked(ggml_reshape(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5234,9 +5234,9 @@ extern "C" struct ggml_tensor *guard_ggml_reshape(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_reshape_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0) {
     guard::Call guard_call("ggml_reshape_1d");
     try {
-        return guard_call.settled(ggml_reshape_1d(ctx, a, ne0));
+        return guard_call.checked(ggml_reshape_1d(ctx, a, ne0));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5244,9 +5244,9 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_1d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_reshape_2d");
     try {
-        return guard_call.settled(ggml_reshape_2d(ctx, a, ne0, ne1));
+        return guard_call.checked(ggml_reshape_2d(ctx, a, ne0, ne1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5254,9 +5254,9 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_2d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_reshape_3d");
     try {
-        return guard_call.settled(ggml_reshape_3d(ctx, a, ne0, ne1, ne2));
+        return guard_call.checked(ggml_reshape_3d(ctx, a, ne0, ne1, ne2));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5264,9 +5264,9 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_3d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_reshape_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_reshape_4d");
     try {
-        return guard_call.settled(ggml_reshape_4d(ctx, a, ne0, ne1, ne2, ne3));
+        return guard_call.checked(ggml_reshape_4d(ctx, a, ne0, ne1, ne2, ne3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5274,9 +5274,9 @@ extern "C" struct ggml_tensor *guard_ggml_reshape_4d(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_rms_norm(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_rms_norm");
     try {
-        return guard_call.settled(ggml_rms_norm(ctx, a, eps));
+        return guard_call.checked(ggml_rms_norm(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5284,9 +5284,9 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_rms_norm_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float eps) {
     guard::Call guard_call("ggml_rms_norm_back");
     try {
-        return guard_call.settled(ggml_rms_norm_back(ctx, a, b, eps));
+        return guard_call.checked(ggml_rms_norm_back(ctx, a, b, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5294,9 +5294,9 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_rms_norm_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float eps) {
     guard::Call guard_call("ggml_rms_norm_inplace");
     try {
-        return guard_call.settled(ggml_rms_norm_inplace(ctx, a, eps));
+        return guard_call.checked(ggml_rms_norm_inplace(ctx, a, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5304,9 +5304,9 @@ extern "C" struct ggml_tensor *guard_ggml_rms_norm_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_roll(struct ggml_context *ctx, struct ggml_tensor *a, int shift0, int shift1, int shift2, int shift3) {
     guard::Call guard_call("ggml_roll");
     try {
-        return guard_call.settled(ggml_roll(ctx, a, shift0, shift1, shift2, shift3));
+        return guard_call.checked(ggml_roll(ctx, a, shift0, shift1, shift2, shift3));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5314,31 +5314,31 @@ extern "C" struct ggml_tensor *guard_ggml_roll(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_rope(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode) {
     guard::Call guard_call("ggml_rope");
     try {
-        return guard_call.settled(ggml_rope(ctx, a, b, n_dims, mode));
+        return guard_call.checked(ggml_rope(ctx, a, b, n_dims, mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom");
-    guard::deprecated("ggml_rope_custom");
+    guard::note_deprecated("ggml_rope_custom");
     try {
-        return guard_call.settled(ggml_rope_custom(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_custom(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_rope_custom_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_custom_inplace");
-    guard::deprecated("ggml_rope_custom_inplace");
+    guard::note_deprecated("ggml_rope_custom_inplace");
     try {
-        return guard_call.settled(ggml_rope_custom_inplace(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_custom_inplace(ctx, a, b, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5346,9 +5346,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_custom_inplace(struct ggml_contex
 extern "C" struct ggml_tensor *guard_ggml_rope_ext(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext");
     try {
-        return guard_call.settled(ggml_rope_ext(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_ext(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5356,9 +5356,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_rope_ext_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext_back");
     try {
-        return guard_call.settled(ggml_rope_ext_back(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_ext_back(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5366,9 +5366,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext_back(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_rope_ext_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_ext_inplace");
     try {
-        return guard_call.settled(ggml_rope_ext_inplace(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_ext_inplace(ctx, a, b, c, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5376,9 +5376,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_ext_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_rope_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int n_dims, int mode) {
     guard::Call guard_call("ggml_rope_inplace");
     try {
-        return guard_call.settled(ggml_rope_inplace(ctx, a, b, n_dims, mode));
+        return guard_call.checked(ggml_rope_inplace(ctx, a, b, n_dims, mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5386,9 +5386,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_rope_multi(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi");
     try {
-        return guard_call.settled(ggml_rope_multi(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_multi(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5396,9 +5396,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_rope_multi_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi_back");
     try {
-        return guard_call.settled(ggml_rope_multi_back(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_multi_back(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5406,9 +5406,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi_back(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_rope_multi_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int sections[4], int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow) {
     guard::Call guard_call("ggml_rope_multi_inplace");
     try {
-        return guard_call.settled(ggml_rope_multi_inplace(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
+        return guard_call.checked(ggml_rope_multi_inplace(ctx, a, b, c, n_dims, sections, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5416,9 +5416,9 @@ extern "C" struct ggml_tensor *guard_ggml_rope_multi_inplace(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_rope_set_offset(struct ggml_tensor *a, int n_offs) {
     guard::Call guard_call("ggml_rope_set_offset");
     try {
-        return guard_call.settled(ggml_rope_set_offset(a, n_offs));
+        return guard_call.checked(ggml_rope_set_offset(a, n_offs));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5427,18 +5427,18 @@ extern "C" void guard_ggml_rope_yarn_corr_dims(int n_dims, int n_ctx_orig, float
     guard::Call guard_call("ggml_rope_yarn_corr_dims");
     try {
         ggml_rope_yarn_corr_dims(n_dims, n_ctx_orig, freq_base, beta_fast, beta_slow, dims);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_round(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_round");
     try {
-        return guard_call.settled(ggml_round(ctx, a));
+        return guard_call.checked(ggml_round(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5446,9 +5446,9 @@ extern "C" struct ggml_tensor *guard_ggml_round(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_round_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_round_inplace");
     try {
-        return guard_call.settled(ggml_round_inplace(ctx, a));
+        return guard_call.checked(ggml_round_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5456,9 +5456,9 @@ extern "C" struct ggml_tensor *guard_ggml_round_inplace(struct ggml_context *ctx
 extern "C" size_t guard_ggml_row_size(enum ggml_type type, int64_t ne) {
     guard::Call guard_call("ggml_row_size");
     try {
-        return guard_call.settled(ggml_row_size(type, ne));
+        return guard_call.checked(ggml_row_size(type, ne));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5466,9 +5466,9 @@ extern "C" size_t guard_ggml_row_size(enum ggml_type type, int64_t ne) {
 extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv6(struct ggml_context *ctx, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *r, struct ggml_tensor *tf, struct ggml_tensor *td, struct ggml_tensor *state) {
     guard::Call guard_call("ggml_rwkv_wkv6");
     try {
-        return guard_call.settled(ggml_rwkv_wkv6(ctx, k, v, r, tf, td, state));
+        return guard_call.checked(ggml_rwkv_wkv6(ctx, k, v, r, tf, td, state));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5476,9 +5476,9 @@ extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv6(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv7(struct ggml_context *ctx, struct ggml_tensor *r, struct ggml_tensor *w, struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *state) {
     guard::Call guard_call("ggml_rwkv_wkv7");
     try {
-        return guard_call.settled(ggml_rwkv_wkv7(ctx, r, w, k, v, a, b, state));
+        return guard_call.checked(ggml_rwkv_wkv7(ctx, r, w, k, v, a, b, state));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5486,9 +5486,9 @@ extern "C" struct ggml_tensor *guard_ggml_rwkv_wkv7(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_scale(struct ggml_context *ctx, struct ggml_tensor *a, float s) {
     guard::Call guard_call("ggml_scale");
     try {
-        return guard_call.settled(ggml_scale(ctx, a, s));
+        return guard_call.checked(ggml_scale(ctx, a, s));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5496,9 +5496,9 @@ extern "C" struct ggml_tensor *guard_ggml_scale(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_scale_bias(struct ggml_context *ctx, struct ggml_tensor *a, float s, float b) {
     guard::Call guard_call("ggml_scale_bias");
     try {
-        return guard_call.settled(ggml_scale_bias(ctx, a, s, b));
+        return guard_call.checked(ggml_scale_bias(ctx, a, s, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5506,9 +5506,9 @@ extern "C" struct ggml_tensor *guard_ggml_scale_bias(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_scale_bias_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float s, float b) {
     guard::Call guard_call("ggml_scale_bias_inplace");
     try {
-        return guard_call.settled(ggml_scale_bias_inplace(ctx, a, s, b));
+        return guard_call.checked(ggml_scale_bias_inplace(ctx, a, s, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5516,9 +5516,9 @@ extern "C" struct ggml_tensor *guard_ggml_scale_bias_inplace(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_scale_inplace(struct ggml_context *ctx, struct ggml_tensor *a, float s) {
     guard::Call guard_call("ggml_scale_inplace");
     try {
-        return guard_call.settled(ggml_scale_inplace(ctx, a, s));
+        return guard_call.checked(ggml_scale_inplace(ctx, a, s));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5526,9 +5526,9 @@ extern "C" struct ggml_tensor *guard_ggml_scale_inplace(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_set(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_set");
     try {
-        return guard_call.settled(ggml_set(ctx, a, b, nb1, nb2, nb3, offset));
+        return guard_call.checked(ggml_set(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5536,9 +5536,9 @@ extern "C" struct ggml_tensor *guard_ggml_set(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_set_1d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t offset) {
     guard::Call guard_call("ggml_set_1d");
     try {
-        return guard_call.settled(ggml_set_1d(ctx, a, b, offset));
+        return guard_call.checked(ggml_set_1d(ctx, a, b, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5546,9 +5546,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_1d(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_set_1d_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t offset) {
     guard::Call guard_call("ggml_set_1d_inplace");
     try {
-        return guard_call.settled(ggml_set_1d_inplace(ctx, a, b, offset));
+        return guard_call.checked(ggml_set_1d_inplace(ctx, a, b, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5556,9 +5556,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_1d_inplace(struct ggml_context *ct
 extern "C" struct ggml_tensor *guard_ggml_set_2d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_set_2d");
     try {
-        return guard_call.settled(ggml_set_2d(ctx, a, b, nb1, offset));
+        return guard_call.checked(ggml_set_2d(ctx, a, b, nb1, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5566,9 +5566,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_2d(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_set_2d_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_set_2d_inplace");
     try {
-        return guard_call.settled(ggml_set_2d_inplace(ctx, a, b, nb1, offset));
+        return guard_call.checked(ggml_set_2d_inplace(ctx, a, b, nb1, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5576,9 +5576,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_2d_inplace(struct ggml_context *ct
 extern "C" ggml_abort_callback_t guard_ggml_set_abort_callback(ggml_abort_callback_t callback) {
     guard::Call guard_call("ggml_set_abort_callback");
     try {
-        return guard_call.settled(ggml_set_abort_callback(callback));
+        return guard_call.checked(ggml_set_abort_callback(callback));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5591,9 +5591,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_f32(struct ggml_tensor *tensor, fl
     }
     guard::Call guard_call("ggml_set_f32");
     try {
-        return guard_call.settled(guard_target(tensor, value));
+        return guard_call.checked(guard_target(tensor, value));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5607,9 +5607,9 @@ extern "C" void guard_ggml_set_f32_1d(const struct ggml_tensor *tensor, int i, f
     guard::Call guard_call("ggml_set_f32_1d");
     try {
         guard_target(tensor, i, value);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5622,9 +5622,9 @@ extern "C" void guard_ggml_set_f32_nd(const struct ggml_tensor *tensor, int i0, 
     guard::Call guard_call("ggml_set_f32_nd");
     try {
         guard_target(tensor, i0, i1, i2, i3, value);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5636,9 +5636,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_i32(struct ggml_tensor *tensor, in
     }
     guard::Call guard_call("ggml_set_i32");
     try {
-        return guard_call.settled(guard_target(tensor, value));
+        return guard_call.checked(guard_target(tensor, value));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5652,9 +5652,9 @@ extern "C" void guard_ggml_set_i32_1d(const struct ggml_tensor *tensor, int i, i
     guard::Call guard_call("ggml_set_i32_1d");
     try {
         guard_target(tensor, i, value);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5667,18 +5667,18 @@ extern "C" void guard_ggml_set_i32_nd(const struct ggml_tensor *tensor, int i0, 
     guard::Call guard_call("ggml_set_i32_nd");
     try {
         guard_target(tensor, i0, i1, i2, i3, value);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_set_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_set_inplace");
     try {
-        return guard_call.settled(ggml_set_inplace(ctx, a, b, nb1, nb2, nb3, offset));
+        return guard_call.checked(ggml_set_inplace(ctx, a, b, nb1, nb2, nb3, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5687,9 +5687,9 @@ extern "C" void guard_ggml_set_input(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_input");
     try {
         ggml_set_input(tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5697,18 +5697,18 @@ extern "C" void guard_ggml_set_loss(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_loss");
     try {
         ggml_set_loss(tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_set_name(struct ggml_tensor *tensor, const char *name) {
     guard::Call guard_call("ggml_set_name");
     try {
-        return guard_call.settled(ggml_set_name(tensor, name));
+        return guard_call.checked(ggml_set_name(tensor, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5717,9 +5717,9 @@ extern "C" void guard_ggml_set_no_alloc(struct ggml_context *ctx, bool no_alloc)
     guard::Call guard_call("ggml_set_no_alloc");
     try {
         ggml_set_no_alloc(ctx, no_alloc);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5727,9 +5727,9 @@ extern "C" void guard_ggml_set_output(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_output");
     try {
         ggml_set_output(tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -5737,18 +5737,18 @@ extern "C" void guard_ggml_set_param(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_param");
     try {
         ggml_set_param(tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_set_rows(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_set_rows");
     try {
-        return guard_call.settled(ggml_set_rows(ctx, a, b, c));
+        return guard_call.checked(ggml_set_rows(ctx, a, b, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5756,9 +5756,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_set_zero(struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_set_zero");
     try {
-        return guard_call.settled(ggml_set_zero(tensor));
+        return guard_call.checked(ggml_set_zero(tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5766,9 +5766,9 @@ extern "C" struct ggml_tensor *guard_ggml_set_zero(struct ggml_tensor *tensor) {
 extern "C" struct ggml_tensor *guard_ggml_sgn(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sgn");
     try {
-        return guard_call.settled(ggml_sgn(ctx, a));
+        return guard_call.checked(ggml_sgn(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5776,9 +5776,9 @@ extern "C" struct ggml_tensor *guard_ggml_sgn(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sgn_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sgn_inplace");
     try {
-        return guard_call.settled(ggml_sgn_inplace(ctx, a));
+        return guard_call.checked(ggml_sgn_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5786,9 +5786,9 @@ extern "C" struct ggml_tensor *guard_ggml_sgn_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sigmoid(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sigmoid");
     try {
-        return guard_call.settled(ggml_sigmoid(ctx, a));
+        return guard_call.checked(ggml_sigmoid(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5796,9 +5796,9 @@ extern "C" struct ggml_tensor *guard_ggml_sigmoid(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_sigmoid_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sigmoid_inplace");
     try {
-        return guard_call.settled(ggml_sigmoid_inplace(ctx, a));
+        return guard_call.checked(ggml_sigmoid_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5806,9 +5806,9 @@ extern "C" struct ggml_tensor *guard_ggml_sigmoid_inplace(struct ggml_context *c
 extern "C" struct ggml_tensor *guard_ggml_silu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_silu");
     try {
-        return guard_call.settled(ggml_silu(ctx, a));
+        return guard_call.checked(ggml_silu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5816,9 +5816,9 @@ extern "C" struct ggml_tensor *guard_ggml_silu(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_silu_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_silu_back");
     try {
-        return guard_call.settled(ggml_silu_back(ctx, a, b));
+        return guard_call.checked(ggml_silu_back(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5826,9 +5826,9 @@ extern "C" struct ggml_tensor *guard_ggml_silu_back(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_silu_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_silu_inplace");
     try {
-        return guard_call.settled(ggml_silu_inplace(ctx, a));
+        return guard_call.checked(ggml_silu_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5836,9 +5836,9 @@ extern "C" struct ggml_tensor *guard_ggml_silu_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_sin(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sin");
     try {
-        return guard_call.settled(ggml_sin(ctx, a));
+        return guard_call.checked(ggml_sin(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5846,9 +5846,9 @@ extern "C" struct ggml_tensor *guard_ggml_sin(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sin_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sin_inplace");
     try {
-        return guard_call.settled(ggml_sin_inplace(ctx, a));
+        return guard_call.checked(ggml_sin_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5856,9 +5856,9 @@ extern "C" struct ggml_tensor *guard_ggml_sin_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_soft_max(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_soft_max");
     try {
-        return guard_call.settled(ggml_soft_max(ctx, a));
+        return guard_call.checked(ggml_soft_max(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5867,18 +5867,18 @@ extern "C" void guard_ggml_soft_max_add_sinks(struct ggml_tensor *a, struct ggml
     guard::Call guard_call("ggml_soft_max_add_sinks");
     try {
         ggml_soft_max_add_sinks(a, sinks);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *mask, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext");
     try {
-        return guard_call.settled(ggml_soft_max_ext(ctx, a, mask, scale, max_bias));
+        return guard_call.checked(ggml_soft_max_ext(ctx, a, mask, scale, max_bias));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5886,9 +5886,9 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_back");
     try {
-        return guard_call.settled(ggml_soft_max_ext_back(ctx, a, b, scale, max_bias));
+        return guard_call.checked(ggml_soft_max_ext_back(ctx, a, b, scale, max_bias));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5896,9 +5896,9 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back(struct ggml_context 
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_back_inplace");
     try {
-        return guard_call.settled(ggml_soft_max_ext_back_inplace(ctx, a, b, scale, max_bias));
+        return guard_call.checked(ggml_soft_max_ext_back_inplace(ctx, a, b, scale, max_bias));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5906,9 +5906,9 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_back_inplace(struct ggml_
 extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *mask, float scale, float max_bias) {
     guard::Call guard_call("ggml_soft_max_ext_inplace");
     try {
-        return guard_call.settled(ggml_soft_max_ext_inplace(ctx, a, mask, scale, max_bias));
+        return guard_call.checked(ggml_soft_max_ext_inplace(ctx, a, mask, scale, max_bias));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5916,9 +5916,9 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_ext_inplace(struct ggml_conte
 extern "C" struct ggml_tensor *guard_ggml_soft_max_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_soft_max_inplace");
     try {
-        return guard_call.settled(ggml_soft_max_inplace(ctx, a));
+        return guard_call.checked(ggml_soft_max_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5926,9 +5926,9 @@ extern "C" struct ggml_tensor *guard_ggml_soft_max_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_softplus(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_softplus");
     try {
-        return guard_call.settled(ggml_softplus(ctx, a));
+        return guard_call.checked(ggml_softplus(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5936,9 +5936,9 @@ extern "C" struct ggml_tensor *guard_ggml_softplus(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_softplus_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_softplus_inplace");
     try {
-        return guard_call.settled(ggml_softplus_inplace(ctx, a));
+        return guard_call.checked(ggml_softplus_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5946,9 +5946,9 @@ extern "C" struct ggml_tensor *guard_ggml_softplus_inplace(struct ggml_context *
 extern "C" struct ggml_tensor *guard_ggml_solve_tri(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, bool left, bool lower, bool uni) {
     guard::Call guard_call("ggml_solve_tri");
     try {
-        return guard_call.settled(ggml_solve_tri(ctx, a, b, left, lower, uni));
+        return guard_call.checked(ggml_solve_tri(ctx, a, b, left, lower, uni));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5956,9 +5956,9 @@ extern "C" struct ggml_tensor *guard_ggml_solve_tri(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_sqr(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqr");
     try {
-        return guard_call.settled(ggml_sqr(ctx, a));
+        return guard_call.checked(ggml_sqr(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5966,9 +5966,9 @@ extern "C" struct ggml_tensor *guard_ggml_sqr(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sqr_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqr_inplace");
     try {
-        return guard_call.settled(ggml_sqr_inplace(ctx, a));
+        return guard_call.checked(ggml_sqr_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5976,9 +5976,9 @@ extern "C" struct ggml_tensor *guard_ggml_sqr_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sqrt(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqrt");
     try {
-        return guard_call.settled(ggml_sqrt(ctx, a));
+        return guard_call.checked(ggml_sqrt(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5986,9 +5986,9 @@ extern "C" struct ggml_tensor *guard_ggml_sqrt(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_sqrt_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sqrt_inplace");
     try {
-        return guard_call.settled(ggml_sqrt_inplace(ctx, a));
+        return guard_call.checked(ggml_sqrt_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -5996,9 +5996,9 @@ extern "C" struct ggml_tensor *guard_ggml_sqrt_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_ssm_conv(struct ggml_context *ctx, struct ggml_tensor *sx, struct ggml_tensor *c) {
     guard::Call guard_call("ggml_ssm_conv");
     try {
-        return guard_call.settled(ggml_ssm_conv(ctx, sx, c));
+        return guard_call.checked(ggml_ssm_conv(ctx, sx, c));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6006,9 +6006,9 @@ extern "C" struct ggml_tensor *guard_ggml_ssm_conv(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_ssm_scan(struct ggml_context *ctx, struct ggml_tensor *s, struct ggml_tensor *x, struct ggml_tensor *dt, struct ggml_tensor *A, struct ggml_tensor *B, struct ggml_tensor *C, struct ggml_tensor *ids, int64_t K) {
     guard::Call guard_call("ggml_ssm_scan");
     try {
-        return guard_call.settled(ggml_ssm_scan(ctx, s, x, dt, A, B, C, ids, K));
+        return guard_call.checked(ggml_ssm_scan(ctx, s, x, dt, A, B, C, ids, K));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6016,9 +6016,9 @@ extern "C" struct ggml_tensor *guard_ggml_ssm_scan(struct ggml_context *ctx, str
 extern "C" const char *guard_ggml_status_to_string(enum ggml_status status) {
     guard::Call guard_call("ggml_status_to_string");
     try {
-        return guard_call.settled(ggml_status_to_string(status));
+        return guard_call.checked(ggml_status_to_string(status));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6026,9 +6026,9 @@ extern "C" const char *guard_ggml_status_to_string(enum ggml_status status) {
 extern "C" struct ggml_tensor *guard_ggml_step(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_step");
     try {
-        return guard_call.settled(ggml_step(ctx, a));
+        return guard_call.checked(ggml_step(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6036,9 +6036,9 @@ extern "C" struct ggml_tensor *guard_ggml_step(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_step_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_step_inplace");
     try {
-        return guard_call.settled(ggml_step_inplace(ctx, a));
+        return guard_call.checked(ggml_step_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6046,9 +6046,9 @@ extern "C" struct ggml_tensor *guard_ggml_step_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_sub(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_sub");
     try {
-        return guard_call.settled(ggml_sub(ctx, a, b));
+        return guard_call.checked(ggml_sub(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6056,9 +6056,9 @@ extern "C" struct ggml_tensor *guard_ggml_sub(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sub_inplace(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_sub_inplace");
     try {
-        return guard_call.settled(ggml_sub_inplace(ctx, a, b));
+        return guard_call.checked(ggml_sub_inplace(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6066,9 +6066,9 @@ extern "C" struct ggml_tensor *guard_ggml_sub_inplace(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_sum(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sum");
     try {
-        return guard_call.settled(ggml_sum(ctx, a));
+        return guard_call.checked(ggml_sum(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6076,9 +6076,9 @@ extern "C" struct ggml_tensor *guard_ggml_sum(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_sum_rows(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_sum_rows");
     try {
-        return guard_call.settled(ggml_sum_rows(ctx, a));
+        return guard_call.checked(ggml_sum_rows(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6086,9 +6086,9 @@ extern "C" struct ggml_tensor *guard_ggml_sum_rows(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_swiglu(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_swiglu");
     try {
-        return guard_call.settled(ggml_swiglu(ctx, a));
+        return guard_call.checked(ggml_swiglu(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6096,9 +6096,9 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_swiglu_clamp(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float limit) {
     guard::Call guard_call("ggml_swiglu_clamp");
     try {
-        return guard_call.settled(ggml_swiglu_clamp(ctx, a, b, limit));
+        return guard_call.checked(ggml_swiglu_clamp(ctx, a, b, limit));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6106,9 +6106,9 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_clamp(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_swiglu_oai(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, float alpha, float limit) {
     guard::Call guard_call("ggml_swiglu_oai");
     try {
-        return guard_call.settled(ggml_swiglu_oai(ctx, a, b, alpha, limit));
+        return guard_call.checked(ggml_swiglu_oai(ctx, a, b, alpha, limit));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6116,9 +6116,9 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_oai(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_swiglu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b) {
     guard::Call guard_call("ggml_swiglu_split");
     try {
-        return guard_call.settled(ggml_swiglu_split(ctx, a, b));
+        return guard_call.checked(ggml_swiglu_split(ctx, a, b));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6126,9 +6126,9 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_split(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_swiglu_swapped(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_swiglu_swapped");
     try {
-        return guard_call.settled(ggml_swiglu_swapped(ctx, a));
+        return guard_call.checked(ggml_swiglu_swapped(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6136,9 +6136,9 @@ extern "C" struct ggml_tensor *guard_ggml_swiglu_swapped(struct ggml_context *ct
 extern "C" enum ggml_status guard_ggml_tallocr_alloc(struct ggml_tallocr *talloc, struct ggml_tensor *tensor) {
     guard::Call guard_call("ggml_tallocr_alloc");
     try {
-        return guard_call.settled(ggml_tallocr_alloc(talloc, tensor));
+        return guard_call.checked(ggml_tallocr_alloc(talloc, tensor));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6146,9 +6146,9 @@ extern "C" enum ggml_status guard_ggml_tallocr_alloc(struct ggml_tallocr *talloc
 extern "C" struct ggml_tallocr guard_ggml_tallocr_new(ggml_backend_buffer_t buffer) {
     guard::Call guard_call("ggml_tallocr_new");
     try {
-        return guard_call.settled(ggml_tallocr_new(buffer));
+        return guard_call.checked(ggml_tallocr_new(buffer));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6156,9 +6156,9 @@ extern "C" struct ggml_tallocr guard_ggml_tallocr_new(ggml_backend_buffer_t buff
 extern "C" struct ggml_tensor *guard_ggml_tanh(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_tanh");
     try {
-        return guard_call.settled(ggml_tanh(ctx, a));
+        return guard_call.checked(ggml_tanh(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6166,9 +6166,9 @@ extern "C" struct ggml_tensor *guard_ggml_tanh(struct ggml_context *ctx, struct 
 extern "C" struct ggml_tensor *guard_ggml_tanh_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_tanh_inplace");
     try {
-        return guard_call.settled(ggml_tanh_inplace(ctx, a));
+        return guard_call.checked(ggml_tanh_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6176,9 +6176,9 @@ extern "C" struct ggml_tensor *guard_ggml_tanh_inplace(struct ggml_context *ctx,
 extern "C" size_t guard_ggml_tensor_overhead(void) {
     guard::Call guard_call("ggml_tensor_overhead");
     try {
-        return guard_call.settled(ggml_tensor_overhead());
+        return guard_call.checked(ggml_tensor_overhead());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6190,13 +6190,13 @@ extern "C" void guard_ggml_threadpool_free(struct ggml_threadpool *threadpool) {
         return;
     }
     guard::Call guard_call("ggml_threadpool_free");
-    if (!guard_call.ends(threadpool)) {
+    if (!guard_call.remove(threadpool)) {
         return;
     }
     try {
         guard_target(threadpool);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -6208,9 +6208,9 @@ extern "C" struct ggml_threadpool *guard_ggml_threadpool_new(struct ggml_threadp
     }
     guard::Call guard_call("ggml_threadpool_new");
     try {
-        return guard_call.begun(guard_target(params));
+        return guard_call.new_handle(guard_target(params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6218,9 +6218,9 @@ extern "C" struct ggml_threadpool *guard_ggml_threadpool_new(struct ggml_threadp
 extern "C" struct ggml_threadpool_params guard_ggml_threadpool_params_default(int n_threads) {
     guard::Call guard_call("ggml_threadpool_params_default");
     try {
-        return guard_call.settled(ggml_threadpool_params_default(n_threads));
+        return guard_call.checked(ggml_threadpool_params_default(n_threads));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6229,18 +6229,18 @@ extern "C" void guard_ggml_threadpool_params_init(struct ggml_threadpool_params 
     guard::Call guard_call("ggml_threadpool_params_init");
     try {
         ggml_threadpool_params_init(p, n_threads);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" bool guard_ggml_threadpool_params_match(const struct ggml_threadpool_params *p0, const struct ggml_threadpool_params *p1) {
     guard::Call guard_call("ggml_threadpool_params_match");
     try {
-        return guard_call.settled(ggml_threadpool_params_match(p0, p1));
+        return guard_call.checked(ggml_threadpool_params_match(p0, p1));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6252,14 +6252,14 @@ extern "C" void guard_ggml_threadpool_pause(struct ggml_threadpool *threadpool) 
         return;
     }
     guard::Call guard_call("ggml_threadpool_pause");
-    if (!guard_call.holds({threadpool})) {
+    if (!guard_call.acquire({threadpool})) {
         return;
     }
     try {
         guard_target(threadpool);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -6270,14 +6270,14 @@ extern "C" void guard_ggml_threadpool_resume(struct ggml_threadpool *threadpool)
         return;
     }
     guard::Call guard_call("ggml_threadpool_resume");
-    if (!guard_call.holds({threadpool})) {
+    if (!guard_call.acquire({threadpool})) {
         return;
     }
     try {
         guard_target(threadpool);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -6285,18 +6285,18 @@ extern "C" void guard_ggml_time_init(void) {
     guard::Call guard_call("ggml_time_init");
     try {
         ggml_time_init();
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int64_t guard_ggml_time_ms(void) {
     guard::Call guard_call("ggml_time_ms");
     try {
-        return guard_call.settled(ggml_time_ms());
+        return guard_call.checked(ggml_time_ms());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6304,9 +6304,9 @@ extern "C" int64_t guard_ggml_time_ms(void) {
 extern "C" int64_t guard_ggml_time_us(void) {
     guard::Call guard_call("ggml_time_us");
     try {
-        return guard_call.settled(ggml_time_us());
+        return guard_call.checked(ggml_time_us());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6314,9 +6314,9 @@ extern "C" int64_t guard_ggml_time_us(void) {
 extern "C" struct ggml_tensor *guard_ggml_timestep_embedding(struct ggml_context *ctx, struct ggml_tensor *timesteps, int dim, int max_period) {
     guard::Call guard_call("ggml_timestep_embedding");
     try {
-        return guard_call.settled(ggml_timestep_embedding(ctx, timesteps, dim, max_period));
+        return guard_call.checked(ggml_timestep_embedding(ctx, timesteps, dim, max_period));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6324,9 +6324,9 @@ extern "C" struct ggml_tensor *guard_ggml_timestep_embedding(struct ggml_context
 extern "C" struct ggml_tensor *guard_ggml_top_k(struct ggml_context *ctx, struct ggml_tensor *a, int k) {
     guard::Call guard_call("ggml_top_k");
     try {
-        return guard_call.settled(ggml_top_k(ctx, a, k));
+        return guard_call.checked(ggml_top_k(ctx, a, k));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6334,9 +6334,9 @@ extern "C" struct ggml_tensor *guard_ggml_top_k(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_transpose(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_transpose");
     try {
-        return guard_call.settled(ggml_transpose(ctx, a));
+        return guard_call.checked(ggml_transpose(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6344,9 +6344,9 @@ extern "C" struct ggml_tensor *guard_ggml_transpose(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_tri(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_tri_type type) {
     guard::Call guard_call("ggml_tri");
     try {
-        return guard_call.settled(ggml_tri(ctx, a, type));
+        return guard_call.checked(ggml_tri(ctx, a, type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6354,9 +6354,9 @@ extern "C" struct ggml_tensor *guard_ggml_tri(struct ggml_context *ctx, struct g
 extern "C" struct ggml_tensor *guard_ggml_trunc(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_trunc");
     try {
-        return guard_call.settled(ggml_trunc(ctx, a));
+        return guard_call.checked(ggml_trunc(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6364,9 +6364,9 @@ extern "C" struct ggml_tensor *guard_ggml_trunc(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_trunc_inplace(struct ggml_context *ctx, struct ggml_tensor *a) {
     guard::Call guard_call("ggml_trunc_inplace");
     try {
-        return guard_call.settled(ggml_trunc_inplace(ctx, a));
+        return guard_call.checked(ggml_trunc_inplace(ctx, a));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6374,9 +6374,9 @@ extern "C" struct ggml_tensor *guard_ggml_trunc_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
     guard::Call guard_call("ggml_type_name");
     try {
-        return guard_call.settled(ggml_type_name(type));
+        return guard_call.checked(ggml_type_name(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6384,20 +6384,20 @@ extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
 extern "C" size_t guard_ggml_type_size(enum ggml_type type) {
     guard::Call guard_call("ggml_type_size");
     try {
-        return guard_call.settled(ggml_type_size(type));
+        return guard_call.checked(ggml_type_size(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
     guard::Call guard_call("ggml_type_sizef");
-    guard::deprecated("ggml_type_sizef");
+    guard::note_deprecated("ggml_type_sizef");
     try {
-        return guard_call.settled(ggml_type_sizef(type));
+        return guard_call.checked(ggml_type_sizef(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6405,9 +6405,9 @@ extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
 extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary");
     try {
-        return guard_call.settled(ggml_unary(ctx, a, op));
+        return guard_call.checked(ggml_unary(ctx, a, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6415,9 +6415,9 @@ extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_inplace");
     try {
-        return guard_call.settled(ggml_unary_inplace(ctx, a, op));
+        return guard_call.checked(ggml_unary_inplace(ctx, a, op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6425,9 +6425,9 @@ extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_unary_op_name(enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_op_name");
     try {
-        return guard_call.settled(ggml_unary_op_name(op));
+        return guard_call.checked(ggml_unary_op_name(op));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6436,29 +6436,29 @@ extern "C" void guard_ggml_unravel_index(const struct ggml_tensor *tensor, int64
     guard::Call guard_call("ggml_unravel_index");
     try {
         ggml_unravel_index(tensor, i, i0, i1, i2, i3);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_upscale(struct ggml_context *ctx, struct ggml_tensor *a, int scale_factor, enum ggml_scale_mode mode) {
     guard::Call guard_call("ggml_upscale");
     try {
-        return guard_call.settled(ggml_upscale(ctx, a, scale_factor, mode));
+        return guard_call.checked(ggml_upscale(ctx, a, scale_factor, mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct ggml_tensor *guard_ggml_upscale_ext(struct ggml_context *ctx, struct ggml_tensor *a, int ne0, int ne1, int ne2, int ne3, enum ggml_scale_mode mode) {
     guard::Call guard_call("ggml_upscale_ext");
-    guard::deprecated("ggml_upscale_ext");
+    guard::note_deprecated("ggml_upscale_ext");
     try {
-        return guard_call.settled(ggml_upscale_ext(ctx, a, ne0, ne1, ne2, ne3, mode));
+        return guard_call.checked(ggml_upscale_ext(ctx, a, ne0, ne1, ne2, ne3, mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6466,9 +6466,9 @@ extern "C" struct ggml_tensor *guard_ggml_upscale_ext(struct ggml_context *ctx, 
 extern "C" size_t guard_ggml_used_mem(const struct ggml_context *ctx) {
     guard::Call guard_call("ggml_used_mem");
     try {
-        return guard_call.settled(ggml_used_mem(ctx));
+        return guard_call.checked(ggml_used_mem(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6476,9 +6476,9 @@ extern "C" size_t guard_ggml_used_mem(const struct ggml_context *ctx) {
 extern "C" bool guard_ggml_validate_row_data(enum ggml_type type, const void *data, size_t nbytes) {
     guard::Call guard_call("ggml_validate_row_data");
     try {
-        return guard_call.settled(ggml_validate_row_data(type, data, nbytes));
+        return guard_call.checked(ggml_validate_row_data(type, data, nbytes));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6486,9 +6486,9 @@ extern "C" bool guard_ggml_validate_row_data(enum ggml_type type, const void *da
 extern "C" const char *guard_ggml_version(void) {
     guard::Call guard_call("ggml_version");
     try {
-        return guard_call.settled(ggml_version());
+        return guard_call.checked(ggml_version());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6496,9 +6496,9 @@ extern "C" const char *guard_ggml_version(void) {
 extern "C" struct ggml_tensor *guard_ggml_view_1d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, size_t offset) {
     guard::Call guard_call("ggml_view_1d");
     try {
-        return guard_call.settled(ggml_view_1d(ctx, a, ne0, offset));
+        return guard_call.checked(ggml_view_1d(ctx, a, ne0, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6506,9 +6506,9 @@ extern "C" struct ggml_tensor *guard_ggml_view_1d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_2d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, size_t nb1, size_t offset) {
     guard::Call guard_call("ggml_view_2d");
     try {
-        return guard_call.settled(ggml_view_2d(ctx, a, ne0, ne1, nb1, offset));
+        return guard_call.checked(ggml_view_2d(ctx, a, ne0, ne1, nb1, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6516,9 +6516,9 @@ extern "C" struct ggml_tensor *guard_ggml_view_2d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_3d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, size_t nb1, size_t nb2, size_t offset) {
     guard::Call guard_call("ggml_view_3d");
     try {
-        return guard_call.settled(ggml_view_3d(ctx, a, ne0, ne1, ne2, nb1, nb2, offset));
+        return guard_call.checked(ggml_view_3d(ctx, a, ne0, ne1, ne2, nb1, nb2, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6526,9 +6526,9 @@ extern "C" struct ggml_tensor *guard_ggml_view_3d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_4d(struct ggml_context *ctx, struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset) {
     guard::Call guard_call("ggml_view_4d");
     try {
-        return guard_call.settled(ggml_view_4d(ctx, a, ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset));
+        return guard_call.checked(ggml_view_4d(ctx, a, ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6536,9 +6536,9 @@ extern "C" struct ggml_tensor *guard_ggml_view_4d(struct ggml_context *ctx, stru
 extern "C" struct ggml_tensor *guard_ggml_view_tensor(struct ggml_context *ctx, struct ggml_tensor *src) {
     guard::Call guard_call("ggml_view_tensor");
     try {
-        return guard_call.settled(ggml_view_tensor(ctx, src));
+        return guard_call.checked(ggml_view_tensor(ctx, src));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6546,9 +6546,9 @@ extern "C" struct ggml_tensor *guard_ggml_view_tensor(struct ggml_context *ctx, 
 extern "C" struct ggml_tensor *guard_ggml_win_part(struct ggml_context *ctx, struct ggml_tensor *a, int w) {
     guard::Call guard_call("ggml_win_part");
     try {
-        return guard_call.settled(ggml_win_part(ctx, a, w));
+        return guard_call.checked(ggml_win_part(ctx, a, w));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6556,9 +6556,9 @@ extern "C" struct ggml_tensor *guard_ggml_win_part(struct ggml_context *ctx, str
 extern "C" struct ggml_tensor *guard_ggml_win_unpart(struct ggml_context *ctx, struct ggml_tensor *a, int w0, int h0, int w) {
     guard::Call guard_call("ggml_win_unpart");
     try {
-        return guard_call.settled(ggml_win_unpart(ctx, a, w0, h0, w));
+        return guard_call.checked(ggml_win_unpart(ctx, a, w0, h0, w));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6566,9 +6566,9 @@ extern "C" struct ggml_tensor *guard_ggml_win_unpart(struct ggml_context *ctx, s
 extern "C" struct ggml_tensor *guard_ggml_xielu(struct ggml_context *ctx, struct ggml_tensor *a, float alpha_n, float alpha_p, float beta, float eps) {
     guard::Call guard_call("ggml_xielu");
     try {
-        return guard_call.settled(ggml_xielu(ctx, a, alpha_n, alpha_p, beta, eps));
+        return guard_call.checked(ggml_xielu(ctx, a, alpha_n, alpha_p, beta, eps));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6577,18 +6577,18 @@ extern "C" void guard_gguf_add_tensor(struct gguf_context *ctx, const struct ggm
     guard::Call guard_call("gguf_add_tensor");
     try {
         gguf_add_tensor(ctx, tensor);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int64_t guard_gguf_find_key(const struct gguf_context *ctx, const char *key) {
     guard::Call guard_call("gguf_find_key");
     try {
-        return guard_call.settled(gguf_find_key(ctx, key));
+        return guard_call.checked(gguf_find_key(ctx, key));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6596,9 +6596,9 @@ extern "C" int64_t guard_gguf_find_key(const struct gguf_context *ctx, const cha
 extern "C" int64_t guard_gguf_find_tensor(const struct gguf_context *ctx, const char *name) {
     guard::Call guard_call("gguf_find_tensor");
     try {
-        return guard_call.settled(gguf_find_tensor(ctx, name));
+        return guard_call.checked(gguf_find_tensor(ctx, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6608,16 +6608,16 @@ extern "C" void guard_gguf_free(struct gguf_context *ctx) {
     try {
         gguf_free(ctx);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_gguf_get_alignment(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_alignment");
     try {
-        return guard_call.settled(gguf_get_alignment(ctx));
+        return guard_call.checked(gguf_get_alignment(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6625,9 +6625,9 @@ extern "C" size_t guard_gguf_get_alignment(const struct gguf_context *ctx) {
 extern "C" const void *guard_gguf_get_arr_data(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_data");
     try {
-        return guard_call.settled(gguf_get_arr_data(ctx, key_id));
+        return guard_call.checked(gguf_get_arr_data(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6635,9 +6635,9 @@ extern "C" const void *guard_gguf_get_arr_data(const struct gguf_context *ctx, i
 extern "C" size_t guard_gguf_get_arr_n(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_n");
     try {
-        return guard_call.settled(gguf_get_arr_n(ctx, key_id));
+        return guard_call.checked(gguf_get_arr_n(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6645,9 +6645,9 @@ extern "C" size_t guard_gguf_get_arr_n(const struct gguf_context *ctx, int64_t k
 extern "C" const char *guard_gguf_get_arr_str(const struct gguf_context *ctx, int64_t key_id, size_t i) {
     guard::Call guard_call("gguf_get_arr_str");
     try {
-        return guard_call.settled(gguf_get_arr_str(ctx, key_id, i));
+        return guard_call.checked(gguf_get_arr_str(ctx, key_id, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6655,9 +6655,9 @@ extern "C" const char *guard_gguf_get_arr_str(const struct gguf_context *ctx, in
 extern "C" enum gguf_type guard_gguf_get_arr_type(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_arr_type");
     try {
-        return guard_call.settled(gguf_get_arr_type(ctx, key_id));
+        return guard_call.checked(gguf_get_arr_type(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6665,9 +6665,9 @@ extern "C" enum gguf_type guard_gguf_get_arr_type(const struct gguf_context *ctx
 extern "C" size_t guard_gguf_get_data_offset(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_data_offset");
     try {
-        return guard_call.settled(gguf_get_data_offset(ctx));
+        return guard_call.checked(gguf_get_data_offset(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6675,9 +6675,9 @@ extern "C" size_t guard_gguf_get_data_offset(const struct gguf_context *ctx) {
 extern "C" const char *guard_gguf_get_key(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_key");
     try {
-        return guard_call.settled(gguf_get_key(ctx, key_id));
+        return guard_call.checked(gguf_get_key(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6685,9 +6685,9 @@ extern "C" const char *guard_gguf_get_key(const struct gguf_context *ctx, int64_
 extern "C" enum gguf_type guard_gguf_get_kv_type(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_kv_type");
     try {
-        return guard_call.settled(gguf_get_kv_type(ctx, key_id));
+        return guard_call.checked(gguf_get_kv_type(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6696,18 +6696,18 @@ extern "C" void guard_gguf_get_meta_data(const struct gguf_context *ctx, void *d
     guard::Call guard_call("gguf_get_meta_data");
     try {
         gguf_get_meta_data(ctx, data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_gguf_get_meta_size(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_meta_size");
     try {
-        return guard_call.settled(gguf_get_meta_size(ctx));
+        return guard_call.checked(gguf_get_meta_size(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6715,9 +6715,9 @@ extern "C" size_t guard_gguf_get_meta_size(const struct gguf_context *ctx) {
 extern "C" int64_t guard_gguf_get_n_kv(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_n_kv");
     try {
-        return guard_call.settled(gguf_get_n_kv(ctx));
+        return guard_call.checked(gguf_get_n_kv(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6725,9 +6725,9 @@ extern "C" int64_t guard_gguf_get_n_kv(const struct gguf_context *ctx) {
 extern "C" int64_t guard_gguf_get_n_tensors(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_n_tensors");
     try {
-        return guard_call.settled(gguf_get_n_tensors(ctx));
+        return guard_call.checked(gguf_get_n_tensors(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6735,9 +6735,9 @@ extern "C" int64_t guard_gguf_get_n_tensors(const struct gguf_context *ctx) {
 extern "C" const char *guard_gguf_get_tensor_name(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_name");
     try {
-        return guard_call.settled(gguf_get_tensor_name(ctx, tensor_id));
+        return guard_call.checked(gguf_get_tensor_name(ctx, tensor_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6745,9 +6745,9 @@ extern "C" const char *guard_gguf_get_tensor_name(const struct gguf_context *ctx
 extern "C" const int64_t *guard_gguf_get_tensor_ne(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_ne");
     try {
-        return guard_call.settled(gguf_get_tensor_ne(ctx, tensor_id));
+        return guard_call.checked(gguf_get_tensor_ne(ctx, tensor_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6755,9 +6755,9 @@ extern "C" const int64_t *guard_gguf_get_tensor_ne(const struct gguf_context *ct
 extern "C" size_t guard_gguf_get_tensor_offset(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_offset");
     try {
-        return guard_call.settled(gguf_get_tensor_offset(ctx, tensor_id));
+        return guard_call.checked(gguf_get_tensor_offset(ctx, tensor_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6765,9 +6765,9 @@ extern "C" size_t guard_gguf_get_tensor_offset(const struct gguf_context *ctx, i
 extern "C" size_t guard_gguf_get_tensor_size(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_size");
     try {
-        return guard_call.settled(gguf_get_tensor_size(ctx, tensor_id));
+        return guard_call.checked(gguf_get_tensor_size(ctx, tensor_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6775,9 +6775,9 @@ extern "C" size_t guard_gguf_get_tensor_size(const struct gguf_context *ctx, int
 extern "C" enum ggml_type guard_gguf_get_tensor_type(const struct gguf_context *ctx, int64_t tensor_id) {
     guard::Call guard_call("gguf_get_tensor_type");
     try {
-        return guard_call.settled(gguf_get_tensor_type(ctx, tensor_id));
+        return guard_call.checked(gguf_get_tensor_type(ctx, tensor_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6785,9 +6785,9 @@ extern "C" enum ggml_type guard_gguf_get_tensor_type(const struct gguf_context *
 extern "C" bool guard_gguf_get_val_bool(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_bool");
     try {
-        return guard_call.settled(gguf_get_val_bool(ctx, key_id));
+        return guard_call.checked(gguf_get_val_bool(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6795,9 +6795,9 @@ extern "C" bool guard_gguf_get_val_bool(const struct gguf_context *ctx, int64_t 
 extern "C" const void *guard_gguf_get_val_data(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_data");
     try {
-        return guard_call.settled(gguf_get_val_data(ctx, key_id));
+        return guard_call.checked(gguf_get_val_data(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6805,9 +6805,9 @@ extern "C" const void *guard_gguf_get_val_data(const struct gguf_context *ctx, i
 extern "C" float guard_gguf_get_val_f32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_f32");
     try {
-        return guard_call.settled(gguf_get_val_f32(ctx, key_id));
+        return guard_call.checked(gguf_get_val_f32(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6815,9 +6815,9 @@ extern "C" float guard_gguf_get_val_f32(const struct gguf_context *ctx, int64_t 
 extern "C" double guard_gguf_get_val_f64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_f64");
     try {
-        return guard_call.settled(gguf_get_val_f64(ctx, key_id));
+        return guard_call.checked(gguf_get_val_f64(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6825,9 +6825,9 @@ extern "C" double guard_gguf_get_val_f64(const struct gguf_context *ctx, int64_t
 extern "C" int16_t guard_gguf_get_val_i16(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i16");
     try {
-        return guard_call.settled(gguf_get_val_i16(ctx, key_id));
+        return guard_call.checked(gguf_get_val_i16(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6835,9 +6835,9 @@ extern "C" int16_t guard_gguf_get_val_i16(const struct gguf_context *ctx, int64_
 extern "C" int32_t guard_gguf_get_val_i32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i32");
     try {
-        return guard_call.settled(gguf_get_val_i32(ctx, key_id));
+        return guard_call.checked(gguf_get_val_i32(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6845,9 +6845,9 @@ extern "C" int32_t guard_gguf_get_val_i32(const struct gguf_context *ctx, int64_
 extern "C" int64_t guard_gguf_get_val_i64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i64");
     try {
-        return guard_call.settled(gguf_get_val_i64(ctx, key_id));
+        return guard_call.checked(gguf_get_val_i64(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6855,9 +6855,9 @@ extern "C" int64_t guard_gguf_get_val_i64(const struct gguf_context *ctx, int64_
 extern "C" int8_t guard_gguf_get_val_i8(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_i8");
     try {
-        return guard_call.settled(gguf_get_val_i8(ctx, key_id));
+        return guard_call.checked(gguf_get_val_i8(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6865,9 +6865,9 @@ extern "C" int8_t guard_gguf_get_val_i8(const struct gguf_context *ctx, int64_t 
 extern "C" const char *guard_gguf_get_val_str(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_str");
     try {
-        return guard_call.settled(gguf_get_val_str(ctx, key_id));
+        return guard_call.checked(gguf_get_val_str(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6875,9 +6875,9 @@ extern "C" const char *guard_gguf_get_val_str(const struct gguf_context *ctx, in
 extern "C" uint16_t guard_gguf_get_val_u16(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u16");
     try {
-        return guard_call.settled(gguf_get_val_u16(ctx, key_id));
+        return guard_call.checked(gguf_get_val_u16(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6885,9 +6885,9 @@ extern "C" uint16_t guard_gguf_get_val_u16(const struct gguf_context *ctx, int64
 extern "C" uint32_t guard_gguf_get_val_u32(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u32");
     try {
-        return guard_call.settled(gguf_get_val_u32(ctx, key_id));
+        return guard_call.checked(gguf_get_val_u32(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6895,9 +6895,9 @@ extern "C" uint32_t guard_gguf_get_val_u32(const struct gguf_context *ctx, int64
 extern "C" uint64_t guard_gguf_get_val_u64(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u64");
     try {
-        return guard_call.settled(gguf_get_val_u64(ctx, key_id));
+        return guard_call.checked(gguf_get_val_u64(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6905,9 +6905,9 @@ extern "C" uint64_t guard_gguf_get_val_u64(const struct gguf_context *ctx, int64
 extern "C" uint8_t guard_gguf_get_val_u8(const struct gguf_context *ctx, int64_t key_id) {
     guard::Call guard_call("gguf_get_val_u8");
     try {
-        return guard_call.settled(gguf_get_val_u8(ctx, key_id));
+        return guard_call.checked(gguf_get_val_u8(ctx, key_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6915,9 +6915,9 @@ extern "C" uint8_t guard_gguf_get_val_u8(const struct gguf_context *ctx, int64_t
 extern "C" uint32_t guard_gguf_get_version(const struct gguf_context *ctx) {
     guard::Call guard_call("gguf_get_version");
     try {
-        return guard_call.settled(gguf_get_version(ctx));
+        return guard_call.checked(gguf_get_version(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6925,9 +6925,9 @@ extern "C" uint32_t guard_gguf_get_version(const struct gguf_context *ctx) {
 extern "C" struct gguf_context *guard_gguf_init_empty(void) {
     guard::Call guard_call("gguf_init_empty");
     try {
-        return guard_call.settled(gguf_init_empty());
+        return guard_call.checked(gguf_init_empty());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6935,9 +6935,9 @@ extern "C" struct gguf_context *guard_gguf_init_empty(void) {
 extern "C" struct gguf_context *guard_gguf_init_from_buffer(const void *data, size_t size, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_buffer");
     try {
-        return guard_call.settled(gguf_init_from_buffer(data, size, params));
+        return guard_call.checked(gguf_init_from_buffer(data, size, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6945,9 +6945,9 @@ extern "C" struct gguf_context *guard_gguf_init_from_buffer(const void *data, si
 extern "C" struct gguf_context *guard_gguf_init_from_callback(gguf_reader_callback_t callback, void *userdata, size_t max_chunk_read, uint64_t max_expected_size, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_callback");
     try {
-        return guard_call.settled(gguf_init_from_callback(callback, userdata, max_chunk_read, max_expected_size, params));
+        return guard_call.checked(gguf_init_from_callback(callback, userdata, max_chunk_read, max_expected_size, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6955,9 +6955,9 @@ extern "C" struct gguf_context *guard_gguf_init_from_callback(gguf_reader_callba
 extern "C" struct gguf_context *guard_gguf_init_from_file(const char *fname, struct gguf_init_params params) {
     guard::Call guard_call("gguf_init_from_file");
     try {
-        return guard_call.settled(gguf_init_from_file(fname, params));
+        return guard_call.checked(gguf_init_from_file(fname, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6965,9 +6965,9 @@ extern "C" struct gguf_context *guard_gguf_init_from_file(const char *fname, str
 extern "C" int64_t guard_gguf_remove_key(struct gguf_context *ctx, const char *key) {
     guard::Call guard_call("gguf_remove_key");
     try {
-        return guard_call.settled(gguf_remove_key(ctx, key));
+        return guard_call.checked(gguf_remove_key(ctx, key));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -6976,9 +6976,9 @@ extern "C" void guard_gguf_set_arr_data(struct gguf_context *ctx, const char *ke
     guard::Call guard_call("gguf_set_arr_data");
     try {
         gguf_set_arr_data(ctx, key, type, data, n);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -6986,9 +6986,9 @@ extern "C" void guard_gguf_set_arr_str(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_arr_str");
     try {
         gguf_set_arr_str(ctx, key, data, n);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -6996,9 +6996,9 @@ extern "C" void guard_gguf_set_kv(struct gguf_context *ctx, const struct gguf_co
     guard::Call guard_call("gguf_set_kv");
     try {
         gguf_set_kv(ctx, src);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7006,9 +7006,9 @@ extern "C" void guard_gguf_set_tensor_data(struct gguf_context *ctx, const char 
     guard::Call guard_call("gguf_set_tensor_data");
     try {
         gguf_set_tensor_data(ctx, name, data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7016,9 +7016,9 @@ extern "C" void guard_gguf_set_tensor_type(struct gguf_context *ctx, const char 
     guard::Call guard_call("gguf_set_tensor_type");
     try {
         gguf_set_tensor_type(ctx, name, type);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7026,9 +7026,9 @@ extern "C" void guard_gguf_set_val_bool(struct gguf_context *ctx, const char *ke
     guard::Call guard_call("gguf_set_val_bool");
     try {
         gguf_set_val_bool(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7036,9 +7036,9 @@ extern "C" void guard_gguf_set_val_f32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_f32");
     try {
         gguf_set_val_f32(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7046,9 +7046,9 @@ extern "C" void guard_gguf_set_val_f64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_f64");
     try {
         gguf_set_val_f64(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7056,9 +7056,9 @@ extern "C" void guard_gguf_set_val_i16(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i16");
     try {
         gguf_set_val_i16(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7066,9 +7066,9 @@ extern "C" void guard_gguf_set_val_i32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i32");
     try {
         gguf_set_val_i32(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7076,9 +7076,9 @@ extern "C" void guard_gguf_set_val_i64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_i64");
     try {
         gguf_set_val_i64(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7086,9 +7086,9 @@ extern "C" void guard_gguf_set_val_i8(struct gguf_context *ctx, const char *key,
     guard::Call guard_call("gguf_set_val_i8");
     try {
         gguf_set_val_i8(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7096,9 +7096,9 @@ extern "C" void guard_gguf_set_val_str(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_str");
     try {
         gguf_set_val_str(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7106,9 +7106,9 @@ extern "C" void guard_gguf_set_val_u16(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u16");
     try {
         gguf_set_val_u16(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7116,9 +7116,9 @@ extern "C" void guard_gguf_set_val_u32(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u32");
     try {
         gguf_set_val_u32(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7126,9 +7126,9 @@ extern "C" void guard_gguf_set_val_u64(struct gguf_context *ctx, const char *key
     guard::Call guard_call("gguf_set_val_u64");
     try {
         gguf_set_val_u64(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7136,18 +7136,18 @@ extern "C" void guard_gguf_set_val_u8(struct gguf_context *ctx, const char *key,
     guard::Call guard_call("gguf_set_val_u8");
     try {
         gguf_set_val_u8(ctx, key, val);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" const char *guard_gguf_type_name(enum gguf_type type) {
     guard::Call guard_call("gguf_type_name");
     try {
-        return guard_call.settled(gguf_type_name(type));
+        return guard_call.checked(gguf_type_name(type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7155,154 +7155,154 @@ extern "C" const char *guard_gguf_type_name(enum gguf_type type) {
 extern "C" bool guard_gguf_write_to_file(const struct gguf_context *ctx, const char *fname, bool only_meta) {
     guard::Call guard_call("gguf_write_to_file");
     try {
-        return guard_call.settled(gguf_write_to_file(ctx, fname, only_meta));
+        return guard_call.checked(gguf_write_to_file(ctx, fname, only_meta));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const llama_token *guard_llama_adapter_get_alora_invocation_tokens(const struct llama_adapter_lora *adapter) {
     guard::Call guard_call("llama_adapter_get_alora_invocation_tokens");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_get_alora_invocation_tokens(adapter));
+        return guard_call.checked(llama_adapter_get_alora_invocation_tokens(adapter));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint64_t guard_llama_adapter_get_alora_n_invocation_tokens(const struct llama_adapter_lora *adapter) {
     guard::Call guard_call("llama_adapter_get_alora_n_invocation_tokens");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_get_alora_n_invocation_tokens(adapter));
+        return guard_call.checked(llama_adapter_get_alora_n_invocation_tokens(adapter));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_adapter_lora_free(struct llama_adapter_lora *adapter) {
     guard::Call guard_call("llama_adapter_lora_free");
-    if (!guard_call.ends(adapter)) {
+    if (!guard_call.remove(adapter)) {
         return;
     }
     try {
         llama_adapter_lora_free(adapter);
     } catch (...) {
-        guard_call.caught({adapter});
+        guard_call.record_exception({adapter});
     }
 }
 
 extern "C" struct llama_adapter_lora *guard_llama_adapter_lora_init(struct llama_model *model, const char *path_lora) {
     guard::Call guard_call("llama_adapter_lora_init");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.begun(llama_adapter_lora_init(model, path_lora));
+        return guard_call.new_handle(llama_adapter_lora_init(model, path_lora));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_adapter_meta_count(const struct llama_adapter_lora *adapter) {
     guard::Call guard_call("llama_adapter_meta_count");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_meta_count(adapter));
+        return guard_call.checked(llama_adapter_meta_count(adapter));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_adapter_meta_key_by_index(const struct llama_adapter_lora *adapter, int32_t i, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_adapter_meta_key_by_index");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_meta_key_by_index(adapter, i, buf, buf_size));
+        return guard_call.checked(llama_adapter_meta_key_by_index(adapter, i, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_adapter_meta_val_str(const struct llama_adapter_lora *adapter, const char *key, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_adapter_meta_val_str");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_meta_val_str(adapter, key, buf, buf_size));
+        return guard_call.checked(llama_adapter_meta_val_str(adapter, key, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_adapter_meta_val_str_by_index(const struct llama_adapter_lora *adapter, int32_t i, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_adapter_meta_val_str_by_index");
-    if (!guard_call.holds({adapter})) {
+    if (!guard_call.acquire({adapter})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_adapter_meta_val_str_by_index(adapter, i, buf, buf_size));
+        return guard_call.checked(llama_adapter_meta_val_str_by_index(adapter, i, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_add_bos_token(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_add_bos_token");
-    guard::deprecated("llama_add_bos_token");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_add_bos_token");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_add_bos_token(vocab));
+        return guard_call.checked(llama_add_bos_token(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_add_eos_token(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_add_eos_token");
-    guard::deprecated("llama_add_eos_token");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_add_eos_token");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_add_eos_token(vocab));
+        return guard_call.checked(llama_add_eos_token(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_attach_threadpool(struct llama_context *ctx, ggml_threadpool_t threadpool, ggml_threadpool_t threadpool_batch) {
     guard::Call guard_call("llama_attach_threadpool");
-    if (!guard_call.holds({ctx, threadpool, threadpool_batch})) {
+    if (!guard_call.acquire({ctx, threadpool, threadpool_batch})) {
         return;
     }
     try {
         llama_attach_threadpool(ctx, threadpool, threadpool_batch);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
@@ -7311,7 +7311,7 @@ extern "C" void guard_llama_backend_free(void) {
     try {
         llama_backend_free();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7319,163 +7319,163 @@ extern "C" void guard_llama_backend_init(void) {
     guard::Call guard_call("llama_backend_init");
     try {
         llama_backend_init();
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" int32_t guard_llama_batch_ext_add(struct llama_batch_ext *batch, llama_seq_id seq_id) {
     guard::Call guard_call("llama_batch_ext_add");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_add(batch, seq_id));
+        return guard_call.checked(llama_batch_ext_add(batch, seq_id));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_batch_ext_add_embd(struct llama_batch_ext *batch, llama_seq_id seq_id, struct llama_embd embd) {
     guard::Call guard_call("llama_batch_ext_add_embd");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_add_embd(batch, seq_id, embd));
+        return guard_call.checked(llama_batch_ext_add_embd(batch, seq_id, embd));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_add_seq(struct llama_batch_ext *batch, int32_t idx, llama_seq_id seq_id) {
     guard::Call guard_call("llama_batch_ext_add_seq");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_add_seq(batch, idx, seq_id));
+        return guard_call.checked(llama_batch_ext_add_seq(batch, idx, seq_id));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_batch_ext_add_token(struct llama_batch_ext *batch, llama_seq_id seq_id, llama_token id) {
     guard::Call guard_call("llama_batch_ext_add_token");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_add_token(batch, seq_id, id));
+        return guard_call.checked(llama_batch_ext_add_token(batch, seq_id, id));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" void guard_llama_batch_ext_clear(struct llama_batch_ext *batch) {
     guard::Call guard_call("llama_batch_ext_clear");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return;
     }
     try {
         llama_batch_ext_clear(batch);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
     }
 }
 
 extern "C" void guard_llama_batch_ext_free(struct llama_batch_ext *batch) {
     guard::Call guard_call("llama_batch_ext_free");
-    if (!guard_call.ends(batch)) {
+    if (!guard_call.remove(batch)) {
         return;
     }
     try {
         llama_batch_ext_free(batch);
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
     }
 }
 
 extern "C" struct llama_batch_ext *guard_llama_batch_ext_init(struct llama_context *ctx) {
     guard::Call guard_call("llama_batch_ext_init");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.begun(llama_batch_ext_init(ctx));
+        return guard_call.new_handle(llama_batch_ext_init(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_set_embd_state(struct llama_batch_ext *batch, int32_t idx, struct llama_embd embd) {
     guard::Call guard_call("llama_batch_ext_set_embd_state");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_set_embd_state(batch, idx, embd));
+        return guard_call.checked(llama_batch_ext_set_embd_state(batch, idx, embd));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_set_embd_token(struct llama_batch_ext *batch, int32_t idx, struct llama_embd embd) {
     guard::Call guard_call("llama_batch_ext_set_embd_token");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_set_embd_token(batch, idx, embd));
+        return guard_call.checked(llama_batch_ext_set_embd_token(batch, idx, embd));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_set_output_embd(struct llama_batch_ext *batch, int32_t idx, bool value) {
     guard::Call guard_call("llama_batch_ext_set_output_embd");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_set_output_embd(batch, idx, value));
+        return guard_call.checked(llama_batch_ext_set_output_embd(batch, idx, value));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_set_output_logits(struct llama_batch_ext *batch, int32_t idx, bool value) {
     guard::Call guard_call("llama_batch_ext_set_output_logits");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_set_output_logits(batch, idx, value));
+        return guard_call.checked(llama_batch_ext_set_output_logits(batch, idx, value));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
 
 extern "C" bool guard_llama_batch_ext_set_pos(struct llama_batch_ext *batch, int32_t idx, const llama_pos *pos) {
     guard::Call guard_call("llama_batch_ext_set_pos");
-    if (!guard_call.holds({batch})) {
+    if (!guard_call.acquire({batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_batch_ext_set_pos(batch, idx, pos));
+        return guard_call.checked(llama_batch_ext_set_pos(batch, idx, pos));
     } catch (...) {
-        guard_call.caught({batch});
+        guard_call.record_exception({batch});
         return {};
     }
 }
@@ -7485,16 +7485,16 @@ extern "C" void guard_llama_batch_free(struct llama_batch batch) {
     try {
         llama_batch_free(batch);
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" struct llama_batch guard_llama_batch_get_one(llama_token *tokens, int32_t n_tokens) {
     guard::Call guard_call("llama_batch_get_one");
     try {
-        return guard_call.settled(llama_batch_get_one(tokens, n_tokens));
+        return guard_call.checked(llama_batch_get_one(tokens, n_tokens));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7502,9 +7502,9 @@ extern "C" struct llama_batch guard_llama_batch_get_one(llama_token *tokens, int
 extern "C" struct llama_batch guard_llama_batch_init(int32_t n_tokens, int32_t embd, int32_t n_seq_max) {
     guard::Call guard_call("llama_batch_init");
     try {
-        return guard_call.settled(llama_batch_init(n_tokens, embd, n_seq_max));
+        return guard_call.checked(llama_batch_init(n_tokens, embd, n_seq_max));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7512,9 +7512,9 @@ extern "C" struct llama_batch guard_llama_batch_init(int32_t n_tokens, int32_t e
 extern "C" int32_t guard_llama_chat_apply_template(const char *tmpl, const struct llama_chat_message *chat, size_t n_msg, bool add_ass, char *buf, int32_t length) {
     guard::Call guard_call("llama_chat_apply_template");
     try {
-        return guard_call.settled(llama_chat_apply_template(tmpl, chat, n_msg, add_ass, buf, length));
+        return guard_call.checked(llama_chat_apply_template(tmpl, chat, n_msg, add_ass, buf, length));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7522,9 +7522,9 @@ extern "C" int32_t guard_llama_chat_apply_template(const char *tmpl, const struc
 extern "C" int32_t guard_llama_chat_builtin_templates(const char **output, size_t len) {
     guard::Call guard_call("llama_chat_builtin_templates");
     try {
-        return guard_call.settled(llama_chat_builtin_templates(output, len));
+        return guard_call.checked(llama_chat_builtin_templates(output, len));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7532,75 +7532,75 @@ extern "C" int32_t guard_llama_chat_builtin_templates(const char **output, size_
 extern "C" struct llama_context_params guard_llama_context_default_params(void) {
     guard::Call guard_call("llama_context_default_params");
     try {
-        return guard_call.settled(llama_context_default_params());
+        return guard_call.checked(llama_context_default_params());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_copy_state_data(struct llama_context *ctx, uint8_t *dst) {
     guard::Call guard_call("llama_copy_state_data");
-    guard::deprecated("llama_copy_state_data");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_copy_state_data");
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_copy_state_data(ctx, dst));
+        return guard_call.checked(llama_copy_state_data(ctx, dst));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_decode(struct llama_context *ctx, struct llama_batch batch) {
     guard::Call guard_call("llama_decode");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_decode(ctx, batch));
+        return guard_call.checked(llama_decode(ctx, batch));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" void guard_llama_detach_threadpool(struct llama_context *ctx) {
     guard::Call guard_call("llama_detach_threadpool");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_detach_threadpool(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" int32_t guard_llama_detokenize(const struct llama_vocab *vocab, const llama_token *tokens, int32_t n_tokens, char *text, int32_t text_len_max, bool remove_special, bool unparse_special) {
     guard::Call guard_call("llama_detokenize");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_detokenize(vocab, tokens, n_tokens, text, text_len_max, remove_special, unparse_special));
+        return guard_call.checked(llama_detokenize(vocab, tokens, n_tokens, text, text_len_max, remove_special, unparse_special));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_encode(struct llama_context *ctx, struct llama_batch batch) {
     guard::Call guard_call("llama_encode");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_encode(ctx, batch));
+        return guard_call.checked(llama_encode(ctx, batch));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
@@ -7608,266 +7608,266 @@ extern "C" int32_t guard_llama_encode(struct llama_context *ctx, struct llama_ba
 extern "C" const char *guard_llama_flash_attn_type_name(enum llama_flash_attn_type flash_attn_type) {
     guard::Call guard_call("llama_flash_attn_type_name");
     try {
-        return guard_call.settled(llama_flash_attn_type_name(flash_attn_type));
+        return guard_call.checked(llama_flash_attn_type_name(flash_attn_type));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_free(struct llama_context *ctx) {
     guard::Call guard_call("llama_free");
-    if (!guard_call.ends(ctx)) {
+    if (!guard_call.remove(ctx)) {
         return;
     }
     try {
         llama_free(ctx);
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" void guard_llama_free_model(struct llama_model *model) {
     guard::Call guard_call("llama_free_model");
-    guard::deprecated("llama_free_model");
-    if (!guard_call.ends(model)) {
+    guard::note_deprecated("llama_free_model");
+    if (!guard_call.remove(model)) {
         return;
     }
     try {
         llama_free_model(model);
     } catch (...) {
-        guard_call.caught({model});
+        guard_call.record_exception({model});
     }
 }
 
 extern "C" const char *guard_llama_ftype_name(enum llama_ftype ftype) {
     guard::Call guard_call("llama_ftype_name");
     try {
-        return guard_call.settled(llama_ftype_name(ftype));
+        return guard_call.checked(llama_ftype_name(ftype));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_get_causal_attn(const struct llama_context *ctx) {
     guard::Call guard_call("llama_get_causal_attn");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_causal_attn(ctx));
+        return guard_call.checked(llama_get_causal_attn(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_embeddings(struct llama_context *ctx) {
     guard::Call guard_call("llama_get_embeddings");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_embeddings(ctx));
+        return guard_call.checked(llama_get_embeddings(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_embeddings_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_embeddings_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_embeddings_ith(ctx, i));
+        return guard_call.checked(llama_get_embeddings_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_embeddings_seq(struct llama_context *ctx, llama_seq_id seq_id) {
     guard::Call guard_call("llama_get_embeddings_seq");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_embeddings_seq(ctx, seq_id));
+        return guard_call.checked(llama_get_embeddings_seq(ctx, seq_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_logits(struct llama_context *ctx) {
     guard::Call guard_call("llama_get_logits");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_logits(ctx));
+        return guard_call.checked(llama_get_logits(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_logits_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_logits_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_logits_ith(ctx, i));
+        return guard_call.checked(llama_get_logits_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_memory_t guard_llama_get_memory(const struct llama_context *ctx) {
     guard::Call guard_call("llama_get_memory");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard::part_of(ctx, guard_call.settled(llama_get_memory(ctx)));
+        return guard::part_of(ctx, guard_call.checked(llama_get_memory(ctx)));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const struct llama_model *guard_llama_get_model(const struct llama_context *ctx) {
     guard::Call guard_call("llama_get_model");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_model(ctx));
+        return guard_call.checked(llama_get_model(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_get_sampled_candidates_count_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_candidates_count_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_candidates_count_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_candidates_count_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" llama_token *guard_llama_get_sampled_candidates_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_candidates_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_candidates_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_candidates_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_get_sampled_logits_count_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_logits_count_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_logits_count_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_logits_count_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_sampled_logits_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_logits_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_logits_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_logits_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_get_sampled_probs_count_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_probs_count_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_probs_count_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_probs_count_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" float *guard_llama_get_sampled_probs_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_probs_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_probs_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_probs_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_get_sampled_token_ith(struct llama_context *ctx, int32_t i) {
     guard::Call guard_call("llama_get_sampled_token_ith");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_sampled_token_ith(ctx, i));
+        return guard_call.checked(llama_get_sampled_token_ith(ctx, i));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_get_state_size(struct llama_context *ctx) {
     guard::Call guard_call("llama_get_state_size");
-    guard::deprecated("llama_get_state_size");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_get_state_size");
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_get_state_size(ctx));
+        return guard_call.checked(llama_get_state_size(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" struct llama_context *guard_llama_init_from_model(struct llama_model *model, struct llama_context_params params) {
     guard::Call guard_call("llama_init_from_model");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.begun(llama_init_from_model(model, params));
+        return guard_call.new_handle(llama_init_from_model(model, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7875,9 +7875,9 @@ extern "C" struct llama_context *guard_llama_init_from_model(struct llama_model 
 extern "C" enum llama_load_mode guard_llama_load_mode_from_str(const char *str) {
     guard::Call guard_call("llama_load_mode_from_str");
     try {
-        return guard_call.settled(llama_load_mode_from_str(str));
+        return guard_call.checked(llama_load_mode_from_str(str));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7885,34 +7885,34 @@ extern "C" enum llama_load_mode guard_llama_load_mode_from_str(const char *str) 
 extern "C" const char *guard_llama_load_mode_name(enum llama_load_mode load_mode) {
     guard::Call guard_call("llama_load_mode_name");
     try {
-        return guard_call.settled(llama_load_mode_name(load_mode));
+        return guard_call.checked(llama_load_mode_name(load_mode));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_model *guard_llama_load_model_from_file(const char *path_model, struct llama_model_params params) {
     guard::Call guard_call("llama_load_model_from_file");
-    guard::deprecated("llama_load_model_from_file");
+    guard::note_deprecated("llama_load_model_from_file");
     try {
-        return guard_call.begun(llama_load_model_from_file(path_model, params));
+        return guard_call.new_handle(llama_load_model_from_file(path_model, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_load_session_file(struct llama_context *ctx, const char *path_session, llama_token *tokens_out, size_t n_token_capacity, size_t *n_token_count_out) {
     guard::Call guard_call("llama_load_session_file");
-    guard::deprecated("llama_load_session_file");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_load_session_file");
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_load_session_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
+        return guard_call.checked(llama_load_session_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
@@ -7921,9 +7921,9 @@ extern "C" void guard_llama_log_get(ggml_log_callback *log_callback, void **user
     guard::Call guard_call("llama_log_get");
     try {
         llama_log_get(log_callback, user_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -7931,18 +7931,18 @@ extern "C" void guard_llama_log_set(ggml_log_callback log_callback, void *user_d
     guard::Call guard_call("llama_log_set");
     try {
         llama_log_set(log_callback, user_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" size_t guard_llama_max_devices(void) {
     guard::Call guard_call("llama_max_devices");
     try {
-        return guard_call.settled(llama_max_devices());
+        return guard_call.checked(llama_max_devices());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7950,9 +7950,9 @@ extern "C" size_t guard_llama_max_devices(void) {
 extern "C" size_t guard_llama_max_parallel_sequences(void) {
     guard::Call guard_call("llama_max_parallel_sequences");
     try {
-        return guard_call.settled(llama_max_parallel_sequences());
+        return guard_call.checked(llama_max_parallel_sequences());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -7960,165 +7960,165 @@ extern "C" size_t guard_llama_max_parallel_sequences(void) {
 extern "C" size_t guard_llama_max_tensor_buft_overrides(void) {
     guard::Call guard_call("llama_max_tensor_buft_overrides");
     try {
-        return guard_call.settled(llama_max_tensor_buft_overrides());
+        return guard_call.checked(llama_max_tensor_buft_overrides());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_memory_can_shift(llama_memory_t mem) {
     guard::Call guard_call("llama_memory_can_shift");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_memory_can_shift(mem));
+        return guard_call.checked(llama_memory_can_shift(mem));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_memory_clear(llama_memory_t mem, bool data) {
     guard::Call guard_call("llama_memory_clear");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return;
     }
     try {
         llama_memory_clear(mem, data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
     }
 }
 
 extern "C" void guard_llama_memory_seq_add(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos delta) {
     guard::Call guard_call("llama_memory_seq_add");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return;
     }
     try {
         llama_memory_seq_add(mem, seq_id, p0, p1, delta);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
     }
 }
 
 extern "C" void guard_llama_memory_seq_cp(llama_memory_t mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
     guard::Call guard_call("llama_memory_seq_cp");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return;
     }
     try {
         llama_memory_seq_cp(mem, seq_id_src, seq_id_dst, p0, p1);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
     }
 }
 
 extern "C" void guard_llama_memory_seq_div(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
     guard::Call guard_call("llama_memory_seq_div");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return;
     }
     try {
         llama_memory_seq_div(mem, seq_id, p0, p1, d);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
     }
 }
 
 extern "C" void guard_llama_memory_seq_keep(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_keep");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return;
     }
     try {
         llama_memory_seq_keep(mem, seq_id);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
     }
 }
 
 extern "C" llama_pos guard_llama_memory_seq_pos_max(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_pos_max");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_memory_seq_pos_max(mem, seq_id));
+        return guard_call.checked(llama_memory_seq_pos_max(mem, seq_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_pos guard_llama_memory_seq_pos_min(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_pos_min");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_memory_seq_pos_min(mem, seq_id));
+        return guard_call.checked(llama_memory_seq_pos_min(mem, seq_id));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_memory_seq_rm(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     guard::Call guard_call("llama_memory_seq_rm");
-    if (!guard_call.holds({mem})) {
+    if (!guard_call.acquire({mem})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_memory_seq_rm(mem, seq_id, p0, p1));
+        return guard_call.checked(llama_memory_seq_rm(mem, seq_id, p0, p1));
     } catch (...) {
-        guard_call.caught({mem});
+        guard_call.record_exception({mem});
         return {};
     }
 }
 
 extern "C" const char *guard_llama_model_chat_template(const struct llama_model *model, const char *name) {
     guard::Call guard_call("llama_model_chat_template");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_chat_template(model, name));
+        return guard_call.checked(llama_model_chat_template(model, name));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const char *guard_llama_model_cls_label(const struct llama_model *model, uint32_t i) {
     guard::Call guard_call("llama_model_cls_label");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_cls_label(model, i));
+        return guard_call.checked(llama_model_cls_label(model, i));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_model_decoder_start_token(const struct llama_model *model) {
     guard::Call guard_call("llama_model_decoder_start_token");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_decoder_start_token(model));
+        return guard_call.checked(llama_model_decoder_start_token(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8126,86 +8126,86 @@ extern "C" llama_token guard_llama_model_decoder_start_token(const struct llama_
 extern "C" struct llama_model_params guard_llama_model_default_params(void) {
     guard::Call guard_call("llama_model_default_params");
     try {
-        return guard_call.settled(llama_model_default_params());
+        return guard_call.checked(llama_model_default_params());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_desc(const struct llama_model *model, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_model_desc");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_desc(model, buf, buf_size));
+        return guard_call.checked(llama_model_desc(model, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_model_free(struct llama_model *model) {
     guard::Call guard_call("llama_model_free");
-    if (!guard_call.ends(model)) {
+    if (!guard_call.remove(model)) {
         return;
     }
     try {
         llama_model_free(model);
     } catch (...) {
-        guard_call.caught({model});
+        guard_call.record_exception({model});
     }
 }
 
 extern "C" enum llama_ftype guard_llama_model_ftype(const struct llama_model *model) {
     guard::Call guard_call("llama_model_ftype");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_ftype(model));
+        return guard_call.checked(llama_model_ftype(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const struct llama_vocab *guard_llama_model_get_vocab(const struct llama_model *model) {
     guard::Call guard_call("llama_model_get_vocab");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard::part_of(model, guard_call.settled(llama_model_get_vocab(model)));
+        return guard::part_of(model, guard_call.checked(llama_model_get_vocab(model)));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_model_has_decoder(const struct llama_model *model) {
     guard::Call guard_call("llama_model_has_decoder");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_has_decoder(model));
+        return guard_call.checked(llama_model_has_decoder(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_model_has_encoder(const struct llama_model *model) {
     guard::Call guard_call("llama_model_has_encoder");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_has_encoder(model));
+        return guard_call.checked(llama_model_has_encoder(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8213,48 +8213,48 @@ extern "C" bool guard_llama_model_has_encoder(const struct llama_model *model) {
 extern "C" struct llama_model *guard_llama_model_init_from_user(struct gguf_context *metadata, llama_model_set_tensor_data_t set_tensor_data, void *set_tensor_data_ud, struct llama_model_params params) {
     guard::Call guard_call("llama_model_init_from_user");
     try {
-        return guard_call.begun(llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_ud, params));
+        return guard_call.new_handle(llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_ud, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_model_is_diffusion(const struct llama_model *model) {
     guard::Call guard_call("llama_model_is_diffusion");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_is_diffusion(model));
+        return guard_call.checked(llama_model_is_diffusion(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_model_is_hybrid(const struct llama_model *model) {
     guard::Call guard_call("llama_model_is_hybrid");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_is_hybrid(model));
+        return guard_call.checked(llama_model_is_hybrid(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_model_is_recurrent(const struct llama_model *model) {
     guard::Call guard_call("llama_model_is_recurrent");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_is_recurrent(model));
+        return guard_call.checked(llama_model_is_recurrent(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8262,9 +8262,9 @@ extern "C" bool guard_llama_model_is_recurrent(const struct llama_model *model) 
 extern "C" struct llama_model *guard_llama_model_load_from_file(const char *path_model, struct llama_model_params params) {
     guard::Call guard_call("llama_model_load_from_file");
     try {
-        return guard_call.begun(llama_model_load_from_file(path_model, params));
+        return guard_call.new_handle(llama_model_load_from_file(path_model, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8272,35 +8272,35 @@ extern "C" struct llama_model *guard_llama_model_load_from_file(const char *path
 extern "C" struct llama_model *guard_llama_model_load_from_splits(const char **paths, size_t n_paths, struct llama_model_params params) {
     guard::Call guard_call("llama_model_load_from_splits");
     try {
-        return guard_call.begun(llama_model_load_from_splits(paths, n_paths, params));
+        return guard_call.new_handle(llama_model_load_from_splits(paths, n_paths, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_meta_count(const struct llama_model *model) {
     guard::Call guard_call("llama_model_meta_count");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_meta_count(model));
+        return guard_call.checked(llama_model_meta_count(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_meta_key_by_index(const struct llama_model *model, int32_t i, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_model_meta_key_by_index");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_meta_key_by_index(model, i, buf, buf_size));
+        return guard_call.checked(llama_model_meta_key_by_index(model, i, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8308,178 +8308,178 @@ extern "C" int32_t guard_llama_model_meta_key_by_index(const struct llama_model 
 extern "C" const char *guard_llama_model_meta_key_str(enum llama_model_meta_key key) {
     guard::Call guard_call("llama_model_meta_key_str");
     try {
-        return guard_call.settled(llama_model_meta_key_str(key));
+        return guard_call.checked(llama_model_meta_key_str(key));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_meta_val_str(const struct llama_model *model, const char *key, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_model_meta_val_str");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_meta_val_str(model, key, buf, buf_size));
+        return guard_call.checked(llama_model_meta_val_str(model, key, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_meta_val_str_by_index(const struct llama_model *model, int32_t i, char *buf, size_t buf_size) {
     guard::Call guard_call("llama_model_meta_val_str_by_index");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_meta_val_str_by_index(model, i, buf, buf_size));
+        return guard_call.checked(llama_model_meta_val_str_by_index(model, i, buf, buf_size));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_model_n_cls_out(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_cls_out");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_cls_out(model));
+        return guard_call.checked(llama_model_n_cls_out(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_ctx_train(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_ctx_train");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_ctx_train(model));
+        return guard_call.checked(llama_model_n_ctx_train(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_embd(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_embd");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_embd(model));
+        return guard_call.checked(llama_model_n_embd(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_embd_inp(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_embd_inp");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_embd_inp(model));
+        return guard_call.checked(llama_model_n_embd_inp(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_embd_out(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_embd_out");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_embd_out(model));
+        return guard_call.checked(llama_model_n_embd_out(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_head(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_head");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_head(model));
+        return guard_call.checked(llama_model_n_head(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_head_kv(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_head_kv");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_head_kv(model));
+        return guard_call.checked(llama_model_n_head_kv(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_layer(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_layer");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_layer(model));
+        return guard_call.checked(llama_model_n_layer(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_layer_nextn(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_layer_nextn");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_layer_nextn(model));
+        return guard_call.checked(llama_model_n_layer_nextn(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint64_t guard_llama_model_n_params(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_params");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_params(model));
+        return guard_call.checked(llama_model_n_params(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_model_n_swa(const struct llama_model *model) {
     guard::Call guard_call("llama_model_n_swa");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_n_swa(model));
+        return guard_call.checked(llama_model_n_swa(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8487,9 +8487,9 @@ extern "C" int32_t guard_llama_model_n_swa(const struct llama_model *model) {
 extern "C" uint32_t guard_llama_model_quantize(const char *fname_inp, const char *fname_out, const llama_model_quantize_params *params) {
     guard::Call guard_call("llama_model_quantize");
     try {
-        return guard_call.settled(llama_model_quantize(fname_inp, fname_out, params));
+        return guard_call.checked(llama_model_quantize(fname_inp, fname_out, params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8497,249 +8497,249 @@ extern "C" uint32_t guard_llama_model_quantize(const char *fname_inp, const char
 extern "C" struct llama_model_quantize_params guard_llama_model_quantize_default_params(void) {
     guard::Call guard_call("llama_model_quantize_default_params");
     try {
-        return guard_call.settled(llama_model_quantize_default_params());
+        return guard_call.checked(llama_model_quantize_default_params());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float guard_llama_model_rope_freq_scale_train(const struct llama_model *model) {
     guard::Call guard_call("llama_model_rope_freq_scale_train");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_rope_freq_scale_train(model));
+        return guard_call.checked(llama_model_rope_freq_scale_train(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" enum llama_rope_type guard_llama_model_rope_type(const struct llama_model *model) {
     guard::Call guard_call("llama_model_rope_type");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_rope_type(model));
+        return guard_call.checked(llama_model_rope_type(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_model_save_to_file(const struct llama_model *model, const char *path_model) {
     guard::Call guard_call("llama_model_save_to_file");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return;
     }
     try {
         llama_model_save_to_file(model, path_model);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" uint64_t guard_llama_model_size(const struct llama_model *model) {
     guard::Call guard_call("llama_model_size");
-    if (!guard_call.holds({model})) {
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_model_size(model));
+        return guard_call.checked(llama_model_size(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_batch(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_batch");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_batch(ctx));
+        return guard_call.checked(llama_n_batch(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_ctx(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_ctx");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_ctx(ctx));
+        return guard_call.checked(llama_n_ctx(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_ctx_seq(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_ctx_seq");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_ctx_seq(ctx));
+        return guard_call.checked(llama_n_ctx_seq(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_ctx_train(const struct llama_model *model) {
     guard::Call guard_call("llama_n_ctx_train");
-    guard::deprecated("llama_n_ctx_train");
-    if (!guard_call.holds({model})) {
+    guard::note_deprecated("llama_n_ctx_train");
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_ctx_train(model));
+        return guard_call.checked(llama_n_ctx_train(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_embd(const struct llama_model *model) {
     guard::Call guard_call("llama_n_embd");
-    guard::deprecated("llama_n_embd");
-    if (!guard_call.holds({model})) {
+    guard::note_deprecated("llama_n_embd");
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_embd(model));
+        return guard_call.checked(llama_n_embd(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_head(const struct llama_model *model) {
     guard::Call guard_call("llama_n_head");
-    guard::deprecated("llama_n_head");
-    if (!guard_call.holds({model})) {
+    guard::note_deprecated("llama_n_head");
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_head(model));
+        return guard_call.checked(llama_n_head(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_layer(const struct llama_model *model) {
     guard::Call guard_call("llama_n_layer");
-    guard::deprecated("llama_n_layer");
-    if (!guard_call.holds({model})) {
+    guard::note_deprecated("llama_n_layer");
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_layer(model));
+        return guard_call.checked(llama_n_layer(model));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_rs_seq(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_rs_seq");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_rs_seq(ctx));
+        return guard_call.checked(llama_n_rs_seq(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_seq_max(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_seq_max");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_seq_max(ctx));
+        return guard_call.checked(llama_n_seq_max(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_threads(struct llama_context *ctx) {
     guard::Call guard_call("llama_n_threads");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_threads(ctx));
+        return guard_call.checked(llama_n_threads(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_threads_batch(struct llama_context *ctx) {
     guard::Call guard_call("llama_n_threads_batch");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_threads_batch(ctx));
+        return guard_call.checked(llama_n_threads_batch(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" uint32_t guard_llama_n_ubatch(const struct llama_context *ctx) {
     guard::Call guard_call("llama_n_ubatch");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_ubatch(ctx));
+        return guard_call.checked(llama_n_ubatch(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_n_vocab(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_n_vocab");
-    guard::deprecated("llama_n_vocab");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_n_vocab");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_n_vocab(vocab));
+        return guard_call.checked(llama_n_vocab(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_context *guard_llama_new_context_with_model(struct llama_model *model, struct llama_context_params params) {
     guard::Call guard_call("llama_new_context_with_model");
-    guard::deprecated("llama_new_context_with_model");
-    if (!guard_call.holds({model})) {
+    guard::note_deprecated("llama_new_context_with_model");
+    if (!guard_call.acquire({model})) {
         return {};
     }
     try {
-        return guard_call.begun(llama_new_context_with_model(model, params));
+        return guard_call.new_handle(llama_new_context_with_model(model, params));
     } catch (...) {
-        guard_call.caught({model});
+        guard_call.record_exception({model});
         return {};
     }
 }
@@ -8748,93 +8748,93 @@ extern "C" void guard_llama_numa_init(enum ggml_numa_strategy numa) {
     guard::Call guard_call("llama_numa_init");
     try {
         llama_numa_init(numa);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" void guard_llama_opt_epoch(struct llama_context *lctx, ggml_opt_dataset_t dataset, ggml_opt_result_t result_train, ggml_opt_result_t result_eval, int64_t idata_split, ggml_opt_epoch_callback callback_train, ggml_opt_epoch_callback callback_eval) {
     guard::Call guard_call("llama_opt_epoch");
-    if (!guard_call.holds({lctx})) {
+    if (!guard_call.acquire({lctx})) {
         return;
     }
     try {
         llama_opt_epoch(lctx, dataset, result_train, result_eval, idata_split, callback_train, callback_eval);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({lctx});
+        guard_call.record_exception({lctx});
     }
 }
 
 extern "C" void guard_llama_opt_init(struct llama_context *lctx, struct llama_model *model, struct llama_opt_params lopt_params) {
     guard::Call guard_call("llama_opt_init");
-    if (!guard_call.holds({lctx, model})) {
+    if (!guard_call.acquire({lctx, model})) {
         return;
     }
     try {
         llama_opt_init(lctx, model, lopt_params);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({lctx, model});
+        guard_call.record_exception({lctx, model});
     }
 }
 
 extern "C" bool guard_llama_opt_param_filter_all(const struct ggml_tensor *tensor, void *userdata) {
     guard::Call guard_call("llama_opt_param_filter_all");
     try {
-        return guard_call.settled(llama_opt_param_filter_all(tensor, userdata));
+        return guard_call.checked(llama_opt_param_filter_all(tensor, userdata));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_perf_context_data guard_llama_perf_context(const struct llama_context *ctx) {
     guard::Call guard_call("llama_perf_context");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_perf_context(ctx));
+        return guard_call.checked(llama_perf_context(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_perf_context_print(const struct llama_context *ctx) {
     guard::Call guard_call("llama_perf_context_print");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_perf_context_print(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
 extern "C" void guard_llama_perf_context_reset(struct llama_context *ctx) {
     guard::Call guard_call("llama_perf_context_reset");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_perf_context_reset(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" struct llama_perf_sampler_data guard_llama_perf_sampler(const struct llama_sampler *chain) {
     guard::Call guard_call("llama_perf_sampler");
     try {
-        return guard_call.settled(llama_perf_sampler(chain));
+        return guard_call.checked(llama_perf_sampler(chain));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8843,9 +8843,9 @@ extern "C" void guard_llama_perf_sampler_print(const struct llama_sampler *chain
     guard::Call guard_call("llama_perf_sampler_print");
     try {
         llama_perf_sampler_print(chain);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
     }
 }
 
@@ -8853,21 +8853,21 @@ extern "C" void guard_llama_perf_sampler_reset(struct llama_sampler *chain) {
     guard::Call guard_call("llama_perf_sampler_reset");
     try {
         llama_perf_sampler_reset(chain);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({chain});
+        guard_call.record_exception({chain});
     }
 }
 
 extern "C" enum llama_pooling_type guard_llama_pooling_type(const struct llama_context *ctx) {
     guard::Call guard_call("llama_pooling_type");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_pooling_type(ctx));
+        return guard_call.checked(llama_pooling_type(ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8875,22 +8875,22 @@ extern "C" enum llama_pooling_type guard_llama_pooling_type(const struct llama_c
 extern "C" const char *guard_llama_print_system_info(void) {
     guard::Call guard_call("llama_print_system_info");
     try {
-        return guard_call.settled(llama_print_system_info());
+        return guard_call.checked(llama_print_system_info());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_process(struct llama_context *ctx, enum llama_process_type type, struct llama_batch_ext *batch) {
     guard::Call guard_call("llama_process");
-    if (!guard_call.holds({ctx, batch})) {
+    if (!guard_call.acquire({ctx, batch})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_process(ctx, type, batch));
+        return guard_call.checked(llama_process(ctx, type, batch));
     } catch (...) {
-        guard_call.caught({ctx, batch});
+        guard_call.record_exception({ctx, batch});
         return {};
     }
 }
@@ -8899,9 +8899,9 @@ extern "C" void guard_llama_sampler_accept(struct llama_sampler *smpl, llama_tok
     guard::Call guard_call("llama_sampler_accept");
     try {
         llama_sampler_accept(smpl, token);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({smpl});
+        guard_call.record_exception({smpl});
     }
 }
 
@@ -8909,9 +8909,9 @@ extern "C" void guard_llama_sampler_apply(struct llama_sampler *smpl, llama_toke
     guard::Call guard_call("llama_sampler_apply");
     try {
         llama_sampler_apply(smpl, cur_p);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({smpl});
+        guard_call.record_exception({smpl});
     }
 }
 
@@ -8919,18 +8919,18 @@ extern "C" void guard_llama_sampler_chain_add(struct llama_sampler *chain, struc
     guard::Call guard_call("llama_sampler_chain_add");
     try {
         llama_sampler_chain_add(chain, smpl);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({chain, smpl});
+        guard_call.record_exception({chain, smpl});
     }
 }
 
 extern "C" struct llama_sampler_chain_params guard_llama_sampler_chain_default_params(void) {
     guard::Call guard_call("llama_sampler_chain_default_params");
     try {
-        return guard_call.settled(llama_sampler_chain_default_params());
+        return guard_call.checked(llama_sampler_chain_default_params());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8938,9 +8938,9 @@ extern "C" struct llama_sampler_chain_params guard_llama_sampler_chain_default_p
 extern "C" struct llama_sampler *guard_llama_sampler_chain_get(struct llama_sampler *chain, int32_t i) {
     guard::Call guard_call("llama_sampler_chain_get");
     try {
-        return guard_call.settled(llama_sampler_chain_get(chain, i));
+        return guard_call.checked(llama_sampler_chain_get(chain, i));
     } catch (...) {
-        guard_call.caught({chain});
+        guard_call.record_exception({chain});
         return {};
     }
 }
@@ -8948,9 +8948,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_get(struct llama_samp
 extern "C" struct llama_sampler *guard_llama_sampler_chain_init(struct llama_sampler_chain_params params) {
     guard::Call guard_call("llama_sampler_chain_init");
     try {
-        return guard_call.settled(llama_sampler_chain_init(params));
+        return guard_call.checked(llama_sampler_chain_init(params));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8958,9 +8958,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_init(struct llama_sam
 extern "C" int32_t guard_llama_sampler_chain_n(const struct llama_sampler *chain) {
     guard::Call guard_call("llama_sampler_chain_n");
     try {
-        return guard_call.settled(llama_sampler_chain_n(chain));
+        return guard_call.checked(llama_sampler_chain_n(chain));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8968,9 +8968,9 @@ extern "C" int32_t guard_llama_sampler_chain_n(const struct llama_sampler *chain
 extern "C" struct llama_sampler *guard_llama_sampler_chain_remove(struct llama_sampler *chain, int32_t i) {
     guard::Call guard_call("llama_sampler_chain_remove");
     try {
-        return guard_call.settled(llama_sampler_chain_remove(chain, i));
+        return guard_call.checked(llama_sampler_chain_remove(chain, i));
     } catch (...) {
-        guard_call.caught({chain});
+        guard_call.record_exception({chain});
         return {};
     }
 }
@@ -8978,9 +8978,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_chain_remove(struct llama_s
 extern "C" struct llama_sampler *guard_llama_sampler_clone(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_clone");
     try {
-        return guard_call.settled(llama_sampler_clone(smpl));
+        return guard_call.checked(llama_sampler_clone(smpl));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -8989,9 +8989,9 @@ extern "C" void guard_llama_sampler_copy(const struct llama_sampler *src, struct
     guard::Call guard_call("llama_sampler_copy");
     try {
         llama_sampler_copy(src, dst);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({dst});
+        guard_call.record_exception({dst});
     }
 }
 
@@ -9000,16 +9000,16 @@ extern "C" void guard_llama_sampler_free(struct llama_sampler *smpl) {
     try {
         llama_sampler_free(smpl);
     } catch (...) {
-        guard_call.caught({smpl});
+        guard_call.record_exception({smpl});
     }
 }
 
 extern "C" uint32_t guard_llama_sampler_get_seed(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_get_seed");
     try {
-        return guard_call.settled(llama_sampler_get_seed(smpl));
+        return guard_call.checked(llama_sampler_get_seed(smpl));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9017,9 +9017,9 @@ extern "C" uint32_t guard_llama_sampler_get_seed(const struct llama_sampler *smp
 extern "C" struct llama_sampler *guard_llama_sampler_init(struct llama_sampler_i *iface, llama_sampler_context_t ctx) {
     guard::Call guard_call("llama_sampler_init");
     try {
-        return guard_call.settled(llama_sampler_init(iface, ctx));
+        return guard_call.checked(llama_sampler_init(iface, ctx));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9027,9 +9027,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init(struct llama_sampler_i
 extern "C" struct llama_sampler *guard_llama_sampler_init_adaptive_p(float target, float decay, uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_adaptive_p");
     try {
-        return guard_call.settled(llama_sampler_init_adaptive_p(target, decay, seed));
+        return guard_call.checked(llama_sampler_init_adaptive_p(target, decay, seed));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9037,62 +9037,62 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_adaptive_p(float targe
 extern "C" struct llama_sampler *guard_llama_sampler_init_dist(uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_dist");
     try {
-        return guard_call.settled(llama_sampler_init_dist(seed));
+        return guard_call.checked(llama_sampler_init_dist(seed));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_dry(const struct llama_vocab *vocab, float dry_multiplier, float dry_base, int32_t dry_allowed_length, int32_t dry_penalty_last_n, const char **seq_breakers, size_t num_breakers) {
     guard::Call guard_call("llama_sampler_init_dry");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_init_dry(vocab, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, seq_breakers, num_breakers));
+        return guard_call.checked(llama_sampler_init_dry(vocab, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, seq_breakers, num_breakers));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root) {
     guard::Call guard_call("llama_sampler_init_grammar");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_init_grammar(vocab, grammar_str, grammar_root));
+        return guard_call.checked(llama_sampler_init_grammar(vocab, grammar_str, grammar_root));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root, const char **trigger_words, size_t num_trigger_words, const llama_token *trigger_tokens, size_t num_trigger_tokens) {
     guard::Call guard_call("llama_sampler_init_grammar_lazy");
-    guard::deprecated("llama_sampler_init_grammar_lazy");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_sampler_init_grammar_lazy");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_init_grammar_lazy(vocab, grammar_str, grammar_root, trigger_words, num_trigger_words, trigger_tokens, num_trigger_tokens));
+        return guard_call.checked(llama_sampler_init_grammar_lazy(vocab, grammar_str, grammar_root, trigger_words, num_trigger_words, trigger_tokens, num_trigger_tokens));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy_patterns(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root, const char **trigger_patterns, size_t num_trigger_patterns, const llama_token *trigger_tokens, size_t num_trigger_tokens) {
     guard::Call guard_call("llama_sampler_init_grammar_lazy_patterns");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_init_grammar_lazy_patterns(vocab, grammar_str, grammar_root, trigger_patterns, num_trigger_patterns, trigger_tokens, num_trigger_tokens));
+        return guard_call.checked(llama_sampler_init_grammar_lazy_patterns(vocab, grammar_str, grammar_root, trigger_patterns, num_trigger_patterns, trigger_tokens, num_trigger_tokens));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9100,22 +9100,22 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy_patterns(
 extern "C" struct llama_sampler *guard_llama_sampler_init_greedy(void) {
     guard::Call guard_call("llama_sampler_init_greedy");
     try {
-        return guard_call.settled(llama_sampler_init_greedy());
+        return guard_call.checked(llama_sampler_init_greedy());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_infill(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_sampler_init_infill");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_init_infill(vocab));
+        return guard_call.checked(llama_sampler_init_infill(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9123,9 +9123,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_infill(const struct ll
 extern "C" struct llama_sampler *guard_llama_sampler_init_logit_bias(int32_t n_vocab, int32_t n_logit_bias, const llama_logit_bias *logit_bias) {
     guard::Call guard_call("llama_sampler_init_logit_bias");
     try {
-        return guard_call.settled(llama_sampler_init_logit_bias(n_vocab, n_logit_bias, logit_bias));
+        return guard_call.checked(llama_sampler_init_logit_bias(n_vocab, n_logit_bias, logit_bias));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9133,9 +9133,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_logit_bias(int32_t n_v
 extern "C" struct llama_sampler *guard_llama_sampler_init_min_p(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_min_p");
     try {
-        return guard_call.settled(llama_sampler_init_min_p(p, min_keep));
+        return guard_call.checked(llama_sampler_init_min_p(p, min_keep));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9143,9 +9143,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_min_p(float p, size_t 
 extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat(int32_t n_vocab, uint32_t seed, float tau, float eta, int32_t m) {
     guard::Call guard_call("llama_sampler_init_mirostat");
     try {
-        return guard_call.settled(llama_sampler_init_mirostat(n_vocab, seed, tau, eta, m));
+        return guard_call.checked(llama_sampler_init_mirostat(n_vocab, seed, tau, eta, m));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9153,9 +9153,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat(int32_t n_voc
 extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat_v2(uint32_t seed, float tau, float eta) {
     guard::Call guard_call("llama_sampler_init_mirostat_v2");
     try {
-        return guard_call.settled(llama_sampler_init_mirostat_v2(seed, tau, eta));
+        return guard_call.checked(llama_sampler_init_mirostat_v2(seed, tau, eta));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9163,9 +9163,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_mirostat_v2(uint32_t s
 extern "C" struct llama_sampler *guard_llama_sampler_init_penalties(int32_t n_vocab, int32_t penalty_last_n, float penalty_repeat, float penalty_freq, float penalty_present) {
     guard::Call guard_call("llama_sampler_init_penalties");
     try {
-        return guard_call.settled(llama_sampler_init_penalties(n_vocab, penalty_last_n, penalty_repeat, penalty_freq, penalty_present));
+        return guard_call.checked(llama_sampler_init_penalties(n_vocab, penalty_last_n, penalty_repeat, penalty_freq, penalty_present));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9173,9 +9173,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_penalties(int32_t n_vo
 extern "C" struct llama_sampler *guard_llama_sampler_init_temp(float t) {
     guard::Call guard_call("llama_sampler_init_temp");
     try {
-        return guard_call.settled(llama_sampler_init_temp(t));
+        return guard_call.checked(llama_sampler_init_temp(t));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9183,9 +9183,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_temp(float t) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_temp_ext(float t, float delta, float exponent) {
     guard::Call guard_call("llama_sampler_init_temp_ext");
     try {
-        return guard_call.settled(llama_sampler_init_temp_ext(t, delta, exponent));
+        return guard_call.checked(llama_sampler_init_temp_ext(t, delta, exponent));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9193,9 +9193,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_temp_ext(float t, floa
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_k(int32_t k) {
     guard::Call guard_call("llama_sampler_init_top_k");
     try {
-        return guard_call.settled(llama_sampler_init_top_k(k));
+        return guard_call.checked(llama_sampler_init_top_k(k));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9203,9 +9203,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_k(int32_t k) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_n_sigma(float n) {
     guard::Call guard_call("llama_sampler_init_top_n_sigma");
     try {
-        return guard_call.settled(llama_sampler_init_top_n_sigma(n));
+        return guard_call.checked(llama_sampler_init_top_n_sigma(n));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9213,9 +9213,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_n_sigma(float n) {
 extern "C" struct llama_sampler *guard_llama_sampler_init_top_p(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_top_p");
     try {
-        return guard_call.settled(llama_sampler_init_top_p(p, min_keep));
+        return guard_call.checked(llama_sampler_init_top_p(p, min_keep));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9223,9 +9223,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_top_p(float p, size_t 
 extern "C" struct llama_sampler *guard_llama_sampler_init_typical(float p, size_t min_keep) {
     guard::Call guard_call("llama_sampler_init_typical");
     try {
-        return guard_call.settled(llama_sampler_init_typical(p, min_keep));
+        return guard_call.checked(llama_sampler_init_typical(p, min_keep));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9233,9 +9233,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_typical(float p, size_
 extern "C" struct llama_sampler *guard_llama_sampler_init_xtc(float p, float t, size_t min_keep, uint32_t seed) {
     guard::Call guard_call("llama_sampler_init_xtc");
     try {
-        return guard_call.settled(llama_sampler_init_xtc(p, t, min_keep, seed));
+        return guard_call.checked(llama_sampler_init_xtc(p, t, min_keep, seed));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9243,9 +9243,9 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_xtc(float p, float t, 
 extern "C" const char *guard_llama_sampler_name(const struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_name");
     try {
-        return guard_call.settled(llama_sampler_name(smpl));
+        return guard_call.checked(llama_sampler_name(smpl));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9254,164 +9254,164 @@ extern "C" void guard_llama_sampler_reset(struct llama_sampler *smpl) {
     guard::Call guard_call("llama_sampler_reset");
     try {
         llama_sampler_reset(smpl);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({smpl});
+        guard_call.record_exception({smpl});
     }
 }
 
 extern "C" llama_token guard_llama_sampler_sample(struct llama_sampler *smpl, struct llama_context *ctx, int32_t idx) {
     guard::Call guard_call("llama_sampler_sample");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_sampler_sample(smpl, ctx, idx));
+        return guard_call.checked(llama_sampler_sample(smpl, ctx, idx));
     } catch (...) {
-        guard_call.caught({smpl, ctx});
+        guard_call.record_exception({smpl, ctx});
         return {};
     }
 }
 
 extern "C" bool guard_llama_save_session_file(struct llama_context *ctx, const char *path_session, const llama_token *tokens, size_t n_token_count) {
     guard::Call guard_call("llama_save_session_file");
-    guard::deprecated("llama_save_session_file");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_save_session_file");
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_save_session_file(ctx, path_session, tokens, n_token_count));
+        return guard_call.checked(llama_save_session_file(ctx, path_session, tokens, n_token_count));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" void guard_llama_set_abort_callback(struct llama_context *ctx, ggml_abort_callback abort_callback, void *abort_callback_data) {
     guard::Call guard_call("llama_set_abort_callback");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_set_abort_callback(ctx, abort_callback, abort_callback_data);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" int32_t guard_llama_set_adapter_cvec(struct llama_context *ctx, const float *data, size_t len, int32_t n_embd, int32_t il_start, int32_t il_end) {
     guard::Call guard_call("llama_set_adapter_cvec");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_set_adapter_cvec(ctx, data, len, n_embd, il_start, il_end));
+        return guard_call.checked(llama_set_adapter_cvec(ctx, data, len, n_embd, il_start, il_end));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_set_adapters_lora(struct llama_context *ctx, struct llama_adapter_lora **adapters, size_t n_adapters, float *scales) {
     guard::Call guard_call("llama_set_adapters_lora");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_set_adapters_lora(ctx, adapters, n_adapters, scales));
+        return guard_call.checked(llama_set_adapters_lora(ctx, adapters, n_adapters, scales));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" void guard_llama_set_causal_attn(struct llama_context *ctx, bool causal_attn) {
     guard::Call guard_call("llama_set_causal_attn");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_set_causal_attn(ctx, causal_attn);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" void guard_llama_set_embeddings(struct llama_context *ctx, bool embeddings) {
     guard::Call guard_call("llama_set_embeddings");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_set_embeddings(ctx, embeddings);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" void guard_llama_set_n_threads(struct llama_context *ctx, int32_t n_threads, int32_t n_threads_batch) {
     guard::Call guard_call("llama_set_n_threads");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_set_n_threads(ctx, n_threads, n_threads_batch);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" bool guard_llama_set_sampler(struct llama_context *ctx, llama_seq_id seq_id, struct llama_sampler *smpl) {
     guard::Call guard_call("llama_set_sampler");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_set_sampler(ctx, seq_id, smpl));
+        return guard_call.checked(llama_set_sampler(ctx, seq_id, smpl));
     } catch (...) {
-        guard_call.caught({ctx, smpl});
+        guard_call.record_exception({ctx, smpl});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_set_state_data(struct llama_context *ctx, const uint8_t *src) {
     guard::Call guard_call("llama_set_state_data");
-    guard::deprecated("llama_set_state_data");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_set_state_data");
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_set_state_data(ctx, src));
+        return guard_call.checked(llama_set_state_data(ctx, src));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" void guard_llama_set_warmup(struct llama_context *ctx, bool warmup) {
     guard::Call guard_call("llama_set_warmup");
-    guard::deprecated("llama_set_warmup");
-    if (!guard_call.holds({ctx})) {
+    guard::note_deprecated("llama_set_warmup");
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_set_warmup(ctx, warmup);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" int32_t guard_llama_split_path(char *split_path, size_t maxlen, const char *path_prefix, int32_t split_no, int32_t split_count) {
     guard::Call guard_call("llama_split_path");
     try {
-        return guard_call.settled(llama_split_path(split_path, maxlen, path_prefix, split_no, split_count));
+        return guard_call.checked(llama_split_path(split_path, maxlen, path_prefix, split_no, split_count));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9419,178 +9419,178 @@ extern "C" int32_t guard_llama_split_path(char *split_path, size_t maxlen, const
 extern "C" int32_t guard_llama_split_prefix(char *split_prefix, size_t maxlen, const char *split_path, int32_t split_no, int32_t split_count) {
     guard::Call guard_call("llama_split_prefix");
     try {
-        return guard_call.settled(llama_split_prefix(split_prefix, maxlen, split_path, split_no, split_count));
+        return guard_call.checked(llama_split_prefix(split_prefix, maxlen, split_path, split_no, split_count));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_get_data(struct llama_context *ctx, uint8_t *dst, size_t size) {
     guard::Call guard_call("llama_state_get_data");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_get_data(ctx, dst, size));
+        return guard_call.checked(llama_state_get_data(ctx, dst, size));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_get_size(struct llama_context *ctx) {
     guard::Call guard_call("llama_state_get_size");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_get_size(ctx));
+        return guard_call.checked(llama_state_get_size(ctx));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" bool guard_llama_state_load_file(struct llama_context *ctx, const char *path_session, llama_token *tokens_out, size_t n_token_capacity, size_t *n_token_count_out) {
     guard::Call guard_call("llama_state_load_file");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_load_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
+        return guard_call.checked(llama_state_load_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" bool guard_llama_state_save_file(struct llama_context *ctx, const char *path_session, const llama_token *tokens, size_t n_token_count) {
     guard::Call guard_call("llama_state_save_file");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_save_file(ctx, path_session, tokens, n_token_count));
+        return guard_call.checked(llama_state_save_file(ctx, path_session, tokens, n_token_count));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_get_data(struct llama_context *ctx, uint8_t *dst, size_t size, llama_seq_id seq_id) {
     guard::Call guard_call("llama_state_seq_get_data");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_get_data(ctx, dst, size, seq_id));
+        return guard_call.checked(llama_state_seq_get_data(ctx, dst, size, seq_id));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_get_data_ext(struct llama_context *ctx, uint8_t *dst, size_t size, llama_seq_id seq_id, llama_state_seq_flags flags) {
     guard::Call guard_call("llama_state_seq_get_data_ext");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_get_data_ext(ctx, dst, size, seq_id, flags));
+        return guard_call.checked(llama_state_seq_get_data_ext(ctx, dst, size, seq_id, flags));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_get_size(struct llama_context *ctx, llama_seq_id seq_id) {
     guard::Call guard_call("llama_state_seq_get_size");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_get_size(ctx, seq_id));
+        return guard_call.checked(llama_state_seq_get_size(ctx, seq_id));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_get_size_ext(struct llama_context *ctx, llama_seq_id seq_id, llama_state_seq_flags flags) {
     guard::Call guard_call("llama_state_seq_get_size_ext");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_get_size_ext(ctx, seq_id, flags));
+        return guard_call.checked(llama_state_seq_get_size_ext(ctx, seq_id, flags));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_load_file(struct llama_context *ctx, const char *filepath, llama_seq_id dest_seq_id, llama_token *tokens_out, size_t n_token_capacity, size_t *n_token_count_out) {
     guard::Call guard_call("llama_state_seq_load_file");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_load_file(ctx, filepath, dest_seq_id, tokens_out, n_token_capacity, n_token_count_out));
+        return guard_call.checked(llama_state_seq_load_file(ctx, filepath, dest_seq_id, tokens_out, n_token_capacity, n_token_count_out));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_save_file(struct llama_context *ctx, const char *filepath, llama_seq_id seq_id, const llama_token *tokens, size_t n_token_count) {
     guard::Call guard_call("llama_state_seq_save_file");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_save_file(ctx, filepath, seq_id, tokens, n_token_count));
+        return guard_call.checked(llama_state_seq_save_file(ctx, filepath, seq_id, tokens, n_token_count));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_set_data(struct llama_context *ctx, const uint8_t *src, size_t size, llama_seq_id dest_seq_id) {
     guard::Call guard_call("llama_state_seq_set_data");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_set_data(ctx, src, size, dest_seq_id));
+        return guard_call.checked(llama_state_seq_set_data(ctx, src, size, dest_seq_id));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_seq_set_data_ext(struct llama_context *ctx, const uint8_t *src, size_t size, llama_seq_id dest_seq_id, llama_state_seq_flags flags) {
     guard::Call guard_call("llama_state_seq_set_data_ext");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_seq_set_data_ext(ctx, src, size, dest_seq_id, flags));
+        return guard_call.checked(llama_state_seq_set_data_ext(ctx, src, size, dest_seq_id, flags));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
 
 extern "C" size_t guard_llama_state_set_data(struct llama_context *ctx, const uint8_t *src, size_t size) {
     guard::Call guard_call("llama_state_set_data");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_state_set_data(ctx, src, size));
+        return guard_call.checked(llama_state_set_data(ctx, src, size));
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
         return {};
     }
 }
@@ -9598,9 +9598,9 @@ extern "C" size_t guard_llama_state_set_data(struct llama_context *ctx, const ui
 extern "C" bool guard_llama_supports_gpu_offload(void) {
     guard::Call guard_call("llama_supports_gpu_offload");
     try {
-        return guard_call.settled(llama_supports_gpu_offload());
+        return guard_call.checked(llama_supports_gpu_offload());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9608,9 +9608,9 @@ extern "C" bool guard_llama_supports_gpu_offload(void) {
 extern "C" bool guard_llama_supports_mlock(void) {
     guard::Call guard_call("llama_supports_mlock");
     try {
-        return guard_call.settled(llama_supports_mlock());
+        return guard_call.checked(llama_supports_mlock());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9618,9 +9618,9 @@ extern "C" bool guard_llama_supports_mlock(void) {
 extern "C" bool guard_llama_supports_mmap(void) {
     guard::Call guard_call("llama_supports_mmap");
     try {
-        return guard_call.settled(llama_supports_mmap());
+        return guard_call.checked(llama_supports_mmap());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9628,310 +9628,310 @@ extern "C" bool guard_llama_supports_mmap(void) {
 extern "C" bool guard_llama_supports_rpc(void) {
     guard::Call guard_call("llama_supports_rpc");
     try {
-        return guard_call.settled(llama_supports_rpc());
+        return guard_call.checked(llama_supports_rpc());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" void guard_llama_synchronize(struct llama_context *ctx) {
     guard::Call guard_call("llama_synchronize");
-    if (!guard_call.holds({ctx})) {
+    if (!guard_call.acquire({ctx})) {
         return;
     }
     try {
         llama_synchronize(ctx);
-        guard_call.settle();
+        guard_call.check_workers();
     } catch (...) {
-        guard_call.caught({ctx});
+        guard_call.record_exception({ctx});
     }
 }
 
 extern "C" int64_t guard_llama_time_us(void) {
     guard::Call guard_call("llama_time_us");
     try {
-        return guard_call.settled(llama_time_us());
+        return guard_call.checked(llama_time_us());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_bos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_bos");
-    guard::deprecated("llama_token_bos");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_bos");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_bos(vocab));
+        return guard_call.checked(llama_token_bos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_cls(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_cls");
-    guard::deprecated("llama_token_cls");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_cls");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_cls(vocab));
+        return guard_call.checked(llama_token_cls(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_eos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_eos");
-    guard::deprecated("llama_token_eos");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_eos");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_eos(vocab));
+        return guard_call.checked(llama_token_eos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_eot(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_eot");
-    guard::deprecated("llama_token_eot");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_eot");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_eot(vocab));
+        return guard_call.checked(llama_token_eot(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_mid(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_mid");
-    guard::deprecated("llama_token_fim_mid");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_mid");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_mid(vocab));
+        return guard_call.checked(llama_token_fim_mid(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_pad");
-    guard::deprecated("llama_token_fim_pad");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_pad");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_pad(vocab));
+        return guard_call.checked(llama_token_fim_pad(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_pre(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_pre");
-    guard::deprecated("llama_token_fim_pre");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_pre");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_pre(vocab));
+        return guard_call.checked(llama_token_fim_pre(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_rep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_rep");
-    guard::deprecated("llama_token_fim_rep");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_rep");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_rep(vocab));
+        return guard_call.checked(llama_token_fim_rep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_sep");
-    guard::deprecated("llama_token_fim_sep");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_sep");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_sep(vocab));
+        return guard_call.checked(llama_token_fim_sep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_fim_suf(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_fim_suf");
-    guard::deprecated("llama_token_fim_suf");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_fim_suf");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_fim_suf(vocab));
+        return guard_call.checked(llama_token_fim_suf(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" enum llama_token_attr guard_llama_token_get_attr(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_attr");
-    guard::deprecated("llama_token_get_attr");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_get_attr");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_get_attr(vocab, token));
+        return guard_call.checked(llama_token_get_attr(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float guard_llama_token_get_score(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_score");
-    guard::deprecated("llama_token_get_score");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_get_score");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_get_score(vocab, token));
+        return guard_call.checked(llama_token_get_score(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const char *guard_llama_token_get_text(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_get_text");
-    guard::deprecated("llama_token_get_text");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_get_text");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_get_text(vocab, token));
+        return guard_call.checked(llama_token_get_text(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_token_is_control(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_is_control");
-    guard::deprecated("llama_token_is_control");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_is_control");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_is_control(vocab, token));
+        return guard_call.checked(llama_token_is_control(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_token_is_eog(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_token_is_eog");
-    guard::deprecated("llama_token_is_eog");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_is_eog");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_is_eog(vocab, token));
+        return guard_call.checked(llama_token_is_eog(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_nl(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_nl");
-    guard::deprecated("llama_token_nl");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_nl");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_nl(vocab));
+        return guard_call.checked(llama_token_nl(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_pad");
-    guard::deprecated("llama_token_pad");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_pad");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_pad(vocab));
+        return guard_call.checked(llama_token_pad(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_token_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_token_sep");
-    guard::deprecated("llama_token_sep");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_token_sep");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_sep(vocab));
+        return guard_call.checked(llama_token_sep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_token_to_piece(const struct llama_vocab *vocab, llama_token token, char *buf, int32_t length, int32_t lstrip, bool special) {
     guard::Call guard_call("llama_token_to_piece");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_token_to_piece(vocab, token, buf, length, lstrip, special));
+        return guard_call.checked(llama_token_to_piece(vocab, token, buf, length, lstrip, special));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_tokenize(const struct llama_vocab *vocab, const char *text, int32_t text_len, llama_token *tokens, int32_t n_tokens_max, bool add_special, bool parse_special) {
     guard::Call guard_call("llama_tokenize");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_tokenize(vocab, text, text_len, tokens, n_tokens_max, add_special, parse_special));
+        return guard_call.checked(llama_tokenize(vocab, text, text_len, tokens, n_tokens_max, add_special, parse_special));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
@@ -9939,335 +9939,335 @@ extern "C" int32_t guard_llama_tokenize(const struct llama_vocab *vocab, const c
 extern "C" const char *guard_llama_version(void) {
     guard::Call guard_call("llama_version");
     try {
-        return guard_call.settled(llama_version());
+        return guard_call.checked(llama_version());
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_bos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_bos");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_bos(vocab));
+        return guard_call.checked(llama_vocab_bos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_cls(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_cls");
-    guard::deprecated("llama_vocab_cls");
-    if (!guard_call.holds({vocab})) {
+    guard::note_deprecated("llama_vocab_cls");
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_cls(vocab));
+        return guard_call.checked(llama_vocab_cls(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_eos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_eos");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_eos(vocab));
+        return guard_call.checked(llama_vocab_eos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_eot(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_eot");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_eot(vocab));
+        return guard_call.checked(llama_vocab_eot(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_mid(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_mid");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_mid(vocab));
+        return guard_call.checked(llama_vocab_fim_mid(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_pad");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_pad(vocab));
+        return guard_call.checked(llama_vocab_fim_pad(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_pre(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_pre");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_pre(vocab));
+        return guard_call.checked(llama_vocab_fim_pre(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_rep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_rep");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_rep(vocab));
+        return guard_call.checked(llama_vocab_fim_rep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_sep");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_sep(vocab));
+        return guard_call.checked(llama_vocab_fim_sep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_fim_suf(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_fim_suf");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_fim_suf(vocab));
+        return guard_call.checked(llama_vocab_fim_suf(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_vocab_get_add_bos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_get_add_bos");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_add_bos(vocab));
+        return guard_call.checked(llama_vocab_get_add_bos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_vocab_get_add_eos(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_get_add_eos");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_add_eos(vocab));
+        return guard_call.checked(llama_vocab_get_add_eos(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_vocab_get_add_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_get_add_sep");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_add_sep(vocab));
+        return guard_call.checked(llama_vocab_get_add_sep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" enum llama_token_attr guard_llama_vocab_get_attr(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_vocab_get_attr");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_attr(vocab, token));
+        return guard_call.checked(llama_vocab_get_attr(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" float guard_llama_vocab_get_score(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_vocab_get_score");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_score(vocab, token));
+        return guard_call.checked(llama_vocab_get_score(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const llama_token *guard_llama_vocab_get_suppress_tokens(const struct llama_vocab *vocab, int32_t *n_suppress_tokens) {
     guard::Call guard_call("llama_vocab_get_suppress_tokens");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_suppress_tokens(vocab, n_suppress_tokens));
+        return guard_call.checked(llama_vocab_get_suppress_tokens(vocab, n_suppress_tokens));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" const char *guard_llama_vocab_get_text(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_vocab_get_text");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_get_text(vocab, token));
+        return guard_call.checked(llama_vocab_get_text(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_vocab_is_control(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_vocab_is_control");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_is_control(vocab, token));
+        return guard_call.checked(llama_vocab_is_control(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" bool guard_llama_vocab_is_eog(const struct llama_vocab *vocab, llama_token token) {
     guard::Call guard_call("llama_vocab_is_eog");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_is_eog(vocab, token));
+        return guard_call.checked(llama_vocab_is_eog(vocab, token));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_mask(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_mask");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_mask(vocab));
+        return guard_call.checked(llama_vocab_mask(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" int32_t guard_llama_vocab_n_tokens(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_n_tokens");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_n_tokens(vocab));
+        return guard_call.checked(llama_vocab_n_tokens(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_nl(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_nl");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_nl(vocab));
+        return guard_call.checked(llama_vocab_nl(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_pad(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_pad");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_pad(vocab));
+        return guard_call.checked(llama_vocab_pad(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" llama_token guard_llama_vocab_sep(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_sep");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_sep(vocab));
+        return guard_call.checked(llama_vocab_sep(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }
 
 extern "C" enum llama_vocab_type guard_llama_vocab_type(const struct llama_vocab *vocab) {
     guard::Call guard_call("llama_vocab_type");
-    if (!guard_call.holds({vocab})) {
+    if (!guard_call.acquire({vocab})) {
         return {};
     }
     try {
-        return guard_call.settled(llama_vocab_type(vocab));
+        return guard_call.checked(llama_vocab_type(vocab));
     } catch (...) {
-        guard_call.caught({});
+        guard_call.record_exception({});
         return {};
     }
 }

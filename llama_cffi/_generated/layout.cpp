@@ -6,11 +6,11 @@
 
 #include <type_traits>
 
-/* To look at a deprecated function is no use of it, and attributes are no part of a type. */
+/* Naming a deprecated function here does not use it, and attributes are not part of a type. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 
-#define ADVICE "llama.cpp's headers are not those of the generated files: run `make generate`, then build again"
+#define ADVICE "llama.cpp's headers differ from those of the generated files: run `make generate`, then build again"
 #define VALUE(expression, expected) static_assert((expression) == (expected), ADVICE)
 #define TYPE(expression, ...) static_assert(std::is_same<decltype(expression), __VA_ARGS__>::value, ADVICE)
 

@@ -1,5 +1,5 @@
-/* Which libraries are loaded. An id is a library's build-id, which its linker put into it, and where it has none a
- * digest of its code: vendor/build/elf.py reads the same from files. */
+/* Identifies the loaded libraries. The id of a library is the build-id that the linker put into it, or a digest of its
+ * code if it has none. vendor/build/elf.py reads the same id from a file. */
 #include "shim.h"
 
 #include <cstdio>
@@ -14,7 +14,7 @@
 #include "guard.h"
 
 #ifndef LLAMA_CFFI_LIBRARIES
-#error "setup.py says which libraries the extension is linked with: build it with `make build`"
+#error "LLAMA_CFFI_LIBRARIES must list the linked libraries: build the extension with `make build`"
 #endif
 
 namespace {
@@ -28,7 +28,7 @@ constexpr Linked linked[] = {LLAMA_CFFI_LIBRARIES};  // llama, ggml, ggml-base
 constexpr size_t n_linked = sizeof(linked) / sizeof(linked[0]);
 
 struct Loaded {
-    const void * address = nullptr;  // somewhere inside of it
+    const void * address = nullptr;  // any address in it
     bool         found   = false;
     std::string  path;
     std::string  id;
@@ -78,8 +78,8 @@ uint64_t digest(uint64_t state, const char * bytes, size_t size) {
 std::string identify(const dl_phdr_info & library) {
     uint64_t code = 0xcbf29ce484222325;
     for (int i = 0; i < library.dlpi_phnum; i++) {
-        const ElfW(Phdr) & part  = library.dlpi_phdr[i];
-        const auto *       bytes = reinterpret_cast<const char *>(library.dlpi_addr + part.p_vaddr);
+        const ElfW(Phdr) & part = library.dlpi_phdr[i];
+        const auto * bytes      = reinterpret_cast<const char *>(library.dlpi_addr + part.p_vaddr);
         if (part.p_type == PT_NOTE) {
             const std::string id = build_id(bytes, part.p_filesz, part.p_align == 8 ? 8 : 4);
             if (!id.empty()) {
@@ -111,15 +111,16 @@ bool covers(const dl_phdr_info & library, const void * address) {
 }
 
 struct Search {
-    Loaded * wanted;
+    Loaded * libraries;
     size_t   n;
 };
 
-int look_at(dl_phdr_info * library, size_t, void * data) {
-    const auto * search = static_cast<const Search *>(data);
+/* Identifies a library if it is one of those searched for. Returns non-zero, which ends the search, if all are found. */
+int visit(dl_phdr_info * library, size_t, void * data) {
+    const auto * search  = static_cast<const Search *>(data);
     size_t       missing = 0;
     for (size_t i = 0; i < search->n; i++) {
-        Loaded & one = search->wanted[i];
+        Loaded & one = search->libraries[i];
         if (!one.found && covers(*library, one.address)) {
             one.found = true;
             one.path  = library->dlpi_name;
@@ -130,12 +131,12 @@ int look_at(dl_phdr_info * library, size_t, void * data) {
     return missing == 0;
 }
 
-void find(Loaded * wanted, size_t n) {
-    Search search = {wanted, n};
-    dl_iterate_phdr(look_at, &search);
+void find(Loaded * libraries, size_t n) {
+    Search search = {libraries, n};
+    dl_iterate_phdr(visit, &search);
 }
 
-/* Where the calls go: to whatever the dynamic linker has bound one function of each library to. */
+/* Finds the libraries that the extension calls: those to which the dynamic linker bound one function each. */
 void find_linked(Loaded (&loaded)[n_linked]) {
     static_assert(n_linked == 3, "libllama, libggml and libggml-base");
     loaded[0].address = reinterpret_cast<const void *>(&llama_model_default_params);

@@ -1,4 +1,4 @@
-/* The guard's runtime: what surrounds every guarded call. */
+/* The guard's runtime: every guarded call records its errors here. */
 #include "call.hpp"
 
 #include "guard.hpp"
@@ -30,9 +30,9 @@ thread_local const char *  call_deprecated = nullptr;
 thread_local CallLog       last_call;
 thread_local uint64_t      n_calls = 0;
 
-/* ggml calls this and then abort(). On a thread that is inside a guarded call the exception goes up to that call; any
- * other thread (a compute worker) has nowhere to go to, and the process ends as ggml means it to. */
-void on_abort(const char * message) {
+/* ggml calls this for a failed assert, and abort() after it. On a thread inside a guarded call, the exception unwinds to
+ * that call. On any other thread (a compute worker) nothing could catch it, so the process aborts as ggml intends. */
+void throw_on_abort(const char * message) {
     if (innermost != nullptr) {
         throw AssertFailure{message};
     }
@@ -51,7 +51,7 @@ std::map<std::string, void *> & modules() {
     return *handles;
 }
 
-/* Asks the RPC module, if it is this package's, to tell which workers are lost. */
+/* Binds the functions of the RPC module that report lost workers, if this package built the module. */
 void bind_rpc_module(void * module) {
     static guard::RpcModule functions;
     functions.messages = reinterpret_cast<size_t (*)()>(dlsym(module, "llama_cffi_rpc_messages"));
@@ -71,11 +71,11 @@ Error & error() noexcept {
     return call_error;
 }
 
-void deprecated(const char * function) noexcept {
+void note_deprecated(const char * function) noexcept {
     call_deprecated = function;
 }
 
-const char * take_deprecated() noexcept {
+const char * pop_deprecated() noexcept {
     const char * function = call_deprecated;
     call_deprecated       = nullptr;
     return function;
@@ -98,55 +98,55 @@ Call::~Call() {
     if (frees_ && outer_ == nullptr && call_error.kind == SHIM_OK) {
         last_call = before_;
     }
-    for (int i = 0; i < n_held_; i++) {
-        release(held_[i]);
+    for (int i = 0; i < n_acquired_; i++) {
+        release(acquired_[i]);
     }
 }
 
-bool Call::refuse(int kind) noexcept {
+bool Call::fail(int kind) noexcept {
     record(kind, "");
     call_error.function   = function_;
     call_error.n_suspects = 0;
     return false;
 }
 
-bool Call::holds(std::initializer_list<const void *> handles) noexcept {
+bool Call::acquire(std::initializer_list<const void *> handles) noexcept {
     for (const void * handle : handles) {
         bool    freed = false;
-        Entry * entry = handle != nullptr ? take(handle, freed) : nullptr;
+        Entry * entry = handle != nullptr ? guard::acquire(handle, freed) : nullptr;
         if (freed) {
-            return refuse(SHIM_CLOSED);
+            return fail(SHIM_CLOSED);
         }
         if (entry != nullptr) {
-            held_[n_held_++] = entry;
+            acquired_[n_acquired_++] = entry;
         }
     }
     return true;
 }
 
 bool Call::uses(const Entry * entry) const noexcept {
-    for (int i = 0; i < n_held_; i++) {
-        if (held_[i] == entry) {
+    for (int i = 0; i < n_acquired_; i++) {
+        if (acquired_[i] == entry) {
             return true;
         }
     }
     return outer_ != nullptr && outer_->uses(entry);
 }
 
-bool Call::ends(const void * handle) noexcept {
-    frees_              = true;
+bool Call::remove(const void * handle) noexcept {
+    frees_        = true;
     bool    freed = false;
     Entry * entry = handle != nullptr ? find(handle, freed) : nullptr;
     if (freed) {
-        return refuse(SHIM_CLOSED);
+        return fail(SHIM_CLOSED);
     }
     if (entry == nullptr) {
         return true;
     }
     if (uses(entry)) {
-        return refuse(SHIM_BUSY);
+        return fail(SHIM_BUSY);
     }
-    return retire(handle, entry) || refuse(SHIM_CLOSED);
+    return remove_handle(handle, entry) || fail(SHIM_CLOSED);
 }
 
 const char * Call::lost_worker() const noexcept {
@@ -154,15 +154,15 @@ const char * Call::lost_worker() const noexcept {
     return rpc != nullptr ? rpc->lost(n_sent_) : nullptr;
 }
 
-void Call::require_workers() const {
+void Call::throw_if_worker_lost() const {
     if (lost_worker() != nullptr) {
         throw LostWorker{};
     }
 }
 
-void Call::caught(std::initializer_list<const void *> suspects) noexcept {
+void Call::record_exception(std::initializer_list<const void *> suspects) noexcept {
     try {
-        if (const char * worker = lost_worker()) {  // whatever else went wrong follows from that
+        if (const char * worker = lost_worker()) {  // the cause of any other error
             throw AssertFailure{std::string("Remote RPC server ") + worker + " crashed, or the connection to it ended"};
         }
         throw;
@@ -175,7 +175,7 @@ void Call::caught(std::initializer_list<const void *> suspects) noexcept {
     } catch (const std::exception & e) {
         record(SHIM_EXCEPTION, e.what());
     } catch (...) {
-        record(SHIM_EXCEPTION, "an exception of a type unknown to the binding");
+        record(SHIM_EXCEPTION, "an exception that is not a std::exception");
     }
     call_error.function   = function_;
     call_error.n_suspects = 0;
@@ -186,7 +186,7 @@ void Call::caught(std::initializer_list<const void *> suspects) noexcept {
     }
 }
 
-void absent(const char * function, const char * versions) noexcept {
+void record_absent(const char * function, const char * versions) noexcept {
     record(SHIM_ABSENT, versions);
     call_error.function   = function;
     call_error.n_suspects = 0;
@@ -198,7 +198,7 @@ void * ModuleFunction::address() noexcept {
         return found;
     }
     std::lock_guard<std::mutex> lock(modules_mutex);
-    auto module = modules().find(module_);
+    auto                        module = modules().find(module_);
     if (module != modules().end()) {
         found = dlsym(module->second, name_);
     }
@@ -234,12 +234,12 @@ bool shim_pending(void) {
 
 void shim_init(void) {
     log_install();
-    ggml_set_abort_callback(on_abort);
+    ggml_set_abort_callback(throw_on_abort);
     call_error.kind = SHIM_CHECK_INTERPRETER;
 }
 
 bool shim_module_open(const char * name, const char * path) {
-    /* NOLOAD: only what ggml itself has loaded, never a second copy. */
+    /* RTLD_NOLOAD: only the copy that ggml has loaded, never a second one. */
     void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
     if (handle == nullptr) {
         return false;

@@ -1,17 +1,17 @@
-/* What the C++ files of the binding share beside the guard. */
+/* Which guarded call a thread is in, for log.cpp and raise.cpp: a log line belongs to the call during which it came. */
 #pragma once
 
 #include <cstdint>
 
-/* The outermost guarded call of a thread: whatever is logged while it runs is its own. */
+/* The outermost guarded call of a thread. */
 struct CallId {
-    const void * thread = nullptr;  // null: none
+    const void * thread = nullptr;  // null: not in a call
     uint64_t     number = 0;
 
     bool operator==(const CallId & other) const { return thread == other.thread && number == other.number; }
 };
 
-/* A call, and how many lines had been logged when it began. */
+/* A call, and the number of lines logged before it began. */
 struct CallLog {
     CallId   call;
     uint64_t mark = 0;
@@ -20,12 +20,13 @@ struct CallLog {
 /* The call that this thread is in. */
 CallId call_running() noexcept;
 
-/* The last call that began on this thread: error messages quote what it logged. One that frees a handle does not count
- * once it is over: Python's collector calls it at any moment, between a failure and the question for its reason too. */
+/* The last call that began on this thread; error messages quote what it logged. A call that frees a handle does not
+ * count once it is over: Python's garbage collector can make such a call at any time, also between a failure and the
+ * question for its reason. */
 CallLog & call_last() noexcept;
 
-/* How many lines were logged. */
+/* The number of lines logged so far. */
 uint64_t log_count() noexcept;
 
-/* Points llama.cpp's log at the ring. */
+/* Redirects llama.cpp's log to log.cpp. */
 void log_install();

@@ -1,22 +1,23 @@
-/* The way from C to Python: open until the interpreter is about to end. A thread that asked for the GIL after that would
- * be ended by Python, with the frames of llama.cpp on its stack, and take the process along. */
+/* Callbacks from C into Python, allowed until the interpreter is about to exit. A thread that asks for the GIL after
+ * that would be terminated by Python, with frames of llama.cpp on its stack, and would crash the process. */
 #include "llama.h"
 
 #include "shim.h"
 
 #include <atomic>
 
+/* As in callbacks.h, which C++ cannot read. */
 extern "C" {
 
-bool         python_progress(float progress, void * data);
-bool         python_abort(void * data);
-bool         python_eval(struct ggml_tensor * tensor, bool ask, void * data);
+bool python_progress(float progress, void * data);
+bool python_abort(void * data);
+bool python_eval(struct ggml_tensor * tensor, bool ask, void * data);
 const char * python_sampler_name(const struct llama_sampler * sampler);
-void         python_sampler_accept(struct llama_sampler * sampler, llama_token token);
-void         python_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates);
-void         python_sampler_reset(struct llama_sampler * sampler);
+void python_sampler_accept(struct llama_sampler * sampler, llama_token token);
+void python_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates);
+void python_sampler_reset(struct llama_sampler * sampler);
 struct llama_sampler * python_sampler_clone(const struct llama_sampler * sampler);
-void         python_sampler_free(struct llama_sampler * sampler);
+void python_sampler_free(struct llama_sampler * sampler);
 
 }  // extern "C"
 
@@ -24,12 +25,16 @@ namespace {
 
 std::atomic<bool> stopping{false};
 std::atomic<int>  inside{0};
-thread_local int  depth = 0;  // of this thread's way through C to Python
+thread_local int  depth = 0;  // how often this thread has entered Python from C
 
-class Door {
+/* Counts this thread as inside Python, for the lifetime of the object. False after shim_stop. */
+class Entered {
   public:
-    Door() { shim_enter_python(); }
-    ~Door() { shim_leave_python(); }
+    Entered() { shim_enter_python(); }
+    ~Entered() { shim_leave_python(); }
+    Entered(const Entered &)             = delete;
+    Entered & operator=(const Entered &) = delete;
+
     explicit operator bool() const { return !shim_stopping(); }
 };
 
@@ -64,50 +69,50 @@ int shim_callbacks(void) {
 }
 
 bool shim_on_progress(float progress, void * data) {
-    const Door door;
-    return door && python_progress(progress, data);
+    const Entered entered;
+    return entered && python_progress(progress, data);
 }
 
 bool shim_on_abort(void * data) {
-    const Door door;
-    return !door || python_abort(data);
+    const Entered entered;
+    return !entered || python_abort(data);
 }
 
 bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data) {
-    const Door door;
-    return door && python_eval(tensor, ask, data);
+    const Entered entered;
+    return entered && python_eval(tensor, ask, data);
 }
 
 const char * shim_sampler_name(const struct llama_sampler * sampler) {
-    const Door door;
-    return door ? python_sampler_name(sampler) : "";
+    const Entered entered;
+    return entered ? python_sampler_name(sampler) : "";
 }
 
 void shim_sampler_accept(struct llama_sampler * sampler, llama_token token) {
-    if (const Door door; door) {
+    if (const Entered entered; entered) {
         python_sampler_accept(sampler, token);
     }
 }
 
 void shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) {
-    if (const Door door; door) {
+    if (const Entered entered; entered) {
         python_sampler_apply(sampler, candidates);
     }
 }
 
 void shim_sampler_reset(struct llama_sampler * sampler) {
-    if (const Door door; door) {
+    if (const Entered entered; entered) {
         python_sampler_reset(sampler);
     }
 }
 
 struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler) {
-    const Door door;
-    return door ? python_sampler_clone(sampler) : nullptr;
+    const Entered entered;
+    return entered ? python_sampler_clone(sampler) : nullptr;
 }
 
 void shim_sampler_free(struct llama_sampler * sampler) {
-    if (const Door door; door) {
+    if (const Entered entered; entered) {
         python_sampler_free(sampler);
     }
 }

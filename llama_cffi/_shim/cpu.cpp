@@ -1,4 +1,4 @@
-/* Which variant of the CPU backend runs here. */
+/* Determines which variants of the CPU backend run on this machine. */
 #include "shim.h"
 
 #include <cerrno>
@@ -16,21 +16,21 @@
 extern "C" {
 
 void shim_variant_ask(const char * path, struct shim_variant * out) {
-    *out = {};
+    *out          = {};
     void * handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
         return;
     }
-    out->loadable = true;
-    const auto ask = [handle](const char * name) {
+    out->loadable   = true;
+    const auto call = [handle](const char * name) {
         auto * function = reinterpret_cast<int (*)(void)>(dlsym(handle, name));
         return function != nullptr ? function() : 0;
     };
     auto * score = reinterpret_cast<int (*)(void)>(dlsym(handle, "ggml_backend_score"));
     out->score   = score != nullptr ? score() : 1;
     if (out->score > 0) {
-        out->uses_amx    = ask("ggml_cpu_has_amx_int8") != 0;
-        out->uses_avx512 = ask("ggml_cpu_has_avx512") != 0;
+        out->uses_amx    = call("ggml_cpu_has_amx_int8") != 0;
+        out->uses_avx512 = call("ggml_cpu_has_avx512") != 0;
     }
     dlclose(handle);
 }
@@ -66,8 +66,9 @@ struct alignas(64) TileConfig {
     uint8_t  rows[16];
 };
 
-/* In the child: ask the kernel for the tile registers, then multiply two small matrices of ones and twos. A machine may
- * grant the first and fault on the second. The instructions are written as bytes, for assemblers that do not know them. */
+/* In the child process: requests the tile registers from the kernel, then multiplies a matrix of ones by one of twos. A
+ * machine may grant the registers and still fault on the instructions. They are spelled as bytes, for assemblers that do
+ * not know them. */
 [[noreturn]] void amx_child() {
     constexpr int  ARCH_REQ_XCOMP_PERM = 0x1023;
     constexpr long XFEATURE_XTILEDATA  = 18;
@@ -78,7 +79,7 @@ struct alignas(64) TileConfig {
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0 || sigsetjmp(amx_fault, 1) != 0) {
         _exit(1);
     }
-    TileConfig config;
+    TileConfig          config;
     alignas(64) int8_t  a[16][64];
     alignas(64) int8_t  b[16][64];
     alignas(64) int32_t c[16][16] = {};

@@ -11,16 +11,16 @@
 namespace {
 
 std::atomic<int>  readers{0};
-std::atomic<int>  writers{0};  // also those that wait: new readers let them go first
+std::atomic<int>  writers{0};  // including waiting ones: they go before new readers
 std::atomic<bool> writing{false};
-thread_local int  depth = 0;  // of this thread's reading: a callback may compute with another context
+thread_local int  depth = 0;  // how often this thread reads: a callback may compute with another context
 
-/* Writers are rare, and what they wait for takes milliseconds. */
+/* Polling is good enough: writers are rare, and they wait for milliseconds. */
 void pause() {
     std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
 
-/* A forked child has none of the threads that are inside. */
+/* The threads that hold the lock do not exist in a forked child. */
 [[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
     readers = writers = depth = 0;
     writing                   = false;
@@ -47,7 +47,7 @@ void shim_begin_reading(void) {
         if (writers.load() == 0) {
             return;
         }
-        readers.fetch_sub(1);  // a writer may have seen none before
+        readers.fetch_sub(1);  // a writer may have seen no readers before the increment
         while (writers.load() != 0) {
             pause();
         }

@@ -1,8 +1,9 @@
-/* llama.cpp keeps a list of a model's adapters without a lock, and reads it while contexts of that model are made and
- * compute. So adapters are loaded and freed while nothing computes: computing is reading, loading and freeing is writing.
- */
+/* The adapter lock, a reader/writer lock. llama.cpp keeps the list of a model's adapters without a lock, and reads it
+ * while contexts of that model are created and compute. So computing acquires the lock shared (reading), and loading or
+ * freeing an adapter acquires it exclusively (writing). */
 #pragma once
 
+/* Holds the lock shared, for the lifetime of the object. */
 class Reading {
   public:
     Reading();

@@ -1,5 +1,5 @@
-/* What the generated guard.cpp stands on: one `Call` a guarded call, which keeps its handles alive and records how it
- * failed. */
+/* The runtime that the generated guard.cpp uses. A `Call` object surrounds each guarded call: it keeps the handles of
+ * the call alive, and records how the call failed. */
 #pragma once
 
 #include "call.hpp"
@@ -14,32 +14,31 @@ namespace guard {
 
 /* The error of the last guarded call on this thread. */
 struct Error {
-    int          kind         = SHIM_OK;
-    const char * function     = nullptr;
-    const void * suspects[4]  = {};  // handles whose state the failed call may have left half-changed
-    int          n_suspects   = 0;
+    int          kind          = SHIM_OK;
+    const char * function      = nullptr;
+    const void * suspects[4]   = {};  // handles that the failed call may have left half-changed
+    int          n_suspects    = 0;
     char         message[2304] = {};
 };
 
 Error & error() noexcept;
 
-/* Notes that this thread calls a function which its header deprecates. */
-void deprecated(const char * function) noexcept;
+/* Records that this thread calls a function that is deprecated in its header. */
+void note_deprecated(const char * function) noexcept;
 
-/* The last one, which is forgotten with that; null: none. */
-const char * take_deprecated() noexcept;
+/* Returns the last recorded one and forgets it; null if there is none. */
+const char * pop_deprecated() noexcept;
 
-/* What the RPC module knows of lost workers: see vendor/build/overrides/rpc_lost.h. Null until that is loaded, and where it is another
- * build's. */
+/* Functions of the RPC module that report lost workers: see vendor/build/overrides/rpc_lost.h. */
 struct RpcModule {
     size_t (*messages)();
     const char * (*lost)(size_t since);
 };
 
+/* Null until the RPC module is loaded, and if it comes from another build. */
 extern std::atomic<const RpcModule *> rpc_module;
 
-/* Marks this thread as inside a guarded call, so that a failed assert may unwind to it, and holds the handles that the
- * call uses: another thread that frees one of them waits until it ends. */
+/* Marks this thread as inside a guarded call, so that a failed assert can unwind to it. */
 class Call {
   public:
     explicit Call(const char * function) noexcept;
@@ -47,57 +46,59 @@ class Call {
     Call(const Call &)             = delete;
     Call & operator=(const Call &) = delete;
 
-    /* False, with the error set, if one of the handles was freed. */
-    bool holds(std::initializer_list<const void *> handles) noexcept;
+    /* Acquires handles until the call ends: a thread that frees one of them waits. Returns false, with the error set,
+     * if one was already freed. */
+    bool acquire(std::initializer_list<const void *> handles) noexcept;
 
-    /* For a call that frees a handle: waits until no other call uses it. False, with the error set, if it was freed
-     * before, or if a call further up on this thread uses it. */
-    bool ends(const void * handle) noexcept;
+    /* For a call that frees a handle. Waits until no other call uses the handle, and removes it from the registry.
+     * Returns false, with the error set, if it was already freed or if an outer call on this thread uses it. */
+    bool remove(const void * handle) noexcept;
 
-    /* At the end of a call, within its try block: throws if a worker that it used is lost, for then what it has
-     * computed is worth nothing. Gives the result back. */
-    template <typename T> T settled(T result) const {
-        settle();
-        return result;
-    }
-
-    void settle() const {
+    /* Throws if an RPC worker that the call used is lost: its results are then worthless. To be called within the try
+     * block, after the guarded function. */
+    void check_workers() const {
         if (rpc_module.load(std::memory_order_acquire) != nullptr) {
-            require_workers();
+            throw_if_worker_lost();
         }
     }
 
-    /* The same for a call that makes a handle, which it notes and gives back: what was made can be freed, and whoever
-     * uses it is told. */
-    template <typename T> T * begun(T * handle) const {
+    /* Calls check_workers and returns the result. */
+    template <typename T> T checked(T result) const {
+        check_workers();
+        return result;
+    }
+
+    /* Registers a new handle and returns it. Does not throw for a lost worker: the caller must be able to free the
+     * handle, and its next use reports the worker. */
+    template <typename T> T * new_handle(T * handle) const {
         if (handle != nullptr) {
-            add(handle);
+            add_handle(handle);
         } else {
-            settle();
+            check_workers();
         }
         return handle;
     }
 
-    /* To be called from a catch-all handler. */
-    void caught(std::initializer_list<const void *> suspects) noexcept;
+    /* Records the current exception as the error of this call. To be called in a catch block. */
+    void record_exception(std::initializer_list<const void *> suspects) noexcept;
 
   private:
     bool uses(const Entry * entry) const noexcept;
-    bool refuse(int kind) noexcept;
+    bool fail(int kind) noexcept;
 
     const char * lost_worker() const noexcept;
-    void         require_workers() const;
+    void throw_if_worker_lost() const;
 
     const char * function_;
     Call *       outer_;
-    Entry *      held_[4] = {};
-    int          n_held_  = 0;
-    size_t       n_sent_  = 0;  // messages to workers before this call, by this thread
-    bool         frees_   = false;
+    Entry *      acquired_[4] = {};
+    int          n_acquired_  = 0;
+    size_t       n_sent_      = 0;  // messages that this thread had sent to workers before the call
+    bool         frees_       = false;
     CallLog      before_;
 };
 
-/* Notes a pointer into a handle, which lives as long as that, and gives it back. */
+/* Registers a pointer into a handle, which is valid as long as the handle, and returns it. */
 template <typename T> T * part_of(const void * owner, T * part) noexcept {
     if (part != nullptr) {
         add_part(part, owner);
@@ -105,14 +106,15 @@ template <typename T> T * part_of(const void * owner, T * part) noexcept {
     return part;
 }
 
-/* Records that this llama.cpp lacks a function, and which ones have it. */
-void absent(const char * function, const char * versions) noexcept;
+/* Records that this llama.cpp lacks a function, and the versions that have it. */
+void record_absent(const char * function, const char * versions) noexcept;
 
-/* A function of a backend module. Looked up once it is loaded; null, with the error set, before. */
+/* A function of a backend module. */
 class ModuleFunction {
   public:
     constexpr ModuleFunction(const char * module, const char * name) noexcept : module_(module), name_(name) {}
 
+    /* Returns the function; null, with the error set, if the module is not loaded or lacks it. */
     template <typename F> F find() noexcept { return reinterpret_cast<F>(address()); }
 
   private:

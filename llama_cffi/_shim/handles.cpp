@@ -18,24 +18,24 @@ namespace guard {
 
 struct Entry {
     std::atomic<int>          users{0};
-    std::vector<const void *> names;  // the handle, and pointers into it
+    std::vector<const void *> names;  // the handle and the pointers into it
 };
 
 namespace {
 
-constexpr size_t REMEMBERED = 1 << 14;  // freed addresses; malloc gives most of them out again long before
+constexpr size_t REMEMBERED = 1 << 14;  // freed addresses; malloc reuses most of them long before the limit
 
 struct Registry {
     std::mutex                                  mutex;
     std::unordered_map<const void *, Entry *>   alive;
-    std::unordered_map<const void *, size_t>    gone;   // and when it went: an address may come and go again
-    std::deque<std::pair<const void *, size_t>> order;  // of `gone`
-    size_t                                      ends = 0;
+    std::unordered_map<const void *, size_t>    freed;  // address -> number of the free: it may be freed again
+    std::deque<std::pair<const void *, size_t>> order;  // of `freed`, the oldest first
+    size_t                                      frees = 0;
 
     void name(Entry * entry, const void * pointer) {
         entry->names.push_back(pointer);
         alive[pointer] = entry;
-        gone.erase(pointer);
+        freed.erase(pointer);
     }
 
     void forget(Entry * entry) {
@@ -45,23 +45,23 @@ struct Registry {
     }
 
     void remember(const void * pointer) {
-        gone[pointer] = ++ends;
-        order.emplace_back(pointer, ends);
+        freed[pointer] = ++frees;
+        order.emplace_back(pointer, frees);
         while (order.size() > REMEMBERED) {
-            const auto oldest = gone.find(order.front().first);
-            if (oldest != gone.end() && oldest->second == order.front().second) {
-                gone.erase(oldest);
+            const auto oldest = freed.find(order.front().first);
+            if (oldest != freed.end() && oldest->second == order.front().second) {
+                freed.erase(oldest);
             }
             order.pop_front();
         }
     }
 };
 
-/* Never destroyed: other threads may be in calls while static objects end. */
+/* Never destroyed: other threads may still be in calls when static objects are destroyed. */
 Registry & registry() {
     static Registry * made = [] {
         auto * fresh = new Registry;
-        // A child must not find the mutex held by a thread that it does not have.
+        // In a forked child, a thread that does not exist there must not hold the mutex.
         pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
                        [] { registry().mutex.unlock(); });
         return fresh;
@@ -71,15 +71,15 @@ Registry & registry() {
 
 }  // namespace
 
-void add(const void * handle) noexcept {
+void add_handle(const void * handle) noexcept {
     std::lock_guard<std::mutex> lock(registry().mutex);
     try {
         const auto found = registry().alive.find(handle);
-        if (found != registry().alive.end()) {  // freed behind the guard's back, and another object's now
-            registry().forget(found->second);   // the entry stays: a call may still hold it
+        if (found != registry().alive.end()) {  // C code freed it without the guard, and the address was reused
+            registry().forget(found->second);   // the entry stays: a call may still use it
         }
         registry().name(new Entry, handle);
-    } catch (const std::bad_alloc &) {  // then it is an unknown one
+    } catch (const std::bad_alloc &) {  // the handle stays unknown
     }
 }
 
@@ -96,16 +96,16 @@ void add_part(const void * part, const void * owner) noexcept {
 
 Entry * find(const void * handle, bool & freed) noexcept {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    const auto found = registry().alive.find(handle);
-    freed            = found == registry().alive.end() && registry().gone.count(handle) != 0;
+    const auto                  found = registry().alive.find(handle);
+    freed                             = found == registry().alive.end() && registry().freed.count(handle) != 0;
     return freed || found == registry().alive.end() ? nullptr : found->second;
 }
 
-Entry * take(const void * handle, bool & freed) noexcept {
+Entry * acquire(const void * handle, bool & freed) noexcept {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    const auto found = registry().alive.find(handle);
+    const auto                  found = registry().alive.find(handle);
     if (found == registry().alive.end()) {
-        freed = registry().gone.count(handle) != 0;
+        freed = registry().freed.count(handle) != 0;
         return nullptr;
     }
     found->second->users.fetch_add(1, std::memory_order_relaxed);
@@ -116,10 +116,10 @@ void release(Entry * entry) noexcept {
     entry->users.fetch_sub(1, std::memory_order_release);
 }
 
-bool retire(const void * handle, Entry * entry) noexcept {
+bool remove_handle(const void * handle, Entry * entry) noexcept {
     {
         std::lock_guard<std::mutex> lock(registry().mutex);
-        const auto found = registry().alive.find(handle);
+        const auto                  found = registry().alive.find(handle);
         if (found == registry().alive.end() || found->second != entry) {
             return false;
         }
@@ -142,7 +142,7 @@ bool retire(const void * handle, Entry * entry) noexcept {
 
 extern "C" void * shim_pin(const void * handle) {
     bool freed = false;
-    return guard::take(handle, freed);
+    return guard::acquire(handle, freed);
 }
 
 extern "C" void shim_unpin(void * pin) {

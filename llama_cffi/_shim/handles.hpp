@@ -1,20 +1,23 @@
-/* Which handles are alive, and how many calls use each: what makes a free on another thread wait, and what makes a use
- * after it fail. A pointer that was never noted is nobody's business: C code may bring its own. */
+/* The registry of live handles, with the number of calls that use each. It makes a thread that frees a handle wait for
+ * the calls that use it, and makes a later use fail. Pointers that were never registered are ignored: C code may create
+ * its own objects. */
 #pragma once
 
 namespace guard {
 
-struct Entry;  // of a handle that is alive
+struct Entry;  // a live handle and its users
 
-void add(const void * handle) noexcept;
+void add_handle(const void * handle) noexcept;
 void add_part(const void * part, const void * owner) noexcept;
 
-/* The entry of a handle; null for an unknown one, with `freed` set for one that is gone. `take` adds a user. */
-Entry * take(const void * handle, bool & freed) noexcept;
+/* Returns the entry of a handle; null if it is unknown, with `freed` set if it was freed. */
 Entry * find(const void * handle, bool & freed) noexcept;
-void    release(Entry * entry) noexcept;
 
-/* From here on nobody finds the handle; returns when the last user has released it. False if somebody was faster. */
-bool retire(const void * handle, Entry * entry) noexcept;
+/* Same as find, and adds a user to the entry until release. */
+Entry * acquire(const void * handle, bool & freed) noexcept;
+void release(Entry * entry) noexcept;
+
+/* Removes a handle, then waits until its last user has released it. Returns false if another thread has removed it. */
+bool remove_handle(const void * handle, Entry * entry) noexcept;
 
 }  // namespace guard

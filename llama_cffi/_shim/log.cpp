@@ -1,4 +1,5 @@
-/* What llama.cpp logs, kept for error messages, and for a Python target until the call that logged it ends. */
+/* Keeps llama.cpp's log: the last lines of each call for error messages, and all lines for a Python target, which gets
+ * them when the call ends. */
 #include "call.hpp"
 #include "shim.h"
 
@@ -15,19 +16,19 @@
 
 namespace {
 
-constexpr size_t LOG_LINES  = 256;    // of a thread, for error messages
-constexpr size_t KEPT_LINES = 100000;  // for a Python target; one call rarely logs a thousand
+constexpr size_t LOG_LINES  = 256;     // per thread, for error messages
+constexpr size_t KEPT_LINES = 100000;  // for a Python target; a call rarely logs more than 1,000 lines
 
 struct Line {
     int         level;
     std::string text;
-    CallId      call;  // none: a thread of llama.cpp's own logged it
+    CallId      call;  // empty: logged by a thread of llama.cpp
     uint64_t    number = 0;
 };
 
 class Log {
   public:
-    /* llama.cpp logs pieces of lines; a line is kept once it ends. Other threads may log in between. */
+    /* llama.cpp logs lines in pieces, and other threads may log in between. A line is kept once it is complete. */
     void append(int level, const char * text) {
         const CallId                call = call_running();
         std::lock_guard<std::mutex> lock(mutex_);
@@ -50,9 +51,9 @@ class Log {
 
     uint64_t count() const { return count_.load(std::memory_order_relaxed); }
 
-    /* What a call logged, and what threads of llama.cpp's own have logged since it began. */
-    std::string of(const CallLog & log) {
-        std::lock_guard<std::mutex> lock(mutex_);
+    /* Returns the lines of a call, and the lines that llama.cpp's threads have logged since it began. */
+    std::string lines_of(const CallLog & log) {
+        std::lock_guard<std::mutex>             lock(mutex_);
         std::map<uint64_t, const std::string *> found;
         for (const void * thread : {log.call.thread, static_cast<const void *>(nullptr)}) {
             for (const Line & line : lines_[thread]) {
@@ -81,7 +82,7 @@ class Log {
 
     bool waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
-    bool take(Line & out) {
+    bool pop(Line & out) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (kept_.empty()) {
             return false;
@@ -115,15 +116,15 @@ class Log {
     }
 
     std::mutex                               mutex_;
-    std::map<const void *, std::deque<Line>> lines_;    // by the thread of the call; null: of all that are in none
-    std::map<const void *, Partial>          partial_;  // the same
+    std::map<const void *, std::deque<Line>> lines_;    // by CallId::thread; null: threads that are not in a call
+    std::map<const void *, Partial>          partial_;  // likewise
     std::deque<Line>                         kept_;
     bool                                     keep_ = false;
     std::atomic<bool>                        waiting_{false};
     std::atomic<uint64_t>                    count_{0};
 };
 
-/* Never destroyed: llama.cpp may log from static destructors. */
+/* Never destroyed: llama.cpp may log in static destructors. */
 Log & the_log() {
     static Log * log = new Log;
     return *log;
@@ -142,7 +143,7 @@ uint64_t log_count() noexcept {
 }
 
 void log_install() {
-    // A child must not find the mutex held by a thread that it does not have.
+    // In a forked child, a thread that does not exist there must not hold the mutex.
     pthread_atfork([] { the_log().lock(); }, [] { the_log().unlock(); }, [] { the_log().unlock(); });
     llama_log_set(on_log, nullptr);
 }
@@ -153,7 +154,7 @@ size_t shim_log_since_call(char * buffer, size_t size) {
     if (size == 0) {
         return 0;
     }
-    const std::string text = the_log().of(call_last());
+    const std::string text = the_log().lines_of(call_last());
     const size_t      n    = text.size() < size - 1 ? text.size() : size - 1;
     memcpy(buffer, text.data() + (text.size() - n), n);
     buffer[n] = '\0';
@@ -166,7 +167,7 @@ void shim_log_keep(bool keep) {
 
 int shim_log_take(char * buffer, size_t size) {
     Line line;
-    if (size == 0 || !the_log().take(line)) {
+    if (size == 0 || !the_log().pop(line)) {
         return -1;
     }
     snprintf(buffer, size, "%s", line.text.c_str());

@@ -1,3 +1,4 @@
+/* Raises the errors of guarded calls as Python exceptions, and handles Python's signals during a computation. */
 #include <Python.h>
 
 #include "guard.hpp"
@@ -7,10 +8,11 @@
 
 namespace {
 
-/* What a signal handler of Python raised in shim_abort, until the call that it interrupted has ended. */
+/* The exception that a Python signal handler raised in shim_abort, until the interrupted call ends. */
 thread_local PyObject * signal_error[3] = {};
 
-/* Calls a function of the package. Returns a new reference, or null with an exception set. */
+/* Calls a function of the package and releases `arguments`. Returns a new reference, or null with an exception set.
+ * tests/contract/test_raise.py checks that each module and function exists. */
 PyObject * call_python(const char * from, const char * name, PyObject * arguments) {
     PyObject * module   = PyImport_ImportModule(from);
     PyObject * function = module ? PyObject_GetAttrString(module, name) : nullptr;
@@ -21,7 +23,7 @@ PyObject * call_python(const char * from, const char * name, PyObject * argument
     return result;
 }
 
-/* raise_guarded(kind, function, message, suspects), which always raises. */
+/* Calls raise_guarded(kind, function, message, suspects), which always raises. */
 void raise_error(const guard::Error & error) {
     PyObject * suspects = PyTuple_New(error.n_suspects);
     for (int i = 0; suspects && i < error.n_suspects; i++) {
@@ -39,15 +41,15 @@ void raise_error(const guard::Error & error) {
     Py_XDECREF(suspects);
     Py_XDECREF(call_python("llama_cffi._core.guard_errors", "raise_guarded", arguments));
     if (!PyErr_Occurred()) {
-        PyErr_SetString(PyExc_SystemError, "a guarded call failed, and raise_guarded did not raise");
+        PyErr_SetString(PyExc_SystemError, "a guarded call failed, but raise_guarded did not raise");
     }
 }
 
-/* Warns whoever calls the facade. False with an exception set, where warnings are errors. */
+/* Warns the caller of the facade. Returns false with an exception set if warnings are errors. */
 bool warn(const char * deprecated) {
-    const CallLog call   = call_last();
-    PyObject *    result = call_python("llama_cffi._core.user_warnings", "deprecated", Py_BuildValue("(s)", deprecated));
-    call_last() = call;
+    const CallLog call = call_last();
+    PyObject * result  = call_python("llama_cffi._core.user_warnings", "deprecated", Py_BuildValue("(s)", deprecated));
+    call_last()        = call;
     Py_XDECREF(result);
     return result != nullptr;
 }
@@ -57,28 +59,28 @@ bool is_main_interpreter() {
         return true;
     }
     PyErr_SetString(PyExc_ImportError,
-                    "llama_cffi works in the main interpreter of a process only: import it there, or use processes");
+                    "llama_cffi works only in the main interpreter of a process: import it there, or use processes");
     return false;
 }
 
 }  // namespace
 
-extern "C" bool shim_settle(void) {
+extern "C" bool shim_finish_call(void) {
     const guard::Error error      = guard::error();
-    const char *       deprecated = guard::take_deprecated();
+    const char *       deprecated = guard::pop_deprecated();
     guard::error().kind           = SHIM_OK;
-    PyObject * signal[3] = {signal_error[0], signal_error[1], signal_error[2]};  // none of what the log's target calls
+    PyObject * signal[3]          = {signal_error[0], signal_error[1], signal_error[2]};  // before the log target runs
     signal_error[0] = signal_error[1] = signal_error[2] = nullptr;
     if (shim_log_waiting()) {
-        const CallLog call = call_last();  // what the target calls must not take its place
+        const CallLog call = call_last();  // calls of the target must not replace it
         shim_enter_python();
         PyObject * result = call_python("llama_cffi._core.native_log", "deliver_log", PyTuple_New(0));
         shim_leave_python();
         call_last() = call;
         if (result == nullptr && signal[0] == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-            PyErr_Fetch(&signal[0], &signal[1], &signal[2]);  // Ctrl-C just then
+            PyErr_Fetch(&signal[0], &signal[1], &signal[2]);  // Ctrl-C in the target
         } else if (result == nullptr) {
-            PyErr_WriteUnraisable(nullptr);  // a broken log target must not hide what the call has to say
+            PyErr_WriteUnraisable(nullptr);  // a failing log target must not hide the call's error
         }
         Py_XDECREF(result);
     }
@@ -96,9 +98,10 @@ extern "C" bool shim_settle(void) {
     return false;
 }
 
-/* ggml asks at every node of the graph, on the calling thread. Python is asked a few times a second. */
+/* ggml calls this at every node of the graph, on the calling thread. Python is asked at most 20 times a second. */
 extern "C" bool shim_abort(void * data) {
     using clock = std::chrono::steady_clock;
+
     static thread_local unsigned          calls = 0;
     static thread_local clock::time_point last  = clock::now();
 
@@ -115,8 +118,8 @@ extern "C" bool shim_abort(void * data) {
     }
     last = now;
     shim_enter_python();
-    const PyGILState_STATE state = PyGILState_Ensure();
-    const bool interrupted = PyErr_CheckSignals() != 0;  // does nothing outside of the main thread
+    const PyGILState_STATE state       = PyGILState_Ensure();
+    const bool             interrupted = PyErr_CheckSignals() != 0;  // does nothing on other threads than the main one
     if (interrupted) {
         PyErr_Fetch(&signal_error[0], &signal_error[1], &signal_error[2]);
         guard::error().kind = SHIM_PYTHON;

@@ -1,5 +1,5 @@
-/* Sampling, with its checks, so that Python makes one call where C makes one; and with fewer candidates than llama.cpp
- * looks at, where the others cannot be picked. */
+/* Samples a token, with all checks in the same call. If only the n largest logits can be selected (top-k), samplers get
+ * far fewer candidates than the vocabulary has tokens. */
 #include "shim.h"
 
 #include <algorithm>
@@ -26,8 +26,8 @@ using Candidates = std::vector<llama_token_data>;
 #endif
 #endif
 
-/* Makes candidates of logits; false where one is NaN. Four at once are three whole stores in place of twelve parts, which
- * makes up for the look at each: a candidate has 12 bytes, and llama.cpp writes them number by number. */
+/* Makes candidates of logits. Returns false if a logit is NaN. A candidate has 12 bytes, so four candidates are three
+ * vector stores instead of twelve scalar ones, which pays for the check of each logit. */
 bool make_candidates(llama_token_data * out, const float * logits, int32_t n) {
     int32_t i   = 0;
     bool    nan = false;
@@ -42,9 +42,9 @@ bool make_candidates(llama_token_data * out, const float * logits, int32_t n) {
         Floats logit;
         memcpy(&logit, logits + i, sizeof(logit));
         bad |= logit != logit;
-        const Ints bits  = reinterpret_cast<Ints>(logit);
-        const Ints lower = __builtin_shufflevector(id, bits, 0, 4, 1, 5);
-        const Ints upper = __builtin_shufflevector(id, bits, 2, 6, 3, 7);
+        const Ints bits   = reinterpret_cast<Ints>(logit);
+        const Ints lower  = __builtin_shufflevector(id, bits, 0, 4, 1, 5);
+        const Ints upper  = __builtin_shufflevector(id, bits, 2, 6, 3, 7);
         const Ints rows[] = {
             __builtin_shufflevector(lower, zero, 0, 1, 4, 2),
             __builtin_shufflevector(lower, upper, 3, 3, 4, 5) & Ints{-1, 0, -1, -1},
@@ -61,7 +61,7 @@ bool make_candidates(llama_token_data * out, const float * logits, int32_t n) {
     return !nan;
 }
 
-/* The largest logit of a block; NaN, or anything, where one is NaN, and then `nan` is set. */
+/* Returns the largest logit of a block. If one is NaN, sets `nan` and returns anything. */
 float largest(const float * logits, int32_t n, bool & nan) {
     float   found = logits[0];
     int32_t i     = 0;
@@ -92,66 +92,66 @@ float largest(const float * logits, int32_t n, bool & nan) {
     return found;
 }
 
-/* Finds candidates among which the `wanted` largest logits are, in the order of their numbers. The `wanted`th of the
- * blocks' largest logits is a floor: so many are not below it. Most blocks lie below it whole, and are looked at once. */
-class Largest {
+/* Finds candidates that include the k largest logits, in the order of their ids. Of the maxima of all blocks, the k-th
+ * largest is a threshold: at least k logits reach it. Most blocks have a smaller maximum and need no second pass. */
+class TopFinder {
   public:
-    /* False where a logit is NaN, or where there would be no gain. */
-    bool find(Candidates & found, const float * logits, int32_t n, int32_t wanted) {
-        const int32_t size  = block_size(n, wanted);
+    /* Returns false if a logit is NaN, or if the search would gain nothing. */
+    bool find(Candidates & found, const float * logits, int32_t n, int32_t k) {
+        const int32_t size  = block_size(n, k);
         const int32_t count = n / size;
-        if (count < 2 * wanted) {
+        if (count < 2 * k) {
             return false;
         }
         bool nan = false;
-        tops_.resize(static_cast<size_t>(count));
+        maxima_.resize(static_cast<size_t>(count));
         for (int32_t i = 0; i < count; i++) {
-            tops_[i] = largest(logits + i * size, i + 1 < count ? size : n - i * size, nan);
+            maxima_[i] = largest(logits + i * size, i + 1 < count ? size : n - i * size, nan);
         }
         if (nan) {
             return false;
         }
-        order_ = tops_;
-        std::nth_element(order_.begin(), order_.begin() + (wanted - 1), order_.end(), std::greater<float>());
-        const float floor = order_[wanted - 1];
+        order_ = maxima_;
+        std::nth_element(order_.begin(), order_.begin() + (k - 1), order_.end(), std::greater<float>());
+        const float threshold = order_[k - 1];
         found.clear();
         for (int32_t i = 0; i < count; i++) {
-            if (tops_[i] >= floor) {
-                take(found, logits, i * size, i + 1 < count ? (i + 1) * size : n, floor);
+            if (maxima_[i] >= threshold) {
+                append(found, logits, i * size, i + 1 < count ? (i + 1) * size : n, threshold);
             }
         }
         return true;
     }
 
   private:
-    /* Blocks are as large as leaves some for each of those wanted: fewer floors to sort, more to look at twice. */
-    static int32_t block_size(int32_t n, int32_t wanted) {
+    /* At least 4 * k blocks. Larger blocks mean fewer maxima to sort, but more logits in the second pass. */
+    static int32_t block_size(int32_t n, int32_t k) {
         int32_t size = 1024;
-        while (size > 16 && n / size < std::max(4 * wanted, 256)) {
+        while (size > 16 && n / size < std::max(4 * k, 256)) {
             size /= 2;
         }
         return size;
     }
 
-    static void take(Candidates & found, const float * logits, int32_t begin, int32_t end, float floor) {
+    static void append(Candidates & found, const float * logits, int32_t begin, int32_t end, float threshold) {
         for (int32_t i = begin; i < end; i++) {
-            if (logits[i] >= floor) {
+            if (logits[i] >= threshold) {
                 found.push_back({i, logits[i], 0.0f});
             }
         }
     }
 
-    std::vector<float> tops_, order_;
+    std::vector<float> maxima_, order_;
 };
 
-/* The candidates that can be picked, or all; false where a logit is NaN. */
-bool find_candidates(Candidates & kept, const float * logits, int32_t n, int32_t wanted) {
-    static thread_local Largest narrow;
-    if (wanted > 0 && wanted < n / 32 && narrow.find(kept, logits, n, wanted)) {
+/* Finds the candidates that can be selected, or all of them. `k` is 0 if all can be. Returns false if a logit is NaN. */
+bool find_candidates(Candidates & found, const float * logits, int32_t n, int32_t k) {
+    static thread_local TopFinder finder;
+    if (k > 0 && k < n / 32 && finder.find(found, logits, n, k)) {
         return true;
     }
-    kept.resize(static_cast<size_t>(n));
-    return make_candidates(kept.data(), logits, n);
+    found.resize(static_cast<size_t>(n));
+    return make_candidates(found.data(), logits, n);
 }
 
 }  // namespace
@@ -164,23 +164,23 @@ float * shim_logits(struct llama_context * ctx, const struct shim_limits * limit
 
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx, int32_t wanted) try {
-    static thread_local Candidates kept;
-    const float * logits = shim_logits(ctx, limits, idx);
+    static thread_local Candidates candidates;  // allocated once
+    const float *                  logits = shim_logits(ctx, limits, idx);
     if (logits == nullptr) {
         return SHIM_SAMPLE_NO_OUTPUT;
     }
-    if (!find_candidates(kept, logits, limits->n_vocab, wanted)) {
+    if (!find_candidates(candidates, logits, limits->n_vocab, wanted)) {
         return SHIM_SAMPLE_NAN;
     }
-    llama_token_data_array found{kept.data(), kept.size(), -1, false};
-    llama_sampler_apply(smpl, &found);
+    llama_token_data_array array{candidates.data(), candidates.size(), -1, false};
+    llama_sampler_apply(smpl, &array);
     if (shim_failed()) {
         return SHIM_SAMPLE_NO_PICK;
     }
-    if (found.selected < 0 || static_cast<size_t>(found.selected) >= found.size) {
+    if (array.selected < 0 || static_cast<size_t>(array.selected) >= array.size) {
         return SHIM_SAMPLE_NO_PICK;
     }
-    const llama_token token = found.data[found.selected].id;
+    const llama_token token = array.data[array.selected].id;
     llama_sampler_accept(smpl, token);
     return token;
 } catch (const std::bad_alloc &) {

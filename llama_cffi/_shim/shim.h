@@ -1,8 +1,18 @@
-/* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), which
- * libraries are loaded (abi.cpp), the choice of CPU variant (cpu.cpp), decoding and sampling in one call each
- * (compute.cpp), what must not happen meanwhile (gate.cpp), and what calls Python (raise.cpp, callbacks.cpp).
+/* The hand-written C side of the binding:
  *
- * cffi reads the declarations between the two CDEF marks as they stand; keep them plain C without macros. */
+ *   call.cpp, handles.cpp     the guard's runtime: failed calls, and handles that are in use
+ *   raise.cpp, raise.h        turn a failed call into a Python exception
+ *   log.cpp                   llama.cpp's log, for error messages and for a Python target
+ *   abi.cpp                   which libraries are loaded
+ *   cpu.cpp                   which variant of the CPU backend runs here
+ *   compute.cpp, sample.cpp   decode and sample with checks, in one call each
+ *   tokenize.cpp              tokenize a long text in pieces
+ *   gate.cpp                  reader/writer lock between computing and changing adapters
+ *   callbacks.cpp             callbacks from C into Python
+ *
+ * This is the only place that declares the shim. cffi (build_ffi.py) and the stub (codegen/read/shim.py) read the text
+ * between the two CDEF marks, so keep it to enums, structs of plain fields and functions with named parameters. The
+ * comment above a function becomes its docstring in _native.pyi. */
 #ifndef LLAMA_CFFI_SHIM_H
 #define LLAMA_CFFI_SHIM_H
 
@@ -25,187 +35,219 @@ extern "C" {
 /* How a guarded call failed. */
 enum shim_error_kind {
     SHIM_OK,
-    SHIM_ASSERT,      /* a GGML_ASSERT on the calling thread */
-    SHIM_EXCEPTION,   /* a C++ exception */
-    SHIM_NO_MEMORY,   /* std::bad_alloc or std::length_error */
-    SHIM_PYTHON,      /* a signal handler of Python raised during the call */
-    SHIM_UNAVAILABLE, /* the function lives in a module that is not loaded, or that lacks it */
-    SHIM_CLOSED,      /* a handle was freed before */
-    SHIM_BUSY,        /* a call further up on this thread uses the handle that is to be freed */
-    SHIM_CHECK_INTERPRETER,        /* no failure: to be looked at is which interpreter this is */
-    SHIM_ABSENT,      /* this llama.cpp does not have the function */
+    SHIM_ASSERT,            /* a GGML_ASSERT failed on the calling thread */
+    SHIM_EXCEPTION,         /* a C++ exception */
+    SHIM_NO_MEMORY,         /* std::bad_alloc or std::length_error */
+    SHIM_PYTHON,            /* a Python signal handler raised during the call */
+    SHIM_UNAVAILABLE,       /* the function belongs to a module that is not loaded, or that lacks it */
+    SHIM_CLOSED,            /* a handle was already freed */
+    SHIM_BUSY,              /* the handle to free is in use by an outer call on this thread */
+    SHIM_CHECK_INTERPRETER, /* not an error: check that we run in the main interpreter */
+    SHIM_ABSENT,            /* this llama.cpp does not have the function */
 };
 
-/* Installs the log ring and the guard's abort callback. Call once, before anything else. Raises ImportError in any
- * interpreter but the main one: what is kept here is the process's. */
+/* Installs the log and the guard's abort callback. Call it once, before anything else. Raises ImportError in a
+ * subinterpreter: the state kept here belongs to the process. */
 void shim_init(void);
 
-/* The digest of everything that _generated/layout.cpp asserts of llama.cpp's headers. */
+/* Returns the digest of everything that _generated/layout.cpp asserts about llama.cpp's headers. */
 uint64_t shim_abi(void);
 
-/* Whether the libraries that the extension's calls go to are those that it was linked with. */
+/* Returns true if the loaded libraries that the extension calls are those that it was linked with. */
 bool shim_libraries_agree(void);
 
-/* What each of them is: a line `file<TAB>id when linked<TAB>id now<TAB>path now`. Returns the number of bytes that all
- * of it takes, of which `buffer` gets the first `size` - 1 and a closing NUL. */
+/* Writes a line `file<TAB>id when linked<TAB>id now<TAB>path now` for each of these libraries. Returns the length of
+ * the whole text; `buffer` gets at most `size` - 1 bytes of it and a closing NUL. */
 size_t shim_libraries(char * buffer, size_t size);
 
-/* The id of a library in a file: it is loaded for that as ggml would, and no longer than that. False where it cannot
- * be. */
+/* Writes the id of the library in a file. The library is loaded as ggml would load it, and unloaded again. Returns
+ * false if it cannot be loaded. */
 bool shim_library_id(const char * path, char * buffer, size_t size);
 
-/* Text logged by llama.cpp since the outermost guarded call on this thread began, oldest first, one line each, cut to
- * the last `size` - 1 bytes. Returns the number of bytes written, without the closing NUL. */
+/* Writes the text that llama.cpp logged since the outermost guarded call on this thread began: one line each, oldest
+ * first, cut to the last `size` - 1 bytes. Returns the number of bytes written, without the closing NUL. */
 size_t shim_log_since_call(char * buffer, size_t size);
 
-/* Whether lines are kept for shim_log_take, which hands them to a Python target when a call into llama.cpp ends. */
+/* Turns keeping of log lines for shim_log_take on or off. A Python target takes them when a call into llama.cpp ends. */
 void shim_log_keep(bool keep);
 
 /* Moves the oldest kept line to `buffer`, cut to `size` - 1 bytes. Returns its level, or -1 if there is none. */
 int shim_log_take(char * buffer, size_t size);
 
-/* What interrupts a computation: `*data` becoming non-zero, or a signal that Python wants to handle (Ctrl-C) while the
- * main thread is inside the call. `data` is an `int32_t *`, or NULL. Fits ggml_abort_callback. */
+/* Abort callback (ggml_abort_callback). Returns true if `*data` is non-zero, or if Python has a signal to handle
+ * (Ctrl-C) and the main thread is inside the call. `data` is an `int32_t *`, or NULL. */
 bool shim_abort(void * data);
 
-/* What a CPU variant of ggml is and whether it runs here. */
+/* Properties of a variant of the CPU backend. */
 struct shim_variant {
-    int  score;      /* ggml's own ranking; 0: this CPU lacks something */
-    bool uses_amx;   /* compiled with AMX */
-    bool uses_avx512;
-    bool loadable;   /* false: the file could not be opened */
+    int  score;       /* ggml's own ranking; 0: this CPU lacks an instruction set that the variant needs */
+    bool uses_amx;    /* compiled with AMX */
+    bool uses_avx512; /* compiled with AVX-512 */
+    bool loadable;    /* false: the file could not be loaded */
 };
 
-/* Asks one variant (a libggml-cpu-*.so) about itself, without registering it. */
+/* Reads the properties of a variant (a libggml-cpu-*.so) without registering it as a backend. */
 void shim_variant_ask(const char * path, struct shim_variant * out);
 
-/* Multiplies two small matrices on AMX, in a child process. True if the child survived with the right result. */
+/* Multiplies two small matrices with AMX in a child process. Returns true if the result was right. */
 bool shim_amx_works(void);
 
-/* Whether CPU and operating system together let AVX-512 run. */
+/* Returns true if the CPU and the operating system support AVX-512. */
 bool shim_avx512_works(void);
 
-/* Lets functions of a backend module (`cpu`, `rpc`, `vulkan`) be found in the file that ggml loaded. */
+/* Makes the functions of a backend module (`cpu`, `rpc`, `vulkan`) available. `path` is the file that ggml loaded.
+ * Returns false if it is not loaded. */
 bool shim_module_open(const char * name, const char * path);
 
-/* The index of the first token outside of 0 to n_vocab - 1; -1 if there is none. */
+/* Returns the index of the first token that is not in 0 to n_vocab - 1; -1 if there is none. */
 int32_t shim_first_outside(const int32_t * tokens, int32_t n, int32_t n_vocab);
 
-/* Keeps a handle alive until shim_unpin: another thread that frees it waits. NULL for one that was freed. */
+/* Acquires a handle until shim_unpin: a thread that frees it waits. Returns NULL if it was already freed. */
 void * shim_pin(const void * handle);
+
+/* Releases a handle that shim_pin acquired. */
 void shim_unpin(void * pin);
 
-/* What a context accepts, what its last outputs are, and why it refused a batch. */
+/* What a context accepts, the state of its last outputs, and details of the last rejected batch. */
 struct shim_limits {
     int32_t n_vocab;
     int32_t n_seq;
     int32_t n_batch;
     int32_t n_ubatch;
-    int32_t n_outputs;   /* the most outputs of a batch */
-    int32_t n_embd;      /* floats of an embedding that stands for a token */
-    int32_t n_pos;       /* positions that the model knows; 0: any */
-    int32_t n_pos_embd;  /* numbers in the position of an embedding */
-    bool decodes;        /* has a memory */
-    bool causal;
-    bool embeds;         /* gives embeddings: then every entry gives output */
-    bool wants_encoder;  /* nothing was encoded yet, and decoding needs it */
-    bool diffuses;       /* gives logits without a memory */
+    int32_t n_outputs;  /* most outputs of a batch */
+    int32_t n_embd;     /* width of an input embedding */
+    int32_t n_pos;      /* positions that the model has embeddings for; 0: any */
+    int32_t n_pos_embd; /* numbers in the position of an input embedding */
+    bool    decodes;    /* has a KV cache */
+    bool    causal;
+    bool    embeds;        /* outputs embeddings: every entry of a batch is then an output */
+    bool    wants_encoder; /* decoding needs encoder output, and nothing has been encoded yet */
+    bool    diffuses;      /* outputs logits without a KV cache */
 
-    int32_t reserved;    /* outputs that llama.cpp's buffer has room for; one more moves it */
-    int32_t rows;        /* outputs of the last batch; 0 after a failure */
-    bool    logits;      /* whether they are logits too, or embeddings alone */
+    int32_t reserved; /* capacity of llama.cpp's output buffer; a larger batch reallocates it */
+    int32_t rows;     /* outputs of the last batch; 0 after a failure */
+    bool    logits;   /* true: the outputs include logits; false: embeddings only */
 
-    int32_t index;       /* the entry that was refused; how many there are, where llama.cpp failed */
-    int32_t value;       /* what was wrong with it, or llama.cpp's own code */
+    int32_t index; /* the rejected entry; the number of entries if llama.cpp failed */
+    int32_t value; /* the rejected value, or llama.cpp's error code */
 };
 
-/* What is wrong with a batch, as a negative number. */
+/* Why a batch was rejected. */
 enum shim_refusal {
-    SHIM_BATCH_EMPTY      = -1,
-    SHIM_BATCH_SIZE       = -2,  /* more than n_batch */
-    SHIM_BATCH_OVER_UBATCH      = -3,  /* more than n_ubatch, and must be computed at once */
-    SHIM_BATCH_TOKEN      = -4,  /* outside of the vocabulary */
-    SHIM_BATCH_POSITION   = -5,  /* negative, or beyond any */
-    SHIM_BATCH_UNKNOWN    = -6,  /* a position that the model has no embedding for */
-    SHIM_BATCH_COUNT      = -7,  /* in no sequence, or in more than there is room for */
-    SHIM_BATCH_SEQUENCE   = -8,  /* a sequence that the context does not have */
-    SHIM_BATCH_OUTPUTS    = -9,  /* more than n_outputs */
-    SHIM_BATCH_PINNED     = -10, /* outputs that need a larger buffer, while arrays look at this one */
-    SHIM_BATCH_WIDTH      = -11, /* embeddings of another width */
-    SHIM_BATCH_POSITION_DIMS     = -12, /* embeddings whose positions have several numbers */
-    SHIM_BATCH_NOT_ENCODED = -13,
-    SHIM_BATCH_FAILED     = -14, /* llama.cpp's code is in `value` */
+    SHIM_BATCH_EMPTY         = -1,
+    SHIM_BATCH_SIZE          = -2,  /* more than n_batch entries */
+    SHIM_BATCH_OVER_UBATCH   = -3,  /* more than n_ubatch entries, which must be computed at once */
+    SHIM_BATCH_TOKEN         = -4,  /* a token that is not in the vocabulary */
+    SHIM_BATCH_POSITION      = -5,  /* a position that is negative or too large for any model */
+    SHIM_BATCH_UNKNOWN       = -6,  /* a position that the model has no embedding for */
+    SHIM_BATCH_COUNT         = -7,  /* an entry in no sequence, or in more than `width` */
+    SHIM_BATCH_SEQUENCE      = -8,  /* a sequence that the context does not have */
+    SHIM_BATCH_OUTPUTS       = -9,  /* more than n_outputs outputs */
+    SHIM_BATCH_PINNED        = -10, /* the output buffer would be reallocated while arrays refer to it */
+    SHIM_BATCH_WIDTH         = -11, /* embeddings of the wrong width */
+    SHIM_BATCH_POSITION_DIMS = -12, /* embeddings whose positions have several numbers */
+    SHIM_BATCH_NOT_ENCODED   = -13, /* decoding needs encoder output */
+    SHIM_BATCH_FAILED        = -14, /* llama.cpp failed; its code is in `value` */
 };
 
-/* Checks a copy of a batch, which nobody else can change, and decodes or encodes it. `width` is how many sequences an
- * entry has room for, `n_embd` how many floats an embedding has; `pinned` says that arrays look at the outputs. Returns
- * how many outputs there are, or a refusal. */
+/* Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
+ * space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. Returns the
+ * number of outputs, or a negative shim_refusal. */
 int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, const struct llama_batch * batch,
                      int32_t width, int32_t n_embd, bool encode, bool pinned);
 
-/* The same for a number of entries and outputs alone: 0, or a refusal. */
+/* Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal. */
 int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);
 
-/* Why there is no token. */
+/* Why no token was sampled. */
 enum shim_no_token {
-    SHIM_SAMPLE_NO_OUTPUT = -1,
-    SHIM_SAMPLE_NAN       = -2, /* a logit is NaN, which has no place in an order */
-    SHIM_SAMPLE_NO_PICK   = -3, /* no sampler picked, or one dropped what was picked */
+    SHIM_SAMPLE_NO_OUTPUT = -1, /* the entry has no logits */
+    SHIM_SAMPLE_NAN       = -2, /* a logit is NaN, which cannot be ranked */
+    SHIM_SAMPLE_NO_PICK   = -3, /* no sampler selected a token, or one removed the selected token */
     SHIM_SAMPLE_NO_MEMORY = -4,
 };
 
-/* What llama_sampler_sample does for a context without samplers of its own, with checks where that asserts. `wanted` says
- * that nothing but the so many largest logits can be picked; 0: anything. Returns the token, or why there is none. */
+/* Samples and accepts a token as llama_sampler_sample does, for a context without samplers of its own, and checks what
+ * llama_sampler_sample asserts. `wanted` is n if only the n largest logits can be selected, or 0 if any can. Returns
+ * the token, or a negative shim_no_token. */
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx, int32_t wanted);
 
-/* The logits of an entry, as llama_get_logits_ith gives them; null where the last batch gave none. */
+/* Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);
 
-/* Which bytes follow a newline somewhere within a token: 256 flags. False where texts of this vocabulary cannot be cut. */
+/* Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
+ * vocabulary cannot be cut at a newline. */
 bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on);
 
-/* llama_tokenize in pieces that end at a newline, for a SentencePiece vocabulary that adds nothing at the beginning of a
- * text but its first token, and nothing at the end. Negative where there is no room. */
+/* Tokenizes as llama_tokenize does, in pieces that end at a newline. For a SentencePiece vocabulary that adds nothing to
+ * a text but one token at its beginning. Returns the number of tokens; negative if there are more than `room`. */
 int32_t shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t size, int32_t * tokens, int32_t room,
                       bool add_special, bool parse_special, const bool * goes_on);
 
-/* The gate between computing (reading) and loading or freeing adapters (writing); see gate.hpp. Each waits for the
- * other. shim_begin_writing returns false on a thread that is computing, further up. */
+/* Acquires the adapter lock for computing (shared); see gate.hpp. Waits for writers. */
 void shim_begin_reading(void);
+
+/* Releases the adapter lock after computing. */
 void shim_end_reading(void);
+
+/* Acquires the adapter lock for loading or freeing an adapter (exclusive). Waits for readers. Returns false, without the
+ * lock, on a thread that is computing in an outer call. */
 bool shim_begin_writing(void);
+
+/* Releases the adapter lock after loading or freeing an adapter. */
 void shim_end_writing(void);
 
-/* From here on computations stop, and no callback reaches Python any more: the interpreter is about to end. */
+/* Makes computations stop and keeps callbacks from calling Python from now on: the interpreter is about to exit. */
 void shim_stop(void);
+
+/* Returns true after shim_stop. */
 bool shim_stopping(void);
 
-/* How many threads are inside a callback into Python, or on their way. */
+/* Returns the number of threads that are inside a callback into Python, or entering one. */
 int shim_callbacks(void);
 
-/* Whether this thread is in Python code that was called from C. */
+/* Returns true if this thread is in Python code that was called from C. */
 bool shim_in_callback(void);
 
-/* What to give to C in place of the functions of callbacks.h: they call those until shim_stop. */
+/* Calls python_progress of callbacks.h, until shim_stop. Give C this function instead, and the following ones instead
+ * of theirs. */
 bool shim_on_progress(float progress, void * data);
+
+/* Calls python_abort. Aborts after shim_stop. */
 bool shim_on_abort(void * data);
+
+/* Calls python_eval. Stops the computation after shim_stop. */
 bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data);
+
+/* Calls python_sampler_name. */
 const char * shim_sampler_name(const struct llama_sampler * sampler);
+
+/* Calls python_sampler_accept. */
 void shim_sampler_accept(struct llama_sampler * sampler, int32_t token);
+
+/* Calls python_sampler_apply. */
 void shim_sampler_apply(struct llama_sampler * sampler, struct llama_token_data_array * candidates);
+
+/* Calls python_sampler_reset. */
 void shim_sampler_reset(struct llama_sampler * sampler);
+
+/* Calls python_sampler_clone. */
 struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler);
+
+/* Calls python_sampler_free. */
 void shim_sampler_free(struct llama_sampler * sampler);
 
 /* CDEF end */
 
-/* For the extension only: whether a call must look at shim_raise before it returns. */
+/* For the extension (raise.h): whether shim_finish_call has something to do before a call returns to Python. */
 bool shim_pending(void);
-bool shim_failed(void);
 bool shim_log_waiting(void);
 
-/* Around calls into Python that are no callbacks of callbacks.h. */
+/* For the shim itself: whether the last guarded call on this thread failed. */
+bool shim_failed(void);
+
+/* Brackets calls into Python other than the callbacks of callbacks.h. */
 void shim_enter_python(void);
 void shim_leave_python(void);
 

@@ -1,6 +1,6 @@
-/* Long texts in pieces: llama.cpp's SentencePiece tokenizer keeps a queue of all that may be merged, which leaves the
- * processor's caches when the text is long. A text may be cut where no token has both the byte before and the byte
- * after the cut: nothing is merged over it, and what is merged on one side does not depend on the other. */
+/* Tokenizes long texts in pieces. llama.cpp's SentencePiece tokenizer keeps a queue of all possible merges, which no
+ * longer fits into the CPU's caches if the text is long. A text may be cut wherever no token contains both the byte before
+ * and the byte after the cut: no merge crosses it, and the merges on one side do not depend on the other side. */
 #include "shim.h"
 
 #include "guard.h"  // from here on llama.cpp's functions are the guarded ones
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int32_t PIECE = 1 << 14;  // bytes
 
-/* Where the piece that begins at `begin` ends: behind a newline that no token goes on from, or at the end. */
+/* Returns the end of the piece that begins at `begin`: after a newline that no token continues, or the end of the text. */
 int32_t end_of_piece(const char * text, int32_t begin, int32_t size, const bool * goes_on) {
     if (size - begin <= PIECE) {
         return size;
@@ -36,12 +36,12 @@ extern "C" {
 
 bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on) {
     for (int32_t i = 0; i < 256; i++) {
-        goes_on[i] = i == 0;  // where what C shows of a token ends
+        goes_on[i] = i == 0;  // C shows the text of a token up to a NUL
     }
     const int32_t n = llama_vocab_n_tokens(vocab);
     for (int32_t token = 0; token < n; token++) {
         if ((llama_vocab_get_attr(vocab, token) & (LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP)) != 0) {
-            return false;  // it takes spaces away from its neighbours
+            return false;  // this token strips spaces next to it
         }
         const char * text = llama_vocab_get_text(vocab, token);
         if (text == nullptr || shim_failed()) {

@@ -1,4 +1,7 @@
-"""Shared by the tests of the generator: reading headers, and compiling what was generated from them."""
+"""Fixtures for the tests of the generator: reading headers, and compiling what was generated from them.
+
+Nothing here needs the native build. Some fixtures need a C compiler, cffi, or the pinned source.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import cffi
 import pytest
 
 from codegen.api.model import Api
@@ -41,6 +43,8 @@ def read_headers(folder: Path, names: Sequence[str]) -> Api:
 
 def make_extension(api: Api, header: str, include: Path, folder: Path, link: Sequence[str]) -> Extension:
     """Compile the cdef of `api` as cffi does, but with one compiler call and no build system."""
+    import cffi  # local: most tests do not compile
+
     builder = cffi.FFI()
     builder.cdef(cdef.emit(api))
     builder.set_source("_sample", f'#include "{header}"')

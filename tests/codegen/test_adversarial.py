@@ -82,13 +82,13 @@ def test_macros_without_a_value_are_left_out_with_their_reason(api: Api) -> None
     assert reasons == {
         "COLOUR_NEXT": "has the name of an enumerator or a constant",
         "N_ATTRIBUTE": "expands to attributes",
-        "N_CALL": "expands to an expression that is no constant number and no string",
-        "N_FUNCTION": "expands to an expression that is no constant number and no string",
-        "N_NULL": "expands to an expression that is no constant number and no string",
+        "N_CALL": "expands to an expression that is neither a constant number nor a string",
+        "N_FUNCTION": "expands to an expression that is neither a constant number nor a string",
+        "N_NULL": "expands to an expression that is neither a constant number nor a string",
         "N_STATEMENT": "expands to attributes",
         "N_TAKES": "takes arguments",
         "N_TYPE": "expands to attributes",
-        "N_WIDE": "expands to an expression that is no constant number and no string",
+        "N_WIDE": "expands to an expression that is neither a constant number nor a string",
     }
     assert not [c.name for c in api.constants if c.name.startswith("N_")]
 

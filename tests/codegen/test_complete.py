@@ -70,7 +70,7 @@ def test_a_missing_function_is_absent_with_its_versions() -> None:
     done = complete(api(), wants(DECODE))
     assert done.absent == {"llama_decode": "0.3.20 to 0.3.36"}
     source = guard.emit_source(done)
-    assert 'guard::absent("llama_decode", "0.3.20 to 0.3.36");\n    return {};' in source
+    assert 'guard::record_absent("llama_decode", "0.3.20 to 0.3.36");\n    return {};' in source
     assert "llama_decode(struct llama_context *, struct llama_batch);" in cdef.emit(done)
 
 
@@ -116,9 +116,9 @@ def test_a_changed_function_is_refused_with_both_prototypes_and_the_place() -> N
     with pytest.raises(CodegenError) as error:
         complete(api(replace(DECODE, params=(*DECODE.params, Param("bool", "all")))), wants(DECODE))
     text = str(error.value)
-    assert "llama.h: llama_decode was changed. It is\n" in text
+    assert re.match(r"llama\.h: llama_decode\b.*chang", text)
     assert "    int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch, bool all);\n" in text
-    assert re.search(r"and llama_cffi/\S+:\d+ was written for\n", text)
+    assert re.search(r"\bllama_cffi/\S+:\d+\b", text)
     assert "    int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch);\n" in text
     assert text.endswith(ADVICE)
 
@@ -149,20 +149,18 @@ def test_what_is_no_change(theirs: Function) -> None:
     ],
 )
 def test_what_is_a_change(theirs: Function) -> None:
-    with pytest.raises(CodegenError, match="llama_decode was changed"):
+    with pytest.raises(CodegenError, match="llama_decode .*changed"):
         complete(api(theirs), wants(DECODE))
 
 
 def test_parameters_that_changed_places() -> None:
     ours = replace(DECODE, params=(CTX, Param("int32_t", "first"), Param("int32_t", "last")))
     theirs = replace(DECODE, params=(CTX, Param("int32_t", "last"), Param("int32_t", "first")))
-    with pytest.raises(
-        CodegenError, match=r"(?s)changed places\. They are\n    ctx, last, first\n.*\n    ctx, first, last"
-    ):
+    with pytest.raises(CodegenError, match=r"(?s)chang.*\n    ctx, last, first\n.*\n    ctx, first, last"):
         complete(api(theirs), wants(ours))
 
 
-def test_a_row_may_settle_what_changed_places() -> None:
+def test_a_row_may_adapt_what_changed_places() -> None:
     ours = replace(DECODE, params=(CTX, Param("int32_t", "first"), Param("int32_t", "last")))
     theirs = replace(DECODE, params=(CTX, Param("int32_t", "last"), Param("int32_t", "first")))
     row = Adapter("llama_decode", "return llama_decode(ctx, last, first);", names=("ctx", "last", "first"))
@@ -174,7 +172,7 @@ def test_a_row_may_settle_what_changed_places() -> None:
 def test_one_parameter_that_is_elsewhere_is_enough() -> None:
     ours = replace(DECODE, params=(CTX, Param("int32_t", "first"), Param("int32_t", "last")))
     theirs = replace(DECODE, params=(CTX, Param("int32_t", "stride"), Param("int32_t", "first")))
-    with pytest.raises(CodegenError, match="the parameters of llama_decode changed places"):
+    with pytest.raises(CodegenError, match="the parameters of llama_decode .*changed places"):
         complete(api(theirs), wants(ours))
 
 
@@ -209,20 +207,20 @@ def test_what_is_there_gets_no_definition() -> None:
 
 def test_an_enum_that_took_another_name_is_refused() -> None:
     ours = Enum("llama_mode", "llama.h", (Enumerator("LLAMA_MODE_A", value=0),))
-    with pytest.raises(CodegenError, match=r"enum llama_mode was changed\. It is\n    LLAMA_MODE_A: enum llama_way\n"):
+    with pytest.raises(CodegenError, match=r"enum llama_mode .*chang.*\n    LLAMA_MODE_A: enum llama_way\n"):
         complete(api(enums=(replace(ours, tag="llama_way"),)), wants(enums=(ours,)))
 
 
 def test_a_constant_that_nobody_asks_for_cannot_be_made_up() -> None:
     ours = Constant("LLAMA_DEFAULT_SEED", "llama.h", "int", 7)
     where = r"llama_cffi/_core/base_types\.py:\d+"
-    with pytest.raises(CodegenError, match=rf"no LLAMA_DEFAULT_SEED, and {where} was written for\n"):
+    with pytest.raises(CodegenError, match=rf"LLAMA_DEFAULT_SEED\b.*{where}.*\n    #define LLAMA_DEFAULT_SEED 7\n"):
         complete(api(), wants(constants=(ours,)))
 
 
 def test_an_enumerator_that_the_sources_name_cannot_be_made_up() -> None:
     theirs = Enum("llama_load_mode", "llama.h", (Enumerator("LLAMA_LOAD_MODE_AUTO", value=0),))
-    with pytest.raises(CodegenError, match=r"that makes LoadMode\.MMAP, which llama_cffi/\S+:\d+ uses: it has AUTO"):
+    with pytest.raises(CodegenError, match=r"LoadMode\.MMAP\b.*llama_cffi/\S+:\d+.*AUTO"):
         complete(api(enums=(theirs,)), wants(members=("LoadMode.AUTO", "LoadMode.MMAP")))
 
 
@@ -275,7 +273,7 @@ def test_a_field_is_made_up_from_others_where_all_of_them_are_there() -> None:
 
 
 def test_a_pointer_that_the_facade_sets_cannot_be_missing() -> None:
-    pattern = r"llama_context_params has no field cb_eval\..*context/params\.py:\d+ was written for"
+    pattern = r"llama_context_params has no field cb_eval\b.*context/params\.py:\d+"
     with pytest.raises(CodegenError, match=rf"(?s){pattern}"):
         complete(without("llama_context_params.cb_eval"), FACADE)
 
@@ -297,7 +295,7 @@ def test_a_known_version_is_completed_and_generated(version: str) -> None:
     assert wanted <= wrapped
     assert bool(done.absent) == (version != "0.3.36")
     for name in (n for n in done.absent if n in wanted):
-        assert f'guard::absent("{name}", ' in files["llama_cffi/_generated/guard.cpp"]
+        assert f'guard::record_absent("{name}", ' in files["llama_cffi/_generated/guard.cpp"]
 
 
 def test_nothing_is_absent_for_the_pin() -> None:
@@ -377,5 +375,5 @@ def test_what_may_be_missing_is_missing_in_a_known_version(name: str) -> None:
 @pytest.mark.parametrize("table", ["EXACT_RECORDS", "FILLED_RECORDS"])
 def test_a_row_for_an_unknown_struct_is_an_error(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, table, {"llama_gone": "why"})
-    with pytest.raises(CodegenError, match=f"{table} names llama_gone, which this header lacks: drop the row"):
+    with pytest.raises(CodegenError, match=rf"policy\.py: {table} names llama_gone\b"):
         policy.check(PIN)

@@ -307,7 +307,7 @@ def test_defaults_are_asked_of_the_libraries(tmp_path: Path, run: Callable[[Sequ
 
 def test_a_folder_without_libraries_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "0.3.36", "0.3.36", "--old-lib", str(tmp_path)]) == 2
-    assert "has no libggml-base.so: name the folder" in capsys.readouterr().err
+    assert f"{tmp_path} has no libggml-base.so" in capsys.readouterr().err
 
 
 # What is printed
@@ -350,9 +350,9 @@ def test_exit_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert capsys.readouterr().out.count("no differences") == 2
     (tmp_path / "broken.json").write_text("[]", encoding="utf-8")
     for argument, words in (
-        ("nonsense", "known are 0.3.16, 0.3.20"),
+        ("nonsense", "0.3.16, 0.3.20"),
         (str(tmp_path), "it has no include/llama.h"),
-        (str(tmp_path / "broken.json"), "is no snapshot of an API"),
+        (str(tmp_path / "broken.json"), "not a snapshot of an API"),
     ):
         assert main(["diff", argument, "0.3.36"]) == 2
         captured = capsys.readouterr()

@@ -64,11 +64,11 @@ def test_versioned_symbols(make: Make, tmp_path: Path) -> None:
 
 
 def test_module_without_a_library() -> None:
-    with pytest.raises(CodegenError, match=r"no library is given for the cpu module, whose functions ggml-cpu\.h"):
+    with pytest.raises(CodegenError, match=r"library of the cpu module, .*ggml-cpu\.h"):
         exports.assign_homes(Api("test", ("ggml-cpu.h",)), {})
 
 
-def test_library_that_is_none(tmp_path: Path) -> None:
+def test_file_that_is_not_a_library(tmp_path: Path) -> None:
     (tmp_path / "libtext.so").write_text("no library", encoding="utf-8")
     with pytest.raises(CodegenError, match=r"nm cannot read .*libtext\.so"):
         exports.assign_homes(Api("test", ()), {"llama": tmp_path / "libtext.so"})

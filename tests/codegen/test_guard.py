@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from codegen import generate
 from codegen.api.model import CodegenError, Function, Param
+from codegen.api.paths import ROOT
 from codegen.emit import guard
 from codegen.fit import complete
 from codegen.read.exports import MODULE_OF_HEADER
@@ -19,7 +19,7 @@ from codegen.rules import policy
 API = complete.load()
 BOUND = policy.bound(API)
 GUARDED = [f for f in BOUND if not f.variadic]
-FOLDER = generate.ROOT / "llama_cffi" / "_generated"
+FOLDER = ROOT / "llama_cffi" / "_generated"
 HEADER = (FOLDER / "guard.h").read_text(encoding="utf-8")
 SOURCE = (FOLDER / "guard.cpp").read_text(encoding="utf-8")
 WRAPPERS = dict(re.findall(r'^extern "C" [^\n]*?\bguard_(\w+)\([^\n]* \{\n(.*?)^\}\n', SOURCE, re.M | re.S))
@@ -73,22 +73,22 @@ def wrapper_is_whole(function: Function) -> bool:
     arguments = ", ".join(p.name or f"arg{i}" for i, p in enumerate(function.params))
     target = "guard_target" if function.header in MODULE_OF_HEADER else function.name
     call = f"{target}({arguments})"
-    end = "" if policy.frees(function) else "        guard_call.settle();\n"
+    end = "" if policy.only_frees(function) else "        guard_call.check_workers();\n"
     fallback = ""
     if function.returns != "void":
         found = re.search(
-            rf"return (?:guard_call\.(?:settled|begun)|guard::part_of)\((.*){re.escape(call)}(\)+);\n",
+            rf"return (?:guard_call\.(?:checked|new_handle)|guard::part_of)\((.*){re.escape(call)}(\)+);\n",
             WRAPPERS[function.name],
         )
         call, end, fallback = (found[0][:-2] if found else "no result"), "", "        return {};\n"
     lifetime = re.search(
-        r"    if \(!guard_call\.(?:holds|ends)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
+        r"    if \(!guard_call\.(?:acquire|remove)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
     )
-    warned = f'    guard::deprecated("{function.name}");\n' if function.deprecated else ""
+    warned = f'    guard::note_deprecated("{function.name}");\n' if function.deprecated else ""
     pattern = (
         f'    guard::Call guard_call("{function.name}");\n{warned}{lifetime[0] if lifetime else ""}'
         f"    try {{\n        {call};\n{end}"
-        "    } catch (...) {\n        guard_call.caught({@});\n" + fallback + "    }\n"
+        "    } catch (...) {\n        guard_call.record_exception({@});\n" + fallback + "    }\n"
     )
     before, after = pattern.split("@")
     body = WRAPPERS[function.name]
@@ -124,42 +124,46 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("llama_decode", "if (!guard_call.holds({ctx})) {"),
-        ("llama_n_ctx", "if (!guard_call.holds({ctx})) {"),  # reading what was freed is no better than writing it
-        ("llama_token_to_piece", "if (!guard_call.holds({vocab})) {"),
-        ("llama_memory_clear", "if (!guard_call.holds({mem})) {"),
-        ("llama_attach_threadpool", "if (!guard_call.holds({ctx, threadpool, threadpool_batch})) {"),
-        ("llama_sampler_sample", "if (!guard_call.holds({ctx})) {"),  # samplers are not counted
-        ("llama_init_from_model", "return guard_call.begun(llama_init_from_model(model, params));"),
-        ("llama_model_load_from_file", "return guard_call.begun(llama_model_load_from_file(path_model, params));"),
-        ("ggml_threadpool_new", "return guard_call.begun(guard_target(params));"),
-        ("llama_model_get_vocab", "return guard::part_of(model, guard_call.settled(llama_model_get_vocab(model)));"),
-        ("llama_get_memory", "return guard::part_of(ctx, guard_call.settled(llama_get_memory(ctx)));"),
-        ("llama_get_model", "return guard_call.settled(llama_get_model(ctx));"),  # it is noted already
-        ("llama_decode", "return guard_call.settled(llama_decode(ctx, batch));"),  # raises where a worker is lost
-        ("llama_memory_clear", "guard_call.settle();"),
+        ("llama_decode", "if (!guard_call.acquire({ctx})) {"),
+        ("llama_n_ctx", "if (!guard_call.acquire({ctx})) {"),  # reading what was freed is no better than writing it
+        ("llama_token_to_piece", "if (!guard_call.acquire({vocab})) {"),
+        ("llama_memory_clear", "if (!guard_call.acquire({mem})) {"),
+        ("llama_attach_threadpool", "if (!guard_call.acquire({ctx, threadpool, threadpool_batch})) {"),
+        ("llama_sampler_sample", "if (!guard_call.acquire({ctx})) {"),  # samplers are not counted
+        ("llama_init_from_model", "return guard_call.new_handle(llama_init_from_model(model, params));"),
+        ("llama_model_load_from_file", "return guard_call.new_handle(llama_model_load_from_file(path_model, params));"),
+        ("ggml_threadpool_new", "return guard_call.new_handle(guard_target(params));"),
+        ("llama_model_get_vocab", "return guard::part_of(model, guard_call.checked(llama_model_get_vocab(model)));"),
+        ("llama_get_memory", "return guard::part_of(ctx, guard_call.checked(llama_get_memory(ctx)));"),
+        ("llama_get_model", "return guard_call.checked(llama_get_model(ctx));"),  # it is noted already
+        ("llama_decode", "return guard_call.checked(llama_decode(ctx, batch));"),  # raises where a worker is lost
+        ("llama_memory_clear", "guard_call.check_workers();"),
         ("llama_free", "        llama_free(ctx);\n    } catch"),  # and does not
-        ("llama_free", "if (!guard_call.ends(ctx)) {"),
-        ("llama_model_free", "if (!guard_call.ends(model)) {"),
-        ("llama_free_model", "if (!guard_call.ends(model)) {"),
-        ("llama_adapter_lora_free", "if (!guard_call.ends(adapter)) {"),
-        ("llama_batch_ext_free", "if (!guard_call.ends(batch)) {"),
-        ("ggml_threadpool_free", "if (!guard_call.ends(threadpool)) {"),
+        ("llama_free", "if (!guard_call.remove(ctx)) {"),
+        ("llama_model_free", "if (!guard_call.remove(model)) {"),
+        ("llama_free_model", "if (!guard_call.remove(model)) {"),
+        ("llama_adapter_lora_free", "if (!guard_call.remove(adapter)) {"),
+        ("llama_batch_ext_free", "if (!guard_call.remove(batch)) {"),
+        ("ggml_threadpool_free", "if (!guard_call.remove(threadpool)) {"),
     ],
 )
-def test_handles_are_held_noted_and_ended(name: str, line: str) -> None:
+def test_handles_are_acquired_registered_and_removed(name: str, line: str) -> None:
     assert WRAPPERS[name].count(line) == 1
 
 
-def test_what_frees_tells_of_no_lost_worker() -> None:
-    silent = {name for name, body in WRAPPERS.items() if not re.search(r"guard_call\.(settle|settled|begun)\(", body)}
+def test_what_frees_does_not_check_for_lost_workers() -> None:
+    silent = {
+        name
+        for name, body in WRAPPERS.items()
+        if not re.search(r"guard_call\.(check_workers|checked|new_handle)\(", body)
+    }
     assert {"llama_free", "llama_model_free", "ggml_backend_buffer_free"} <= silent
     assert all("free" in name for name in silent)
 
 
-def test_only_what_frees_a_handle_ends_one() -> None:
-    ending = {name for name, body in WRAPPERS.items() if "guard_call.ends(" in body}
-    assert ending == {
+def test_only_what_frees_a_handle_removes_one() -> None:
+    removing = {name for name, body in WRAPPERS.items() if "guard_call.remove(" in body}
+    assert removing == {
         "ggml_threadpool_free",
         "llama_adapter_lora_free",
         "llama_batch_ext_free",
@@ -190,7 +194,7 @@ def test_only_what_frees_a_handle_ends_one() -> None:
 def test_suspects(name: str, suspects: list[str]) -> None:
     function = by_name(name)
     assert [function.params[i].name for i in policy.suspects(function)] == suspects
-    assert f"guard_call.caught({{{', '.join(suspects)}}});" in WRAPPERS[name]
+    assert f"guard_call.record_exception({{{', '.join(suspects)}}});" in WRAPPERS[name]
 
 
 def test_no_call_has_more_suspects_than_the_guard_remembers(shim: Path) -> None:
@@ -202,18 +206,18 @@ def test_no_call_has_more_suspects_than_the_guard_remembers(shim: Path) -> None:
 def test_every_untouched_row_is_needed() -> None:
     for name in policy.UNTOUCHED:
         renamed = replace(by_name(name), name=f"{name}_renamed")
-        assert policy.suspects(renamed), f"{name} has no suspects: drop the row"
+        assert policy.suspects(renamed), f"{name} has no suspects: delete the row"
 
 
 def test_a_row_for_an_unknown_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(policy.UNTOUCHED, "llama_gone", "reads")
-    with pytest.raises(CodegenError, match="UNTOUCHED names llama_gone, which this header lacks: drop the row"):
+    with pytest.raises(CodegenError, match=r"policy\.py: UNTOUCHED names llama_gone\b"):
         policy.check(API)
 
 
 def test_a_row_for_an_unknown_handle_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "HANDLES", (*policy.HANDLES, "llama_gone"))
-    with pytest.raises(CodegenError, match="HANDLES names llama_gone, which this header lacks: drop the row"):
+    with pytest.raises(CodegenError, match=r"policy\.py: HANDLES names llama_gone\b"):
         policy.check(API)
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
-from codegen.generate import ROOT
+from codegen.api.paths import ROOT
 from tests.mutations.__main__ import main, try_one
 from tests.mutations.generation import edited
 from tests.mutations.model import Mutation, absorbed

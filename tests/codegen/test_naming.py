@@ -227,7 +227,7 @@ def test_two_enums_with_one_name_collide() -> None:
 def test_an_exception_for_an_unknown_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     row = naming.NameException("llama_gone", "Model", "gone", "upstream dropped it")
     monkeypatch.setattr(naming, "EXCEPTIONS", (*naming.EXCEPTIONS, row))
-    with pytest.raises(CodegenError, match=r"EXCEPTIONS has a row for llama_gone .*drop it"):
+    with pytest.raises(CodegenError, match=r"EXCEPTIONS has a row for llama_gone\b"):
         naming.check(API)
 
 
@@ -285,6 +285,6 @@ def test_every_row_gives_a_reason() -> None:
 
 
 def test_a_struct_that_the_facade_needs_and_the_header_lacks_is_an_error() -> None:
-    raise_unavailable = replace(API, records=tuple(r for r in API.records if r.tag != "llama_model_params"))
-    with pytest.raises(CodegenError, match="lists llama_model_params, which this header lacks"):
-        python.emit_structs(raise_unavailable)
+    header = replace(API, records=tuple(r for r in API.records if r.tag != "llama_model_params"))
+    with pytest.raises(CodegenError, match=r"NEEDED_RECORDS names llama_model_params\b"):
+        python.emit_structs(header)

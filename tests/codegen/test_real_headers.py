@@ -16,7 +16,7 @@ from codegen.__main__ import expected
 from codegen.api import snapshot
 from codegen.api.model import Api, flat_fields
 from codegen.fit import needs
-from codegen.read import headers, parse, probe
+from codegen.read import headers, parse, probe, shim
 from codegen.rules import policy
 from vendor.source import pin
 
@@ -87,7 +87,7 @@ def test_reading_and_generating_twice_gives_the_same_text(
     again = probe.measure(parse.parse(headers.preprocess(real_folders), pin.load().label), real_folders)
     homes = {f.name: f.home for f in snapshot.load().functions}
     again = replace(again, functions=tuple(replace(f, home=homes[f.name]) for f in again.functions))
-    generated = generate.generate(again, needs.load())
+    generated = generate.generate(again, needs.load(), shim.load())
     seconds = perf_counter() - start
     with capsys.disabled():
         print(f"\nheaders to generated text: {seconds:.1f} s")

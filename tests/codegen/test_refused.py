@@ -22,17 +22,17 @@ Read = Callable[..., Api]
         ("\nfloat _Complex turn(float x);\n", "sample.h:2", "the type float _Complex"),
         ("\n\nvoid big(__int128 x);\n", "sample.h:3", "the type __int128"),
         ("\n_Atomic int * counter(void);\n", "sample.h:2", "the qualifier _Atomic"),
-        ("\nstruct s { _Alignas(16) int x; };\n", "sample.h:2", "a member of a kind"),
-        ("\nstruct s {\n    enum { A, B } x;\n};\n", "sample.h:3", "a member of an enum without a name"),
-        ("\ntypedef struct { int x; } * handle;\n", "sample.h:2", "handle is made of a type without a name"),
-        ("\nvoid f(struct { int x; } * p);\n", "sample.h:2", "a type without a name"),
-        ("\nextern int global;\n", "sample.h:2", "a declaration of a kind"),
-        ("\nstatic const char * const NAME = 0;\n", "sample.h:2", "a declaration of a kind"),
-        ("\nstruct t { int a; };\nstatic const struct t T = { 1 };\n", "sample.h:3", "T is a constant and no number"),
+        ("\nstruct s { _Alignas(16) int x; };\n", "sample.h:2", "kind of member"),
+        ("\nstruct s {\n    enum { A, B } x;\n};\n", "sample.h:3", "a member of an unnamed enum"),
+        ("\ntypedef struct { int x; } * handle;\n", "sample.h:2", "the typedef handle of an unnamed type"),
+        ("\nvoid f(struct { int x; } * p);\n", "sample.h:2", "an unnamed type"),
+        ("\nextern int global;\n", "sample.h:2", "kind of declaration"),
+        ("\nstatic const char * const NAME = 0;\n", "sample.h:2", "kind of declaration"),
+        ("\nstruct t { int a; };\nstatic const struct t T = { 1 };\n", "sample.h:3", "the constant T"),
         ("\nstruct s { unsigned x : sizeof(int); };\n", "sample.h:2", "the width of the bit field x"),
-        ("\nvoid f(a, b);\n", "sample.h:2", "a parameter of a kind"),
-        ("\n#pragma pack(push, 1)\nstruct s { char c; int i; };\n", "sample.h:2", "a declaration of a kind"),
-        ("struct s {\n#pragma pack(1)\n    char c;\n};\n", "sample.h:2", "a member of a kind"),
+        ("\nvoid f(a, b);\n", "sample.h:2", "kind of parameter"),
+        ("\n#pragma pack(push, 1)\nstruct s { char c; int i; };\n", "sample.h:2", "kind of declaration"),
+        ("struct s {\n#pragma pack(1)\n    char c;\n};\n", "sample.h:2", "kind of member"),
     ],
 )
 def test_unknown_declaration_stops_with_place_and_advice(read: Read, text: str, place: str, what: str) -> None:
@@ -40,7 +40,7 @@ def test_unknown_declaration_stops_with_place_and_advice(read: Read, text: str, 
         read(text)
     assert place in str(error.value)
     assert what in str(error.value)
-    assert str(error.value).endswith("Teach codegen/read/parse.py to read it.")
+    assert str(error.value).endswith("codegen/read/parse.py")
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,18 @@ def test_attribute_that_may_change_a_layout_or_a_call(read: Read, attribute: str
         '\nextern int x __attribute__((deprecated("x")));\n',
     ],
 )
-def test_deprecated_that_is_no_function(read: Read, text: str) -> None:
-    with pytest.raises(CodegenError, match=r"sample\.h:2: `deprecated` on something that is no function"):
+def test_deprecated_that_is_not_a_function(read: Read, text: str) -> None:
+    with pytest.raises(CodegenError, match=r"sample\.h:2: `deprecated` .*function"):
         read(text)
 
 
 def test_conflicting_typedefs(read: Read) -> None:
-    with pytest.raises(CodegenError, match=r"other\.h:2:\d+: typedef t was 'int' and is now 'long'"):
+    with pytest.raises(CodegenError, match=r"other\.h:2:\d+: typedef t\b.*'long'.*'int'"):
         read("typedef int t;\n", other="\ntypedef long t;\n")
 
 
 def test_conflicting_functions(read: Read) -> None:
-    with pytest.raises(CodegenError, match=r"sample\.h:2:\d+: f is declared twice, differently"):
+    with pytest.raises(CodegenError, match=r"sample\.h:2:\d+: f is declared twice"):
         read("int f(int x);\nint f(int x, ...);\n")
 
 
@@ -108,7 +108,7 @@ def test_included_header_that_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_missing_public_header(tmp_path: Path) -> None:
-    with pytest.raises(CodegenError, match=r"llama\.h is not in .*remove it from PUBLIC_HEADERS"):
+    with pytest.raises(CodegenError, match=r"llama\.h is not in .*PUBLIC_HEADERS"):
         headers.preprocess([tmp_path])
 
 
@@ -119,7 +119,7 @@ def test_missing_compiler(tmp_path: Path, read: Read, monkeypatch: pytest.Monkey
 
 
 def test_constant_that_is_not_finite(read: Read) -> None:
-    with pytest.raises(CodegenError, match=r"sample\.h: ENDLESS is inf"):
+    with pytest.raises(CodegenError, match=r"sample\.h: ENDLESS .*\binf\b"):
         read("#define ENDLESS (1.0 / 0.0)\n")
 
 

@@ -92,6 +92,6 @@ def test_the_default_filters_show_it_to_programs(tiny_path: Path, tmp_path: Path
 def test_the_guard_of_any_deprecated_function_says_so() -> None:
     api = snapshot.load()
     (decode,) = [f for f in api.functions if f.name == "llama_decode"]
-    note = 'guard::deprecated("llama_decode");'
+    note = 'guard::note_deprecated("llama_decode");'
     assert note not in guard.emit_source(replace(api, functions=(decode,)))
     assert note in guard.emit_source(replace(api, functions=(replace(decode, deprecated="use another"),)))

@@ -26,7 +26,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"cli", "_children"},
         {"__main__"},
     ),
-    "codegen": ({"api"}, {"read"}, {"rules"}, {"emit"}, {"fit", "diff"}, {"generate"}, {"__main__"}),
+    "codegen": ({"api"}, {"read"}, {"rules"}, {"emit", "fit", "diff"}, {"generate"}, {"__main__"}),
     "vendor": ({"tools", "progress"}, {"source"}, {"vulkan"}, {"build"}, {"upgrade"}),
 }
 
@@ -106,6 +106,13 @@ def test_the_generator_and_the_package_do_not_know_each_other(folder: str, stran
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [n for n in names if n.split(".")[0] == stranger], path
+
+
+def test_emitters_do_not_import_each_other() -> None:
+    emitters = {name: path for name, path in MODULES["codegen"].items() if name.startswith("codegen.emit.")}
+    assert len(emitters) > 5
+    for name, path in emitters.items():
+        assert not _imports("codegen", path) & (emitters.keys() | {"codegen.emit"}), name
 
 
 def test_pycparser_appears_in_one_module() -> None:

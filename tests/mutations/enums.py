@@ -61,8 +61,8 @@ ENUM_ROWS = (
         "llama.h",
         (("        LLAMA_POOLING_TYPE_MEAN = 1,\n", ""),),
         refused(
-            r"llama\.h: enum llama_pooling_type has no enumerator that makes PoolingType\.MEAN, which "
-            r"llama_cffi/\S+\.py:\d+ uses: it has CLS, LAST, NONE, RANK, UNSPECIFIED\. Change the facade"
+            r"llama\.h: enum llama_pooling_type has no enumerator .*PoolingType\.MEAN\b.*"
+            r"llama_cffi/\S+\.py:\d+.*CLS, LAST, NONE, RANK, UNSPECIFIED\. Change the facade"
         ),
     ),
     Mutation(
@@ -77,14 +77,14 @@ ENUM_ROWS = (
         "enum",
         "llama.h",
         ((_RANK, _RANK.replace("RANK", "SCORE")),),
-        refused(r"makes PoolingType\.RANK, which llama_cffi/\S+\.py:\d+ uses: it has .*SCORE"),
+        refused(r"PoolingType\.RANK\b.*llama_cffi/\S+\.py:\d+.*SCORE"),
     ),
     Mutation(
         "enumerator-with-another-prefix",
         "enum",
         "llama.h",
         ((_RANK, "        LLAMA_POOL_ANY = 5,\n" + _RANK),),
-        refused(r"makes PoolingType\.\w+, which \S+:\d+ uses: it has POOLING_TYPE_CLS, .*POOL_ANY"),
+        refused(r"PoolingType\.\w+.*\S+:\d+.*POOLING_TYPE_CLS, .*POOL_ANY"),
     ),
     Mutation(
         "enumerator-that-the-shim-uses-renamed",
@@ -92,8 +92,8 @@ ENUM_ROWS = (
         "ggml.h",
         (("        GGML_LOG_LEVEL_CONT  = 5, // continue previous log\n", "        GGML_LOG_LEVEL_MORE  = 5,\n"),),
         refused(
-            r"ggml\.h: enum ggml_log_level has no GGML_LOG_LEVEL_CONT, which "
-            r"llama_cffi/_shim/log\.cpp:\d+ uses: it has "
+            r"ggml\.h: enum ggml_log_level has no GGML_LOG_LEVEL_CONT\b.*"
+            r"llama_cffi/_shim/log\.cpp:\d+"
             r".*GGML_LOG_LEVEL_MORE"
         ),
     ),
@@ -113,9 +113,9 @@ ENUM_ROWS = (
             ),
         ),
         refused(
-            r"llama\.h: enum llama_process_type was changed\. It is\n    LLAMA_PROCESS_TYPE_ENCODE: "
+            r"llama\.h: enum llama_process_type .*chang.*\n    LLAMA_PROCESS_TYPE_ENCODE: "
             r"a constant of llama\.h\n"
-            r"and llama_cffi/\S+:\d+ was written for"
+            r".*llama_cffi/\S+:\d+"
         ),
     ),
     Mutation(
@@ -149,7 +149,7 @@ ENUM_ROWS = (
         "macro",
         "ggml.h",
         ((_THREADS, _THREADS.replace("512", "1024")),),
-        refused(r"the field cpumask of struct ggml_threadpool_params was changed\. It is\n    bool cpumask\[1024\];"),
+        refused(r"the field cpumask of struct ggml_threadpool_params .*chang.*\n    bool cpumask\[1024\];"),
     ),
     Mutation(
         "seed-of-another-value",
@@ -164,9 +164,9 @@ ENUM_ROWS = (
         "llama.h",
         (("#define LLAMA_SESSION_VERSION 10\n", '#define LLAMA_SESSION_VERSION "10"\n'),),
         refused(
-            r"llama\.h: LLAMA_SESSION_VERSION was changed\. It is\n    LLAMA_SESSION_VERSION, a "
+            r"llama\.h: LLAMA_SESSION_VERSION .*chang.*\n    LLAMA_SESSION_VERSION, a "
             r"constant of the kind str\n"
-            r"and llama_cffi/\S+:\d+ was written for\n    LLAMA_SESSION_VERSION, a constant of the kind int"
+            r".*llama_cffi/\S+:\d+.*\n    LLAMA_SESSION_VERSION, a constant of the kind int"
         ),
     ),
     Mutation(
@@ -175,9 +175,9 @@ ENUM_ROWS = (
         "llama.h",
         ((_SEED, ""),),
         refused(
-            r"llama\.h: there is no LLAMA_DEFAULT_SEED, and llama_cffi/_core/base_types\.py:\d+ was written for\n"
+            r"llama\.h: LLAMA_DEFAULT_SEED\b.*llama_cffi/_core/base_types\.py:\d+.*\n"
             r"    #define LLAMA_DEFAULT_SEED 4294967295\n",
-            r'Ask for it there with has\("LLAMA_DEFAULT_SEED"\)',
+            r'has\("LLAMA_DEFAULT_SEED"\)',
         ),
     ),
     Mutation(
@@ -199,7 +199,7 @@ ENUM_ROWS = (
         "macro",
         "llama.h",
         (("#define LLAMA_TOKEN_NULL -1\n", "#define LLAMA_TOKEN_NULL(x) (-1)\n"),),
-        refused(r"LLAMA_TOKEN_NULL is no constant any more: it takes arguments"),
+        refused(r"LLAMA_TOKEN_NULL .*takes arguments"),
     ),
     Mutation(
         "macro-becomes-an-expression",

@@ -147,7 +147,7 @@ def calls(name: str) -> Check:
     def check(result: Result) -> None:
         assert re.search(rf"\b{name}\(.*\);$", result.text(CDEF), re.M), f"the cdef lacks {name}"
         body = wrapper(result, name)
-        assert f"{name}(" in body.partition("{")[2] and "guard::absent" not in body, body
+        assert f"{name}(" in body.partition("{")[2] and "guard::record_absent" not in body, body
 
     return check
 
@@ -155,7 +155,7 @@ def calls(name: str) -> Check:
 def is_absent(result: Result, name: str) -> None:
     assert result.api is not None
     body = wrapper(result, name)
-    assert f'guard::absent("{name}", "0.3.' in body, body
+    assert f'guard::record_absent("{name}", "0.3.' in body, body
     assert name in result.api.absent, f"{name} is not in absent.py"
 
 

@@ -6,7 +6,7 @@ from tests.mutations.model import CDEF, Mutation, absorbed, calls, refused, unav
 
 _TIME = "    LLAMA_API int64_t llama_time_us(void);\n"
 _NO_PERF = "        bool no_perf; // whether to measure performance timings\n"
-_TEACH = r"Teach codegen/read/parse\.py to read it"
+_EXTEND = r"extend codegen/read/parse\.py"
 
 
 def _after(text: str) -> tuple[tuple[str, str], ...]:
@@ -135,7 +135,7 @@ TEXT_ROWS = (
         "conditions",
         "llama.h",
         ((_TIME, _TIME + "    LLAMA_API int32_t llama_time_us(void);\n"),),
-        refused(r"llama\.h:562:\d+: llama_time_us is declared twice, differently"),
+        refused(r"llama\.h:562:\d+: llama_time_us is declared twice"),
     ),
     Mutation(
         "gnu-extension",
@@ -149,14 +149,14 @@ TEXT_ROWS = (
         "extensions",
         "llama.h",
         _after("LLAMA_API __int128 llama_large(void);"),
-        refused(r"llama\.h:562:\d+: the type __int128", _TEACH),
+        refused(r"llama\.h:562:\d+: .*the type __int128", _EXTEND),
     ),
     Mutation(
         "atomic",
         "extensions",
         "llama.h",
         _after("LLAMA_API _Atomic int * llama_counter(void);"),
-        refused(r"llama\.h:562:\d+: the qualifier _Atomic", _TEACH),
+        refused(r"llama\.h:562:\d+: .*the qualifier _Atomic", _EXTEND),
     ),
     Mutation(
         "long-double",
@@ -191,21 +191,21 @@ TEXT_ROWS = (
         "declarators",
         "llama.h",
         _after("LLAMA_API extern int llama_level;"),
-        refused(r"llama\.h:562:\d+: a declaration of a kind that the generator does not know: Decl", _TEACH),
+        refused(r"llama\.h:562:\d+: .*kind of declaration \(Decl\)", _EXTEND),
     ),
     Mutation(
         "enum-in-a-struct",
         "declarators",
         "llama.h",
         ((_NO_PERF, _NO_PERF + "        enum { LLAMA_SLOW, LLAMA_FAST } pace;\n"),),
-        refused(r"llama\.h:464:\d+: a member of an enum without a name", _TEACH),
+        refused(r"llama\.h:464:\d+: .*a member of an unnamed enum", _EXTEND),
     ),
     Mutation(
         "pragma-pack",
         "declarators",
         "llama.h",
         _after("\n#pragma pack(push, 1)\n    struct llama_tight { char a; int b; };\n#pragma pack(pop)\n"),
-        refused(r"llama\.h:\d+:\d+: a declaration of a kind that the generator does not know: Pragma", _TEACH),
+        refused(r"llama\.h:\d+:\d+: .*kind of declaration \(Pragma\)", _EXTEND),
     ),
     Mutation(
         "va-list",
