@@ -77,6 +77,9 @@ _SHIM_STUB = """
         /,
     ) -> int: ...
     def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData: ...
+    def shim_log_probs(
+        self, logits: _CData, n_vocab: int, token: int, n_top: int, top: _CData, top_log_probs: _CData, /
+    ) -> float: ...
     python_progress: Final[_CData]
     python_abort: Final[_CData]
     python_eval: Final[_CData]

@@ -1,6 +1,7 @@
 /* The hand-written C side of the binding: the guard's runtime (call.cpp, handles.cpp), the log ring (log.cpp), which
  * libraries are loaded (abi.cpp), the choice of CPU variant (cpu.cpp), decoding and sampling in one call each
- * (compute.cpp), what must not happen meanwhile (gate.cpp), and what calls Python (raise.cpp, callbacks.cpp).
+ * (compute.cpp, sample.cpp), log-probabilities (log_probs.cpp), what must not happen meanwhile (gate.cpp), and what calls
+ * Python (raise.cpp, callbacks.cpp).
  *
  * cffi reads the declarations between the two CDEF marks as they stand; keep them plain C without macros. */
 #ifndef LLAMA_CFFI_SHIM_H
@@ -161,6 +162,11 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
 
 /* The logits of an entry, as llama_get_logits_ith gives them; null where the last batch gave none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);
+
+/* The natural logarithm of a token's probability, by a row of logits. Writes the `n_top` most probable tokens to `top`,
+ * best first, and their log-probabilities to `top_log_probs`. NaN if a logit is NaN or a number is out of range. */
+double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
+                      double * top_log_probs);
 
 /* Which bytes follow a newline somewhere within a token: 256 flags. False where texts of this vocabulary cannot be cut. */
 bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on);

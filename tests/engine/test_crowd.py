@@ -47,7 +47,7 @@ def test_every_request_ends_as_it_should(plain: Model, alone: Texts, seed: int) 
                         time.sleep(rng.choice([0, 0.001, 0.01]))
                         request.cancel()
                     elif rng.random() < 0.5:
-                        request._next(0) if kind == "greedy" else None
+                        request._wait_for(0) if kind == "greedy" else None
             except BaseException as error:
                 problems.append(error)
                 raise
@@ -67,14 +67,14 @@ def test_every_request_ends_as_it_should(plain: Model, alone: Texts, seed: int) 
                 assert request.tokens == alone(prompt, most)[: len(request.tokens)]
                 assert request.stopReason in (StopReason.LENGTH, StopReason.CANCELLED)
                 assert kind == "cancelled" or len(request.tokens) == most
-        loop = engine._loop
-        while not loop._idle:
+        scheduler = engine._scheduler
+        while not scheduler._idle:
             time.sleep(0.001)
-        memory, cells = loop._context.getMemory(), loop._cells
+        memory, cells = scheduler._context.getMemory(), scheduler._cells
         held = {sequence.id: len(sequence.tokens) for sequence in cells._all}
         assert [memory.seqPosMax(seq) + 1 for seq in range(options["nSeqMax"])] == [
             held.get(seq, 0) for seq in range(options["nSeqMax"])
         ]
-        assert all(sequence.kept for sequence in cells._all) and cells.usedByLive == 0
+        assert all(sequence.kept for sequence in cells._all) and cells.used_by_live == 0
         assert bool(cells._all) is bool(seed % 2)
         assert any(request.usage.reusedTokens for _, _, _, request in done)
