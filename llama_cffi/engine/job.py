@@ -40,6 +40,7 @@ class Job:
         "open_ended",
         "overtaken",
         "preempted_at",
+        "preemptions",
         "request",
         "reserved",
         "sampler",
@@ -69,6 +70,7 @@ class Job:
         self.sequence: EngineSequence | None = None
         self.serial = 0
         self.overtaken = 0  # later requests that started before this one
+        self.preemptions = 0
         self.preempted_at = -1  # the number of ended requests at that time: it waits for one more
         if options.max_tokens is None:
             self.reserved = self.next_reservation

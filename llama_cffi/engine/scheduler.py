@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 _AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
+_MAX_PREEMPTIONS = 4  # then a request keeps its cells, whatever the priority of others
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Scheduler:
     A request with `maxTokens` is admitted when all cells that it can need are free, and then runs to its end. An
     open-ended one reserves some cells beyond its tokens, and more when it has used them. If there are none left, the
     open-ended request with the lowest priority that came last is preempted: it goes back to the queue, and what is
-    evicted of its tokens is decoded again later. The first of them always goes on, so some request always ends.
+    evicted of its tokens is decoded again later. The last open-ended one is not preempted but stalls, and no request is
+    admitted until others have freed the cells. So some request always ends; and one that was preempted often comes
+    before others with a higher priority, so each request ends.
     """
 
     def __init__(self, context: Context, nBatch: int, keepPrefixes: bool) -> None:
@@ -69,6 +72,7 @@ class Scheduler:
         self._queue = WaitingQueue(self._cells)
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
+        self._stalled: Job | None = None  # a running job that waits for cells
         self._policy = BatchPolicy()
         self._wake: list[Future[None]] = []
         total = self._cells.total
@@ -171,14 +175,16 @@ class Scheduler:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
             self._end(job, StopReason.CANCELLED)
         self._extend_reservations()
-        self._admit()
-        generating = sum(job.pending == 1 for job in self._running)
-        if generating == len(self._running) and self._policy.decode_separately(generating):
-            for job in list(self._running):
+        if self._stalled is None:
+            self._admit()
+        jobs = [job for job in self._running if job is not self._stalled]
+        generating = sum(job.pending == 1 for job in jobs)
+        if generating == len(jobs) and self._policy.decode_separately(generating):
+            for job in jobs:
                 if job.sequence is not None:
                     self._run_batch([job], 1)
         else:
-            self._run_batch(self._running, generating)
+            self._run_batch(jobs, generating)
         self._publish()
 
     def _publish(self) -> None:
@@ -208,15 +214,23 @@ class Scheduler:
 
     def _extend_reservations(self) -> None:
         """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""
+        self._stalled = None
         for job in sorted(self._running, key=_precedence):
-            while job.sequence is not None and job.outgrown:
-                more = job.next_reservation
-                held = sum(len(other.sequence.tokens) for other in self._running if other.sequence is not None)
-                outstanding = sum(other.reserved for other in self._running) - held
-                if self._cells.evict_for(more - job.reserved, outstanding):
-                    job.reserved = more
-                else:
-                    self._preempt(max((j for j in self._running if j.open_ended), key=_precedence), self._keep_prefixes)
+            while job.sequence is not None and job.outgrown and not self._reserve_more(job):
+                open_ended = [other for other in self._running if other.open_ended]
+                if len(open_ended) == 1:
+                    self._stalled = job
+                    break
+                self._preempt(max(open_ended, key=_precedence), self._keep_prefixes)
+
+    def _reserve_more(self, job: Job) -> bool:
+        more = job.next_reservation
+        held = sum(len(other.sequence.tokens) for other in self._running if other.sequence is not None)
+        outstanding = sum(other.reserved for other in self._running) - held
+        if not self._cells.evict_for(more - job.reserved, outstanding):
+            return False
+        job.reserved = more
+        return True
 
     def _preempt(self, job: Job, keep: bool) -> None:
         """Put a running request back into the queue. With `keep`, its cells stay until they are needed."""
@@ -224,6 +238,7 @@ class Scheduler:
         self._cells.close(job.sequence, keep)
         job.sequence = None
         self._running.remove(job)
+        job.preemptions += 1
         if job.open_ended:
             job.reserved = job.next_reservation
         self._queue.put_back(job)
@@ -319,6 +334,6 @@ class Scheduler:
             job.end(reason, error, self._wake)
 
 
-def _precedence(job: Job) -> tuple[int, int]:
+def _precedence(job: Job) -> tuple[bool, int, int]:
     """A sort key: who keeps its cells. The job with the largest one is preempted first."""
-    return -job.request.priority, job.serial
+    return job.preemptions < _MAX_PREEMPTIONS, -job.request.priority, job.serial

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from llama_cffi import (
     defaultSampler,
     tokenize,
 )
+from llama_cffi.engine.job import Job
+from llama_cffi.engine.scheduler import _precedence
 from tests import tiny_archs, tiny_models
 from tests.engine.conftest import Gate, Texts, exact, running, write_alone
 
@@ -270,7 +273,7 @@ def test_other_memories_share_what_they_can(tmp_path: Path, arch: str) -> None:
 # Without maxTokens
 
 
-def _endless(model: Model, **options: Any) -> Sampler:
+def _endless(model: Model) -> Sampler:
     """Greedy, but never an end-of-generation token."""
     ends = [(token, -1e9) for token in range(model.vocab.nTokens) if model.vocab.isEog(token)]
     chain = Sampler.chainInit()
@@ -317,9 +320,14 @@ def test_requests_without_a_limit_run_together(plain: Model, gate: Gate) -> None
 def test_requests_that_outgrow_the_cells_together_take_turns(plain: Model, keep: bool) -> None:
     """Each alone fills the window: all but one are preempted, go on later, and write what they write alone."""
     with running(plain, nCtx=256, nSeqMax=4, keepPrefixes=keep) as engine:
-        preempted = []
+        preempted: list[Request] = []
         put_back = engine._scheduler._queue.put_back
-        engine._scheduler._queue.put_back = lambda job: (preempted.append(job), put_back(job))[1]  # type: ignore[method-assign]
+
+        def noting(job: Job) -> None:
+            preempted.append(job.request)
+            put_back(job)
+
+        engine._scheduler._queue.put_back = noting  # type: ignore[method-assign]
         prompts = PROMPTS[:5]
         requests = [engine.submit(prompt, sampler=_endless(plain)) for prompt in prompts]
         bounded = _greedy(engine, PROMPTS[6], 20)  # is never preempted
@@ -328,11 +336,51 @@ def test_requests_that_outgrow_the_cells_together_take_turns(plain: Model, keep:
             assert request.stopReason is StopReason.CONTEXT_FULL
             assert request.tokens == _until_full(plain, prompt, 256)
         assert bounded.result(30) and len(bounded.tokens) == 20
-        assert preempted and bounded not in [job.request for job in preempted]
-        order = [job.request for job in preempted]
-        assert requests[0] not in order, "the first one keeps its cells"
+        assert preempted and bounded not in preempted
+        assert requests[0] not in preempted, "the first one keeps its cells"
         _settled(engine)
         assert engine.load.usedCells == 0
+
+
+def test_short_requests_do_not_starve_a_long_one(plain: Model) -> None:
+    """Two long ones do not fit together. The one that is preempted goes on after 32 others at the latest."""
+    started: list[Request] = []
+    preempted: list[tuple[Request, int]] = []  # and how many requests had started then
+    with running(plain, nCtx=256, nSeqMax=3) as engine:
+        queue = engine._scheduler._queue
+        remove, put_back = queue.remove, queue.put_back
+
+        def noting_start(job: Job) -> None:
+            started.append(job.request)
+            remove(job)
+
+        def noting_preemption(job: Job) -> None:
+            preempted.append((job.request, len(started)))
+            put_back(job)
+
+        queue.remove, queue.put_back = noting_start, noting_preemption  # type: ignore[method-assign]
+        long = [engine.submit(prompt, sampler=_endless(plain)) for prompt in PROMPTS[:2]]
+        short = [_greedy(engine, f"{k} and more", 10) for k in range(80)]
+        for request in (*long, *short):
+            request.result(120)
+        assert [len(request.prompt) + len(request.tokens) for request in long] == [257, 257]
+        assert all(len(request.tokens) == 10 for request in short)
+    assert preempted and {request for request, _ in preempted} == {long[1]}, (
+        "it came last, and the short ones have limits"
+    )
+    for request, at in preempted:
+        assert started[at:].index(request) <= 32 + 3
+
+
+def test_who_keeps_the_cells() -> None:
+    """First those that were preempted often, then by priority, then by arrival."""
+
+    def job(serial: int, priority: int = 0, preemptions: int = 0) -> Any:
+        request = SimpleNamespace(priority=priority)
+        return SimpleNamespace(serial=serial, request=request, preemptions=preemptions)
+
+    order = [job(9, -1, 4), job(5, 2), job(7, 2, 3), job(1), job(2, 0, 1), job(0, -1)]
+    assert sorted(order[::-1], key=_precedence) == order
 
 
 def test_a_higher_priority_keeps_its_cells(plain: Model) -> None:
