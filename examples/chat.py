@@ -1,13 +1,13 @@
-"""Chats with a model: reads a message a line, and streams the answers.
+"""Chat with a model: reads one message per line, and streams the answers.
 
     python examples/chat.py --model FILE.gguf --system "Answer in one sentence."
     printf 'Who was Ada Lovelace?\\nAnd her father?\\n' | python examples/chat.py --model FILE.gguf
 
-The messages become one text by the model's own template. A base model has none: `--template gemma` names one.
+The model's own chat template formats the messages. A base model has none: name one with `--template gemma`.
 
-What the model has read stays in the context's memory. A turn decodes only what is new in it. When the context is full,
-the oldest turns are cut out of the memory, and what follows them moves up; the system message and the newest message
-stay.
+The tokens of the conversation stay in the KV cache, so each turn decodes only what is new in it. When the context
+window is full, the oldest turns are removed from the cache, and the positions of what follows are shifted; the system
+message and the newest message stay.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from llama_cffi import (
 
 
 class Chat:
-    """A conversation in one context, and which of its tokens the context's memory holds."""
+    """A conversation in one context, and its tokens in the KV cache."""
 
     def __init__(self, ctx: Context, sampler: Sampler, template: str | Model, system: str = "") -> None:
         self.ctx = ctx
         self.sampler = sampler
         self.template = template
         self.messages = [ChatMessage("system", system)] if system else []
-        self.first = len(self.messages)  # where the turns begin
-        self.tokens: list[int] = []  # what the memory holds, by position
+        self.first = len(self.messages)  # the index of the first turn
+        self.tokens: list[int] = []  # those in the KV cache, by position
 
     def say(self, text: str, limit: int) -> Iterator[str]:
         """Add the user's message, and stream the answer of at most `limit` tokens."""
@@ -55,8 +55,8 @@ class Chat:
             for piece in stream_text(self.ctx, self.noting(generate(self.ctx, self.sampler, prompt[start:], limit))):
                 answer += piece
                 yield piece
-        finally:  # also where the answer was interrupted
-            del self.tokens[self.ctx.getMemory().seqPosMax(0) + 1 :]  # the last one may not have been decoded
+        finally:  # also if the answer was interrupted
+            del self.tokens[self.ctx.getMemory().seqPosMax(0) + 1 :]  # the last one may not be decoded
             self.messages.append(ChatMessage("assistant", answer))
 
     def noting(self, tokens: Iterator[int]) -> Iterator[int]:
@@ -65,12 +65,12 @@ class Chat:
             yield token
 
     def render(self) -> list[int]:
-        """The whole conversation as tokens, up to where the assistant's answer begins."""
+        """The whole conversation as tokens, up to the point where the assistant's answer begins."""
         text = chatApplyTemplate(self.template, self.messages)
         return tokenize(self.ctx.getModel().vocab, text, addSpecial=True, parseSpecial=True)
 
     def make_room(self, limit: int) -> list[int]:
-        """Drop the oldest turns until the conversation and an answer fit; return it as tokens."""
+        """Drop the oldest turns until the conversation and an answer fit; return the conversation as tokens."""
         prompt = self.render()
         while len(prompt) + limit > self.ctx.nCtx and len(self.messages) > self.first + 1:
             del self.messages[self.first : self.first + 2]  # a question and its answer
@@ -79,28 +79,28 @@ class Chat:
             prompt = shorter
         if len(prompt) >= self.ctx.nCtx:
             self.messages.pop()
-            raise ValueError(f"the message has {len(prompt)} tokens, and the context {self.ctx.nCtx}: raise --ctx")
+            raise ValueError(f"the message has {len(prompt)} tokens, but the context {self.ctx.nCtx}: raise --ctx")
         return prompt
 
     def cut(self, shorter: list[int], count: int) -> None:
-        """Cut the `count` tokens out of the memory that `shorter` lacks, and close the gap."""
+        """Remove the `count` tokens that `shorter` lacks from the KV cache, and close the gap."""
         memory = self.ctx.getMemory()
         start = common_length(self.tokens, shorter)
         rest = self.tokens[start + count :]
         if common_length(rest, shorter[start:]) == 0:
-            return  # nothing that follows the gap can be kept
+            return  # nothing after the gap can be reused
         if not memory.seqRemove(0, start, start + count):
-            return  # this kind of memory forgets nothing but everything
+            return  # this kind of memory cannot remove a part
         self.tokens[start:] = []
         try:
             memory.seqAdd(0, start + count, -1, -count)
-        except UnavailableError:  # positions cannot be moved, so that part is to be read again
+        except UnavailableError:  # positions cannot be shifted: that part must be decoded again
             memory.seqRemove(0, start, -1)
         else:
             self.tokens += rest
 
     def reuse(self, prompt: list[int]) -> int:
-        """Keep what the memory shares with the prompt, forget the rest; return where there is something to decode."""
+        """Keep the prefix that the KV cache shares with the prompt, remove the rest; return the prefix's length."""
         memory = self.ctx.getMemory()
         start = min(common_length(self.tokens, prompt), len(prompt) - 1)  # the last token's logits are needed
         if start < len(self.tokens) and not memory.seqRemove(0, start, -1):
@@ -110,12 +110,12 @@ class Chat:
 
 
 def common_length(a: list[int], b: list[int]) -> int:
-    """How many tokens two lists begin with together."""
+    """The length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def read_messages() -> Iterator[str]:
-    """A message a line, from a terminal or a pipe."""
+    """One message per line, from a terminal or a pipe."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", flush=True)
@@ -128,9 +128,11 @@ def read_messages() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Chat with a local language model.")
-    parser.add_argument("--template", help="a built-in chat template, for a model that carries none")
-    parser.add_argument("--system", default="", help="what the model is told before the chat")
-    parser.add_argument("--ctx", type=int, default=4096, help="how many tokens fit in all (default: %(default)s)")
+    parser.add_argument("--template", help="a built-in chat template, for a model without one")
+    parser.add_argument("--system", default="", help="the system message")
+    parser.add_argument(
+        "--ctx", type=int, default=4096, help="size of the context window in tokens (default: %(default)s)"
+    )
     add_arguments(parser, limit=256)
     args = parser.parse_args()
 
@@ -138,7 +140,7 @@ def main() -> None:
     with Model.load(args.model or default_model.path()) as model:
         template = args.template or model
         try:
-            chatApplyTemplate(template, [ChatMessage("user", "")])  # say so now, not after the first question
+            chatApplyTemplate(template, [ChatMessage("user", "")])  # fail now, not after the first question
         except ValueError as error:
             sys.exit(f"error: {error} (with --template NAME)")
         params = make_params(args.ctx)

@@ -1,9 +1,9 @@
-"""Completes a prompt, and streams the text as it comes.
+"""Complete a prompt, and stream the text.
 
     python examples/completion.py --prompt "The capital of France is" -n 48
 
-The whole life of a completion: load a model, make a context, tokenize, decode the prompt, then sample, print and
-decode one token at a time.
+All steps of a completion: load a model, make a context, tokenize, decode the prompt, then sample, print and decode one
+token at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llama_cffi import DEFAULT_SEED, Batch, Context, Ggml, LlamaError, Model, Sa
 
 
 def make_sampler(temperature: float, seed: int) -> Sampler:
-    """A usual chain: avoid repetitions, cut the unlikely tail, pick by chance. Temperature 0 always picks the best."""
+    """A usual chain: penalize repetitions, cut off unlikely tokens, sample randomly. Temperature 0 is greedy."""
     chain = Sampler.chainInit(Sampler.ChainParams(noPerf=True))
     if temperature <= 0:
         chain.chainAdd(Sampler.initGreedy())
@@ -35,9 +35,9 @@ def make_sampler(temperature: float, seed: int) -> Sampler:
 
 
 def generate(ctx: Context, sampler: Sampler, tokens: list[int], limit: int) -> Iterator[int]:
-    """Decode the prompt, then yield up to `limit` tokens, until the model says that it is done."""
+    """Decode the prompt, then yield up to `limit` tokens, until the model ends the text."""
     vocab = ctx.getModel().vocab
-    for start in range(0, len(tokens), ctx.nBatch):  # a long prompt goes in pieces
+    for start in range(0, len(tokens), ctx.nBatch):  # a long prompt takes several batches
         ctx.decode(Batch.getOne(tokens[start : start + ctx.nBatch]))
     for count in range(1, limit + 1):
         token = sampler.sample(ctx, -1)
@@ -49,7 +49,7 @@ def generate(ctx: Context, sampler: Sampler, tokens: list[int], limit: int) -> I
 
 
 def stream_text(ctx: Context, tokens: Iterator[int]) -> Iterator[str]:
-    """Each token's text as soon as it is whole: one character may be spread over several tokens."""
+    """Yield text in whole characters: a character may be spread over several tokens."""
     vocab = ctx.getModel().vocab
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     piece = bytearray(256)
@@ -60,24 +60,22 @@ def stream_text(ctx: Context, tokens: Iterator[int]) -> Iterator[str]:
 
 
 def make_params(size: int) -> Context.Params:
-    """A context of so many tokens, on every core that this process may use."""
+    """A context of `size` tokens that uses every CPU that the process may use."""
     cores = len(os.sched_getaffinity(0))
     return Context.Params(nCtx=size, nThreads=cores, nThreadsBatch=cores)
 
 
 def add_arguments(parser: argparse.ArgumentParser, limit: int) -> None:
-    """What every example takes."""
+    """Add the arguments of all examples."""
     parser.add_argument("--model", help="a GGUF file (default: Gemma 3 270M from the optional extra)")
-    parser.add_argument("-n", type=int, default=limit, help="how many tokens at most (default: %(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=0.7, help="0 always picks the likeliest (default: %(default)s)"
-    )
+    parser.add_argument("-n", type=int, default=limit, help="most tokens to generate (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="the same seed gives the same text")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Complete a prompt with a local language model.")
-    parser.add_argument("--prompt", default="The capital of France is", help="the text to go on with")
+    parser.add_argument("--prompt", default="The capital of France is", help="the text to complete")
     add_arguments(parser, limit=64)
     args = parser.parse_args()
 
@@ -85,7 +83,7 @@ def main() -> None:
     with Model.load(args.model or default_model.path()) as model:
         tokens = tokenize(model.vocab, args.prompt, addSpecial=True)
         if not tokens:
-            sys.exit("error: the prompt is empty, and this model adds nothing to it: pass --prompt TEXT")
+            sys.exit("error: the prompt is empty, and this model has no BOS token: pass --prompt TEXT")
         params = make_params(len(tokens) + args.n)
         with Context.initFromModel(model, params) as ctx, make_sampler(args.temperature, args.seed) as sampler:
             print(args.prompt, end="", flush=True)

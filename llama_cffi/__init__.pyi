@@ -71,13 +71,13 @@ from llama_cffi.errors import (
     StateError as StateError,
     UnavailableError as UnavailableError,
 )
+from llama_cffi.generation.default_sampler import defaultSampler as defaultSampler
 from llama_cffi.generation.generation import Generation as Generation, GenerationSteps as GenerationSteps
 from llama_cffi.generation.steps import (
     Alternative as Alternative,
     GenerationStep as GenerationStep,
     StopReason as StopReason,
     Usage as Usage,
-    defaultSampler as defaultSampler,
 )
 from llama_cffi.log import logGet as logGet, logSet as logSet
 from llama_cffi.model.adapter import Adapter as Adapter

@@ -5671,6 +5671,14 @@ class _Lib:
         Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none.
         """
         ...
+    def shim_log_probs(self, logits: _CData, n_vocab: int, token: int, n_top: int, top: _CData, top_log_probs: _CData, /) -> float:
+        """`double shim_log_probs(const float *logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t *top, double *top_log_probs)`
+
+        Returns the natural logarithm of a token's probability under a row of logits. Writes the `n_top` most probable tokens to
+        `top`, best first, and their log-probabilities to `top_log_probs`. Returns NaN if a logit is NaN, or if `token` or
+        `n_top` is out of range.
+        """
+        ...
     def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool:
         """`bool shim_after_newline(const struct llama_vocab *vocab, bool *goes_on)`
 

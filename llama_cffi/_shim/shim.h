@@ -6,6 +6,7 @@
  *   abi.cpp                   which libraries are loaded
  *   cpu.cpp                   which variant of the CPU backend runs here
  *   compute.cpp, sample.cpp   decode and sample with checks, in one call each
+ *   log_probs.cpp             log-probabilities from a row of logits
  *   tokenize.cpp              tokenize a long text in pieces
  *   gate.cpp                  reader/writer lock between computing and changing adapters
  *   callbacks.cpp             callbacks from C into Python
@@ -175,6 +176,12 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
 
 /* Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);
+
+/* Returns the natural logarithm of a token's probability under a row of logits. Writes the `n_top` most probable tokens to
+ * `top`, best first, and their log-probabilities to `top_log_probs`. Returns NaN if a logit is NaN, or if `token` or
+ * `n_top` is out of range. */
+double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
+                      double * top_log_probs);
 
 /* Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
  * vocabulary cannot be cut at a newline. */

@@ -1,4 +1,4 @@
-"""Chat: messages to one text, the way a model was trained to see them."""
+"""llama.cpp's own chat templates: format messages as the text that a model was trained on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, out_buffer, require_together
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.model.model import Model
 
-_MOST = (1 << 31) // 4  # bytes of messages whose text surely has a length that C can name
+_MAX_BYTES = (1 << 31) // 4  # of all messages: the text is longer, and its length must fit an int32_t
 
 
 @dataclass
@@ -56,16 +57,16 @@ def chatApplyTemplate(
 ) -> str | int:
     """Format messages with a chat template.
 
-    `tmpl` is the name of a built-in template (see `chatBuiltinTemplates`), the text of a Jinja template, or a model,
-    whose own template it means; so do None and 0 with `model=`. llama.cpp does not run Jinja: it recognizes templates
-    of families that it knows, and formats as they do. `nMsg` takes the first so many messages. `addAssistant` ends
+    `tmpl` is the name of a built-in template (see `chatBuiltinTemplates`), the text of a Jinja template, or a model;
+    a model, or None or 0 with `model=`, means the model's own template. llama.cpp does not run Jinja: it recognizes the
+    templates of known model families, and formats as they do. `nMsg` takes only the first messages. `addAssistant` ends
     the text where the assistant's answer begins.
 
     Without `buf` and `bufLen`: returns the text. With them: writes at most `bufLen` bytes of UTF-8 and returns the
-    length of the whole; where that is `bufLen` or more, the end is missing, and there is no closing NUL.
-    Tokenize the text with `addSpecial=True`, which begins it, and `parseSpecial=True`.
+    length of the whole text; if that is `bufLen` or more, the text is cut off and has no closing NUL.
+    Tokenize the text with `addSpecial=True`, for the BOS token, and `parseSpecial=True`.
 
-    Raises ValueError for a template that is not recognized, and where there is none to take.
+    Raises ValueError for a template that is not recognized, and if there is no template.
 
     Maps to `llama_chat_apply_template`.
     """
@@ -76,8 +77,8 @@ def chatApplyTemplate(
         length = lib.llama_chat_apply_template(template, array, n, addAssistant, out, size)
         if length < 0:
             raise ValueError(
-                f"{origin} is none that llama.cpp recognizes, and it does not run Jinja: name one of "
-                f"{', '.join(chatBuiltinTemplates())}; or format the chat yourself"
+                f"llama.cpp does not recognize {origin}, and it does not run Jinja: name one of "
+                f"{', '.join(chatBuiltinTemplates())}; or use ChatTemplate, which runs Jinja"
             )
         return length
 
@@ -94,7 +95,7 @@ def chatApplyTemplate(
 
 
 def _template(tmpl: StrOrBytes | Model | int | None, model: Model | None) -> tuple[bytes, str]:
-    """A template for C, and what to call it in an error."""
+    """The template as C takes it, and its description for errors."""
     if isinstance(tmpl, Model):
         if model is not None and model is not tmpl:
             raise TypeError("tmpl and model are different models: pass one of them")
@@ -102,18 +103,18 @@ def _template(tmpl: StrOrBytes | Model | int | None, model: Model | None) -> tup
     if isinstance(tmpl, (str, bytes)):
         return c_string(tmpl, "tmpl"), f"the template {_shortened(tmpl)!r}"
     if tmpl is not None and (isinstance(tmpl, bool) or tmpl != 0):
-        raise TypeError(f"tmpl is a template's name or text, a Model, or None, not {type(tmpl).__name__}")
+        raise expected("a template's name or text, a Model, or None", tmpl, name="tmpl")
     if model is None:
         raise ValueError(
-            "there is no template to take: name a built-in one (chatBuiltinTemplates() lists them), or pass model= "
-            "for the model's own"
+            "tmpl names no template: name a built-in one (chatBuiltinTemplates() lists them), or pass model= for the "
+            "model's own"
         )
     if not isinstance(model, Model):
-        raise TypeError(f"model is a Model, not {type(model).__name__}: Model.load(path) makes one")
+        raise expected("a Model", model, "Model.load(path) makes one", "model")
     own = model.chatTemplate()
     if own is None:
         raise ValueError(
-            "this model carries no chat template (a base model, not trained to chat?): name a built-in one; "
+            "this model has no chat template (it may be a base model, not trained to chat): name a built-in one; "
             "chatBuiltinTemplates() lists them"
         )
     return own.encode(), "the model's own template"
@@ -124,24 +125,24 @@ def _shortened(text: StrOrBytes) -> StrOrBytes:
 
 
 def _messages(chat: Sequence[ChatMessage], count: int | None) -> tuple[Any, list[Any], int]:
-    """Messages as a C array, with the texts that it points to."""
+    """The messages as a C array, the strings that it points to, and their number."""
     if isinstance(chat, (ChatMessage, str, bytes)):
-        raise TypeError("chat is a sequence of messages: write [ChatMessage('user', text)] for one")
+        raise expected("a list of messages", chat, "write [ChatMessage('user', text)] for one", "chat")
     if not isinstance(chat, Sequence):
-        raise TypeError(f"chat is a sequence of messages, not {type(chat).__name__}")
+        raise expected("a list of messages", chat, name="chat")
     n = len(chat) if count is None else count
     if not 0 <= n <= len(chat):
-        raise ValueError(f"nMsg is {n}, but chat has {len(chat)} messages")
+        raise out_of_range("nMsg", n, 0, len(chat), f"chat has {len(chat)} messages")
     array = ffi.new("struct llama_chat_message[]", n)
     memory: list[Any] = []
     for entry, message in zip(array, chat, strict=False):
         if not isinstance(message, ChatMessage):
-            raise TypeError(f"chat holds {message!r}: write ChatMessage(role, content)")
+            raise expected("a ChatMessage", message, "write ChatMessage(role, content)", "a message of chat")
         memory.append(ffi.new("char[]", c_string(message.role, "a message's role")))
         memory.append(ffi.new("char[]", c_string(message.content, "a message's content")))
         entry.role, entry.content = memory[-2:]
-    if sum(map(len, memory)) > _MOST:
-        raise ValueError(f"the messages have more than {_MOST} bytes: shorten them")
+    if sum(map(len, memory)) > _MAX_BYTES:
+        raise ValueError(f"the messages have more than {_MAX_BYTES} bytes: shorten them")
     return array, memory, n
 
 
@@ -150,20 +151,20 @@ def chatBuiltinTemplates() -> list[str]: ...
 @overload
 def chatBuiltinTemplates(out: Any, len: int) -> int: ...
 def chatBuiltinTemplates(out: Any = None, len: int | None = None) -> list[str] | int:
-    """The names of the built-in chat templates.
+    """List the names of llama.cpp's built-in chat templates.
 
-    Without `out` and `len`: returns a list. With them: writes the first `len` names to `out`, an array of pointers
-    that cffi made (`ffi.new("char *[]", 99)`), and returns how many there are.
+    Without `out` and `len`: returns a list. With them: writes the first `len` names to `out`, a cffi array of pointers
+    (`ffi.new("char *[]", 99)`), and returns the number of all names.
 
     Maps to `llama_chat_builtin_templates`.
     """
     if require_together(out, len, "out and len"):
         kind = ffi.typeof(out) if isinstance(out, ffi.CData) else None
         if kind is None or kind.kind != "array" or kind.item.cname not in ("char *", "char const *"):
-            raise TypeError("out is an array of char pointers: ffi.new('char *[]', 99)")
-        room = ffi.sizeof(out) // ffi.sizeof("char *")
-        if len is None or not 0 <= len <= room:
-            raise ValueError(f"len is {len}, but out has room for {room}")
+            raise expected("a cffi array of char pointers", out, "make one with ffi.new('char *[]', 99)", "out")
+        capacity = ffi.sizeof(out) // ffi.sizeof("char *")
+        if len is None or not 0 <= len <= capacity:
+            raise out_of_range("len", len, 0, capacity, f"out has room for {capacity}")
         return lib.llama_chat_builtin_templates(ffi.cast("char const **", out), len)
     count = lib.llama_chat_builtin_templates(ffi.NULL, 0)
     names = ffi.new("char *[]", count)

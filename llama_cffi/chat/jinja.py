@@ -1,4 +1,4 @@
-"""Chat templates in Jinja, rendered as the libraries do that templates are written for; in jinja2's sandbox."""
+"""Runs chat templates in jinja2's sandbox, with the options and functions that templates of models rely on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, NoReturn
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template. Raises ValueError for one that cannot be read, and for what it says or does wrong."""
+    """Render a template. Raises ValueError if it rejects the messages, or fails."""
     import jinja2
 
     try:
         text: str = _compiled(source).render(variables)
         return text
     except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template refuses these messages: {error}") from error
+        raise ValueError(f"the chat template rejects these messages: {error}") from error
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ValueError(f"the chat template fails with these messages: {type(error).__name__}: {error}") from error
 
 
 def check(source: str) -> None:
-    """Raise ValueError for a template that cannot be read, ImportError without jinja2."""
+    """Raise ValueError for a template that cannot be parsed, ImportError without jinja2."""
     try:
         import jinja2
     except ImportError:
@@ -34,7 +34,7 @@ def check(source: str) -> None:
     try:
         _compiled(source)
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"the chat template cannot be read: line {error.lineno}: {error.message}") from error
+        raise ValueError(f"the chat template cannot be parsed: line {error.lineno}: {error.message}") from error
 
 
 @lru_cache(maxsize=16)
@@ -49,7 +49,7 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}` marks what an assistant wrote, for training; here its content is all that matters."""
+        """`{% generation %}` marks the assistant's text for training; here only its content is rendered."""
 
         tags = {"generation"}
 
@@ -62,7 +62,7 @@ def _environment() -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
+    environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = time.strftime
     return environment
 
@@ -74,12 +74,12 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as it is: jinja2's own filter escapes what HTML would take for its own."""
+    """Plain JSON: jinja2's own filter escapes characters for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _refuse(message: str) -> NoReturn:
-    """What templates call where messages do not fit them."""
+def _raise(message: str) -> NoReturn:
+    """Templates call this to reject messages."""
     import jinja2
 
     raise jinja2.TemplateError(message)

@@ -1,4 +1,4 @@
-"""Conversations: a history, and what the context's memory holds of it."""
+"""Conversations: a message history, rendered by a chat template, whose common prefix stays in the KV cache."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parse
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.generation import Generation
+from llama_cffi.generation.overflow import check_overflow
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
-from llama_cffi.generation.token_cache import room_of
+from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.sampling.sampler import Sampler
 
 
 class ChatAnswer(Generation):
-    """The assistant's answer while it comes: a `Generation`. When it ends, it is part of the session's history.
+    """The assistant's answer, as it is generated: a `Generation`. When it ends, it is added to the session's history.
 
-    An answer that was cancelled is part of it as far as it came; where nothing came, neither is the message that it
-    would have answered.
+    A cancelled answer is added as far as it came. If it has no text at all, the message that it would have answered is
+    removed instead.
     """
 
     _format: ToolFormat | None
-    _tools: bool  # whether the model was told of some
+    _tools: bool  # the model was told about tools
 
     @property
     def toolCalls(self) -> list[ToolCall]:
-        """The tools that the model wants called: do that, give the results to `addToolResult`, and `send()`."""
+        """The tool calls in the answer: run them, pass each result to `addToolResult`, and call `send()`."""
         return self._parsed().toolCalls
 
     @property
     def content(self) -> str:
-        """The text without the calls of tools."""
+        """The text without the tool calls."""
         return self._parsed().content
 
     @property
     def problems(self) -> list[str]:
-        """Why something that looks like a call was left in the text."""
+        """Why text that looks like a tool call could not be parsed and stays in `content`."""
         return self._parsed().problems
 
     def _parsed(self) -> ParsedAnswer:
         if self._tools and self._format is None:
-            return ParsedAnswer(self.text, problems=["how this model writes calls of tools is not known here"])
+            return ParsedAnswer(self.text, problems=["the format of this model's tool calls is not known"])
         return parseToolCalls(self.text, self._format)
 
 
 class ChatSession:
-    """A conversation in one sequence of a context. A turn decodes only what is new in it.
+    """A conversation in one sequence of a context. Each turn decodes only what is new in it.
 
-    `messages` is the history, as dicts with `role` and `content`; it may be edited between turns: what the memory
-    shares with the new text is kept.
+    `messages` is the history, as dicts with `role` and `content`. You can edit it between turns: the prefix before the
+    edit is not decoded again.
     """
 
     def __init__(
@@ -63,21 +64,21 @@ class ChatSession:
         system: str | None = None,
         template: ChatTemplate | str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
-        overflow: Literal["error", "drop"] = "error",
+        overflow: Literal["stop", "error", "drop"] = "stop",
         seqId: SeqId = 0,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """`template` None takes the model's own; a str is what `ChatTemplate` takes. `tools` and `variables` are what
-        its `render` takes.
+        """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools` and `variables` are those of
+        `ChatTemplate.render`.
 
-        When the conversation does not fit the context, "error" raises ContextFullError, and "drop" removes the oldest
-        turns from the history, though neither the system message nor the newest turn; `dropped` has them then.
+        A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
+        "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
+        turn always stay. An answer that fills the window ends with StopReason.CONTEXT_FULL.
         """
         if not isinstance(ctx, Context):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
-        if overflow not in ("error", "drop"):
-            raise ValueError(f'overflow is "error" or "drop", not {overflow!r}')
-        self._context, self._seqId, self._overflow = ctx, seqId, overflow
+        check_overflow(overflow, ("stop", "error", "drop"))
+        self._context, self._seqId, self._drops = ctx, seqId, overflow == "drop"
         self.template = template if isinstance(template, ChatTemplate) else ChatTemplate(ctx.getModel(), template)
         self._answering = False
         self.messages = []
@@ -85,34 +86,34 @@ class ChatSession:
         self.variables = dict(variables or {})
         self.tools = list(tools)
         if self.tools and not self.template.takesTools:
-            raise ValueError("this chat template does not tell the model of tools: leave tools out")
+            raise ValueError("this chat template does not tell the model about tools: leave tools out")
         self.system = system
 
     template: ChatTemplate
     messages: list[dict[str, Any]]
-    """The history, the system message first, if there is one."""
+    """The history; the system message comes first, if there is one."""
     dropped: list[dict[str, Any]]
-    """What was removed from the history for want of room."""
+    """The messages that were removed from the history to make room."""
     tools: list[Mapping[str, Any]]
-    """What the model may want called."""
+    """The tools that the model may call."""
     variables: dict[str, Any]
-    """The template's own variables."""
+    """Variables of the template itself."""
 
     @property
     def system(self) -> str | None:
-        """What the model is told before the conversation; None for nothing."""
-        return self.messages[0]["content"] if self._begins() else None
+        """The system message, or None."""
+        return self.messages[0]["content"] if self._first_turn() else None
 
     @system.setter
     def system(self, text: str | None) -> None:
         if text is not None and not isinstance(text, str):
-            raise TypeError(f"system is a str or None, not {type(text).__name__}")
-        del self.messages[: self._begins()]
+            raise expected("a str or None", text, name="system")
+        del self.messages[: self._first_turn()]
         if text is not None:
             self.messages.insert(0, {"role": "system", "content": text})
 
-    def _begins(self) -> int:
-        """The index of the first message that is not the system's."""
+    def _first_turn(self) -> int:
+        """The index of the first message after the system message."""
         return int(bool(self.messages) and self.messages[0].get("role") == "system")
 
     def send(
@@ -124,14 +125,15 @@ class ChatSession:
         stop: Sequence[str] = (),
         logProbs: int | None = None,
     ) -> ChatAnswer:
-        """Send a message, and iterate over the answer. None has the model answer what is in the history already.
+        """Send a message; iterate over the answer, or take its `result()`. None answers the history as it is.
 
-        A str is the user's. The other parameters are those of `Generation`. Raises ContextFullError where the
-        conversation does not fit, ValueError where the template refuses it; the history is then as before.
+        A str is a message of the user. The other parameters are those of `Generation`. Raises ContextFullError if the
+        conversation does not fit the context window, ValueError if the template rejects it; the history is then as
+        before.
         """
         self._require_idle()
         new = [] if message is None else [_as_message(message)]
-        if not self.messages[self._begins() :] + new:
+        if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
         tokens, dropped = self._fit(new, maxTokens)
         tool_format = self.template.toolFormat if self.tools else None
@@ -143,10 +145,10 @@ class ChatSession:
             stop=stop,
             logProbs=logProbs,
             seqId=self._seqId,
-            special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # their marks are control tokens
+            special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # they mark calls with control tokens
         )
         answer._format, answer._tools = tool_format, bool(self.tools)
-        first = self._begins()
+        first = self._first_turn()
 
         def begin() -> None:
             self._require_idle()
@@ -158,7 +160,7 @@ class ChatSession:
         def end(run: Run) -> None:
             self._answering = False
             text = "".join(run.texts)
-            if text or run.reason not in (None, StopReason.CANCELLED):
+            if text or run.rules.reason not in (None, StopReason.CANCELLED):
                 self.messages.append(_answer(parseToolCalls(text, tool_format)))
             elif new and self.messages and self.messages[-1] is new[0]:
                 self.messages.pop()
@@ -171,56 +173,56 @@ class ChatSession:
             raise BusyError("an answer of this session has not ended: iterate to its end, or close() it, first")
 
     def addToolResult(self, call: ToolCall, result: str) -> None:
-        """Add what a tool gave to the history; call `send()` when all results are there."""
+        """Add the result of a tool call to the history. Call `send()` when all results are there."""
         if not isinstance(call, ToolCall):
-            raise TypeError(f"call is one of an answer's toolCalls, not {type(call).__name__}")
+            raise expected("a ToolCall", call, "pass one of answer.toolCalls", "call")
         if not isinstance(result, str):
-            raise TypeError(f"result is a str, not {type(result).__name__}: use json.dumps for data")
+            raise expected("a str", result, "use json.dumps for data", "result")
         self.messages.append({"role": "tool", "name": call.name, "tool_call_id": call.id, "content": result})
 
     def render(self, new: Sequence[Message] = ()) -> list[Token]:
-        """The conversation as tokens, up to where the assistant's answer begins."""
+        """The conversation as tokens, up to the point where the assistant's answer begins."""
         return self._tokens([*self.messages, *new])
 
     def _tokens(self, messages: Sequence[Message]) -> list[Token]:
         return self.template.tokens(messages, tools=self.tools or None, **self.variables)
 
-    # Making room
+    # Overflow
 
     def _fit(self, new: list[dict[str, Any]], limit: int | None) -> tuple[list[Token], int]:
-        """The conversation as tokens that leave room for an answer, and how many messages were left out for that.
+        """Return the conversation as tokens that leave room for an answer, and how many messages were dropped for it.
 
-        An answer needs `limit` tokens, or one. Once something has to go, a quarter of the context is made free, so that
-        the rest is not read anew in every turn.
+        An answer needs `limit` tokens, or at least one. Dropping frees at least a quarter of the window, so that the
+        rest is not decoded again in every turn.
         """
         tokens = self.render(new)
-        room = room_of(self._context)
-        if room is None or len(tokens) + (limit or 1) <= room:
+        capacity = context_capacity(self._context)
+        if capacity is None or len(tokens) + (limit or 1) <= capacity:
             return tokens, 0
-        if self._overflow == "error":
-            if len(tokens) > room:
+        if not self._drops:
+            if len(tokens) > capacity:
                 raise ContextFullError(
-                    f"the conversation has {len(tokens)} tokens, and a sequence of the context takes {room}: remove "
-                    'old messages, make the session with overflow="drop", or raise Context.Params.nCtx'
+                    f"the conversation has {len(tokens)} tokens, but a sequence of the context takes {capacity}: "
+                    'remove old messages, make the session with overflow="drop", or raise Context.Params.nCtx'
                 )
             return tokens, 0
-        first, dropped = self._begins(), 0
-        goal = room - max(limit or 1, room // 4)
-        for end in self._turns(new):
+        first, dropped = self._first_turn(), 0
+        goal = capacity - max(limit or 1, capacity // 4)
+        for end in self._turn_ends(new):
             if len(tokens) <= goal:
                 break
             dropped = end - first
             tokens = self._tokens([*self.messages[:first], *self.messages[end:], *new])
-        if len(tokens) > room:
+        if len(tokens) > capacity:
             raise ContextFullError(
-                f"the newest turn has {len(tokens)} tokens with the system message, and a sequence of the context "
-                f"takes {room}: shorten it, or raise Context.Params.nCtx"
+                f"the newest turn has {len(tokens)} tokens with the system message, but a sequence of the context "
+                f"takes {capacity}: shorten it, or raise Context.Params.nCtx"
             )
         return tokens, dropped
 
-    def _turns(self, new: list[dict[str, Any]]) -> list[int]:
-        """Where each turn but the newest ends: before a message of the user's."""
-        ends = [i for i, m in enumerate(self.messages) if i > self._begins() and m.get("role") == "user"]
+    def _turn_ends(self, new: list[dict[str, Any]]) -> list[int]:
+        """The index at which each turn but the newest ends: before a message of the user."""
+        ends = [i for i, m in enumerate(self.messages) if i > self._first_turn() and m.get("role") == "user"]
         return [*ends, len(self.messages)] if new and new[0]["role"] == "user" and self.messages else ends
 
     def __repr__(self) -> str:
@@ -231,9 +233,9 @@ def _as_message(message: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(message, str):
         return {"role": "user", "content": message}
     if not isinstance(message, Mapping):
-        raise TypeError(f'message is a str or {{"role": ..., "content": ...}}, not {type(message).__name__}')
+        raise expected("a str or a dict", message, 'write {"role": "user", "content": text}', "message")
     if not isinstance(message.get("role"), str):
-        raise ValueError(f'a message needs a role ("user", "tool"): {message!r}')
+        raise ValueError(f'a message needs a role ("user", "tool"), got {message!r}')
     return dict(message)
 
 

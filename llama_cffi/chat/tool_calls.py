@@ -1,4 +1,4 @@
-"""Tool calls in what a model wrote, in the ways of the template families that declare them."""
+"""Parses tool calls in generated text, in the formats of several model families."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_cffi._core.checks import expected
+
 
 class ToolFormat(enum.Enum):
-    """How a family of models writes the call of a tool."""
+    """The format in which a family of models writes tool calls."""
 
     HERMES = "hermes"
     """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`: Hermes, Qwen 2.5 and 3, and many others."""
     LLAMA3 = "llama3"
-    """`{"name": ..., "parameters": {...}}`, maybe after `<|python_tag|>`: Llama 3.1 and later."""
+    """`{"name": ..., "parameters": {...}}`, optionally after `<|python_tag|>`: Llama 3.1 and later."""
     MISTRAL = "mistral"
-    """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`, and of newer ones `[TOOL_CALLS]name[ARGS]{...}`."""
+    """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`; newer models write `[TOOL_CALLS]name[ARGS]{...}`."""
 
     @classmethod
     def ofTemplate(cls, template: str) -> ToolFormat | None:
-        """The format that the text of a chat template declares; None for none, and for one that is not known here."""
+        """The format that the text of a chat template declares; None if it declares none, or an unknown one."""
         if "[TOOL_CALLS]" in template:
             return cls.MISTRAL
-        if any(tag in template for tag in ("<function=", "<arg_key>", "<invoke name=")):  # in place of JSON
+        if any(tag in template for tag in ("<function=", "<arg_key>", "<invoke name=")):  # not JSON
             return None
         if "<tool_call>" in template:
             return cls.HERMES
@@ -36,33 +38,33 @@ class ToolFormat(enum.Enum):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the model wants called. `arguments` is what it wrote: check it before you use it."""
+    """A call of a tool. `arguments` is what the model wrote: check it before you use it."""
 
     name: str
     arguments: dict[str, Any]
     id: str = ""
-    """Which call it is, for the result: the model's own word, or one made up."""
+    """Identifies the call in the history: from the model, or made up."""
 
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """An answer, taken apart."""
+    """An answer, split into its text and its tool calls."""
 
     content: str
-    """The text without the calls; what looks like a call and cannot be read stays in it."""
+    """The text without the calls. Calls that cannot be parsed stay in it."""
     toolCalls: list[ToolCall] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Why something that looks like a call was left in the text."""
+    """Why text that looks like a call could not be parsed, one reason for each."""
 
 
 class _Unreadable(ValueError):
-    """What stands there is no call."""
+    """The text is not a valid call."""
 
 
 def parseToolCalls(text: str, format: ToolFormat | None) -> ParsedAnswer:
-    """Take the tool calls out of what a model wrote. A pure function; broken calls stay in the text, with a reason."""
+    """Split generated text into content and tool calls. Invalid calls stay in the content, with a reason each."""
     if not isinstance(text, str):
-        raise TypeError(f"text is a str, not {type(text).__name__}")
+        raise expected("a str", text, name="text")
     if format is None:
         return ParsedAnswer(text)
     finder = {ToolFormat.HERMES: _hermes, ToolFormat.LLAMA3: _llama3, ToolFormat.MISTRAL: _mistral}[ToolFormat(format)]
@@ -89,7 +91,7 @@ _Found = str | ToolCall | _Unreadable
 def _hermes(text: str) -> Iterator[_Found]:
     place = 0
     for begin in re.finditer(r"<tool_call>\s*", text):
-        if begin.start() < place:  # within the arguments of the call before
+        if begin.start() < place:  # inside the arguments of the previous call
             continue
         yield text[place : begin.start()]
         try:
@@ -164,27 +166,27 @@ def _skip(text: str, place: int, pattern: str) -> int:
 
 
 def _json(text: str, place: int) -> tuple[Any, int]:
-    """A JSON value in a text, and where it ends."""
+    """Parse the JSON value at an index. Returns it and the index after it."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, place)
     except (ValueError, RecursionError) as error:
         shown = text[place : place + 40]
-        raise _Unreadable(f"no JSON of a call at {shown!r}: {error}") from None
+        raise _Unreadable(f"a call has invalid JSON at {shown!r}: {error}") from None
 
 
 def _call(value: Any) -> ToolCall:
-    """A call from what the model wrote as one."""
+    """Make a call from its JSON value."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = {**value, **value["function"]}
     name = value.get("name", value.get("function")) if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        raise _Unreadable(f"a call names no tool: {json.dumps(value)[:80]}")
+        raise _Unreadable(f"a call has no tool name: {json.dumps(value)[:80]}")
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):  # JSON in JSON
         arguments = _json(arguments, 0)[0] if arguments.strip() else {}
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise _Unreadable(f"the arguments of {name} are no object: {json.dumps(arguments)[:80]}")
+        raise _Unreadable(f"the arguments of {name} are not an object: {json.dumps(arguments)[:80]}")
     identity = value.get("id")
     return ToolCall(name, arguments, identity if isinstance(identity, str) else "")

@@ -28,7 +28,7 @@ class Memory(Uncopyable):
 
     _KIND = "memory"
 
-    __slots__ = ("_changes", "_context", "_known", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified")
+    __slots__ = ("_changes", "_contents", "_context", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified")
 
     def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
         """Not for users: `ctx.getMemory()` makes it."""
@@ -38,7 +38,7 @@ class Memory(Uncopyable):
         self._unified = unified
         self._changes = [0] * nSeqMax  # how often each sequence was changed, but for what decode adds
         self._decode_lock = Lock()  # held by whoever decodes and then reads the outputs
-        self._known: dict[SeqId, Any] = {}  # which tokens stand in a sequence; see _token_cache.py
+        self._contents: dict[SeqId, Any] = {}  # the tokens of each sequence; see generation/token_cache.py
         self._shifts = bool(lib.llama_memory_can_shift(self._pointer))
 
     @property

@@ -1,4 +1,4 @@
-"""Embeddings of texts, and scores of documents for a query: many texts in each decode, results as numpy arrays."""
+"""Text embeddings and reranking: many texts in each decode, results as numpy arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.checks import expected, integer, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated.enums import AttentionType, PoolingType
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Self
 
-_LONGEST = 2048  # tokens of a text, where the caller does not say and the model was trained with more
+_DEFAULT_N_CTX = 2048  # at most: a larger context costs memory that few texts need
 _POOLINGS = (PoolingType.MEAN, PoolingType.CLS, PoolingType.LAST)
 
 
-class _Texts:
-    """What embedding and reranking share: a context of its own, in use by one call at a time."""
+class _TextComputer:
+    """The common part of Embedder and Reranker: a context, which one call uses at a time."""
 
     _packer: Packer
 
@@ -43,28 +43,28 @@ class _Texts:
         attention: AttentionType,
     ) -> None:
         most = model._nPositions or model.nCtxTrain
-        longest = min(most, _LONGEST) if n_ctx is None else integer(n_ctx, 1, 1 << 24, "nCtx")
+        longest = min(most, _DEFAULT_N_CTX) if n_ctx is None else integer(n_ctx, 1, 1 << 24, "nCtx")
         if model._nPositions and longest > model._nPositions:
-            raise ValueError(f"nCtx is {longest}, but this model knows {model._nPositions} positions: lower it")
+            raise out_of_range("nCtx", longest, 1, model._nPositions, "the model has no more positions")
         threads = default_threads() if n_threads is None else integer(n_threads, 1, lib.GGML_MAX_N_THREADS, "nThreads")
         packed = default_batch(model, threads) if n_batch is None else integer(n_batch, 1, 1 << 24, "nBatch")
         self._model, self._longest = model, longest
-        self._turns = threading.Lock()
+        self._lock = threading.Lock()
         self._packer = Packer(model, pooling, longest, packed, threads, attention)
 
     @property
     def model(self) -> Model:
-        """The model that computes."""
+        """The model."""
         return self._model
 
     @property
     def context(self) -> Context:
-        """The context that computes, such as for `setAdapterLora`. What it remembers is erased with every call."""
+        """The context, for example for `setAdapterLora`. Every call clears its memory."""
         return self._packer.context
 
     @property
     def nCtx(self) -> int:
-        """How many tokens a text may have."""
+        """The most tokens that a text may have."""
         return self._longest
 
     def close(self) -> None:
@@ -79,32 +79,31 @@ class _Texts:
 
     def _fit(self, tokens: list[Token], what: str, truncate: bool) -> list[Token]:
         if not tokens:
-            raise ValueError(f"{what} has no tokens: it is empty, and this model adds none of its own")
+            raise ValueError(f"{what} has no tokens: it is empty, and this model adds no special tokens")
         if len(tokens) <= self._longest:
             return tokens
         if truncate:
-            closing = tokens[-1:] if self._model.vocab.isControl(tokens[-1]) else []  # the model wants it at the end
+            closing = tokens[-1:] if self._model.vocab.isControl(tokens[-1]) else []  # models expect it at the end
             return tokens[: self._longest - len(closing)] + closing
         raise ValueError(
-            f"{what} has {len(tokens)} tokens, and the limit is {self._longest}: split it, pass truncate=True to use "
-            f"its beginning, or pass a higher nCtx (the model was trained with {self._model.nCtxTrain})"
+            f"{what} has {len(tokens)} tokens, but the limit is {self._longest}: split it, pass truncate=True to cut "
+            f"it off, or pass a higher nCtx (the model was trained with {self._model.nCtxTrain})"
         )
 
 
-class Embedder(_Texts):
-    """Turns texts into vectors. Has a context of its own, which `close` frees; `with` does so too.
+class Embedder(_TextComputer):
+    """Computes embedding vectors of texts, in its own context. `close` or a `with` block frees the context.
 
-    `poolingType` says how the vectors of a text's tokens become one: MEAN, CLS (the first one's) or LAST. None takes
-    what the model's file names; where it names nothing, MEAN, with a warning. Vectors have length 1 with
-    `normalize=True`; a vector of zeros stays as it is.
+    `poolingType` is how the vectors of a text's tokens become one: MEAN, CLS (the first token) or LAST. None uses what
+    the model's file names; if it names nothing, MEAN, with a warning. `normalize=True` scales vectors to length 1,
+    except zero vectors.
 
-    `nCtx` is how many tokens the longest text may have (None: what the model was trained with, at most 2,048), `nBatch`
-    about how many one decode takes, which short texts share (None: 128 to 512, by the threads, devices and
-    vocabulary). `nThreads` is the
-    number of threads (None: as many as this process may use, at most 16). `attentionType` is for models that were
-    trained in another way than their file says.
+    `nCtx` is the most tokens that a text may have (None: what the model was trained with, at most 2,048). `nBatch` is
+    about how many tokens one decode takes, so that short texts share it (None: 128 to 512, depending on threads,
+    devices and vocabulary). `nThreads` None uses every CPU that the process may use, at most 16. `attentionType` is for
+    models that were trained in a different way than their file says.
 
-    Serves one call at a time: calls from several threads take turns. Needs numpy.
+    Thread-safe: calls from several threads wait for each other. Needs numpy.
     """
 
     def __init__(
@@ -123,29 +122,29 @@ class Embedder(_Texts):
         self._pooling = _pooling_of(model) if poolingType is None else PoolingType(poolingType)
         if self._pooling not in _POOLINGS:
             raise ValueError(
-                "this model gives scores, no vectors: use Reranker"
+                "this model computes scores, not vectors: use Reranker"
                 if self._pooling == PoolingType.RANK
-                else f"poolingType is one of MEAN, CLS, LAST, or None for the model's own, not {self._pooling.name}"
+                else f"poolingType must be one of MEAN, CLS, LAST, or None for the model's, got {self._pooling.name}"
             )
         self._normalize = bool(normalize)
         self._set_up(model, PoolingType.NONE, nCtx, nBatch, nThreads, attentionType)
 
     @property
     def poolingType(self) -> PoolingType:
-        """How the vectors of a text's tokens become one."""
+        """How the vectors of a text's tokens are combined."""
         return self._pooling
 
     @property
     def nEmbd(self) -> int:
-        """How many numbers a vector has."""
+        """The number of dimensions of a vector."""
         return self._model.nEmbdOut
 
     def embed(self, texts: StrOrBytes | Iterable[StrOrBytes], *, truncate: bool = False) -> npt.NDArray[np.float32]:
-        """The vectors of texts: float32, shape (number of texts, nEmbd), in their order. One text gives (nEmbd,).
+        """Compute the vectors of texts: float32, shape (number of texts, nEmbd), in the same order.
 
-        An empty text is embedded as the tokens that the model adds to every text. A text with more tokens than `nCtx`
-        raises ValueError, or loses its end with `truncate`. Raises ValueError also for an empty text to which the
-        model adds nothing, ClosedError, and what `Context.decode` raises.
+        A single text returns shape (nEmbd,). An empty text is embedded as the special tokens that the model adds to
+        every text. A text with more tokens than `nCtx` raises ValueError; `truncate` cuts it off instead. Raises
+        ValueError also for an empty text if the model adds nothing, ClosedError, and what `Context.decode` raises.
         """
         np = numpy_for("Embedder")
         if isinstance(texts, (str, bytes)):
@@ -154,8 +153,8 @@ class Embedder(_Texts):
         found = [self._fit(tokenize(vocab, text), f"text {i}", truncate) for i, text in enumerate(texts)]
         flat = Texts(np, found)
         vectors = np.zeros((len(found), self.nEmbd), np.float32)
-        with self._turns:
-            self._packer.context._c  # noqa: B018  raises
+        with self._lock:
+            self._packer.context._c  # noqa: B018  raises ClosedError
             self._fill(np, flat, vectors)
         if self._pooling == PoolingType.MEAN:
             vectors /= flat.lengths[:, None].astype(np.float32)
@@ -168,7 +167,7 @@ class Embedder(_Texts):
         return ordered  # type: ignore[no-any-return]
 
     def _fill(self, np: Any, flat: Texts, vectors: Any) -> None:
-        """Decode, and put sums, first or last rows of texts into `vectors`, which has the order of `flat`."""
+        """Decode the texts, and put the sum, first or last row of each into `vectors`, in the order of `flat`."""
         for begin, end, first, last in self._packer.runs(flat):
             rows = np.asarray(self._packer.context.getEmbeddings())
             starts = np.maximum(flat.starts[begin:end] - first, 0)
@@ -178,17 +177,17 @@ class Embedder(_Texts):
                 vectors[begin:end] = rows[np.minimum(flat.ends[begin:end], last) - first - 1]
             elif first == flat.starts[begin]:
                 vectors[begin:end] = rows[starts]
-            del rows  # llama.cpp's own memory
+            del rows  # a view of llama.cpp's memory, which the next decode overwrites
 
     def __repr__(self) -> str:
-        return f"<Embedder {self._pooling.name}, {self.nEmbd} numbers a text>"
+        return f"<Embedder {self._pooling.name}, {self.nEmbd} dimensions>"
 
 
-class Reranker(_Texts):
-    """Scores how well documents answer a query, with a model that was trained for that.
+class Reranker(_TextComputer):
+    """Scores how well documents answer a query, with a model that was trained for it (a cross-encoder).
 
-    The model's file names rank pooling (`poolingType` RANK) or labels of classes; ValueError for one that does not.
-    The other parameters are those of `Embedder`; `nCtx` counts query and document together. Needs numpy.
+    The model's file must name rank pooling (`poolingType` RANK) or class labels; else ValueError. The parameters are
+    those of `Embedder`; `nCtx` counts query and document together. Needs numpy.
     """
 
     def __init__(
@@ -198,8 +197,8 @@ class Reranker(_Texts):
         _require_model(model)
         if _declared(model) != PoolingType.RANK and model.clsLabel(0) is None:
             raise ValueError(
-                "this model has no classification head: its file names neither rank pooling nor labels. Use a model "
-                "that was trained to rerank, or compare vectors of Embedder"
+                "this model has no classification head: its file names neither rank pooling nor class labels. Use a "
+                "model that was trained to rerank, or compare vectors of Embedder"
             )
         template = model.chatTemplate("rerank")
         self._template = None if template is None else re.split(r"(\{query\}|\{document\})", template)
@@ -208,20 +207,20 @@ class Reranker(_Texts):
     def rank(
         self, query: StrOrBytes, documents: Iterable[StrOrBytes], *, truncate: bool = False
     ) -> npt.NDArray[np.float32]:
-        """The scores of documents for a query: float32, shape (number of documents,), in their order.
+        """Compute the scores of documents for a query: float32, shape (number of documents,), in the same order.
 
-        What a score means is the model's: of most, any number, and more is better. Of a model with several classes it
-        is the first one's. Query and document with more tokens than `nCtx` raise ValueError; `truncate` shortens the
-        document. Raises ClosedError, and what `Context.decode` raises.
+        The scale depends on the model: usually any number, and higher is better. If the model has several classes, it
+        is the score of the first one. If query and document together have more tokens than `nCtx`, raises ValueError;
+        `truncate` cuts off the document instead. Raises ClosedError, and what `Context.decode` raises.
         """
         np = numpy_for("Reranker")
         if isinstance(documents, (str, bytes)):
-            raise TypeError("documents is a list of texts: write [document] for one")
+            raise expected("a list of texts", documents, "write [document] for one", "documents")
         found = [self._pair(query, document, i, truncate) for i, document in enumerate(documents)]
         flat = Texts(np, found)
         scores = np.zeros(len(found), np.float32)
-        with self._turns:
-            self._packer.context._c  # noqa: B018  raises
+        with self._lock:
+            self._packer.context._c  # noqa: B018  raises ClosedError
             for begin, end, _, _ in self._packer.runs(flat):
                 scores[flat.order[begin:end]] = self._scores(end - begin)
         return scores  # type: ignore[no-any-return]
@@ -237,7 +236,7 @@ class Reranker(_Texts):
         tokens = self._tokens(query, document)
         if len(tokens) > self._longest and truncate:
             text = _str(document)
-            low, high = 0, len(text)  # the longest beginning of the document that fits
+            low, high = 0, len(text)  # the longest prefix of the document that fits
             while low < high:
                 middle = (low + high + 1) // 2
                 low, high = (middle, high) if self._fits(query, text[:middle]) else (low, middle - 1)
@@ -254,11 +253,11 @@ class Reranker(_Texts):
         begin = [vocab.bos] if vocab.getAddBos() and vocab.bos != TOKEN_NULL else []
         end = [token for token in (vocab.eos, vocab.sep) if token != TOKEN_NULL][:1] if vocab.getAddEos() else []
         between = [vocab.sep] if vocab.getAddSep() and vocab.sep != TOKEN_NULL else []
-        asked, told = (tokenize(vocab, text, addSpecial=False) for text in (query, document))
-        return [*begin, *asked, *end, *between, *told, *end]
+        first, second = (tokenize(vocab, text, addSpecial=False) for text in (query, document))
+        return [*begin, *first, *end, *between, *second, *end]
 
     def _fill_in(self, query: StrOrBytes, document: StrOrBytes) -> list[Token]:
-        """The model's own form, which spells out control tokens. Those of other texts stay text."""
+        """Fill in the model's own template. Control tokens are parsed in the template, not in query and document."""
         vocab = self._model.vocab
         texts = {"{query}": _str(query), "{document}": _str(document)}
         parts = [texts.get(part, part) for part in self._template or ()]
@@ -270,7 +269,7 @@ class Reranker(_Texts):
         return tokens
 
     def __repr__(self) -> str:
-        return f"<Reranker, {self._model.nClsOut} scores a document>"
+        return f"<Reranker, {self._model.nClsOut} scores per document>"
 
 
 def _require_model(model: Model) -> None:
@@ -290,7 +289,7 @@ def _spells_control(vocab: Vocab, text: str) -> bool:
 
 
 def _declared(model: Model) -> PoolingType:
-    """What the model's file says about pooling; UNSPECIFIED where it says nothing."""
+    """The pooling that the model's file names; UNSPECIFIED if it names none."""
     value = model.metaValStr(f"{model.metaValStr('general.architecture')}.pooling_type")
     return PoolingType.UNSPECIFIED if value is None else PoolingType(int(value))
 
@@ -300,8 +299,8 @@ def _pooling_of(model: Model) -> PoolingType:
     if declared not in (PoolingType.UNSPECIFIED, PoolingType.NONE):
         return declared
     warn(
-        "this model's file does not say how to make one vector of a text's: MEAN is used. Pass poolingType=MEAN to "
-        "agree, or CLS or LAST, as the model was trained",
+        "this model's file does not name a pooling type: MEAN is used. Pass poolingType=MEAN to confirm it, or CLS or "
+        "LAST if the model was trained with that",
         UserWarning,
     )
     return PoolingType.MEAN

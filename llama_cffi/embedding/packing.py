@@ -1,4 +1,4 @@
-"""Many texts in one decode: how they are packed, how the batch is filled, and where the computation may end."""
+"""Packs many texts into each decode for embeddings, and skips the computation of logits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from llama_cffi.context.params import ContextParams
 from llama_cffi.model.model import Model
 from llama_cffi.model.placement import is_on_cpu
 
-SEQUENCES = 64  # texts in one decode; the size of a batch is a multiple of it, as llama.cpp's pooling wants
-_STATES = 8  # ... of models that keep a state for each, which may be large
-_PACKED = (128, 512)  # tokens in one decode, least and most: of short texts, more only cost attention that is masked
-_EACH = 64  # ... for each thread, and a device counts as many
-_LOGITS = 128 << 20  # bytes: llama.cpp has room for the logits of every token whose embedding is wanted
-_THREADS = 16  # more cost more than they give in batches of this size
-_POOLED = "result_embd_pooled"  # llama.cpp's name for what becomes the embeddings
+MAX_TEXTS = 64  # in one decode; llama.cpp's pooling requires a batch size that is a multiple of it
+_MAX_STATES = 8  # ... of recurrent models, whose states may be large
+_PACKED_TOKENS = (128, 512)  # in one decode, least and most: with short texts, more only compute masked attention
+_TOKENS_PER_THREAD = 64
+_MAX_LOGITS_BYTES = 128 << 20  # llama.cpp allocates logits for every token that has an embedding
+_MAX_THREADS = 16  # more do not make batches of this size faster
+_POOLED = "result_embd_pooled"  # llama.cpp's name of the tensor with the embeddings
 
 
 def numpy_for(what: str) -> Any:
-    """The module numpy, which only these classes need."""
+    """Import numpy, which only embeddings need."""
     try:
         import numpy
     except ImportError as error:
@@ -35,31 +35,32 @@ def numpy_for(what: str) -> Any:
 
 
 def default_threads() -> int:
-    """As many as this process may use, within reason."""
-    return max(1, min(_THREADS, len(os.sched_getaffinity(0))))
+    """The number of CPUs that this process may use, up to a limit."""
+    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
 def default_batch(model: Model, n_threads: int) -> int:
-    """How many tokens one decode packs: fewer with a large vocabulary, for the memory's sake."""
-    room = _LOGITS // (4 * model.vocab.nTokens)
-    wanted = _EACH * n_threads if is_on_cpu(model._params) else _PACKED[1]
-    return max(_PACKED[0], min(wanted, _PACKED[1], room)) // SEQUENCES * SEQUENCES
+    """The number of tokens to pack into one decode: fewer with a large vocabulary, to save memory."""
+    least, most = _PACKED_TOKENS
+    affordable = _MAX_LOGITS_BYTES // (4 * model.vocab.nTokens)
+    useful = _TOKENS_PER_THREAD * n_threads if is_on_cpu(model._params) else most
+    return max(least, min(useful, most, affordable)) // MAX_TEXTS * MAX_TEXTS
 
 
 class Shortcut:
-    """Ends a decode where the embeddings are there.
+    """Stops the computation of a decode when the embeddings are there.
 
-    What a decoder computes after them are logits, which nobody reads here and which may cost more than all that went
-    before. The first decode computes everything, to see that no other embeddings follow.
+    After them a decoder computes logits, which embeddings do not need and which can take more time than all the rest.
+    The first decode computes the whole graph, to check that it has only one tensor with embeddings.
     """
 
     def __init__(self) -> None:
         self.explored = self.useful = False
-        self.nodes = 0  # that llama.cpp asked about
-        self.ends: list[int] = []  # those of them that are embeddings, in the first decode
+        self.nodes = 0  # of the graph, as llama.cpp asks about them
+        self.ends: list[int] = []  # the nodes with embeddings, in the first decode
 
     def ask(self, tensor: Any, ask: bool) -> bool:
-        """What llama.cpp calls for each node: first whether its data is wanted, then whether to go on."""
+        """The eval callback: with `ask`, return True to see the node's data; then return False to stop."""
         if not ask:
             return False
         self.nodes += 1
@@ -71,7 +72,7 @@ class Shortcut:
 
 
 class Packer:
-    """A context for whole texts, each in a sequence of its own, and the batch that takes them there."""
+    """A context and a batch for whole texts, each in its own sequence."""
 
     def __init__(
         self,
@@ -82,12 +83,12 @@ class Packer:
         n_threads: int,
         attention: AttentionType,
     ) -> None:
-        """For texts of up to `n_ctx` tokens, of which one decode takes about `n_batch`."""
+        """`n_ctx` is the most tokens of a text, `n_batch` about how many tokens one decode takes."""
         self._numpy = np = numpy_for("Embedder and Reranker")
         self.n_batch = n_batch
         stateful = model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid)
         self._encodes = model.hasEncoder
-        self.n_seq = 1 if model.hasEncoder and model.hasDecoder else _STATES if stateful else SEQUENCES
+        self.n_seq = 1 if model.hasEncoder and model.hasDecoder else _MAX_STATES if stateful else MAX_TEXTS
         params = Context.Params(
             embeddings=True,
             poolingType=pooling,
@@ -100,7 +101,7 @@ class Packer:
         self._shortcut = Shortcut() if pooling == PoolingType.NONE and not model.hasEncoder else None
         if self._shortcut is not None:
             params.cbEval = self._shortcut.ask
-        # Where tokens see those after them, or llama.cpp pools, a text is computed in one piece.
+        # If tokens attend to later ones, or llama.cpp does the pooling, each text must be decoded in one batch.
         whole = model.hasEncoder or pooling != PoolingType.NONE
         self.context = self._open(model, params, n_ctx, max(n_ctx, n_batch) if whole else n_batch)
         if not whole and not self.context.getCausalAttn() and n_ctx > n_batch:
@@ -114,7 +115,7 @@ class Packer:
         np.frombuffer(ffi.buffer(arrays["logits"]), np.int8)[:] = 1
 
     def _open(self, model: Model, params: ContextParams, n_ctx: int, capacity: int) -> Context:
-        params.nUbatch = params.nBatch = self.capacity = -(-capacity // SEQUENCES) * SEQUENCES
+        params.nUbatch = params.nBatch = self.capacity = -(-capacity // MAX_TEXTS) * MAX_TEXTS
         params.nCtx = max(n_ctx, self.capacity)
         return Context.initFromModel(model, params)
 
@@ -133,19 +134,19 @@ class Packer:
             self.context.decode(self._batch)
 
     def _explore(self, flat: Texts) -> None:
-        """Before the first decode: let a single token show what the graph is made of."""
+        """Before the first decode: decode one token, to learn the nodes of the graph."""
         shortcut = self._shortcut
         if shortcut is not None and not shortcut.explored and len(flat.tokens):
             shortcut.nodes = 0
             shortcut.ends.clear()
-            self._forget()
+            self._clear_memory()
             self._compute(0, 1, flat, 0)
             shortcut.explored, shortcut.useful = True, len(shortcut.ends) == 1 and shortcut.ends[0] < shortcut.nodes
 
     def runs(self, flat: Texts) -> Iterator[tuple[int, int, int, int]]:
-        """Decode all texts: yields after each decode the texts that it held, and its tokens, as ranges of `flat`.
+        """Decode all texts. After each decode, yields the range of its texts and the range of its tokens in `flat`.
 
-        A text that is longer than a batch comes alone, in several decodes.
+        A text longer than a batch is decoded alone, in several decodes.
         """
         np, begin = self._numpy, 0
         self._explore(flat)
@@ -153,7 +154,7 @@ class Packer:
             start = int(flat.starts[begin])
             end = int(np.searchsorted(flat.ends, start + self.n_batch, side="right"))
             end = max(begin + 1, min(end, begin + self.n_seq))
-            self._forget()
+            self._clear_memory()
             last = int(flat.ends[end - 1])
             for first in range(start, last, self.capacity):
                 piece = min(first + self.capacity, last)
@@ -162,13 +163,13 @@ class Packer:
                 yield begin, end, first, piece
             begin = end
 
-    def _forget(self) -> None:
+    def _clear_memory(self) -> None:
         if self.context._memory._pointer != ffi.NULL:
             self.context.getMemory().clear(False)
 
 
 class Texts:
-    """Tokens of several texts, end to end, the shortest text first."""
+    """The tokens of several texts in one array, sorted by length, the shortest text first."""
 
     def __init__(self, np: Any, texts: Sequence[Sequence[int]]) -> None:
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))

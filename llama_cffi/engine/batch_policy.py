@@ -1,36 +1,36 @@
-"""Whether a few sequences are decoded faster together or one by one."""
+"""Chooses by measurement how to decode a few sequences: in one batch, or one after another."""
 
 from __future__ import annotations
 
-_FEW = 8  # more than that are always decoded together
-_AGAIN = 256  # steps after which the other way is tried anew
-_GAIN = 0.9  # what one by one must save
+_FEW = 8  # more sequences are always decoded together
+_RETRY_STEPS = 256  # after that many steps the other way is measured again
+_GAIN = 0.9  # decoding separately must take less than this share of the time
 
 
-class Pace:
-    """Measures both ways, and takes the faster one.
+class BatchPolicy:
+    """Measures both ways and picks the faster one.
 
-    Together should be faster, for the weights are read once for all. But the kernels of some formats that take several
-    tokens are so much slower than those for one that two or three tokens cost less alone. (Q8_0 and Q5_0 on CPUs of the
-    x86 family: a token took 12 ms, two of them 44 ms together.)
+    One batch should be faster, because the weights are read once for all. But for some formats the kernels for several
+    tokens are so much slower than those for one that two or three tokens are faster alone. (Q8_0 and Q5_0 on x86 CPUs:
+    one token took 12 ms, two together 44 ms.)
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}  # of a decode, by how many sequences get a token
+        self._seconds: dict[int, float] = {}  # of a decode, by its number of sequences
         self._step = 0
 
-    def isApart(self, width: int) -> bool:
-        """Whether so many sequences should now be decoded one by one."""
+    def decode_separately(self, width: int) -> bool:
+        """True if the next token of `width` sequences should be decoded one sequence at a time."""
         if not 2 <= width <= _FEW:
             return False
         together, alone = self._seconds.get(width), self._seconds.get(1)
         if together is None or alone is None:
             return together is not None
         self._step += 1
-        return (width * alone < _GAIN * together) != (self._step % _AGAIN == 0)
+        return (width * alone < _GAIN * together) != (self._step % _RETRY_STEPS == 0)
 
     def note(self, width: int, seconds: float) -> None:
-        """A decode took so long. What was faster than before counts at once, what was slower little by little."""
+        """Record the time of a decode. A faster time counts at once, slower ones gradually."""
         if width <= _FEW:
             known = self._seconds.get(width)
             self._seconds[width] = seconds if known is None else min(seconds, 1.05 * known)

@@ -1,8 +1,7 @@
-"""Many requests at once over one context, each with its own sampler, as they come and go."""
+"""Continuous batching: serves many requests at once with one model, each with its own sampler."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 import weakref
@@ -14,38 +13,37 @@ from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
 from llama_cffi.context.context import Context
-from llama_cffi.engine.cell_pool import ENDLESS
+from llama_cffi.engine.cell_pool import UNLIMITED
 from llama_cffi.engine.job import Job, claim, release
 from llama_cffi.engine.request import Request, RequestUsage
-from llama_cffi.engine.scheduler import EngineLoad, Loop
+from llama_cffi.engine.scheduler import EngineLoad, Scheduler
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
-from llama_cffi.generation.steps import defaultSampler
-from llama_cffi.generation.text_stream import TextStream
+from llama_cffi.generation.default_sampler import defaultSampler
+from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
+from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
-from llama_cffi.vocab.tokenize import tokenize
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Engine", "EngineLoad", "Request", "RequestUsage"]
 
-_MOST = (1 << 31) - 1
-_NO_TEXT = "an engine is for models that write a text from its beginning to its end, with a decoder alone"
+_NO_TEXT = "an engine needs a model that writes text from left to right, with a decoder alone"
 _engines: weakref.WeakSet[Engine]
 
 
 class Engine:
-    """Runs many requests at once with one model: a context of its own, and one thread that decodes for all of them::
+    """Serves many requests at once with one model, on its own context and thread::
 
         with Engine(model) as engine:
             requests = [engine.submit(prompt, maxTokens=100) for prompt in prompts]
             for request in requests:
                 print(request.result())
 
-    Requests join and leave at any step. Each step decodes one token for every request that generates, and with them
-    the prompts of new ones. What a prompt shares with that of another request, or of an earlier one whose cells were
-    not needed since, is not decoded again. All methods may be called from any thread.
+    Continuous batching: requests join and leave at any step. Each step decodes one token for every request that
+    generates, together with the prompts of new ones. Prefix sharing: a prefix that a prompt shares with another
+    request, or with an earlier one whose cells are still there, is not decoded again. All methods are thread-safe.
     """
 
     def __init__(
@@ -59,17 +57,17 @@ class Engine:
         keepPrefixes: bool = True,
         params: Context.Params | None = None,
     ) -> None:
-        """`nCtx` is the room for all requests together, in tokens; `nSeqMax` how many run at once, `nBatch` how many
-        tokens a step decodes: a larger one reads prompts faster, and lets the others wait longer meanwhile. `nThreads`
-        None takes every CPU that the process may use. `keepPrefixes` keeps what a request leaves in the memory until
-        the room is needed. `params` are further parameters of the context, which the ones here are put into.
+        """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
+        `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
+        `nThreads` None uses every CPU that the process may use. `keepPrefixes` keeps the cells of ended requests until
+        they are needed, for prefix sharing. `params` has more parameters for the context; the ones here override it.
 
-        Raises ValueError for a model that does not write text, and for parameters that cannot be; ContextError.
+        Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
         if not isinstance(model, Model):
             raise expected("a Model", model, "Model.load(path) makes one")
         if params is not None and not isinstance(params, Context.Params):
-            raise TypeError(f"params is a Context.Params, not {type(params).__name__}")
+            raise expected("a Context.Params", params, name="params")
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
@@ -80,10 +78,10 @@ class Engine:
             raise ValueError(_NO_TEXT)
         self._model = model
         self._nCtx = context.nCtx
-        self._loop = Loop(context, context.nBatch, keepPrefixes)
-        self._room = min(self._loop.load.nCells or ENDLESS, context._limits.n_pos or ENDLESS)
+        self._scheduler = Scheduler(context, context.nBatch, keepPrefixes)
+        self._capacity = context_capacity(context) or UNLIMITED
         _engines.add(self)
-        self._loop.thread.start()
+        self._scheduler.thread.start()
 
     @property
     def model(self) -> Model:
@@ -92,25 +90,25 @@ class Engine:
 
     @property
     def nCtx(self) -> int:
-        """The room for all requests together, in tokens."""
+        """The size of the KV cache in tokens, for all requests together."""
         return self._nCtx
 
     @property
     def load(self) -> EngineLoad:
-        """How many requests run and wait, and how much of the memory is used, after the last step."""
-        return self._loop.load
+        """The number of running and waiting requests, and the use of the KV cache, after the last step."""
+        return self._scheduler.load
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no requests any more."""
-        return self._loop.closing is not None
+        """True if the engine takes no more requests."""
+        return self._scheduler.closing is not None
 
     def submit(
         self,
         prompt: str | Sequence[Token],
         *,
         sampler: Sampler | None = None,
-        maxTokens: int = 256,
+        maxTokens: int | None = None,
         stop: Sequence[str] = (),
         stopTokens: Iterable[Token] = (),
         priority: int = 0,
@@ -118,60 +116,57 @@ class Engine:
         logProbs: int | None = None,
         special: bool = False,
     ) -> Request:
-        """Ask for a text. Returns at once; the request is an iterator over the text, and has methods to wait for it.
+        """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
-        `prompt` is a text, or its tokens: `tokenize(vocab, text, parseSpecial=True)` where it holds control tokens.
-        `sampler` belongs to this request until that ends, and is reset first; None means `defaultSampler(seed=seed)`.
-        `maxTokens` is the most that it may become. A request begins when the memory has room for all of that, so a
-        smaller number lets more of them run at once. `stop` lists strings that end the text before them, `stopTokens`
-        tokens that do; `special` spells control tokens out. Requests of a higher `priority` begin first, and their
-        prompts are decoded first; but no more than 32 later requests go before one that waits. `logProbs` asks for the
-        probabilities of each step, and of so many alternatives: see `Request.steps`.
+        `prompt` is a text, or its tokens: use `tokenize(vocab, text, parseSpecial=True)` for control tokens. `sampler`
+        is reset, and serves only this request until it ends; None means `defaultSampler(seed=seed)`. `maxTokens` None
+        means until the model ends the text or the context window is full. With a number, all cells that the request can
+        need are reserved, so a small one lets more requests run at once; without, a request that finds the KV cache
+        full is put back into the queue, and goes on later. `stop` lists strings that end the text before them,
+        `stopTokens` tokens that do; `special` spells control tokens out. Requests with a higher `priority` start first,
+        and their prompts are decoded first, but at most 32 later requests overtake a waiting one. `logProbs` is the
+        number of alternatives to report with each token's log-probability; see `Request.steps`.
 
-        Raises ContextFullError for a request that the context has no room for, even alone; ValueError, TypeError for
-        what cannot be; ClosedError. What goes wrong later is raised by the request.
+        Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
+        wrong arguments; ClosedError. Later errors are raised by the request.
         """
-        if self._loop.closing is not None:
-            self._loop.refuse()
-        model = self._model
-        tokens = _read(model, prompt)
-        most = integer(maxTokens, 1, _MOST, "maxTokens")
-        if len(tokens) + most - 1 > self._room:
-            raise ContextFullError(
-                f"a prompt of {len(tokens)} tokens and maxTokens {most} need room for {len(tokens) + most - 1} tokens, "
-                f"and there is room for {self._room}: shorten the prompt, lower maxTokens, or raise nCtx of the engine"
-            )
-        integer(priority, -_MOST, _MOST, "priority")
-        if logProbs is not None:
-            integer(logProbs, 0, model.vocab.nTokens, "logProbs")
-            if importlib.util.find_spec("numpy") is None:
-                raise ImportError("logProbs needs numpy: pip install 'llama-cffi[numpy]'")
-        stream = TextStream(model.vocab, stop, special)
-        ends = [integer(token, 0, model.vocab.nTokens - 1, "a token of stopTokens") for token in stopTokens]
-        chosen = _sampler(sampler, seed)
-        request = Request(tokens, priority, self._loop.poke, self)
-        job = Job(request, chosen, sampler is None, stream, most, ends, logProbs)
+        if self._scheduler.closing is not None:
+            self._scheduler.raise_closed()
+        options = RequestOptions.check(self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special)
+        self._require_room(len(options.prompt), options.max_tokens)
+        integer(priority, -INT32_MAX, INT32_MAX, "priority")
+        chosen = _claim_sampler(sampler, seed)
+        request = Request(options.prompt, priority, self._scheduler.notify, self)
+        job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead)
         try:
-            self._loop.submit(job)
+            self._scheduler.submit(job)
         except BaseException:
-            job.letGo()
+            job.release_sampler()
             raise
         return request
+
+    def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
+        n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
+        if n_cells > self._capacity:
+            asked = "" if max_tokens is None else f" with maxTokens {max_tokens}"
+            raise ContextFullError(
+                f"a prompt of {n_prompt} tokens{asked} needs {n_cells} cells of the KV cache, but there are "
+                f"{self._capacity}: shorten the prompt, lower maxTokens, or raise nCtx of the engine"
+            )
 
     # The end
 
     def close(self) -> None:
-        """End the thread, and free the context. Closing twice is harmless.
+        """End the thread and free the context. Closing twice is harmless.
 
-        On the CPU, a step that is being computed is stopped. Requests that have not ended raise ClosedError at their
-        consumers, after the text that there is. Raises BusyError on the engine's own thread: in a sampler or another
-        callback.
+        On the CPU, a running step is interrupted. Requests that have not ended raise ClosedError where their text is
+        waited for, after the text so far. Raises BusyError on the engine's thread: in a sampler or another callback.
         """
-        if self._loop.thread is threading.current_thread():
+        if self._scheduler.thread is threading.current_thread():
             raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")
-        self._loop.stop(ClosedError("this engine cannot be used: it was closed"))
-        if not isinstance(self._loop.closing, ForkError):
-            self._loop.thread.join()
+        self._scheduler.stop(ClosedError("this engine cannot be used: it was closed"))
+        if not isinstance(self._scheduler.closing, ForkError):
+            self._scheduler.thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -180,9 +175,9 @@ class Engine:
         self.close()
 
     def __del__(self) -> None:
-        loop = getattr(self, "_loop", None)
-        if loop is not None:
-            loop.stop(ClosedError("this engine cannot be used: it was collected"))
+        scheduler = getattr(self, "_scheduler", None)
+        if scheduler is not None:
+            scheduler.stop(ClosedError("this engine cannot be used: it was collected"))
 
     def __repr__(self) -> str:
         if self.closed:
@@ -191,11 +186,11 @@ class Engine:
 
 
 def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int) -> Context.Params:
-    """A copy with what an engine needs."""
+    """A copy of the user's parameters, with those that an engine sets."""
     params = Context.Params()
     if given is not None:
         if given.embeddings:
-            raise ValueError("an engine writes text: leave params.embeddings at False")
+            raise ValueError("an engine generates text: leave params.embeddings at False")
         if given._keep.get("samplers"):
             raise ValueError("each request of an engine has its own sampler: leave params.samplers empty")
         ffi.memmove(params._c, given._c, ffi.sizeof(params._c[0]))
@@ -208,33 +203,16 @@ def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, 
     return params
 
 
-def _read(model: Model, prompt: str | Sequence[Token]) -> list[Token]:
-    vocab = model.vocab
-    if isinstance(prompt, str):
-        tokens = tokenize(vocab, prompt)
-    elif isinstance(prompt, (bytes, bytearray)):
-        raise TypeError("prompt is a str or a list of tokens, not bytes: decode them first")
-    else:
-        tokens = [integer(token, 0, vocab.nTokens - 1, "a token of the prompt") for token in prompt]
-    if not tokens:
-        raise ValueError(
-            "the prompt is empty, and this model adds no token that begins a text: pass at least a word or a token"
-        )
-    return tokens
-
-
-def _sampler(sampler: Sampler | None, seed: int) -> Sampler:
-    """The sampler of a request, which nobody else has."""
+def _claim_sampler(sampler: Sampler | None, seed: int) -> Sampler:
+    """The sampler for one request, reset, and claimed so that no other request uses it."""
     if sampler is None:
         chosen = defaultSampler(seed=seed)
-    elif not isinstance(sampler, Sampler):
-        raise TypeError(f"sampler is a Sampler, not {type(sampler).__name__}: defaultSampler() makes one")
-    elif seed != DEFAULT_SEED:
-        raise ValueError("seed is for the default sampler: give the sampler its own, as Sampler.initDist(seed) does")
-    elif sampler._chain is not None:
-        raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
     else:
-        chosen = sampler
+        chosen = require_sampler(sampler)
+        if seed != DEFAULT_SEED:
+            raise ValueError("seed is for the default sampler: give your own its seed, as Sampler.initDist(seed) does")
+        if chosen._chain is not None:
+            raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
     claim(chosen)
     try:
         chosen.reset()
@@ -249,7 +227,7 @@ _engines = weakref.WeakSet()
 
 def _after_fork() -> None:
     for engine in list(_engines):
-        engine._loop.afterFork(
+        engine._scheduler.after_fork(
             ForkError(
                 "this engine belongs to the parent process: make one after the fork, or start processes with spawn"
             )

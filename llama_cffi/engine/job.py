@@ -1,43 +1,48 @@
-"""A request as the engine's thread sees it."""
+"""A request as the engine's scheduler sees it: its tokens, its sampler, and its reservation of cells."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from array import array
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from llama_cffi._core.base_types import Token
 from llama_cffi._core.process import fork_safe_lock
-from llama_cffi.engine.cell_pool import Sequence
+from llama_cffi.engine.cell_pool import EngineSequence
 from llama_cffi.engine.request import Request
-from llama_cffi.generation.steps import GenerationStep, StopReason, odds_of
-from llama_cffi.generation.text_stream import TextStream
+from llama_cffi.generation.log_probs import log_probs
+from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from asyncio import Future
 
     from llama_cffi.context.context import Context
+    from llama_cffi.generation.request_options import RequestOptions
 
 _lock = fork_safe_lock(threading.Lock())
-_taken: weakref.WeakSet[Sampler] = weakref.WeakSet()  # samplers of requests, in whatever engine
+_claimed: weakref.WeakSet[Sampler] = weakref.WeakSet()  # samplers of requests, of all engines
 
 
 class Job:
-    """What one request wants, how far it is, and its place in the queue."""
+    """The work for one request, and its place in the queue.
+
+    `reserved` is the number of cells that the scheduler sets aside for it. With `maxTokens` it is all that the text can
+    need. Without, the job is open-ended, and the number grows with the text.
+    """
 
     __slots__ = (
-        "_logProbs",
-        "_most",
-        "_own",
-        "_stopTokens",
-        "_stream",
-        "final",
+        "_ahead",
+        "_capacity",
+        "_log_probs",
+        "_owns_sampler",
+        "_rules",
+        "open_ended",
         "overtaken",
-        "parked",
+        "preempted_at",
+        "preemptions",
         "request",
+        "reserved",
         "sampler",
         "sequence",
         "serial",
@@ -47,32 +52,51 @@ class Job:
     def __init__(
         self,
         request: Request,
+        options: RequestOptions,
         sampler: Sampler,
-        own: bool,
-        stream: TextStream,
-        most: int,
-        stopTokens: Iterable[Token],
-        logProbs: int | None,
+        owns_sampler: bool,
+        capacity: int,
+        ahead: int,
     ) -> None:
-        self.request, self.sampler, self._own, self._stream = request, sampler, own, stream
-        self._most, self._stopTokens, self._logProbs = most, frozenset(stopTokens), logProbs
-        self.tokens = array("i", request.prompt)  # and those that came and are to be decoded
-        self.final = len(request.prompt) + most - 1  # cells at the end: the last token is not decoded
-        self.sequence: Sequence | None = None
+        """`capacity` is the most cells that a sequence can have; `ahead` how many cells an open-ended job reserves
+        beyond its present tokens.
+        """
+        self.request, self.sampler, self._owns_sampler = request, sampler, owns_sampler
+        self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
+        request.tokens = self._rules.tokens
+        self._capacity, self._ahead = capacity, ahead
+        self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
+        self.open_ended = options.max_tokens is None
+        self.sequence: EngineSequence | None = None
         self.serial = 0
-        self.overtaken = 0  # how often later ones went first
-        self.parked = -1  # put back: not before another request ends
+        self.overtaken = 0  # later requests that started before this one
+        self.preemptions = 0
+        self.preempted_at = -1  # the number of ended requests at that time: it waits for one more
+        if options.max_tokens is None:
+            self.reserved = self.next_reservation
+        else:
+            self.reserved = len(self.tokens) + options.max_tokens - 1  # the last token is not decoded
 
     @property
-    def rest(self) -> int:
-        """How many tokens wait to be decoded."""
+    def pending(self) -> int:
+        """The number of tokens that are not decoded yet."""
         assert self.sequence is not None
         return len(self.tokens) - len(self.sequence.tokens)
 
-    def take(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
-        """Pick a token from an output of the last batch, and hand its text on. Whether that was the last one, and why.
+    @property
+    def outgrown(self) -> bool:
+        """True if the next decode needs more cells than are reserved."""
+        return len(self.tokens) > self.reserved
 
-        Raises what the sampler raises.
+    @property
+    def next_reservation(self) -> int:
+        """The reservation of an open-ended job with its present tokens."""
+        return min(self._capacity, len(self.tokens) + self._ahead)
+
+    def advance(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
+        """Sample the next token from an output of the last batch and publish its text.
+
+        Returns why the text ends here, or None. Raises what the sampler raises.
         """
         request, usage = self.request, self.request.usage
         token = self.sampler.sample(ctx, index)
@@ -80,54 +104,47 @@ class Job:
             usage.generationSeconds += request._lap()
         else:
             usage.promptSeconds += request._lap()
-        if ctx._model.vocab.isEog(token):
-            request.stopToken = token
-            return StopReason.END
-        if token in self._stopTokens:
-            request.stopToken = token
-            return StopReason.STOP_TOKEN
-        text = self._stream.feed(token)
-        if self._logProbs is not None:
-            request.steps.append(GenerationStep(token, text, *odds_of(ctx, token, self._logProbs, index)))
-        request.tokens.append(token)
+        text = self._rules.feed(token)
+        if text is None:
+            return self._rules.reason
+        step = None
+        if self._log_probs is not None:
+            step = GenerationStep(token, text, *log_probs(ctx, token, self._log_probs, index))
         usage.generatedTokens += 1
-        if text:
-            request._put(text, wake)
-        if self._stream.stopped is not None:
-            request.stopString = self._stream.stopped
-            return StopReason.STOP_STRING
-        if len(request.tokens) >= self._most:
-            return StopReason.LENGTH
-        self.tokens.append(token)
-        return None
+        request._put(text, step, wake)
+        if self._rules.reason is None:
+            self.tokens.append(token)
+        return self._rules.reason
 
     def end(self, reason: StopReason | None, error: BaseException | None, wake: list[Future[None]]) -> None:
-        """The last that a consumer gets: text that was held back, why it ended, or what ended it."""
-        rest = self._stream.finish() if error is None else ""
+        """Publish the end: the text that was held back, then why it ended, or the error that ended it."""
+        request, rules = self.request, self._rules
+        rest = rules.finish() if error is None else ""
         if rest:
-            self.request._put(rest, wake)
-        self.letGo()
-        self.request._end(reason, error, wake)
+            request._put(rest, None, wake)
+        self.release_sampler()
+        request.stopString, request.stopToken = rules.stop_string, rules.stop_token
+        request._end(reason, error, wake)
 
-    def letGo(self) -> None:
-        """Give the sampler back."""
+    def release_sampler(self) -> None:
+        """Give the sampler back to the caller; close it if it is the default one."""
         release(self.sampler)
-        if self._own:
+        if self._owns_sampler:
             self.sampler.close()
 
 
 def claim(sampler: Sampler) -> None:
-    """Have a sampler for one request. Raises ValueError where another one has it."""
+    """Reserve a sampler for one request. Raises ValueError if another request uses it."""
     with _lock:
-        if sampler in _taken:
+        if sampler in _claimed:
             raise ValueError(
-                "this sampler belongs to a request that has not ended: a sampler serves one request, so make one for "
-                "each, or pass its clone()"
+                "this sampler belongs to a request that has not ended, and a sampler serves one request at a time: "
+                "make one for each, or pass its clone()"
             )
-        _taken.add(sampler)
+        _claimed.add(sampler)
 
 
 def release(sampler: Sampler) -> None:
-    """The request has ended."""
+    """Make a sampler available for other requests."""
     with _lock:
-        _taken.discard(sampler)
+        _claimed.discard(sampler)

@@ -1,4 +1,4 @@
-"""What somebody who has asked an engine for a text holds in hands."""
+"""The handle for a submitted prompt: its text as it comes, its state, and a way to wait for it or cancel it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llama_cffi._core.base_types import Token
 from llama_cffi.errors import BusyError
@@ -18,30 +18,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+T = TypeVar("T")
+
 
 @dataclass
 class RequestUsage(Usage):
-    """What a request took. `promptSeconds` goes from the beginning of the work to the first token."""
+    """Counts and times of a request. `promptSeconds` starts when the engine begins with the request."""
 
     queueSeconds: float = 0.0
-    """From `submit` to the beginning of the work."""
+    """Seconds from `submit` until the engine begins with the request."""
 
     @property
     def seconds(self) -> float:
-        """From `submit` to the end."""
+        """Seconds from `submit` to the end."""
         return self.queueSeconds + self.promptSeconds + self.generationSeconds
 
 
 class Request:
-    """A text that an engine is writing. Iterating over it waits for its pieces, with `for` or with `async for`::
+    """A text that an engine is writing. Iterate over its pieces with `for` or `async for`, which wait for them::
 
         for text in engine.submit("Once upon a time"):
             print(text, end="", flush=True)
 
-    Each iterator begins at the beginning of the text, and several may run at once, on any threads and event loops.
-    `result()` waits for the whole text, as `await request` does. What went wrong in the request is raised there, after
-    the pieces that came before it. A `with` block cancels the request at its end. So does a task that is cancelled
-    while it waits for the request.
+    Every iterator starts at the beginning of the text, and several can run at once, on any threads and event loops.
+    `result()` and `await request` wait for the whole text. An error of the request is raised there, after the pieces
+    that came before it. A `with` block cancels the request when it ends; so does cancelling a task that waits for it.
     """
 
     def __init__(self, prompt: list[Token], priority: int, cancel: Callable[[], None], keep: object) -> None:
@@ -49,12 +50,12 @@ class Request:
         self.prompt = prompt
         self.priority = priority
         self.tokens = []
-        self.steps = []
         self.stopReason = None
         self.stopString = None
         self.stopToken = None
         self.usage = RequestUsage(promptTokens=len(prompt))
-        self._texts: list[str] = []
+        self._texts: list[str] = []  # of each token, even if empty; and what was held back at the end
+        self._log_steps: list[GenerationStep] = []  # with `logProbs`: the step of each token
         self._ended = False
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
@@ -69,17 +70,15 @@ class Request:
     prompt: list[Token]
     """The tokens of the prompt."""
     priority: int
-    """Higher ones go first."""
+    """Requests with a higher priority are served first."""
     tokens: list[Token]
-    """The tokens that came so far; the one that ended the text is not among them."""
-    steps: list[GenerationStep]
-    """With `logProbs`: each token's text and probabilities."""
+    """The tokens so far, without the one that ended the text."""
     stopReason: StopReason | None
-    """Why it stopped; None until then."""
+    """Why the text ended. None before that, and if an exception ended it."""
     stopString: str | None
     """The one of `stop` that ended the text."""
     stopToken: Token | None
-    """The end-of-generation token, or the one of `stopTokens`, that ended it."""
+    """The token that ended the text: an end-of-generation token, or one of `stopTokens`."""
     usage: RequestUsage
     """Counts and times, up to date at any time."""
 
@@ -92,21 +91,29 @@ class Request:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """True if the text has ended, for whatever reason."""
         return self._ended
 
     def __iter__(self) -> Iterator[str]:
         """The pieces of the text, each as soon as its characters are whole."""
         at = 0
-        while (text := self._next(at)) is not None:
-            yield text
+        while self._wait_for(at):
+            if text := self._texts[at]:
+                yield text
             at += 1
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return _AsyncPieces(self)
+        return _AsyncReader(self, self._texts.__getitem__)
+
+    def steps(self) -> RequestSteps:
+        """Iterate over tokens instead, each with its text and, with `logProbs`, its log-probability and alternatives.
+
+        For `for` and `async for`. Every iterator starts at the first token.
+        """
+        return RequestSteps(self)
 
     def __await__(self) -> Generator[None, None, str]:
-        """The whole text, when it has ended."""
+        """Wait for the whole text."""
         return self._whole().__await__()
 
     async def _whole(self) -> str:
@@ -115,22 +122,22 @@ class Request:
         return self.text
 
     def result(self, timeout: float | None = None) -> str:
-        """The whole text, when it has ended; that of a cancelled request is what there was until then.
+        """Wait for the whole text. Of a cancelled request: the text until then.
 
-        `timeout` is in seconds; None waits without a limit. Raises TimeoutError, after which the request still runs,
-        and what ended the request where that was an error.
+        `timeout` is in seconds; None waits without a limit. Raises TimeoutError, and the request goes on; or the error
+        that ended the request.
         """
         with self._changed:
             self._require_other_thread()
             if not self._changed.wait_for(lambda: self._ended, timeout):
                 raise TimeoutError(
-                    f"after {timeout} s the text is not complete; it still grows: wait again, or cancel() the request"
+                    f"the text is not complete after {timeout} s: wait again, or cancel() the request, which goes on"
                 )
         self._raise()
         return self.text
 
     def cancel(self) -> None:
-        """End the request at the next step. Returns at once; cancelling what has ended is harmless."""
+        """Stop at the next step of the engine. Returns at once; cancelling a request that has ended is harmless."""
         if not self._ended:
             self._cancelled = True
             self._cancel()
@@ -148,22 +155,25 @@ class Request:
             state = self.stopReason.value if self.stopReason else repr(self._error)
         return f"<Request {state}, {len(self.prompt)} + {len(self.tokens)} tokens>"
 
-    def _next(self, at: int) -> str | None:
-        """A piece, waiting for it; None after the last one."""
+    def _wait_for(self, at: int) -> bool:
+        """Wait for the text at an index. False if the request has ended before it; raises the request's error."""
         with self._changed:
             if at >= len(self._texts) and not self._ended:
                 self._require_other_thread()
                 self._changed.wait_for(lambda: at < len(self._texts) or self._ended)
             if at < len(self._texts):
-                return self._texts[at]
+                return True
         self._raise()
-        return None
+        return False
+
+    def _step(self, at: int) -> GenerationStep:
+        if at < len(self._log_steps):
+            return self._log_steps[at]
+        return GenerationStep(self.tokens[at] if at < len(self.tokens) else None, self._texts[at])
 
     def _require_other_thread(self) -> None:
         if self._worker == threading.get_ident() and not self._ended:
-            raise BusyError(
-                "this is the thread that writes the text: it cannot wait for it inside a sampler or callback"
-            )
+            raise BusyError("the engine's thread writes this text: a sampler or callback in it cannot wait for it")
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -171,9 +181,11 @@ class Request:
 
     # For the engine
 
-    def _put(self, text: str, wake: list[Future[None]]) -> None:
-        """Another piece has come. Those who wait for it in event loops are added to `wake`."""
+    def _put(self, text: str, step: GenerationStep | None, wake: list[Future[None]]) -> None:
+        """Add the text of the next token. Futures of event loops that wait for it are added to `wake`."""
         with self._changed:
+            if step is not None:
+                self._log_steps.append(step)
             self._texts.append(text)
             self._notify(wake)
 
@@ -194,32 +206,51 @@ class Request:
             self._futures = []
 
     def _lap(self) -> float:
-        """Seconds since the last one."""
+        """The seconds since the last call."""
         last, self._mark = self._mark, perf_counter()
         return self._mark - last
 
     def _after_fork(self, error: BaseException) -> None:
-        self._changed = threading.Condition(threading.Lock())  # a thread that is not here may hold the other one
+        self._changed = threading.Condition(threading.Lock())  # a thread of the parent may hold the other one
         self._futures = []
         self._end(None, error, [])
 
 
-class _AsyncPieces(AsyncIterator[str]):
-    """The pieces of a request for a coroutine."""
+class RequestSteps(Iterator[GenerationStep]):
+    """An iterator over the steps of a request; `Request.steps` makes it."""
 
     def __init__(self, request: Request) -> None:
+        """Not for users: `request.steps()` makes it."""
         self._request = request
         self._at = 0
 
-    async def __anext__(self) -> str:
+    def __next__(self) -> GenerationStep:
+        if not self._request._wait_for(self._at):
+            raise StopIteration
+        self._at += 1
+        return self._request._step(self._at - 1)
+
+    def __aiter__(self) -> AsyncIterator[GenerationStep]:
+        return _AsyncReader(self._request, self._request._step)
+
+
+class _AsyncReader(AsyncIterator[T]):
+    """Reads a request for a coroutine: `read(index)` for each of its texts, without empty results."""
+
+    def __init__(self, request: Request, read: Callable[[int], T]) -> None:
+        self._request, self._read = request, read
+        self._at = 0
+
+    async def __anext__(self) -> T:
         from asyncio import CancelledError, get_running_loop
 
         request = self._request
         while True:
             with request._changed:
-                if self._at < len(request._texts):
+                while self._at < len(request._texts):
                     self._at += 1
-                    return request._texts[self._at - 1]
+                    if found := self._read(self._at - 1):
+                        return found
                 if request._ended:
                     break
                 future: Future[None] = get_running_loop().create_future()
@@ -234,7 +265,7 @@ class _AsyncPieces(AsyncIterator[str]):
 
 
 def wake_up(futures: list[Future[None]]) -> None:
-    """Have the event loops go on with what waits for these: one call for each loop."""
+    """Resolve futures in their event loops: one call for each loop."""
     loops: dict[AbstractEventLoop, list[Future[None]]] = {}
     for future in futures:
         loops.setdefault(future.get_loop(), []).append(future)

@@ -1,4 +1,4 @@
-"""The thread of an engine: which requests are at work, and what goes into each step."""
+"""Continuous batching: the engine's thread decides which requests run, and decodes one batch for all in each step."""
 
 from __future__ import annotations
 
@@ -10,90 +10,104 @@ from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
 from llama_cffi.context.context import Context
-from llama_cffi.engine.batch_policy import Pace
-from llama_cffi.engine.cell_pool import ENDLESS, Cells
+from llama_cffi.engine.batch_policy import BatchPolicy
+from llama_cffi.engine.cell_pool import UNLIMITED, CellPool
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.step_batch import StepBatch
-from llama_cffi.engine.waiting_queue import Queue, rank
+from llama_cffi.engine.waiting_queue import WaitingQueue, rank
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.steps import StopReason
 
 if TYPE_CHECKING:
     from asyncio import Future
 
+_AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
+_MAX_PREEMPTIONS = 4  # then a request keeps its cells, whatever the priority of others
+
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """What an engine is doing."""
+    """How busy an engine is."""
 
     running: int
     """Requests that have a sequence."""
     waiting: int
-    """Requests that have none yet."""
+    """Requests in the queue."""
     nCells: int | None
-    """Tokens that the memory holds; None for a memory that does not grow with the text."""
+    """Capacity of the KV cache in tokens; None for a memory that does not grow with the text."""
     usedCells: int
-    """Those of running requests."""
+    """Cells in use by running requests."""
     keptCells: int
-    """Those kept for requests that begin in the same way."""
+    """Cells kept for later requests with the same prefix."""
 
 
-class Loop:
-    """Runs the requests. All but `submit`, `poke` and `stop` happens on its own thread.
+class Scheduler:
+    """Runs the requests. All methods but `submit`, `notify` and `stop` run on its own thread.
 
-    A step decodes one batch: one token for each request that generates, then what fits of the prompts of the others.
-    Requests of a higher priority are admitted first, and their prompts decoded first. One that was overtaken often goes
-    before any other, so that none waits for ever.
+    Each step decodes one batch: one token for each request that generates, then as much of the other requests' prompts
+    as fits. Requests with a higher priority are admitted first, and their prompts are decoded first. A request that was
+    overtaken too often comes before all others, so that none waits without end.
+
+    A request with `maxTokens` is admitted when all cells that it can need are free, and then runs to its end. An
+    open-ended one reserves some cells beyond its tokens, and more when it has used them. If there are none left, the
+    open-ended request with the lowest priority that came last is preempted: it goes back to the queue, and what is
+    evicted of its tokens is decoded again later. The last open-ended one is not preempted but stalls, and no request is
+    admitted until others have freed the cells. So some request always ends; and one that was preempted often comes
+    before others with a higher priority, so each request ends.
     """
 
     def __init__(self, context: Context, nBatch: int, keepPrefixes: bool) -> None:
         self._context = context
         self._nSeqMax = context.nSeqMax
-        self._cells = Cells(context)
+        self._cells = CellPool(context)
         self._batch = StepBatch(nBatch)
-        self._keeps = keepPrefixes
+        self._keep_prefixes = keepPrefixes
         self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
         self._arrivals: deque[Job] = deque()
-        self._poked = False
-        self._idle = False  # whether the thread waits for work
+        self._notified = False
+        self._idle = False  # the thread waits for work
         self._serial = 0
         self.closing: BaseException | None = None
-        self._queue = Queue(self._cells)
+        self._queue = WaitingQueue(self._cells)
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
-        self._pace = Pace()
+        self._stalled: Job | None = None  # a running job that waits for cells
+        self._policy = BatchPolicy()
         self._wake: list[Future[None]] = []
-        self.load = EngineLoad(0, 0, None if self._cells.total >= ENDLESS else self._cells.total, 0, 0)
+        total = self._cells.total
+        least, most = _AHEAD
+        self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
+        self.load = EngineLoad(0, 0, None if total >= UNLIMITED else total, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
 
     # For other threads
 
     def submit(self, job: Job) -> None:
-        """Put a request into the queue. Raises ClosedError."""
+        """Add a job to the queue. Raises ClosedError."""
         with self._changed:
             if self.closing is not None:
-                self.refuse()
+                self.raise_closed()
             self._serial += 1
             job.serial = self._serial
             self._arrivals.append(job)
             self._changed.notify()
 
-    def refuse(self) -> NoReturn:
-        """Raise what says why there are no more requests: each time a new exception, for tracebacks grow."""
+    def raise_closed(self) -> NoReturn:
+        """Raise why the engine takes no requests; a new exception each time, because tracebacks grow."""
         error = self.closing
         if isinstance(error, (ClosedError, ForkError)):
             raise type(error)(*error.args)
         raise ClosedError("this engine cannot be used: an error ended it; make a new one") from error
 
-    def poke(self) -> None:
-        """Have the thread look for requests that were cancelled."""
+    def notify(self) -> None:
+        """Make the thread look for cancelled requests."""
         with self._changed:
-            self._poked = True
+            self._notified = True
             self._changed.notify()
 
     def stop(self, why: BaseException) -> None:
-        """End the thread after this step, and with it all requests. Does not wait."""
+        """End the thread after this step, and all requests with it. Does not wait."""
         with self._changed:
             if self.closing is None:
                 self.closing = why
@@ -102,15 +116,15 @@ class Loop:
         if stop is not None:
             stop[0] = 1
 
-    def everyone(self) -> list[Job]:
-        """The requests that have not ended."""
+    def jobs(self) -> list[Job]:
+        """The jobs that have not ended."""
         return [*self._running, *self._waiting, *self._arrivals]
 
-    def afterFork(self, error: Exception) -> None:
-        """In the child, which has no such thread."""
+    def after_fork(self, error: Exception) -> None:
+        """End all requests in a forked child, which does not have the thread."""
         self._changed = threading.Condition(threading.Lock())
         self.closing = error
-        for job in self.everyone():
+        for job in self.jobs():
             job.request._after_fork(error)
 
     # The thread
@@ -121,19 +135,19 @@ class Loop:
                 self._step()
         except BaseException as error:
             if not process.ending:
-                freed = self._isGone and isinstance(error, (BusyError, ClosedError))
+                freed = self._context_is_gone and isinstance(error, (BusyError, ClosedError))
                 self.stop(ClosedError("this engine cannot be used: its model was freed") if freed else error)
         finally:
             if not process.ending:
                 self._finish()
 
     def _wait_for_work(self) -> bool:
-        """Wait for something to do. False at the end."""
+        """Wait until there is something to do. False if the engine is closing."""
         with self._changed:
-            while not (self._arrivals or self._poked or self._running or self._waiting or self.closing):
+            while not (self._arrivals or self._notified or self._running or self._waiting or self.closing):
                 self._idle = True
                 self._changed.wait()
-            self._idle = self._poked = False
+            self._idle = self._notified = False
             for job in self._arrivals:
                 job.request._worker = threading.get_ident()
             self._waiting += self._arrivals
@@ -141,8 +155,8 @@ class Loop:
             return self.closing is None
 
     @property
-    def _isGone(self) -> bool:
-        """Whether the context can be used no more: with its model, or after a failed assertion."""
+    def _context_is_gone(self) -> bool:
+        """True if the context cannot be used any more: its model was freed, or an assertion failed."""
         return self._context.closed or bool(self._context._closing)
 
     def _finish(self) -> None:
@@ -160,85 +174,129 @@ class Loop:
     def _step(self) -> None:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
             self._end(job, StopReason.CANCELLED)
-        self._admit()
-        writing = sum(job.rest == 1 for job in self._running)
-        if writing == len(self._running) and self._pace.isApart(writing):
-            for job in list(self._running):
+        self._extend_reservations()
+        if self._stalled is None:
+            self._admit()
+        jobs = [job for job in self._running if job is not self._stalled]
+        generating = sum(job.pending == 1 for job in jobs)
+        if generating == len(jobs) and self._policy.decode_separately(generating):
+            for job in jobs:
                 if job.sequence is not None:
-                    self._work([job], 1)
+                    self._run_batch([job], 1)
         else:
-            self._work(self._running, writing)
+            self._run_batch(jobs, generating)
         self._publish()
 
     def _publish(self) -> None:
-        """Publish what this step has brought."""
-        used = self._cells.usedByLive
+        """Update the load, and wake event loops that wait for new text."""
+        used = self._cells.used_by_live
         self.load = EngineLoad(len(self._running), len(self._waiting), self.load.nCells, used, self._cells.used - used)
         if self._wake:
             futures, self._wake = self._wake, []
             wake_up(futures)
 
-    # Who is next
+    # Admission and preemption
 
     def _admit(self) -> None:
-        while self._waiting and self._cells.hasSequence and len(self._running) < self._nSeqMax:
+        while self._waiting and self._cells.has_sequence and len(self._running) < self._nSeqMax:
             job = self._queue.next(self._running)
             if job is None:
-                if not self._running:  # cannot be: alone, each of them fits
+                if not self._running:  # cannot happen: each request fits alone
                     self._end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
                 return
             sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
-            self._queue.take(job)
+            self._queue.remove(job)
             job.sequence = sequence
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()
             self._running.append(job)
 
+    def _extend_reservations(self) -> None:
+        """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""
+        self._stalled = None
+        for job in sorted(self._running, key=_precedence):
+            while job.sequence is not None and job.outgrown and not self._reserve_more(job):
+                open_ended = [other for other in self._running if other.open_ended]
+                if len(open_ended) == 1:
+                    self._stalled = job
+                    break
+                self._preempt(max(open_ended, key=_precedence), self._keep_prefixes)
+
+    def _reserve_more(self, job: Job) -> bool:
+        more = job.next_reservation
+        held = sum(len(other.sequence.tokens) for other in self._running if other.sequence is not None)
+        outstanding = sum(other.reserved for other in self._running) - held
+        if not self._cells.evict_for(more - job.reserved, outstanding):
+            return False
+        job.reserved = more
+        return True
+
+    def _preempt(self, job: Job, keep: bool) -> None:
+        """Put a running request back into the queue. With `keep`, its cells stay until they are needed."""
+        assert job.sequence is not None
+        self._cells.close(job.sequence, keep)
+        job.sequence = None
+        self._running.remove(job)
+        job.preemptions += 1
+        if job.open_ended:
+            job.reserved = job.next_reservation
+        self._queue.put_back(job)
+
+    def _recover_cells(self, error: ContextFullError) -> None:
+        """The memory is full although the batch should fit: evict what is kept, or else preempt a request."""
+        if self._cells.evict_all():
+            return
+        job = max(self._running, key=_precedence)
+        if len(self._running) == 1:
+            self._end(job, None, error)
+        else:
+            self._preempt(job, keep=False)
+
     # A step
 
-    def _work(self, jobs: list[Job], width: int) -> None:
-        """Decode one batch, and pick from its outputs."""
+    def _run_batch(self, jobs: list[Job], width: int) -> None:
+        """Decode one batch, and sample from its outputs. `width` is the number of jobs that generate."""
         entries = self._fill(jobs)
         began = perf_counter()
         if not entries or not self._decode(entries):
             return
         if self._batch.n == width:
-            self._pace.note(width, perf_counter() - began)
+            self._policy.note(width, perf_counter() - began)
         for job, index in entries:
             if index >= 0 and not job.request._cancelled:
-                self._sample(job, index)
+                self._advance(job, index)
 
     def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
-        """Fill the batch. Who is in it, each with the index of its output; or the number of its tokens, below 0."""
+        """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
         batch, entries, prompts = self._batch, [], []
         batch.clear()
         for job in jobs:
             assert job.sequence is not None
-            if job.rest == 1:
-                entries.append((job, batch.addToken(job.tokens[-1], len(job.tokens) - 1, job.sequence.id)))
+            if job.pending == 1:
+                entries.append((job, batch.add_token(job.tokens[-1], len(job.tokens) - 1, job.sequence.id)))
             else:
                 prompts.append(job)
         for job in sorted(prompts, key=rank):
             assert job.sequence is not None
-            count, start = min(job.rest, batch.room), len(job.sequence.tokens)
+            count, start = min(job.pending, batch.free), len(job.sequence.tokens)
             if not count:
                 job.overtaken += 1
                 continue
-            last = count == job.rest
-            index = batch.addTokens(job.tokens[start : start + count], start, job.sequence.id, last)
+            last = count == job.pending
+            index = batch.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
             entries.append((job, index if last else -count))
         return entries
 
     def _decode(self, entries: list[tuple[Job, int]]) -> bool:
-        """Decode the batch. False where there is nothing to sample from."""
+        """Decode the batch. False if there are no outputs."""
         try:
             self._context.decode(self._batch.ready())
         except ContextFullError as error:
-            self._make_way(error)
+            self._recover_cells(error)
             return False
         except BaseException as error:
-            if self.closing is not None or process.ending or self._isGone:
+            if self.closing is not None or process.ending or self._context_is_gone:
                 raise
             for job, _ in entries:
                 self._end(job, None, error)
@@ -251,25 +309,11 @@ class Loop:
             self._cells.grow(sequence, job.tokens[start:end])
         return True
 
-    def _make_way(self, error: ContextFullError) -> None:
-        """The memory has no room for the batch, although it should: give up what is kept, or put a request back."""
-        if self._cells.dropAll():
-            return
-        job = min(self._running, key=lambda job: (job.request.priority, -job.serial))
-        if len(self._running) == 1:
-            self._end(job, None, error)
-            return
-        assert job.sequence is not None
-        self._cells.close(job.sequence, keep=False)
-        job.sequence = None
-        self._running.remove(job)
-        self._queue.putBack(job)
-
-    def _sample(self, job: Job, index: int) -> None:
+    def _advance(self, job: Job, index: int) -> None:
         try:
-            reason = job.take(self._context, index, self._wake)
+            reason = job.advance(self._context, index, self._wake)
         except BaseException as error:
-            if process.ending or self._isGone:
+            if process.ending or self._context_is_gone:
                 raise
             self._end(job, None, error)
             return
@@ -285,6 +329,11 @@ class Loop:
         sequence, job.sequence = job.sequence, None
         try:
             if sequence is not None:
-                self._cells.close(sequence, keep=self._keeps and error is None)
+                self._cells.close(sequence, keep=self._keep_prefixes and error is None)
         finally:
             job.end(reason, error, self._wake)
+
+
+def _precedence(job: Job) -> tuple[bool, int, int]:
+    """A sort key: who keeps its cells. The job with the largest one is preempted first."""
+    return job.preemptions < _MAX_PREEMPTIONS, -job.request.priority, job.serial

@@ -1,4 +1,4 @@
-"""The batch of an engine's step, filled by whole slices."""
+"""The batch that an engine decodes in each step, filled by whole slices."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from llama_cffi.context.batch import Batch
 
 
 class StepBatch:
-    """A batch with room for so many tokens, each in one sequence, that is filled anew for every step."""
+    """A batch of up to `capacity` tokens, each in one sequence, that is refilled for every step."""
 
-    __slots__ = ("_capacity", "_output", "_pos", "_positions", "_quiet", "_seq", "_token", "batch", "n")
+    __slots__ = ("_capacity", "_no_output", "_output", "_pos", "_positions", "_seq", "_token", "batch", "n")
 
     def __init__(self, capacity: int) -> None:
         self.batch = batch = Batch.init(capacity)
         token, pos, seq, output = batch.token, batch.pos, batch._view("seq_ids", "i"), batch.output
         assert token is not None and pos is not None and seq is not None and output is not None
         self._token, self._pos, self._seq, self._output = token, pos, seq, output
-        self._quiet = memoryview(bytes(capacity)).cast("b")
+        self._no_output = memoryview(bytes(capacity)).cast("b")
         self._positions = array("i")
         self._capacity = capacity
         self.n = 0
 
     @property
-    def room(self) -> int:
-        """How many more tokens fit."""
+    def free(self) -> int:
+        """The number of tokens that still fit."""
         return self._capacity - self.n
 
     def clear(self) -> None:
-        """Begin a new step."""
+        """Start a new step."""
         self.n = 0
 
-    def addToken(self, token: Token, pos: int, sequence: SeqId) -> int:
-        """One token whose output is wanted. Returns its index in the batch."""
+    def add_token(self, token: Token, pos: int, sequence: SeqId) -> int:
+        """Add one token with an output. Returns its index in the batch."""
         n = self.n
         self._token[n] = token
         self._pos[n] = pos
@@ -42,8 +42,8 @@ class StepBatch:
         self.n = n + 1
         return n
 
-    def addTokens(self, tokens: array[int], pos: int, sequence: SeqId, output: bool) -> int:
-        """Tokens one after another, and whether the last one's output is wanted. Returns that one's index."""
+    def add_tokens(self, tokens: array[int], pos: int, sequence: SeqId, output: bool) -> int:
+        """Add consecutive tokens, the last one with or without an output. Returns the last one's index."""
         count = len(tokens)
         start, end = self.n, self.n + count
         if len(self._positions) < pos + count:
@@ -51,12 +51,12 @@ class StepBatch:
         self._token[start:end] = memoryview(tokens)
         self._pos[start:end] = memoryview(self._positions)[pos : pos + count]
         self._seq[start:end] = memoryview(array("i", [sequence]) * count)
-        self._output[start:end] = self._quiet[:count]
+        self._output[start:end] = self._no_output[:count]
         self._output[end - 1] = output
         self.n = end
         return end - 1
 
     def ready(self) -> Batch:
-        """The batch, to be decoded."""
+        """The batch to decode."""
         self.batch.nTokens = self.n
         return self.batch

@@ -1,4 +1,4 @@
-"""Iterating from a coroutine: the work is done on a thread of its own, and the event loop never waits for it."""
+"""Using a blocking generation from asyncio: it computes on its own thread, so the event loop is never blocked."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ T = TypeVar("T")
 
 
 class AsyncSteps(AsyncIterator[T]):
-    """An iterator whose every step runs on one thread, which is made for it: OpenMP's threads belong to the thread that
-    starts them. A task that is cancelled while it waits cancels the work, and goes on when that has ended.
+    """An asynchronous iterator over a blocking one. All steps run on one thread: OpenMP's threads belong to it.
+
+    If the task is cancelled while it waits, the work is cancelled too, and the task goes on when that has ended.
     """
 
     def __init__(self, steps: Iterator[T], close: Callable[[], None]) -> None:
@@ -23,33 +24,47 @@ class AsyncSteps(AsyncIterator[T]):
         self._executor: ThreadPoolExecutor | None = None
 
     async def __anext__(self) -> T:
-        import asyncio
-
-        end: Any = self  # which is none of its own elements
-        future = asyncio.get_running_loop().run_in_executor(self._thread(), next, self._steps, end)
-        try:
-            step = await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._close()
-            await _settled(future)
-            self._close()
-            raise
+        end: Any = self  # never one of the steps
+        if self._executor is None:
+            self._executor = _one_thread()
+        step = await _run(self._executor, lambda: next(self._steps, end), self._close)
         if step is end:
-            self._thread().shutdown(wait=False)
+            self._executor.shutdown(wait=False)
             self._executor = None
             raise StopAsyncIteration
         return step
 
-    def _thread(self) -> ThreadPoolExecutor:
-        if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor
 
-            self._executor = ThreadPoolExecutor(1, "llama_cffi-generation")
-        return self._executor
+async def run_in_thread(work: Callable[[], T], cancel: Callable[[], None]) -> T:
+    """Call `work` on its own thread and wait for its result. Call `cancel` if the task is cancelled meanwhile."""
+    executor = _one_thread()
+    try:
+        return await _run(executor, work, cancel)
+    finally:
+        executor.shutdown(wait=False)
+
+
+async def _run(executor: ThreadPoolExecutor, work: Callable[[], T], cancel: Callable[[], None]) -> T:
+    import asyncio
+
+    future = asyncio.get_running_loop().run_in_executor(executor, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        cancel()
+        await _settled(future)
+        cancel()
+        raise
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "llama_cffi-generation")
 
 
 async def _settled(future: Future[Any]) -> None:
-    """Wait until it is done, whatever comes of it, and however often the task is cancelled."""
+    """Wait until the future is done, whatever its result, and however often the task is cancelled."""
     import asyncio
 
     while not future.done():

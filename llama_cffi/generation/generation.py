@@ -1,43 +1,40 @@
-"""Text that a model goes on with, piece by piece."""
+"""Streaming text generation from a prompt, in one sequence of a context."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
-from llama_cffi.generation.async_steps import AsyncSteps
+from llama_cffi.generation.async_steps import AsyncSteps, run_in_thread
+from llama_cffi.generation.default_sampler import defaultSampler
+from llama_cffi.generation.overflow import check_overflow
+from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
 from llama_cffi.generation.run import Run
-from llama_cffi.generation.steps import GenerationStep, StopReason, Usage, defaultSampler
-from llama_cffi.generation.text_stream import TextStream
-from llama_cffi.generation.token_cache import TokenCache, room_of
+from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
+from llama_cffi.generation.token_cache import TokenCache, context_capacity
 from llama_cffi.sampling.sampler import Sampler
-from llama_cffi.vocab.tokenize import tokenize
-from llama_cffi.vocab.vocab import Vocab
 
 if TYPE_CHECKING:
     from types import GeneratorType
 
     from typing_extensions import Self
 
-_MOST = (1 << 31) - 1
-
 
 class Generation(Iterator[str]):
-    """An iterator over the text that a model goes on with after a prompt: a piece as soon as its characters are whole.
+    """Generates text after a prompt: an iterator over its pieces, each as soon as its characters are whole.
 
     `for text in Generation(ctx, "Once upon a time", maxTokens=100): print(text, end="", flush=True)`
 
-    With `async for` the computing is done on a thread of its own. What the context's memory already holds of the prompt
-    is not computed again. When the iterator ends, `stopReason` says why; `text`, `tokens` and `usage` are up to date
-    at any time. Closing it, or letting go of it, cancels it.
+    `result()` returns the whole text; `async for` and `await` compute on another thread. The prefix of the prompt that
+    is in the context's KV cache already is not decoded again. `text`, `tokens` and `usage` are up to date at any time,
+    and `stopReason` says why the text ended. Closing or dropping the generation cancels it.
 
-    One thread at a time computes with a context; another one gets BusyError. Several generations may take turns in
-    different sequences of a context; in the same sequence a new one ends the turn of the one before.
+    One thread at a time computes with a context; another one gets BusyError. Several generations can alternate in
+    different sequences of a context; a new one in the same sequence ends the one before.
     """
 
     def __init__(
@@ -50,49 +47,46 @@ class Generation(Iterator[str]):
         stop: Sequence[str] = (),
         stopTokens: Iterable[Token] = (),
         logProbs: int | None = None,
-        overflow: Literal["stop", "shift"] = "stop",
+        overflow: Literal["stop", "error", "shift"] = "stop",
         nKeep: int | None = None,
         seqId: SeqId = 0,
         special: bool = False,
     ) -> None:
-        """Nothing is computed before the first text is asked for.
+        """Checks the arguments; nothing is computed before you ask for the first text.
 
-        `prompt` is a text, or its tokens: `tokenize(vocab, text, parseSpecial=True)` where it holds control tokens.
-        `sampler` None means `defaultSampler()`; whichever it is, it is reset first. `maxTokens` None means until the
-        model is done. `stop` lists strings that end the text before them, `stopTokens` tokens that do; `special` spells
-        control tokens out. `logProbs` asks for the probabilities of each step and of so many alternatives; see `steps`.
+        `prompt` is a text, or its tokens: use `tokenize(vocab, text, parseSpecial=True)` for control tokens. `sampler`
+        is reset first; None means `defaultSampler()`. `maxTokens` None means until the model ends the text or the
+        context window is full. `stop` lists strings that end the text before them, `stopTokens` tokens that do;
+        `special` spells control tokens out. `logProbs` is the number of alternatives to report with each token's
+        log-probability; see `steps`.
 
-        A prompt that does not fit the context raises ContextFullError. When the context becomes full later on, "stop"
-        ends with StopReason.CONTEXT_FULL. "shift" forgets half of what stands after the first `nKeep` tokens (None: the
-        token that begins a text, if there is one) and goes on, for ever unless `maxTokens` ends it.
+        A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
+        `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the
+        first `nKeep` and goes on, without an end unless you set `maxTokens`. `nKeep` None keeps the BOS token, if the
+        prompt starts with it.
 
-        Raises ValueError and TypeError for what cannot be, NativeError for a model without a tokenizer.
+        Raises ValueError and TypeError for wrong arguments, NativeError for a model without a tokenizer.
         """
         _require_context(ctx)
-        if sampler is not None and not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler is a Sampler, not {type(sampler).__name__}: defaultSampler() makes one")
-        if overflow not in ("stop", "shift"):
-            raise ValueError(f'overflow is "stop" or "shift", not {overflow!r}')
-        if logProbs is not None and importlib.util.find_spec("numpy") is None:
-            raise ImportError("logProbs needs numpy: pip install 'llama-cffi[numpy]'")
+        chosen = None if sampler is None else require_sampler(sampler)
+        check_overflow(overflow, ("stop", "error", "shift"))
         model = ctx.getModel()
-        vocab = model.vocab
-        cache, stream = TokenCache(ctx, seqId), TextStream(vocab, stop, special)
-        tokens = _prompt_tokens(vocab, prompt)
-        room = _room(ctx, tokens)
-        least = int(tokens[0] == vocab.bos) if nKeep is None else nKeep
-        keep = integer(least, 0, _MOST if room is None else max(room - 2, 1), "nKeep", "the context holds no more")
-        most = _MOST if maxTokens is None else integer(maxTokens, 1, _MOST, "maxTokens")
-        odds = None if logProbs is None else integer(logProbs, 0, vocab.nTokens, "logProbs")
-        stop_tokens = frozenset(integer(token, 0, vocab.nTokens - 1, "a token of stopTokens") for token in stopTokens)
+        cache = TokenCache(ctx, seqId)
+        options = RequestOptions.check(model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special)
+        tokens = options.prompt
+        capacity = _capacity_for(ctx, tokens)
+        least = int(tokens[0] == model.vocab.bos) if nKeep is None else nKeep
+        most = INT32_MAX if capacity is None else max(capacity - 2, 1)
+        keep = integer(least, 0, most, "nKeep", "the context holds no more")
 
-        run = self._run = Run(ctx, cache, defaultSampler() if sampler is None else sampler, stream)
-        run.owns_sampler = sampler is None
-        run.prompt, run.room, run.keep = tokens, room, keep if overflow == "shift" else -1
-        run.most, run.odds, run.stop_tokens = most, odds, stop_tokens
+        # `Run` checks the capacity itself: an encoder's prompt takes no cells, and a context shift frees some.
+        run = self._run = Run(ctx, cache, chosen or defaultSampler(), options.stop_rules(None))
+        run.owns_sampler = chosen is None
+        run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
+        run.log_probs = options.log_probs
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
-    # About it
+    # State
 
     @property
     def prompt(self) -> list[Token]:
@@ -106,29 +100,34 @@ class Generation(Iterator[str]):
 
     @property
     def tokens(self) -> list[Token]:
-        """The tokens so far; the one that ended the generation is not among them."""
-        return list(self._run.tokens)
+        """The tokens so far, without the one that ended the text."""
+        return list(self._run.rules.tokens)
 
     @property
     def stopReason(self) -> StopReason | None:
-        """Why it stopped; None while it goes on, and where an exception ended it."""
-        return self._run.reason
+        """Why the text ended. None before that, and if an exception ended it."""
+        return self._run.rules.reason
 
     @property
     def stopString(self) -> str | None:
         """The one of `stop` that ended the text."""
-        return self._run.stream.stopped
+        return self._run.rules.stop_string
 
     @property
     def stopToken(self) -> Token | None:
-        """The token that ended it: one that ends every generation of this model, or one of `stopTokens`."""
-        return self._run.stop_token
+        """The token that ended the text: an end-of-generation token, or one of `stopTokens`."""
+        return self._run.rules.stop_token
 
     @property
     def usage(self) -> Usage:
-        """What it took so far."""
+        """Counts and times so far."""
         run = self._run
-        return Usage(len(run.prompt), run.reused, len(run.tokens), run.prompt_seconds, run.seconds)
+        return Usage(len(run.prompt), run.reused, len(run.rules.tokens), run.prompt_seconds, run.seconds)
+
+    @property
+    def done(self) -> bool:
+        """True if the text has ended, for whatever reason."""
+        return self._steps.gi_frame is None
 
     # Iterating
 
@@ -148,31 +147,51 @@ class Generation(Iterator[str]):
         return AsyncSteps(self, self.close)
 
     def steps(self) -> GenerationSteps:
-        """The same as an iterator over tokens, each with its text and, where `logProbs` asks for it, probabilities.
+        """Iterate over tokens instead, each with its text and, with `logProbs`, its log-probability and alternatives.
 
         For `for` and `async for`.
         """
         return GenerationSteps(self)
 
+    def result(self) -> str:
+        """Compute the rest and return the whole text, including what you have iterated over already.
+
+        After `cancel` or `close`: the text until then. Raises what iterating would raise; RuntimeError if an exception
+        ended this generation before.
+        """
+        for _ in self:
+            pass
+        if self._run.error:
+            raise RuntimeError(
+                f"this generation was ended by an exception ({self._run.error}), and its text is incomplete: `text` "
+                "has what came before; make a new Generation"
+            )
+        return self.text
+
+    def __await__(self) -> Generator[Any, None, str]:
+        """Wait for the whole text, which another thread computes. Cancelling the task cancels the generation."""
+        return run_in_thread(self.result, self.close).__await__()
+
     def _require_idle(self) -> None:
         if self._steps.gi_running:
-            raise BusyError("this generation is at work on another thread: one thread at a time asks for its text")
+            raise BusyError("another thread iterates over this generation: use it from one thread at a time")
 
     # Ending
 
     def cancel(self) -> None:
-        """Have it stop, from any thread: before the next token, or in the middle of a long prompt (on the CPU; else at
-        the end of the batch). The iterator then ends with StopReason.CANCELLED.
+        """Stop before the next token, or in the middle of a long prompt (on a GPU: after the present batch).
+
+        Returns at once, and can be called from any thread. The iterator ends with StopReason.CANCELLED.
         """
         self._run.cancel()
 
     def close(self) -> None:
-        """End it now, or, where another thread is at work with it, soon. Closing twice is harmless."""
+        """End the generation now; if another thread computes with it, soon. Closing twice is harmless."""
         run = self._run
         run.cancel()
         if not self._steps.gi_running:
-            if self._steps.gi_frame is not None:  # it has not come to an end by itself
-                run.reason = run.reason or StopReason.CANCELLED
+            if self._steps.gi_frame is not None:  # it has not ended by itself
+                run.rules.reason = run.rules.reason or StopReason.CANCELLED
             self._steps.close()
             run.end()
 
@@ -190,11 +209,11 @@ class Generation(Iterator[str]):
 
     def __repr__(self) -> str:
         reason = self.stopReason
-        return f"<Generation, {len(self._run.tokens)} tokens{f', stopped: {reason.value}' if reason else ''}>"
+        return f"<Generation, {len(self._run.rules.tokens)} tokens{f', stopped: {reason.value}' if reason else ''}>"
 
 
 class GenerationSteps(Iterator[GenerationStep]):
-    """The steps of a generation; `Generation.steps` makes it."""
+    """An iterator over the steps of a generation; `Generation.steps` makes it."""
 
     def __init__(self, generation: Generation) -> None:
         """Not for users: `generation.steps()` makes it."""
@@ -205,43 +224,29 @@ class GenerationSteps(Iterator[GenerationStep]):
         run = self._generation._run
         run.step = None
         text = next(self._generation._steps)
-        return run.step or GenerationStep(run.tokens[-1], text)
+        return run.step or GenerationStep(run.rules.tokens[-1], text)
 
     def __aiter__(self) -> AsyncSteps[GenerationStep]:
         return AsyncSteps(self, self._generation.close)
 
 
 def _require_context(ctx: Context) -> None:
-    """Refuse what generates no text."""
+    """Raise an error for anything but a context that can generate text token by token."""
     if not isinstance(ctx, Context):
         raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
     model = ctx.getModel()
     if model.isDiffusion:
-        raise ValueError("this model writes a whole text at once (diffusion), not token after token: use ctx.decode")
+        raise ValueError("this is a diffusion model, which writes all tokens of a text at once: use ctx.decode")
     if not ctx._limits.decodes:
-        raise ValueError("this model has no decoder and generates no text: it gives embeddings")
+        raise ValueError("this model has no decoder and generates no text: use it for embeddings")
 
 
-def _prompt_tokens(vocab: Vocab, prompt: str | Sequence[Token]) -> list[Token]:
-    if isinstance(prompt, (bytes, bytearray)):
-        raise TypeError(f"prompt is a str or a list of tokens, not {type(prompt).__name__}: decode it")
-    if isinstance(prompt, str):
-        tokens = tokenize(vocab, prompt)
-    elif isinstance(prompt, Iterable):
-        tokens = [integer(token, 0, vocab.nTokens - 1, "a token of the prompt") for token in prompt]
-    else:
-        raise TypeError(f"prompt is a str or a list of tokens, not {type(prompt).__name__}")
-    if not tokens:
-        raise ValueError("the prompt is empty, and this model has no token that begins a text: pass at least a word")
-    return tokens
-
-
-def _room(ctx: Context, prompt: list[Token]) -> int | None:
-    """How many tokens fit the sequence. Refuses a prompt that does not."""
-    model, room = ctx.getModel(), room_of(ctx)
-    if room is not None and len(prompt) > room and not model.hasEncoder:
+def _capacity_for(ctx: Context, prompt: list[Token]) -> int | None:
+    """The most tokens that the sequence holds. Raises ContextFullError if the prompt has more."""
+    model, capacity = ctx.getModel(), context_capacity(ctx)
+    if capacity is not None and len(prompt) > capacity and not model.hasEncoder:
         raise ContextFullError(
-            f"the prompt has {len(prompt)} tokens, and a sequence of the context takes {room}: shorten the prompt, or "
-            f"raise Context.Params.nCtx (this model was trained for {model.nCtxTrain})"
+            f"the prompt has {len(prompt)} tokens, but a sequence of the context takes {capacity}: shorten the prompt, "
+            f"or raise Context.Params.nCtx (this model was trained with {model.nCtxTrain})"
         )
-    return room
+    return capacity

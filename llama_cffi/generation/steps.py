@@ -1,39 +1,33 @@
-"""What a generation consists of: its steps, why it stopped, what it took; and the usual sampler."""
+"""What a generation yields and reports: its steps, why it stopped, and how much it computed."""
 
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from llama_cffi._core.base_types import DEFAULT_SEED, Token
-from llama_cffi.sampling.sampler import Sampler
-
-if TYPE_CHECKING:
-    from llama_cffi.context.context import Context
+from llama_cffi._core.base_types import Token
 
 
 class StopReason(enum.Enum):
-    """Why a generation stopped."""
+    """Why a generation stopped. The values are stable codes, for JSON."""
 
     END = "end"
-    """The model said that it is done: an end-of-generation token."""
-    STOP_STRING = "stop string"
-    """One of `stop` came; `stopString` says which."""
-    STOP_TOKEN = "stop token"
-    """One of `stopTokens` came; `stopToken` says which."""
+    """The model ended the text, with an end-of-generation token."""
+    STOP_STRING = "stop_string"
+    """The text reached one of `stop`; `stopString` says which."""
+    STOP_TOKEN = "stop_token"
+    """The model produced one of `stopTokens`; `stopToken` says which."""
     LENGTH = "length"
-    """There are `maxTokens` tokens."""
-    CONTEXT_FULL = "context full"
-    """The context has no room for more; `overflow="shift"` makes some."""
+    """The text has `maxTokens` tokens."""
+    CONTEXT_FULL = "context_full"
+    """The context window is full; `overflow="shift"` goes on."""
     CANCELLED = "cancelled"
-    """By `cancel`, by closing, or by Ctrl-C."""
+    """`cancel` was called, the generation was closed, or Ctrl-C was pressed."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that might have come, and the natural logarithm of its probability."""
+    """A token that could have been picked, its text, and the natural logarithm of its probability."""
 
     token: Token
     text: str
@@ -42,63 +36,30 @@ class Alternative:
 
 @dataclass(frozen=True)
 class GenerationStep:
-    """A token, and the text that became sure with it: "" while it waits for the rest of a character.
+    """One token and the text it completed: "" if the text waits for the rest of a character or of a stop string.
 
-    Where text is left when the last token has come, a step with the token None carries it.
+    If text is left after the last token, one more step carries it, with `token` None.
     """
 
     token: Token | None
     text: str
     logProb: float | None = None
-    """The natural logarithm of the token's probability, with `logProbs`. The model's own: before any sampler."""
+    """With `logProbs`: the natural logarithm of the token's probability, by the model's logits, before any sampler."""
     alternatives: tuple[Alternative, ...] = ()
-    """The likeliest tokens, best first: as many as `logProbs` says."""
+    """The most probable tokens, best first: as many as `logProbs` says."""
 
 
 @dataclass
 class Usage:
-    """What a generation took. The times do not count what the consumer of the text did."""
+    """How many tokens a generation processed and how long it took. Time that your code spends is not counted."""
 
     promptTokens: int = 0
-    """Tokens of the prompt, the reused ones among them."""
+    """Tokens of the prompt, including the reused ones."""
     reusedTokens: int = 0
-    """Tokens of the prompt that the context's memory held already."""
+    """Tokens of the prompt that were in the KV cache already."""
     generatedTokens: int = 0
-    """Tokens that came, but for the one that ended it."""
+    """Generated tokens, without the one that ended the text."""
     promptSeconds: float = 0.0
-    """From the beginning to the first token."""
+    """Seconds from the start to the first token."""
     generationSeconds: float = 0.0
-    """From the first token to the end."""
-
-
-def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sampler:
-    """The chain that a generation uses where none is given: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, chance.
-
-    A temperature of 0 always picks the likeliest token. DEFAULT_SEED takes another seed each time.
-    """
-    chain = Sampler.chainInit()
-    if temperature <= 0:
-        chain.chainAdd(Sampler.initGreedy())
-        return chain
-    chain.chainAdd(Sampler.initTopK(40))
-    chain.chainAdd(Sampler.initTopP(0.95, 1))
-    chain.chainAdd(Sampler.initMinP(0.05, 1))
-    chain.chainAdd(Sampler.initTemp(temperature))
-    chain.chainAdd(Sampler.initDist(seed))
-    return chain
-
-
-def odds_of(ctx: Context, token: Token, count: int, index: int = -1) -> tuple[float, tuple[Alternative, ...]]:
-    """The log-probability of a token in an output (-1: the last one), and the `count` likeliest ones."""
-    import numpy as np
-
-    logits = np.asarray(ctx.getLogitsIth(index))
-    top = float(logits.max())
-    total = top + math.log(np.exp(logits - top).sum(dtype=np.float64))
-    best: list[int] = []
-    if count:
-        some = np.argpartition(logits, -count)[-count:]
-        best = some[np.argsort(-logits[some], kind="stable")].tolist()
-    vocab = ctx.getModel().vocab
-    alternatives = (Alternative(i, vocab.tokenToPiece(i, special=True), float(logits[i]) - total) for i in best)
-    return float(logits[token]) - total, tuple(alternatives)
+    """Seconds from the first token to the end."""

@@ -1,24 +1,26 @@
-"""Finds the first of several strings in a text that comes in pieces, looking at each character once."""
+"""Searches streamed text for several strings at once (Aho-Corasick), processing each character once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from llama_cffi._core.checks import expected
+
 
 class StopStrings:
-    """The automaton of Aho and Corasick: a state for every beginning of a string, 0 for none.
+    """An Aho-Corasick automaton. Each state is a prefix of a string; state 0 is the empty one.
 
-    `state` is the longest beginning that the text so far ends with. Of all strings the one is found that is complete
-    first, and of those the longest, however the text is cut into pieces.
+    `state` is the longest prefix that the text so far ends with. The string that is complete first is found, and the
+    longest if several end at the same character; how the text is cut into pieces makes no difference.
     """
 
     __slots__ = ("_depths", "_edges", "_fails", "_firsts", "_found", "state")
 
     def __init__(self, strings: Iterable[str]) -> None:
         if isinstance(strings, (str, bytes)):
-            raise TypeError(f"stop is a list of strings: write stop=[{strings!r}]")
+            raise expected("a list of strings", strings, f"write stop=[{strings!r}]", "stop")
         if not isinstance(strings, Iterable):
-            raise TypeError(f"stop is a list of strings, not {type(strings).__name__}")
+            raise expected("a list of strings", strings, name="stop")
         self._edges: list[dict[str, int]] = [{}]
         self._depths = [0]
         self._found: list[str | None] = [None]
@@ -31,9 +33,9 @@ class StopStrings:
 
     def _add(self, string: str) -> None:
         if not isinstance(string, str):
-            raise TypeError(f"a stop string is a str, not {type(string).__name__}; tokens go to stopTokens")
+            raise expected("a str", string, "tokens go to stopTokens", "a stop string")
         if not string:
-            raise ValueError("a stop string is empty, and would end every text at once: leave it out")
+            raise ValueError("a stop string is empty, which would end every text at once: leave it out")
         state = 0
         for char in string:
             after = self._edges[state].get(char)
@@ -46,7 +48,10 @@ class StopStrings:
         self._found[state] = string
 
     def _link(self) -> None:
-        """For every state, where to go on when no edge fits: the longest beginning that ends it; the shortest first."""
+        """Set the failure link of every state: its longest proper suffix that is a prefix of a string.
+
+        Goes level by level, because links lead to shorter prefixes.
+        """
         level = list(self._edges[0].values())
         while level:
             following = []
@@ -69,16 +74,16 @@ class StopStrings:
             state = self._fails[state]
 
     def __bool__(self) -> bool:
-        """Whether there is a string at all."""
+        """True if there are any strings."""
         return len(self._edges) > 1
 
     @property
     def partial(self) -> int:
-        """How many characters at the end of the text may be the beginning of a string."""
+        """The number of characters at the end of the text that may be the start of a string."""
         return self._depths[self.state]
 
     def search(self, text: str) -> tuple[str, int] | None:
-        """Go on with a piece of text. Returns the string that became complete in it, and where it ends; or None."""
+        """Search the next piece of text. Returns the string found and the index in the piece where it ends, or None."""
         state = self.state
         if not state and self._firsts.isdisjoint(text):
             return None

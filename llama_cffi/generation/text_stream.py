@@ -1,4 +1,4 @@
-"""Tokens to text while they come: whole characters only, up to a stop string."""
+"""Streaming detokenization: turns tokens into text as they come, in whole characters, up to a stop string."""
 
 from __future__ import annotations
 
@@ -6,58 +6,59 @@ from codecs import utf_8_decode
 from collections.abc import Sequence
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.generation.stop_strings import StopStrings
 from llama_cffi.vocab.vocab import Vocab
 
-_PIECE = 256  # bytes: longer tokens get a larger buffer when they come
+_PIECE_BYTES = 256  # a longer token makes the buffer grow
 
 
 class TextStream:
-    """Tokens in, text out: whole UTF-8 characters, held back while it may be the start of a stop string.
+    """Tokens in, text out. Text is held back until its UTF-8 characters are whole and no stop string can begin in it.
 
-    What `feed` gives, and `finish` at the end, is together the text of the tokens: each one's `tokenToPiece`, after one
-    another. That is the text that goes on after a prompt. (`detokenize` drops the space that some tokenizers put before
-    the first word of a text, and with some it tidies the spaces before punctuation.) Each token is looked at once.
+    All texts that `feed` returns, and that of `finish`, are together the text of the tokens: `tokenToPiece` of each.
+    That is the text that follows a prompt. (`detokenize` differs: it drops the space that some tokenizers put before
+    the first word of a text, and may remove spaces before punctuation.) Each token is processed once.
     """
 
     __slots__ = (
         "_buffer",
         "_bytes",
+        "_capacity",
         "_held",
         "_nTokens",
         "_pending",
         "_pointer",
-        "_capacity",
         "_special",
         "_stops",
-        "_vocab",
         "stopped",
+        "vocab",
     )
 
     stopped: str | None
-    """The stop string that was found; `feed` returned what stood before it, and gives nothing more."""
+    """The stop string that was found. `feed` returned the text before it, and returns "" from then on."""
 
     def __init__(self, vocab: Vocab, stop: Sequence[str] = (), special: bool = False) -> None:
-        """`stop` is a list of strings that end the text where one of them is complete, the longest of those that end at
-        the same character; `special` whether control tokens are spelled out.
+        """`stop` lists strings that end the text. The first one to be complete wins, and of those that end at the same
+        character the longest. `special` spells control tokens out.
         """
         if not isinstance(vocab, Vocab):
-            raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
+            raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
         vocab._require_tokenizer()
-        self._vocab, self._pointer = vocab, vocab._c  # which the guard knows: a model that was freed is noticed
+        self.vocab, self._pointer = vocab, vocab._c  # the guard knows the pointer, and notices that its model was freed
         self._nTokens = vocab.nTokens
         self._special = bool(special)
         self._stops = StopStrings(stop) or None
-        self._grow_buffer(_PIECE)
-        self._pending = b""  # the beginning of a character
-        self._held = ""  # what may be the beginning of a stop string
+        self._grow_buffer(_PIECE_BYTES)
+        self._pending = b""  # the first bytes of a character
+        self._held = ""  # may be the start of a stop string
         self.stopped = None
 
     def feed(self, token: Token) -> str:
-        """The text that became sure with this token, "" while it waits. Raises IndexError for what is no token."""
+        """Return the text that this token completed, or "". Raises IndexError for a number that is not a token."""
         if not 0 <= token < self._nTokens:
-            self._vocab._check(token)
+            self.vocab._check(token)
         n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
         if n < 0:
             self._grow_buffer(-n)
@@ -67,35 +68,35 @@ class TextStream:
             data = self._pending + data
         text, used = utf_8_decode(data, "replace", False)
         self._pending = data[used:]
-        return text if self._stops is None else self._up_to_stop(text)
+        return text if self._stops is None else self._until_stop(text)
 
     def finish(self) -> str:
-        """The rest, when no more tokens come; U+FFFD for bytes that are no whole character."""
+        """Return the text that is still held back, after the last token. Incomplete characters become U+FFFD."""
         text = self._pending.decode("utf-8", "replace")
         self._pending = b""
         if self._stops is None:
             return text
-        sure = self._up_to_stop(text)
+        text = self._until_stop(text)
         rest, self._held = self._held, ""
         self._stops.state = 0
-        return sure + rest
+        return text + rest
 
     def _grow_buffer(self, size: int) -> None:
         self._capacity = size
         self._buffer = ffi.new("char[]", size)
         self._bytes = ffi.buffer(self._buffer)
 
-    def _up_to_stop(self, text: str) -> str:
-        """What of the text is sure not to be part of a stop string, nor to come after one."""
+    def _until_stop(self, text: str) -> str:
+        """Return the text up to a stop string, without an end that may be the start of one."""
         assert self._stops is not None
         if self.stopped is not None:
             return ""
         found = self._stops.search(text)
         text = self._held + text
         if found is None:
-            sure = len(text) - self._stops.partial
-            self._held = text[sure:]
-            return text[:sure]
+            end = len(text) - self._stops.partial
+            self._held = text[end:]
+            return text[:end]
         self.stopped, end = found
         end += len(self._held)
         self._held = ""

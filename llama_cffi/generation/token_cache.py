@@ -1,4 +1,4 @@
-"""Which tokens stand in a sequence of a context's memory, so that what two texts share is computed once."""
+"""Prefix reuse in the KV cache: which tokens a sequence holds, so that a common prefix is decoded only once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import has
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
-from llama_cffi.errors import LlamaError
+from llama_cffi.errors import BusyError, LlamaError
+from llama_cffi.generation.prefix import common_length
 
 _ALL = 1 << 31
 
 
-class Known:
-    """What is known of a sequence. The context keeps one for each, for all who use the sequence after one another."""
+class SequenceContents:
+    """The tokens of one sequence. The context keeps one object for each sequence, shared by everyone who uses it."""
 
-    __slots__ = ("changes", "exact", "tokens", "user")
+    __slots__ = ("changes", "exact_prefix", "owner", "tokens")
 
     def __init__(self) -> None:
         self.tokens: list[Token] = []  # by position, from 0 on
-        self.changes = 0  # the memory's count when this was true
-        self.exact = _ALL  # so many of them were computed where they stand
-        self.user: object = None  # who works with it
+        self.changes = 0  # the memory's change count for which this is true
+        self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
+        self.owner: object = None  # who uses the sequence
 
 
 class TokenCache:
-    """The tokens at the positions from 0 on of one sequence. Whoever decodes through it may come back to them.
+    """The tokens of one sequence from position 0 on. A later prompt with the same prefix decodes only the rest.
 
-    What others did to the memory meanwhile (a decode by hand, `clear`, `seqRemove`, a state that was loaded, another
-    adapter) is noticed by the next `adaptTo`, which then begins anew.
+    Changes that others make to the memory (a decode by hand, `clear`, `seqRemove`, a loaded state, another adapter) are
+    noticed by the next `adapt_to`, which then starts from an empty sequence.
     """
 
-    __slots__ = ("_context", "_known", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token", "decode_lock")
+    __slots__ = ("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token", "contents", "decode_lock")
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
         """Raises ValueError for a sequence that the context does not have, and for a model without a memory."""
@@ -40,127 +41,142 @@ class TokenCache:
         self._context, self._seqId = ctx, seqId
         self._memory = ctx.getMemory()
         self._nBatch = ctx.nBatch
-        self._known: Known = self._memory._known.setdefault(seqId, Known())
-        self.decode_lock = self._memory._decode_lock  # held while something is decoded and its outputs are read
+        self.contents: SequenceContents = self._memory._contents.setdefault(seqId, SequenceContents())
+        self.decode_lock = self._memory._decode_lock  # held from a decode until its outputs are read
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
         self._token, self._pos = token, pos
 
     def __len__(self) -> int:
-        return len(self._known.tokens)
+        return len(self.contents.tokens)
 
     @property
     def tokens(self) -> list[Token]:
-        """A copy of what is known to be there."""
-        return list(self._known.tokens)
+        """A copy of the tokens in the sequence."""
+        return list(self.contents.tokens)
 
-    # Whose it is
+    # Ownership
 
-    def take(self, user: object) -> None:
-        """From now on this user works with the sequence."""
-        self._known.user = user
+    def claim(self, owner: object) -> None:
+        """Make `owner` the one who uses the sequence from now on."""
+        self.contents.owner = owner
 
-    def belongs(self, user: object) -> bool:
-        """Whether this user took it last, and nobody changed the memory since."""
-        known = self._known
-        return known.user is user and known.changes == self._memory._changes[self._seqId]
+    def is_owned_by(self, owner: object) -> bool:
+        """True if `owner` claimed the sequence last, and nobody changed the memory since."""
+        contents = self.contents
+        return contents.owner is owner and contents.changes == self._memory._changes[self._seqId]
+
+    def require_owner(self, owner: object) -> None:
+        """Raise BusyError unless `owner` owns the sequence."""
+        if not self.is_owned_by(owner):
+            raise BusyError(
+                "another generation has begun in this sequence of the context, or its memory was changed: finish one "
+                "before the next begins, or give each its own seqId (Context.Params.nSeqMax)"
+            )
 
     # Going back
 
-    def adaptTo(self, tokens: Sequence[Token]) -> int:
-        """Keep what the sequence and these tokens begin with together, and forget the rest. Returns how many stay.
+    def adapt_to(self, tokens: list[Token]) -> int:
+        """Keep the prefix that the sequence shares with these tokens and remove the rest. Returns its length.
 
-        At least the last token is left to be decoded, because its outputs are wanted. A memory that cannot forget a
-        part (a recurrent model's, or one with a window that has moved on) forgets everything. So does what was moved.
+        At least the last token is left to be decoded, because its outputs are needed. If the memory cannot remove a
+        part (recurrent models; a sliding window that has moved on), everything is removed. Tokens that were shifted
+        are not reused: they were computed with other tokens before them.
         """
-        known = self._known
+        contents = self.contents
         if not self._matches_memory():
             self.clear()
-        keep = min(common_length(known.tokens, tokens), len(tokens) - 1, known.exact)
-        if keep < len(known.tokens):
+        keep = min(common_length(contents.tokens, tokens), len(tokens) - 1, contents.exact_prefix)
+        if keep < len(contents.tokens):
             self._go_back(keep)
-        return len(known.tokens)
+        return len(contents.tokens)
 
     def clear(self) -> None:
-        """Forget the whole sequence."""
+        """Remove the whole sequence."""
         self._memory.seqRemove(self._seqId)
-        self._known.tokens.clear()
-        self._known.exact = _ALL
+        self.contents.tokens.clear()
+        self.contents.exact_prefix = _ALL
         self._mark_current()
 
     def _matches_memory(self) -> bool:
-        known, memory = self._known, self._memory
-        if known.changes != memory._changes[self._seqId]:
+        contents, memory = self.contents, self._memory
+        if contents.changes != memory._changes[self._seqId]:
             return False
-        return memory.seqPosMax(self._seqId) == len(known.tokens) - 1
+        return memory.seqPosMax(self._seqId) == len(contents.tokens) - 1
 
     def _go_back(self, keep: int) -> None:
-        if keep and self._sees_back_from(keep) and self._memory.seqRemove(self._seqId, keep):
-            del self._known.tokens[keep:]
-            if keep <= self._known.exact:
-                self._known.exact = _ALL
+        if keep and self._can_attend_from(keep) and self._memory.seqRemove(self._seqId, keep):
+            del self.contents.tokens[keep:]
+            if keep <= self.contents.exact_prefix:
+                self.contents.exact_prefix = _ALL
             self._mark_current()
         else:
             self.clear()
 
-    def _sees_back_from(self, position: int) -> bool:
-        """Whether the memory still holds what a token at this position is to see: a sliding window forgets."""
+    def _can_attend_from(self, position: int) -> bool:
+        """True if the memory still has all tokens that one at this position attends to. A sliding window drops some."""
         window = self._context.getModel().nSwa
         return not window or self._memory.seqPosMin(self._seqId) <= max(0, position - window)
 
-    def _has_state(self) -> bool:
-        """Whether a state is part of the memory, which is neither moved nor taken back. Older headers do not say."""
+    def _is_recurrent(self) -> bool:
+        """True if the memory has a recurrent state, which cannot be shifted or undone. Older headers do not say."""
         model = self._context.getModel()
         return model.isRecurrent or not has("llama_model_is_hybrid") or model.isHybrid
 
     def _mark_current(self) -> None:
-        self._known.changes = self._memory._changes[self._seqId]
+        self.contents.changes = self._memory._changes[self._seqId]
 
-    # Going on
+    # Decoding
 
-    def push(self, token: Token) -> None:
-        """Decode one token after those that are there."""
-        tokens = self._known.tokens
+    def push(self, token: Token, owner: object = None) -> None:
+        """Decode one token at the end of the sequence. Raises BusyError if `owner` does not own it any more."""
+        contents = self.contents
+        # `is_owned_by`, written out: this runs for every token.
+        if contents.owner is not owner or contents.changes != self._memory._changes[self._seqId]:
+            self.require_owner(owner)
+        tokens = contents.tokens
         self._token[0] = token
         self._pos[0] = len(tokens)
         try:
-            self._context.decode(self._one)
+            self._context._compute(self._one, False)
         except BaseException:
             self._recover()
             raise
         tokens.append(token)
 
     def decode(self, tokens: Sequence[Token]) -> None:
-        """Decode tokens after those that are there, in pieces that the context takes. The last one gives output.
+        """Decode tokens at the end of the sequence, in batches that the context takes. The last one has outputs.
 
-        After an error, what was decoded in whole pieces is still known.
+        If a batch fails, the tokens of the batches before it stay.
         """
-        known = self._known.tokens
+        known = self.contents.tokens
         for start in range(0, len(tokens), self._nBatch):
             piece = tokens[start : start + self._nBatch]
             try:
-                self._context.decode(self._batch(piece, len(known), start + len(piece) == len(tokens)))
+                self._context._compute(self._batch(piece, len(known), start + len(piece) == len(tokens)), False)
             except BaseException:
                 self._recover()
                 raise
             known += piece
 
     def discard(self, start: int, count: int) -> None:
-        """Forget so many tokens from a position on, and move up what follows: by a shift where the memory can, which
-        leaves no output; else by decoding it again.
+        """Remove `count` tokens from a position on and close the gap.
+
+        Shifts the positions of the tokens behind it if the memory can, and leaves no output then; else decodes them
+        again.
         """
-        known, memory = self._known, self._memory
-        rest = known.tokens[start + count :]
-        if memory.canShift() and not self._has_state() and memory.seqRemove(self._seqId, start, start + count):
+        contents, memory = self.contents, self._memory
+        rest = contents.tokens[start + count :]
+        if memory.canShift() and not self._is_recurrent() and memory.seqRemove(self._seqId, start, start + count):
             memory.seqAdd(self._seqId, start + count, -1, -count)
-            known.tokens[start:] = rest
-            known.exact = min(known.exact, start)
+            contents.tokens[start:] = rest
+            contents.exact_prefix = min(contents.exact_prefix, start)
             self._mark_current()
             return
-        whole = known.tokens[:start] + rest
+        whole = contents.tokens[:start] + rest
         self._go_back(start)
-        self.decode(whole[len(known.tokens) :])
+        self.decode(whole[len(contents.tokens) :])
 
     def _batch(self, tokens: Sequence[Token], pos: int, output: bool = True) -> Batch:
         batch = Batch.init(len(tokens))
@@ -168,18 +184,18 @@ class TokenCache:
         return batch
 
     def _recover(self) -> None:
-        """After a decode that failed halfway: bring the memory back to what is known, or forget both."""
+        """After a decode that failed halfway: bring the memory back to the known tokens, or clear both."""
         try:
-            if self._has_state():  # which may have been written to in part
+            if self._is_recurrent():  # the state may have been updated in part
                 self.clear()
             else:
-                self._go_back(len(self._known.tokens))
-        except LlamaError:  # the context cannot be used just now, or no more
-            self._known.changes = -1
+                self._go_back(len(self.contents.tokens))
+        except LlamaError:  # the context is busy or closed
+            self.contents.changes = -1
 
 
-def room_of(ctx: Context) -> int | None:
-    """How many tokens fit one sequence of a context; None for any number, which a recurrent state takes."""
+def context_capacity(ctx: Context) -> int | None:
+    """The most tokens that one sequence of a context holds; None if there is no limit, as for recurrent models."""
     if ctx.getModel().isRecurrent:
         return None
     if has("llama_n_ctx_seq"):
@@ -188,11 +204,3 @@ def room_of(ctx: Context) -> int | None:
         size = ctx.nCtx if ctx.getMemory()._unified else ctx.nCtx // ctx.nSeqMax
     positions: int = ctx._limits.n_pos
     return min(size, positions) if positions else size
-
-
-def common_length(a: Sequence[Token], b: Sequence[Token]) -> int:
-    """How many tokens two lists begin with together."""
-    least = min(len(a), len(b))
-    if a[:least] == b[:least]:
-        return least
-    return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)

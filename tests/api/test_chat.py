@@ -156,9 +156,9 @@ def test_none_means_the_models_own(with_template: Model, tmpl: int | None) -> No
 def test_never_a_silent_guess(tiny: Model, tmpl: int | None) -> None:
     with pytest.raises(ValueError, match="pass model="):
         chatApplyTemplate(tmpl, CHAT)
-    with pytest.raises(ValueError, match="carries no chat template"):
+    with pytest.raises(ValueError, match="has no chat template"):
         chatApplyTemplate(tmpl, CHAT, model=tiny)
-    with pytest.raises(ValueError, match="carries no chat template"):
+    with pytest.raises(ValueError, match="has no chat template"):
         chatApplyTemplate(tiny, CHAT)
 
 
@@ -351,7 +351,7 @@ def test_the_example_reads_a_pipe(tiny_path: Path) -> None:
 def test_the_example_without_a_template(tiny_path: Path) -> None:
     result = _run("--model", str(tiny_path), text="Hello\n")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: this model carries no chat template") and "--template" in result.stderr
+    assert result.stderr.startswith("error: this model has no chat template") and "--template" in result.stderr
 
 
 def test_the_example_with_gemma(gemma_path: Path) -> None:

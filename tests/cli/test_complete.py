@@ -55,7 +55,7 @@ def test_a_stop_string_ends_the_text_before_it(tiny_path: Path, expected: str) -
     middle = expected[len(expected) // 2 : len(expected) // 2 + 3]
     found = document(*greedy("-m", tiny_path, "--stop", middle, "--stop", "never to be seen"))
     assert found["text"] == expected.split(middle)[0]
-    assert (found["stop_reason"], found["stop_string"]) == ("stop string", middle)
+    assert (found["stop_reason"], found["stop_string"]) == ("stop_string", middle)
 
 
 def test_the_prompt_from_stdin(tiny_path: Path, expected: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_cffi import Batch, Context, Model, Sampler, detokenize, ffi, lib, tokenize
+from llama_cffi import Batch, Context, Generation, Model, Sampler, detokenize, ffi, lib, tokenize
 from llama_cffi.generation.text_stream import TextStream
 
 TOKENS = 50
@@ -83,6 +83,21 @@ def test_calls_of_c_for_a_batch_that_is_used_again(ctx: Context) -> None:
     c_calls, python = count(loop)
     assert {name: number / TOKENS for name, number in c_calls.items()} == {"shim_sample": 1, "shim_compute": 1}
     assert python / TOKENS < 4  # sample, decode, and what that calls
+
+
+def test_calls_for_a_token_of_a_generation(ctx: Context) -> None:
+    """No more than a loop by hand makes, and the text besides."""
+
+    def generate(n: int) -> tuple[Counter[str], int]:
+        ctx.getMemory().clear()
+        with Sampler.initGreedy() as sampler:
+            generation = Generation(ctx, "Once", sampler=sampler, maxTokens=n, stop=["never"])
+            return count(lambda: list(generation.steps()))
+
+    (few, few_python), (many, many_python) = generate(10), generate(10 + TOKENS)
+    per_token = {name: number / TOKENS for name, number in (many - few).items()}
+    assert per_token == {"shim_sample": 1, "llama_vocab_is_eog": 1, "shim_compute": 1, "llama_token_to_piece": 1}
+    assert (many_python - few_python) / TOKENS <= 14
 
 
 def test_calls_of_c_for_the_text_of_a_token(tiny: Model) -> None:

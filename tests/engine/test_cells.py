@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from llama_cffi.engine.batch_policy import Pace
-from llama_cffi.engine.cell_pool import Cells, Sequence, common
+from llama_cffi.engine.batch_policy import BatchPolicy
+from llama_cffi.engine.cell_pool import CellPool, EngineSequence
+from llama_cffi.generation.prefix import common_length
 
 
 class Plain:
@@ -54,7 +55,7 @@ def test_common_beginnings() -> None:
         a = [rng.randrange(300) for _ in range(rng.randrange(40))]
         b = a[: rng.randrange(len(a) + 1)] + [rng.randrange(300) for _ in range(rng.randrange(40))]
         n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        assert common(array("i", a), array("i", b)) == n
+        assert common_length(array("i", a), array("i", b)) == common_length(a, b) == n
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -62,12 +63,12 @@ def test_the_count_is_true(seed: int) -> None:
     """Requests come and go as the loop has them; none that was admitted is left without room."""
     rng = random.Random(seed)
     memory = Plain(nCtx=120, nSeqMax=rng.choice([2, 4, 9]))
-    cells = Cells(memory)  # type: ignore[arg-type]
-    live: dict[Sequence, tuple[array[int], int]] = {}
+    cells = CellPool(memory)  # type: ignore[arg-type]
+    live: dict[EngineSequence, tuple[array[int], int]] = {}
     admitted = 0
     for _ in range(1500):
         choice = rng.random()
-        if choice < 0.3 and cells.hasSequence:
+        if choice < 0.3 and cells.has_sequence:
             stems = [s.tokens for s in cells._all if s.tokens] or [array("i")]
             stem = rng.choice(stems)
             tokens = stem[: rng.randrange(len(stem) + 1)] + array("i", [rng.randrange(4) for _ in range(9)])
@@ -75,7 +76,7 @@ def test_the_count_is_true(seed: int) -> None:
             tokens = tokens[:final]
             reserved = sum(last - len(sequence.tokens) for sequence, (_, last) in live.items())
             donor, shared = cells.find(tokens, live)
-            if cells.makeRoom(final - shared, reserved, donor, shared):
+            if cells.evict_for(final - shared, reserved, donor, shared):
                 sequence = cells.open(tokens, live)
                 assert len(sequence.tokens) == shared == memory.seqPosMax(sequence.id) + 1
                 assert sequence.tokens == tokens[:shared] and sequence not in live
@@ -99,13 +100,13 @@ def test_the_count_is_true(seed: int) -> None:
             cells.close(sequence, keep=rng.random() < 0.8)
         assert cells.used == memory.used
         in_use = {id(cell) for sequence in live for cell in memory.cells[sequence.id]}
-        assert cells.usedByLive == len(in_use)
+        assert cells.used_by_live == len(in_use)
         for sequence in cells._all:
-            assert len(memory.cells[sequence.id]) == len(sequence.tokens) == sum(s.length for s in sequence.spans)
+            assert len(memory.cells[sequence.id]) == len(sequence.tokens) == sum(s.length for s in sequence.ranges)
     assert admitted > 50
     for sequence in live:
         cells.close(sequence, keep=False)
-    cells.dropAll()
+    cells.evict_all()
     assert cells.used == memory.used == 0 and sorted(cells._free) == list(range(memory.nSeqMax))
 
 
@@ -117,7 +118,7 @@ def test_a_copy_that_did_not_work_is_taken_back() -> None:
             super().seqCopy(src, dst, -1, -1)
 
     memory = Whole(100, 3)
-    cells = Cells(memory)  # type: ignore[arg-type]
+    cells = CellPool(memory)  # type: ignore[arg-type]
     first = cells.open(array("i", range(20)), ())
     memory.decode(first.id, 20)
     cells.grow(first, array("i", range(20)))
@@ -128,16 +129,16 @@ def test_a_copy_that_did_not_work_is_taken_back() -> None:
 
 
 def test_few_sequences_go_the_faster_way() -> None:
-    slow, fast = Pace(), Pace()
-    for pace, together in ((slow, 4.0), (fast, 1.5)):
-        assert not pace.isApart(3)  # nothing is known
-        pace.note(3, together)
-        assert pace.isApart(3)  # to learn what one costs
-        pace.note(1, 1.0)
-        assert pace.isApart(3) is (pace is slow)
-        ways = [pace.isApart(3) for _ in range(600)]
-        assert ways.count(pace is not slow) == 2  # the other way is tried anew now and then
-        assert not pace.isApart(1) and not pace.isApart(9)
+    slow, fast = BatchPolicy(), BatchPolicy()
+    for policy, together in ((slow, 4.0), (fast, 1.5)):
+        assert not policy.decode_separately(3)  # nothing is known
+        policy.note(3, together)
+        assert policy.decode_separately(3)  # to learn what one costs
+        policy.note(1, 1.0)
+        assert policy.decode_separately(3) is (policy is slow)
+        ways = [policy.decode_separately(3) for _ in range(600)]
+        assert ways.count(policy is not slow) == 2  # the other way is tried anew now and then
+        assert not policy.decode_separately(1) and not policy.decode_separately(9)
     for _ in range(100):
         slow.note(1, 2.0)  # it has become slower
-    assert not slow.isApart(3)
+    assert not slow.decode_separately(3)

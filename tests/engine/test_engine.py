@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from llama_cffi import (
     ContextFullError,
     DecodeError,
     Engine,
+    Generation,
     Model,
     Request,
     Sampler,
@@ -25,6 +27,8 @@ from llama_cffi import (
     defaultSampler,
     tokenize,
 )
+from llama_cffi.engine.job import Job
+from llama_cffi.engine.scheduler import _precedence
 from tests import tiny_archs, tiny_models
 from tests.engine.conftest import Gate, Texts, exact, running, write_alone
 
@@ -37,8 +41,8 @@ def _greedy(engine: Engine, prompt: str, n: int, **options: Any) -> Request:
 
 def _cells(engine: Engine) -> list[int]:
     """The last position of each sequence. The engine must have nothing to do."""
-    memory = engine._loop._context.getMemory()
-    return [memory.seqPosMax(seq) for seq in range(engine._loop._nSeqMax)]
+    memory = engine._scheduler._context.getMemory()
+    return [memory.seqPosMax(seq) for seq in range(engine._scheduler._nSeqMax)]
 
 
 # The text
@@ -71,11 +75,11 @@ def test_the_probabilities_are_those_of_a_context_alone(plain: Model, engine: En
     requests = [_greedy(engine, prompt, 12, logProbs=3) for prompt in PROMPTS[:6]]
     for request in requests:
         request.result(30)
-        assert [step.token for step in request.steps] == request.tokens
-        assert "".join(step.text for step in request.steps) == request.text
+        assert [step.token for step in request.steps()] == request.tokens
+        assert "".join(step.text for step in request.steps()) == request.text
         with Context.initFromModel(plain, exact(nCtx=512, nThreads=1, nThreadsBatch=1)) as ctx:
             ctx.decode(Batch.getOne(request.prompt))
-            for step in request.steps:
+            for step in request.steps():
                 logits = np.array(ctx.getLogitsIth(-1), dtype=np.float64)
                 expected = logits - np.log(np.exp(logits).sum())
                 assert step.token is not None
@@ -150,7 +154,7 @@ def test_higher_priorities_begin_first(plain: Model, gate: Gate) -> None:
         assert _order(engine, gate, [0, 1, -3, 1, 5, 0]) == [4, 1, 3, 0, 5, 2]
 
 
-def test_no_request_waits_for_ever(plain: Model, gate: Gate) -> None:
+def test_no_request_waits_without_end(plain: Model, gate: Gate) -> None:
     with running(plain, nSeqMax=1) as engine:
         order = _order(engine, gate, [0, *([1] * 50)])
         assert order.index(0) == 32
@@ -230,10 +234,10 @@ def test_nothing_is_kept_where_that_is_not_wanted(plain: Model) -> None:
 
 def _settled(engine: Engine) -> None:
     """Wait until the thread waits for work."""
-    loop = engine._loop
+    scheduler = engine._scheduler
     for _ in range(3000):
-        with loop._changed:
-            if not (loop._running or loop._waiting or loop._arrivals or loop._poked) and loop._idle:
+        with scheduler._changed:
+            if scheduler._idle and not (scheduler.jobs() or scheduler._notified):
                 return
         threading.Event().wait(0.01)
     raise AssertionError("the engine does not come to rest")
@@ -266,6 +270,128 @@ def test_other_memories_share_what_they_can(tmp_path: Path, arch: str) -> None:
             assert last.usage.reusedTokens == len(whole) - 1
 
 
+# Without maxTokens
+
+
+def _endless(model: Model) -> Sampler:
+    """Greedy, but never an end-of-generation token."""
+    ends = [(token, -1e9) for token in range(model.vocab.nTokens) if model.vocab.isEog(token)]
+    chain = Sampler.chainInit()
+    chain.chainAdd(Sampler.initLogitBias(model.vocab.nTokens, ends))
+    chain.chainAdd(Sampler.initGreedy())
+    return chain
+
+
+def _until_full(model: Model, prompt: str, n_ctx: int) -> list[int]:
+    """What a generation writes until a window of that size is full."""
+    with Context.initFromModel(model, exact(nCtx=n_ctx, nThreads=1, nThreadsBatch=1)) as ctx:
+        generation = Generation(ctx, prompt, sampler=_endless(model))
+        generation.result()
+        assert generation.stopReason is StopReason.CONTEXT_FULL
+        return generation.tokens
+
+
+def test_without_a_limit_a_text_fills_the_window_as_a_generation_does(plain: Model) -> None:
+    with running(plain, nCtx=256) as engine:
+        request = engine.submit(PROMPTS[1], sampler=_endless(plain))
+        request.result(60)
+        assert request.stopReason is StopReason.CONTEXT_FULL
+        assert request.tokens == _until_full(plain, PROMPTS[1], 256)
+        assert len(request.prompt) + len(request.tokens) == 257  # the last one is not decoded
+        exactly = engine.submit([5] * 256, sampler=_endless(plain))
+        exactly.result(60)
+        assert exactly.stopReason is StopReason.CONTEXT_FULL and len(exactly.tokens) == 1
+
+
+def test_requests_without_a_limit_run_together(plain: Model, gate: Gate) -> None:
+    """None of them reserves the whole window."""
+    with running(plain, nCtx=1024, nSeqMax=6) as engine:
+        gate.at = 3
+        held = [engine.submit(PROMPTS[k], sampler=_endless(plain)) for k in range(5)]
+        last = engine.submit("a", sampler=gate.sampler())
+        assert gate.reached.wait(30)
+        assert engine.load.running == 6 and engine.load.waiting == 0
+        for request in (*held, last):
+            request.cancel()
+        gate.opened.set()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_requests_that_outgrow_the_cells_together_take_turns(plain: Model, keep: bool) -> None:
+    """Each alone fills the window: all but one are preempted, go on later, and write what they write alone."""
+    with running(plain, nCtx=256, nSeqMax=4, keepPrefixes=keep) as engine:
+        preempted: list[Request] = []
+        put_back = engine._scheduler._queue.put_back
+
+        def noting(job: Job) -> None:
+            preempted.append(job.request)
+            put_back(job)
+
+        engine._scheduler._queue.put_back = noting  # type: ignore[method-assign]
+        prompts = PROMPTS[:5]
+        requests = [engine.submit(prompt, sampler=_endless(plain)) for prompt in prompts]
+        bounded = _greedy(engine, PROMPTS[6], 20)  # is never preempted
+        for prompt, request in zip(prompts, requests, strict=True):
+            request.result(120)
+            assert request.stopReason is StopReason.CONTEXT_FULL
+            assert request.tokens == _until_full(plain, prompt, 256)
+        assert bounded.result(30) and len(bounded.tokens) == 20
+        assert preempted and bounded not in preempted
+        assert requests[0] not in preempted, "the first one keeps its cells"
+        _settled(engine)
+        assert engine.load.usedCells == 0
+
+
+def test_short_requests_do_not_starve_a_long_one(plain: Model) -> None:
+    """Two long ones do not fit together. The one that is preempted goes on after 32 others at the latest."""
+    started: list[Request] = []
+    preempted: list[tuple[Request, int]] = []  # and how many requests had started then
+    with running(plain, nCtx=256, nSeqMax=3) as engine:
+        queue = engine._scheduler._queue
+        remove, put_back = queue.remove, queue.put_back
+
+        def noting_start(job: Job) -> None:
+            started.append(job.request)
+            remove(job)
+
+        def noting_preemption(job: Job) -> None:
+            preempted.append((job.request, len(started)))
+            put_back(job)
+
+        queue.remove, queue.put_back = noting_start, noting_preemption  # type: ignore[method-assign]
+        long = [engine.submit(prompt, sampler=_endless(plain)) for prompt in PROMPTS[:2]]
+        short = [_greedy(engine, f"{k} and more", 10) for k in range(80)]
+        for request in (*long, *short):
+            request.result(120)
+        assert [len(request.prompt) + len(request.tokens) for request in long] == [257, 257]
+        assert all(len(request.tokens) == 10 for request in short)
+    assert preempted and {request for request, _ in preempted} == {long[1]}, (
+        "it came last, and the short ones have limits"
+    )
+    for request, at in preempted:
+        assert started[at:].index(request) <= 32 + 3
+
+
+def test_who_keeps_the_cells() -> None:
+    """First those that were preempted often, then by priority, then by arrival."""
+
+    def job(serial: int, priority: int = 0, preemptions: int = 0) -> Any:
+        request = SimpleNamespace(priority=priority)
+        return SimpleNamespace(serial=serial, request=request, preemptions=preemptions)
+
+    order = [job(9, -1, 4), job(5, 2), job(7, 2, 3), job(1), job(2, 0, 1), job(0, -1)]
+    assert sorted(order[::-1], key=_precedence) == order
+
+
+def test_a_higher_priority_keeps_its_cells(plain: Model) -> None:
+    with running(plain, nCtx=256, nSeqMax=2) as engine:
+        low = engine.submit(PROMPTS[0], sampler=_endless(plain))
+        high = engine.submit(PROMPTS[1], sampler=_endless(plain), priority=1)
+        assert high.result(60) is not None and low.result(60) is not None
+        assert high.usage.generationSeconds < low.usage.generationSeconds
+        assert low.tokens == _until_full(plain, PROMPTS[0], 256)
+
+
 # Cancelling
 
 
@@ -296,7 +422,7 @@ def test_cancelling_in_the_prompt(plain: Model, gate: Gate) -> None:
         long = _greedy(engine, "alpha " * 100, 5)
         gate.opened.set()
         assert second.reached.wait(30)
-        assert engine._loop._cells.usedByLive > 20 and "waiting" in repr(long)
+        assert engine._scheduler._cells.used_by_live > 20 and "waiting" in repr(long)
         long.cancel()
         second.opened.set()
         assert long.result(30) == "" and long.stopReason is StopReason.CANCELLED
@@ -382,10 +508,10 @@ def test_an_error_inside_ends_the_engine(plain: Model, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise AssertionError("a mistake")
 
-    monkeypatch.setattr(engine._loop._cells, "grow", broken)
+    monkeypatch.setattr(engine._scheduler._cells, "grow", broken)
     with pytest.raises(AssertionError):
         _greedy(engine, "a", 3).result(30)
-    engine._loop.thread.join(30)
+    engine._scheduler.thread.join(30)
     with pytest.raises(ClosedError, match="an error ended it") as caught:
         engine.submit("a")
     assert isinstance(caught.value.__cause__, AssertionError)
@@ -399,8 +525,10 @@ def test_a_sampler_that_picks_nothing(engine: Engine) -> None:
 
 def test_a_request_that_cannot_fit(engine: Engine) -> None:
     assert engine.nCtx == 1024
-    with pytest.raises(ContextFullError, match=r"maxTokens 1020 need room for 1\d+ tokens.*1024"):
+    with pytest.raises(ContextFullError, match=r"maxTokens 1020 needs 1\d+ cells.*1024"):
         engine.submit("The quick brown fox", maxTokens=1020)
+    with pytest.raises(ContextFullError, match=r"1025 tokens needs 1025 cells.*1024"):
+        engine.submit([5] * 1025)
     assert _greedy(engine, "a", 3).result(30)
 
 
@@ -408,7 +536,9 @@ def test_a_request_that_cannot_fit(engine: Engine) -> None:
     ("arguments", "error", "text"),
     [
         ({"prompt": []}, ValueError, "empty"),
-        ({"prompt": b"text"}, TypeError, "bytes"),
+        ({"prompt": b"text"}, TypeError, "prompt.*got bytes"),
+        ({"prompt": 5}, TypeError, "prompt.*str.*got int"),
+        ({"prompt": None}, TypeError, "prompt.*str.*got NoneType"),
         ({"prompt": [1, 99999]}, ValueError, "99999"),
         ({"maxTokens": 0}, ValueError, "maxTokens"),
         ({"maxTokens": "1"}, TypeError, "maxTokens"),
@@ -416,6 +546,9 @@ def test_a_request_that_cannot_fit(engine: Engine) -> None:
         ({"sampler": "greedy"}, TypeError, "Sampler"),
         ({"stop": [""]}, ValueError, "stop"),
         ({"stopTokens": [-1]}, ValueError, "stopTokens"),
+        ({"stopTokens": 5}, TypeError, "stopTokens.*got int"),
+        ({"stopTokens": "a"}, TypeError, "stopTokens.*got str"),
+        ({"stop": 5}, TypeError, "stop.*got int"),
         ({"logProbs": -1}, ValueError, "logProbs"),
     ],
 )
@@ -445,7 +578,7 @@ def test_no_wait_for_a_text_inside_its_own_sampler(engine: Engine) -> None:
             other.result()
 
     other = _greedy(engine, "a", 400)
-    with pytest.raises(BusyError, match="thread that writes"):
+    with pytest.raises(BusyError, match="engine.s thread"):
         engine.submit("b", sampler=Sampler.init(Impatient())).result(30)
     other.cancel()
 
@@ -462,12 +595,12 @@ def test_no_close_inside_a_sampler(engine: Engine) -> None:
 
 def test_a_full_memory_puts_requests_back(plain: Model, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(plain) as engine:
-        context = engine._loop._context
+        context = engine._scheduler._context
         decode, calls = context.decode, [0]
 
         def sometimes(batch: Batch) -> int:
             calls[0] += 1
-            if calls[0] % 5 == 0 and len(engine._loop._running) > 1:
+            if calls[0] % 5 == 0 and len(engine._scheduler._running) > 1:
                 raise ContextFullError("full", operation="llama_decode", code=1)
             return decode(batch)
 
@@ -478,7 +611,7 @@ def test_a_full_memory_puts_requests_back(plain: Model, alone: Texts, monkeypatc
 
 
 def test_one_request_that_finds_the_memory_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = engine._loop._context
+    context = engine._scheduler._context
 
     def never(batch: Batch) -> int:
         raise ContextFullError("full", operation="llama_decode", code=1)
@@ -491,7 +624,7 @@ def test_one_request_that_finds_the_memory_full(engine: Engine, monkeypatch: pyt
 
 
 def test_a_failed_step_ends_what_was_in_it(engine: Engine, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = engine._loop._context
+    context = engine._scheduler._context
 
     def fails(batch: Batch) -> int:
         raise DecodeError("failed", operation="llama_decode", code=-3)
@@ -515,7 +648,7 @@ def test_a_model_that_is_freed(plain: Model, tiny_path: Path) -> None:
     model.close()
     with pytest.raises(ClosedError):
         request.result(30)
-    engine._loop.thread.join(30)
+    engine._scheduler.thread.join(30)
     with pytest.raises(ClosedError):
         engine.submit("b")
     engine.close()
@@ -581,7 +714,7 @@ def test_closing_ends_what_runs(plain: Model, threads: None, gate: Gate) -> None
 def test_an_engine_that_nobody_has_any_more(plain: Model, threads: None) -> None:
     engine = Engine(plain, nCtx=512, nThreads=1)
     request = engine.submit("a", maxTokens=20)
-    thread = engine._loop.thread
+    thread = engine._scheduler.thread
     del engine
     assert request.result(30) and len(request.tokens) == 20  # a request keeps it
     thread.join(30)

@@ -84,6 +84,11 @@ def put(target: Any, index: int, value: Any) -> None:
         (np.asarray(target).reshape(-1) if getattr(target, "ndim", 1) != 1 else target)[index] = value
 
 
+async def wait(text: Any) -> str:
+    """The whole text of a generation or a request."""
+    return await text
+
+
 async def collect(values: Any) -> list[Any]:
     """What an asynchronous iterator gives."""
     return [value async for value in values]

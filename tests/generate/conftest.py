@@ -73,13 +73,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tokens = 0
-        decode = Context.decode
+        compute = Context._compute
 
-        def counting(ctx: Context, batch: Batch) -> int:
+        def counting(ctx: Context, batch: Batch, encode: bool) -> int:
             self.tokens += batch.nTokens
-            return decode(ctx, batch)
+            return compute(ctx, batch, encode)
 
-        monkeypatch.setattr(Context, "decode", counting)
+        monkeypatch.setattr(Context, "_compute", counting)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_the_system_message(chatty: Model) -> None:
         assert session.system == "Be long." and _roles(session) == ["system", "user", "assistant"]
         session.system = None
         assert _roles(session) == ["user", "assistant"] and session.system is None
-        with pytest.raises(TypeError, match="a str or None"):
+        with pytest.raises(TypeError, match="system.*got int"):
             session.system = 3  # type: ignore[assignment]
 
 
@@ -256,9 +256,9 @@ def test_without_tools_text_is_text(chatty: Model) -> None:
         answer = session.send("Hello", sampler=sampler)
         list(answer)
         assert answer.toolCalls == [] and answer.content.strip() == call
-        with pytest.raises(TypeError, match="one of an answer's toolCalls"):
+        with pytest.raises(TypeError, match="call.*ToolCall.*got str.*toolCalls"):
             session.addToolResult("weather", "rain")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="use json.dumps"):
+        with pytest.raises(TypeError, match="result.*got dict.*json.dumps"):
             session.addToolResult(ToolCall("weather", {}), {"rain": 1})  # type: ignore[arg-type]
 
 
@@ -268,25 +268,26 @@ def test_a_way_of_calling_that_is_not_known(chatty: Model) -> None:
         answer = session.send("Hello", sampler=defaultSampler(0), maxTokens=4)
         list(answer)
         assert answer.toolCalls == [] and answer.content == answer.text
-        assert answer.problems == ["how this model writes calls of tools is not known here"]
+        assert len(answer.problems) == 1 and "tool calls is not known" in answer.problems[0]
 
 
 def test_tools_that_the_template_does_not_know(chatty: Model, tiny: Model) -> None:
     with _context(chatty) as ctx:
         for template in ("chatml", CHATML, ChatTemplate(chatty, "gemma")):
-            with pytest.raises(ValueError, match="does not tell the model of tools"):
+            with pytest.raises(ValueError, match="leave tools out"):
                 ChatSession(ctx, template=template, tools=[WEATHER])
-    with _context(tiny) as ctx, pytest.raises(ValueError, match="carries no chat template"):
+    with _context(tiny) as ctx, pytest.raises(ValueError, match="has no chat template"):
         ChatSession(ctx)
 
 
 # A full context
 
 
-def test_a_conversation_that_does_not_fit(chatty: Model) -> None:
+@pytest.mark.parametrize("overflow", ["stop", "error"])
+def test_a_conversation_that_does_not_fit(chatty: Model, overflow: Any) -> None:
     with _context(chatty, 256) as ctx:
-        session = ChatSession(ctx, system="Be brief.")
-        with pytest.raises(ContextFullError, match=r'has \d+ tokens, .* takes 256: .* overflow="drop".*nCtx'):
+        session = ChatSession(ctx, system="Be brief.", overflow=overflow)
+        with pytest.raises(ContextFullError, match=r'\d+ tokens.* 256: .* overflow="drop".*nCtx'):
             session.send("word " * 300)
         assert _roles(session) == ["system"]
         with pytest.raises(ContextFullError):
@@ -340,9 +341,10 @@ def test_a_state_has_no_end(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"overflow": "shift"}, ValueError, '"error" or "drop"'),
-        ({"template": "nonsense"}, ValueError, "is no template"),
-        ({"system": 3}, TypeError, "system is a str or None"),
+        ({"overflow": "shift"}, ValueError, r'"stop", "error", "drop".*got \'shift\'.*Generation'),
+        ({"overflow": None}, ValueError, r'"stop", "error", "drop".*got None'),
+        ({"template": "nonsense"}, ValueError, "'nonsense'"),
+        ({"system": 3}, TypeError, "system.*got int"),
         ({"seqId": 1}, ValueError, "nSeqMax"),
     ],
 )
@@ -353,7 +355,7 @@ def test_wrong_arguments(chatty: Model, options: dict[str, Any], error: type[Exc
 
 @pytest.mark.parametrize(
     ("message", "error", "words"),
-    [(3, TypeError, "message is a str or"), ({"content": "x"}, ValueError, "needs a role")],
+    [(3, TypeError, "message.*got int.*role"), ({"content": "x"}, ValueError, "needs a role")],
 )
 def test_wrong_messages(chatty: Model, message: Any, error: type[Exception], words: str) -> None:
     with _context(chatty) as ctx, pytest.raises(error, match=words):

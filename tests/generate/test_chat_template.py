@@ -115,32 +115,32 @@ def test_the_sandbox_holds(tiny: Model, attack: str) -> None:
 
 
 def test_a_model_without_one(tiny: Model) -> None:
-    with pytest.raises(ValueError, match="carries no chat template .*chatml.* in Jinja"):
+    with pytest.raises(ValueError, match="has no chat template .*chatml.* in Jinja"):
         ChatTemplate(tiny)
 
 
 def test_never_a_guess(tiny: Model, chatty: Model) -> None:
-    with pytest.raises(ValueError, match="'nonsense' is no template: llama.cpp has .*chatml"):
+    with pytest.raises(ValueError, match="'nonsense': llama.cpp has .*chatml"):
         ChatTemplate(tiny, "nonsense")
     with pytest.raises(ValueError, match="this model has the variants tool_use; llama.cpp has"):
         ChatTemplate(chatty, "nonsense")
-    with pytest.raises(TypeError, match="a str or None"):
+    with pytest.raises(TypeError, match="template.*got int"):
         ChatTemplate(tiny, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="makes one"):
         ChatTemplate("model")  # type: ignore[arg-type]
 
 
 def test_a_template_that_cannot_be_read(tiny: Model) -> None:
-    with pytest.raises(ValueError, match=r"cannot be read: line 2: .*endfor"):
+    with pytest.raises(ValueError, match=r"line 2: .*endfor"):
         ChatTemplate(tiny, "{% for m in messages %}\n{{ m }}")
 
 
 def test_what_a_template_refuses(chatty: Model, tiny: Model) -> None:
-    with pytest.raises(ValueError, match="refuses these messages: a system message comes first"):
+    with pytest.raises(ValueError, match="a system message comes first"):
         ChatTemplate(chatty, "tool_use").render(CHAT[::-1])
     with pytest.raises(ValueError, match="fails with these messages: TypeError"):
         ChatTemplate(tiny, "{{ 'a' + 1 }}").render(CHAT)
-    with pytest.raises(ValueError, match="refuses these messages"):
+    with pytest.raises(ValueError, match="the chat template .* these messages"):
         ChatTemplate(tiny, "{{ messages[0].nothing.at.all }}").render(CHAT)
 
 
@@ -149,7 +149,7 @@ def test_what_a_template_refuses(chatty: Model, tiny: Model) -> None:
     [
         ("text", TypeError, "for one"),
         ({"role": "user", "content": "x"}, TypeError, "for one"),
-        (["text"], TypeError, "a message is"),
+        (["text"], TypeError, "a message.*got str"),
         ([{"content": "x"}], ValueError, "needs a role"),
     ],
 )
@@ -160,11 +160,11 @@ def test_wrong_messages(chatty: Model, messages: object, error: type[Exception],
 
 def test_tools_that_cannot_be_told(tiny: Model, chatty: Model) -> None:
     for template in (ChatTemplate(tiny, "chatml"), ChatTemplate(tiny, CHATML)):
-        with pytest.raises(ValueError, match="does not tell the model of tools"):
+        with pytest.raises(ValueError, match="leave tools out"):
             template.render(CHAT, tools=[WEATHER])
     with pytest.raises(ValueError, match="a tool needs a name"):
         ChatTemplate(chatty).render(CHAT, tools=[{"description": "?"}])
-    with pytest.raises(TypeError, match="a tool is described by a dict"):
+    with pytest.raises(TypeError, match="a tool.*dict.*got str"):
         ChatTemplate(chatty).render(CHAT, tools=["weather"])  # type: ignore[list-item]
 
 
@@ -172,7 +172,7 @@ def test_a_builtin_one_takes_text_only(tiny: Model) -> None:
     template = ChatTemplate(tiny, "chatml")
     with pytest.raises(ValueError, match="messages of text only"):
         template.render([{"role": "user", "content": None}])
-    with pytest.raises(ValueError, match="takes no variables: leave out enable_thinking"):
+    with pytest.raises(ValueError, match="no variables, got enable_thinking"):
         template.render(CHAT, enable_thinking=False)
 
 

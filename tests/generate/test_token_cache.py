@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from llama_cffi import Batch, Context, Model, Sampler
-from llama_cffi.generation.token_cache import TokenCache, common_length
+from llama_cffi.generation.prefix import common_length
+from llama_cffi.generation.token_cache import TokenCache
 from tests.generate.conftest import Counted, Kind, plain
 
 FIRST = [5 + 11 * i % 240 for i in range(300)]
@@ -28,7 +29,7 @@ def _logits(ctx: Context) -> np.ndarray:
 
 def _read(cache: TokenCache, tokens: list[int]) -> int:
     """Bring the tokens into the memory; how many were there."""
-    reused = cache.adaptTo(tokens)
+    reused = cache.adapt_to(tokens)
     cache.decode(tokens[reused:])
     assert cache.tokens == tokens
     return reused

@@ -62,16 +62,16 @@ def test_names_of_calls_are_kept() -> None:
 @pytest.mark.parametrize(
     ("format", "text", "reason"),
     [
-        ("hermes", '<tool_call>{"name": "a", "arguments": {"x": </tool_call> and more', "no JSON of a call at"),
-        ("hermes", '<tool_call>\n{"arguments": {}}\n</tool_call>', "names no tool"),
-        ("hermes", '<tool_call>{"name": "a", "arguments": [1]}</tool_call>', "arguments of a are no object"),
-        ("hermes", "<tool_call>", "no JSON of a call at ''"),
-        ("llama3", '<|python_tag|>brave_search.call(query="x")', "no JSON"),
-        ("llama3", '{"name": "a", "parameters": {', "no JSON"),
-        ("llama3", '{"name": "a", "parameters": {}} and more', "no JSON"),
+        ("hermes", '<tool_call>{"name": "a", "arguments": {"x": </tool_call> and more', "invalid JSON at"),
+        ("hermes", '<tool_call>\n{"arguments": {}}\n</tool_call>', "no tool name"),
+        ("hermes", '<tool_call>{"name": "a", "arguments": [1]}</tool_call>', "arguments of a are not an object"),
+        ("hermes", "<tool_call>", "invalid JSON at ''"),
+        ("llama3", '<|python_tag|>brave_search.call(query="x")', "invalid JSON"),
+        ("llama3", '{"name": "a", "parameters": {', "invalid JSON"),
+        ("llama3", '{"name": "a", "parameters": {}} and more', "invalid JSON"),
         ("llama3", "<|python_tag|>", "nothing follows"),
-        ("mistral", "[TOOL_CALLS] weather(city)", "no JSON"),
-        ("mistral", "[TOOL_CALLS] [1]", "names no tool"),
+        ("mistral", "[TOOL_CALLS] weather(city)", "invalid JSON"),
+        ("mistral", "[TOOL_CALLS] [1]", "no tool name"),
     ],
 )
 def test_broken_calls_stay_text(format: str, text: str, reason: str) -> None:

@@ -1,0 +1,80 @@
+/* Log-probabilities of a row of logits: the log-softmax of one token and of the best ones. */
+#include "shim.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace {
+
+/* Orders tokens by their logits, the largest first; equal ones by number. NaN comes last: an order must be total. */
+class Better {
+  public:
+    explicit Better(const float * logits) : logits_(logits) {}
+
+    bool operator()(int32_t a, int32_t b) const {
+        const float left = key(a), right = key(b);
+        return left != right ? left > right : a < b;
+    }
+
+  private:
+    float key(int32_t token) const {
+        const float logit = logits_[token];
+        return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
+    }
+
+    const float * logits_;
+};
+
+/* The logarithm of the sum of exp(logits). The terms are floats, their sum is a double. */
+double log_sum_exp(const float * logits, int32_t n) {
+    float largest = logits[0];
+    bool  nan     = false;
+    for (int32_t i = 0; i < n; i++) {
+        nan |= std::isnan(logits[i]);
+        largest = std::max(largest, logits[i]);
+    }
+    if (nan) {
+        return std::numeric_limits<double>::quiet_NaN();
+    }
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) {
+        sum += std::exp(logits[i] - largest);
+    }
+    return static_cast<double>(largest) + std::log(sum);
+}
+
+/* Writes the `count` best tokens to `best`, in order. `best` is a heap whose first element is the worst one kept. */
+void find_best(int32_t * best, int32_t count, const float * logits, int32_t n) {
+    const Better better(logits);
+    for (int32_t i = 0; i < count; i++) {
+        best[i] = i;
+    }
+    std::make_heap(best, best + count, better);
+    for (int32_t i = count; i < n; i++) {
+        if (better(i, best[0])) {
+            std::pop_heap(best, best + count, better);
+            best[count - 1] = i;
+            std::push_heap(best, best + count, better);
+        }
+    }
+    std::sort_heap(best, best + count, better);
+}
+
+}  // namespace
+
+extern "C" double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
+                                 double * top_log_probs) {
+    if (n_vocab <= 0 || token < 0 || token >= n_vocab || n_top < 0 || n_top > n_vocab) {
+        return std::numeric_limits<double>::quiet_NaN();
+    }
+    const double total = log_sum_exp(logits, n_vocab);
+    if (n_top > 0) {
+        find_best(top, n_top, logits, n_vocab);
+        for (int32_t i = 0; i < n_top; i++) {
+            top_log_probs[i] = static_cast<double>(logits[top[i]]) - total;
+        }
+    }
+    return static_cast<double>(logits[token]) - total;
+}
