@@ -457,7 +457,7 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
         with pytest.raises(ValueError, match="sequence"):
             batch.addToken(1, 5)
         for token in (-1, 32000):
-            with pytest.raises(IndexError, match=f"token {token} is not"):
+            with pytest.raises(IndexError, match=f"token.*got {token}"):
                 batch.addToken(0, token)
         index = batch.addToken(0, 5)
         with pytest.raises(ValueError, match="no position"):
