@@ -62,9 +62,8 @@ def main() -> None:
     report("decode, one token", nanoseconds(lambda: ctx.decode(batch), lambda: lib.llama_decode(c, raw_batch), empty))
     memory.clear(True)
     ctx.decode(batch)
-    chain = Sampler.chainInit()
-    for member in (Sampler.initTopK(40), Sampler.initTopP(0.9), Sampler.initTemp(0.8), Sampler.initDist(1)):
-        chain.chainAdd(member)
+    members = Sampler.initTopK(40), Sampler.initTopP(0.9), Sampler.initTemp(0.8), Sampler.initDist(1)
+    chain = Sampler.chain(*members, noPerf=True)
     for name, sampler in (("greedy", Sampler.initGreedy()), ("top-k, top-p, temp, dist", chain)):
         s = sampler._c
         figures = nanoseconds(

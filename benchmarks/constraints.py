@@ -241,9 +241,8 @@ def report_cost(model: Model) -> None:
     print(f"\n{vocab.nTokens:,} tokens of vocabulary; ms of CPU for a token{'median':>14}{'mean':>8}{'max':>8}")
     with Context.initFromModel(model, Context.Params(nCtx=512, nThreads=1, nThreadsBatch=1)) as ctx:
         for name, first in _first_samplers(vocab):
-            chain = Sampler.chainInit()
-            for member in (*first, Sampler.initTopK(40), Sampler.initTemp(1.0), Sampler.initDist(1)):
-                chain.chainAdd(member)
+            members = *first, Sampler.initTopK(40), Sampler.initTemp(1.0), Sampler.initDist(1)
+            chain = Sampler.chain(*members, noPerf=True)
             times = _times(ctx, chain)
             figures = (statistics.median(times), statistics.mean(times), max(times))
             print(f"{name:50}" + "".join(f"{1e3 * figure:8.2f}" for figure in figures) + f"   {len(times)} tokens")

@@ -21,17 +21,17 @@ from llama_cffi import DEFAULT_SEED, Batch, Context, Ggml, LlamaError, Model, Sa
 
 
 def make_sampler(temperature: float, seed: int) -> Sampler:
-    """A usual chain: penalize repetitions, cut off unlikely tokens, sample randomly. Temperature 0 is greedy."""
-    chain = Sampler.chainInit(Sampler.ChainParams(noPerf=True))
+    """A usual chain: repetition penalty, top-k, top-p, temperature, random sampling. Temperature 0 is greedy."""
     if temperature <= 0:
-        chain.chainAdd(Sampler.initGreedy())
-        return chain
-    chain.chainAdd(Sampler.initPenalties(64, 1.1, 0.0, 0.0))
-    chain.chainAdd(Sampler.initTopK(40))
-    chain.chainAdd(Sampler.initTopP(0.95, 1))
-    chain.chainAdd(Sampler.initTemp(temperature))
-    chain.chainAdd(Sampler.initDist(seed))
-    return chain
+        return Sampler.chain(Sampler.initGreedy(), noPerf=True)
+    return Sampler.chain(
+        Sampler.initPenalties(64, 1.1),
+        Sampler.initTopK(40),
+        Sampler.initTopP(0.95),
+        Sampler.initTemp(temperature),
+        Sampler.initDist(seed),
+        noPerf=True,
+    )
 
 
 def generate(ctx: Context, sampler: Sampler, tokens: list[int], limit: int) -> Iterator[int]:

@@ -116,13 +116,14 @@ def many(given: Given) -> None:
 def _chain(seed: int) -> Any:
     from llama_cffi import Sampler
 
-    chain = Sampler.chainInit()
-    chain.chainAdd(Sampler.initPenalties(64, 1.1, 0.0, 0.0))
-    chain.chainAdd(Sampler.initTopK(40))
-    chain.chainAdd(Sampler.initTopP(0.95, 1))
-    chain.chainAdd(Sampler.initTemp(0.8))
-    chain.chainAdd(Sampler.initDist(seed))
-    return chain
+    return Sampler.chain(
+        Sampler.initPenalties(64, 1.1, 0.0, 0.0),
+        Sampler.initTopK(40),
+        Sampler.initTopP(0.95, 1),
+        Sampler.initTemp(0.8),
+        Sampler.initDist(seed),
+        noPerf=True,
+    )
 
 
 def stream(given: Given) -> None:

@@ -1,4 +1,4 @@
-"""What every sampler is made of: its C object, who owns it, and which call it serves."""
+"""The common part of all samplers: the C object, its owner, and exclusive use of it during a call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core import process
@@ -24,53 +24,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traits:
-    """What the facade has to know about a kind of sampler."""
+    """What the facade must know about a kind of sampler."""
 
-    recipe: tuple[object, ...]  # the constructor and its arguments: equal ones have the same structure in C
-    picks: bool = False  # selects a token by itself
-    n_vocab: int = 0  # how many tokens it was made for; 0: any
+    recipe: tuple[object, ...]  # the constructor and its arguments: equal recipes have the same structure in C
+    is_chain: bool = False
+    picks: bool = False  # selects a token
+    n_vocab: int = 0  # size of the vocabulary it was made for; 0: any
     reads_ids: bool = False  # looks candidates up in the vocabulary
-    grammar: bool = False  # refuses tokens
-    lazy: bool = False  # ... only once it was triggered
-    searches: bool = False  # ... by a pattern, looked for in all that was accepted
-    stack: int = 0  # bytes that it takes to reset: it reads its grammar anew
+    grammar: bool = False  # rejects tokens
+    lazy: bool = False  # a grammar that starts only once it is triggered
+    searches: bool = False  # looks for its trigger pattern in all the text accepted so far
+    reset_stack: int = 0  # bytes of stack that a reset needs, because it parses the grammar again
     adaptive: bool = False  # remembers its pick until that is accepted, which a clone must not
 
 
+@dataclass
+class Deferred:
+    """How to make the C sampler again once the size of the context is known."""
+
+    make: Callable[[int, int], Any]  # (context size, vocabulary size) -> a new C sampler
+    required: bool  # sampling needs the new one; else the present one will do outside of a context's own chain
+    history: list[Token] = field(default_factory=list)  # tokens accepted until then, if it is required
+
+    def copy(self) -> Deferred:
+        return replace(self, history=list(self.history))
+
+
 class SamplerBase(Handle):
-    """The life of a sampler; see `Sampler`."""
+    """Ownership, exclusive use and copies of a sampler; see `Sampler`.
+
+    `_checked_for` and `_top_n` are read for every token, of samplers outside of chains too; so they are attributes of
+    each sampler rather than of an object for the state of a chain.
+    """
 
     _KIND = "sampler"
 
     _traits: Traits
-    _custom: CustomSampler | None  # of a sampler written in Python
-    _members: list[SamplerBase] | None  # of a chain, in order; None otherwise
-    _chain: SamplerBase | None  # the chain that owns it
-    # The context that a chain was given to, as a weak reference, which stays when the context is gone.
+    _custom: CustomSampler | None  # the Python side of a sampler written in Python
+    _members: list[SamplerBase]  # of a chain, in order; empty for other samplers
+    _chain: SamplerBase | None  # the chain that owns this sampler
+    # Weak reference to the context that a chain was given to; it stays when the context is gone.
     _context_ref: Callable[[], LogitsSource | None] | None
-    # Makes the C sampler anew once the context's size and the vocabulary's are known.
-    _deferred_init: Callable[[int, int], Any] | None
-    _needs_context: bool  # whether sampling must wait for that
-    _history: list[Token]  # tokens accepted until then
-    _accepted: int  # bytes of text, of a sampler that searches it
-    _checked_for: int | None  # the serial number of the context that it was checked for; None after a chain's change
-    _top_n: int  # how many of the largest logits are all that can be picked; 0: it may be any. Known where it fits
+    _deferred: Deferred | None  # set until the C sampler was made for a context's size
+    _text_bytes: int  # size of the accepted text, for a sampler that searches it
+    _checked_for: int | None  # serial number of the context it was checked for; None after a change of the chain
+    _top_n: int  # only this many of the largest logits can be picked; 0: any. Valid for the context checked for
 
     @classmethod
     def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
         if pointer == ffi.NULL:
-            raise NativeError(f"{traits.recipe[0]} made no sampler", operation=str(traits.recipe[0]))
+            raise NativeError(f"{traits.recipe[0]} returned NULL", operation=str(traits.recipe[0]))
         sampler = cls.__new__(cls)
         sampler._traits = traits
-        sampler._custom = sampler._members = sampler._chain = sampler._context_ref = sampler._deferred_init = None
-        sampler._needs_context = False
-        sampler._history = []
-        sampler._checked_for, sampler._accepted = None, 0
-        sampler._open(pointer, parent)  # last: whoever frees the parent meanwhile closes the sampler
+        sampler._members = []
+        sampler._custom = sampler._chain = sampler._context_ref = sampler._deferred = sampler._checked_for = None
+        sampler._text_bytes = 0
+        sampler._open(pointer, parent)  # last: from here on, freeing the parent closes the sampler
         return sampler
 
     @classmethod
-    def _plain(
+    def _make_from(
         cls,
         operation: str,
         function: Callable[..., Any],
@@ -79,57 +92,71 @@ class SamplerBase(Handle):
         n_vocab: int = 0,
         adaptive: bool = False,
     ) -> Self:
+        """A sampler of a C constructor that takes nothing but numbers."""
         traits = Traits((operation, *arguments), picks=picks, n_vocab=n_vocab, adaptive=adaptive)
         return cls._make(function(*arguments), traits)
 
     @property
     def name(self) -> str:
-        """What kind of sampler it is: `greedy`, `top-k`, `chain` and so on; `?` before it says that it does nothing.
+        """The kind of sampler: `greedy`, `top-k`, `chain` and so on; with a leading `?` if it does nothing.
 
-        Of a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
+        In a chain given to a context, `+` and `-` say whether a member runs with the model or after it.
 
         Maps to `llama_sampler_name`.
         """
         with self._exclusive() as pointer:
             return bytes(ffi.string(lib.llama_sampler_name(pointer))).decode("utf-8", "replace")
 
-    # Who is asked
+    # Chains and members
 
     def _leaves(self) -> Iterator[SamplerBase]:
-        """This sampler, or what a chain holds, chains inside it included."""
-        if self._members is None:
+        """This sampler; for a chain, its members, including those of nested chains."""
+        if not self._traits.is_chain:
             yield self
-        for member in self._members or ():
+        for member in self._members:
             yield from member._leaves()
 
     def _root(self) -> SamplerBase:
+        """The outermost chain that this sampler is in; the sampler itself if it is not in a chain."""
         sampler: SamplerBase = self
         while sampler._chain is not None:
             sampler = sampler._chain
         return sampler
 
+    def _context(self) -> LogitsSource | None:
+        """The context that the outermost chain was given to; None if it was not given to one, or that is gone."""
+        reference = self._root()._context_ref
+        return reference() if reference is not None else None
+
     def _level(self) -> int:
-        """How many chains this one is inside of, with itself."""
+        """The number of chains from this one to the outermost, both included."""
         return 1 if self._chain is None else 1 + self._chain._level()
 
     def _height(self) -> int:
-        """How many chains are inside each other here; 0 for a sampler that is none."""
-        if self._members is None:
+        """The depth of nested chains in this sampler; 0 if it is not a chain."""
+        if not self._traits.is_chain:
             return 0
         return 1 + max((member._height() for member in self._members), default=0)
 
-    @contextmanager
-    def _exclusive(self, home: bool = True) -> Iterator[Any]:
-        """Have the sampler to oneself for one call, with the chain that it is in. Gives the C pointer.
+    @property
+    def _needs_context(self) -> bool:
+        """True if sampling must first make the C sampler for the context's size."""
+        return self._deferred is not None and self._deferred.required
 
-        A chain that was given to a context is in use by that context's calls too: `home` says to hold it as well.
+    @contextmanager
+    def _exclusive(self, with_context: bool = True) -> Iterator[Any]:
+        """Context manager: exclusive use of the sampler and the chain it is in; yields the C pointer.
+
+        Calls of a context use the chains given to it, so `with_context` acquires that context as well.
         """
         if self._pointer is None:
-            self._raise_closed()  # with its own reason, not the chain's
+            self._raise_closed()  # with the sampler's reason, not the chain's
         root = self._root()
         root._acquire()
         try:
-            context = root._context_ref() if home and root._context_ref is not None else None
+            if self._root() is not root:  # another thread has just added it to a chain, or removed it
+                self._raise_busy()
+            context = self._context() if with_context else None
             if context is not None:
                 context._acquire()
             try:
@@ -140,7 +167,7 @@ class SamplerBase(Handle):
         finally:
             root._release()
 
-    # The end
+    # End
 
     def free(self) -> None:
         """Free the sampler; a chain frees its members. Freeing twice is harmless.
@@ -152,11 +179,12 @@ class SamplerBase(Handle):
 
     def close(self) -> None:
         """Free the sampler; a chain frees its members. Freeing twice is harmless."""
-        if self._pointer is not None and self._chain is not None:
-            raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
-        home = self._context_ref() if self._context_ref is not None else None
-        if self._pointer is not None and home is not None and not home.closed:
-            raise ValueError("a context samples with this chain: free the context first")
+        if self._pointer is not None:
+            if self._chain is not None:
+                raise ValueError("this sampler belongs to a chain, which frees it: chainRemove it first")
+            context = self._context()
+            if context is not None and not context.closed:
+                raise ValueError("a context samples with this chain: free the context first")
         super().close()
 
     def _require_end(self) -> None:
@@ -167,26 +195,26 @@ class SamplerBase(Handle):
             super()._require_end()
 
     def _close_with_parent(self, why: str) -> None:
-        """The model is freed, and its vocabulary with it: that ends the whole chain, which would read it."""
+        """The model is freed, and its vocabulary with it: close the whole chain, which would read it."""
         root = self._root()
-        home = root._context_ref() if root._context_ref is not None else None
-        if home is not None:
-            home.close()
+        context = root._context()
+        if context is not None:
+            context.close()
         if not root.closed:
             root.close()
             root._dead = why
         self._dead = why
 
-    def _lose(self, why: str) -> None:
-        """The C object is gone with the chain that owned it."""
+    def _mark_freed(self, why: str) -> None:
+        """Note that the chain that owned this sampler freed the C object."""
         if self._pointer is not None:
             self._pointer = None
             self._dead = why
             parent, self._parent = self._parent, None
             if parent is not None:
                 parent._child_gone()
-        for member in self._members or ():
-            member._lose(why)
+        for member in self._members:
+            member._mark_freed(why)
 
     def _finish(self, why: str) -> None:
         if self._chain is None:
@@ -194,16 +222,16 @@ class SamplerBase(Handle):
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_sampler_free(pointer)
-        for member in self._members or ():
-            member._lose("its chain was freed")
+        for member in self._members:
+            member._mark_freed("its chain was freed")
 
     # Copies
 
     def clone(self) -> Self:
-        """A copy with the same state, owned by nobody else.
+        """A copy with the same state, which the caller owns; the copy of a chain has copies of its members.
 
-        Raises TypeError for a sampler written in Python without `clone`. The copy of an adaptive-p sampler has
-        forgotten a pick that was not accepted yet.
+        Raises TypeError for a sampler written in Python that has no `clone`. The copy of an adaptive-p sampler forgets
+        a pick that was not accepted yet.
 
         Maps to `llama_sampler_clone`.
         """
@@ -222,32 +250,26 @@ class SamplerBase(Handle):
     def _wrap_clone(self, pointer: Any) -> Self:
         copy = type(self)._make(pointer, self._traits, self._parent)
         copy._custom = python_side(pointer)
-        copy._watch()
-        copy._deferred_init, copy._needs_context, copy._history = (
-            self._deferred_init,
-            self._needs_context,
-            list(self._history),
-        )
-        copy._accepted = self._accepted
+        copy._register_python_sampler()
+        copy._deferred = self._deferred and self._deferred.copy()
+        copy._text_bytes = self._text_bytes
         if self._traits.adaptive:
             copy._forget_pick()
-        if self._members is not None:
-            copy._members = []
-            for index, member in enumerate(self._members):
-                twin = member._wrap_clone(lib.llama_sampler_chain_get(pointer, index))
-                copy._members.append(twin)
-                twin._chain = copy
+        for index, member in enumerate(self._members):
+            twin = member._wrap_clone(lib.llama_sampler_chain_get(pointer, index))
+            copy._members.append(twin)
+            twin._chain = copy
         return copy
 
     def _forget_pick(self) -> None:
-        lib.llama_sampler_accept(self._pointer, 0x7FFFFFFF)  # no token, and not the pending one
+        lib.llama_sampler_accept(self._pointer, 0x7FFFFFFF)  # not a token, so not the pending one
 
-    def _watch(self) -> None:
+    def _register_python_sampler(self) -> None:
         if self._custom is not None:
             _python_samplers.add(self)
 
 
-# Samplers that call Python, which must not happen any more once the interpreter ends.
+# Samplers that call Python, which must stop before the interpreter ends.
 _python_samplers: weakref.WeakSet[SamplerBase] = weakref.WeakSet()
 
 
@@ -255,8 +277,6 @@ _python_samplers: weakref.WeakSet[SamplerBase] = weakref.WeakSet()
 def _close_python_samplers() -> None:
     process.ending = True
     for sampler in list(_python_samplers):
-        root = sampler._root()
-        context = root._context_ref() if root._context_ref is not None else None
-        for handle in (context, root):  # the context first: it holds the chain
-            if handle is not None and not handle._busy.locked():  # otherwise a daemon thread is in it
+        for handle in (sampler._context(), sampler._root()):  # the context first: it keeps the chain alive
+            if handle is not None and not handle._busy.locked():  # if locked, a daemon thread is using it
                 handle._finish("the interpreter is ending")

@@ -1,4 +1,4 @@
-"""Candidates on their way between C and Python."""
+"""Copies of candidates: out of a context, and out of C's array and back for samplers written in Python."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llama_cffi.sampling.token_data_array import TokenDataArray
 
 
 def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:
-    """What a context gave for an entry of the last batch, which was checked: a backend sampler's candidates, or logits.
+    """Return the candidates for an entry of the last batch: those a sampler on the device left, or all logits.
 
-    `context` is the C pointer.
+    `context` is the C pointer; the entry was checked.
     """
-    if not has("llama_get_sampled_candidates_ith"):  # then no context has samplers
+    if not has("llama_get_sampled_candidates_ith"):  # then contexts have no samplers
         return TokenDataArray.fromLogits(ffi.buffer(lib.llama_get_logits_ith(context, idx), 4 * n_vocab))
     ids = lib.llama_get_sampled_candidates_ith(context, idx)
     probs, logits = lib.llama_get_sampled_probs_ith(context, idx), lib.llama_get_sampled_logits_ith(context, idx)
@@ -34,7 +34,7 @@ def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:
 
 
 def copy_out(candidates: Any) -> TokenDataArray:
-    """A copy of what C works on (a `llama_token_data_array *`), for Python code that may keep views of it."""
+    """Return a copy of a `llama_token_data_array *` of C, for Python code that may keep views of it."""
     copy = TokenDataArray(candidates.size)
     ffi.memmove(copy._array, candidates.data, SIZE * candidates.size)
     copy._c.selected, copy._c.sorted = candidates.selected, candidates.sorted
@@ -42,7 +42,7 @@ def copy_out(candidates: Any) -> TokenDataArray:
 
 
 def copy_back(copy: TokenDataArray, candidates: Any) -> None:
-    """Give C what became of a lent copy, which ends here."""
+    """Write a changed copy back to the array of C."""
     struct = copy._alive()
     ffi.memmove(candidates.data, copy._array, SIZE * struct.size)
     candidates.size, candidates.sorted, candidates.selected = struct.size, struct.sorted, copy.selected

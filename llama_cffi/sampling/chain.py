@@ -1,8 +1,9 @@
-"""Chains of samplers: what they hold, and how long they have worked."""
+"""Sampler chains: their members, and how much time they have used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
@@ -15,18 +16,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-# Chains inside chains: C and Python follow them recursively.
-_DEPTH = 32
+# C and Python follow nested chains recursively.
+_DEPTH_LIMIT = 32
+
+_TRAITS = Traits(("llama_sampler_chain_init",), is_chain=True)
 
 if TYPE_CHECKING:
     from llama_cffi._generated.structs import SamplerChainParamsKeywords
 
-    class _Keywords(SamplerChainParamsKeywords, total=False):
-        """All of them are plain."""
-
 
 class SamplerChainParams(SamplerChainParamsFields):
-    """How to set up a chain of samplers. Maps to `llama_sampler_chain_params`."""
+    """Parameters of a sampler chain. Maps to `llama_sampler_chain_params`."""
 
     __slots__ = ()
 
@@ -39,19 +39,19 @@ class SamplerChainParams(SamplerChainParamsFields):
 
 
 class PerfSamplerData(PerfSamplerDataFields):
-    """How long a chain has worked: `tSampleMs` milliseconds for `nSample` tokens. Maps to `llama_perf_sampler_data`."""
+    """Time used by a chain: `tSampleMs` milliseconds for `nSample` tokens. Maps to `llama_perf_sampler_data`."""
 
     __slots__ = ()
 
 
 class SamplerChain(SamplerBase):
-    """What a `Sampler` does as a chain."""
+    """The methods of `Sampler` for chains."""
 
     ChainParams: TypeAlias = SamplerChainParams
 
     @classmethod
     def chainDefaultParams(cls) -> SamplerChainParams:
-        """llama.cpp's default parameters of a chain.
+        """Return llama.cpp's default parameters of a chain.
 
         Maps to `llama_sampler_chain_default_params`.
         """
@@ -59,65 +59,115 @@ class SamplerChain(SamplerBase):
 
     @classmethod
     def chainInit(cls, params: SamplerChainParams | None = None) -> Self:
-        """An empty chain, to be filled with `chainAdd`.
+        """Make an empty chain, to be filled with `chainAdd`; `chain` makes a filled one.
 
         Maps to `llama_sampler_chain_init`.
         """
         chosen = SamplerChainParams() if params is None else params
         if not isinstance(chosen, SamplerChainParams):
-            raise TypeError(f"params is a Sampler.ChainParams, not {type(params).__name__}")
-        chain = cls._make(lib.llama_sampler_chain_init(chosen._c[0]), Traits(("llama_sampler_chain_init",)))
-        chain._members = []
+            raise expected("a Sampler.ChainParams", params, "Sampler.ChainParams(noPerf=True) makes one", "params")
+        return cls._make(lib.llama_sampler_chain_init(chosen._c[0]), _TRAITS)
+
+    @classmethod
+    def chain(cls, *members: Self, noPerf: bool = False) -> Self:
+        """Make a chain of samplers: `Sampler.chain(Sampler.initTopK(40), Sampler.initTemp(0.8), Sampler.initDist())`.
+
+        The members run in the given order, and the last one usually picks the token. The chain owns them from then on
+        and frees them. Without members, the chain is empty. With `noPerf`, which is the default of `chainInit`, no time
+        is measured for `perfSampler`.
+
+        Raises TypeError for a member that is not a Sampler, ValueError for one that is given twice, belongs to another
+        chain or was given to a context, ClosedError for one that was freed, and BusyError for one that another thread
+        uses. All members then stay the caller's, and the new chain is freed.
+
+        Maps to `llama_sampler_chain_init` and `llama_sampler_chain_add`.
+        """
+        chain = cls.chainInit(SamplerChainParams(noPerf=noPerf))
+        with ExitStack() as held:  # to the end, so that nothing can get in the way of undoing it
+            pointer = held.enter_context(chain._exclusive())
+            try:
+                for member in members:
+                    chain._check_member(member)
+                    chain._append(pointer, member, held.enter_context(member._exclusive()))
+            except BaseException:
+                while chain._members:
+                    chain._take(pointer, 0)
+                chain._finish("one of its members could not be added")
+                raise
         return chain
 
-    def chainAdd(self, s: SamplerChain) -> None:
-        """Append a sampler to this chain, which owns it from now on.
+    def chainAdd(self, s: Self) -> None:
+        """Append a sampler to this chain, which owns it from then on.
+
+        Raises TypeError if this is not a chain or `s` is not a Sampler, and ValueError if `s` belongs to a chain or was
+        given to a context.
 
         Maps to `llama_sampler_chain_add`.
         """
-        members = self._require_chain("chainAdd")
+        self._require_chain("chainAdd")
+        self._check_member(s)
+        self._require_unattached("chainAdd")
+        with self._exclusive() as chain, s._exclusive() as pointer:
+            self._append(chain, s, pointer)
+
+    def _check_member(self, s: SamplerBase) -> None:
         if not isinstance(s, SamplerChain):
             raise expected("a Sampler", s)
-        if s._chain is not None:
-            raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
+        s._require_unowned()
         if s is self._root():
-            raise ValueError("a chain cannot be put inside itself")
+            raise ValueError("a chain cannot be added to itself")
         if s._context_ref is not None:
-            raise ValueError("this chain was given to a context, which needs it as it is: add s.clone()")
-        self._require_free("chainAdd")
-        if self._level() + s._height() > _DEPTH:
-            raise ValueError(f"chains would be {_DEPTH + 1} deep inside each other, and the limit is {_DEPTH}")
-        with self._exclusive() as chain, s._exclusive() as pointer:
-            lib.llama_sampler_chain_add(chain, pointer)
-            members.append(s)
-            s._chain = self
-            s._checked_for = self._root()._checked_for = None
+            raise ValueError("this chain was given to a context and cannot change: add s.clone()")
+        depth = self._level() + s._height()
+        if depth > _DEPTH_LIMIT:
+            raise ValueError(
+                f"chains can be nested {_DEPTH_LIMIT} deep, got {depth}: add the members of the inner chain"
+            )
+
+    def _require_unowned(self) -> None:
+        if self._chain is not None:
+            raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
+
+    def _append(self, chain: Any, s: SamplerChain, pointer: Any) -> None:
+        """Append a sampler, in C and here; the chain and the sampler are held."""
+        s._require_unowned()  # another thread may have added it elsewhere since the check
+        lib.llama_sampler_chain_add(chain, pointer)
+        self._members.append(s)
+        s._chain = self
+        s._checked_for = self._root()._checked_for = None
 
     def chainGet(self, idx: int) -> Self:
-        """The member at an index from 0. It stays the chain's.
+        """Return the member at an index, counted from 0. It still belongs to the chain.
+
+        Raises TypeError if this is not a chain, IndexError for an index outside of it.
 
         Maps to `llama_sampler_chain_get`.
         """
         return self._require_chain("chainGet")[self._index(idx)]
 
     def chainRemove(self, idx: int) -> Self:
-        """Take the member at an index from 0 out of the chain; from now on it is the caller's.
+        """Remove the member at an index, counted from 0, and return it. The caller owns it from then on.
+
+        Raises TypeError if this is not a chain, IndexError for an index outside of it.
 
         Maps to `llama_sampler_chain_remove`.
         """
-        members = self._require_chain("chainRemove")
-        self._require_free("chainRemove")
+        self._require_chain("chainRemove")
+        self._require_unattached("chainRemove")
         with self._exclusive() as pointer:
-            idx = self._index(idx)
-            lib.llama_sampler_chain_remove(pointer, idx)
-            member = members.pop(idx)
-            member._chain = None
-            self._root()._checked_for = None
+            return cast("Self", self._take(pointer, self._index(idx)))
+
+    def _take(self, chain: Any, idx: int) -> SamplerBase:
+        """Remove a member, in C and here; the chain is held."""
+        lib.llama_sampler_chain_remove(chain, idx)
+        member = self._members.pop(idx)
+        member._chain = None
+        self._root()._checked_for = None
         return member
 
     @property
     def chainCount(self) -> int:
-        """How many members the chain has.
+        """The number of members. Raises TypeError if this is not a chain.
 
         Maps to `llama_sampler_chain_n`.
         """
@@ -126,27 +176,25 @@ class SamplerChain(SamplerBase):
     def _require_chain(self, what: str) -> list[Self]:
         if self._pointer is None:
             self._raise_closed()
-        if self._members is None:
-            raise TypeError(
-                f"{what} is for chains, and this is a {self.name!r} sampler: make one with Sampler.chainInit"
-            )
-        return cast("list[Self]", self._members)  # nothing else was ever added
+        if not self._traits.is_chain:
+            raise TypeError(f"{what}: expected a chain, got a {self.name!r} sampler: Sampler.chain(...) makes one")
+        return cast("list[Self]", self._members)  # chainAdd takes nothing else
 
-    def _require_free(self, what: str) -> None:
+    def _require_unattached(self, what: str) -> None:
         if self._root()._context_ref is not None:
-            raise ValueError(f"{what}: this chain was given to a context, which needs it as it is: use its clone()")
+            raise ValueError(f"{what}: this chain was given to a context and cannot change: use its clone()")
 
     def _index(self, idx: int) -> int:
-        n = len(self._members or ())
+        n = len(self._members)
         if not 0 <= idx < n:
-            raise IndexError(f"the chain has {n} members, and {idx} is not the index of one")
+            raise IndexError(f"idx {idx} is out of range: the chain has {n} members")
         return idx
 
     @property
     def perfSampler(self) -> PerfSamplerData:
-        """How long a chain has worked so far (zero with `ChainParams.noPerf`), and for how many tokens.
+        """The time that a chain has used so far (0 if it was made with noPerf), and for how many tokens.
 
-        Raises TypeError for a sampler that is no chain.
+        Raises TypeError if this is not a chain.
 
         Maps to `llama_perf_sampler`.
         """
@@ -157,7 +205,7 @@ class SamplerChain(SamplerBase):
         return data
 
     def perfSamplerPrint(self) -> None:
-        """Write the same to llama.cpp's log. Raises TypeError for a sampler that is no chain.
+        """Write the time of `perfSampler` to llama.cpp's log. Raises TypeError if this is not a chain.
 
         Maps to `llama_perf_sampler_print`.
         """
@@ -166,7 +214,7 @@ class SamplerChain(SamplerBase):
             lib.llama_perf_sampler_print(pointer)
 
     def perfSamplerReset(self) -> None:
-        """Start counting anew. Raises TypeError for a sampler that is no chain.
+        """Reset the time and count of `perfSampler` to 0. Raises TypeError if this is not a chain.
 
         Maps to `llama_perf_sampler_reset`.
         """

@@ -1,4 +1,4 @@
-"""What sampler constructors refuse, because llama.cpp would end the process over it or compute nonsense."""
+"""Checks of the arguments of samplers: values for which llama.cpp would abort the process or compute nonsense."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from llama_cffi._core.arguments import StrOrBytes, c_string
-from llama_cffi._core.checks import integer, no_such_token, out_of_range
+from llama_cffi._core.checks import expected, integer, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated.enums import VocabType
 from llama_cffi.vocab.vocab import Vocab
 
-LAST_N_LIMIT = 1 << 20  # llama.cpp allocates a ring of this many tokens
-_GRAMMAR_LIMIT = 1 << 19  # bytes; its rules are followed recursively
-_NESTING_LIMIT = 256
+LAST_N_LIMIT = 1 << 20  # tokens; llama.cpp allocates a ring buffer of this size
+_GRAMMAR_LIMIT = 1 << 19  # bytes; llama.cpp follows the rules recursively
+_NESTING_LIMIT = 256  # parentheses inside each other
 _PATTERN_LIMIT = 4096  # bytes
 
 
 def finite(value: float, name: str) -> float:
-    """A number that a C float can hold."""
+    """Return a number that a C float can hold."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -33,70 +33,76 @@ def finite(value: float, name: str) -> float:
 
 
 def within(value: float, low: float, high: float, name: str, hint: str = "") -> float:
+    """Return a number in [low, high]."""
     if not low <= finite(value, name) <= high:
         raise out_of_range(name, value, f"{low:g}", f"{high:g}", hint)
     return float(value)
 
 
 def positive(value: float, name: str, hint: str = "") -> float:
+    """Return a number greater than 0."""
     if not finite(value, name) > 0:
         raise ValueError(f"{name} must be greater than 0, got {value}{hint and f': {hint}'}")
     return float(value)
 
 
 def seed_number(seed: int) -> int:
-    return integer(seed, 0, 0xFFFFFFFF, "seed", "DEFAULT_SEED takes a random one")
+    """Return a seed: an unsigned 32-bit number."""
+    return integer(seed, 0, 0xFFFFFFFF, "seed", "DEFAULT_SEED means a random seed")
 
 
 def min_keep(value: int) -> int:
+    """Return how many candidates a sampler must keep."""
     return integer(value, 0, (1 << 31) - 1, "minKeep")
 
 
 def last_n(value: int, name: str) -> int:
-    return integer(value, -1, LAST_N_LIMIT, name, "0 is off, -1 the context size")
+    """Return how many of the latest tokens a penalty looks at."""
+    return integer(value, -1, LAST_N_LIMIT, name, "0 turns it off, -1 means the context size")
 
 
 def vocab_size(vocab: Vocab | int, name: str = "nVocab") -> int:
-    """A vocabulary, or how many tokens it has."""
+    """Return the size of a vocabulary, given as a Vocab or as a number of tokens."""
     if isinstance(vocab, Vocab):
         vocab._c  # noqa: B018 - raises if the model was freed
         return vocab.nTokens
     if isinstance(vocab, bool) or not hasattr(vocab, "__index__"):
-        raise TypeError(f"{name} is a Vocab (model.vocab) or how many tokens it has, not {type(vocab).__name__}")
+        raise expected("a Vocab or its number of tokens", vocab, "pass model.vocab", name)
     return integer(vocab, 1, (1 << 31) - 1, name)
 
 
 def tokenizer(vocab: Vocab) -> Any:
-    """The C pointer of a vocabulary that knows the text of its tokens."""
+    """Return the C pointer of a vocabulary with a tokenizer."""
     if not isinstance(vocab, Vocab):
-        raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
+        raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
     if vocab.type == VocabType.NONE:
-        raise ValueError("this model carries no tokenizer, and the sampler reads the text of tokens: use another one")
+        raise ValueError("this sampler reads the text of tokens, and the model has no tokenizer: use another sampler")
     return vocab._c
 
 
 def grammar_text(grammar: StrOrBytes) -> bytes:
-    """A grammar that the parser, which is recursive, can read."""
+    """Return a GBNF grammar as UTF-8, of a size and nesting that llama.cpp's recursive parser can handle."""
     data = c_string(grammar, "grammarStr")
     if not data.strip():
-        raise ValueError('grammarStr is empty, and would allow anything: write rules, such as root ::= "yes" | "no"')
+        raise ValueError('grammarStr must not be empty: write rules, such as root ::= "yes" | "no"')
     if len(data) > _GRAMMAR_LIMIT:
-        raise ValueError(f"grammarStr has {len(data)} bytes, and the limit is {_GRAMMAR_LIMIT}: make it simpler")
+        raise ValueError(f"grammarStr must have at most {_GRAMMAR_LIMIT} bytes, got {len(data)}: simplify it")
     data.decode("utf-8")
     depth = _nesting(_LITERALS.sub(b"", data))
     if depth > _NESTING_LIMIT:
         raise ValueError(
-            f"grammarStr nests parentheses {depth} deep, and the limit is {_NESTING_LIMIT}: give inner parts a rule"
+            f"grammarStr may nest parentheses {_NESTING_LIMIT} deep, got {depth}: make rules of the inner parts"
         )
     return data
 
 
-# Where parentheses are plain characters: comments, literals, classes.
+# Comments, literals and character classes, where a parenthesis is a plain character.
 _LITERALS = re.compile(rb'#[^\n]*|"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', re.DOTALL)
 _ESCAPES = re.compile(rb"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 
 
 def _nesting(data: bytes) -> int:
+    """Return how deep parentheses are nested."""
     depth = deepest = 0
     for byte in data:
         depth += (byte == ord("(")) - (byte == ord(")"))
@@ -105,25 +111,27 @@ def _nesting(data: bytes) -> int:
 
 
 def root_name(root: StrOrBytes) -> bytes:
+    """Return the name of a grammar's first rule as UTF-8."""
     data = c_string(root, "grammarRoot")
     if not data:
-        raise ValueError('grammarRoot is empty: name the rule to start from, usually "root"')
+        raise ValueError('grammarRoot must not be empty: name the rule to start from, usually "root"')
     return data
 
 
 def patterns(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
-    """Regular expressions for C++'s `std::regex`, which is recursive."""
+    """Return regular expressions of a size and nesting that C++'s recursive `std::regex` can handle."""
     found = strings(values, name)
     for data in found:
-        if len(data) > _PATTERN_LIMIT or _nesting(_ESCAPES.sub(b"", data)) > _NESTING_LIMIT:
+        depth = _nesting(_ESCAPES.sub(b"", data))
+        if len(data) > _PATTERN_LIMIT or depth > _NESTING_LIMIT:
             raise ValueError(
-                f"a pattern of {name} is longer than {_PATTERN_LIMIT} bytes, or nests parentheses more than "
-                f"{_NESTING_LIMIT} deep: make it simpler"
+                f"a pattern of {name} may have {_PATTERN_LIMIT} bytes and nest parentheses {_NESTING_LIMIT} deep, got "
+                f"{len(data)} bytes and depth {depth}: simplify it"
             )
         if _repeats_repetition(data):
             raise ValueError(
-                f"a pattern of {name} repeats a group that repeats something itself, such as (a*)*, which C++ may "
-                "search for without end: repeat only one of them"
+                f"a pattern of {name} repeats a group that contains a repetition, such as (a*)*; matching it may take "
+                "exponential time: repeat only one of them"
             )
     return found
 
@@ -133,10 +141,10 @@ _MARKS = re.compile(rb"[()*+]|\{\d+,?\d*\}")
 
 
 def _repeats_repetition(data: bytes) -> bool:
-    """Whether a repeated group has a repetition inside: the time to search doubles with each character then."""
+    """Return True if a repeated group contains a repetition: the search then takes exponential time."""
     plain = _SINGLES.sub(b"x", data)
-    groups = [False]  # whether something is repeated in each group that is open
-    closed = (-1, False)  # where the last group ended, and whether something was repeated in it
+    groups = [False]  # for each open group, True if it contains a repetition
+    closed = (-1, False)  # where the last group ended, and True if it contained a repetition
     for mark in _MARKS.finditer(plain):
         if mark[0] == b"(":
             groups.append(False)
@@ -151,24 +159,25 @@ def _repeats_repetition(data: bytes) -> bool:
 
 
 def strings(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
+    """Return texts as UTF-8, none of them empty."""
     if isinstance(values, (str, bytes)):
-        raise TypeError(f"{name} is a sequence of texts: write [{values!r}] for one")
+        raise expected("an iterable of texts", values, f"write [{values!r}] for one", name)
     found = [c_string(value, f"an item of {name}") for value in values]
     for data in found:
         if not data:
-            raise ValueError(f"an item of {name} is empty: leave it out")
+            raise ValueError(f"an item of {name} must not be empty: leave it out")
         data.decode("utf-8")
     return found
 
 
 def string_array(values: list[bytes]) -> tuple[Any, list[Any]]:
-    """A `const char *[]`, and what keeps it alive."""
+    """Return a `const char *[]`, and the texts that it points to, which must be kept alive."""
     owned = [ffi.new("char[]", value) for value in values]
     return ffi.new("char *[]", owned or 1), owned
 
 
 def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: int) -> list[tuple[int, float]]:
-    """Tokens and what to add to their logits, each token once."""
+    """Return pairs of a token and the bias added to its logit, each token once."""
     pairs = cast("Iterable[tuple[int, float]]", values.items() if isinstance(values, Mapping) else values)
     rows = [(token, bias) for token, bias in pairs]
     seen: set[int] = set()
@@ -176,8 +185,8 @@ def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: i
         if not 0 <= operator.index(token) < n_vocab:
             raise no_such_token(token, n_vocab)
         if token in seen:
-            raise ValueError(f"token {token} has two biases: add them up")
+            raise ValueError(f"token {token} has two biases: pass their sum")
         seen.add(token)
         if bias != -math.inf and not abs(bias) <= FLOAT_MAX:
-            raise ValueError(f"the bias of token {token} is a number or -inf (never pick it), not {bias}")
+            raise ValueError(f"the bias of token {token} must be finite or -inf, got {bias}: -inf rules the token out")
     return rows

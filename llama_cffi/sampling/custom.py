@@ -1,7 +1,7 @@
-"""Samplers written in Python: the functions that C calls, and what they find there.
+"""Samplers written in Python: the callbacks that C calls, and the object behind them.
 
-A C sampler of this kind points to `_IFACE`, which is the same for all, and to the handle of a `CustomSampler`. The
-`Sampler` that owns the C sampler holds that object, so it is there for as long as C may call.
+The C sampler points to `_IFACE`, which all samplers of this kind share, and to the handle of a `CustomSampler`. The
+`Sampler` that owns the C sampler keeps that object alive for as long as C may call it.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from llama_cffi._core.callbacks import failing, keep
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.sampling.candidates import copy_back, copy_out
 from llama_cffi.sampling.token_data_array import TokenDataArray
 
 
 class SamplerI(Protocol):
-    """What `Sampler.init` wants: an object with `apply`, and as much of the rest as it needs.
+    """Interface of a sampler written in Python, for `Sampler.init`; only `apply` is required.
 
-    - `apply(candidates)` changes the candidates: their logits, order, number, or `candidates.selected` to pick one.
-      They are lent: a `TokenDataArray` that refuses use once `apply` has returned.
-    - `accept(token)` is told which token came next.
-    - `reset()` forgets what was accepted.
-    - `clone()` returns an object with the same state, for `Sampler.clone`, which raises without it.
-    - `name` is a str; without it, the name of the class.
+    - `apply(candidates)` changes the candidates: their logits, their order, their number, or `candidates.selected` to
+      pick one. The `TokenDataArray` is valid until `apply` returns; later use raises ClosedError.
+    - `accept(token)` is called with the token that came next.
+    - `reset()` forgets the accepted tokens.
+    - `clone()` returns an object with the same state. `Sampler.clone` raises TypeError without it.
+    - `name` is a str; the default is the name of the class.
 
-    What they raise, reaches the caller of `sample`, `apply`, `accept`, `reset` or `clone`. While one of them runs, its
-    sampler, the chain around it and the context are in use: to call them raises BusyError.
+    Their exceptions reach the caller of `sample`, `apply`, `accept`, `reset` or `clone`. While one of them runs, its
+    sampler, the chain around it and the context are in use, so calling these raises BusyError.
 
     Maps to `llama_sampler_i`.
     """
 
     def apply(self, candidates: TokenDataArray, /) -> object:
-        """Change the candidates."""
+        """Change the candidates in place."""
 
 
 class CustomSampler:
-    """The Python side of one C sampler."""
+    """The Python side of a C sampler."""
 
     __slots__ = ("__weakref__", "c_name", "context", "data", "iface")
 
@@ -46,7 +47,7 @@ class CustomSampler:
                 iface.ctx = context  # type: ignore[attr-defined]
             except AttributeError:
                 raise TypeError(
-                    f"{type(iface).__name__} objects take no attribute `ctx`: leave ctx out of Sampler.init"
+                    f"cannot set the attribute ctx of a {type(iface).__name__}: leave ctx out of Sampler.init"
                 ) from None
         name = getattr(iface, "name", None) or type(iface).__name__
         self.iface = iface
@@ -55,43 +56,48 @@ class CustomSampler:
         self.data = ffi.new_handle(self)
 
     def make(self) -> Any:
-        """A C sampler that calls this object."""
+        """Make a C sampler that calls this object."""
         return lib.llama_sampler_init(_IFACE, self.data)
 
     def clone(self) -> CustomSampler:
+        """Return the Python side of a clone."""
         check_cloneable(self.iface)
         twin = self.iface.clone()  # type: ignore[attr-defined]
         if not callable(getattr(twin, "apply", None)):
-            raise TypeError(f"{type(self.iface).__name__}.clone() returned {twin!r}, which has no apply(candidates)")
+            raise TypeError(f"{type(self.iface).__name__}.clone() returned {twin!r}, which lacks apply(candidates)")
         return CustomSampler(twin, self.context)
 
 
-# Made by C for a clone; the Sampler made for the clone takes it out.
-_newborn: dict[Any, CustomSampler] = {}
+# Python sides of C samplers that were just cloned, until the Sampler for the clone takes them.
+_cloned: dict[Any, CustomSampler] = {}
 
 
 def python_side(sampler: Any) -> CustomSampler | None:
-    """The Python object of a C sampler that has just been made by a clone; None for C's own samplers."""
-    return _newborn.pop(sampler.ctx, None) if sampler.iface == _IFACE else None
+    """Return the Python side of a C sampler that was just cloned; None for samplers of llama.cpp."""
+    return _cloned.pop(sampler.ctx, None) if sampler.iface == _IFACE else None
 
 
 def check_iface(iface: object) -> None:
-    """Refuse what C could not call."""
+    """Raise TypeError for an object that C could not call."""
+    kind = type(iface).__name__
     if isinstance(iface, type):
-        raise TypeError(f"iface is an object, not the class {iface.__name__}: write {iface.__name__}()")
+        raise TypeError(f"iface: expected an object, got the class {iface.__name__}: write {iface.__name__}()")
     if not callable(getattr(iface, "apply", None)):
-        raise TypeError(f"iface is an object with a method apply(candidates), and {type(iface).__name__} has none")
+        raise expected("an object with a method apply(candidates)", iface, name="iface")
     for name in ("accept", "reset", "clone"):
-        if not callable(getattr(iface, name, check_iface)):
-            raise TypeError(f"{type(iface).__name__}.{name} is no method")
-    if not isinstance(getattr(iface, "name", ""), (str, type(None))):
-        raise TypeError(f"{type(iface).__name__}.name is a str, not {type(iface.name).__name__}")  # type: ignore[attr-defined]
+        member = getattr(iface, name, check_iface)
+        if not callable(member):
+            raise expected("a method", member, name=f"{kind}.{name}")
+    label = getattr(iface, "name", None)
+    if label is not None and not isinstance(label, str):
+        raise expected("a str", label, name=f"{kind}.name")
 
 
 def check_cloneable(iface: object) -> None:
+    """Raise TypeError for a Python side without `clone`."""
     if not hasattr(iface, "clone"):
         raise TypeError(
-            f"{type(iface).__name__} cannot be cloned: give it a method clone() that returns a copy with the same state"
+            f"a {type(iface).__name__} cannot be cloned: add a method clone() that returns a copy with the same state"
         )
 
 
@@ -106,7 +112,7 @@ def python_sampler_apply(sampler: Any, candidates: Any) -> None:
         if failing():
             return
         if not candidates.size:
-            raise ValueError("no candidate is left for this sampler: an earlier one dropped them all")
+            raise ValueError("there are no candidates for this sampler: an earlier one dropped them all")
         copy = copy_out(candidates)
         try:
             ffi.from_handle(sampler.ctx).iface.apply(copy)
@@ -144,7 +150,7 @@ def python_sampler_clone(sampler: Any) -> Any:
             return ffi.NULL
         twin = ffi.from_handle(sampler.ctx).clone()
         pointer = twin.make()
-        _newborn[twin.data] = twin
+        _cloned[twin.data] = twin
         return pointer
     except BaseException as error:
         keep(error)
@@ -153,7 +159,7 @@ def python_sampler_clone(sampler: Any) -> Any:
 
 @ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_free(sampler: Any) -> None:
-    _newborn.pop(sampler.ctx, None)
+    _cloned.pop(sampler.ctx, None)
 
 
 _IFACE = ffi.new(

@@ -1,4 +1,4 @@
-"""What a sampler reads logits from: the part of a context that sampling knows."""
+"""The part of a context that samplers use: they read logits from it, and sampling does not import contexts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from llama_cffi._core.handle import Handle
 
 
 class LogitsSource(Handle):
-    """A `Context`, as samplers see it."""
+    """Base class of `Context`, with what samplers use of it."""
 
     _nVocab: int
-    _serial: int  # no other context has it; NO_SERIAL once the context has samplers of its own
-    _samples: bool  # has samplers of its own
-    _limits: Any  # a shim_limits: what the context accepts, and how many outputs there are
+    _serial: int  # unique number of the context; NO_SERIAL once samplers run with its model
+    _samples: bool  # True once samplers run with its model
+    _limits: Any  # a `struct shim_limits *`: what the context accepts, and how many outputs there are
 
     @property
     def nCtx(self) -> int:
-        """The size of the context in tokens, all sequences together."""
+        """Size of the context window in tokens, for all sequences together."""
         raise NotImplementedError
 
     def _no_output(self, idx: int) -> str:
-        """Why entry `idx` of the last batch has no output."""
+        """Return the message for entry `idx` of the last batch, which has no output."""
         raise NotImplementedError
 
 
-NO_SERIAL = 0  # of a context whose samplers may have picked a token: no sampler is checked for it once and for all
+NO_SERIAL = 0  # a context whose own samplers may have picked the token: samplers are checked at each call

@@ -1,4 +1,4 @@
-"""Samplers: from logits to the next token."""
+"""Samplers: how the next token is picked from the logits."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.large_stack import on_large_stack
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import NativeError, NativeMemoryError
-from llama_cffi.sampling.base import SamplerBase
+from llama_cffi.sampling.base import Deferred, SamplerBase
 from llama_cffi.sampling.candidates import candidates_of
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
-from llama_cffi.sampling.makers import WeighingSamplers
-from llama_cffi.sampling.picking import PickingSamplers
+from llama_cffi.sampling.makers import SamplerMakers
 from llama_cffi.sampling.token_data_array import TokenDataArray
-from llama_cffi.sampling.vocab_makers import ReadingSamplers
+from llama_cffi.sampling.vocab_makers import VocabSamplerMakers
 
 _NAN = (
-    "a logit of this output is NaN, which has no place in an order: the model is damaged, or an adapter, a control "
-    "vector or a callback made it so"
+    "a logit of this output is NaN, which cannot be ranked: the model file is damaged, or an adapter, a control vector "
+    "or a callback wrote it"
 )
 
-# std::regex calls itself for every character that it looks at.
-_FRAME = 1024  # bytes of stack for a byte of text; 607 were measured
-_ANY_STACK = 256  # bytes of text that any stack has room for
-_SEARCHED = 1 << 20
+# std::regex recurses for every character of the text.
+_FRAME = 1024  # bytes of stack for each byte of text; 607 were measured
+_ANY_STACK = 256  # bytes of text that any stack is large enough for
+_SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
-_MOST_WANTED = 1 << 30  # more than any vocabulary has
+_TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
 
-_NO_PICK = "no token is picked in the end: end the chain with Sampler.initDist or initGreedy"
+_NO_PICK = "no sampler picked a token: end the chain with Sampler.initDist or initGreedy"
 
 
-class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
-    """Narrows down, reweighs or picks candidates. A chain runs its members in order; one of them must pick.
+class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
+    """Drops candidates for the next token, changes their logits, or picks one of them.
 
-    A sampler added to a chain belongs to it: it stays usable as long as the chain, which frees it. A sampler serves one
-    call at a time, a chain together with its members. One that reads a vocabulary keeps its model alive; freeing that
-    model by hand frees the sampler, and the chain that it is in.
+    The class methods `init*` make samplers, and `chain` combines them. A chain runs its members in order, and one of
+    them must pick. A sampler in a chain belongs to the chain, which frees it; it stays usable until then. A sampler
+    serves one call at a time, and so does a chain with all its members. A sampler that reads a vocabulary keeps the
+    model alive; freeing the model frees the sampler, and the chain that it is in.
 
     Maps to `llama_sampler`.
     """
@@ -50,20 +50,20 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
     # Use
 
     def sample(self, ctx: LogitsSource, idx: int = -1) -> Token:
-        """Pick a token from the output of entry `idx` of the last batch (-1: of the last output), and accept it.
+        """Pick a token from the logits of entry `idx` of the last batch (-1: of the last output), and accept it.
 
-        Raises IndexError where that entry gave no output; ValueError where no sampler of the chain picks, where a logit
-        is NaN, or where a grammar does not allow what was picked; what a sampler written in Python raised.
+        Raises IndexError if that entry has no output, and ValueError if no sampler of the chain picks, a logit is NaN,
+        or a grammar does not allow the pick. Exceptions of a sampler written in Python reach the caller.
 
         Maps to `llama_sampler_sample`.
         """
         try:
             known = ctx._serial == self._checked_for
-        except AttributeError:  # it is no context
+        except AttributeError:  # not a context
             known = False
         if not known:
             return self._sample_carefully(ctx, idx)
-        # What `_exclusive` does for both, written out: this is every token's way.
+        # What `_exclusive` does for both, inlined, as this runs for every token.
         if not self._busy.acquire(False):
             self._raise_busy()
         try:
@@ -94,23 +94,23 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 raise ValueError(_NAN)
             case lib.SHIM_SAMPLE_NO_PICK:
                 raise ValueError(_NO_PICK)
-        raise NativeMemoryError(f"no memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
+        raise NativeMemoryError(f"out of memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
-        """The first time for this sampler and context; and always where single steps need checks between them."""
+        """`sample` for a context that the sampler was not checked for, or whose single steps need checks."""
         if not isinstance(ctx, LogitsSource):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         if not self._can_pick():
             raise ValueError(_NO_PICK)
-        with self._exclusive(home=False), ctx._exclusive() as context:
+        with self._exclusive(with_context=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
-            if self._is_late():
+            if any(member._needs_context for member in self._leaves()):
                 self._rebuild_with_context(ctx.nCtx, ctx._nVocab)
             if careful:
                 if not (ctx._limits.rows and ctx._limits.logits) or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
                     raise IndexError(ctx._no_output(idx))
                 return self._pick(self._c, context, idx, ctx._nVocab)
-            self._top_n = self._can_narrow()
+            self._top_n = self._find_top_n()
             if self._chain is None:
                 self._checked_for = ctx._serial
             token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._top_n)
@@ -119,10 +119,10 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
     def _can_pick(self) -> bool:
         return any(member._traits.picks for member in self._leaves())
 
-    def _can_narrow(self) -> int:
-        """How many of the largest logits are all that can be picked; 0: it may be any.
+    def _find_top_n(self) -> int:
+        """Return n if only the n largest logits can be picked; 0 if any can.
 
-        A penalty that only lowers logits brings at most as many others up as there are tokens that it lowers.
+        A penalty that only lowers logits lets at most as many others move up as there are tokens that it lowers.
         """
         lowered = 0
         for member in self._leaves():
@@ -130,33 +130,33 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 case ("llama_sampler_init_greedy",):
                     return lowered + 1
                 case ("llama_sampler_init_top_k", int(k)) if k > 0:
-                    return min(lowered + k, _MOST_WANTED)
+                    return min(lowered + k, _TOP_N_LIMIT)
                 case ("llama_sampler_init_penalties", int(n), float(repeat), float(freq), float(present)):
                     if n < 0 or repeat < 1 or freq < 0 or present < 0:
                         return 0
-                    lowered = min(lowered + n, _MOST_WANTED)
+                    lowered = min(lowered + n, _TOP_N_LIMIT)
                 case _:
                     return 0
         return 0
 
     def _check_fit(self, ctx: LogitsSource) -> bool:
-        """Refuse a context that the sampler was not made for. Whether to sample step by step, with checks between."""
-        home = self._root()._context_ref
-        if home is not None and home() is not ctx:
-            raise ValueError("this chain was given to another context, for which it works from now on: use its clone()")
-        careful = ctx._samples  # it may have picked a token already
+        """Raise ValueError for a context that this sampler does not fit. Return True if single steps need checks."""
+        reference = self._root()._context_ref
+        if reference is not None and reference() is not ctx:
+            raise ValueError("this chain was given to another context and serves only that one: use its clone()")
+        careful = ctx._samples  # the context may have picked the token already
         for member in self._leaves():
             traits = member._traits
             if traits.n_vocab and traits.n_vocab != ctx._nVocab:
                 raise ValueError(
-                    f"a sampler here ({traits.recipe[0]}) was made for a vocabulary of {traits.n_vocab} tokens, but "
-                    f"this model has {ctx._nVocab}: make it with this model's vocab"
+                    f"a sampler ({traits.recipe[0]}) was made for a vocabulary of {traits.n_vocab} tokens, but this "
+                    f"model has {ctx._nVocab}: make it with this model's vocab"
                 )
             careful |= traits.grammar or member._custom is not None
         return careful
 
     def _pick(self, pointer: Any, context: Any, idx: int, n_vocab: int) -> Token:
-        """What `llama_sampler_sample` does. In C, a pick that a grammar refuses would end the context."""
+        """Do what `llama_sampler_sample` does, in steps: in C, a pick that a grammar rejects would end the context."""
         sampled = has("llama_get_sampled_token_ith")
         token: Token = lib.llama_get_sampled_token_ith(context, idx) if sampled else TOKEN_NULL
         if token == TOKEN_NULL:
@@ -167,24 +167,24 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             reraise()
             candidates._sync_from_c()
             if candidates.selected < 0:
-                raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your own")
+                raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your sampler")
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
-                raise ValueError(f"the token that was picked, {token}, is not in the vocabulary of {n_vocab} tokens")
+                raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
         self._accept(pointer, token)
         return token
 
     def apply(self, cand: TokenDataArray) -> None:
-        """Narrow down, reweigh or pick from candidates, in place.
+        """Run the sampler on candidates, in place: drop some, change their logits, or pick one.
 
         Raises ValueError for a logit that is NaN, IndexError for a token outside of the vocabulary.
 
         Maps to `llama_sampler_apply`.
         """
         if not isinstance(cand, TokenDataArray):
-            raise TypeError(f"cand is a TokenDataArray, not {type(cand).__name__}: TokenDataArray.fromLogits makes one")
+            raise expected("a TokenDataArray", cand, "TokenDataArray.fromLogits(logits) makes one", "cand")
         if self._context_ref is not None:
-            raise ValueError("this chain was given to a context, which runs part of it: apply its clone()")
+            raise ValueError("this chain was given to a context, which runs parts of it: apply its clone()")
         cand._check_logits()
         for member in self._leaves():
             if member._traits.reads_ids:
@@ -195,17 +195,16 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             reraise()
 
     def accept(self, token: Token) -> None:
-        """Tell the sampler which token came next, for those that keep count.
+        """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
 
-        Raises IndexError for a token outside of the vocabulary, ValueError for one that a grammar does not allow: then
-        no sampler has accepted it.
+        Raises IndexError for a token outside of the vocabulary, and ValueError for one that a grammar does not allow;
+        no sampler of the chain has accepted it then.
 
         Maps to `llama_sampler_accept`.
         """
         if not 0 <= integer(token, -(1 << 31), (1 << 31) - 1, "token"):
-            raise ValueError(f"{token} is no token")
-        home = self._root()._context_ref
-        context = home() if home is not None else None
+            raise ValueError(f"token must not be negative, got {token}")
+        context = self._context()
         sizes = [member._traits.n_vocab for member in self._leaves() if member._traits.n_vocab]
         n_vocab = min(sizes + ([context._nVocab] if context is not None else []), default=1 << 31)
         if token >= n_vocab:
@@ -213,39 +212,39 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         with self._exclusive() as pointer:
             self._accept(pointer, token)
             for member in self._leaves():
-                if member._needs_context:
-                    member._history.append(token)
+                if member._deferred is not None and member._deferred.required:
+                    member._deferred.history.append(token)
 
     def _accept(self, pointer: Any, token: Token) -> None:
-        """Have the C sampler accept a token, unless a grammar in it refuses: then C would throw halfway through."""
+        """Let the C sampler accept a token, if all of its grammars allow it: otherwise C would throw halfway."""
 
-        def tell() -> None:
+        def accept() -> None:
             for member in self._leaves():
-                if member._traits.grammar and _refuses(member._c, member._traits.lazy, token):
+                if member._traits.grammar and _rejects(member._c, member._traits.lazy, token):
                     raise ValueError(
-                        f"the grammar does not allow token {token} here. Put the grammar at the beginning of the "
-                        "chain, give it only tokens that came after the prompt, and stop at the end-of-generation token"
+                        f"the grammar does not allow token {token} here: put the grammar at the start of the chain, "
+                        "accept only tokens that come after the prompt, and stop at the end-of-generation token"
                     )
             lib.llama_sampler_accept(pointer, token)
             reraise()
 
         searching = [member for member in self._leaves() if member._traits.searches]
-        sizes = [member._accepted + _text_size(member, token) for member in searching]
-        most = max(sizes, default=0)
-        if most > _SEARCHED:
+        sizes = [member._text_bytes + _text_size(member, token) for member in searching]
+        largest = max(sizes, default=0)
+        if largest > _SEARCH_LIMIT:
             raise ValueError(
-                f"a grammar of this sampler would search {most} bytes of text for what triggers it, and the limit is "
-                f"{_SEARCHED}: reset() it, or trigger it by triggerTokens"
+                f"a lazy grammar can search at most {_SEARCH_LIMIT} bytes of text for its trigger, got {largest}: "
+                "reset() it, or use triggerTokens"
             )
-        if most <= _ANY_STACK:
-            tell()
+        if largest <= _ANY_STACK:
+            accept()
         else:
-            on_large_stack(tell, most * _FRAME)
+            on_large_stack(accept, largest * _FRAME)
         for member, size in zip(searching, sizes, strict=True):
-            member._accepted = size
+            member._text_bytes = size
 
     def reset(self) -> None:
-        """Forget what was accepted.
+        """Return to the state of a new sampler: forget the accepted tokens.
 
         Maps to `llama_sampler_reset`.
         """
@@ -255,53 +254,57 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 lib.llama_sampler_reset(pointer)
                 reraise()
 
-            stack = max((member._traits.stack for member in self._leaves()), default=0)
+            stack = max((member._traits.reset_stack for member in self._leaves()), default=0)
             for member in self._leaves():
-                member._history.clear()
-                member._accepted = 0
+                member._text_bytes = 0
+                if member._deferred is not None:
+                    member._deferred.history.clear()
             if stack:
                 on_large_stack(reset, stack)
             else:
                 reset()
 
     def copy(self, dst: Sampler) -> None:
-        """Give another sampler, made in the same way, the state of this one.
+        """Copy the state of this sampler to another one, made by the same constructor with equal arguments.
 
-        Raises ValueError for one that was not made in the same way, TypeError for samplers written in Python.
+        Raises ValueError for one that was made otherwise, TypeError for samplers written in Python.
 
         Maps to `llama_sampler_copy`.
         """
         if not isinstance(dst, Sampler):
             raise expected("a Sampler", dst)
         if any(member._custom is not None for member in self._leaves()):
-            raise TypeError("samplers written in Python cannot be copied into others: use clone()")
+            raise TypeError("the state of a sampler written in Python cannot be copied: use clone()")
         if self._shape() != dst._shape():
-            raise ValueError("copy is for samplers made in the same way, with equal parameters: use clone()")
+            raise ValueError("dst must be made by the same constructors with equal arguments: use clone()")
         if self._root() is dst._root():
-            raise ValueError("copy is for samplers that are not in the same chain: use clone()")
+            raise ValueError("dst must not be in the same chain: use clone()")
         with self._exclusive() as source, dst._exclusive() as target:
             lib.llama_sampler_copy(source, target)
             for mine, other in zip(self._leaves(), dst._leaves(), strict=True):
-                other._history, other._accepted = list(mine._history), mine._accepted
+                other._text_bytes = mine._text_bytes
+                if mine._deferred is not None and other._deferred is not None:
+                    other._deferred.history = list(mine._deferred.history)
                 if other._traits.adaptive:
                     other._forget_pick()
 
     def _shape(self) -> tuple[object, ...]:
-        if self._members is None:
+        if not self._traits.is_chain:
             return self._traits.recipe, self._needs_context
         return "chain", *(member._shape() for member in self._members if isinstance(member, Sampler))
 
-    # What waits for the context's size
-
-    def _is_late(self) -> bool:
-        return any(member._needs_context for member in self._leaves())
+    # Samplers that depend on the context's size
 
     def _rebuild_with_context(self, n_ctx: int, n_vocab: int, everything: bool = False) -> None:
-        """Replace what waited for the context by what it should have been, at its place in the chain."""
-        self._checked_for = -1
-        if self._members is None:
-            if self._deferred_init is not None and (self._needs_context or (everything and has("llama_sampler_copy"))):
-                self._replace(self._deferred_init(n_ctx, n_vocab))
+        """Replace C samplers that depend on the context by new ones, at their places in the chain.
+
+        `everything` includes those that work without, but not with the model on a device.
+        """
+        self._checked_for = None
+        if not self._traits.is_chain:
+            deferred = self._deferred
+            if deferred is not None and (deferred.required or (everything and has("llama_sampler_copy"))):
+                self._replace(deferred.make(n_ctx, n_vocab), deferred)
             return
         for _ in self._members:
             lib.llama_sampler_chain_remove(self._c, 0)
@@ -310,23 +313,22 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
             member._rebuild_with_context(n_ctx, n_vocab, everything)
             lib.llama_sampler_chain_add(self._c, member._c)
 
-    def _replace(self, pointer: Any) -> None:
-        old, self._pointer = self._pointer, pointer
-        if self._needs_context:
-            for token in self._history:
+    def _replace(self, pointer: Any, deferred: Deferred) -> None:
+        """Put a new C sampler in place of the old one, in the same state."""
+        old, self._pointer, self._deferred = self._pointer, pointer, None
+        if deferred.required:
+            for token in deferred.history:
                 lib.llama_sampler_accept(pointer, token)
         else:
             lib.llama_sampler_copy(old, pointer)
-        self._deferred_init, self._needs_context, self._history = None, False, []
         self._answer_for(pointer)
         lib.llama_sampler_free(old)
 
-    # About it
-
     def getSeed(self) -> int:
-        """The seed in use, also where DEFAULT_SEED asked for a random one; DEFAULT_SEED for samplers without chance.
+        """Return the seed in use, even if DEFAULT_SEED asked for a random one; DEFAULT_SEED if there is no randomness.
 
-        Of a chain: the seed of the last member that has one. llama.cpp does not tell that of xtc and adaptive-p.
+        For a chain, this is the seed of the last member that has one. llama.cpp does not report those of XTC and
+        adaptive-p.
 
         Maps to `llama_sampler_get_seed`.
         """
@@ -335,19 +337,19 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
 
 
 def _text_size(member: SamplerBase, token: Token) -> int:
-    """How many bytes of text a token adds for a sampler that was made for a model's vocabulary."""
+    """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
     model = member._parent
     assert model is not None
     return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
 
-def _refuses(grammar: Any, lazy: bool, token: Token) -> bool:
-    """Whether a grammar would throw when it is given a token."""
+def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
+    """Return True if a grammar would throw an exception for a token."""
     if not lazy:
         one = TokenDataArray([(token, 0.0)])
         lib.llama_sampler_apply(grammar, one._c)
         return one[0].logit < 0
-    trial = lib.llama_sampler_clone(grammar)  # a trigger may start it anywhere in the text so far
+    trial = lib.llama_sampler_clone(grammar)  # a trigger may start the grammar anywhere in the text so far
     try:
         lib.llama_sampler_accept(trial, token)
     except NativeError:

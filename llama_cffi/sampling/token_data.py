@@ -1,4 +1,4 @@
-"""One candidate for the next token."""
+"""A candidate for the next token: its id, logit and probability."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from llama_cffi._core.structs import IntField, NumberField, Struct
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-# (id, logit) or (id, logit, p).
+# (id, logit) or (id, logit, p)
 Row: TypeAlias = "TokenData | tuple[int, float] | tuple[int, float, float]"
 
-SIZE = 12  # bytes of one candidate: three fields of four bytes
+SIZE = 12  # bytes of a candidate: three fields of four bytes
 
 
 class TokenData(Struct):
-    """One candidate. Of a `TokenDataArray` it is a view: what is assigned lands there.
+    """A candidate for the next token. An item of a `TokenDataArray` is a view: assignments change the array.
 
     Maps to `llama_token_data`.
     """
 
     _C_TYPE = "struct llama_token_data"
     _KIND = "candidate"
-    _INSTEAD = "tuple(candidate) has what is in it"
+    _INSTEAD = "use tuple(candidate)"
     __slots__ = ()
 
     id = IntField("id", 32, True)
     """The token."""
     logit = NumberField("logit")
-    """What the model gave it: the larger the likelier."""
+    """The logit: the larger, the more likely."""
     p = NumberField("p")
-    """Its probability, once a sampler has computed it; 0 before."""
+    """The probability, once a sampler has computed it; 0 before."""
 
     @classmethod
     def _at(cls, pointer: Any, owner: object) -> TokenData:
@@ -42,11 +42,12 @@ class TokenData(Struct):
         return item
 
     def __iter__(self) -> Iterator[float]:
-        """`id, logit, p`, as for a row."""
+        """Iterate over `id`, `logit`, `p`."""
         yield from (self.id, self.logit, self.p)
 
 
 def row_values(row: Row) -> tuple[int, float, float]:
+    """Return a row as (id, logit, p)."""
     try:
         token, logit, *rest = row
         p = rest[0] if rest else 0.0
@@ -54,4 +55,4 @@ def row_values(row: Row) -> tuple[int, float, float]:
             raise ValueError
         return int(token), float(logit), float(p)
     except (TypeError, ValueError):
-        raise TypeError(f"a candidate is (id, logit) or (id, logit, p), not {row!r}") from None
+        raise TypeError(f"expected a candidate (id, logit) or (id, logit, p), got {row!r}") from None

@@ -1,4 +1,4 @@
-"""Candidates for the next token: what samplers narrow down, reweigh and pick from."""
+"""Arrays of candidates for the next token, which samplers work on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from llama_cffi._core.checks import no_such_token, out_of_range
+from llama_cffi._core.checks import expected, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
@@ -19,8 +19,8 @@ from llama_cffi.sampling.token_data import SIZE, Row, TokenData, row_values
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_LIMIT = 1 << 26
-_PLUS_INF = b"\x00\x00\x80\x7f"
+_CAPACITY_LIMIT = 1 << 26  # candidates
+_PLUS_INF = b"\x00\x00\x80\x7f"  # the float, as it is in memory
 
 
 class TokenDataItems:
@@ -49,12 +49,12 @@ class TokenDataItems:
 
 
 class TokenDataArray(Uncopyable):
-    """The candidates that a sampler works on, in memory of their own.
+    """Array of candidates for the next token, which samplers work on. It owns its memory.
 
-    `TokenDataArray(n)` holds the tokens 0 to n-1 with logits of 0; `TokenDataArray(rows)` takes rows of
-    `(id, logit)` or `(id, logit, p)`, or a numpy array of `dtype()`; `fromLogits` takes a model's logits.
-    It is a sequence of `TokenData`, and one structured array for `numpy.asarray`, which shares its memory. Samplers
-    may drop candidates and reorder them: `size` shrinks, and arrays that numpy made before keep their old length.
+    `TokenDataArray(n)` has the tokens 0 to n-1 with logits of 0, `TokenDataArray(rows)` takes rows of `(id, logit)` or
+    `(id, logit, p)` or a numpy array of `dtype()`, and `fromLogits` takes the logits of a model. It is a sequence of
+    `TokenData`, and `numpy.asarray` makes a structured array that shares its memory. Samplers may drop and reorder
+    candidates: `size` shrinks then, and numpy arrays made before keep their old length.
 
     Maps to `llama_token_data_array`.
     """
@@ -62,10 +62,10 @@ class TokenDataArray(Uncopyable):
     __slots__ = ("__weakref__", "_array", "_busy", "_c", "_capacity", "_dead")
 
     _KIND = "TokenDataArray"
-    _INSTEAD = "TokenDataArray(candidates) makes another one with the same rows"
+    _INSTEAD = "TokenDataArray(candidates) makes a copy"
 
-    _array: Any  # the candidates, of which C may drop the first
-    _c: Any  # the struct; None once it may not be used any more
+    _array: Any  # the candidates; C may drop the first ones by moving its pointer
+    _c: Any  # the struct; None once it must not be used any more
 
     def __init__(self, rows: int | Iterable[Row] | Buffer) -> None:
         if isinstance(rows, int) and not isinstance(rows, bool):
@@ -78,9 +78,11 @@ class TokenDataArray(Uncopyable):
             ffi.memmove(self._array, view, view.nbytes)
             return
         if isinstance(rows, (str, bytes, bytearray, memoryview, bool)) or not isinstance(rows, Iterable):
-            raise TypeError(
-                f"candidates are rows of (id, logit) or (id, logit, p), or how many, not {type(rows).__name__}: "
-                "for logits alone, use TokenDataArray.fromLogits"
+            raise expected(
+                "a number, or rows of (id, logit) or (id, logit, p)",
+                rows,
+                "TokenDataArray.fromLogits takes logits alone",
+                "candidates",
             )
         items = [row_values(row) for row in rows]
         self._allocate(len(items))
@@ -88,8 +90,8 @@ class TokenDataArray(Uncopyable):
             self._array[index] = item
 
     def _allocate(self, count: int) -> None:
-        if not 1 <= count <= _LIMIT:
-            raise ValueError(f"an array of candidates holds 1 to {_LIMIT}, not {count}")
+        if not 1 <= count <= _CAPACITY_LIMIT:
+            raise out_of_range("the number of candidates", count, 1, _CAPACITY_LIMIT)
         self._array = ffi.new("struct llama_token_data[]", count)
         self._c = ffi.new("struct llama_token_data_array *", {"data": self._array, "size": count, "selected": -1})
         self._capacity = count
@@ -98,7 +100,7 @@ class TokenDataArray(Uncopyable):
 
     @classmethod
     def fromLogits(cls, logits: Buffer | Iterable[float]) -> TokenDataArray:
-        """The tokens 0 to n-1 with these logits: a buffer of 32-bit floats, or any numbers. They are copied."""
+        """Make an array of the tokens 0 to n-1 with these logits, a buffer of 32-bit floats or any numbers; a copy."""
         if isinstance(logits, ffi.CData):
             logits = ffi.buffer(logits)
         view: memoryview[Any]
@@ -109,37 +111,37 @@ class TokenDataArray(Uncopyable):
         if view.format == "B" and view.nbytes % 4 == 0 and view.c_contiguous:
             view = view.cast("f")
         if view.ndim != 1:
-            raise ValueError(f"logits have one dimension, not {view.ndim}: pass one row")
+            raise ValueError(f"logits must have 1 dimension, got {view.ndim}: pass one row")
         if view.format != "f":
             view = memoryview(array("f", view.tolist()))
         candidates = cls(len(view))
         words, numpy = candidates._words("f"), _numpy()
         if numpy is None:
             words[1::3] = view
-        else:  # in a tenth of the time
+        else:  # ten times as fast
             numpy.asarray(words)[1::3] = numpy.asarray(view)
         return candidates
 
     @staticmethod
     def dtype() -> Any:
-        """numpy's type of a candidate: `id` (int32), `logit` and `p` (float32). Needs numpy."""
+        """Return numpy's data type of a candidate: `id` (int32), `logit` and `p` (float32). Needs numpy."""
         import numpy
 
         return numpy.dtype(_DESCR)
 
-    # For samplers
+    # Use by samplers
 
     def _alive(self) -> Any:
         struct = getattr(self, "_c", None)
         if struct is None:
             self._raise_closed()
         if self._busy.locked():
-            raise BusyError("a sampler works on these candidates: use an array for each thread")
+            raise BusyError("a sampler is working on these candidates: use a TokenDataArray for each thread")
         return struct
 
     @contextmanager
     def _exclusive(self) -> Iterator[Any]:
-        """Have them to oneself for one call. Gives the C struct."""
+        """Context manager: exclusive use of the candidates; yields the C struct."""
         struct = self._alive()
         if not self._busy.acquire(blocking=False):
             self._alive()
@@ -149,19 +151,19 @@ class TokenDataArray(Uncopyable):
             self._busy.release()
 
     def _raise_closed(self) -> NoReturn:
-        why = getattr(self, "_dead", "they were never made")
+        why = getattr(self, "_dead", "the array was never initialized")
         raise ClosedError(f"these candidates cannot be used: {why}")
 
     def _expire(self) -> None:
         self._c = None
-        self._dead = "they were lent to apply(), which has ended; copy what you need there"
+        self._dead = "they are valid only during apply(): copy what you need there"
 
     def _words(self, kind: str) -> Any:
-        """The memory of all candidates as 32-bit integers (`i`) or floats (`f`): id, logit, p, id, ..."""
+        """View of all candidates as 32-bit integers (`i`) or floats (`f`): id, logit, p, id, ..."""
         return memoryview(ffi.buffer(self._array)).cast(kind)  # type: ignore[call-overload]
 
     def _sync_from_c(self) -> None:
-        """After C had it: some samplers drop the first candidates by moving the pointer."""
+        """Follow a change by C: some samplers drop the first candidates by moving the pointer."""
         struct = self._c
         if struct.data != self._array:
             ffi.memmove(self._array, struct.data, SIZE * struct.size)
@@ -178,7 +180,7 @@ class TokenDataArray(Uncopyable):
         if self._has_nan():
             index = next(i for i, item in enumerate(self) if item.logit != item.logit)
             raise ValueError(
-                f"the logit of candidate {index} (token {self[index].id}) is NaN, which cannot be ordered: "
+                f"the logit of candidate {index} (token {self[index].id}) is NaN, which cannot be ranked: "
                 "use float('-inf') to rule a token out"
             )
 
@@ -192,7 +194,7 @@ class TokenDataArray(Uncopyable):
 
     @property
     def data(self) -> TokenDataItems:
-        """The candidates: `data[i]` is a `TokenData`; assigning rows of the same or a smaller number replaces them."""
+        """The candidates: `data[i]` is a `TokenData`. Assigning rows, at most as many as fit, replaces them."""
         self._alive()
         return TokenDataItems(self)
 
@@ -202,14 +204,15 @@ class TokenDataArray(Uncopyable):
         new = TokenDataArray(rows)
         if new._capacity > self._capacity:
             raise ValueError(
-                f"there is room for {self._capacity} candidates, not {new._capacity}: make a new TokenDataArray"
+                f"the array has a capacity of {self._capacity} candidates, got {new._capacity}: "
+                "make a new TokenDataArray"
             )
         ffi.memmove(self._array, new._array, SIZE * new._capacity)
         struct.size, struct.selected, struct.sorted = new._capacity, -1, False
 
     @property
     def size(self) -> int:
-        """How many candidates there are. Assigning less drops the last ones; `selected` of a dropped one becomes -1."""
+        """Number of candidates. Assigning a smaller one drops the last ones; `selected` becomes -1 if it is dropped."""
         result: int = self._alive().size
         return result
 
@@ -224,7 +227,7 @@ class TokenDataArray(Uncopyable):
 
     @property
     def selected(self) -> int:
-        """The index (not the token) of the candidate that was picked; -1 before."""
+        """Index (not token) of the candidate that was picked; -1 before."""
         struct = self._alive()
         result: int = struct.selected
         return result if 0 <= result < struct.size else -1
@@ -233,12 +236,12 @@ class TokenDataArray(Uncopyable):
     def selected(self, value: int) -> None:
         struct = self._alive()
         if not -1 <= value < struct.size:
-            raise IndexError(f"selected is -1 or the index of one of {struct.size} candidates, not {value}")
+            raise IndexError(f"selected must be between -1 (none) and {struct.size - 1}, got {value}")
         struct.selected = value
 
     @property
     def sorted(self) -> bool:
-        """Whether the candidates are in order, the likeliest first. Set it False after changing logits."""
+        """True if the candidates are sorted, the most likely first. Set it to False after changing logits."""
         return bool(self._alive().sorted)
 
     @sorted.setter
@@ -246,7 +249,7 @@ class TokenDataArray(Uncopyable):
         self._alive().sorted = bool(value)
 
     def sort(self) -> None:
-        """Put the likeliest first. `selected` follows its candidate."""
+        """Sort the candidates, the most likely first. `selected` follows its candidate."""
         struct = self._alive()
         self._check_logits()
         size: int = struct.size
@@ -279,7 +282,7 @@ class TokenDataArray(Uncopyable):
         size = self.size
         place = index + size if index < 0 else index
         if not 0 <= place < size:
-            raise IndexError(f"there are {size} candidates, and {index} is not the index of one")
+            raise IndexError(f"index {index} is out of range: there are {size} candidates")
         return place
 
     def __iter__(self) -> Iterator[TokenData]:
@@ -295,7 +298,7 @@ class TokenDataArray(Uncopyable):
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """For numpy, which keeps this object alive as long as its array."""
+        """The array interface of numpy, whose arrays keep this object alive."""
         return {
             "version": 3,
             "shape": (self.size,),
@@ -305,8 +308,8 @@ class TokenDataArray(Uncopyable):
         }
 
     def view(self) -> memoryview:
-        """The candidates as a writable memoryview of format `T{<i:id:<f:logit:<f:p:}`, sharing their memory."""
-        import ctypes  # nothing else makes a memoryview of structs
+        """Return a writable memoryview of the candidates, of format `T{<i:id:<f:logit:<f:p:}`; no copy."""
+        import ctypes  # only ctypes makes a memoryview of structs
 
         class Item(ctypes.Structure):
             _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
@@ -324,20 +327,20 @@ _DESCR = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
 
 @functools.lru_cache(maxsize=2)
 def _numbered(count: int) -> Any:
-    """The tokens 0 to count - 1 as candidates, to be copied: a vocabulary is large, and asked for again and again."""
+    """The tokens 0 to count - 1 as candidates, to be copied; cached, as vocabularies are large."""
     template = ffi.new("struct llama_token_data[]", count)
     memoryview(ffi.buffer(template)).cast("i")[0::3] = array("i", range(count))
     return template
 
 
 def _numpy() -> Any:
-    """The module numpy where the program has it, whole; else None."""
+    """Return numpy if the program has imported it, completely; else None."""
     module = sys.modules.get("numpy")
     return module if hasattr(module, "asarray") and hasattr(module, "isnan") else None
 
 
 def _structured(rows: object) -> memoryview | None:
-    """The bytes of a buffer that holds candidates as C has them; None for anything else."""
+    """Return the bytes of a buffer of `llama_token_data`; None for anything else."""
     if isinstance(rows, TokenDataArray):
         return memoryview(ffi.buffer(rows._array, SIZE * rows.size))
     try:
@@ -347,5 +350,5 @@ def _structured(rows: object) -> memoryview | None:
     if view.itemsize != SIZE or view.format.replace("=", "").replace("<", "") != "T{i:id:f:logit:f:p:}":
         return None
     if view.ndim != 1:
-        raise ValueError(f"candidates have one dimension, not {view.ndim}")
+        raise ValueError(f"candidates must have 1 dimension, got {view.ndim}")
     return view if view.c_contiguous else memoryview(view.tobytes())

@@ -1,4 +1,4 @@
-"""Samplers that read the text of tokens, and keep the model of their vocabulary alive: the constructors."""
+"""Constructors of samplers that read a vocabulary, whose model they keep alive: DRY, infill, grammars."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from llama_cffi._core.large_stack import on_large_stack
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
-from llama_cffi.sampling.base import SamplerBase, Traits
+from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
 from llama_cffi.vocab.vocab import Vocab
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# llama.cpp follows the rules of a grammar recursively, and a repetition becomes up to 2,000 rules.
-_FRAME = 128  # bytes of stack for a byte of a grammar; 13 were measured with a chain of short rules
-_REPEATED = 8192  # bytes of text that take as much stack as a repetition
+# llama.cpp follows the rules of a grammar recursively, and turns a repetition into up to 2,000 rules.
+_FRAME = 128  # bytes of stack for each byte of a grammar; 13 were measured for a chain of short rules
+_REPETITION_BYTES = 8192  # bytes of grammar that need as much stack as a repetition
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
 
 
-class ReadingSamplers(SamplerBase):
-    """Constructors of `Sampler`."""
+class VocabSamplerMakers(SamplerBase):
+    """Constructors of `Sampler` that read a vocabulary."""
 
     @classmethod
     def initDry(
@@ -39,12 +39,13 @@ class ReadingSamplers(SamplerBase):
         dryPenaltyLastN: int = -1,
         seqBreakers: Iterable[StrOrBytes] = _DRY_BREAKERS,
     ) -> Self:
-        """Makes tokens less likely that would continue a repetition of what was accepted.
+        """DRY (don't repeat yourself): lowers the logits of tokens that would continue a repetition.
 
-        A token that would continue a repetition of n tokens, where n is at least `dryAllowedLength`, loses
-        `dryMultiplier * dryBase ** (n - dryAllowedLength)`; a multiplier of 0 switches it off. `dryPenaltyLastN` is how
-        many tokens back count (-1: the context size, known with the first `sample`). Texts of `seqBreakers`, of up to
-        40 bytes each, end a repetition. Reads the whole vocabulary once for each. Keeps its model alive.
+        A token that would continue a repetition of n accepted tokens, where n is at least `dryAllowedLength`, loses
+        `dryMultiplier * dryBase ** (n - dryAllowedLength)`; a multiplier of 0 turns it off. `dryPenaltyLastN` is the
+        number of latest tokens that count (-1: the context size, known from the first `sample` on). Texts of
+        `seqBreakers`, of up to 40 bytes each, end a repetition; the whole vocabulary is read once for each of them.
+        Keeps its model alive.
 
         Maps to `llama_sampler_init_dry`.
         """
@@ -52,14 +53,15 @@ class ReadingSamplers(SamplerBase):
         base, multiplier = check.finite(dryBase, "dryBase"), check.finite(dryMultiplier, "dryMultiplier")
         if multiplier < 0 or base < 1:
             raise ValueError(
-                f"dryMultiplier is 0 (off) or more and dryBase 1 or more, not {dryMultiplier} and {dryBase}"
+                f"dryMultiplier must be at least 0 (which turns it off) and dryBase at least 1, got {dryMultiplier} "
+                f"and {dryBase}"
             )
         length = integer(dryAllowedLength, 0, check.LAST_N_LIMIT, "dryAllowedLength")
         n = check.last_n(dryPenaltyLastN, "dryPenaltyLastN")
         breakers = check.strings(seqBreakers, "seqBreakers")
         for breaker in breakers:
             if len(breaker) > 40:
-                raise ValueError(f"an item of seqBreakers has {len(breaker)} bytes, and the limit is 40: shorten it")
+                raise ValueError(f"an item of seqBreakers must have at most 40 bytes, got {len(breaker)}: shorten it")
 
         def make(n_ctx: int, n_vocab: int) -> Any:
             array, owned = check.string_array(breakers)
@@ -69,31 +71,31 @@ class ReadingSamplers(SamplerBase):
         recipe = ("llama_sampler_init_dry", vocab._model, multiplier, base, length, n, *breakers)
         sampler = cls._make(make(0, 0), Traits(recipe, n_vocab=vocab.nTokens), vocab._model)
         if n == -1:
-            sampler._deferred_init, sampler._needs_context = make, True
+            sampler._deferred = Deferred(make, required=True)
         return sampler
 
     @classmethod
     def initInfill(cls, vocab: Vocab) -> Self:
-        """For text in the middle: joins tokens of which one begins the other, and ends when the text after it fits.
+        """Infill (fill in the middle): merges candidates that are prefixes of each other, and ends the text in time.
 
-        Belongs after top-k and top-p: its work grows with the square of the number of candidates. Keeps the model of
-        the vocabulary alive.
+        Put it after top-k and top-p, as its time grows with the square of the number of candidates. Keeps the
+        vocabulary's model alive. Raises ValueError for a vocabulary without an end token.
 
         Maps to `llama_sampler_init_infill`.
         """
         pointer = check.tokenizer(vocab)
         if TOKEN_NULL == lib.llama_vocab_eot(pointer) == lib.llama_vocab_eos(pointer):
-            raise ValueError("this vocabulary has neither an end-of-turn nor an end-of-sequence token, as infill needs")
+            raise ValueError("infill needs an end-of-turn or end-of-sequence token, and this vocabulary has neither")
         traits = Traits(("llama_sampler_init_infill", vocab._model), n_vocab=vocab.nTokens, reads_ids=True)
         return cls._make(lib.llama_sampler_init_infill(pointer), traits, vocab._model)
 
     @classmethod
     def initGrammar(cls, vocab: Vocab, grammarStr: StrOrBytes, grammarRoot: StrOrBytes = "root") -> Self:
-        """Masks with -inf the tokens that would break a grammar, written in GBNF. Belongs at a chain's beginning.
+        """Grammar: masks with -inf the tokens that a GBNF grammar does not allow. Put it at the start of the chain.
 
-        `grammarRoot` names the rule to start from. Give it each token with `accept`, as `sample` does: a token that the
-        grammar does not allow raises ValueError. Keeps the vocabulary's model alive. Raises GrammarError for a grammar
-        that llama.cpp cannot read.
+        `grammarRoot` names the rule to start from. The sampler follows the text by `accept`, which `sample` calls; a
+        token that the grammar does not allow raises ValueError there. Keeps the vocabulary's model alive. Raises
+        GrammarError for a grammar that llama.cpp cannot parse.
 
         Maps to `llama_sampler_init_grammar`.
         """
@@ -110,13 +112,13 @@ class ReadingSamplers(SamplerBase):
         triggerPatterns: Iterable[StrOrBytes] = (),
         triggerTokens: TokenSequence = (),
     ) -> Self:
-        """A grammar that allows anything until it is triggered; see `initGrammar`.
+        """Lazy grammar: allows any token until it is triggered; see `initGrammar`.
 
-        A token of `triggerTokens` triggers it and must fit the grammar. So does text that matches one of
-        `triggerPatterns` (regular expressions of C++): the grammar then starts with the pattern's first group, or with
-        the match where it has none. The patterns are searched for in all of the text, again with every token: write
-        `(<tool>)`, and no `.*` around it; after a megabyte of text, `accept` refuses. Raises GrammarError for a pattern
-        that C++ cannot read, and ValueError for one that repeats what repeats something itself.
+        A token of `triggerTokens` triggers it, and is the first one that must fit the grammar. Text that matches one of
+        `triggerPatterns` (regular expressions of C++) triggers it too: the grammar then starts at the first group of
+        the pattern, or at the match if there are no groups. Each token makes it search all the text again, so write
+        `(<tool>)` without `.*` around it; after a megabyte of text, `accept` raises ValueError. Raises GrammarError for
+        a pattern that C++ cannot parse, and ValueError for a repeated group that contains a repetition.
 
         Maps to `llama_sampler_init_grammar_lazy_patterns`.
         """
@@ -127,7 +129,7 @@ class ReadingSamplers(SamplerBase):
         if bad >= 0:
             vocab._check(tokens[bad])
         if not found and not n_tokens:
-            raise ValueError("nothing would ever trigger this grammar: give triggerPatterns or triggerTokens")
+            raise ValueError("nothing would ever trigger this grammar: pass triggerPatterns or triggerTokens")
         array, owned = check.string_array(found)
         operation = "llama_sampler_init_grammar_lazy_patterns"
         what = (text, root, *found, *ffi.unpack(tokens, n_tokens))
@@ -152,28 +154,28 @@ class ReadingSamplers(SamplerBase):
         lazy: bool = False,
         searches: bool = False,
     ) -> Self:
-        def read() -> tuple[Any, str]:
+        def parse() -> tuple[Any, str]:
             pointer = make()
-            return pointer, native_log() if pointer == ffi.NULL else ""  # the log is this thread's
+            return pointer, native_log() if pointer == ffi.NULL else ""  # each thread has its own log
 
-        stack = (len(what[0]) + _REPEATED) * _FRAME
+        stack = (len(what[0]) + _REPETITION_BYTES) * _FRAME
         try:
-            pointer, log = on_large_stack(read, stack)
+            pointer, log = on_large_stack(parse, stack)
         except NativeMemoryError:
             raise
         except NativeError as error:
             raise GrammarError(
-                f"a pattern of triggerPatterns is no regular expression of C++ (ECMAScript): {error}",
+                f"a pattern of triggerPatterns is not a C++ (ECMAScript) regular expression: {error}",
                 operation=operation,
             ) from None
         if pointer == ffi.NULL:
             raise GrammarError(
-                "llama.cpp cannot read this grammar: see its log below, and grammars/README.md of llama.cpp",
+                "llama.cpp cannot parse this grammar: see its log below, and grammars/README.md of llama.cpp",
                 operation=operation,
                 log=log,
             )
         recipe = (operation, vocab._model, *what)
         traits = Traits(
-            recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches, stack=stack
+            recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches, reset_stack=stack
         )
         return cls._make(pointer, traits, vocab._model)

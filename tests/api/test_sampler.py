@@ -87,7 +87,7 @@ def test_last_n_of_minus_one_is_the_context_size(tiny: Model) -> None:
             assert [chain.chainGet(i).name for i in range(3)] == [twin.chainGet(i).name for i in range(3)]
             assert chain.chainGet(1).name == "penalties"
         alone = Sampler.initPenalties(-1, 1.1)
-        with pytest.raises(ValueError, match="is picked"):
+        with pytest.raises(ValueError, match="picked.*initDist"):
             alone.sample(ctx)
 
 
@@ -116,9 +116,9 @@ def test_chains_inside_chains(decoded: Context) -> None:
     outer, inner = Sampler.chainInit(), Sampler.chainInit()
     inner.chainAdd(Sampler.initGreedy())
     outer.chainAdd(inner)
-    with pytest.raises(ValueError, match="inside itself"):
+    with pytest.raises(ValueError, match="chain.*itself"):
         inner.chainAdd(outer)
-    with pytest.raises(ValueError, match="inside itself"):
+    with pytest.raises(ValueError, match="chain.*itself"):
         outer.chainAdd(outer)
     assert outer.sample(decoded) == int(logits(decoded).argmax())
 
@@ -130,7 +130,7 @@ def test_chains_are_not_nested_without_end() -> None:
         outer.chainAdd(chain)
         chain = outer
     for outer, inner in ((Sampler.chainInit(), chain), (deepest, Sampler.chainInit())):
-        with pytest.raises(ValueError, match="33 deep inside each other, and the limit is 32"):
+        with pytest.raises(ValueError, match="32.*got 33"):
             outer.chainAdd(inner)
     deepest.chainAdd(Sampler.initGreedy())
     assert chain._can_pick()
@@ -163,7 +163,7 @@ def test_sample_refuses_what_would_kill(ctx: Context) -> None:
             lambda: greedy.chainCount,
             lambda: greedy.chainRemove(0),
         ):
-            with pytest.raises(TypeError, match="Sampler.chainInit"):
+            with pytest.raises(TypeError, match="expected a chain.*greedy.*Sampler.chain"):
                 call()
         for index in (-1, 0):
             with pytest.raises(IndexError, match="0 members"):

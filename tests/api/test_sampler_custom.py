@@ -1,4 +1,4 @@
-"""Samplers written in Python: what they may do, and where what they raise arrives."""
+"""Samplers written in Python: what they can do, and which caller gets their exceptions."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_views_outlive_the_call(decoded: Context) -> None:
     with Sampler.init(Keeper()) as sampler:
         assert sampler.sample(decoded) == 0
     candidates, rows, item = kept
-    with pytest.raises(ClosedError, match="lent to apply"):
+    with pytest.raises(ClosedError, match=r"apply\(\)"):
         candidates.size  # type: ignore[attr-defined]  # noqa: B018
     assert rows["id"].tolist() == list(range(32000))  # type: ignore[index]
     assert item.id == 0  # type: ignore[attr-defined]
@@ -248,7 +248,7 @@ def test_nothing_picked(decoded: Context) -> None:
 
     with Sampler.init(Idle()) as sampler, pytest.raises(ValueError, match="candidates.selected"):
         sampler.sample(decoded)
-    with Sampler.init(Dreamer()) as sampler, pytest.raises(ValueError, match="99999, is not in the vocabulary"):
+    with Sampler.init(Dreamer()) as sampler, pytest.raises(ValueError, match="token.*31999.*got 99999"):
         sampler.sample(decoded)
     assert decoded.decode(Batch.getOne([5])) == 0
 
@@ -259,7 +259,7 @@ def test_a_grammar_after_a_narrow_choice_raises(decoded: Context, tiny: Model) -
     chain.chainAdd(Sampler.initTopK(1))
     chain.chainAdd(Sampler.initGrammar(tiny.vocab, 'root ::= "yes"'))
     chain.chainAdd(Sampler.initGreedy())
-    with pytest.raises(ValueError, match="beginning of the chain"):
+    with pytest.raises(ValueError, match="does not allow token .*chain"):
         chain.sample(decoded)
     assert not chain.closed and decoded.decode(Batch.getOne([5])) == 0
 
@@ -312,10 +312,10 @@ def test_what_cannot_be() -> None:
             return 3
 
     for iface, words in (
-        (object(), "has none"),
+        (object(), "expected.*apply.*got object"),
         (Only, "write Only()"),
         (NamedByNumber(), "str"),
-        (NoMethod(), "no method"),
+        (NoMethod(), "NoMethod.accept.*got int"),
     ):
         with pytest.raises(TypeError, match=words.replace("(", r"\(").replace(")", r"\)")):
             Sampler.init(iface)  # type: ignore[arg-type]
@@ -324,11 +324,11 @@ def test_what_cannot_be() -> None:
     chain = Sampler.chainInit()
     chain.chainAdd(Sampler.init(Slots()))
     for sampler in (chain, Sampler.init(Slots())):
-        with pytest.raises(TypeError, match=r"give it a method clone\(\)"):
+        with pytest.raises(TypeError, match=r"Slots.*clone\(\)"):
             sampler.clone()
         with pytest.raises(TypeError, match="use clone"):
             sampler.copy(Sampler.init(Slots()))
-    with pytest.raises(TypeError, match="has no apply"):
+    with pytest.raises(TypeError, match="returned 3.*apply"):
         Sampler.init(BadClone()).clone()
 
 
@@ -364,7 +364,7 @@ def test_copy(decoded: Context) -> None:
     source.copy(target)
     assert not {target.sample(decoded) for _ in range(4)} & set(first)
     for other in (make(9), make(8, 4), Sampler.initGreedy()):
-        with pytest.raises(ValueError, match="made in the same way"):
+        with pytest.raises(ValueError, match="dst.*equal arguments"):
             source.copy(other)
     with pytest.raises(ValueError, match="same chain"):
         source.copy(source)
@@ -385,7 +385,7 @@ def test_perf(decoded: Context) -> None:
     assert (chain.perfSampler.nSample, chain.perfSampler.tSampleMs) == (0, 0.0)
     with Sampler.initGreedy() as greedy:
         for call in (lambda: greedy.perfSampler, greedy.perfSamplerPrint, greedy.perfSamplerReset):
-            with pytest.raises(TypeError, match="Sampler.chainInit"):
+            with pytest.raises(TypeError, match="perfSampler.*greedy.*Sampler.chain"):
                 call()
 
 

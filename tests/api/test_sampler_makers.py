@@ -333,7 +333,7 @@ def test_grammar_refuses_tokens_without_harm(tiny: Model) -> None:
             chain.accept(token)
     with pytest.raises(IndexError, match="31999"):
         chain.accept(32000)
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ValueError, match="token.*got -1"):
         chain.accept(-1)
     with pytest.raises(IndexError, match=r"candidate 0: token.*31999.*got 32000"):
         chain.apply(TokenDataArray([(32000, 1.0)]))
@@ -368,11 +368,11 @@ def test_lazy_grammar(tiny: Model) -> None:
     [
         ("", "empty"),
         ("  \n", "empty"),
-        ('root ::= "a', "cannot read"),
-        ("root ::= other", "cannot read"),
+        ('root ::= "a', "cannot parse"),
+        ("root ::= other", "cannot parse"),
         ('other ::= "a"', "root"),
         ("root ::= root", "recursion"),
-        ('root ::= "a"{3000,3001}', "cannot read"),
+        ('root ::= "a"{3000,3001}', "cannot parse"),
         ('root ::= "a\0"', "NUL"),
         ("root ::= " + "(" * 20000 + '"a"' + ")" * 20000, "256"),
         ('root ::= "' + "a" * (1 << 20) + '"', "524288"),
@@ -393,10 +393,10 @@ def test_grammar_errors_carry_the_log(tiny: Model) -> None:
     with pytest.raises(GrammarError, match="does not contain a 'start' symbol") as caught:
         Sampler.initGrammar(tiny.vocab, 'root ::= "a"', "start")
     assert caught.value.operation == "llama_sampler_init_grammar"
-    with pytest.raises(GrammarError, match="no regular expression"):
+    with pytest.raises(GrammarError, match=r"triggerPatterns.*regular expression"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=["(a"])
     for pattern in ("(a*)*b", "x(?:(a+)b)+", "(a{2,})*"):
-        with pytest.raises(ValueError, match="search for without end: repeat only one"):
+        with pytest.raises(ValueError, match="triggerPatterns.*repeat only one"):
             Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=[pattern])
     for pattern in (r"[\s\S]*?(<tool>)", r"(a*)b+", r"(?:ab)+c*", r"(\(*)x", r"([*+]x)*", "(a)?(b*)?"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=[pattern]).free()
@@ -404,7 +404,7 @@ def test_grammar_errors_carry_the_log(tiny: Model) -> None:
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns=["(" * 1000 + "a" + ")" * 1000])
     with pytest.raises(ValueError, match="nothing would ever trigger"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"')
-    with pytest.raises(TypeError, match="sequence of texts"):
+    with pytest.raises(TypeError, match="triggerPatterns.*texts, got str"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerPatterns="a")
     with pytest.raises(IndexError, match="32000"):
         Sampler.initGrammarLazyPatterns(tiny.vocab, 'root ::= "a"', triggerTokens=[32000])

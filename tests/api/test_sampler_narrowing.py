@@ -1,4 +1,4 @@
-"""Sampling looks at fewer candidates where the others cannot be picked: what is picked is what llama.cpp picks."""
+"""Sampling ignores candidates that cannot be picked, and picks the same tokens as llama.cpp."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from llama_cffi import Batch, Context, Sampler, lib
 
 Array = npt.NDArray[np.float32]
 
-greedy, top_k, penalties = Sampler.initGreedy, Sampler.initTopK, Sampler.initPenalties
+chain, greedy, top_k, penalties = Sampler.chain, Sampler.initGreedy, Sampler.initTopK, Sampler.initPenalties
 
 
-def chain(*members: Sampler) -> Sampler:
-    made = Sampler.chainInit()
-    for member in members:
-        made.chainAdd(member)
-    return made
-
-
-# name: how it is made, and how many of the largest logits are all that it can pick from (0: any)
+# name: (constructor, n if only the n largest logits can be picked, 0 if any)
 NARROW: dict[str, tuple[Callable[[], Sampler], int]] = {
     "greedy": (greedy, 1),
     "a chain of greedy": (lambda: chain(greedy()), 1),
@@ -77,11 +70,11 @@ def pick(decoded: Context, ours: Sampler, theirs: Sampler, logits: Array) -> tup
 
 @pytest.mark.parametrize("name", [*NARROW])
 def test_what_is_picked_is_what_llama_cpp_picks(decoded: Context, name: str) -> None:
-    make, wanted = NARROW[name]
+    make, top_n = NARROW[name]
     n = decoded.getModel().vocab.nTokens
     with make() as ours, make() as theirs:
         picks = [pick(decoded, ours, theirs, logits) for logits in orders(n)]
-        assert ours._top_n == wanted
+        assert ours._top_n == top_n
     assert [ours for ours, _ in picks] == [theirs for _, theirs in picks]
     assert len({ours for ours, _ in picks}) > 4
 

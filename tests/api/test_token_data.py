@@ -1,4 +1,4 @@
-"""Candidates: made from anything, read as one array, sorted; and what they refuse."""
+"""Arrays of candidates: their sources, use as one numpy array, sorting, and arguments that they reject."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_data_is_indexed_and_assigned() -> None:
     candidates.data = [(1, 1.0), (2, 2.0)]
     assert (len(candidates.data), candidates.size, candidates.selected) == (2, 2, -1)
     candidates.size = 3
-    with pytest.raises(ValueError, match="room for 3"):
+    with pytest.raises(ValueError, match="3 candidates, got 4"):
         candidates.data = [(1, 1.0)] * 4
     for index in (3, -4):
         with pytest.raises(IndexError, match="3 candidates"):
@@ -109,24 +109,24 @@ def test_size_and_selected() -> None:
         with pytest.raises(ValueError, match="between 1 and 5"):
             candidates.size = size
     for index in (4, -2):
-        with pytest.raises(IndexError, match="4 candidates"):
+        with pytest.raises(IndexError, match=f"selected.*3, got {index}"):
             candidates.selected = index
 
 
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: TokenDataArray(0), ValueError, "1 to"),
-        (lambda: TokenDataArray(-1), ValueError, "1 to"),
-        (lambda: TokenDataArray([]), ValueError, "1 to"),
+        (lambda: TokenDataArray(0), ValueError, "candidates.*1 and .*got 0"),
+        (lambda: TokenDataArray(-1), ValueError, "candidates.*1 and .*got -1"),
+        (lambda: TokenDataArray([]), ValueError, "candidates.*1 and .*got 0"),
         (lambda: TokenDataArray("text"), TypeError, "fromLogits"),
         (lambda: TokenDataArray(b"bytes"), TypeError, "fromLogits"),
         (lambda: TokenDataArray(None), TypeError, "NoneType"),
-        (lambda: TokenDataArray([1, 2]), TypeError, "not 1"),
+        (lambda: TokenDataArray([1, 2]), TypeError, "id, logit.*got 1"),
         (lambda: TokenDataArray([(1, 2, 3, 4)]), TypeError, "id, logit"),
         (lambda: TokenDataArray([(1.5, 2)]), TypeError, "id, logit"),
         (lambda: TokenDataArray.fromLogits(np.zeros((2, 3), np.float32)), ValueError, "one row"),
-        (lambda: TokenDataArray.fromLogits([]), ValueError, "1 to"),
+        (lambda: TokenDataArray.fromLogits([]), ValueError, "candidates.*1 and .*got 0"),
     ],
 )
 def test_what_cannot_be(make: object, error: type[Exception], words: str) -> None:

@@ -18,11 +18,10 @@ TOKENS = 50
 
 
 def chain() -> Sampler:
-    """The usual one."""
-    made = Sampler.chainInit()
-    for member in (Sampler.initPenalties(64, 1.1), Sampler.initTopK(40), Sampler.initTopP(0.95), Sampler.initDist(1)):
-        made.chainAdd(member)
-    return made
+    """The usual chain."""
+    return Sampler.chain(
+        Sampler.initPenalties(64, 1.1), Sampler.initTopK(40), Sampler.initTopP(0.95), Sampler.initDist(1)
+    )
 
 
 def greedy_loop(ctx: Context, sampler: Sampler, n: int) -> None:

@@ -129,7 +129,7 @@ def _contexts(model: Model, ctx: Context, params: Context.Params, folder: Path) 
         ctx.decode(Batch.getOne([5]))
 
     def attached() -> None:
-        chain = _chain(Sampler.initTopK(4), Sampler.initDist(1))
+        chain = Sampler.chain(Sampler.initTopK(4), Sampler.initDist(1))
         with Context.initFromModel(model, Context.Params(nCtx=64, nThreads=1, samplers=[(0, chain)])) as made:
             made.decode(Batch.getOne([5]))
 
@@ -163,13 +163,6 @@ def _batches(ctx: Context) -> Iterator[tuple[str, Cycle]]:
     yield "Batch.getOne", lambda: Batch.getOne(array("i", [5] * 64))
     yield "Batch.init", filled
     yield "BatchExt", ext
-
-
-def _chain(*members: Sampler) -> Sampler:
-    chain = Sampler.chainInit()
-    for member in members:
-        chain.chainAdd(member)
-    return chain
 
 
 def _samplers(model: Model, ctx: Context) -> Iterator[tuple[str, Cycle]]:
@@ -208,14 +201,14 @@ def _samplers(model: Model, ctx: Context) -> Iterator[tuple[str, Cycle]]:
         return cycle
 
     def chain() -> None:
-        with _chain(Sampler.initTopK(8), Sampler.init(_Custom()), Sampler.initDist(1)) as made:
+        with Sampler.chain(Sampler.initTopK(8), Sampler.init(_Custom()), Sampler.initDist(1)) as made:
             made.sample(ctx)
             made.chainRemove(0)
 
     for name, make in makers.items():
         yield f"Sampler, {name}", used(make)
     yield "Sampler, chain", chain
-    yield "Sampler, collected", lambda: _chain(Sampler.initPenalties(-1, 1.1), Sampler.initDist(1)).sample(ctx)
+    yield "Sampler, collected", lambda: Sampler.chain(Sampler.initPenalties(-1, 1.1), Sampler.initDist(1)).sample(ctx)
 
 
 def _values(model: Model) -> Iterator[tuple[str, Cycle]]:

@@ -21,14 +21,15 @@ CASES = {
     "a grammar keeps its model": """
 s = grammar(load()); gc.collect()
 s.apply(TokenDataArray(N_VOCAB)); s.free()
-c = chain(grammar(load()), Sampler.initGreedy()); gc.collect()
+c = Sampler.chain(grammar(load()), Sampler.initGreedy()); gc.collect()
 c.apply(TokenDataArray(N_VOCAB))
 twin = c.clone(); del c; gc.collect()
 twin.apply(TokenDataArray(N_VOCAB)); twin.reset()
 """,
     "the model is freed under a grammar": """
-model = load(); s = grammar(model); c = chain(grammar(model), Sampler.initInfill(model.vocab), Sampler.initGreedy())
-twin = c.clone(); outer = chain(c); member = c.chainGet(2)
+model = load(); s = grammar(model)
+c = Sampler.chain(grammar(model), Sampler.initInfill(model.vocab), Sampler.initGreedy())
+twin = c.clone(); outer = Sampler.chain(c); member = c.chainGet(2)
 model.free()
 for sampler in (s, c, twin, outer, member):
     assert sampler.closed
@@ -38,12 +39,12 @@ raises(ClosedError, lambda: grammar(model))
 """,
     "a model is not leaked by a chain that is collected": """
 model = load(); gone = weakref.ref(model)
-c = chain(grammar(model), Sampler.initDry(model.vocab, 0.8, seqBreakers=[]), Sampler.initGreedy())
+c = Sampler.chain(grammar(model), Sampler.initDry(model.vocab, 0.8, seqBreakers=[]), Sampler.initGreedy())
 c2 = c.clone(); del c; gc.collect()
 c2.chainRemove(0); gc.collect()
 del c2; gc.collect()
 assert model._dependents == 0, model._dependents
-c = chain(chain(grammar(model))); c.free()
+c = Sampler.chain(Sampler.chain(grammar(model))); c.free()
 assert model._dependents == 0, model._dependents
 """,
     "cycles in any order": """
@@ -51,7 +52,7 @@ class Node: pass
 for order in range(60):
     nodes = [Node() for _ in range(4)]
     model = load() if order % 10 == 0 else model
-    own = Own(); made = chain(grammar(model), Sampler.init(own), Sampler.initGreedy())
+    own = Own(); made = Sampler.chain(grammar(model), Sampler.init(own), Sampler.initGreedy())
     own.chain = made
     params = Context.Params(nCtx=64, nOutputsMaxPerSeq=1)
     if order % 2: params.samplers = {0: made}
@@ -64,13 +65,14 @@ assert Own.freed == 60, Own.freed
 """,
     "python samplers alive at exit": """
 model = load(); ctx = context(model); ctx.decode(Batch.getOne([5]))
-c = chain(grammar(model), Sampler.init(Own())); alone = Sampler.init(Own()); own = Own(); own.s = Sampler.init(own)
+c = Sampler.chain(grammar(model), Sampler.init(Own())); alone = Sampler.init(Own())
+own = Own(); own.s = Sampler.init(own)
 assert alone.sample(ctx) == 0
 sys.keep = [model, ctx, c, c.clone(), alone, own]
 """,
     "given to a context and alive at exit": """
 params = Context.Params(nCtx=64, nOutputsMaxPerSeq=1)
-c = chain(Sampler.initTopK(9), Sampler.init(Own())); params.samplers = {0: c}
+c = Sampler.chain(Sampler.initTopK(9), Sampler.init(Own())); params.samplers = {0: c}
 model = load(); ctx = Context.initFromModel(model, params); ctx.decode(Batch.getOne([5])); c.sample(ctx)
 sys.keep = [params, c, ctx, model]
 """,
@@ -88,7 +90,7 @@ model = load(); ctx = context(model); ctx.decode(Batch.getOne([5])); started = t
 class Slow:
     def apply(self, candidates):
         started.set(); threading.Event().wait(60)
-c = chain(Sampler.init(Slow()), Sampler.initGreedy())
+c = Sampler.chain(Sampler.init(Slow()), Sampler.initGreedy())
 threading.Thread(target=lambda: c.sample(ctx), daemon=True).start(); started.wait()
 """,
     "freed from inside": """
@@ -98,7 +100,7 @@ s = Sampler.init(Suicide()); s.apply(TokenDataArray(3)); s.free(); s.free()
 """,
     "a name that is asked for after the object is gone": """
 s = Sampler.init(Own()); gc.collect(); assert s.name == "Own"
-c = chain(s); del s; gc.collect(); assert c.chainGet(0).name == "Own"
+c = Sampler.chain(s); del s; gc.collect(); assert c.chainGet(0).name == "Own"
 """,
     "raw clones": """
 s = Sampler.init(Own()); raw = lib.llama_sampler_clone(s._c); lib.llama_sampler_free(raw); s.free(); del s; gc.collect()
@@ -108,7 +110,7 @@ assert Own.freed == 2
 model = load(); errors = []
 def work():
     try:
-        ctx = context(model, nThreads=1); c = chain(grammar(model), Sampler.init(Own()))
+        ctx = context(model, nThreads=1); c = Sampler.chain(grammar(model), Sampler.init(Own()))
         for _ in range(30):
             ctx.decode(Batch.getOne([5])); ctx.getMemory().clear(True)
             candidates = TokenDataArray(N_VOCAB); c.apply(candidates); assert candidates.selected == 0
@@ -118,7 +120,7 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 assert not errors, errors
 """,
     "threads on one chain": """
-model = load(); busy = 0; c = chain(Sampler.initTopK(40), Sampler.initPenalties(64, 1.1), Sampler.initDist(1))
+model = load(); busy = 0; c = Sampler.chain(Sampler.initTopK(40), Sampler.initPenalties(64, 1.1), Sampler.initDist(1))
 def work():
     global busy
     member = c.chainGet(1)
@@ -140,7 +142,7 @@ assert os.waitpid(child, 0)[1] == 0
 s.accept(1); g.reset()
 """,
     "the context fails to be made": """
-c = chain(Sampler.init(Own())); params = Context.Params(nCtx=64); params.samplers = [(0, c)]
+c = Sampler.chain(Sampler.init(Own())); params = Context.Params(nCtx=64); params.samplers = [(0, c)]
 model = load()
 params.nThreads = 0
 raises(ValueError, lambda: Context.initFromModel(model, params), "nThreads")

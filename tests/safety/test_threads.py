@@ -21,10 +21,7 @@ path, lora = sys.argv[1:]
 REFUSALS = (BusyError, ClosedError, ContextFullError)
 model = Model.load(path); vocab = model.vocab
 def context(model=model, **params): return Context.initFromModel(model, Context.Params(nCtx=64, nThreads=2, **params))
-def chain(*members):
-    made = Sampler.chainInit()
-    for member in members or (Sampler.initTopK(40), Sampler.initTemp(0.8), Sampler.initDist(1)): made.chainAdd(member)
-    return made
+def usual(): return Sampler.chain(Sampler.initTopK(40), Sampler.initTemp(0.8), Sampler.initDist(1))
 def generate(ctx, sampler, n=4, prompt="Hello"):
     ctx.getMemory().clear(False)
     ctx.decode(Batch.getOne(tokenize(vocab, prompt)))
@@ -86,7 +83,7 @@ done, refused = storm(encode, decode, look, ask, choose)
 assert refused == 0
 """,
     "one context": """
-ctx = context(nSeqMax=2); sampler = chain(); memory = ctx.getMemory()
+ctx = context(nSeqMax=2); sampler = usual(); memory = ctx.getMemory()
 def decode(rng): ctx.decode(Batch.getOne([rng.randrange(vocab.nTokens) for _ in range(rng.randint(1, 8))]))
 def sample(rng):
     try: sampler.sample(ctx)
@@ -105,12 +102,12 @@ memory.clear(True)
 assert ctx.decode(Batch.getOne([5])) == 0
 """,
     "freed while in use": """
-shared = {"ctx": context(), "s": chain()}
+shared = {"ctx": context(), "s": usual()}
 def use(rng): generate(shared["ctx"], shared["s"], 2)
 def free(rng):
     time.sleep(rng.random() / 100)
     name = rng.choice(list(shared)); shared[name].free()
-    shared[name] = context() if name == "ctx" else chain()
+    shared[name] = context() if name == "ctx" else usual()
 done, refused = storm(use, use, free)
 assert all(done)
 """,
@@ -132,7 +129,7 @@ shared = [Model.load(path)]
 def adapt(rng):
     with Adapter.loraInit(shared[0], lora) as adapter: assert adapter.metaCount
 def choose(rng):
-    with chain(Sampler.initGrammar(shared[0].vocab, 'root ::= "yes" | "no"'), Sampler.initGreedy()) as s:
+    with Sampler.chain(Sampler.initGrammar(shared[0].vocab, 'root ::= "yes" | "no"'), Sampler.initGreedy()) as s:
         s.apply(TokenDataArray(vocab.nTokens))
 def free(rng):
     time.sleep(rng.random() / 20)
@@ -142,7 +139,7 @@ done, refused = storm(adapt, choose, free)
 assert all(done)
 """,
     "one chain": """
-ctx = context(); generate(ctx, Sampler.initGreedy(), 1); shared = chain()
+ctx = context(); generate(ctx, Sampler.initGreedy(), 1); shared = usual()
 def sample(rng): shared.sample(ctx)
 def accept(rng): shared.accept(rng.randrange(vocab.nTokens))
 def apply(rng): shared.apply(TokenDataArray(256))
@@ -208,7 +205,7 @@ class Own:
     def apply(self, candidates): candidates.selected = 3
     def clone(self): return Own()
 def choose(rng):
-    with chain(Sampler.initTopK(8), Sampler.init(Own())) as s, s.clone() as twin:
+    with Sampler.chain(Sampler.initTopK(8), Sampler.init(Own())) as s, s.clone() as twin:
         array = TokenDataArray(64); twin.apply(array); assert array.selected == 3
 storm(progress, abort, watch, choose)
 assert all(calls)
@@ -244,10 +241,10 @@ storm(work, quantize)
 class Node: pass
 def drop(rng):
     a, b = Node(), Node(); a.b, b.a = b, a
-    a.model = Model.load(path); a.ctx = context(a.model); b.s = chain(); b.s.apply(TokenDataArray(16))
+    a.model = Model.load(path); a.ctx = context(a.model); b.s = usual(); b.s.apply(TokenDataArray(16))
     a.ctx.decode(Batch.getOne([5])); a.logits = a.ctx.getLogitsIth(-1)
 def collect(rng): gc.collect()
-def use(rng): generate(context(), chain(), 1)
+def use(rng): generate(context(), usual(), 1)
 storm(drop, collect, use)
 """,
 }

@@ -42,6 +42,7 @@ ctx.decode([1, 2, 3])  # wrong: tokens where a batch belongs
 ctx.decodes(Batch.getOne([1]))  # wrong: misspelt
 sampler.sample(model, -1)  # wrong: a model where a context belongs
 sampler.chainAdd(Sampler.initTopK)  # wrong: a function where a sampler belongs
+Sampler.chain(Sampler.initTopK(40), "greedy")  # wrong: text where a sampler belongs
 Sampler.initTopP("0.9")  # wrong: text where a number belongs
 Batch.init("8", 0, 1)  # wrong: text where a number belongs
 ctx.setAdapterLora(model, 1.0)  # wrong: a model where an adapter belongs
