@@ -1,13 +1,15 @@
-"""What every part of a context stands on: its state, and the way to call into it."""
+"""The state of a context, which all parts of `Context` share."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.context.batch_errors import pinned
-from llama_cffi.context.memory import Memory, no_such_sequence
+from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
+from llama_cffi.context.sequences import check_sequence
 from llama_cffi.ggml.threadpool import Threadpool
 from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
@@ -16,31 +18,31 @@ from llama_cffi.sampling.sampler import Sampler
 
 
 class ContextBase(LogitsSource):
-    """The private side of `Context`."""
+    """The state of a `Context`, with that of `LogitsSource`; `Context._set_up` fills it."""
 
     _KIND = "context"
 
     _model: Model
     _memory: Memory
     _nSeqMax: int
-    _encodes: bool
-    _views: Views
-    _chains: list[Sampler]  # which the context runs together with the model
-    _pools: tuple[Threadpool, Threadpool] | None
-    _kept: list[Any]  # what C reads through the context: parameters, thread pools
-    _stop: Any  # an int32_t that stops computations while it is not zero
-    _abort: object  # ... and the callback that it asks whether to stop
-    _adapters: dict[Adapter, float]
+    _encodes: bool  # True if `encode` works
+    _views: Views  # the arrays over llama.cpp's output buffer
+    _chains: list[Sampler]  # chains that run with the model
+    _adapters: dict[Adapter, float]  # the LoRA adapters in use, and their scales
+    _pools: tuple[Threadpool, Threadpool] | None  # for single tokens, for larger batches
+    _kept: list[Any]  # what C may read through the context: parameters, thread pools
+    _stop: Any  # an `int32_t *`: computations stop while it is not zero
+    _abort: object  # keeps the abort callback of `setAbortCallback` alive
 
     def _reserve_outputs(self, outputs: int) -> None:
-        """Before a call that gives so many outputs: arrays of earlier ones must survive it, or be gone."""
+        """Prepare for a call that makes this many outputs: invalidate arrays that it would move, or raise BusyError."""
         limits = self._limits
         if self._views.invalidate() and outputs > limits.reserved:
             raise pinned(outputs, limits)
         limits.reserved = max(limits.reserved, outputs)
 
     def _finish(self, why: str) -> None:
-        """Arrays of outputs that are still in use hold the C context alive; the last one frees it."""
+        """Free the C context now, or when the last array over its outputs is gone."""
         self._views.invalidate()
         self._dependents += self._views.close_when_unused(self._child_gone)
         super()._finish(why)
@@ -49,10 +51,10 @@ class ContextBase(LogitsSource):
         lib.llama_free(pointer)
         self._kept.clear()
 
-    def _check_seq(self, seq: int, name: str = "seqId") -> None:
-        if not 0 <= seq < self._nSeqMax:
-            raise no_such_sequence(name, seq, self._nSeqMax)
+    def _check_seq(self, seq: SeqId, name: str = "seqId") -> None:
+        check_sequence(seq, self._nSeqMax, name)
 
 
 def null_if_none(value: Any) -> Any:
+    """Return `value`, or NULL for None."""
     return ffi.NULL if value is None else value

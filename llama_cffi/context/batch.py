@@ -1,4 +1,4 @@
-"""Batches: tokens (or embeddings) on their way into a context."""
+"""Batches: the tokens or embeddings that a context computes in one call."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from typing import Any, Literal
 
 from llama_cffi._core.arguments import TokenSequence, token_array
 from llama_cffi._core.base_types import Pos, SeqId, Token
-from llama_cffi._core.checks import out_of_range
+from llama_cffi._core.checks import integer, out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import ClosedError
 
-_CAPACITY_LIMIT = 1 << 24  # entries: 16 million tokens are beyond any context
+_CAPACITY_LIMIT = 1 << 24  # entries; 16 million tokens are more than any context has
+
+_INT32_MAX = (1 << 31) - 1
+
+_EMBEDDINGS = "add and extend are for tokens, and this batch has embeddings: fill batch.embd, batch.pos and so on"
 
 _BATCH, _TOKENS = ffi.typeof("struct llama_batch *"), ffi.typeof("int32_t[]")
 
 
 class Batch(Uncopyable):
-    """Up to so many tokens, each with its position, its sequences and whether its output is wanted.
+    """Tokens (or embeddings) to be computed together, each with its position, its sequences, and an output flag.
 
-    `Batch.getOne(tokens)` is a prompt for sequence 0, placed after what is there already, whose last token gives
-    output. `Batch.init` makes an empty batch to be filled entry by entry, with `add` or through the fields. The memory
-    is the batch's own; `free`, `with` and the garbage collector release it.
+    `Batch.getOne(tokens)` makes a batch for sequence 0, whose positions continue those in the KV cache, and whose last
+    token has output. `Batch.init` makes an empty batch of a fixed capacity, to be filled with `add` and `extend` or
+    through the fields. The batch owns its memory; `free`, `with` and the garbage collector release it.
 
     Maps to `llama_batch`.
     """
@@ -30,9 +34,9 @@ class Batch(Uncopyable):
     __slots__ = ("_arrays", "_c", "_capacity", "_nEmbd", "_nSeqMax")
 
     _KIND = "batch"
-    _INSTEAD = "make another one"
+    _INSTEAD = "make a new one"
 
-    _c: Any  # the struct; None once it was freed
+    _c: Any  # the struct; None after `free`
     _arrays: dict[str, Any]  # what its fields point to
     _capacity: int
     _nEmbd: int
@@ -43,14 +47,14 @@ class Batch(Uncopyable):
 
     @classmethod
     def getOne(cls, tokens: TokenSequence, nTokens: int | None = None) -> Batch:
-        """A batch of the first `nTokens` tokens (None: all) for sequence 0. The tokens are copied.
+        """Make a batch of the first `nTokens` tokens (None: all) for sequence 0. The tokens are copied.
 
         Maps to `llama_batch_get_one`.
         """
         own, n = token_array(tokens, nTokens)
         if n < 1:
-            raise ValueError("a batch needs at least one token: the text is empty, or nTokens is 0")
-        if type(tokens) is not list and type(tokens) is not tuple:  # of those it is a copy already
+            raise ValueError("a batch needs at least one token, got 0: the text is empty, or nTokens is 0")
+        if type(tokens) is not list and type(tokens) is not tuple:  # else the array is a copy already
             array, own = own, ffi.new(_TOKENS, n)
             ffi.memmove(own, array, 4 * n)
         batch = cls.__new__(cls)
@@ -64,9 +68,9 @@ class Batch(Uncopyable):
 
     @classmethod
     def init(cls, nTokens: int, embd: int = 0, nSeqMax: int = 1) -> Batch:
-        """An empty batch with room for `nTokens` entries, each in at most `nSeqMax` sequences.
+        """Make an empty batch with a capacity of `nTokens` entries, each in at most `nSeqMax` sequences.
 
-        `embd` is 0 for a batch of tokens; otherwise the entries are vectors of so many floats.
+        `embd` is 0 for a batch of tokens, or the number of floats of an embedding for a batch of embeddings.
 
         Maps to `llama_batch_init`.
         """
@@ -95,13 +99,14 @@ class Batch(Uncopyable):
         return batch
 
     def add(self, token: Token, pos: Pos, seqIds: Sequence[SeqId] = (0,), output: bool = False) -> None:
-        """Append a token at a position of one or more sequences; `output` asks for its logits or embedding.
+        """Append a token at a position of one or more sequences; `output` requests its logits or embedding.
 
-        Raises ValueError when the batch is full or the sequences do not fit.
+        Raises ValueError if the batch is full or there are more sequences than `nSeqMax`, TypeError for a batch of
+        embeddings or one made by getOne.
         """
         index = self._next(seqIds)
         if "token" not in self._arrays:
-            raise TypeError("this batch holds embeddings: fill batch.embd, batch.pos and so on")
+            raise TypeError(_EMBEDDINGS)
         self._arrays["token"][index] = token
         self._arrays["pos"][index] = pos
         self._arrays["n_seq_id"][index] = len(seqIds)
@@ -119,20 +124,20 @@ class Batch(Uncopyable):
     ) -> None:
         """Append tokens at positions `pos`, `pos + 1`, ... of one or more sequences: `add` for many at once.
 
-        `tokens` is a sequence, or a buffer of 32-bit integers; it is copied. `output` asks for the output of none of
-        them, of the last one, or of all. Raises ValueError, with the batch unchanged, when they do not fit.
+        `tokens` is a sequence, or a buffer of 32-bit integers; it is copied. `output` requests the outputs of none of
+        them, of the last one, or of all. Raises like `add`; the batch is unchanged then.
         """
         if output not in ("none", "last", "all"):
-            raise ValueError(f'output is "none", "last" or "all", not {output!r}')
+            raise ValueError(f'output must be "none", "last" or "all", got {output!r}')
         array, n = token_array(tokens, None)
         start = self._next(seqIds, n)
         if n == 0:
             return
         arrays, end = self._arrays, start + n
         if "token" not in arrays:
-            raise TypeError("this batch holds embeddings: fill batch.embd, batch.pos and so on")
-        if not 0 <= pos <= (1 << 31) - 1 - n:
-            raise ValueError(f"positions go from 0 to {(1 << 31) - 1}: {pos} and the {n} from there on do not fit")
+            raise TypeError(_EMBEDDINGS)
+        if not 0 <= pos <= _INT32_MAX - n:
+            raise out_of_range(f"pos of {n} tokens", pos, 0, _INT32_MAX - n)
         width, count = self._nSeqMax, len(seqIds)
         row = ffi.new(_TOKENS, [*seqIds, *[0] * (width - count)])
         ffi.memmove(arrays["token"] + start, array, 4 * n)
@@ -145,19 +150,22 @@ class Batch(Uncopyable):
         self._c.n_tokens = end
 
     def _next(self, seqIds: Sequence[SeqId], n: int = 1) -> int:
+        """Return the index for the next `n` entries; raise if they do not fit."""
         if self._nSeqMax == 0:
             raise TypeError("a batch made by getOne cannot grow: use Batch.init")
         index: int = self._alive.n_tokens
         if index + n > self._capacity:
             free = self._capacity - index
-            has = f"the batch has room for {free} more entries, not for {n}" if free else "the batch is full"
-            raise ValueError(f"{has}: it was made for {self._capacity}")
+            state = f"the batch has room for {free} more entries, got {n}" if free else "the batch is full"
+            raise ValueError(f"{state}: its capacity is {self._capacity}, see nTokens in Batch.init")
         if not 1 <= len(seqIds) <= self._nSeqMax:
-            raise ValueError(f"a token belongs to 1 to {self._nSeqMax} sequences here, not {len(seqIds)}: see nSeqMax")
+            raise out_of_range(
+                "the number of sequences", len(seqIds), 1, self._nSeqMax, "raise nSeqMax in Batch.init for more"
+            )
         return index
 
     def clear(self) -> None:
-        """Make the batch empty again."""
+        """Remove all entries. Raises TypeError for a batch made by getOne."""
         if self._nSeqMax == 0:
             raise TypeError("a batch made by getOne cannot be refilled: use Batch.init")
         self._alive.n_tokens = 0
@@ -167,20 +175,18 @@ class Batch(Uncopyable):
     @property
     def _alive(self) -> Any:
         if getattr(self, "_c", None) is None:
-            raise ClosedError("this batch cannot be used: it was freed, or never made")
+            raise ClosedError("this batch cannot be used: it was freed, or never initialized")
         return self._c
 
     @property
     def nTokens(self) -> int:
-        """How many entries count. Maps to `n_tokens`."""
+        """Number of entries. Maps to `n_tokens`."""
         n: int = self._alive.n_tokens
         return n
 
     @nTokens.setter
     def nTokens(self, value: int) -> None:
-        if not 0 <= value <= self._capacity:
-            raise ValueError(f"nTokens is {value}, but the batch has room for {self._capacity} entries")
-        self._alive.n_tokens = value
+        self._alive.n_tokens = integer(value, 0, self._capacity, "nTokens", "the capacity is set in Batch.init")
 
     def _view(self, name: str, code: str) -> memoryview | None:
         self._alive  # noqa: B018
@@ -199,24 +205,24 @@ class Batch(Uncopyable):
 
     @property
     def pos(self) -> memoryview | None:
-        """The positions: 32-bit integers, writable. None where llama.cpp keeps count. Maps to `pos`."""
+        """The positions: 32-bit integers, writable. None in a batch made by getOne. Maps to `pos`."""
         return self._view("pos", "i")
 
     @property
     def nSeqId(self) -> memoryview | None:
-        """How many sequences each entry belongs to: 32-bit integers, writable. Maps to `n_seq_id`."""
+        """The number of sequences of each entry: 32-bit integers, writable. Maps to `n_seq_id`."""
         return self._view("n_seq_id", "i")
 
     @property
     def seqId(self) -> list[memoryview] | None:
-        """The sequences of each entry: a writable row of `nSeqMax` 32-bit integers for each. Maps to `seq_id`."""
+        """The sequences of each entry: a writable row of `nSeqMax` 32-bit integers per entry. Maps to `seq_id`."""
         flat = self._view("seq_ids", "i")
         width = self._nSeqMax
         return None if flat is None else [flat[i * width : (i + 1) * width] for i in range(self._capacity)]
 
     @property
     def output(self) -> memoryview | None:
-        """Whether each entry's output is wanted: 8-bit integers, writable. Maps to `logits`."""
+        """The output flags: 8-bit integers, writable; 1 requests the output of an entry. Maps to `logits`."""
         return self._view("logits", "b")
 
     # End

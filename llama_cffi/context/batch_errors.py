@@ -1,23 +1,24 @@
-"""Why a context did not compute a batch, in words. The reasons come from `shim_compute`; see `_shim/shim.h`."""
+"""Exceptions for batches that a context did not compute. The reasons come from `shim_compute`; see `_shim/shim.h`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from llama_cffi._core.checks import no_such_token
+from llama_cffi._core.checks import no_such_token, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
+from llama_cffi.context.sequences import POSITION_LIMIT
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
 
 _CODES = {
-    2: "it was aborted; what was computed until then stays in the memory",
-    -1: "llama.cpp does not accept the batch: positions must go on where the sequence ends",
-    -2: "there was no memory for it",
+    2: "it was aborted; tokens computed until then stay in the KV cache",
+    -1: "llama.cpp rejects the batch: positions must continue where the sequence ends",
+    -2: "out of memory",
 }
 
 
 def batch_error(reason: int, limits: Any, width: int, operation: str) -> Exception:
-    """The exception for a batch. `limits` is the context's `shim_limits`, `width` the batch's nSeqMax."""
+    """Return the exception for a batch. `limits` is the context's `shim_limits`, `width` the batch's nSeqMax."""
     index, value = limits.index, limits.value
     match reason:
         case lib.SHIM_BATCH_FAILED:
@@ -26,63 +27,64 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
             return ValueError("the batch is empty: add tokens to it first")
         case lib.SHIM_BATCH_SIZE:
             return ValueError(
-                f"the batch has {value} tokens, but nBatch is {limits.n_batch}: "
+                f"a batch can have at most {limits.n_batch} tokens (nBatch), got {value}: "
                 "raise Context.Params.nBatch, or split the batch"
             )
         case lib.SHIM_BATCH_OVER_UBATCH:
             return ValueError(
-                f"the batch has {value} tokens, but nUbatch is {limits.n_ubatch}, and a model that is not causal "
-                "sees a batch at once: raise Context.Params.nUbatch, or split the batch"
+                f"without causal attention, a batch can have at most {limits.n_ubatch} tokens (nUbatch), got {value}: "
+                "raise Context.Params.nUbatch, or split the batch"
             )
         case lib.SHIM_BATCH_TOKEN:
             return ValueError(f"entry {index}: {no_such_token(value, limits.n_vocab)}")
         case lib.SHIM_BATCH_POSITION:
-            return ValueError(f"entry {index} has position {value}: positions go from 0 to {(1 << 30) - 1}")
+            return out_of_range(f"entry {index}: the position", value, 0, POSITION_LIMIT - 1)
         case lib.SHIM_BATCH_UNKNOWN:
-            return ValueError(
-                f"entry {index} has position {value}, but this model knows positions from 0 to {limits.n_pos - 1}: "
-                "shorten the text, or split it"
-            )
+            return unknown_position(value, limits, f"entry {index}: ")
         case lib.SHIM_BATCH_COUNT:
-            return ValueError(
-                f"entry {index} belongs to {value} sequences, but the batch has room for 1 to {width}: "
-                "raise nSeqMax in Batch.init"
+            return out_of_range(
+                f"entry {index}: the number of sequences", value, 1, width, "raise nSeqMax in Batch.init for more"
             )
         case lib.SHIM_BATCH_SEQUENCE:
-            return ValueError(
-                f"entry {index}: the sequence must be between 0 and {limits.n_seq - 1}, got {value}: "
-                "raise Context.Params.nSeqMax, or use fewer"
+            return out_of_range(
+                f"entry {index}: the sequence", value, 0, limits.n_seq - 1, "raise Context.Params.nSeqMax for more"
             )
         case lib.SHIM_BATCH_OUTPUTS:
             return ValueError(
-                f"the batch asks for {value} outputs, but nOutputsMax is {limits.n_outputs}: ask for fewer, or raise "
-                "Context.Params.nOutputsMax"
+                f"a batch can have at most {limits.n_outputs} outputs (nOutputsMax), got {value}: request fewer, "
+                "or raise Context.Params.nOutputsMax"
             )
         case lib.SHIM_BATCH_PINNED:
             return pinned(value, limits)
         case lib.SHIM_BATCH_WIDTH:
-            return ValueError(f"the batch has embeddings of {value} floats, but the model takes {limits.n_embd}")
+            return ValueError(f"embeddings must have {limits.n_embd} floats for this model, got {value}")
         case lib.SHIM_BATCH_POSITION_DIMS:
             return ValueError(
-                f"the position of an embedding has {value} numbers in this model, and a Batch holds one: use BatchExt"
+                f"positions of embeddings have {value} dimensions in this model, and 1 in a Batch: use BatchExt"
             )
         case lib.SHIM_BATCH_NOT_ENCODED:
-            return ValueError("this model decodes what its encoder gave: call encode first")
+            return ValueError("this model decodes the output of its encoder: call encode first")
     raise AssertionError(reason)
 
 
+def unknown_position(position: int, limits: Any, where: str = "") -> ValueError:
+    """Return the error for a position beyond those that the model was trained for."""
+    hint = "the model supports no others; shorten the text, or split it"
+    return out_of_range(f"{where}the position", position, 0, limits.n_pos - 1, hint)
+
+
 def pinned(outputs: int, limits: Any) -> BusyError:
-    """For a call that would move the memory of outputs while arrays look at it."""
+    """Return the error for a call that would move the output buffer while arrays use it."""
     return BusyError(
-        f"an array of this context's outputs is still in use, and {outputs} outputs need a larger buffer, which would "
-        f"move it (it has room for {limits.reserved}): drop the array, or copy it"
+        f"an array of this context's outputs is in use, and {outputs} outputs need a larger buffer, which would move "
+        f"it (its capacity is {limits.reserved}): drop the array, or copy it"
     )
 
 
 def _failed(code: int, n: int, operation: str) -> DecodeError:
     if code == 1:
         return ContextFullError(
-            f"the context has no room for {n} more tokens: remove some with ctx.getMemory().seqRemove, or raise "
+            f"the KV cache has no room for {n} more tokens: remove some with ctx.getMemory().seqRemove, or raise "
             "Context.Params.nCtx",
             operation=operation,
             code=code,

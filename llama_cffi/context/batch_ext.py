@@ -1,4 +1,4 @@
-"""Extended batches: llama.cpp builds them entry by entry. For embeddings beside tokens, and for M-RoPE."""
+"""Extended batches, built entry by entry: tokens with embeddings beside them, positions for M-RoPE."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from llama_cffi._core.handle import Handle
 from llama_cffi.context.base import ContextBase
 
 _REASONS = {
-    -1: "the batch is full: it takes as many entries as the context's nBatch",
+    -1: "the batch is full: its capacity is the context's nBatch",
     -2: "the token or the embedding does not fit the model",
-    -3: "the sequence is not among those of the context: raise Context.Params.nSeqMax, or use another",
+    -3: "the context does not have this sequence: raise Context.Params.nSeqMax for more sequences",
 }
 
 
 class BatchExt(Handle):
-    """A batch for one context. Every entry has a sequence, a token or an embedding, and a position that must be set.
+    """A batch for one context, for `Context.process`. Freeing the context frees it.
+
+    Each entry has a sequence, a token or an embedding, and a position, which must be set.
 
     Maps to `llama_batch_ext`.
     """
@@ -31,12 +33,12 @@ class BatchExt(Handle):
     _count: int
     _filled: set[int]  # entries with a token or an embedding
     _outputs: set[int]
-    _placed: dict[int, Pos]  # entry -> its largest position
-    _rows: list[Any]  # embeddings that C reads
+    _positions: dict[int, Pos]  # entry -> its largest position
+    _embeddings: list[Any]  # copies that C reads
 
     @classmethod
     def init(cls, ctx: ContextBase) -> BatchExt:
-        """An empty batch for a context.
+        """Make an empty batch for a context. Its capacity is the context's nBatch.
 
         Maps to `llama_batch_ext_init`.
         """
@@ -49,23 +51,21 @@ class BatchExt(Handle):
         batch._reset()
         return batch
 
-    def _ready(self) -> tuple[int, int, int]:
-        """How many entries it has, how many outputs it asks for, and its last position; raises for a batch that cannot
-        be processed.
-        """
+    def _require_complete(self) -> tuple[int, int, int]:
+        """Return the numbers of entries and outputs, and the largest position; raise if something is missing."""
         if not self._count:
             raise ValueError("the batch is empty: add tokens to it first")
         empty = set(range(self._count)) - self._filled
         if empty:
             raise ValueError(f"entry {min(empty)} has neither a token nor an embedding: call setEmbdToken")
-        missing = set(range(self._count)) - self._placed.keys()
+        missing = set(range(self._count)) - self._positions.keys()
         if missing:
             raise ValueError(f"entry {min(missing)} has no position: call setPos")
-        return self._count, len(self._outputs), max(self._placed.values())
+        return self._count, len(self._outputs), max(self._positions.values())
 
     def _reset(self) -> None:
-        self._count, self._rows = 0, []
-        self._filled, self._outputs, self._placed = set(), set(), {}
+        self._count, self._embeddings = 0, []
+        self._filled, self._outputs, self._positions = set(), set(), {}
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_batch_ext_free(pointer)
@@ -79,7 +79,7 @@ class BatchExt(Handle):
         self.close()
 
     def clear(self) -> None:
-        """Make the batch empty again.
+        """Remove all entries.
 
         Maps to `llama_batch_ext_clear`.
         """
@@ -88,7 +88,7 @@ class BatchExt(Handle):
             self._reset()
 
     def add(self, seqId: SeqId) -> int:
-        """Append an entry without a token, to be given an embedding. Returns its index.
+        """Append an entry without a token, for an embedding. Returns its index.
 
         Maps to `llama_batch_ext_add`.
         """
@@ -99,11 +99,11 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_add_token`.
         """
-        self._context._model.vocab._check(id)  # a refused token would leave an entry without one behind
+        self._context._model.vocab._check(id)  # if llama.cpp rejects a token, an entry without one is left
         return self._add(lib.llama_batch_ext_add_token, seqId, id, filled=True)
 
     def addEmbd(self, seqId: SeqId, embd: Any) -> int:
-        """Append an embedding, a buffer of floats as wide as the model's. Returns its index.
+        """Append an embedding: a buffer of nEmbdInp floats of the model; a copy. Returns its index.
 
         Maps to `llama_batch_ext_add_embd`.
         """
@@ -113,7 +113,7 @@ class BatchExt(Handle):
         with self._exclusive() as pointer:
             index: int = function(pointer, *arguments)
             if index < 0:
-                raise ValueError(_REASONS.get(index, f"llama.cpp refused the entry ({index})"))
+                raise ValueError(_REASONS.get(index, f"llama.cpp rejected the entry ({index})"))
             self._count = index + 1
             if filled:
                 self._filled.add(index)
@@ -123,31 +123,31 @@ class BatchExt(Handle):
         array, n = read_buffer(values, "float", None, "embd", "its length")
         width = lib.llama_model_n_embd_inp(self._context._model._c)
         if n != width:
-            raise ValueError(f"embd has {n} floats, but the model takes {width}")
+            raise ValueError(f"embd must have {width} floats for this model, got {n}")
         own = ffi.new("float[]", n)
         ffi.memmove(own, array, 4 * n)
-        self._rows.append(own)
+        self._embeddings.append(own)
         return ffi.new("struct llama_embd *", {"data": own, "n_rows": 1, "n_embd": n})
 
-    def _at(self, idx: int) -> int:
+    def _index(self, idx: int) -> int:
         if not 0 <= idx < self._count:
-            raise IndexError(f"the batch has {self._count} entries, and {idx} is not the index of one")
+            raise IndexError(f"idx {idx} is out of range: the batch has {self._count} entries")
         return idx
 
     def _set(self, function: Any, idx: int, value: Any, what: str) -> None:
         with self._exclusive() as pointer:
-            if not function(pointer, self._at(idx), value):
-                raise ValueError(f"llama.cpp refused {what} for this entry")
+            if not function(pointer, self._index(idx), value):
+                raise ValueError(f"llama.cpp rejected {what} of entry {idx}")
 
     def addSeq(self, idx: int, seqId: SeqId) -> None:
-        """Put an entry into one more sequence. Before its other settings.
+        """Add an entry to one more sequence. Call it before the other setters.
 
         Maps to `llama_batch_ext_add_seq`.
         """
         self._set(lib.llama_batch_ext_add_seq, idx, seqId, f"sequence {seqId}")
 
     def setEmbdToken(self, idx: int, embd: Any) -> None:
-        """Give an entry an embedding beside its token.
+        """Set the embedding of an entry: a buffer of nEmbdInp floats of the model; a copy.
 
         Maps to `llama_batch_ext_set_embd_token`.
         """
@@ -155,7 +155,7 @@ class BatchExt(Handle):
         self._filled.add(idx)
 
     def setEmbdState(self, idx: int, embd: Any) -> None:
-        """Give an entry a state carried over from an earlier stage.
+        """Set the state of an entry, carried over from an earlier stage: a buffer of nEmbdInp floats; a copy.
 
         Maps to `llama_batch_ext_set_embd_state`.
         """
@@ -163,7 +163,7 @@ class BatchExt(Handle):
         self._filled.add(idx)
 
     def setOutputEmbd(self, idx: int, value: bool = True) -> None:
-        """Whether an entry's embedding is wanted; the same as `setOutputLogits` today.
+        """Request the embedding of an entry, or cancel that with False; at present the same as `setOutputLogits`.
 
         Maps to `llama_batch_ext_set_output_embd`.
         """
@@ -171,7 +171,7 @@ class BatchExt(Handle):
         self._note(idx, value)
 
     def setOutputLogits(self, idx: int, value: bool = True) -> None:
-        """Whether an entry's logits are wanted.
+        """Request the logits of an entry, or cancel that with False.
 
         Maps to `llama_batch_ext_set_output_logits`.
         """
@@ -182,16 +182,16 @@ class BatchExt(Handle):
         (self._outputs.add if value else self._outputs.discard)(idx)
 
     def setPos(self, idx: int, pos: Pos | Sequence[Pos]) -> None:
-        """Set an entry's position: one number, or four for an embedding of a model with multi-dimensional RoPE.
+        """Set the position of an entry: one number, or four for an embedding of a model with multi-dimensional RoPE.
 
         Maps to `llama_batch_ext_set_pos`.
         """
         values = [pos] if isinstance(pos, int) else list(pos)
         if any(value < 0 for value in values) or len(values) not in (1, 4):
-            raise ValueError(f"a position is one number or four, from 0 on, not {pos}")
+            raise ValueError(f"pos must be one or four numbers of at least 0, got {pos}")
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])
         self._set(lib.llama_batch_ext_set_pos, idx, array, "the position")
-        self._placed[idx] = max(values)
+        self._positions[idx] = max(values)
 
     def __len__(self) -> int:
         return self._count

@@ -1,4 +1,4 @@
-"""What of a context's parameters llama.cpp would not survive: sizes, types, and more memory than the machine has.
+"""Checks of context parameters for which llama.cpp would abort: sizes, types, and more memory than there is.
 
 Linux overcommits: allocation succeeds, and the OOM killer ends the process later. So do devices backed by system RAM.
 """
@@ -18,7 +18,7 @@ from llama_cffi.errors import NativeMemoryError
 from llama_cffi.model.model import Model
 from llama_cffi.model.placement import layers_on_devices, spread_over
 
-# What llama.cpp's attention kernels can read a cache in; any other type ends the process sooner or later.
+# Types of the KV cache that llama.cpp's attention kernels support; others abort the process sooner or later.
 _CACHE_TYPES = (
     GgmlType.F32,
     GgmlType.F16,
@@ -31,15 +31,15 @@ _CACHE_TYPES = (
     GgmlType.Q5_1,
 )
 
-_CELL = 44  # bytes that llama.cpp keeps for a token besides its keys and values: position, shift, sequences
-_ENTRY = 21  # bytes that it fills for an entry of a ubatch: token, position, sequences, output
+_CELL_BYTES = 44  # of a cell of the KV cache, besides keys and values: position, shift, sequences
+_ENTRY_BYTES = 21  # of an entry of a ubatch: token, position, sequences, output
 
-# Kinds of models whose cache is another one, or none, than the numbers of their metadata say.
-_OTHERS = ("bert", "embedding", "wavtokenizer", "dream", "llada", "rnd1", "deepseek4", "minimax-m3")
+# Architectures whose metadata does not tell the size of their KV cache, or that have none.
+_NON_STANDARD_CACHE_ARCHS = ("bert", "embedding", "wavtokenizer", "dream", "llada", "rnd1", "deepseek4", "minimax-m3")
 
 
 def check_params(model: Model, params: ContextParams) -> None:
-    """Refuse what llama.cpp would answer with an abort or a crash."""
+    """Raise ValueError or NativeMemoryError for parameters with which llama.cpp would abort or crash."""
     if model._params.vocabOnly or model._params.noAlloc:
         raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to run: load it whole")
     for name, value, low, high in _limits_of(params):
@@ -48,20 +48,20 @@ def check_params(model: Model, params: ContextParams) -> None:
     check_threads("nThreads", params.nThreads)
     check_threads("nThreadsBatch", params.nThreadsBatch)
     if params.nCtx and params.nCtx < params.nSeqMax:
-        raise ValueError(f"nCtx {params.nCtx} is less than a token for each of {params.nSeqMax} sequences: raise nCtx")
+        raise ValueError(f"nCtx must be at least nSeqMax {params.nSeqMax}, one token per sequence, got {params.nCtx}")
     if params.nOutputsMax and params.nOutputsMax < params.nSeqMax:
         raise ValueError(
-            f"nOutputsMax is {params.nOutputsMax}, less than one for each of {params.nSeqMax} sequences: raise it, or "
-            "leave it at 0 for as many as nBatch"
+            f"nOutputsMax must be at least nSeqMax {params.nSeqMax}, one per sequence, got {params.nOutputsMax}: "
+            "0 means nBatch"
         )
     if params.nSeqMax > 1 and model.hasEncoder and model.hasDecoder:
         raise ValueError(
-            f"an encoder-decoder model serves one sequence, and nSeqMax is {params.nSeqMax}: use a context for each"
+            f"nSeqMax must be 1 for an encoder-decoder model, got {params.nSeqMax}: use a context for each sequence"
         )
     for name, kind in (("typeK", params.typeK), ("typeV", params.typeV)):
         if kind not in _CACHE_TYPES:
             choices = ", ".join(choice.name for choice in _CACHE_TYPES)
-            raise ValueError(f"Context.Params.{name} is one of {choices}, not {kind.name}")
+            raise ValueError(f"Context.Params.{name} must be one of {choices}, got {kind.name}")
     if params.embeddings and _pooling(model, params) == PoolingType.MEAN:
         n_batch = min(params.nBatch, params.nCtx or model.nCtxTrain) if _is_causal(model, params) else params.nBatch
         n_outputs = params.nOutputsMax or n_batch
@@ -70,8 +70,8 @@ def check_params(model: Model, params: ContextParams) -> None:
 
 
 def _limits_of(params: ContextParams) -> tuple[tuple[str, int, int, int], ...]:
-    """Names, values, lowest and highest values of sizes."""
-    most = (1 << 31) - 256  # llama.cpp rounds up, and counts positions in 31 bits
+    """Return sizes as (name, value, smallest, largest)."""
+    most = (1 << 31) - 256  # llama.cpp rounds up to 256, and positions have 31 bits
     return (
         ("nSeqMax", params.nSeqMax, 1, lib.llama_max_parallel_sequences()),
         ("nCtx", params.nCtx, 0, most),
@@ -94,59 +94,60 @@ def _is_causal(model: Model, params: ContextParams) -> bool:
     return _of_model(model, "attention.causal") != "false"
 
 
-def sees_only_before(pointer: Any, model: Model, params: ContextParams) -> bool:
-    """Whether a new context's attention is causal."""
+def has_causal_attention(pointer: Any, model: Model, params: ContextParams) -> bool:
+    """Return True if the attention of a new context is causal."""
     if has("llama_get_causal_attn"):
         return lib.llama_get_causal_attn(pointer)
     return _is_causal(model, params)
 
 
 def _of_model(model: Model, key: str) -> str | None:
+    """Return the value of a metadata key of the model's architecture."""
     return model.metaValStr(f"{model.metaValStr('general.architecture')}.{key}")
 
 
 def check_pooled(n_ubatch: int, n_seq_max: int, n_outputs_max: int) -> None:
-    """Refuse sizes for which llama.cpp cannot build the graph that takes the mean of embeddings."""
+    """Raise ValueError for sizes with which llama.cpp cannot build the graph of mean pooling."""
     rest = n_ubatch % n_seq_max
     if rest:
         raise ValueError(
-            f"embeddings are pooled, and {n_seq_max} sequences do not share nUbatch {n_ubatch} evenly: set "
+            f"with mean pooling, nUbatch must be a multiple of nSeqMax {n_seq_max}, got {n_ubatch}: set "
             f"Context.Params.nUbatch to {n_ubatch - rest or n_seq_max}"
         )
     if n_outputs_max < n_ubatch:
         raise ValueError(
-            f"embeddings are pooled, which takes {n_ubatch} outputs, and nOutputsMax is {n_outputs_max}: "
+            f"with mean pooling, nOutputsMax must be at least nUbatch {n_ubatch}, got {n_outputs_max}: "
             "leave Context.Params.nOutputsMax at 0"
         )
 
 
 def check_memory(model: Model, params: ContextParams) -> None:
-    """Refuse a cache that surely does not fit. llama.cpp fills it with zeros when it makes the context."""
+    """Raise NativeMemoryError for a KV cache that surely does not fit: llama.cpp fills it with zeros at once."""
     tokens = params.nCtx or model.nCtxTrain
     ubatch = min(params.nUbatch, params.nBatch)
-    needed, on_devices = ubatch * _ENTRY, 0
+    needed, on_devices = ubatch * _ENTRY_BYTES, 0
     if _has_cache(model):
-        here, there = _least_rows(model, params)
-        needed = min(ubatch, tokens) * _ENTRY + tokens * (_CELL + here)
+        here, there = _min_row_bytes(model, params)
+        needed = min(ubatch, tokens) * _ENTRY_BYTES + tokens * (_CELL_BYTES + here)
         on_devices = tokens * there
-    for size, given, whose in (
+    for size, measure, where in (
         (needed, resources.available_memory, "the machine"),
         (on_devices, lambda: _memory_of_devices(model), "the devices"),
     ):
-        if size < 1 << 28:  # a quarter of a gigabyte: not worth asking
+        if size < 1 << 28:  # 256 MiB: not worth measuring
             continue
-        available = given()
+        available = measure()
         if available is not None and size > available:
             raise NativeMemoryError(
-                f"a context of {tokens} tokens and nUbatch {ubatch} fills at least {size >> 20} MiB, and {whose} can "
-                f"give {available >> 20} MiB: lower Context.Params.nCtx or nUbatch, or choose a smaller typeK and "
+                f"a context of {tokens} tokens and nUbatch {ubatch} needs at least {size >> 20} MiB, but {where} can "
+                f"provide {available >> 20} MiB: lower Context.Params.nCtx or nUbatch, or choose a smaller typeK and "
                 "typeV",
                 operation="llama_init_from_model",
             )
 
 
 def _memory_of_devices(model: Model) -> int | None:
-    """What the devices can give at most. Some use the machine's memory, and say less than they take of it."""
+    """Return the most that devices can provide. Some use system memory, and report less than they can take of it."""
     available = resources.available_memory()
     if available is None:
         return None
@@ -154,21 +155,27 @@ def _memory_of_devices(model: Model) -> int | None:
 
 
 def _has_cache(model: Model) -> bool:
+    """Return True if the model has a KV cache whose size its metadata tells."""
     arch = model.metaValStr("general.architecture") or ""
-    if any(name in arch for name in _OTHERS) or model.isRecurrent or _is_hybrid(model, arch) or model.isDiffusion:
+    if (
+        any(name in arch for name in _NON_STANDARD_CACHE_ARCHS)
+        or model.isRecurrent
+        or _is_hybrid(model, arch)
+        or model.isDiffusion
+    ):
         return False
     return not model.hasEncoder and model.metaValStr(f"{arch}.attention.causal") != "false"
 
 
 def _is_hybrid(model: Model, arch: str) -> bool:
-    """Whether the model has recurrent layers beside those with attention."""
+    """Return True if the model has recurrent layers beside those with attention."""
     if has("llama_model_is_hybrid"):
         return model.isHybrid
     return any(model.metaValStr(f"{arch}.{key}") for key in ("ssm.conv_kernel", "shortconv.l_cache"))
 
 
-def _least_rows(model: Model, params: ContextParams) -> tuple[int, int]:
-    """The bytes of one token's keys and values on the CPU and on devices, where layers are alike and whole; else 0."""
+def _min_row_bytes(model: Model, params: ContextParams) -> tuple[int, int]:
+    """Return the bytes of one token's keys and values on the CPU and on devices; 0 if layers differ in size."""
     arch = model.metaValStr("general.architecture") or ""
     windowed = model.nSwa > 0 and not params.swaFull
     if windowed or not model.nHead or model.metaValStr(f"{arch}.attention.kv_lora_rank") is not None:
@@ -177,7 +184,7 @@ def _least_rows(model: Model, params: ContextParams) -> tuple[int, int]:
     def number(key: str, default: int) -> int:
         return int(model.metaValStr(f"{arch}.{key}") or default)
 
-    heads = number("attention.head_count_kv", 0)  # 0 where each layer has a number of its own
+    heads = number("attention.head_count_kv", 0)  # 0 if layers differ
     nextn = model.nLayerNextn if has("llama_model_n_layer_nextn") else number("nextn_predict_layers", 0)
     layers = max(model.nLayer - nextn - number("attention.shared_kv_layers", 0), 0)
     width = model.nEmbd // model.nHead

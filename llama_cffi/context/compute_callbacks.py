@@ -1,4 +1,4 @@
-"""Functions of the user's that llama.cpp calls while it computes: `cbEval` sees tensors, an abort callback stops."""
+"""Callbacks during a computation: `cbEval` inspects tensors of the graph, an abort callback stops it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from llama_cffi._core import callbacks
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.enums import GgmlOp, GgmlType
 
 
 def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
-    """C function, C data and what to keep alive. Computations stop while `*stop`, an `int32_t`, is not zero; without a
-    function of the user's also for Ctrl-C.
+    """Return a C function, its data, and an object to keep alive, for an abort callback.
+
+    Computations stop while `*stop`, an `int32_t`, is not zero, and if `function` returns True. Without a function, they
+    also stop at Ctrl-C.
     """
     if function is None:
         return ffi.addressof(lib, "shim_abort"), stop, None
     if not callable(function):
-        raise TypeError(f"a callback is a function, not {type(function).__name__}")
+        raise expected("a function", function, name="abortCallback")
 
     def ask() -> bool:
         return bool(stop[0]) or bool(function() if user_data is None else function(user_data))
@@ -28,7 +31,7 @@ def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: A
 
 
 class EvalTensor:
-    """A tensor of the graph, as `cbEval` sees it: during the call only."""
+    """A tensor of the computation graph, for `cbEval`. It is valid only during the callback."""
 
     __slots__ = ("_pointer",)
 
@@ -38,27 +41,27 @@ class EvalTensor:
     @property
     def _c(self) -> Any:
         if self._pointer is None:
-            raise ValueError("the tensor is there during the callback only: copy what you need")
+            raise ValueError("the tensor is valid only during the callback: copy what you need there")
         return self._pointer
 
     @property
     def name(self) -> str:
-        """Its name in the graph, such as `Kcur-0`."""
+        """The name of the tensor in the graph, such as `Kcur-0`."""
         return bytes(ffi.string(self._c.name)).decode("utf-8", "replace")
 
     @property
     def op(self) -> GgmlOp:
-        """The operation that computes it."""
+        """The operation that computes the tensor."""
         return GgmlOp(self._c.op)
 
     @property
     def type(self) -> GgmlType:
-        """The type of its elements."""
+        """The type of the elements."""
         return GgmlType(self._c.type)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its size in each dimension, the slowest first, as numpy has it."""
+        """The size of each dimension, the slowest first, as in numpy."""
         sizes = list(self._c.ne)
         while len(sizes) > 1 and sizes[-1] == 1:
             sizes.pop()
@@ -66,13 +69,13 @@ class EvalTensor:
 
     @property
     def data(self) -> memoryview[Any]:
-        """Its bytes, copied from the device it is on: typed and shaped for F32 and I32, else plain bytes."""
+        """A copy of the data, also from a device: typed and shaped for F32 and I32, else plain bytes."""
         tensor = self._c
         size = lib.ggml_nbytes(tensor)
         buffer = ffi.new("char[]", size)
         lib.ggml_backend_tensor_get(tensor, buffer, 0, size)
         view = memoryview(ffi.buffer(buffer)).cast("B")
-        if size != 4 * math.prod(self.shape):  # other types, and tensors that are not contiguous
+        if size != 4 * math.prod(self.shape):  # other types, or not contiguous
             return view
         if self.type == GgmlType.F32:
             return view.cast("f", self.shape)
@@ -83,7 +86,7 @@ class EvalTensor:
 
 
 def eval_pointers(function: Callable[..., bool | None] | None, user_data: Any) -> tuple[Any, Any, object]:
-    """C function, C data and what to keep alive, for a `cbEval`."""
+    """Return a C function, its data, and an object to keep alive, for a `cbEval`."""
     if function is None:
         return ffi.NULL, ffi.NULL, None
 
@@ -91,7 +94,7 @@ def eval_pointers(function: Callable[..., bool | None] | None, user_data: Any) -
         tensor = EvalTensor(pointer)
         try:
             answer = function(tensor, ask) if user_data is None else function(tensor, ask, user_data)
-            return answer is None or bool(answer)  # a function that returns nothing wants all, and to go on
+            return answer is None or bool(answer)  # None means True
         finally:
             tensor._pointer = None
 

@@ -1,4 +1,4 @@
-"""Contexts: where a model runs."""
+"""Contexts: a model's KV cache, and the calls that run the model on batches of tokens."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending, require_threads
 from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
 from llama_cffi.context.batch import Batch
-from llama_cffi.context.batch_errors import batch_error
+from llama_cffi.context.batch_errors import batch_error, unknown_position
 from llama_cffi.context.batch_ext import BatchExt
-from llama_cffi.context.checks import check_params, sees_only_before
+from llama_cffi.context.checks import check_params, has_causal_attention
 from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
 from llama_cffi.context.outputs import ContextOutputs
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
 
 _serials = itertools.count(1)
 
-# Models whose embeddings stand at a place of several dimensions.
-_PLACED = [kind for kind in RopeType if kind.name in ("MROPE", "IMROPE", "VISION")]
+# With these, the position of an embedding has several dimensions.
+_MULTI_DIM_ROPE = [kind for kind in RopeType if kind.name in ("MROPE", "IMROPE", "VISION")]
 
 _NO_ENCODER = "this model has no encoder: use decode"
 
 
 class Context(ContextOutputs, ContextState, ContextTuning):
-    """A model at work: its memory, its threads, its outputs. Serves one call at a time. Keeps its model alive.
+    """A context runs a model: it has a KV cache, threads, and the outputs of the last batch.
+
+    It serves one call at a time; calls from other threads meanwhile raise BusyError. It keeps its model alive.
 
     Maps to `llama_context`.
     """
@@ -50,7 +52,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @classmethod
     def getDefaultParams(cls) -> ContextParams:
-        """llama.cpp's default parameters, to be changed and given to `initFromModel`.
+        """Return llama.cpp's default parameters, to be changed and passed to `initFromModel`.
 
         Maps to `llama_context_default_params`.
         """
@@ -58,7 +60,10 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @classmethod
     def initFromModel(cls, model: Model, params: ContextParams | None = None) -> Context:
-        """Make a context for a model. Raises ValueError for parameters that cannot be, ContextError.
+        """Make a context for a model. Freeing the model frees it.
+
+        Raises ValueError for parameters out of range, NativeMemoryError for a context larger than the memory, and
+        ContextError if llama.cpp cannot make it.
 
         Maps to `llama_init_from_model`.
         """
@@ -66,18 +71,13 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         if not isinstance(model, Model):
             raise expected("a Model", model, "Model.load(path) makes one")
         if not isinstance(chosen, ContextParams):
-            raise TypeError(
-                f"params is a Context.Params, not {type(params).__name__}: start from Context.getDefaultParams()"
-            )
+            raise expected("a Context.Params", params, "start from Context.getDefaultParams()", "params")
         check_params(model, chosen)
         require_threads()
         context = cls.__new__(cls)
-        context._model, context._serial, context._samples = model, next(_serials), False
-        context._views, context._adapters, context._pools, context._chains = Views(), {}, None, []
-        # Some parameters make llama.cpp write to the model; and it must not be freed before the context holds it.
+        # Some parameters make llama.cpp write to the model; and it must not be freed before the context refers to it.
         with attach_samplers(chosen, model) as attach, model._exclusive_waiting() as owner:
-            struct, context._kept = chosen._for_c()
-            context._stop = context._kept[-1]
+            struct, kept = chosen._for_c()
             with reading(), listing():
                 pointer = lib.llama_init_from_model(owner, struct[0])
             if pointer == ffi.NULL:
@@ -86,25 +86,26 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     operation="llama_init_from_model",
                     log=native_log(),
                 )
-            context._open(pointer, parent=model)
+            context._set_up(pointer, model, chosen, kept)
             attach(context)
-            context._prepare(chosen)
         return context
 
-    def _prepare(self, params: ContextParams) -> None:
-        """Note what does not change any more."""
-        pointer, model = self._c, self._model
-        self._nVocab = model.vocab.nTokens
-        self._nSeqMax = lib.llama_n_seq_max(pointer)
+    def _set_up(self, pointer: Any, model: Model, params: ContextParams, kept: list[Any]) -> None:
+        """Fill the state of a new context. `kept` comes from `params._for_c`: C may read it through `pointer`."""
+        self._model, self._serial, self._samples = model, next(_serials), False
+        self._views, self._chains, self._adapters, self._pools = Views(), [], {}, None
+        self._kept, self._stop, self._abort = kept, kept[-1], None
+        self._nVocab, self._nSeqMax = model.vocab.nTokens, lib.llama_n_seq_max(pointer)
+        self._open(pointer, parent=model)  # from here on, the context owns the C object
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)
         decodes = self._memory._pointer != ffi.NULL
         if decodes:
             self._answer_for(self._memory._pointer)
         self._encodes = not decodes or model.hasEncoder
-        self._limits = self._limits_of(params, decodes)
+        self._limits = self._new_limits(params, decodes)
 
-    def _limits_of(self, params: ContextParams, decodes: bool) -> Any:
-        """What `shim_compute` checks batches against."""
+    def _new_limits(self, params: ContextParams, decodes: bool) -> Any:
+        """Make the struct that `shim_compute` checks batches against."""
         model = self._model
         n_batch = lib.llama_n_batch(self._c)  # llama.cpp may have lowered it
         return ffi.new(
@@ -117,9 +118,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 "n_outputs": params.nOutputsMax or n_batch,
                 "n_embd": lib.llama_model_n_embd_inp(model._c),
                 "n_pos": model._nPositions,
-                "n_pos_embd": 4 if model.ropeType in _PLACED else 1,
+                "n_pos_embd": 4 if model.ropeType in _MULTI_DIM_ROPE else 1,
                 "decodes": decodes,
-                "causal": sees_only_before(self._c, model, params),
+                "causal": has_causal_attention(self._c, model, params),
                 "embeds": params.embeddings,
                 "diffuses": model.isDiffusion,
                 "wants_encoder": model.hasEncoder and model.hasDecoder,
@@ -132,9 +133,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         release_samplers(self)
 
     def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
-        """Run a chain of samplers for a sequence together with the model; None takes it away.
+        """Run a sampler chain for a sequence together with the model; None removes it.
 
-        Returns whether the chain runs on the device. The chain belongs to this context from now on.
+        The chain belongs to this context from then on. Returns True if it runs on the device.
 
         Maps to `llama_set_sampler`.
         """
@@ -149,14 +150,14 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         self.close()
 
     def getModel(self) -> Model:
-        """The model that the context was made for.
+        """Return the model of the context.
 
         Maps to `llama_get_model`.
         """
         return self._model
 
     def getMemory(self) -> Memory:
-        """The memory: what the context has seen.
+        """Return the KV cache of the context.
 
         Maps to `llama_get_memory`.
         """
@@ -166,7 +167,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nCtxSeq(self) -> int:
-        """The size of the context in tokens for each sequence.
+        """Size of the context window in tokens, for each sequence.
 
         Maps to `llama_n_ctx_seq`.
         """
@@ -174,7 +175,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nRsSeq(self) -> int:
-        """How many earlier recurrent states each sequence keeps for going back.
+        """Number of earlier recurrent states that each sequence keeps, for going back.
 
         Maps to `llama_n_rs_seq`.
         """
@@ -182,7 +183,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nCtx(self) -> int:
-        """The size of the context in tokens, all sequences together.
+        """Size of the context window in tokens, for all sequences together.
 
         Maps to `llama_n_ctx`.
         """
@@ -190,7 +191,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nBatch(self) -> int:
-        """How many tokens one `decode` takes.
+        """Maximum number of tokens in a batch for `decode`.
 
         Maps to `llama_n_batch`.
         """
@@ -198,7 +199,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nUbatch(self) -> int:
-        """How many tokens are computed at once.
+        """Maximum number of tokens that are computed at once: a batch is split into parts of this size.
 
         Maps to `llama_n_ubatch`.
         """
@@ -206,7 +207,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def nSeqMax(self) -> int:
-        """How many sequences the context holds.
+        """Maximum number of sequences in the context.
 
         Maps to `llama_n_seq_max`.
         """
@@ -214,7 +215,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @property
     def poolingType(self) -> PoolingType:
-        """How embeddings of a sequence become one.
+        """How the embeddings of a sequence's tokens are pooled into one.
 
         Maps to `llama_pooling_type`.
         """
@@ -223,18 +224,18 @@ class Context(ContextOutputs, ContextState, ContextTuning):
     # Computing
 
     def decode(self, batch: Batch) -> int:
-        """Run the model over a batch and remember it. Returns 0.
+        """Run the model on a batch and add its tokens to the KV cache. Returns 0.
 
         Works on a copy of the batch. Raises ValueError for a batch that does not fit the model or the context,
-        ContextFullError where the memory has no room for it, DecodeError with llama.cpp's code for the rest. After
-        those two there are no outputs.
+        ContextFullError if the KV cache is full, and DecodeError with llama.cpp's code for other failures. There are no
+        outputs after the last two.
 
         Maps to `llama_decode`.
         """
         return self._compute(batch, False)
 
     def encode(self, batch: Batch) -> int:
-        """Run the encoder over a batch: for encoder-decoder and embedding models. Returns 0. Raises like `decode`.
+        """Run the encoder on a batch, for encoder-decoder and embedding models. Returns 0; raises like `decode`.
 
         Maps to `llama_encode`.
         """
@@ -244,12 +245,12 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     def _compute(self, batch: Batch, encode: bool) -> int:
         if not isinstance(batch, Batch):
-            raise expected("a batch", batch, "Batch.getOne(tokens) makes one")
-        struct, memory = batch._c, batch._arrays  # the memory stays, whoever frees the batch meanwhile
+            raise expected("a Batch", batch, "Batch.getOne(tokens) makes one")
+        struct, memory = batch._c, batch._arrays  # keeps the memory alive even if the batch is freed meanwhile
         if struct is None:
             batch._alive  # noqa: B018  raises
         views = self._views
-        # What `_exclusive` does, written out: this is every token's way.
+        # What `_exclusive` does, inlined, as this runs for every token.
         if not self._busy.acquire(False):
             self._raise_busy()
         try:
@@ -257,7 +258,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             pointer = self._pointer
             if pointer is None or self._closing:
                 self._raise_closed()
-            pinned = views.invalidate() if views.given else views.count > 0
+            pinned = views.invalidate() if views.exported else views.count > 0
             outputs = lib.shim_compute(pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
         finally:
             self._owner = 0
@@ -270,7 +271,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         return 0
 
     def process(self, type: ProcessType, batch: BatchExt) -> int:
-        """Run the model over an extended batch. Returns 0; raises like `decode`.
+        """Run the model on an extended batch. Returns 0; raises like `decode`.
 
         Maps to `llama_process`.
         """
@@ -283,14 +284,11 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             raise ValueError(_NO_ENCODER)
         limits = self._limits
         with batch._exclusive() as pointer:
-            n, outputs, last = batch._ready()
+            n, outputs, last = batch._require_complete()
             if limits.n_pos and last >= limits.n_pos:
-                raise ValueError(
-                    f"the batch has position {last}, but this model knows positions from 0 to {limits.n_pos - 1}: "
-                    "shorten the text, or split it"
-                )
+                raise unknown_position(last, limits)
             if encode or limits.embeds or not limits.decodes:
-                outputs = n  # llama.cpp then computes every token's
+                outputs = n  # llama.cpp then computes the outputs of all tokens
             context = self._acquire()
             try:
                 reason = lib.shim_check_size(limits, n, outputs, encode, self._views.invalidate())
@@ -307,7 +305,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 self._release()
         callbacks.reraise()
         if reason:
-            self._fail(reason, "llama_encode" if encode else "llama_decode", 1)
+            self._fail(reason, "llama_process", 1)
         return 0
 
     def _fail(self, reason: int, operation: str, width: int) -> NoReturn:

@@ -1,8 +1,8 @@
-"""Arrays over memory that belongs to C. They never dangle: whoever wants to move or free that memory asks here first.
+"""Zero-copy arrays over the output buffer of a context. They never dangle: the context keeps count of them.
 
-An array is a memoryview over a cffi buffer, which holds a pointer with a destructor of its own. Arrays that numpy or
-torch make of it hold the same buffer, so that the destructor runs when nothing looks at the memory any more. (Weak
-references would not do: the garbage collector clears those of a context that is collected.)
+An array is a memoryview over a cffi buffer, whose pointer has its own destructor. Arrays that numpy or torch make of it
+keep the same buffer alive, so the destructor runs when the last array is gone. (Weak references would not work: the
+garbage collector clears those of a context that it collects.)
 """
 
 from __future__ import annotations
@@ -15,71 +15,72 @@ from typing import Any
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.process import fork_safe_lock
 
-_lock = fork_safe_lock(threading.RLock())  # a destructor may run on any thread, also while this one holds the lock
+_lock = fork_safe_lock(threading.RLock())  # reentrant: a destructor may run on this thread while it holds the lock
 
 
 class Views:
-    """The arrays that were given out over one block of C memory."""
+    """The arrays over one block of C memory."""
 
-    __slots__ = ("_when_gone", "count", "given")
+    __slots__ = ("_when_unused", "count", "exported")
 
     count: int
-    """How many arrays look at the memory."""
-    given: list[weakref.ref[memoryview[float]]]
-    """Those that may still be made to raise."""
+    """Number of arrays that use the memory, including those made of them by numpy."""
+    exported: list[weakref.ref[memoryview[float]]]
+    """The memoryviews that `invalidate` can release."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._when_gone: Callable[[], None] | None = None
-        self.given = []
+        self._when_unused: Callable[[], None] | None = None
+        self.exported = []
 
-    def give(self, pointer: Any, count: int, shape: tuple[int, ...] | None = None) -> memoryview[float]:
-        """An array of `count` floats, writable, as C has them."""
+    def export(self, pointer: Any, count: int, shape: tuple[int, ...] | None = None) -> memoryview[float]:
+        """Return a writable array over `count` floats of C, without a copy."""
         with _lock:
             self.count += 1
         pinned = ffi.gc(pointer, self._unpin)
         plain = memoryview(ffi.buffer(pinned, 4 * count)).cast("B")
         view = plain.cast("f", shape) if shape else plain.cast("f")
-        given = self.given
-        while given and given[-1]() is None:
-            given.pop()
-        given.append(weakref.ref(view))
-        if len(given) > 2 * self.count + 8:
-            self.given = [reference for reference in given if reference() is not None]
+        exported = self.exported
+        while exported and exported[-1]() is None:
+            exported.pop()
+        exported.append(weakref.ref(view))
+        if len(exported) > 2 * self.count + 8:
+            self.exported = [reference for reference in exported if reference() is not None]
         return view
 
     def _unpin(self, _: Any) -> None:
         with _lock:
             self.count -= 1
-            when_gone = self._when_gone if self.count == 0 else None
-        if when_gone is not None:
-            when_gone()
+            when_unused = self._when_unused if self.count == 0 else None
+        if when_unused is not None:
+            when_unused()
 
     def invalidate(self) -> bool:
-        """Make the arrays given out so far raise when used. Those made of them by numpy cannot, and stay valid: whether
-        there are such.
+        """Make the exported memoryviews raise when used. Return True if arrays are left that cannot, such as numpy's.
+
+        Those stay valid, so their memory must not move.
         """
-        for reference in self.given:
+        for reference in self.exported:
             view = reference()
             if view is not None:
                 try:
                     view.release()
-                except BufferError:  # numpy looks through it
+                except BufferError:  # a numpy array uses it
                     pass
-        self.given.clear()
+        self.exported.clear()
         return self.count > 0
 
-    def close_when_unused(self, when_gone: Callable[[], None]) -> int:
-        """Have `when_gone` called once nothing looks at the memory any more. Returns 0 if nothing does now, else 1."""
+    def close_when_unused(self, when_unused: Callable[[], None]) -> int:
+        """Call `when_unused` when the last array is gone, and return 1; return 0 if there are no arrays now."""
         with _lock:
             if self.count == 0:
                 return 0
-            self._when_gone = when_gone
+            self._when_unused = when_unused
             return 1
 
 
 def own_copy(pointer: Any, count: int) -> memoryview[float]:
-    """An array of `count` floats with memory of its own."""
+    """Return an array with a copy of `count` floats of C."""
     array = ffi.new("float[]", count)
     ffi.memmove(array, pointer, 4 * count)
     return memoryview(ffi.buffer(array)).cast("B").cast("f")

@@ -1,4 +1,4 @@
-"""What a context gives: logits, embeddings, and what samplers on the device picked."""
+"""Outputs of a context: logits, embeddings, results of samplers on the device, and performance counters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class PerfContextData(PerfContextDataFields):
-    """Times and counts of a context. Maps to `llama_perf_context_data`."""
+    """Performance counters of a context: times and counts. Maps to `llama_perf_context_data`."""
 
     __slots__ = ()
 
@@ -25,18 +25,18 @@ class PerfContextData(PerfContextDataFields):
 class ContextOutputs(ContextBase):
     """The outputs of the last `decode` or `encode`.
 
-    Arrays are memoryviews of floats over llama.cpp's own memory: numpy and torch read them without a copy. The next
-    `decode` makes a memoryview raise ValueError; an array made of it by numpy stays valid and shows the new values.
+    Arrays are memoryviews of floats over llama.cpp's own memory, which numpy and torch use without a copy. After the
+    next `decode`, a memoryview raises ValueError; an array that numpy made of it stays valid and shows the new values.
     """
 
     def getLogitsIth(self, i: int = -1) -> memoryview[float]:
-        """The logits of entry `i` of the last batch (negative: of the outputs, from the end): one float a token.
+        """Return the logits of entry `i` of the last batch; a negative `i` counts outputs from the end.
 
-        Shape (nTokens of the vocabulary,), no copy. Raises IndexError where that entry gave no output.
+        Shape (nTokens of the vocabulary,), no copy. Raises IndexError if that entry has no output.
 
         Maps to `llama_get_logits_ith`.
         """
-        # What `_row` does, written out: programs that sample by themselves do this for every token.
+        # What `_row` does, inlined: programs with their own sampling call this for every token.
         if not self._busy.acquire(False):
             self._raise_busy()
         try:
@@ -47,15 +47,15 @@ class ContextOutputs(ContextBase):
             pointer = lib.shim_logits(context, self._limits, i)
             if not pointer:
                 raise IndexError(self._no_output(i))
-            return self._views.give(pointer, self._nVocab)
+            return self._views.export(pointer, self._nVocab)
         finally:
             self._owner = 0
             self._busy.release()
 
     def getLogits(self) -> memoryview[float]:
-        """The logits of all outputs of the last batch, in the order of their entries.
+        """Return the logits of all outputs of the last batch, in the order of their entries.
 
-        Shape (outputs, nTokens of the vocabulary), no copy. Raises IndexError where there is no output.
+        Shape (outputs, nTokens of the vocabulary), no copy. Raises IndexError if there are no outputs.
 
         Maps to `llama_get_logits`.
         """
@@ -63,10 +63,10 @@ class ContextOutputs(ContextBase):
         return self._rows(lib.llama_get_logits, self._nVocab)
 
     def getEmbeddingsIth(self, i: int = -1) -> memoryview[float]:
-        """The embedding of entry `i` of the last batch (negative: of the outputs, from the end).
+        """Return the embedding of entry `i` of the last batch; a negative `i` counts outputs from the end.
 
-        Shape (nEmbdOut of the model,), no copy. Needs embeddings=True and poolingType NONE. Raises IndexError where
-        that entry gave no embedding.
+        Shape (nEmbdOut of the model,), no copy. Raises ValueError unless the context has embeddings=True and
+        poolingType NONE, IndexError if that entry has no embedding.
 
         Maps to `llama_get_embeddings_ith`.
         """
@@ -74,9 +74,10 @@ class ContextOutputs(ContextBase):
         return self._row(lib.llama_get_embeddings_ith, i, lib.llama_model_n_embd_out(self._model._c))
 
     def getEmbeddings(self) -> memoryview[float]:
-        """The embeddings of all outputs of the last batch, in the order of their entries.
+        """Return the embeddings of all outputs of the last batch, in the order of their entries.
 
-        Shape (outputs, nEmbdOut of the model), no copy. Needs embeddings=True and poolingType NONE.
+        Shape (outputs, nEmbdOut of the model), no copy. Raises ValueError unless the context has embeddings=True and
+        poolingType NONE, IndexError if there are no outputs.
 
         Maps to `llama_get_embeddings`.
         """
@@ -84,9 +85,9 @@ class ContextOutputs(ContextBase):
         return self._rows(lib.llama_get_embeddings, lib.llama_model_n_embd_out(self._model._c))
 
     def getEmbeddingsSeq(self, seqId: SeqId) -> memoryview[float]:
-        """The embedding of a whole sequence of the last batch, pooled; a copy.
+        """Return the pooled embedding of a sequence of the last batch, as a copy.
 
-        Shape (nEmbdOut of the model,), or (nClsOut,) scores where poolingType is RANK. Raises ValueError without
+        Shape (nEmbdOut of the model,), or (nClsOut,) for the scores of poolingType RANK. Raises ValueError without
         pooling, IndexError for a sequence that was not in the batch.
 
         Maps to `llama_get_embeddings_seq`.
@@ -94,7 +95,7 @@ class ContextOutputs(ContextBase):
         self._check_seq(seqId)
         pooling = PoolingType(lib.llama_pooling_type(self._c))
         if pooling == PoolingType.NONE:
-            raise ValueError("nothing is pooled here: set Context.Params.poolingType, or use getEmbeddingsIth")
+            raise ValueError("this context does not pool: set Context.Params.poolingType, or use getEmbeddingsIth")
         model = self._model._c
         ranked = pooling == PoolingType.RANK
         width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
@@ -116,12 +117,12 @@ class ContextOutputs(ContextBase):
     def _require_token_embeddings(self) -> None:
         if not self._limits.embeds:
             raise ValueError(
-                "this context gives no embeddings: set Context.Params.embeddings, or call setEmbeddings(True)"
+                "this context computes no embeddings: set Context.Params.embeddings, or call setEmbeddings(True)"
             )
         if lib.llama_pooling_type(self._c) != PoolingType.NONE:
             raise ValueError("the embeddings of this context are pooled: use getEmbeddingsSeq")
 
-    # The pointer and the array over it are had under one lock: no other call may move the memory in between.
+    # The array is made before the context is released, so that no other call moves the memory in between.
 
     def _row(self, function: Any, i: int, width: int) -> memoryview[float]:
         context = self._acquire()
@@ -129,7 +130,7 @@ class ContextOutputs(ContextBase):
             pointer = function(context, i) if self._limits.rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(self._no_output(i))
-            return self._views.give(pointer, width)
+            return self._views.export(pointer, width)
         finally:
             self._release()
 
@@ -140,7 +141,7 @@ class ContextOutputs(ContextBase):
             pointer = function(context) if rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(self._no_output(-1))
-            return self._views.give(pointer, rows * width, (rows, width))
+            return self._views.export(pointer, rows * width, (rows, width))
         finally:
             self._release()
 
@@ -148,16 +149,16 @@ class ContextOutputs(ContextBase):
         if not self._limits.rows:
             return "there are no outputs: decode a batch first; a failed decode leaves none"
         if not self._limits.logits:
-            return "the last outputs are embeddings, and no logits: use getEmbeddingsSeq or getEmbeddingsIth"
+            return "the last outputs are embeddings without logits: use getEmbeddingsSeq or getEmbeddingsIth"
         return (
-            f"entry {idx} of the last batch gave no output: ask for it "
-            "(batch.output[i] = 1; getOne asks for the last token's)"
+            f"entry {idx} of the last batch has no output: request it with batch.output[i] = 1 (getOne does so for the "
+            "last token)"
         )
 
-    # Samplers that ran on the device
+    # Results of samplers on the device
 
     def getSampledTokenIth(self, i: int = -1) -> Token:
-        """The token that the sequence's own sampler picked on the device, or TOKEN_NULL.
+        """Return the token that the sequence's own sampler picked on the device; TOKEN_NULL if there is none.
 
         Maps to `llama_get_sampled_token_ith`.
         """
@@ -165,21 +166,21 @@ class ContextOutputs(ContextBase):
         return token
 
     def getSampledProbsIth(self, i: int = -1) -> memoryview[float] | None:
-        """The probabilities of the candidates that the device sampler left, as a copy; None without any.
+        """Return the probabilities of the candidates that the device sampler kept, as a copy; None without any.
 
         Maps to `llama_get_sampled_probs_ith`.
         """
         return self._sampled(lib.llama_get_sampled_probs_ith, lib.llama_get_sampled_probs_count_ith, i, own_copy)
 
     def getSampledLogitsIth(self, i: int = -1) -> memoryview[float] | None:
-        """The logits of the candidates that the device sampler left, as a copy; None without any.
+        """Return the logits of the candidates that the device sampler kept, as a copy; None without any.
 
         Maps to `llama_get_sampled_logits_ith`.
         """
         return self._sampled(lib.llama_get_sampled_logits_ith, lib.llama_get_sampled_logits_count_ith, i, own_copy)
 
     def getSampledCandidatesIth(self, i: int = -1) -> list[Token] | None:
-        """The candidates that the device sampler left, in the order of their probabilities; None without any.
+        """Return the candidates that the device sampler kept, in the order of `getSampledProbsIth`; None without any.
 
         Maps to `llama_get_sampled_candidates_ith`.
         """
@@ -187,7 +188,7 @@ class ContextOutputs(ContextBase):
         return self._sampled(values, counts, i, lambda pointer, count: list(ffi.unpack(pointer, count)))
 
     def getSampledProbsCountIth(self, i: int = -1) -> int:
-        """How many probabilities `getSampledProbsIth` gives.
+        """Return the number of probabilities of `getSampledProbsIth`.
 
         Maps to `llama_get_sampled_probs_count_ith`.
         """
@@ -195,7 +196,7 @@ class ContextOutputs(ContextBase):
         return count
 
     def getSampledLogitsCountIth(self, i: int = -1) -> int:
-        """How many logits `getSampledLogitsIth` gives.
+        """Return the number of logits of `getSampledLogitsIth`.
 
         Maps to `llama_get_sampled_logits_count_ith`.
         """
@@ -203,7 +204,7 @@ class ContextOutputs(ContextBase):
         return count
 
     def getSampledCandidatesCountIth(self, i: int = -1) -> int:
-        """How many candidates `getSampledCandidatesIth` gives.
+        """Return the number of candidates of `getSampledCandidatesIth`.
 
         Maps to `llama_get_sampled_candidates_count_ith`.
         """
@@ -218,7 +219,7 @@ class ContextOutputs(ContextBase):
         finally:
             self._release()
 
-    # Times
+    # Performance counters
 
     @property
     def perfContext(self) -> PerfContextData:
@@ -231,14 +232,14 @@ class ContextOutputs(ContextBase):
         return data
 
     def perfContextPrint(self) -> None:
-        """Write times and counts to the log.
+        """Write the performance counters to llama.cpp's log.
 
         Maps to `llama_perf_context_print`.
         """
         self._run(lib.llama_perf_context_print)
 
     def perfContextReset(self) -> None:
-        """Start times and counts anew.
+        """Reset the performance counters to 0.
 
         Maps to `llama_perf_context_reset`.
         """

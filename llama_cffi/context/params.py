@@ -1,10 +1,11 @@
-"""Parameters of contexts."""
+"""Parameters of a context."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.context.compute_callbacks import abort_pointers, eval_pointers
 from llama_cffi.context.samplers import Configs, SamplersParam
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ContextParams(SamplersParam):
-    """How to set up a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
+    """Parameters of a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
 
     Maps to `llama_context_params`.
     """
@@ -39,11 +40,11 @@ class ContextParams(SamplersParam):
 
     @property
     def cbEval(self) -> Callable[..., bool | None] | None:
-        """Shown every tensor of the graph: called as `cbEval(tensor, ask)`, on the thread that calls `decode`.
+        """Callback for tensors of the computation graph: `cbEval(tensor, ask)`, on the thread that calls `decode`.
 
-        First with `ask` True: whether the tensor is wanted. Then, for those wanted, with `ask` False, when its data is
-        there: returning False stops the computation. Returning nothing means True. The tensor has `name`, `op`, `type`,
-        `shape` and `data`. An exception stops the computation and reaches the caller of `decode`.
+        It is called for each tensor with `ask` True, and returns True to see its data. Then it is called with `ask`
+        False, once the data is computed, and returns False to stop the computation. None means True. The tensor has
+        `name`, `op`, `type`, `shape` and `data`. An exception stops the computation and reaches the caller of `decode`.
         """
         function: Callable[..., bool | None] | None = self._keep.get("cbEval")
         return function
@@ -54,7 +55,7 @@ class ContextParams(SamplersParam):
 
     @property
     def cbEvalData(self) -> Any:
-        """Any object: where it is not None, `cbEval` gets it as its last argument."""
+        """Any object: unless it is None, `cbEval` gets it as the last argument."""
         return self._keep.get("cbEvalData")
 
     @cbEvalData.setter
@@ -63,9 +64,9 @@ class ContextParams(SamplersParam):
 
     @property
     def abortCb(self) -> Callable[..., bool] | None:
-        """Asked for every node of the graph whether to stop: `abortCb()`. Works on the CPU.
+        """Abort callback: `abortCb()` is called for each node of the graph, and returns True to stop. CPU only.
 
-        An exception stops the computation and reaches the caller of `decode`. Ctrl-C needs no such function.
+        An exception stops the computation and reaches the caller of `decode`. Ctrl-C works without it.
         """
         function: Callable[..., bool] | None = self._keep.get("abortCb")
         return function
@@ -76,7 +77,7 @@ class ContextParams(SamplersParam):
 
     @property
     def abortCbData(self) -> Any:
-        """Any object: where it is not None, `abortCb` gets it as its argument."""
+        """Any object: unless it is None, `abortCb` gets it as its argument."""
         return self._keep.get("abortCbData")
 
     @abortCbData.setter
@@ -84,7 +85,7 @@ class ContextParams(SamplersParam):
         self._keep["abortCbData"] = value
 
     def _for_c(self) -> tuple[Any, list[Any]]:
-        """The struct for C, and what it points to."""
+        """Return the struct for C, and what it points to; the last of those is `_stop`, an `int32_t *`."""
         struct = ffi.new("struct llama_context_params *")
         struct[0] = self._c[0]
         struct.cb_eval, struct.cb_eval_user_data, kept_eval = eval_pointers(self.cbEval, self.cbEvalData)
@@ -96,5 +97,5 @@ class ContextParams(SamplersParam):
 
 def _function(value: Any, name: str) -> Any:
     if value is not None and not callable(value):
-        raise TypeError(f"{name} is a function or None, not {type(value).__name__}")
+        raise expected("a function or None", value, name=name)
     return value

@@ -1,4 +1,4 @@
-"""Chains of samplers that a context runs together with the model, one for a sequence."""
+"""Sampler chains that a context runs together with the model, one for each sequence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from llama_cffi._core.base_types import SeqId
-from llama_cffi._core.checks import out_of_range
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.structs import ContextParamsFields
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
 
 
-# What can run with the model; and what of it gives candidates another place, of which llama.cpp's greedy sampler knows
-# nothing there.
-_WITH_THE_MODEL = frozenset(
+# Samplers that can run with the model on a device. There, llama.cpp's greedy sampler returns a place among the
+# candidates, which is not the token if one of the reordering samplers came before.
+_RUNS_ON_DEVICE = frozenset(
     f"llama_sampler_init_{name}" for name in "greedy dist top_k top_p min_p temp temp_ext penalties logit_bias".split()
 )
-_PLACING = ("llama_sampler_init_top_k", "llama_sampler_init_top_p")
-_PLACING_WHEN_COLD = ("llama_sampler_init_temp", "llama_sampler_init_temp_ext")
+_REORDERS = ("llama_sampler_init_top_k", "llama_sampler_init_top_p")
+_REORDERS_AT_0 = ("llama_sampler_init_temp", "llama_sampler_init_temp_ext")
 
 
 class SamplerSeqConfig:
-    """Which chain of samplers a context runs for a sequence. Maps to `llama_sampler_seq_config`."""
+    """A sequence, and the sampler chain that a context runs for it. Maps to `llama_sampler_seq_config`."""
 
     __slots__ = ("_sampler", "_seqId")
 
@@ -43,28 +43,28 @@ class SamplerSeqConfig:
 
     @property
     def seqId(self) -> SeqId:
-        """The sequence."""
+        """The id of the sequence."""
         return self._seqId
 
     @seqId.setter
     def seqId(self, value: SeqId) -> None:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"seqId is the number of a sequence, not {value!r}")
+            raise TypeError(f"seqId must be an integer, got {value!r}")
         if value < 0:
-            raise ValueError(f"seqId is 0 or more, not {value}")
+            raise ValueError(f"seqId must be at least 0, got {value}")
         self._seqId = value
 
     @property
     def sampler(self) -> Sampler:
-        """The chain."""
+        """The sampler chain."""
         return self._sampler
 
     @sampler.setter
     def sampler(self, value: Sampler) -> None:
         if not isinstance(value, Sampler):
-            raise TypeError(f"sampler is a Sampler, not {type(value).__name__}")
-        if value._require_chain("SamplerSeqConfig") == []:
-            raise ValueError("the chain of a SamplerSeqConfig is empty: chainAdd its members first")
+            raise expected("a Sampler", value, "Sampler.chain(...) makes one", "sampler")
+        if not value._require_chain("SamplerSeqConfig"):
+            raise ValueError("the chain of a SamplerSeqConfig must not be empty: add its members first")
         self._sampler = value
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +79,7 @@ class SamplerSeqConfig:
 
 
 class SamplersParam(ContextParamsFields):
-    """The part of `Context.Params` about samplers."""
+    """The fields of `Context.Params` for samplers."""
 
     __slots__ = ()
 
@@ -87,9 +87,9 @@ class SamplersParam(ContextParamsFields):
     def samplers(self) -> tuple[SamplerSeqConfig, ...]:
         """Chains that run with the model, on its device: `SamplerSeqConfig`s, pairs `(seqId, chain)`, or a dict.
 
-        A chain may be given to one context, which keeps it alive, and belongs to that context from then on: use
-        `clone()` for others. `Sampler.sample` with that chain returns what was picked. Set `nOutputsMaxPerSeq` to 1
-        for plain generation: it saves memory, and penalties need it. Setting this sets `nSamplers`.
+        A chain can be given to one context only, which keeps it alive; use `clone()` for others. `sample` of that
+        chain returns the token that the context picked. For plain generation, set `nOutputsMaxPerSeq` to 1: it saves
+        memory, and penalties need it. Assigning `samplers` sets `nSamplers`.
         """
         kept: tuple[SamplerSeqConfig, ...] = self._keep.get("samplers", ())
         return kept
@@ -102,10 +102,10 @@ class SamplersParam(ContextParamsFields):
         seen: set[int] = set()
         for config in configs:
             if config.seqId in seen:
-                raise ValueError(f"sequence {config.seqId} has two samplers: put them into one chain")
+                raise ValueError(f"sequence {config.seqId} has two samplers: put both into one chain")
             seen.add(config.seqId)
         if len({id(config.sampler) for config in configs}) < len(configs):
-            raise ValueError("one chain serves one sequence: give the others its clone()")
+            raise ValueError("a chain serves one sequence: use its clone() for the others")
         if configs:
             require("llama_context_params.samplers")
         self._keep["samplers"] = configs
@@ -114,7 +114,7 @@ class SamplersParam(ContextParamsFields):
 
     @property
     def nSamplers(self) -> int:
-        """How many of `samplers` count; setting those sets this."""
+        """How many of `samplers` are used, the first ones; assigning `samplers` sets it to all."""
         result: int = self._c.n_samplers if has("llama_context_params.n_samplers") else 0
         return result
 
@@ -122,7 +122,7 @@ class SamplersParam(ContextParamsFields):
     def nSamplers(self, value: int) -> None:
         if not 0 <= value <= len(self.samplers):
             raise out_of_range("nSamplers", value, 0, len(self.samplers))
-        if value:  # else there are none anyway
+        if value:  # then this llama.cpp has the field
             self._c.n_samplers = value
         elif has("llama_context_params.n_samplers"):
             self._c.n_samplers = 0
@@ -130,9 +130,10 @@ class SamplersParam(ContextParamsFields):
 
 @contextmanager
 def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[ContextBase], None]]:
-    """Around the C call that makes a context: its samplers, checked and in place. Gives what to call with the context.
+    """Context manager around the C call that makes a context: checks the chains and puts them into `params`.
 
-    Whatever becomes of the call, the chains were given away: llama.cpp prepares a chain once.
+    Yields a function that attaches the chains to the new context. The chains cannot be used for another context even
+    if the call fails, because llama.cpp prepares a chain only once.
     """
     configs = params.samplers[: params.nSamplers]
     if not has("llama_context_params.samplers"):
@@ -140,8 +141,8 @@ def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[C
         return
     for config in configs:
         if config.seqId >= params.nSeqMax:
-            raise ValueError(
-                f"a sampler is for sequence {config.seqId}, but Context.Params.nSeqMax is {params.nSeqMax}: raise it"
+            raise out_of_range(
+                "seqId of a sampler", config.seqId, 0, params.nSeqMax - 1, "raise Context.Params.nSeqMax for more"
             )
         _check(config.sampler, model)
     n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
@@ -165,9 +166,8 @@ def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[C
 
 
 def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> bool:
-    """`Context.setSampler`: attach a chain to a sequence; None detaches. Whether it runs with the model."""
-    if not 0 <= seqId < context._nSeqMax:
-        raise out_of_range("seqId", seqId, 0, context._nSeqMax - 1)
+    """`Context.setSampler`: attach a chain to a sequence; None detaches. Returns True if it runs on the device."""
+    context._check_seq(seqId)
     with context._exclusive() as pointer:
         if sampler is None:
             return lib.llama_set_sampler(pointer, seqId, ffi.NULL)
@@ -180,41 +180,41 @@ def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> 
 
 
 def release_samplers(context: ContextBase) -> None:
-    """After the C context is gone: let its chains go."""
+    """Release the chains of a context whose C object is gone."""
     chains, context._chains = context._chains, []
     for chain in chains:
         chain._child_gone()
 
 
 def _detached() -> None:
-    """The home of a chain whose context could not be made."""
+    """The `_context_ref` of a chain whose context could not be made."""
 
 
 def _attach_to(chain: Sampler, context: ContextBase) -> None:
     chain._context_ref = weakref.ref(context)
     chain._checked_for = None
-    context._samples, context._serial = True, NO_SERIAL  # sampling must look at what the chain picked itself
+    context._samples, context._serial = True, NO_SERIAL  # sampling must look for the token that the chain picked
     chain._depend()
     context._chains.append(chain)  # keeps it alive
 
 
 def _check(chain: Sampler, model: Model) -> None:
-    """Refuse a chain that llama.cpp would not survive."""
+    """Raise ValueError for a chain that would make llama.cpp abort."""
     if not chain._require_chain("samplers"):
-        raise ValueError("a chain of Context.Params.samplers is empty: chainAdd its members first")
+        raise ValueError("a chain of Context.Params.samplers must not be empty: add its members first")
     if chain._chain is not None:
         raise ValueError("a chain of Context.Params.samplers is inside another chain: chainRemove it, or use clone()")
     if chain._context_ref is not None:
-        raise ValueError("a chain can be given to a context once, and this one was: use its clone()")
+        raise ValueError("a chain can be given to a context only once, and this one was: use its clone()")
     left = model.vocab.nTokens
     members = list(chain._leaves())
     if any(member._traits.picks and member._custom is None for member in members[:-1]):
-        raise ValueError("a member of a context's chain that picks a token must be the last: the others have no effect")
+        raise ValueError("in a context's chain, a member that picks a token must be the last: remove those after it")
     for member in members:
         kind, *arguments = member._traits.recipe
         if kind == "llama_sampler_init_top_k" and isinstance(k := arguments[0], int) and k > 0:
             if k > left:
-                raise ValueError(f"initTopK({k}) of a context's chain is to keep {k} of {left} candidates: lower k")
+                raise ValueError(f"initTopK({k}): k must be at most {left} in a context's chain, the candidates left")
             left = k
         n_vocab = member._traits.n_vocab
         if n_vocab and n_vocab != model.vocab.nTokens:
@@ -223,15 +223,14 @@ def _check(chain: Sampler, model: Model) -> None:
                 "make it with this model's vocab"
             )
     recipes = [member._traits.recipe for member in members]
-    if recipes[-1][0] == "llama_sampler_init_greedy" and all(recipe[0] in _WITH_THE_MODEL for recipe in recipes):
-        if any(map(_places, recipes)):
+    if recipes[-1][0] == "llama_sampler_init_greedy" and all(recipe[0] in _RUNS_ON_DEVICE for recipe in recipes):
+        if any(map(_reorders, recipes)):
             raise ValueError(
-                "at the end of a context's chain, initGreedy picks a place among the candidates that initTopK, "
-                "initTopP or a temperature of 0 leave, and no token: use it without them, or initDist(seed) after "
-                "initTopK(1)"
+                "in a context's chain, initGreedy cannot follow initTopK, initTopP or a temperature of 0, which "
+                "reorder the candidates: use it without them, or initDist(seed) after initTopK(1)"
             )
 
 
-def _places(recipe: tuple[object, ...]) -> bool:
+def _reorders(recipe: tuple[object, ...]) -> bool:
     kind, *arguments = recipe
-    return kind in _PLACING or kind in _PLACING_WHEN_COLD and cast(float, arguments[0]) <= 0
+    return kind in _REORDERS or kind in _REORDERS_AT_0 and cast(float, arguments[0]) <= 0

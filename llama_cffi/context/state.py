@@ -1,4 +1,4 @@
-"""Saving what a context has seen, and going on from there."""
+"""Saving and restoring the state of a context: the KV cache of all sequences, or of one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from llama_cffi.context.state_io import (
     STATE_HEADER,
     filled,
     read_file,
+    restore_sequence,
     restore_state,
-    take_over_sequence,
     whole_sequence,
     whole_state,
 )
@@ -35,12 +35,11 @@ from llama_cffi.errors import StateError
 
 
 class ContextState(ContextBase):
-    """State goes between contexts of the same model with the same parameters. It is no format for exchange: load only
-    what you saved."""
+    """Saved states, for contexts of the same model with the same parameters. Restore only states that you saved."""
 
     @property
     def stateSize(self) -> int:
-        """How many bytes the state has now.
+        """Size of the state in bytes, at present.
 
         Maps to `llama_state_get_size`.
         """
@@ -52,9 +51,9 @@ class ContextState(ContextBase):
     @overload
     def stateGetData(self, dst: OutBuffer, size: int) -> int: ...
     def stateGetData(self, dst: OutBuffer | None = None, size: int | None = None) -> bytes | int:
-        """The whole state. Without a buffer: bytes. With `dst` and `size`: writes it there and returns its length.
+        """Return the whole state as bytes; or with `dst` and `size`, write it to that buffer and return its length.
 
-        Raises StateError where the buffer is too small.
+        Raises StateError if the buffer is too small.
 
         Maps to `llama_state_get_data`.
         """
@@ -65,9 +64,9 @@ class ContextState(ContextBase):
         return state
 
     def stateSetData(self, src: Any, size: int | None = None) -> int:
-        """Take over a state from the first `size` bytes of `src` (None: all). Returns how many were read.
+        """Restore a state from the first `size` bytes of `src` (None: all). Returns the number of bytes read.
 
-        Raises StateError for a state that does not fit, or that names positions below 0 or from 2**30; the context is
+        Raises StateError for a state that does not fit, or has positions outside of 0 to 2**30 - 1; the context is
         empty then.
 
         Maps to `llama_state_set_data`.
@@ -80,18 +79,18 @@ class ContextState(ContextBase):
         return read
 
     def _check_architecture(self, array: Any, n: int) -> None:
-        """The state begins with the model's architecture; a wrong length there makes llama.cpp allocate gigabytes."""
+        """Check the architecture at the start of a state: a wrong length there makes llama.cpp allocate gigabytes."""
         expected = (self._model.metaValStr("general.architecture") or "").encode()
         start = bytes(ffi.buffer(array, min(n, 4 + len(expected))))
         if start != struct.pack("<I", len(expected)) + expected:
-            raise StateError(f"this is no state of a {expected.decode()} model: give what stateGetData returned")
+            raise StateError(f"expected a state of a {expected.decode()} model: pass what stateGetData returned")
 
     # Files: magic, version and tokens, then the state
 
     def stateSaveFile(self, path: StrPath, tokens: TokenSequence = (), count: int | None = None) -> bool:
-        """Write the state, and the tokens that led to it, to a file: beside its place, then renamed. Returns True.
+        """Write the state, and the tokens that led to it, to a file. Returns True.
 
-        Raises OSError where the file cannot be written.
+        The file is written under another name and then renamed. Raises OSError if it cannot be written.
 
         Maps to `llama_state_save_file`.
         """
@@ -101,7 +100,7 @@ class ContextState(ContextBase):
             def save(context: Any) -> bool:
                 size = lib.llama_state_get_size(context) + STATE_HEADER.size + 4 * n
                 done = lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
-                return done and os.path.getsize(scratch) == size  # C does not see a disk that is full in the end
+                return done and os.path.getsize(scratch) == size  # C does not notice a full disk at the end
 
             if not self._run(save):
                 raise OSError(f"the state could not be written to {os.fsdecode(path)}: is the disk full?")
@@ -120,21 +119,21 @@ class ContextState(ContextBase):
         cap: int | None = None,
         outCount: OutBuffer | None = None,
     ) -> list[Token] | bool:
-        """Take over a state from a file. Raises OSError, and StateError for a file that does not fit.
+        """Restore a state from a file, and return the tokens that were saved with it.
 
-        Without buffers: returns the tokens that were saved with it. With `tokensOut` and `cap`: writes at most `cap`
-        tokens there and their number to `outCount` (a buffer for one size_t), and returns True.
+        With `tokensOut` and `cap`, writes at most `cap` tokens there and their number to `outCount` (a buffer for one
+        size_t), and returns True. Raises OSError, and StateError for a file that does not fit; see `stateSetData`.
 
         Maps to `llama_state_load_file`.
         """
-        # llama.cpp's own reader takes a truncated header for a whole one, so the file is read here.
+        # llama.cpp's own reader accepts a truncated header, so the file is read here.
         tokens, state = read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
         if not require_together(tokensOut, cap, "tokensOut and cap"):
             self.stateSetData(state)
             return tokens
         assert cap is not None
         if len(tokens) > cap:
-            raise StateError(f"the file holds {len(tokens)} tokens, but cap is {cap}: pass a larger buffer")
+            raise StateError(f"cap must be at least {len(tokens)}, the tokens in the file, got {cap}")
         out = out_buffer(tokensOut, "int32_t", cap, "tokensOut", "cap")
         self.stateSetData(state)
         out[0 : len(tokens)] = tokens
@@ -145,7 +144,7 @@ class ContextState(ContextBase):
     # One sequence
 
     def stateSeqGetSize(self, seqId: SeqId, flags: int = 0) -> int:
-        """How many bytes the state of one sequence has. `flags` are LLAMA_STATE_SEQ_FLAGS_*, except ON_DEVICE.
+        """Return the size in bytes of a sequence's state. `flags` are LLAMA_STATE_SEQ_FLAGS_*, except ON_DEVICE.
 
         Maps to `llama_state_seq_get_size` and, with flags, `llama_state_seq_get_size_ext`.
         """
@@ -160,7 +159,9 @@ class ContextState(ContextBase):
     def stateSeqGetData(
         self, dst: OutBuffer | None = None, size: int | None = None, seqId: SeqId = 0, flags: int = 0
     ) -> bytes | int:
-        """The state of one sequence. Without a buffer: bytes. With `dst` and `size`: writes it and returns its length.
+        """Return the state of a sequence as bytes; or with `dst` and `size`, write it there and return its length.
+
+        Raises StateError if the buffer is too small.
 
         Maps to `llama_state_seq_get_data` and, with flags, `llama_state_seq_get_data_ext`.
         """
@@ -174,22 +175,25 @@ class ContextState(ContextBase):
         return state
 
     def stateSeqSetData(self, src: Any, size: int | None = None, destSeqId: SeqId = 0, flags: int = 0) -> int:
-        """Take over the state of a sequence. Returns how many bytes were read; StateError where it does not fit.
+        """Restore the state of a sequence. Returns the number of bytes read.
 
-        The sequence is empty then; the context, where the state names positions that cannot even be removed.
+        Raises StateError for a state that does not fit. The sequence is empty then, or even the context if the state
+        has positions that cannot be removed.
 
         Maps to `llama_state_seq_set_data` and, with flags, `llama_state_seq_set_data_ext`.
         """
         self._check_seq(destSeqId, "destSeqId")
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
-        self._memory._changed()  # a state that cannot be taken over may empty the whole context
-        read: int = self._run(take_over_sequence, array, n, destSeqId, _check_flags(flags))
+        self._memory._changed()  # of all: a state that does not fit may clear the whole context
+        read: int = self._run(restore_sequence, array, n, destSeqId, _check_flags(flags))
         return read
 
     def stateSeqSaveFile(
         self, filepath: StrPath, seqId: SeqId, tokens: TokenSequence = (), count: int | None = None
     ) -> int:
-        """Write the state of one sequence and its tokens to a file. Returns the file's size in bytes.
+        """Write the state of a sequence, and its tokens, to a file. Returns the size of the file in bytes.
+
+        The file is written under another name and then renamed. Raises OSError if it cannot be written.
 
         Maps to `llama_state_seq_save_file`.
         """
@@ -202,21 +206,23 @@ class ContextState(ContextBase):
         return written
 
     def stateSeqLoadFile(self, filepath: StrPath, destSeqId: SeqId) -> list[Token]:
-        """Take over the state of a sequence from a file. Returns the tokens that were saved with it.
+        """Restore the state of a sequence from a file, and return the tokens that were saved with it.
+
+        Raises OSError, and StateError for a file that does not fit; see `stateSeqSetData`.
 
         Maps to `llama_state_seq_load_file`.
         """
         self._check_seq(destSeqId, "destSeqId")
         name = path_bytes(filepath, "filepath")
         tokens, state = read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
-        mark = self.stateSeqGetData(None, None, destSeqId)[: self._mark_size(destSeqId)]
-        self.stateSeqSetData(mark + state, None, destSeqId)
+        prefix = self.stateSeqGetData(None, None, destSeqId)[: self._prefix_size(destSeqId)]
+        self.stateSeqSetData(prefix + state, None, destSeqId)
         return tokens
 
-    def _mark_size(self, seq: SeqId) -> int:
-        """How many bytes stand before a sequence's state in memory, and not in a file."""
+    def _prefix_size(self, seq: SeqId) -> int:
+        """Return how many bytes come before a sequence's state in memory, but not in a file."""
         if is_pinned_version():
-            return 8  # a mark, and the number of the sequence
+            return 8  # a magic number and the sequence id
         with tempfile.TemporaryDirectory() as folder:
             name = os.fsencode(os.path.join(folder, "state"))
             written = self._run(lib.llama_state_seq_save_file, name, seq, ffi.NULL, 0)
@@ -228,9 +234,7 @@ def _check_flags(flags: int) -> int:
         return flags
     require("LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY")
     if flags & lib.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE:
-        raise ValueError(
-            "LLAMA_STATE_SEQ_FLAGS_ON_DEVICE keeps the data out of the buffer, so that there is nothing to save"
-        )
+        raise ValueError("LLAMA_STATE_SEQ_FLAGS_ON_DEVICE is not supported: it keeps the data out of the buffer")
     if flags & ~lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY:
-        raise ValueError(f"flags {flags:#x} are not among LLAMA_STATE_SEQ_FLAGS_*")
+        raise ValueError(f"flags must be LLAMA_STATE_SEQ_FLAGS_*, got {flags:#x}")
     return flags

@@ -1,4 +1,4 @@
-"""States as bytes and files: what is read is checked, because llama.cpp believes most of what a state says."""
+"""States as bytes and files. What is read is checked, because llama.cpp trusts most of what a state contains."""
 
 from __future__ import annotations
 
@@ -9,80 +9,87 @@ from typing import Any
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
+from llama_cffi.context.sequences import POSITION_LIMIT
 from llama_cffi.errors import StateError
 
 STATE_HEADER = struct.Struct("<III")  # magic, version, number of tokens
-_POSITIONS = 1 << 30  # more than any model was trained for; and from there, the next batches would overflow
 
 
 def filled(written: int) -> int:
-    """The length of a state that was written; 0 is a failure."""
+    """Return the length of a state that was written; raise StateError for 0, which means failure."""
     if written == 0:
         raise StateError("the state could not be written: the buffer needs ctx.stateSize bytes", log=native_log())
     return written
 
 
-# Each of these is one use of the context: no other thread's call comes between its parts.
+# The next four make several C calls with the same exclusive use of the context.
 
 
 def whole_state(pointer: Any) -> bytes:
+    """Return the state of a context."""
     size = lib.llama_state_get_size(pointer)
     buffer = ffi.new("uint8_t[]", size)
     return bytes(ffi.buffer(buffer, filled(lib.llama_state_get_data(pointer, buffer, size))))
 
 
 def whole_sequence(pointer: Any, seq: int, flags: int) -> bytes:
+    """Return the state of a sequence."""
     size = lib.llama_state_seq_get_size_ext(pointer, seq, flags)
     buffer = ffi.new("uint8_t[]", size)
     return bytes(ffi.buffer(buffer, filled(lib.llama_state_seq_get_data_ext(pointer, buffer, size, seq, flags))))
 
 
 def restore_state(pointer: Any, array: Any, n: int, n_seq: int) -> int:
+    """Restore the state of a context, or raise StateError and clear it. Returns the number of bytes read."""
     read: int = lib.llama_state_set_data(pointer, array, n)
     log = native_log()
-    wrong = _wrong_positions(pointer, range(n_seq))
-    if read == 0 or wrong:
+    problem = _position_problem(pointer, range(n_seq))
+    if read == 0 or problem:
         lib.llama_memory_clear(lib.llama_get_memory(pointer), True)
-        raise StateError(f"the state {wrong or 'does not fit this context'}; the context is empty now", log=log)
+        raise StateError(f"the state {problem or 'does not fit this context'}; the context is empty now", log=log)
     return read
 
 
-def take_over_sequence(pointer: Any, array: Any, n: int, seq: int, flags: int) -> int:
+def restore_sequence(pointer: Any, array: Any, n: int, seq: int, flags: int) -> int:
+    """Restore the state of a sequence, or raise StateError and clear it. Returns the number of bytes read."""
     read: int = lib.llama_state_seq_set_data_ext(pointer, array, n, seq, flags)
     log = native_log()
-    wrong = _wrong_positions(pointer, [seq])
-    if read == 0 or wrong:
-        memory, empty = lib.llama_get_memory(pointer), f"sequence {seq}"
+    problem = _position_problem(pointer, [seq])
+    if read == 0 or problem:
+        memory, cleared = lib.llama_get_memory(pointer), f"sequence {seq}"
         lib.llama_memory_seq_rm(memory, seq, -1, -1)
-        if _wrong_positions(pointer, [seq]):  # negative ones, and the last one, cannot be named to be removed
+        if _position_problem(pointer, [seq]):  # llama.cpp cannot remove negative positions, or the last one
             lib.llama_memory_clear(memory, True)
-            empty = "the context"
-        raise StateError(f"the state {wrong or 'does not fit this context'}; {empty} is empty now", log=log)
+            cleared = "the context"
+        raise StateError(f"the state {problem or 'does not fit this context'}; {cleared} is empty now", log=log)
     return read
 
 
-def _wrong_positions(pointer: Any, seqs: Iterable[int]) -> str:
-    """What is wrong with the positions of these sequences: llama.cpp believes those that a state names."""
+def _position_problem(pointer: Any, seqs: Iterable[int]) -> str:
+    """Return what is wrong with the positions of sequences, or "". llama.cpp does not check those of a state."""
     memory = lib.llama_get_memory(pointer)
     for seq in seqs:
         low, high = lib.llama_memory_seq_pos_min(memory, seq), lib.llama_memory_seq_pos_max(memory, seq)
-        if (low, high) != (-1, -1) and not 0 <= low <= high < _POSITIONS:  # both are -1 where there is nothing
-            return f"puts tokens at positions from {low} to {high} of sequence {seq}"
+        if (low, high) != (-1, -1) and not 0 <= low <= high < POSITION_LIMIT:  # both are -1 for an empty one
+            return f"has positions {low} to {high} in sequence {seq}, out of range"
     return ""
 
 
 def read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memoryview]:
-    """The tokens of a state file, and what follows them. Read whole: a mapped file that shrinks ends the process."""
+    """Return the tokens of a state file, and the bytes after them.
+
+    It is read rather than mapped: the process would die if a mapped file shrank.
+    """
     with open(path, "rb") as stream:
         data = stream.read()
     if len(data) < STATE_HEADER.size:
-        raise StateError("the file is too short for a state")
+        raise StateError(f"the file is too short for a state: {len(data)} bytes")
     found_magic, found_version, n_tokens = STATE_HEADER.unpack_from(data)
     if found_magic != magic:
-        raise StateError("this is no state file of this kind")
+        raise StateError(f"not a state file of this kind: expected magic {magic:#x}, got {found_magic:#x}")
     if found_version != version:
-        raise StateError(f"the file has version {found_version} of the format, but this llama.cpp reads {version}")
+        raise StateError(f"the file must have version {version} of the format for this llama.cpp, got {found_version}")
     if STATE_HEADER.size + 4 * n_tokens > len(data):
-        raise StateError(f"the file says that it holds {n_tokens} tokens, but it is too short for them")
+        raise StateError(f"the file is too short for the {n_tokens} tokens that it claims to have")
     tokens: Sequence[int] = struct.unpack_from(f"<{n_tokens}i", data, STATE_HEADER.size)
     return list(tokens), memoryview(data)[STATE_HEADER.size + 4 * n_tokens :]

@@ -1,4 +1,4 @@
-"""Changing how a context computes: adapters, control vectors, threads, attention."""
+"""Settings of a context that can change: adapters, control vectors, threads, attention, outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
@@ -21,16 +21,16 @@ from llama_cffi.errors import NativeError
 from llama_cffi.ggml.threadpool import Threadpool
 from llama_cffi.model.adapter import Adapter
 
-_ANY = (1 << 31) - 1  # more outputs than there are
+_ALL_OUTPUTS = (1 << 31) - 1  # more than there are
 
 
 class ContextTuning(ContextBase):
-    """The settings of a context that may change during its life."""
+    """The settings of a context that can change during its life."""
 
-    # LoRA: newer headers take the whole list at once, so the context keeps it.
+    # LoRA: llama.cpp takes the whole list at once, so the context keeps it.
 
     def setAdapterLora(self, ad: Adapter, scale: float = 1.0) -> int:
-        """Add an adapter, or change its scale. Several add up. Returns 0.
+        """Add an adapter, or change its scale. The effects of several adapters add up. Returns 0.
 
         Maps to `llama_set_adapters_lora`, and to `llama_set_adapter_lora` of older headers.
         """
@@ -42,15 +42,15 @@ class ContextTuning(ContextBase):
         if not isinstance(ad, Adapter):
             raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
         if ad._model is not self._model:
-            raise ValueError("this adapter was loaded for another model: load it for the model of the context")
+            raise ValueError("this adapter was loaded for another model: load it for the context's model")
         if isinstance(scale, str) or not hasattr(scale, "__float__"):
-            raise TypeError(f"scale is a number, not {scale!r}")
+            raise TypeError(f"scale must be a number, got {scale!r}")
         if not abs(float(scale)) <= FLOAT_MAX:
             raise ValueError(f"scale must be finite, got {scale}")
-        ad._c  # noqa: B018  raises for a freed one
+        ad._c  # noqa: B018  raises if it was freed
 
     def removeAdapterLora(self, ad: Adapter) -> int:
-        """Take an adapter away. Returns 0, or -1 if it was not there.
+        """Remove an adapter. Returns 0, or -1 if it is not in use.
 
         Maps to `llama_set_adapters_lora`, and to `llama_rm_adapter_lora` of older headers.
         """
@@ -60,29 +60,29 @@ class ContextTuning(ContextBase):
         return 0
 
     def clearAdapterLora(self) -> None:
-        """Take all adapters away.
+        """Remove all adapters.
 
         Maps to `llama_set_adapters_lora`, and to `llama_clear_adapter_lora` of older headers.
         """
         self._set_adapters({})
 
     def setAdaptersLora(self, adapters: Sequence[Adapter], scales: Sequence[float] | None = None) -> int:
-        """Use these adapters and no others, each with its scale (None: 1.0 for all). Returns 0.
+        """Use exactly these adapters, each with its scale (None: 1.0 for all). Returns 0.
 
         Maps to `llama_set_adapters_lora`.
         """
         chosen = [1.0] * len(adapters) if scales is None else list(scales)
         if len(chosen) != len(adapters):
-            raise ValueError(f"there are {len(adapters)} adapters, but {len(chosen)} scales")
+            raise ValueError(f"scales must have {len(adapters)} items, one per adapter, got {len(chosen)}")
         for ad, scale in zip(adapters, chosen, strict=True):
             self._check_adapter(ad, scale)
         if len(set(adapters)) < len(adapters):
-            raise ValueError("an adapter is there twice: name it once, with the sum of its scales")
+            raise ValueError("an adapter is given twice: pass it once, with the sum of its scales")
         self._set_adapters(dict(zip(adapters, chosen, strict=True)))
         return 0
 
     def _set_adapters(self, adapters: dict[Adapter, float]) -> None:
-        with ExitStack() as stack:  # none of them is freed before it knows that this context uses it
+        with ExitStack() as stack:  # so that no adapter is freed before it knows that this context uses it
             pointers = ffi.new(
                 "struct llama_adapter_lora *[]", [stack.enter_context(ad._exclusive()) for ad in adapters]
             )
@@ -93,36 +93,35 @@ class ContextTuning(ContextBase):
                     f"llama_set_adapters_lora returned {code}", operation="llama_set_adapters_lora", code=code
                 )
             self._adapters = adapters
-            self._memory._changed()  # what it holds was computed without them
+            self._memory._changed()  # the KV cache was computed with other adapters
             for ad in adapters:
                 ad._users.add(self)
 
     def setAdapterCvec(
         self, data: Any, len: int | None = None, nEmbd: int = 0, ilStart: int = 1, ilEnd: int = -1
     ) -> int:
-        """Apply a control vector, or with `data` None take it away. Returns 0.
+        """Apply a control vector to layers `ilStart` to `ilEnd` (-1: the last), inclusive; `data` None removes it.
 
-        `data` is a buffer of floats: a row of `nEmbd` (0: the model's) for each layer from layer 1 on. The layers from
-        `ilStart` to `ilEnd` (-1: the last) are changed, both included.
+        `data` is a buffer of floats: a row of `nEmbd` (0: the model's) for each layer from layer 1 on. Returns 0.
 
         Maps to `llama_set_adapter_cvec`.
         """
         n_embd, last = self._model.nEmbd, self._model.nLayer - 1
         if nEmbd not in (0, n_embd):
-            raise ValueError(f"nEmbd is {nEmbd}, but the model's embeddings have {n_embd} floats")
+            raise ValueError(f"nEmbd must be {n_embd} for this model, got {nEmbd}: 0 means the model's")
         end = last if ilEnd == -1 else ilEnd
         array, n = ffi.NULL, 0
         if data is not None:
             array, n = read_buffer(data, "float", len, "data", "len")
             if not n or n % n_embd or n // n_embd > last:
                 raise ValueError(
-                    f"data has {n} floats, and the vector takes 1 to {last} whole rows of {n_embd}; None takes it away"
+                    f"data must have 1 to {last} whole rows of {n_embd} floats, got {n} floats; None removes the vector"
                 )
             if not all(map(math.isfinite, ffi.unpack(array, n))):
-                raise ValueError("data holds a number that is not finite")
+                raise ValueError("data must be finite, and has NaN or infinity")
             if not 1 <= ilStart <= end <= last:
                 raise ValueError(
-                    f"ilStart and ilEnd are layers from 1 to {last}, in this order, not {ilStart} and {ilEnd}"
+                    f"ilStart and ilEnd must be layers between 1 and {last}, in order, got {ilStart} and {ilEnd}"
                 )
         code: int = self._run(lib.llama_set_adapter_cvec, array, n, n_embd, ilStart, end)
         if code != 0:
@@ -134,7 +133,7 @@ class ContextTuning(ContextBase):
 
     @property
     def nThreads(self) -> int:
-        """How many threads compute a batch of one token.
+        """Number of threads for a batch of one token.
 
         Maps to `llama_n_threads`.
         """
@@ -142,29 +141,29 @@ class ContextTuning(ContextBase):
 
     @property
     def nThreadsBatch(self) -> int:
-        """How many threads compute a larger batch.
+        """Number of threads for larger batches.
 
         Maps to `llama_n_threads_batch`.
         """
         return lib.llama_n_threads_batch(self._c)
 
     def setNThreads(self, nThreads: int, nThreadsBatch: int | None = None) -> None:
-        """Change the numbers of threads, each from 1 to 512.
+        """Set the numbers of threads, each from 1 to 512; `nThreadsBatch` None means `nThreads`.
 
         Maps to `llama_set_n_threads`.
         """
         batch = nThreads if nThreadsBatch is None else nThreadsBatch
         for name, n in (("nThreads", nThreads), ("nThreadsBatch", batch)):
-            if not 1 <= n <= lib.GGML_MAX_N_THREADS:
-                raise out_of_range(name, n, 1, lib.GGML_MAX_N_THREADS)
+            integer(n, 1, lib.GGML_MAX_N_THREADS, name)
             check_threads(name, n)
         self._check_pools(nThreads, batch)
         self._run(lib.llama_set_n_threads, nThreads, batch)
 
     def attachThreadpool(self, tp: Threadpool, tpBatch: Threadpool | None = None) -> None:
-        """Compute on threads of a pool: `tp` for single tokens, `tpBatch` (None: the same) for larger batches.
+        """Compute on the threads of a pool: `tp` for single tokens, `tpBatch` (None: the same) for larger batches.
 
-        A pool serves one context at a time, and must have as many threads as the context uses.
+        A pool serves one context at a time and must have at least as many threads as the context uses: raises BusyError
+        or ValueError otherwise.
 
         Maps to `llama_attach_threadpool`.
         """
@@ -186,7 +185,7 @@ class ContextTuning(ContextBase):
         self._run(attach)
 
     def detachThreadpool(self) -> None:
-        """Compute on threads of the context's own again. The pool may be freed, and is gone with the context.
+        """Compute on the context's own threads again. The pool can then be freed.
 
         Maps to `llama_detach_threadpool`.
         """
@@ -205,27 +204,27 @@ class ContextTuning(ContextBase):
         ):
             if pool.nThreads < threads:
                 raise ValueError(
-                    f"the thread pool has {pool.nThreads} threads, but the context's {name} is {threads}: "
+                    f"the thread pool must have at least {threads} threads ({name}), got {pool.nThreads}: "
                     "call setNThreads first, or make a larger pool"
                 )
 
     # Attention, outputs
 
     def setEmbeddings(self, embeddings: bool) -> None:
-        """Whether the outputs have embeddings.
+        """Set whether `decode` computes embeddings.
 
         Maps to `llama_set_embeddings`.
         """
         limits = self._limits
         if embeddings and lib.llama_pooling_type(self._c) == PoolingType.MEAN:
             check_pooled(limits.n_ubatch, self._nSeqMax, limits.n_outputs)
-        self._reserve_outputs(_ANY)  # the layout of the output buffer changes
+        self._reserve_outputs(_ALL_OUTPUTS)  # the layout of the output buffer changes
         limits.reserved = 0
         self._run(lib.llama_set_embeddings, bool(embeddings))
         limits.embeds = bool(embeddings)
 
     def setCausalAttn(self, causalAttn: bool) -> None:
-        """Whether a token sees only those before it. Without that, a batch may have at most nUbatch tokens.
+        """Turn causal attention on or off. Without it, tokens see later ones, and a batch has at most nUbatch tokens.
 
         Maps to `llama_set_causal_attn`.
         """
@@ -234,7 +233,7 @@ class ContextTuning(ContextBase):
         self._memory._changed()
 
     def getCausalAttn(self) -> bool:
-        """Whether a token sees only those before it.
+        """Return True if attention is causal: a token sees only those before it.
 
         Maps to `llama_get_causal_attn`.
         """
@@ -243,23 +242,23 @@ class ContextTuning(ContextBase):
         return lib.llama_get_causal_attn(self._c)
 
     def setWarmup(self, warmup: bool) -> None:
-        """Whether a decode only touches every weight, to load them. Deprecated: warns so, with the header's own hint.
+        """Turn warm-up on or off: `decode` then uses all weights, to load them. Emits a DeprecationWarning.
 
         Maps to `llama_set_warmup`.
         """
         self._run(lib.llama_set_warmup, bool(warmup))
 
     def synchronize(self) -> None:
-        """Wait until everything is computed. Reading an output does so by itself.
+        """Wait until all computations are done. Reading outputs does so as well.
 
         Maps to `llama_synchronize`.
         """
         self._run(lib.llama_synchronize)
 
     def setAbortCallback(self, abortCallback: Callable[[], bool] | None) -> None:
-        """Have a function asked during computations whether to stop; None takes it away.
+        """Set a function that stops the computation by returning True; None removes it. CPU only.
 
-        It is asked for every node of the graph, and its exceptions reach the caller of `decode`. Works on the CPU.
+        It is called for each node of the graph, and its exceptions reach the caller of `decode`.
 
         Maps to `llama_set_abort_callback`.
         """

@@ -22,9 +22,7 @@ def _context(model: Model, **params: object) -> None:
 def test_a_cache_larger_than_the_memory(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: GIB)
     # 2 layers of 32 + 32 numbers of 2 bytes each, and what llama.cpp notes of a token
-    with pytest.raises(
-        NativeMemoryError, match=r"4000000 tokens and .* fills at least 1144 MiB.* give 1024 MiB: lower .*nCtx"
-    ):
+    with pytest.raises(NativeMemoryError, match=r"4000000 tokens and .* at least 1144 MiB.* 1024 MiB: lower .*nCtx"):
         _context(tiny, nCtx=4_000_000)
     with pytest.raises(NativeMemoryError, match="1144 MiB"):
         _context(tiny, nCtx=4_000_000, typeK=Ggml.Type.F16, typeV=Ggml.Type.F16)
@@ -80,25 +78,25 @@ def test_a_limit_of_the_user_counts_threads() -> None:
 
 def test_pooled_embeddings_that_the_sequences_do_not_share(tiny: Model) -> None:
     pooled = {"nCtx": 192, "embeddings": True, "poolingType": PoolingType.MEAN}
-    with pytest.raises(ValueError, match=r"3 sequences do not share nUbatch 64 evenly: set .*nUbatch to 63"):
+    with pytest.raises(ValueError, match=r"nSeqMax 3, got 64.* .*nUbatch to 63"):
         _context(tiny, nSeqMax=3, nUbatch=64, **pooled)
     _context(tiny, nSeqMax=3, nUbatch=63, **pooled)
-    with pytest.raises(ValueError, match="nOutputsMax is 3: leave"):
+    with pytest.raises(ValueError, match="nOutputsMax.*nUbatch 64, got 3"):
         _context(tiny, nOutputsMax=3, nUbatch=64, **pooled)
     with Context.initFromModel(
         tiny, Context.Params(nCtx=192, nSeqMax=3, nUbatch=64, poolingType=PoolingType.MEAN)
     ) as ctx:
-        with pytest.raises(ValueError, match="do not share nUbatch 64"):
+        with pytest.raises(ValueError, match="nSeqMax 3, got 64"):
             ctx.setEmbeddings(True)
 
 
 def test_sizes_that_cannot_be(tiny: Model, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nOutputsMax is 2, less than one for each of 4 sequences"):
+    with pytest.raises(ValueError, match="nOutputsMax.*nSeqMax 4.*got 2"):
         _context(tiny, nCtx=256, nOutputsMax=2, nSeqMax=4)
     with pytest.raises(ValueError, match="nCtx must be between 0 and 2147483392, got 4294967295"):
         _context(tiny, nCtx=0xFFFFFFFF)
     with Model.load(tiny_models.write_t5(tmp_path / "t5.gguf")) as t5:
-        with pytest.raises(ValueError, match="serves one sequence, and nSeqMax is 2"):
+        with pytest.raises(ValueError, match="nSeqMax.*1.*got 2"):
             _context(t5, nCtx=64, nSeqMax=2)
     for value in (float("nan"), float("-inf"), 1e39):
         with pytest.raises(ValueError, match="ropeFreqBase must be finite"):

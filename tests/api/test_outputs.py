@@ -114,7 +114,7 @@ def test_a_buffer_in_use_is_not_moved(tiny: Model) -> None:
 
 def test_more_outputs_than_allowed(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, nOutputsMax=4)) as ctx:
-        with pytest.raises(ValueError, match="asks for 20 outputs, but nOutputsMax is 4"):
+        with pytest.raises(ValueError, match=r"4 outputs \(nOutputsMax\), got 20"):
             ctx.decode(all_outputs(PROMPT))
         assert ctx.decode(all_outputs(PROMPT[:4])) == 0
 
@@ -126,11 +126,11 @@ def test_token_embeddings(tiny: Model) -> None:
         table = np.asarray(ctx.getEmbeddings())
         assert table.shape == (20, tiny.nEmbd)
         assert np.array_equal(table[7], np.asarray(ctx.getEmbeddingsIth(7)))
-        with pytest.raises(ValueError, match="nothing is pooled"):
+        with pytest.raises(ValueError, match="poolingType"):
             ctx.getEmbeddingsSeq(0)
         del table
         ctx.setEmbeddings(False)
-        with pytest.raises(ValueError, match="gives no embeddings"):
+        with pytest.raises(ValueError, match="no embeddings.*setEmbeddings"):
             ctx.getEmbeddingsIth(-1)
         ctx.getMemory().clear()
         ctx.decode(Batch.getOne(PROMPT))
@@ -172,7 +172,7 @@ def test_pooled_embeddings_of_several_texts(bert: Model) -> None:
 
 def test_a_bert_batch_beyond_n_ubatch(bert: Model) -> None:
     with Context.initFromModel(bert, Context.Params(nCtx=256, nBatch=64, nUbatch=8, embeddings=True)) as ctx:
-        with pytest.raises(ValueError, match="nUbatch is"):
+        with pytest.raises(ValueError, match=r"\(nUbatch\), got 60"):
             ctx.encode(Batch.getOne([5] * 60))
 
 

@@ -159,22 +159,22 @@ def test_what_cannot_be(tiny: Model) -> None:
     closed = chain_of(Sampler.initGreedy())
     wide = chain_of(Sampler.initLogitBias(99, {1: 1.0}), Sampler.initGreedy())
     for samplers, error, words in (
-        ([(0, Sampler.initGreedy())], TypeError, "chainInit"),
+        ([(0, Sampler.initGreedy())], TypeError, "greedy.*Sampler.chain"),
         ([(0, Sampler.chainInit())], ValueError, "empty"),
         ([(0, None)], TypeError, "NoneType"),
-        ([("0", chain)], TypeError, "number of a sequence"),
-        ([(-1, chain)], ValueError, "0 or more"),
+        ([("0", chain)], TypeError, "seqId.*got '0'"),
+        ([(-1, chain)], ValueError, "seqId.*0, got -1"),
         ([(0, chain), (0, inner)], ValueError, "two samplers"),
         ([(0, chain), (1, chain)], ValueError, "one sequence"),
     ):
         with pytest.raises(error, match=words):
             params(samplers)
     for samplers, error, words in (
-        ([(1, chain)], ValueError, "nSeqMax is 1"),
+        ([(1, chain)], ValueError, "0 and 0, got 1.*nSeqMax"),
         ([(0, inner)], ValueError, "inside another chain"),
         ([(0, wide)], ValueError, "99 tokens"),
-        ([(0, chain_of(Sampler.initTopK(99_999), Sampler.initGreedy()))], ValueError, "99999 of 32000 candidates"),
-        ([(0, chain_of(*map(Sampler.initTopK, (5, 6))))], ValueError, "keep 6 of 5 candidates"),
+        ([(0, chain_of(Sampler.initTopK(99_999), Sampler.initGreedy()))], ValueError, "99999.*32000"),
+        ([(0, chain_of(*map(Sampler.initTopK, (5, 6))))], ValueError, r"initTopK\(6\).*at most 5"),
     ):
         made = params(samplers)
         with pytest.raises(error, match=words):

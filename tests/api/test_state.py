@@ -1,4 +1,4 @@
-"""State: saved and loaded again it gives bit-equal logits; what does not fit is refused."""
+"""State: after saving and restoring it, logits are bit-equal; a state that does not fit is rejected."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_file_with_its_tokens(tiny: Model, tmp_path: Path) -> None:
         expected = after(one)
         assert np.array_equal(expected, after(other))
         assert np.array_equal(expected, after(third))
-        with pytest.raises(StateError, match="cap is 5"):
+        with pytest.raises(StateError, match="cap.*30.*got 5"):
             other.stateLoadFile(path, out, 5)
     assert [p.name for p in tmp_path.iterdir()] == ["state.bin"]
 
@@ -115,20 +115,20 @@ def test_truncated_states(tiny: Model, tmp_path: Path, cut: int) -> None:
         with pytest.raises(StateError):
             other.stateSetData(state[:cut])
         assert other.getMemory().seqPosMax(0) == -1
-        assert other.decode(Batch.getOne(PROMPT)) == 0  # none the worse
+        assert other.decode(Batch.getOne(PROMPT)) == 0  # the context still works
 
 
 def test_states_that_are_none(tiny: Model, gemma: Model, tmp_path: Path) -> None:
     with make(tiny) as ctx, Context.initFromModel(gemma, Context.Params(nCtx=64)) as stranger:
         ctx.decode(Batch.getOne(PROMPT))
-        with pytest.raises(StateError, match="no state of a gemma3 model"):
+        with pytest.raises(StateError, match="expected a state of a gemma3 model"):
             stranger.stateSetData(ctx.stateGetData())
-        with pytest.raises(StateError, match="no state"):
-            ctx.stateSetData(b"\xff" * 100)  # a length of 4 GB, if it were believed
+        with pytest.raises(StateError, match="expected a state of a llama"):
+            ctx.stateSetData(b"\xff" * 100)  # llama.cpp would allocate the 4 GB that this claims
         wrong = tmp_path / "wrong"
         for header, words in (
-            (struct.pack("<III", 1, 10, 0), "no state file"),
-            (struct.pack("<III", lib.LLAMA_SESSION_MAGIC, 99, 0), "version 99"),
+            (struct.pack("<III", 1, 10, 0), "state file.*got 0x1"),
+            (struct.pack("<III", lib.LLAMA_SESSION_MAGIC, 99, 0), "version.*got 99"),
             (struct.pack("<III", lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION, 1 << 31), "too short"),
         ):
             wrong.write_bytes(header + bytes(64))
@@ -146,9 +146,9 @@ def test_positions_that_cannot_be(tiny: Model, position: int) -> None:
         one.decode(Batch.getOne(PROMPT))
         whole, sequence = bytearray(one.stateGetData()), bytearray(one.stateSeqGetData(seqId=0))
         for state, load in ((whole, other.stateSetData), (sequence, other.stateSeqSetData)):
-            place = state.index(struct.pack("<iI", 3, 1))  # a cell: its position, and how many sequences it has
+            place = state.index(struct.pack("<iI", 3, 1))  # a cell: its position, and its number of sequences
             struct.pack_into("<i", state, place, position)
-            with pytest.raises(StateError, match=f"positions from .*{position}.* of sequence 0; .* is empty now"):
+            with pytest.raises(StateError, match=f"positions .*{position}.* in sequence 0.*; .* is empty now"):
                 load(state)
             assert other.getMemory().seqPosMax(0) == -1
         assert other.decode(Batch.getOne(PROMPT)) == 0

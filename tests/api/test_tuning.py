@@ -26,6 +26,7 @@ from llama_cffi import (
     BatchExt,
     ClosedError,
     Context,
+    ContextFullError,
     DecodeError,
     EvalTensor,
     Model,
@@ -105,7 +106,7 @@ def test_the_three_calls(f32: tuple[Path, tiny_models.TinySpec], model: Model, t
         assert np.allclose(now(ctx), with_both, atol=1e-4)
         ctx.setAdaptersLora([two, one], [0.0, 1.0])
         assert np.allclose(now(ctx), with_one, atol=1e-4)
-        with pytest.raises(ValueError, match="1 adapters, but 2 scales"):
+        with pytest.raises(ValueError, match="scales.*1 .*got 2"):
             ctx.setAdaptersLora([one], [1.0, 2.0])
         Adapter.loraFree(one)  # while it is in use
         one.loraFree()
@@ -164,11 +165,11 @@ def test_control_vectors(model: Model) -> None:
         assert np.allclose(now(), plain, atol=1e-4)
         with pytest.raises(ValueError, match="1 to 1 whole rows of 64"):
             ctx.setAdapterCvec(np.zeros(n + 1, np.float32))
-        with pytest.raises(ValueError, match="layers from 1 to 1, in this order, not 1 and 2"):
+        with pytest.raises(ValueError, match="ilStart and ilEnd.*1 and 1.*got 1 and 2"):
             ctx.setAdapterCvec(vector, ilEnd=2)
-        with pytest.raises(ValueError, match="not finite"):
+        with pytest.raises(ValueError, match="data must be finite"):
             ctx.setAdapterCvec(np.full(n, np.nan, np.float32))
-        with pytest.raises(ValueError, match="nEmbd is 3"):
+        with pytest.raises(ValueError, match="nEmbd.*64.*got 3"):
             ctx.setAdapterCvec(np.zeros(n, np.float32), None, 3)
         with pytest.raises(TypeError, match="float"):
             ctx.setAdapterCvec(np.zeros(n))
@@ -188,7 +189,7 @@ def test_causal_attention(tiny: Model) -> None:
         assert ctx.getCausalAttn() is True
         ctx.setCausalAttn(False)
         assert ctx.getCausalAttn() is False
-        with pytest.raises(ValueError, match="nUbatch is 8"):
+        with pytest.raises(ValueError, match=r"8 tokens \(nUbatch\), got 9"):
             ctx.decode(Batch.getOne(list(range(9))))
         ctx.setCausalAttn(True)
         assert ctx.decode(Batch.getOne(list(range(9)))) == 0
@@ -246,7 +247,7 @@ def test_eval_sees_the_graph(tiny: Model) -> None:
         assert kind == "F32" and shape[-1] == 32000
         assert np.array_equal(values.reshape(-1)[-32000:], np.asarray(ctx.getLogitsIth(-1)))
         assert data["l_out-0"][1] == (len(PROMPT), tiny.nEmbd)
-    with pytest.raises(ValueError, match="during the callback only"):
+    with pytest.raises(ValueError, match="during the callback"):
         seen["l_out-0"].data  # noqa: B018
 
 
@@ -464,9 +465,9 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
             ctx.process(ProcessType.DECODE, batch)
         with pytest.raises(IndexError, match="1 entries"):
             batch.setPos(1, 0)
-        with pytest.raises(ValueError, match="from 0 on"):
+        with pytest.raises(ValueError, match="pos.*0, got -1"):
             batch.setPos(index, -1)
-        with pytest.raises(ValueError, match=f"takes {tiny.nEmbd}"):
+        with pytest.raises(ValueError, match=f"{tiny.nEmbd} floats.*got 1"):
             batch.setEmbdToken(index, [1.0])
         batch.addToken(0, 6)
         with pytest.raises(ValueError, match="full"):
@@ -478,6 +479,19 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
         ctx.free()
         with pytest.raises(ClosedError):
             batch.addToken(0, 5)
+
+
+def test_a_failed_process_names_its_function(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=256, nBatch=256)) as ctx:
+        ctx.decode(Batch.getOne([5] * 256))
+        for pos, error, code in ((256, ContextFullError, 1), (7, DecodeError, -1)):
+            batch = BatchExt.init(ctx)
+            batch.setPos(batch.addToken(0, 5), pos)
+            with pytest.raises(error) as caught:
+                ctx.process(ProcessType.DECODE, batch)
+            assert (type(caught.value), caught.value.operation, caught.value.code) == (error, "llama_process", code)
+        assert ctx.getMemory().seqRemove(0, 200, -1)
+        assert ctx.decode(Batch.getOne([5])) == 0
 
 
 def test_embeddings_in_an_extended_batch(tiny: Model) -> None:

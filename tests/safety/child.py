@@ -62,13 +62,6 @@ def decoded(model: Model | str = "llama", **params: Any) -> Context:
     return made
 
 
-def chain(*members: Sampler) -> Sampler:
-    made = Sampler.chainInit()
-    for member in members:
-        made.chainAdd(member)
-    return made
-
-
 def grammar(model: Model) -> Sampler:
     return Sampler.initGrammar(model.vocab, 'root ::= "yes" | "no"')
 

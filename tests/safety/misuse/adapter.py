@@ -129,7 +129,7 @@ CASES = (
         "llama_set_adapters_lora",
         _SETUP + "c.setAdaptersLora([a], [])",
         "ValueError",
-        "0 scales",
+        "1 items, one per adapter, got 0",
     ),
     Case(
         "more scales than adapters",
@@ -137,7 +137,7 @@ CASES = (
         "llama_set_adapters_lora",
         _SETUP + "c.setAdaptersLora([], [1.0])",
         "ValueError",
-        "1 scales",
+        "0 items, one per adapter, got 1",
     ),
     Case("None for adapters", CHECK, "llama_set_adapters_lora", "context().setAdaptersLora(None)", "TypeError"),
     Case(

@@ -39,7 +39,12 @@ CASES = (
     ),
     Case("a batch of getOne grown", CHECK, "llama_batch_get_one", "batch().add(5, 1)", "TypeError", "Batch.init"),
     Case(
-        "a batch of getOne lengthened", CHECK, "llama_batch_get_one", "batch().nTokens = 2", "ValueError", "room for 1"
+        "a batch of getOne lengthened",
+        CHECK,
+        "llama_batch_get_one",
+        "batch().nTokens = 2",
+        "ValueError",
+        "nTokens must be between 0 and 1, got 2",
     ),
     Case(
         "NULL tokens past the facade",
@@ -59,7 +64,7 @@ CASES = (
             ("4, (1 << 31) - 1", "2147483647"),
             ("4, 0, 0", "nSeqMax must be between 1"),
             ("4, 0, -1", "nSeqMax must be between 1"),
-            ("4, 0, 257", "to 256"),
+            ("4, 0, 257", "256, got 257"),
         )
     ),
     Case(
@@ -83,7 +88,7 @@ CASES = (
         "llama_batch_init",
         "Batch.init(1).nTokens = 2",
         "ValueError",
-        "room for 1",
+        "1, got 2",
     ),
     Case(
         "a negative number of entries",
@@ -91,7 +96,7 @@ CASES = (
         "llama_batch_init",
         "Batch.init(1).nTokens = -1",
         "ValueError",
-        "nTokens is -1",
+        "nTokens must be between 0 and 1, got -1",
     ),
     Case(
         "more sequences than the row has",
@@ -101,7 +106,7 @@ CASES = (
         "ValueError",
         "nSeqMax",
     ),
-    Case("no sequences", CHECK, "llama_batch_init", "Batch.init(1).add(5, 0, [])", "ValueError", "1 to 1"),
+    Case("no sequences", CHECK, "llama_batch_init", "Batch.init(1).add(5, 0, [])", "ValueError", "1 and 1, got 0"),
     Case(
         "a token into embeddings", CHECK, "llama_batch_init", "Batch.init(1, 64).add(5, 0)", "TypeError", "embeddings"
     ),
@@ -164,7 +169,7 @@ CASES = (
         "llama_batch",
         "Batch.__new__(Batch).nTokens",
         "ClosedError",
-        "never made",
+        "never initialized",
     ),
     # Extended batches
     Case(
@@ -202,7 +207,7 @@ CASES = (
         "ValueError",
         "empty",
     ),
-    Case("a process that is none", CHECK, "llama_process", _EXT + "c.process(9, b)", "ValueError", "9"),
+    Case("a process type that does not exist", CHECK, "llama_process", _EXT + "c.process(9, b)", "ValueError", "9"),
     Case(
         "an extended batch encoded by a decoder",
         CHECK,
@@ -214,8 +219,8 @@ CASES = (
     *(
         Case(f"BatchExt.{call}", CHECK, function, _EXT + f"b.addToken(0, 5); b.{call}", error, words)
         for call, function, error, words in (
-            ("addToken(0, -1)", "llama_batch_ext_add_token", "IndexError", "token -1"),
-            ("addToken(0, 364)", "llama_batch_ext_add_token", "IndexError", "token 364"),
+            ("addToken(0, -1)", "llama_batch_ext_add_token", "IndexError", "got -1"),
+            ("addToken(0, 364)", "llama_batch_ext_add_token", "IndexError", "363, the last of the vocabulary, got 364"),
             ("addToken(2, 5)", "llama_batch_ext_add_token", "ValueError", "nSeqMax"),
             ("addToken(-1, 5)", "llama_batch_ext_add_token", "ValueError", "nSeqMax"),
             ("add(7)", "llama_batch_ext_add", "ValueError", "nSeqMax"),
@@ -223,13 +228,23 @@ CASES = (
             ("addSeq(0, 7)", "llama_batch_ext_add_seq", "ValueError", "sequence 7"),
             ("setPos(1, 0)", "llama_batch_ext_set_pos", "IndexError", "1 entries"),
             ("setPos(0, -1)", "llama_batch_ext_set_pos", "ValueError", "-1"),
-            ("setPos(0, [1, 2])", "llama_batch_ext_set_pos", "ValueError", "one number or four"),
+            ("setPos(0, [1, 2])", "llama_batch_ext_set_pos", "ValueError", "pos must be one or four numbers"),
             ("setPos(0, 1 << 31)", "llama_batch_ext_set_pos", "OverflowError", ""),
             ("setOutputLogits(-1)", "llama_batch_ext_set_output_logits", "IndexError", "-1"),
             ("setOutputEmbd(9)", "llama_batch_ext_set_output_embd", "IndexError", "9"),
-            ("addEmbd(0, [0.0] * 63)", "llama_batch_ext_add_embd", "ValueError", "63 floats"),
-            ("setEmbdToken(0, [0.0] * 65)", "llama_batch_ext_set_embd_token", "ValueError", "65 floats"),
-            ("setEmbdState(0, [0.0])", "llama_batch_ext_set_embd_state", "ValueError", "1 floats"),
+            ("addEmbd(0, [0.0] * 63)", "llama_batch_ext_add_embd", "ValueError", "64 floats for this model, got 63"),
+            (
+                "setEmbdToken(0, [0.0] * 65)",
+                "llama_batch_ext_set_embd_token",
+                "ValueError",
+                "64 floats for this model, got 65",
+            ),
+            (
+                "setEmbdState(0, [0.0])",
+                "llama_batch_ext_set_embd_state",
+                "ValueError",
+                "64 floats for this model, got 1",
+            ),
         )
     ),
     Case(

@@ -15,7 +15,7 @@ CASES = (
         "llama_decode",
         "context(nBatch=8).decode(batch(9))",
         "ValueError",
-        "nBatch is 8",
+        "8 tokens (nBatch), got 9",
     ),
     Case(
         "more tokens than nBatch past the facade",
@@ -41,7 +41,7 @@ CASES = (
         "llama_decode",
         "context(nBatch=64, nUbatch=8, attentionType=AttentionType.NON_CAUSAL).decode(batch(9))",
         "ValueError",
-        "nUbatch is 8",
+        "8 tokens (nUbatch), got 9",
     ),
     Case(
         "more tokens than nUbatch for an embedding model",
@@ -49,7 +49,7 @@ CASES = (
         "llama_encode",
         "context('bert', nBatch=64, nUbatch=8).encode(batch(9))",
         "ValueError",
-        "nUbatch is 8",
+        "8 tokens (nUbatch), got 9",
     ),
     Case(
         "more tokens than nUbatch decoded by an embedding model",
@@ -57,7 +57,7 @@ CASES = (
         "llama_decode",
         "context('bert', nBatch=64, nUbatch=8).decode(batch(9))",
         "ValueError",
-        "nUbatch is 8",
+        "8 tokens (nUbatch), got 9",
     ),
     Case(
         "more tokens than the context holds",
@@ -88,7 +88,7 @@ CASES = (
         "llama_decode",
         "c = context(nOutputsMax=1); b = Batch.init(2); b.add(5, 0, [0], True); b.add(5, 1, [0], True); c.decode(b)",
         "ValueError",
-        "nOutputsMax is 1",
+        "1 outputs (nOutputsMax), got 2",
     ),
     Case(
         "embeddings of more tokens than nOutputsMax",
@@ -97,7 +97,7 @@ CASES = (
         "context(nOutputsMax=1, embeddings=True).decode(batch(2)); "
         "context(nOutputsMax=1, embeddings=True, poolingType=PoolingType.MEAN)",
         "ValueError",
-        "nOutputsMax is 1",
+        "1 outputs (nOutputsMax), got 2",
     ),
     # The wrong half of a model
     *(
@@ -221,12 +221,12 @@ CASES = (
     # Entries
     *(
         Case(
-            f"token {token}",
+            f"363, the last of the vocabulary, got {token}",
             CHECK,
             "llama_decode",
             f"context().decode(batch(1, {token}))",
             "ValueError",
-            f"token {token}",
+            f"363, the last of the vocabulary, got {token}",
         )
         for token in (-1, 364, 2**31 - 1, -(2**31))
     ),
@@ -243,12 +243,12 @@ CASES = (
             words,
         )
         for name, change, words in (
-            ("an entry of no sequence", "b.nSeqId[0] = 0", "belongs to 0 sequences"),
-            ("an entry of more sequences than its row has", "b.nSeqId[0] = 3", "belongs to 3 sequences"),
-            ("an entry of a negative number of sequences", "b.nSeqId[0] = -1", "belongs to -1 sequences"),
-            ("a sequence beyond nSeqMax", "b.seqId[0][0] = 2", "0 to 1"),
-            ("a negative sequence", "b.seqId[0][0] = -1", "0 to 1"),
-            ("a token written past the checks", "b.token[0] = 9999", "token 9999"),
+            ("an entry of no sequence", "b.nSeqId[0] = 0", "1 and 2, got 0"),
+            ("an entry of more sequences than its row has", "b.nSeqId[0] = 3", "1 and 2, got 3"),
+            ("an entry of a negative number of sequences", "b.nSeqId[0] = -1", "1 and 2, got -1"),
+            ("a sequence beyond nSeqMax", "b.seqId[0][0] = 2", "the sequence must be between 0 and 1, got 2"),
+            ("a negative sequence", "b.seqId[0][0] = -1", "the sequence must be between 0 and 1, got -1"),
+            ("a token written past the checks", "b.token[0] = 9999", "363, the last of the vocabulary, got 9999"),
         )
     ),
     Case(
@@ -267,7 +267,7 @@ CASES = (
         "llama_decode",
         "b = Batch.init(1, 32); b.nTokens = 1; context().decode(b)",
         "ValueError",
-        "embeddings of 32 floats, but the model takes 64",
+        "64 floats for this model, got 32",
     ),
     Case(
         "embeddings for an encoder",
@@ -275,7 +275,7 @@ CASES = (
         "llama_encode",
         "b = Batch.init(1, 63); b.nTokens = 1; context('t5').encode(b)",
         "ValueError",
-        "63 floats",
+        "64 floats for this model, got 63",
     ),
     Case(
         "embeddings without four positions each",

@@ -42,7 +42,7 @@ CASES = (
         "llama_init_from_model",
         "context(nCtx=1, nSeqMax=4)",
         "ValueError",
-        "raise nCtx",
+        "nCtx must be at least nSeqMax 4, one token per sequence, got 1",
     ),
     Case(
         "fewer outputs than sequences",
@@ -187,7 +187,9 @@ CASES = (
         "ValueError",
         "ropeFreqBase must be finite",
     ),
-    Case("a cache type that is none", CHECK, "llama_init_from_model", "context(typeK=-1)", "ValueError", "typeK"),
+    Case(
+        "a cache type that does not exist", CHECK, "llama_init_from_model", "context(typeK=-1)", "ValueError", "typeK"
+    ),
     Case("a cache type beyond the last", CHECK, "llama_init_from_model", "context(typeV=99)", "ValueError", "typeV"),
     Case("a cache type that was removed", CHECK, "llama_init_from_model", "context(typeK=4)", "ValueError", "typeK"),
     *(
@@ -197,11 +199,11 @@ CASES = (
             "llama_init_from_model",
             f"context(typeK=Ggml.Type.{kind}, flashAttnType=FlashAttnType.DISABLED)",
             "ValueError",
-            f"not {kind}",
+            f"got {kind}",
         )
         for kind in ("I8", "I32", "F64", "Q2_K", "IQ2_XXS", "Q8_K")
     ),
-    Case("values in Q6_K", CHECK, "llama_init_from_model", "context(typeV=Ggml.Type.Q6_K)", "ValueError", "not Q6_K"),
+    Case("values in Q6_K", CHECK, "llama_init_from_model", "context(typeV=Ggml.Type.Q6_K)", "ValueError", "got Q6_K"),
     Case(
         "quantized values without flash attention",
         CHECK,
@@ -265,23 +267,23 @@ CASES = (
     ),
     # Samplers of the context
     Case(
-        "a chain that would pick a place, and no token",
+        "a chain that would pick a place instead of a token",
         CHECK,
         "llama_init_from_model",
-        "context(samplers={0: chain(Sampler.initTopK(9), Sampler.initGreedy())})",
+        "context(samplers={0: Sampler.chain(Sampler.initTopK(9), Sampler.initGreedy())})",
         "ValueError",
-        "no token",
+        "initGreedy cannot follow",
     ),
     Case(
-        "a sampler that is no chain",
+        "a sampler that is not a chain",
         CHECK,
         "llama_init_from_model",
         "context(samplers={0: Sampler.initGreedy()})",
         "TypeError",
-        "chainInit",
+        "expected a chain, got a 'greedy'",
     ),
     Case(
-        "a sampler that is no chain past the facade",
+        "a sampler that is not a chain past the facade",
         GUARD,
         "llama_init_from_model",
         _RAW + "s = Sampler.initGreedy()\n"
@@ -289,18 +291,18 @@ CASES = (
         "assert " + _INIT + " == ffi.NULL",
     ),
     Case(
-        "a sampler for a sequence that is none",
+        "a sampler for a sequence that does not exist",
         CHECK,
         "llama_init_from_model",
-        "context(samplers={7: chain(Sampler.initGreedy())})",
+        "context(samplers={7: Sampler.chain(Sampler.initGreedy())})",
         "ValueError",
-        "nSeqMax is 1: raise it",
+        "0 and 0, got 7: raise Context.Params.nSeqMax",
     ),
     Case(
         "two samplers for a sequence",
         CHECK,
         "llama_init_from_model",
-        "context(samplers=[(0, chain(Sampler.initGreedy())), (0, chain(Sampler.initGreedy()))])",
+        "context(samplers=[(0, Sampler.chain(Sampler.initGreedy())), (0, Sampler.chain(Sampler.initGreedy()))])",
         "ValueError",
         "two samplers",
     ),
@@ -308,7 +310,7 @@ CASES = (
         "a chain for two sequences",
         OWNERSHIP,
         "llama_init_from_model",
-        "c = chain(Sampler.initGreedy()); context(nSeqMax=2, samplers=[(0, c), (1, c)])",
+        "c = Sampler.chain(Sampler.initGreedy()); context(nSeqMax=2, samplers=[(0, c), (1, c)])",
         "ValueError",
         "its clone()",
     ),
@@ -316,7 +318,7 @@ CASES = (
         "a chain for two contexts",
         OWNERSHIP,
         "llama_init_from_model",
-        "c = chain(Sampler.initGreedy()); first = context(samplers={0: c}); context(samplers={0: c})",
+        "c = Sampler.chain(Sampler.initGreedy()); first = context(samplers={0: c}); context(samplers={0: c})",
         "ValueError",
         "its clone()",
     ),
@@ -324,7 +326,7 @@ CASES = (
         "a chain set twice",
         OWNERSHIP,
         "llama_set_sampler",
-        "c = chain(Sampler.initGreedy()); x = context(); x.setSampler(0, c); x.setSampler(0, c)",
+        "c = Sampler.chain(Sampler.initGreedy()); x = context(); x.setSampler(0, c); x.setSampler(0, c)",
         "ValueError",
         "its clone()",
     ),
@@ -332,7 +334,7 @@ CASES = (
         "a chain freed under its context",
         OWNERSHIP,
         "llama_sampler_free",
-        "c = chain(Sampler.initGreedy()); x = context(samplers={0: c}); c.free()",
+        "c = Sampler.chain(Sampler.initGreedy()); x = context(samplers={0: c}); c.free()",
         "ValueError",
         "free the context first",
     ),
@@ -340,7 +342,7 @@ CASES = (
         "a chain forgotten under its context",
         OWNERSHIP,
         "llama_sampler_free",
-        "x = context(nOutputsMaxPerSeq=1, samplers={0: chain(Sampler.initTopK(9), Sampler.initDist(1))}); "
+        "x = context(nOutputsMaxPerSeq=1, samplers={0: Sampler.chain(Sampler.initTopK(9), Sampler.initDist(1))}); "
         "gc.collect()\n"
         "for _ in range(3): x.decode(batch())",
     ),
@@ -348,24 +350,24 @@ CASES = (
         "a penalties sampler of unknown vocabulary",
         CHECK,
         "llama_init_from_model",
-        "c = chain(Sampler.initPenalties(8, 1.1), Sampler.initGreedy())\n"
+        "c = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.initGreedy())\n"
         "x = context(nOutputsMaxPerSeq=1, samplers={0: c})\n"
         "for _ in range(4): x.decode(batch()); c.sample(x)",
     ),
     Case(
-        "a top-k sampler that wants more than there is",
+        "a top-k sampler with more than the vocabulary has",
         CHECK,
         "llama_init_from_model",
-        "c = chain(Sampler.initTopK(100_000), Sampler.initGreedy())\n"
+        "c = Sampler.chain(Sampler.initTopK(100_000), Sampler.initGreedy())\n"
         "x = context(nOutputsMaxPerSeq=1, samplers={0: c}); x.decode(batch()); c.sample(x)",
         "ValueError",
-        "100000 of 364 candidates",
+        "initTopK(100000): k must be at most 364",
     ),
     Case(
         "a bias of another vocabulary",
         CHECK,
         "llama_init_from_model",
-        "context(samplers={0: chain(Sampler.initLogitBias(99999, {5000: 1.0}), Sampler.initGreedy())})",
+        "context(samplers={0: Sampler.chain(Sampler.initLogitBias(99999, {5000: 1.0}), Sampler.initGreedy())})",
         "ValueError",
         "99999 tokens",
     ),
@@ -373,7 +375,7 @@ CASES = (
         "a token beyond the vocabulary accepted by a sampler on the device",
         CHECK,
         "llama_sampler_accept",
-        "c = chain(Sampler.initPenalties(8, 1.1), Sampler.initGreedy())\n"
+        "c = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.initGreedy())\n"
         "x = context(nOutputsMaxPerSeq=1, samplers={0: c}); c.accept(9999)",
         "IndexError",
         "9999",
@@ -382,18 +384,18 @@ CASES = (
         "a sampler of another sequence", CHECK, "llama_set_sampler", "context().setSampler(3, None)", "ValueError", "3"
     ),
     Case(
-        "a sampler that is no chain set",
+        "a sampler that is not a chain, set later",
         CHECK,
         "llama_set_sampler",
         "context().setSampler(0, Sampler.initGreedy())",
         "TypeError",
-        "chainInit",
+        "expected a chain, got a 'greedy'",
     ),
     Case(
         "members changed under the context",
         CHECK,
         "llama_sampler_chain_add",
-        "c = chain(Sampler.initGreedy()); x = context(samplers={0: c}); c.chainAdd(Sampler.initTopK(2))",
+        "c = Sampler.chain(Sampler.initGreedy()); x = context(samplers={0: c}); c.chainAdd(Sampler.initTopK(2))",
         "ValueError",
         "clone()",
     ),
@@ -414,7 +416,14 @@ CASES = (
         "x = context(abortCb=lambda: False, cbEval=lambda tensor, ask: None); gc.collect()\n"
         "for _ in range(3): x.decode(batch())",
     ),
-    Case("a callback that is none", CHECK, "llama_init_from_model", "context(abortCb=7)", "TypeError", "function"),
+    Case(
+        "a callback that is not a function",
+        CHECK,
+        "llama_init_from_model",
+        "context(abortCb=7)",
+        "TypeError",
+        "function",
+    ),
     Case(
         "an abort callback that raises",
         OWNERSHIP,
@@ -444,7 +453,7 @@ CASES = (
         "llama_decode",
         "kept = []\ndef look(tensor, ask): kept.append(tensor)\ncontext(cbEval=look).decode(batch()); kept[0].data",
         "ValueError",
-        "during the callback only",
+        "during the callback",
     ),
     # Several threads
     Case(
@@ -583,7 +592,7 @@ CASES = (
         "llama_set_causal_attn",
         "c = context(nBatch=64, nUbatch=8); c.setCausalAttn(False); c.decode(batch(9))",
         "ValueError",
-        "nUbatch is 8",
+        "8 tokens (nUbatch), got 9",
     ),
     # Control vectors
     Case(
@@ -600,7 +609,7 @@ CASES = (
         "llama_set_adapter_cvec",
         "context().setAdapterCvec([0.0] * 66, nEmbd=33)",
         "ValueError",
-        "nEmbd is 33",
+        "nEmbd must be 64 for this model, got 33",
     ),
     Case(
         "a control vector longer than its buffer",
@@ -630,11 +639,11 @@ CASES = (
         for name, arguments, error, words in (
             ("for more layers than there are", "[0.0] * 64 * 9", "ValueError", "1 to 1 whole rows"),
             ("for fewer layers than are changed", "[0.0] * 64, ilStart=1, ilEnd=9", "ValueError", "ilEnd"),
-            ("from a layer that is none", "[0.0] * 64, ilStart=-7", "ValueError", "ilStart"),
+            ("from a layer that does not exist", "[0.0] * 64, ilStart=-7", "ValueError", "ilStart"),
             ("for layers beyond any", "[0.0] * 64, ilStart=1, ilEnd=1 << 40", "ValueError", "ilEnd"),
             ("from the end to the start", "[0.0] * 64, ilStart=1, ilEnd=0", "ValueError", "ilEnd"),
             ("that is not finite", "[math.nan] * 64", "ValueError", "finite"),
-            ("of negative width", "[0.0] * 64, nEmbd=-64", "ValueError", "nEmbd is -64"),
+            ("of negative width", "[0.0] * 64, nEmbd=-64", "ValueError", "got -64"),
             ("of nothing", "[]", "ValueError", "0 floats"),
             ("of a negative length", "[0.0] * 64, len=-64", "ValueError", "len is -64"),
             ("that is a text", "'abcd'", "TypeError", "data"),

@@ -29,7 +29,7 @@ CASES = (
             function,
             f"c = decoded('{kind}', nSeqMax=2); c.getMemory().{call.format(seq)}",
             "ValueError",
-            "must be between 0 and 1",
+            f"and 1, got {seq}: ",
         )
         for kind, seqs in (("llama", (2, -2, 9999, 2**31 - 1)), ("mamba", (2, -7)))
         for call, function in _CALLS

@@ -51,7 +51,7 @@ CASES = (
         "llama_get_logits_ith",
         _BERT + "c.getLogitsIth()",
         "IndexError",
-        "embeddings, and no logits",
+        "embeddings without logits",
     ),
     Case(
         "embeddings that are off",
@@ -102,12 +102,12 @@ CASES = (
         "sequence 1",
     ),
     Case(
-        "pooled embeddings of a sequence that is none",
+        "pooled embeddings of a sequence that does not exist",
         CHECK,
         "llama_get_embeddings_seq",
         "context('bert', embeddings=True).getEmbeddingsSeq(7)",
         "ValueError",
-        "7 needs a higher",
+        "0 and 0, got 7: raise Context.Params.nSeqMax",
     ),
     Case(
         "pooled embeddings kept",
@@ -201,7 +201,7 @@ CASES = (
     ),
     # Of samplers on the device
     *(
-        Case(f"{call} of an entry that is none", CHECK, function, f"assert decoded().{call}(99) == {value}")
+        Case(f"{call} of an entry that does not exist", CHECK, function, f"assert decoded().{call}(99) == {value}")
         for call, function, value in (
             ("getSampledTokenIth", "llama_get_sampled_token_ith", "-1"),
             ("getSampledProbsIth", "llama_get_sampled_probs_ith", "None"),
@@ -216,7 +216,7 @@ CASES = (
         "what was sampled kept",
         OWNERSHIP,
         "llama_get_sampled_probs_ith",
-        "s = chain(Sampler.initTopK(5), Sampler.initDist(1))\n"
+        "s = Sampler.chain(Sampler.initTopK(5), Sampler.initDist(1))\n"
         "c = context(nOutputsMaxPerSeq=1, samplers={0: s}); c.decode(batch())\n"
         "kept = c.getSampledProbsIth(), c.getSampledLogitsIth(), c.getSampledCandidatesIth()\n"
         "before = [list(values) for values in kept if values is not None]\n"

@@ -108,7 +108,7 @@ CASES = (
     _at_exit(
         "everything alive at the end",
         "llama_free",
-        "m = load(); c = decoded(m); s = chain(grammar(m), Sampler.initGreedy()); "
+        "m = load(); c = decoded(m); s = Sampler.chain(grammar(m), Sampler.initGreedy()); "
         "a = Adapter.loraInit(m, path('lora'))\n"
         "c.setAdapterLora(a); b = BatchExt.init(c); v = c.getLogitsIth(); "
         "sys.keep = [m, c, s, a, b, v, Ggml.Threadpool(2)]",

@@ -37,7 +37,14 @@ CASES = (
         "TypeError",
         "together",
     ),
-    Case("no state", CHECK, "llama_state_set_data", "decoded().stateSetData(b'')", "StateError", "no state"),
+    Case(
+        "no state",
+        CHECK,
+        "llama_state_set_data",
+        "decoded().stateSetData(b'')",
+        "StateError",
+        "expected a state of a llama model",
+    ),
     Case("None for a state", CHECK, "llama_state_set_data", "decoded().stateSetData(None)", "TypeError", "src"),
     Case(
         "more of a state than there is",
@@ -61,7 +68,7 @@ CASES = (
         "llama_state_set_data",
         "c = decoded(); c.stateSetData(b'\\xff' * 4 + c.stateGetData()[4:])",
         "StateError",
-        "no state of a llama model",
+        "expected a state of a llama model",
     ),
     Case(
         "a state of another kind of model",
@@ -142,7 +149,7 @@ CASES = (
         "c = decoded(); name = scratch(); c.stateSaveFile(name, [1, 2, 3])\n"
         "c.stateLoadFile(name, array.array('i', [0] * 2), 2)",
         "StateError",
-        "3 tokens, but cap is 2",
+        "cap must be at least 3, the tokens in the file, got 2",
     ),
     Case(
         "a buffer for tokens smaller than it is said to be",
@@ -161,7 +168,7 @@ CASES = (
         "raises(OSError, lambda: c.stateSaveFile(name)); assert not os.path.exists(name)",
     ),
     Case(
-        "a file that is no plain one",
+        "a file that is not a regular file",
         CHECK,
         "llama_state_save_file",
         "name = scratch(); os.mkfifo(name); c = decoded(); raises(OSError, lambda: c.stateSaveFile(name), 'file')\n"
@@ -181,7 +188,7 @@ CASES = (
         "llama_state_load_file",
         "c = decoded(); name = scratch(); c.stateSeqSaveFile(name, 0); c.stateLoadFile(name)",
         "StateError",
-        "no state file of this kind",
+        "not a state file of this kind",
     ),
     # Sequences
     *(
@@ -203,7 +210,7 @@ CASES = (
         )
     ),
     Case(
-        "a sequence that is none past the facade",
+        "a sequence that does not exist past the facade",
         GUARD,
         "llama_state_seq_set_data",
         "c = decoded(); s = c.stateSeqGetData(); lib.llama_state_seq_set_data(c._c, s, len(s), 999)",

@@ -61,7 +61,7 @@ CASES = (
         "llama_attach_threadpool",
         "context(nThreads=4).attachThreadpool(Ggml.Threadpool(2))",
         "ValueError",
-        "2 threads, but the context's nThreads is 4",
+        "4 threads (nThreads), got 2",
     ),
     Case(
         "a pool for batches smaller than the context",
@@ -69,7 +69,7 @@ CASES = (
         "llama_attach_threadpool",
         "context(nThreads=1, nThreadsBatch=4).attachThreadpool(Ggml.Threadpool(4), Ggml.Threadpool(2))",
         "ValueError",
-        "nThreadsBatch is 4",
+        "4 threads (nThreadsBatch), got 2",
     ),
     Case(
         "a context that outgrows its pool",
