@@ -1,4 +1,4 @@
-"""Constraints: what form generated text must have, and the sampler that keeps to it."""
+"""Constraints (structured output): JSON Schema, Python types, regular expressions or grammars for generated text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrOrBytes
+from llama_cffi._core.checks import expected
 from llama_cffi._core.user_warnings import warn
 from llama_cffi.constrain.json_schema import adapter_of, narrow, schema_of
 from llama_cffi.constrain.mask import Mask
@@ -21,20 +22,20 @@ from llama_cffi.vocab.vocab import Vocab
 if TYPE_CHECKING:
     from llama_cffi._core.handle import Handle
 
-# White space between the parts of JSON: none, a space, or a new line with an indent. Without an end to it, a model may
-# write nothing else.
+# White space between the parts of JSON: none, a space, or line breaks with an indent. It is limited, as a model might
+# otherwise write nothing else.
 _SPACE = r"( |\n{1,2}[ \t]{0,20})?"
 
 
 class Constraint:
-    """A form that text must have: `fromJsonSchema`, `fromType`, `fromRegex`, `fromLark` or `fromGbnf` make one.
+    """A constraint on generated text, for structured output such as JSON.
 
-    `sampler` makes a sampler that lets only such tokens through which keep to it; it may be used for any number of
-    samplers and models. `parse` turns the finished text into a value. All but GBNF needs llguidance, numpy and, for
-    types, pydantic: the extra `constrain`.
+    `fromJsonSchema`, `fromType`, `fromRegex`, `fromLark` and `fromGbnf` make one. `sampler` makes a sampler that allows
+    only tokens that satisfy the constraint, for any number of texts and models. `parse` converts the finished text to a
+    value. All but GBNF needs the extra `constrain`: llguidance, numpy and, for types, pydantic.
 
-    A constraint says what may come next, not that the text comes to its end: at a limit of tokens it is cut off, and
-    `parse` raises. Give strings and arrays limits (`maxLength`, `maxItems`), and enough tokens.
+    A constraint does not make the text end: if it is cut off at a maximum number of tokens, `parse` raises ValueError.
+    Limit strings and arrays (`maxLength`, `maxItems`), and allow enough tokens.
     """
 
     def __init__(self) -> None:
@@ -50,17 +51,17 @@ class Constraint:
 
     _kind: str
     _grammar: str
-    _root: str  # of GBNF
+    _root: str  # the first rule, for GBNF; else empty
     _schema: Any
-    _read: Callable[[str], Any]
-    _matchers: weakref.WeakKeyDictionary[Handle, Any]  # one for each model, at its beginning, to be copied
-    _lock: threading.Lock
+    _read: Callable[[str], Any]  # converts a finished text to a value
+    _matchers: weakref.WeakKeyDictionary[Handle, Any]  # model -> a matcher in the initial state, to be copied
+    _lock: threading.Lock  # guards _matchers
 
     @classmethod
     def fromGbnf(cls, grammar: StrOrBytes, root: StrOrBytes = "root") -> Constraint:
-        """Text of a grammar in llama.cpp's GBNF, which starts at the rule `root`. llama.cpp itself keeps to it.
+        """Make a constraint from a GBNF grammar, which starts at the rule `root`. llama.cpp itself enforces it.
 
-        `sampler` raises GrammarError for a grammar that llama.cpp cannot read.
+        `sampler` raises GrammarError for a grammar that llama.cpp cannot parse.
         """
         return cls._new("GBNF", grammar_text(grammar).decode(), root_name(root).decode())
 
@@ -73,21 +74,21 @@ class Constraint:
         maxLength: int | None = None,
         maxItems: int | None = None,
     ) -> Constraint:
-        """JSON that fits a schema, given as a dict or as JSON text. `{}` and True are any JSON.
+        """Make a constraint from a JSON Schema, given as a dict or as JSON text; `{}` and True allow any JSON.
 
-        `whitespace` allows a space, or new lines with an indent, between the parts. `maxLength` and `maxItems` are
-        limits for the strings and the arrays of the schema that have none of their own. Properties come in the
-        schema's order. Raises GrammarError for a schema that no text fits, or with a keyword that cannot be kept to
-        (`not`, `if`, `uniqueItems`, `contains`, ...): nothing is left out silently. Raises ValueError for text that is
-        no JSON.
+        `whitespace` allows a space, or line breaks with an indent, between the parts. `maxLength` and `maxItems` limit
+        the strings and arrays for which the schema has no limit. Properties come in the schema's order.
+
+        Raises GrammarError for a schema that no text satisfies, or with a keyword that cannot be enforced (`not`, `if`,
+        `uniqueItems`, `contains`, ...): nothing is ignored silently. Raises ValueError for text that is not JSON.
         """
         if isinstance(schema, str):
             try:
                 schema = json.loads(schema)
             except ValueError as error:
-                raise ValueError(f"schema is text, but no JSON: {error}") from None
+                raise ValueError(f"schema is not valid JSON: {error}") from None
         if not isinstance(schema, (Mapping, bool)):
-            raise TypeError(f"schema is a dict, a bool or JSON text, not {type(schema).__name__}")
+            raise expected("a dict, a bool or JSON text", schema, name="schema")
         chosen = narrow(
             dict(schema) if isinstance(schema, Mapping) else {} if schema else {"not": {}}, maxLength, maxItems
         )
@@ -101,12 +102,12 @@ class Constraint:
     def fromType(
         cls, type: Any, *, whitespace: bool = True, maxLength: int | None = None, maxItems: int | None = None
     ) -> Constraint:
-        """JSON for a Python type, by pydantic, which also reads it back: `parse` gives a value of the type.
+        """Make a constraint from a Python type by means of pydantic: JSON that `parse` converts to a value of the type.
 
-        A type is whatever pydantic takes: its models, dataclasses, TypedDict, Literal, Enum, Optional, Union, list,
-        dict, tuple, int, float, str, bool, with `Annotated` and `Field` for limits. Objects get no properties besides
-        those of the class. A check in Python code (a validator) is run by `parse` alone. The other parameters and
-        errors are those of `fromJsonSchema`; raises TypeError for what pydantic does not take.
+        All types of pydantic work: its models, dataclasses, TypedDict, Literal, Enum, Optional, Union, list, dict,
+        tuple, int, float, str, bool, with `Annotated` and `Field` for limits. Objects have only the properties of the
+        class. Validators in Python code run in `parse`. The other parameters and errors are those of `fromJsonSchema`;
+        raises TypeError for a type that pydantic does not support.
         """
         adapter = adapter_of(type)
         constraint = cls.fromJsonSchema(
@@ -118,18 +119,18 @@ class Constraint:
 
     @classmethod
     def fromRegex(cls, pattern: str) -> Constraint:
-        """Text that matches a regular expression, as a whole; in the syntax of Rust's regex crate.
+        """Make a constraint from a regular expression that the whole text must match, in the syntax of Rust's regex.
 
-        Raises GrammarError for an expression that it cannot read, such as one that looks ahead or back.
+        Raises GrammarError for an expression that it does not support, such as one with look-around.
         """
         return cls._checked("regex", library().LLMatcher.grammar_from_regex(_text(pattern, "pattern")))
 
     @classmethod
     def fromLark(cls, grammar: str) -> Constraint:
-        """Text of a grammar in llguidance's variant of Lark, which starts at the rule `start`.
+        """Make a constraint from a grammar in llguidance's variant of Lark, which starts at the rule `start`.
 
-        Such a grammar may hold JSON Schema (`%json {...}`), regular expressions and special tokens (`<|name|>`). Raises
-        GrammarError for a grammar that it cannot read.
+        The grammar may contain JSON Schema (`%json {...}`), regular expressions and special tokens (`<|name|>`). Raises
+        GrammarError for a grammar that llguidance cannot parse.
         """
         return cls._checked("Lark", library().LLMatcher.grammar_from_lark(_text(grammar, "grammar")))
 
@@ -137,43 +138,41 @@ class Constraint:
     def _checked(cls, kind: str, grammar: str) -> Constraint:
         failed, messages = library().LLMatcher.validate_grammar_with_warnings(grammar)
         if failed:
-            raise GrammarError(f"this {kind} constraint cannot be kept to: {' '.join(messages)}")
+            raise GrammarError(f"this {kind} constraint cannot be enforced: {' '.join(messages)}")
         for message in messages:
             warn(f"{kind} constraint: {message}", UserWarning)
         return cls._new(kind, grammar)
 
     @property
     def schema(self) -> Any:
-        """The JSON Schema that the text fits, as a dict; None where there is none."""
+        """The JSON Schema of the constraint, as a dict; None if it was not made from a schema or a type."""
         return self._schema
 
     def sampler(self, vocab: Vocab) -> Sampler:
-        """A sampler for one text, for the beginning of a chain: drops the tokens that would break the constraint.
+        """Make a sampler for one text, which drops the candidates that would violate the constraint.
 
-        Once the text may end, the end-of-generation tokens are allowed; once it must, only they are. It follows the
-        tokens that `accept` or `sample` tells it, from the beginning of the output; `reset` begins anew, `clone` makes
-        another one in the same state. Raises ValueError for a vocabulary without an end-of-generation token. While
-        sampling, it raises ValueError where no candidate is left, and for a token that it does not allow. Keeps the
-        vocabulary's model alive.
+        Put it at the start of a chain. It allows end-of-generation tokens once the text may end, and only these once it
+        must. It follows the text by `accept`, which `sample` calls, from the start of the output; `reset` starts over,
+        and `clone` makes a copy in the same state. It keeps the vocabulary's model alive.
 
-        The first sampler for a model reads its vocabulary: about a second for 262,144 tokens.
+        Raises ValueError for a vocabulary without an end-of-generation token. During sampling, it raises ValueError if
+        no candidate is left, or for a token that it does not allow.
+
+        The first sampler for a model reads its vocabulary, which takes about a second for 262,144 tokens.
         """
         if not isinstance(vocab, Vocab):
-            raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
+            raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
         if self._root:
             return Sampler.initGrammar(vocab, self._grammar, self._root)
         return Sampler.init(Mask(vocab, self._matcher(vocab)))
 
     def chain(self, vocab: Vocab, *members: Sampler) -> Sampler:
-        """A chain that begins with this constraint and goes on with `members`, which it owns from now on.
+        """Make a sampler chain of this constraint and `members`, which the chain owns from then on.
 
-        The last of them must pick: `constraint.chain(vocab, Sampler.initTemp(0.7), Sampler.initDist(1))`.
+        The last of them must pick: `constraint.chain(vocab, Sampler.initTemp(0.7), Sampler.initDist(1))`. If one cannot
+        be added, raises like `Sampler.chain`, and all stay the caller's.
         """
-        chain = Sampler.chainInit()
-        chain.chainAdd(self.sampler(vocab))
-        for member in members:
-            chain.chainAdd(member)
-        return chain
+        return Sampler.chain(self.sampler(vocab), *members, noPerf=True)
 
     def _matcher(self, vocab: Vocab) -> Any:
         tokenizer = tokenizer_of(vocab)
@@ -182,22 +181,22 @@ class Constraint:
             if first is None:
                 first = library().LLMatcher(tokenizer, self._grammar, log_level=0)
                 if first.is_error():
-                    raise GrammarError(f"this {self._kind} constraint cannot be kept to: {first.get_error()}")
+                    raise GrammarError(f"this {self._kind} constraint cannot be enforced: {first.get_error()}")
                 self._matchers[vocab._model] = first
             return first.deep_copy()
 
     def parse(self, text: str) -> Any:
-        """The value of a finished text: what JSON says, an object of the type, or the text itself.
+        """Convert a finished text to a value: that of the JSON, an object of the type, or the text itself.
 
-        Raises ValueError for a text that is no JSON, which one is that was cut off at a limit of tokens, and
-        pydantic's ValidationError, which is one too, where a type's own checks refuse it.
+        Raises ValueError for invalid JSON, such as a text that was cut off at a maximum number of tokens. For a type,
+        this is pydantic's ValidationError (a ValueError), which its validators raise as well.
         """
         _text(text, "text")
         if self._read is json.loads:
             try:
                 return json.loads(text)
             except ValueError as error:
-                raise ValueError(f"the text is no whole JSON, was it cut off? {error}") from None
+                raise ValueError(f"the text is not complete JSON, was it cut off? {error}") from None
         return self._read(text)
 
     def __repr__(self) -> str:
@@ -206,5 +205,5 @@ class Constraint:
 
 def _text(value: str, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+        raise expected("a str", value, name=name)
     return value

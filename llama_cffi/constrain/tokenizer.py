@@ -1,4 +1,4 @@
-"""A vocabulary as llguidance wants it: the bytes of every token, which ones are no text, and which end the output."""
+"""A vocabulary for llguidance: the bytes of all tokens, the special tokens, and those that end the generation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from llama_cffi.vocab.vocab import Vocab
 if TYPE_CHECKING:
     from llama_cffi._core.handle import Handle
 
-_PIECE = 512  # bytes: longer tokens are read one by one
-_NO_TEXT = TokenAttr.CONTROL | TokenAttr.UNKNOWN
-_MARK = b"\n"  # no tokenizer joins it to what follows
+_PIECE_BYTES = 512  # size of the buffer for a token's text; longer ones take another call
+_NOT_TEXT = TokenAttr.CONTROL | TokenAttr.UNKNOWN
+_SEPARATOR = b"\n"  # tokenizers do not join it with the text after it
 
-_made: weakref.WeakKeyDictionary[Handle, Any] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_tokenizers: weakref.WeakKeyDictionary[Handle, Any] = weakref.WeakKeyDictionary()  # one for each model
+_lock = threading.Lock()  # guards _tokenizers
 
 
 def library() -> Any:
-    """The module llguidance."""
+    """Import and return llguidance; raise ImportError if it or numpy is not installed."""
     try:
         import llguidance
         import numpy  # noqa: F401  for the masks
@@ -35,61 +35,61 @@ def library() -> Any:
 
 
 def tokenizer_of(vocab: Vocab) -> Any:
-    """llguidance's view of a vocabulary: made once for a model, in about a second for 262,144 tokens."""
+    """Return the llguidance tokenizer of a vocabulary, made once per model: a second for 262,144 tokens."""
     with _lock:
-        found = _made.get(vocab._model)
+        found = _tokenizers.get(vocab._model)
         if found is None:
-            found = _made[vocab._model] = _make(vocab)
+            found = _tokenizers[vocab._model] = _make(vocab)
         return found
 
 
 def _make(vocab: Vocab) -> Any:
     module = library()
     vocab._require_tokenizer()
-    pieces, hidden, ends = _read(vocab)
+    pieces, specials, ends = _read(vocab)
     if not ends:
         raise ValueError(
-            "this vocabulary has no end-of-generation token (vocab.isEog), so that constrained output could not end: "
-            "name one in the file, as tokenizer.ggml.eos_token_id"
+            "this vocabulary has no end-of-generation token (vocab.isEog), so constrained output could not end: "
+            "set tokenizer.ggml.eos_token_id in the model file"
         )
-    source = _Source(weakref.ref(vocab._model), pieces, hidden, ends)
+    source = _Source(weakref.ref(vocab._model), pieces, specials, ends)
     return module.LLTokenizer(module.TokenizerWrapper(source), eos_token=ends)
 
 
 def _read(vocab: Vocab) -> tuple[list[bytes], list[Token], list[Token]]:
-    """The bytes of all tokens; those that are no text; and those that end the generation, which are no text either."""
-    pieces, hidden, ends = [], [], []
-    buffer = ffi.new("char[]", _PIECE)
+    """Return the bytes of all tokens, the special tokens, and those of them that end the generation."""
+    pieces, specials, ends = [], [], []
+    buffer = ffi.new("char[]", _PIECE_BYTES)
     view = ffi.buffer(buffer)
     attr, is_end, to_piece = lib.llama_vocab_get_attr, lib.llama_vocab_is_eog, lib.llama_token_to_piece
     with vocab._model._pinned():
         pointer = vocab._c
         for token in range(vocab.nTokens):
             end = is_end(pointer, token)
-            special = end or bool(attr(pointer, token) & _NO_TEXT)
-            size = to_piece(pointer, token, buffer, _PIECE, 0, special)
+            special = end or bool(attr(pointer, token) & _NOT_TEXT)
+            size = to_piece(pointer, token, buffer, _PIECE_BYTES, 0, special)
             pieces.append(view[:size] if size >= 0 else vocab._piece(token, 0, special))
             if special:
-                hidden.append(token)
+                specials.append(token)
             if end:
                 ends.append(token)
-    return pieces, hidden, ends
+    return pieces, specials, ends
 
 
 class _Source:
-    """What llguidance asks for. It must not keep the model alive: it is kept for as long as the model lives."""
+    """The interface of llguidance to a tokenizer. It lives as long as the model, and must not keep that alive."""
 
     def __init__(
-        self, model: Callable[[], Handle | None], pieces: list[bytes], hidden: list[Token], ends: list[Token]
+        self, model: Callable[[], Handle | None], pieces: list[bytes], specials: list[Token], ends: list[Token]
     ) -> None:
-        self.tokens, self.special_token_ids = pieces, hidden
+        self.tokens, self.special_token_ids = pieces, specials
         self.eos_token_id, self.bos_token_id = ends[0], None
         self._model = model
-        self._longest = 0
-        self._numbers: dict[bytes, Token] = {}
+        self._longest = 0  # bytes of the longest token
+        self._by_piece: dict[bytes, Token] = {}  # filled when it is first needed
 
     def __call__(self, text: bytes) -> list[Token]:
-        """How the model would spell a text that the grammar asks for."""
+        """Tokenize a text that the grammar requires, as the model would."""
         model = self._model()
         if model is None or model._pointer is None:
             return self._greedy(text)
@@ -97,12 +97,12 @@ class _Source:
             found = tokenize(model.vocab, text, addSpecial=False)  # type: ignore[attr-defined]
             if self._spells(found) == text:
                 return found
-            # Some tokenizers put a space before a text. What was put before this one goes, with the space.
-            found = tokenize(model.vocab, _MARK + text, addSpecial=False)  # type: ignore[attr-defined]
+            # Some tokenizers add a space before a text. So tokenize it after a separator, and drop both.
+            found = tokenize(model.vocab, _SEPARATOR + text, addSpecial=False)  # type: ignore[attr-defined]
         except UnicodeError:
             return self._greedy(text)
         for start in range(1, min(4, len(found))):
-            if self._spells(found[:start]).strip(b" ") == _MARK and self._spells(found[start:]) == text:
+            if self._spells(found[:start]).strip(b" ") == _SEPARATOR and self._spells(found[start:]) == text:
                 return found[start:]
         return self._greedy(text)
 
@@ -110,17 +110,17 @@ class _Source:
         return b"".join(self.tokens[token] for token in tokens)
 
     def _greedy(self, text: bytes) -> list[Token]:
-        """The longest token, then the longest one of the rest; until no token fits."""
-        if not self._numbers:
-            hidden = set(self.special_token_ids)
-            self._numbers = {piece: token for token, piece in enumerate(self.tokens) if token not in hidden}
-            self._longest = max(map(len, self._numbers), default=0)
+        """Tokenize greedily: the longest token that fits, again and again, until none does."""
+        if not self._by_piece:
+            specials = set(self.special_token_ids)
+            self._by_piece = {piece: token for token, piece in enumerate(self.tokens) if token not in specials}
+            self._longest = max(map(len, self._by_piece), default=0)
         found, place = [], 0
         while place < len(text):
             sizes = range(min(self._longest, len(text) - place), 0, -1)
-            size = next((size for size in sizes if text[place : place + size] in self._numbers), 0)
+            size = next((size for size in sizes if text[place : place + size] in self._by_piece), 0)
             if not size:
                 break
-            found.append(self._numbers[text[place : place + size]])
+            found.append(self._by_piece[text[place : place + size]])
             place += size
         return found
