@@ -21,8 +21,8 @@ class Suspect(Protocol):
 
     _busy: threading.Lock
 
-    def _poison(self, why: str) -> None: ...
-    def _condemn(self, why: str) -> None: ...
+    def _invalidate(self, why: str) -> None: ...
+    def _allow_only_close(self, why: str) -> None: ...
 
 
 # Address of a C object -> its handle: a failed call may have left the object half-changed.
@@ -90,10 +90,10 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
         reason, advice = failure
         for handle in handles:
-            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
+            handle._allow_only_close(f"{reason} during {operation}; close it, and make a new one")
         raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
     for handle in handles:
-        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+        handle._invalidate(f"a failed call of {operation} may have left it half-changed; make a new one")
     if kind == lib.SHIM_ASSERT:
         raise errors.NativeAssertionError(
             f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log

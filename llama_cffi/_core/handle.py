@@ -38,19 +38,19 @@ class Handle(Uncopyable):
         "_busy",
         "_children",
         "_closing",
-        "_dead",
+        "_closed_reason",
         "_dependents",
-        "_doomed",
+        "_free_pending",
         "_owner",
         "_parent",
         "_pointer",
-        "_zombie",
+        "_pending_pointer",
     )
 
     _KIND: ClassVar[str] = "object"
 
     _pointer: Any  # None once it may not be used any more
-    _dead: str  # why not
+    _closed_reason: str  # why not
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} objects are made by its class methods, not by calling the class")
@@ -58,11 +58,11 @@ class Handle(Uncopyable):
     def _open(self, pointer: Any, parent: Handle | None = None) -> None:
         """Take ownership of a C object that lives no longer than `parent`."""
         self._pointer = pointer
-        self._dead = ""
+        self._closed_reason = ""
         self._parent = parent
         self._children: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._dependents = 0
-        self._doomed = False
+        self._free_pending = False
         self._busy = threading.Lock()
         self._owner = 0  # the thread that has it
         self._closing = ""  # why new calls are refused, although it is still there
@@ -76,7 +76,7 @@ class Handle(Uncopyable):
             self._destroy(pointer)
             parent._raise_closed()
         self._addresses: list[int] = []
-        self._answer_for(pointer)
+        self._register_address(pointer)
 
     # Use
 
@@ -163,7 +163,7 @@ class Handle(Uncopyable):
 
     def _raise_closed(self) -> NoReturn:
         process.leave_if_ending()
-        why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
+        why = getattr(self, "_closing", "") or getattr(self, "_closed_reason", "it was never opened")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
     def _raise_busy(self) -> NoReturn:
@@ -174,19 +174,19 @@ class Handle(Uncopyable):
             f"or one {self._KIND} for each thread."
         )
 
-    def _poison(self, why: str) -> None:
+    def _invalidate(self, why: str) -> None:
         """Refuse further use. The C object stays: nobody knows whether it can be freed safely."""
         self._pointer = None
-        self._dead = why
+        self._closed_reason = why
 
-    def _answer_for(self, pointer: Any) -> None:
+    def _register_address(self, pointer: Any) -> None:
         """A C object inside this one: a failed call that had it to write to concerns this one too."""
         address = _address(pointer)
         self._addresses.append(address)
         with _lock:
             live[address] = self
 
-    def _condemn(self, why: str) -> None:
+    def _allow_only_close(self, why: str) -> None:
         """Refuse further use, but for `close`."""
         self._closing = why
 
@@ -212,27 +212,27 @@ class Handle(Uncopyable):
                 with _lock:  # another thread may be making a child
                     children = [child for child in self._children if not child.closed]
                 for child in children:
-                    child._require_end()
+                    child._check_no_deadlock()
                 for child in children:
                     child._close_with_parent(f"its {self._KIND} was freed")
-                self._let_go()
+                self._detach_users()
                 self._finish("it was freed")
             finally:
                 self._release()
         finally:
             self._closing = ""
 
-    def _require_end(self) -> None:
+    def _check_no_deadlock(self) -> None:
         """Refuse to be freed with the parent where waiting for the end of a call would never end."""
         if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
             self._raise_busy()
 
-    def _let_go(self) -> None:
+    def _detach_users(self) -> None:
         """Take the object from those who use it, or refuse to be freed before they end."""
 
     def _close_with_parent(self, why: str) -> None:
         self.close()
-        self._dead = why
+        self._closed_reason = why
 
     def _finish(self, why: str) -> None:
         """Free the C object now, or as soon as the last child is gone."""
@@ -240,10 +240,10 @@ class Handle(Uncopyable):
             pointer, self._pointer = self._pointer, None
             if pointer is None:
                 return
-            self._dead = why
+            self._closed_reason = why
             if self._dependents:
-                self._doomed = True
-                self._zombie = pointer
+                self._free_pending = True
+                self._pending_pointer = pointer
                 return
         self._free_native(pointer)
 
@@ -253,20 +253,20 @@ class Handle(Uncopyable):
         self._destroy(pointer)
         parent, self._parent = self._parent, None
         if parent is not None:
-            parent._child_gone()
+            parent._remove_dependent()
 
-    def _depend(self) -> None:
-        """Have the C object stay until `_child_gone` is called once more."""
+    def _add_dependent(self) -> None:
+        """Have the C object stay until `_remove_dependent` is called once more."""
         with _lock:
             self._dependents += 1
 
-    def _child_gone(self) -> None:
+    def _remove_dependent(self) -> None:
         with _lock:
             self._dependents -= 1
-            if self._dependents or not self._doomed:
+            if self._dependents or not self._free_pending:
                 return
-            self._doomed = False
-            pointer = self._zombie
+            self._free_pending = False
+            pointer = self._pending_pointer
         self._free_native(pointer)
 
     def _destroy(self, pointer: Any) -> None:
@@ -284,7 +284,7 @@ class Handle(Uncopyable):
         self.close()
 
     def __repr__(self) -> str:
-        state = f"closed: {self._dead}" if self._pointer is None else f"at {_address(self._pointer):#x}"
+        state = f"closed: {self._closed_reason}" if self._pointer is None else f"at {_address(self._pointer):#x}"
         return f"<{type(self).__name__} {state}>"
 
 
@@ -295,7 +295,9 @@ def _address(pointer: Any) -> int:
 def _after_fork() -> None:
     """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
     for handle in list(live.values()):
-        handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
+        handle._invalidate(
+            "it belongs to the parent process; load the model after the fork, or start processes with spawn"
+        )
 
 
 os.register_at_fork(after_in_child=_after_fork)

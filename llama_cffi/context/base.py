@@ -42,7 +42,7 @@ class ContextBase(LogitsSource):
     def _finish(self, why: str) -> None:
         """Arrays of outputs that are still in use hold the C context alive; the last one frees it."""
         self._views.invalidate()
-        self._dependents += self._views.close_when_unused(self._child_gone)
+        self._dependents += self._views.close_when_unused(self._remove_dependent)
         super()._finish(why)
 
     def _destroy(self, pointer: Any) -> None:

@@ -99,7 +99,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)
         decodes = self._memory._pointer != ffi.NULL
         if decodes:
-            self._answer_for(self._memory._pointer)
+            self._register_address(self._memory._pointer)
         self._encodes = not decodes or model.hasEncoder
         self._limits = self._limits_of(params, decodes)
 

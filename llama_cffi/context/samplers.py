@@ -183,7 +183,7 @@ def release_samplers(context: ContextBase) -> None:
     """After the C context is gone: let its chains go."""
     chains, context._chains = context._chains, []
     for chain in chains:
-        chain._child_gone()
+        chain._remove_dependent()
 
 
 def _detached() -> None:
@@ -194,7 +194,7 @@ def _attach_to(chain: Sampler, context: ContextBase) -> None:
     chain._context_ref = weakref.ref(context)
     chain._checked_for = None
     context._samples, context._serial = True, NO_SERIAL  # sampling must look at what the chain picked itself
-    chain._depend()
+    chain._add_dependent()
     context._chains.append(chain)  # keeps it alive
 
 

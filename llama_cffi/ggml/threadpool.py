@@ -96,7 +96,7 @@ class Threadpool(Handle):
         Threadpool._require(self)
         self.close()
 
-    def _let_go(self) -> None:
+    def _detach_users(self) -> None:
         if any(not context.closed for context in self._contexts):
             raise BusyError("a context uses this thread pool: call ctx.detachThreadpool() first, or free the context")
 
@@ -141,10 +141,10 @@ class _Lease:
 
     def __init__(self, pool: Threadpool) -> None:
         self.pool = pool
-        pool._depend()
+        pool._add_dependent()
 
     def __del__(self) -> None:
-        self.pool._child_gone()
+        self.pool._remove_dependent()
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

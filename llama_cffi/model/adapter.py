@@ -79,7 +79,7 @@ class Adapter(Handle):
         Adapter._require(self)
         self.close()
 
-    def _let_go(self) -> None:
+    def _detach_users(self) -> None:
         for context in list(self._users):
             if not context.closed:
                 context.removeAdapterLora(self)

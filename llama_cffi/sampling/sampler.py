@@ -318,7 +318,7 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
         else:
             lib.llama_sampler_copy(old, pointer)
         self._deferred_init, self._needs_context, self._history = None, False, []
-        self._answer_for(pointer)
+        self._register_address(pointer)
         lib.llama_sampler_free(old)
 
     # About it

@@ -139,7 +139,7 @@ def tokenize(
     if not isinstance(text, str) or textLen is not None:
         data.decode("utf-8")  # llama.cpp throws on some malformed sequences and misreads others
     vocab._require_tokenizer()
-    vocab._require_end()
+    vocab._require_terminating()
     if addSpecial:
         vocab._require_special()
     if require_together(tokens, nTokensMax, "tokens and nTokensMax"):

@@ -161,7 +161,7 @@ class Vocab(Uncopyable, SpecialTokens):
         if self._type == VocabType.NONE:
             raise NativeError("this model carries no tokenizer: give token numbers to the batch instead of text")
 
-    def _require_end(self) -> None:
+    def _require_terminating(self) -> None:
         """Refuse to tokenize where llama.cpp would not come to an end: in RWKV, at a byte that only begins tokens."""
         if self._endless is None:
             self._endless = False
