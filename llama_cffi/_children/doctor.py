@@ -167,6 +167,7 @@ class Device:
 
     def __init__(self, device: Any) -> None:
         from llama_cffi._core.ffi import ffi, lib
+        from llama_cffi._host.resources import usable_cpus
 
         self.ffi, self.lib = ffi, lib
         self.device = device
@@ -174,7 +175,7 @@ class Device:
         if self.backend == ffi.NULL:
             raise RuntimeError(f"{device.name} could not be opened")
         if device.name == "CPU":
-            lib.ggml_backend_cpu_set_n_threads(self.backend, len(os.sched_getaffinity(0)))
+            lib.ggml_backend_cpu_set_n_threads(self.backend, usable_cpus())
 
     def __enter__(self) -> Device:
         return self

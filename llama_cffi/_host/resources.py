@@ -25,6 +25,16 @@ def available_memory() -> int | None:
     return min([1024 * memory["MemAvailable:"] + swap, *_cgroup_limits(swap)])
 
 
+def usable_cpus() -> int:
+    """The number of CPUs that this process may use. Every default number of threads comes from here."""
+    return len(cpu_affinity())
+
+
+def cpu_affinity() -> set[int]:
+    """The numbers of the CPUs that the scheduler may run this process on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def startable() -> int | None:
     """How many threads this process can still start; None where nothing says so."""
     rooms = [_user_room()]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
@@ -48,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         params = options.model_params(args)
         devices = [] if is_on_cpu(params) else [device.name for device in spread_over(params)]
         variant = Backend.cpuVariant()
-        threads = args.threads or options.cpus()
+        threads = args.threads or usable_cpus()
         desc, size, parameters = model.desc(), model.size, model.nParams
         speeds = _measure(model, args)
     if args.json:

@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_cffi._core.atomic_write import beside
 from llama_cffi._generated.enums import PoolingType
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder
 
@@ -55,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
             pooling,
             nCtx=args.ctx,
             nBatch=args.batch,
-            nThreads=args.threads or options.cpus(),
+            nThreads=args.threads or usable_cpus(),
             normalize=not args.no_normalize,
         ) as embedder,
     ):

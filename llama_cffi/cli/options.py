@@ -12,6 +12,7 @@ from pathlib import Path
 from llama_cffi import ggml as Ggml
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.context.context import Context
@@ -158,7 +159,7 @@ def add_context(parser: argparse.ArgumentParser, sized: bool = True) -> None:
 
 def context_params(args: argparse.Namespace, trained: int, size: int | None = None) -> Context.Params:
     """What the options say of the context of a model that was trained with so many tokens; `size` sets its own size."""
-    threads = args.threads or cpus()
+    threads = args.threads or usable_cpus()
     n_ctx: int = size or (min(CONTEXT, trained) if args.ctx is None else args.ctx)
     params = Context.Params(nCtx=n_ctx, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
@@ -169,11 +170,6 @@ def context_params(args: argparse.Namespace, trained: int, size: int | None = No
     params.typeV = Ggml.Type[args.cache_type_v.upper()]
     params.flashAttnType = _FLASH[args.flash_attn]
     return params
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # What is generated

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.errors import LlamaError, NativeError, RpcError, UnavailableError
 from llama_cffi.ggml._rpc_endpoint import PORT, Endpoint, parse, resolve
 from llama_cffi.ggml.backend import Backend
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     except (_Refused, LlamaError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status if isinstance(error, _Refused) else 1
-    threads = args.threads or _cpus()
+    threads = args.threads or usable_cpus()
     server = _Server(where, devices, threads, folder)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -81,10 +82,6 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 512:
         raise argparse.ArgumentTypeError(f"the threads are a number from 1 to 512, not {text!r}")
     return int(text)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _endpoint(host: str, port: int) -> Endpoint:

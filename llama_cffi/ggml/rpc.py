@@ -14,7 +14,7 @@ from llama_cffi._core.locks import registering
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._generated.enums import GgmlBackendDevType as _Type
-from llama_cffi._host.resources import check_threads
+from llama_cffi._host.resources import check_threads, usable_cpus
 from llama_cffi.errors import RpcError
 from llama_cffi.ggml import _rpc_endpoint
 from llama_cffi.ggml.backend import Backend
@@ -92,7 +92,7 @@ class Rpc:
         Maps to `ggml_backend_rpc_start_server`.
         """
         wanted = _rpc_endpoint.parse(endpoint)
-        threads = (os.cpu_count() or 1) if nThreads is None else nThreads
+        threads = usable_cpus() if nThreads is None else nThreads
         if not 1 <= threads <= lib.GGML_MAX_N_THREADS:
             raise ValueError(f"nThreads is {threads}: a number from 1 to {lib.GGML_MAX_N_THREADS}")
         check_threads("nThreads", threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._generated.enums import GgmlSchedPriority
-from llama_cffi._host.resources import check_threads
+from llama_cffi._host.resources import check_threads, cpu_affinity
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
 
@@ -156,7 +155,7 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 
 def _check_cpus(cpus: Iterable[int]) -> list[int]:
     numbers = list(cpus)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    allowed = cpu_affinity()
     for cpu in numbers:
         if isinstance(cpu, bool) or not isinstance(cpu, int):
             raise TypeError(f"cpumask is the numbers of CPUs, and {cpu!r} is none")

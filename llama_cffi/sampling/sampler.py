@@ -10,7 +10,7 @@ from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import TRIGGER_ANY_STACK, TRIGGER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.sampling.base import SamplerBase
@@ -27,9 +27,6 @@ _NAN = (
     "vector or a callback made it so"
 )
 
-# std::regex calls itself for every character that it looks at.
-_FRAME = 1024  # bytes of stack for a byte of text; 607 were measured
-_ANY_STACK = 256  # bytes of text that any stack has room for
 _SEARCHED = 1 << 20
 
 _MOST_WANTED = 1 << 30  # more than any vocabulary has
@@ -237,10 +234,10 @@ class Sampler(PickingSamplers, WeighingSamplers, ReadingSamplers, SamplerChain):
                 f"a grammar of this sampler would search {most} bytes of text for what triggers it, and the limit is "
                 f"{_SEARCHED}: reset() it, or trigger it by triggerTokens"
             )
-        if most <= _ANY_STACK:
+        if most <= TRIGGER_ANY_STACK:
             tell()
         else:
-            on_large_stack(tell, most * _FRAME)
+            on_large_stack(tell, most * TRIGGER_STACK_PER_BYTE)
         for member, size in zip(searching, sizes, strict=True):
             member._accepted = size
 

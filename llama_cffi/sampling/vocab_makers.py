@@ -9,7 +9,7 @@ from llama_cffi._core.arguments import StrOrBytes, TokenSequence, token_array
 from llama_cffi._core.base_types import TOKEN_NULL
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import GRAMMAR_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 # llama.cpp follows the rules of a grammar recursively, and a repetition becomes up to 2,000 rules.
-_FRAME = 128  # bytes of stack for a byte of a grammar; 13 were measured with a chain of short rules
 _REPEATED = 8192  # bytes of text that take as much stack as a repetition
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
 
@@ -156,7 +155,7 @@ class ReadingSamplers(SamplerBase):
             pointer = make()
             return pointer, native_log() if pointer == ffi.NULL else ""  # the log is this thread's
 
-        stack = (len(what[0]) + _REPEATED) * _FRAME
+        stack = (len(what[0]) + _REPEATED) * GRAMMAR_STACK_PER_BYTE
         try:
             pointer, log = on_large_stack(read, stack)
         except NativeMemoryError:

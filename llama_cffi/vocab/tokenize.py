@@ -19,7 +19,7 @@ from llama_cffi._core.arguments import (
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._generated.enums import VocabType
 from llama_cffi.vocab.vocab import Vocab
 
@@ -88,7 +88,6 @@ _UNHURRIED = frozenset(
     # fmt: on
 )
 _STRETCH = 512  # bytes that any stack has room for
-_FRAME = 1024  # bytes of stack for a byte of text; 895 were measured with superbpe, 325 with all others
 _MOST = 1 << 20
 _LONG_TEXT = 1 << 15  # bytes: shorter texts gain nothing from being cut
 _LONG = re.compile(rb"[^ \t-\r]{256}|[ \t-\r]{256}")
@@ -181,7 +180,7 @@ def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: BoolLike, p
             f"the text has {stretch} bytes without a place where its tokenizer ({vocab._pre or 'default'}) surely "
             f"splits it, and more than {_MOST} would overflow the stack: tokenize it in pieces"
         )
-    return on_large_stack(call, stretch * _FRAME)
+    return on_large_stack(call, stretch * TOKENIZER_STACK_PER_BYTE)
 
 
 def _stretch(vocab: Vocab, data: bytes) -> int:
