@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._generated.enums import PoolingType
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
@@ -76,7 +76,7 @@ def _show(args: argparse.Namespace, texts: Sequence[str], vectors: Any, pooling:
     if args.output:
         import numpy as np
 
-        with beside(os.path.abspath(args.output)) as scratch, open(scratch, "wb") as file:
+        with atomic_write(os.path.abspath(args.output)) as scratch, open(scratch, "wb") as file:
             np.save(file, vectors)
     if args.json:
         found = {"texts": list(texts), "pooling": pooling, "normalized": not args.no_normalize}

@@ -148,7 +148,7 @@ def test_a_split_model_and_one_of_the_hub(tiny_path: Path, tiny: Model, tmp_path
         (["/nowhere/x.gguf"], 1, "error: [Errno 2] No such file or directory: '/nowhere/x.gguf'"),
         (["/nowhere"], 1, "error: [Errno 2] No such file"),
         ([__file__], 1, "is no GGUF file that can be read"),
-        (["hf:x"], 1, "is no name of a file of the Hugging Face Hub"),
+        (["hf:x"], 1, "is not the name of a file of the Hugging Face Hub"),
         ([], 2, "the following arguments are required: FILE"),
         (["x.gguf", "-c", "-1"], 2, "-1 does not fit: from 0 to 2147483647"),
         (["x.gguf", "-c", "many"], 2, "'many' is no whole number"),

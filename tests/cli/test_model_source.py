@@ -102,14 +102,14 @@ def test_a_name_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("hf:", "is no name of a file"),
-        ("hf:f.gguf", "is no name of a file"),
-        ("hf://o/r/f.gguf", "is no name of a file"),
-        ("hf:o/../f.gguf", "is no name of a file"),
-        ("hf:o/r/../f.gguf", "does not name a file that ends in .gguf"),
-        ("hf:o/r//f.gguf", "does not name a file that ends in .gguf"),
-        ("hf:o/r/f.bin", "does not name a file that ends in .gguf"),
-        ("hf:o/r/f.gguf@main", "its revision behind the file"),
+        ("hf:", "is not the name of a file"),
+        ("hf:f.gguf", "is not the name of a file"),
+        ("hf://o/r/f.gguf", "is not the name of a file"),
+        ("hf:o/../f.gguf", "is not the name of a file"),
+        ("hf:o/r/../f.gguf", "does not name a .gguf file"),
+        ("hf:o/r//f.gguf", "does not name a .gguf file"),
+        ("hf:o/r/f.bin", "does not name a .gguf file"),
+        ("hf:o/r/f.gguf@main", "revision after the file"),
         ("hf:o/r/m-00002-of-00003.gguf", "name its first file, m-00001-of-00003.gguf"),
     ],
 )
@@ -142,9 +142,9 @@ def test_all_parts_of_a_split_model(hub: FakeHub, load, tiny: Model) -> None:  #
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (f"hf:{REPO}/tinny.gguf", ["has no file tinny.gguf", "deep/er/tiny.gguf", SPLITS[0], "tiny.gguf"]),
-        (f"hf:{REPO}@v2/tiny.gguf", ["no branch, tag or commit v2"]),
-        ("hf:acme/none-GGUF/tiny.gguf", ["no repository acme/none-GGUF, or it is private"]),
+        (f"hf:{REPO}/tinny.gguf", ["does not contain tinny.gguf", "deep/er/tiny.gguf", SPLITS[0], "tiny.gguf"]),
+        (f"hf:{REPO}@v2/tiny.gguf", ["branch, tag or commit v2"]),
+        ("hf:acme/none-GGUF/tiny.gguf", ["acme/none-GGUF does not exist or is private"]),
         (f"hf:{GATED}/tiny.gguf", ["accept its terms at", "HF_TOKEN"]),
     ],
 )
