@@ -20,7 +20,7 @@ MIB = 1 << 20
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 1000 MiB free and 100 MiB of swap, made of files."""
-    for name, path in (("_MEMINFO", "meminfo"), ("_GROUPS_OF_PROCESS", "cgroup"), ("_GROUPS", "groups")):
+    for name, path in (("_MEMINFO", "meminfo"), ("_PROCESS_CGROUPS", "cgroup"), ("_CGROUPS", "groups")):
         monkeypatch.setattr(resources, name, str(tmp_path / path))
     (tmp_path / "meminfo").write_text("MemTotal: 2048000 kB\nMemAvailable: 1024000 kB\nSwapFree: 102400 kB\n")
     return tmp_path

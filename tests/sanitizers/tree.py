@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _FOLDERS = ("llama_cffi", "codegen", "vendor", "tests", "examples")
 _FILES = ("setup.py", "build_ffi.py", "pyproject.toml", "README.md", "LICENSE")
-_NOT = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
+_IGNORED = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
 
 
 def make(name: str) -> Path:
@@ -20,7 +20,7 @@ def make(name: str) -> Path:
     tree = ROOT / "build" / f"sanitize-{name}"
     shutil.rmtree(tree, ignore_errors=True)
     for folder in _FOLDERS:
-        shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
+        shutil.copytree(ROOT / folder, tree / folder, ignore=_IGNORED)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
     environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
