@@ -198,7 +198,7 @@ def test_a_build_without_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("{}", "KeyError"),
         ('{"llama_cpp": "", "origin": "", "linked": [], "modules": {"cpu": ["../evil.so"]}}', "'../evil.so' is not"),
         ('{"llama_cpp": "", "origin": "", "linked": [], "modules": {"cpu": ["/evil.so"]}}', "'/evil.so' is not"),
-        ('{"llama_cpp": "", "origin": "", "linked": "x.so", "modules": {}}', "is no list"),
+        ('{"llama_cpp": "", "origin": "", "linked": "x.so", "modules": {}}', "list of names"),
         ('{"llama_cpp": "", "origin": "", "linked": [3], "modules": {}}', "TypeError"),
     ],
 )

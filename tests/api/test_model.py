@@ -149,7 +149,7 @@ def test_load_splits(tiny_path: Path) -> None:
         assert model.nLayer == 2
     with pytest.raises(ValueError, match=r"count .*1, got 2"):
         Model.loadSplits([tiny_path], 2)
-    with pytest.raises(TypeError, match="Model.load for one file"):
+    with pytest.raises(TypeError, match=r"paths.*got str: Model\.load\(path\)"):
         Model.loadSplits(str(tiny_path))
 
 

@@ -61,14 +61,14 @@ def drop(name: str) -> Callable[[Document], object]:
         (
             "qwen2vl",
             lambda d: d.put("qwen2vl.rope.dimension_sections", ARRAY, [0] * 4, INT32),
-            r"sections is \[0, 0, 0, 0\]",
+            r"sections .*got \[0, 0, 0, 0\]",
         ),
         (
             "qwen2vl",
             lambda d: d.put("qwen2vl.rope.dimension_sections", ARRAY, [9, 9, 9, 0], INT32),
             "between 1 and 16",
         ),
-        ("qwen2vl", lambda d: d.put("qwen2vl.rope.dimension_sections", INT32, 5), r"sections is \[5\]"),
+        ("qwen2vl", lambda d: d.put("qwen2vl.rope.dimension_sections", INT32, 5), r"sections .*got \[5\]"),
         ("t5", lambda d: d.put("t5.embedding_length_out", UINT32, 31), "embedding_length_out must be 32.*got 31"),
         ("bert", lambda d: d.put("bert.pooling_type", UINT32, 99), "pooling_type .*got 99"),
         ("llama", lambda d: d.put("llama.block_count", UINT32, 0), "GGML_ASSERT"),
@@ -112,7 +112,7 @@ def test_adapters_hold_matrices(folder: Path, depth: int) -> None:
     with Model.load(folder / "llama.gguf") as model:
         with pytest.raises(AdapterError, match=f"shape 32 x 4 x {depth} x 1"):
             Adapter.loraInit(model, falsified(folder, "adapter", deepen))
-        with pytest.raises(AdapterError, match="is of type I32"):
+        with pytest.raises(AdapterError, match="got I32"):
             Adapter.loraInit(model, falsified(folder, "adapter", retype("blk.0.attn_q.weight.lora_a", I32)))
         with pytest.raises(AdapterError, match="GGML_ASSERT"):
             Adapter.loraInit(model, falsified(folder, "adapter", lambda d: d.put("adapter.type", UINT32, 1)))
@@ -141,7 +141,7 @@ def test_a_model_larger_than_the_memory(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(model_module, "available_memory", lambda: 1000)
     size = sum(len(tensor.data) for tensor in parse(path.read_bytes()).tensors)
     for mode in (LoadMode.NONE, LoadMode.DIRECT_IO):
-        with pytest.raises(NativeMemoryError, match=rf"{size:,} bytes, and 1,000 bytes.*LoadMode\.MMAP"):
+        with pytest.raises(NativeMemoryError, match=rf"{size:,} bytes.* 1,000 bytes.*LoadMode\.MMAP"):
             Model.load(path, Model.Params(loadMode=mode))
     for params in (Model.Params(), Model.Params(loadMode=LoadMode.NONE, vocabOnly=True)):
         Model.load(path, params).free()

@@ -71,7 +71,7 @@ def test_default_numbers_of_threads_follow_the_affinity(monkeypatch: pytest.Monk
     assert resources.usable_cpus() == 2
     assert resources.cpu_affinity() == {3, 5}
     assert packing.default_threads() == 2
-    with pytest.raises(ValueError, match=r"CPU 4 .*\[3, 5\]"):
+    with pytest.raises(ValueError, match=r"cpumask .*\[3, 5\], got CPU 4"):
         Ggml.Threadpool(1, cpumask=[4])
 
 
