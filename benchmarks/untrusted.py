@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_cffi import LoadMode, Model
-from llama_cffi.model.validation import scan_model
+from llama_cffi.model.validation import ModelFile
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
@@ -47,7 +47,7 @@ def _models(folder: Path) -> list[Path]:
 
 def _medians(path: Path, runs: int) -> dict[str, tuple[float, float]]:
     ways: dict[str, Callable[[], object]] = {
-        "the scan before every load": lambda: scan_model([bytes(path)], None, False),
+        "the validation before every load": lambda: ModelFile.inspect([bytes(path)], None, False),
         "load": lambda: Model.load(path).free(),
         "load, loadMode=NONE": lambda: Model.load(path, Model.Params(loadMode=LoadMode.NONE)).free(),
         "load, untrusted=True": lambda: Model.load(path, untrusted=True).free(),

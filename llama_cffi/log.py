@@ -1,4 +1,4 @@
-"""What llama.cpp logs: to a quiet logger of Python's `logging`, or to a function, or nowhere."""
+"""`logSet` and `logGet`: send the log of llama.cpp to Python's `logging`, to a function, or nowhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_cffi._core import native_log
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.enums import GgmlLogLevel
 
@@ -26,22 +27,22 @@ _current: tuple[LogCallback | logging.Logger | None, Any] = (logging.getLogger(n
 
 
 def logSet(cb: LogCallback | logging.Logger | Literal[0] | None, userData: Any = None) -> None:
-    """Choose where llama.cpp's log goes: a function, a `logging.Logger`, or None for nowhere.
+    """Set the target of llama.cpp's log: a function, a `logging.Logger`, or None to discard it.
 
-    Until it is called, the log goes to `logging.getLogger("llama_cffi")`, which shows nothing until `logging` is set
-    up. There llama.cpp's warnings and errors have their Python levels, its information is DEBUG, and its debug lines
-    are of level 5. Giving that logger to `logSet` brings this back. Any other logger gets llama.cpp's own levels.
+    The default target is `logging.getLogger("llama_cffi")`, which shows nothing until `logging` is configured. There,
+    warnings and errors of llama.cpp have the Python levels of the same name, info lines are DEBUG, and debug lines have
+    level 5. Pass that logger to restore the default. Any other logger gets the levels of llama.cpp unchanged.
 
-    A function is called as `cb(level, text, userData)` with whole lines, each when the call that logged it ends, on
-    the thread that made the call: never on a thread of llama.cpp's own. What it raises is reported as unraisable.
-    Errors carry the lines that belong to them in any case.
+    A function is called as `cb(level, text, userData)` with whole lines. They are delivered at the end of the call that
+    logged them, on the thread of that call, and never on one of llama.cpp's threads. Exceptions of the function are
+    reported as unraisable. A NativeError contains the lines of its call, whatever the target is.
 
     Maps to `llama_log_set`.
     """
     global _current
     if isinstance(cb, int):
-        if cb != 0:  # 0 is how the specification's examples write "none"
-            raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {cb}")
+        if cb != 0:  # the specification's examples write 0 instead of None
+            raise TypeError(f"cb: expected a function, a logging.Logger or None, got {cb}")
         cb = None
     target = None if cb is None else _target(cb, userData)
     _current = (cb, userData)
@@ -60,13 +61,13 @@ def _target(cb: LogCallback | logging.Logger, userData: Any) -> Callable[[int, s
 
         return write
     if not callable(cb):
-        raise TypeError(f"the log goes to a function, a logging.Logger or None, not to {type(cb).__name__}")
+        raise expected("a function, a logging.Logger or None", cb, name="cb")
     function = cb
     return lambda level, text: function(GgmlLogLevel(level), text, userData)
 
 
 def logGet() -> tuple[LogCallback | logging.Logger | None, Any]:
-    """Where the log goes, and the user data: what `logSet` was given.
+    """Return the target of the log and the user data, as passed to `logSet`.
 
     Maps to `llama_log_get`.
     """

@@ -1,4 +1,4 @@
-"""Functions of the library as a whole."""
+"""Functions that concern the whole library: setup, limits, capabilities, version, names of enumerators, split files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from llama_cffi.ggml.backend import Backend, system_info
 
 
 def backendInit() -> None:
-    """Set llama.cpp up. Loads the CPU backend, and Vulkan where the environment has `GGML_USE_VULKAN=1`.
+    """Initialize llama.cpp. Loads the CPU backend, and Vulkan if the environment variable GGML_USE_VULKAN is 1.
 
-    May be called any number of times, and need not be called.
+    Calling it is optional, and repeating it is harmless.
 
     Maps to `llama_backend_init`.
     """
@@ -24,7 +24,7 @@ def backendInit() -> None:
 
 
 def backendFree() -> None:
-    """Undo `backendInit`. Models and contexts go on working.
+    """Undo `backendInit`. Models and contexts keep working.
 
     Maps to `llama_backend_free`.
     """
@@ -32,7 +32,7 @@ def backendFree() -> None:
 
 
 def numaInit(strategy: GgmlNumaStrategy) -> None:
-    """Choose how memory is spread over NUMA nodes. Loads the CPU backend.
+    """Set the strategy for NUMA systems. Loads the CPU backend.
 
     Maps to `llama_numa_init`.
     """
@@ -42,7 +42,7 @@ def numaInit(strategy: GgmlNumaStrategy) -> None:
 
 
 def timeUs() -> int:
-    """The time in microseconds, from an unspecified start.
+    """Return the time in microseconds since an unspecified start.
 
     Maps to `llama_time_us`.
     """
@@ -50,7 +50,7 @@ def timeUs() -> int:
 
 
 def maxDevices() -> int:
-    """How many devices a model can be spread over.
+    """Return the maximum number of devices that a model can be placed on.
 
     Maps to `llama_max_devices`.
     """
@@ -58,7 +58,7 @@ def maxDevices() -> int:
 
 
 def maxParallelSequences() -> int:
-    """The highest `Context.Params.nSeqMax`.
+    """Return the maximum of `Context.Params.nSeqMax`.
 
     Maps to `llama_max_parallel_sequences`.
     """
@@ -66,7 +66,7 @@ def maxParallelSequences() -> int:
 
 
 def supportsMmap() -> bool:
-    """Whether models can be mapped into memory.
+    """Return True if models can be mapped into memory.
 
     Maps to `llama_supports_mmap`.
     """
@@ -74,7 +74,7 @@ def supportsMmap() -> bool:
 
 
 def supportsMlock() -> bool:
-    """Whether models can be locked in memory.
+    """Return True if models can be locked in memory.
 
     Maps to `llama_supports_mlock`.
     """
@@ -82,7 +82,7 @@ def supportsMlock() -> bool:
 
 
 def supportsGpuOffload() -> bool:
-    """Whether a loaded backend can take layers over.
+    """Return True if a loaded backend can run layers on a GPU.
 
     Maps to `llama_supports_gpu_offload`.
     """
@@ -91,7 +91,7 @@ def supportsGpuOffload() -> bool:
 
 
 def supportsRpc() -> bool:
-    """Whether the RPC backend is loaded.
+    """Return True if the RPC backend is loaded.
 
     Maps to `llama_supports_rpc`.
     """
@@ -100,7 +100,7 @@ def supportsRpc() -> bool:
 
 
 def printSystemInfo() -> str:
-    """What the loaded backends can do, as one line.
+    """Return the features of the loaded backends as one line.
 
     Maps to `llama_print_system_info`.
     """
@@ -108,7 +108,7 @@ def printSystemInfo() -> str:
 
 
 def version() -> str:
-    """What llama.cpp calls its own version.
+    """Return the version string of llama.cpp.
 
     Maps to `llama_version`.
     """
@@ -116,7 +116,7 @@ def version() -> str:
 
 
 def maxTensorBuftOverrides() -> int:
-    """How long `Model.Params.tensorBuftOverrides` may be, with the entry that ends it in C.
+    """Return the maximum length of `Model.Params.tensorBuftOverrides`, plus one for the end of the list in C.
 
     Maps to `llama_max_tensor_buft_overrides`.
     """
@@ -127,7 +127,7 @@ def maxTensorBuftOverrides() -> int:
 
 
 def ftypeName(ftype: Ftype | int) -> str:
-    """What llama.cpp calls a format of weights, such as `Q4_K - Medium`.
+    """Return the name of a weight format, such as `Q4_K - Medium`.
 
     Maps to `llama_ftype_name`.
     """
@@ -135,7 +135,7 @@ def ftypeName(ftype: Ftype | int) -> str:
 
 
 def flashAttnTypeName(flashAttnType: FlashAttnType) -> str:
-    """`auto`, `disabled` or `enabled`.
+    """Return the name of a flash attention type: `auto`, `disabled` or `enabled`.
 
     Maps to `llama_flash_attn_type_name`.
     """
@@ -143,7 +143,7 @@ def flashAttnTypeName(flashAttnType: FlashAttnType) -> str:
 
 
 def loadModeName(loadMode: LoadMode) -> str:
-    """What llama.cpp's command line calls a way to load, such as `mmap+mlock`.
+    """Return the name of a load mode, as on llama.cpp's command line, such as `mmap+mlock`.
 
     Maps to `llama_load_mode_name`.
     """
@@ -151,23 +151,23 @@ def loadModeName(loadMode: LoadMode) -> str:
 
 
 def loadModeFromStr(name: str) -> LoadMode:
-    """The way to load that `loadModeName` gives the name of. Raises ValueError for any other name.
+    """Return the load mode with a name that `loadModeName` returns. Raises ValueError for any other name.
 
     Maps to `llama_load_mode_from_str`.
     """
     names = [loadModeName(mode) for mode in LoadMode]
     if name not in names:
-        raise ValueError(f"a load mode is one of {', '.join(names)}, not {name!r}")
+        raise ValueError(f"name must be one of {', '.join(names)}, got {name!r}")
     return LoadMode(lib.llama_load_mode_from_str(name.encode()))
 
 
 # Split models
 
-_SPLITS = 65535
+_MAX_SPLITS = 65535
 
 
 def splitPath(pathPrefix: StrPath, splitNo: int, splitCount: int) -> str:
-    """The path of one file of a split model, by its number from 0: `m-00001-of-00004.gguf` for ("m", 0, 4).
+    """Return the path of file `splitNo`, counted from 0, of a split model: `m-00001-of-00004.gguf` for ("m", 0, 4).
 
     Maps to `llama_split_path`.
     """
@@ -179,7 +179,7 @@ def splitPath(pathPrefix: StrPath, splitNo: int, splitCount: int) -> str:
 
 
 def splitPrefix(splitPath: StrPath, splitNo: int, splitCount: int) -> str | None:
-    """What `splitPath` was made from; None for a path that is not of this number and count.
+    """Return the prefix that `splitPath` makes this path from; None if the path does not fit the number and the count.
 
     Maps to `llama_split_prefix`.
     """
@@ -191,7 +191,7 @@ def splitPrefix(splitPath: StrPath, splitNo: int, splitCount: int) -> str | None
 
 
 def _check_split(number: int, count: int) -> None:
-    if not 1 <= count <= _SPLITS:
-        raise out_of_range("splitCount", count, 1, _SPLITS)
+    if not 1 <= count <= _MAX_SPLITS:
+        raise out_of_range("splitCount", count, 1, _MAX_SPLITS)
     if not 0 <= number < count:
         raise out_of_range("splitNo", number, 0, count - 1)

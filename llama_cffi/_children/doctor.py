@@ -1,6 +1,6 @@
-"""The child process of `doctor.py`: everything that runs native code, so that what crashes is only reported.
+"""The child process of the `doctor` command: all native code runs here, so that a crash can be reported.
 
-A program, not a module: it is told by its input where to find the package, and which question to answer.
+A program, not a module. The request on stdin says where to find the package, and which question to answer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-_SIZE = 512  # rows and columns of the product whose result is looked at
-_LARGEST = 8192  # and of one that is timed
-_SHORT = 0.01  # seconds: a product that takes less is too small to be timed
-_SAMPLE = 64  # how many elements plain Python computes
+_SIZE = 512  # rows and columns of the product whose result is checked
+_MAX_SIZE = 8192  # the same of products that are timed
+_MIN_SECONDS = 0.01  # a faster product is too small to be timed
+_SAMPLE = 64  # elements that Python computes without numpy
 
 
 def main() -> None:
-    """Read the request, answer. What a driver prints does not get into the answer."""
+    """Read the request and answer. Output of drivers goes to stderr, not into the answer."""
     request = json.load(sys.stdin)
     answer_to = os.dup(1)
     os.dup2(2, 1)
@@ -38,11 +38,11 @@ def main() -> None:
         answer = {"error": f"{name}{error}"}
     with open(answer_to, "w", encoding="utf-8") as file:
         json.dump(answer, file)
-    os._exit(0)  # a driver that crashes when it is unloaded does no harm here
+    os._exit(0)  # skips the unloading of drivers, which may crash
 
 
 def _versions(request: dict[str, Any]) -> dict[str, Any]:
-    """Whose versions belong to what is compiled."""
+    """The versions of the package, of llama.cpp and of cffi, and the loaded libraries."""
     import importlib.metadata
 
     import cffi
@@ -68,7 +68,7 @@ def _versions(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cpu(request: dict[str, Any]) -> dict[str, Any]:
-    """The variants of the CPU backend, and what became of loading one."""
+    """The variants of the CPU backend, and the one that was loaded or the error."""
     from llama_cffi._core.ffi import lib
     from llama_cffi.errors import LlamaError
     from llama_cffi.ggml.backend import Backend
@@ -87,7 +87,7 @@ def _cpu(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _vulkan(request: dict[str, Any]) -> dict[str, Any]:
-    """What vkLoad() does here."""
+    """The warnings of vkLoad(), and the loaded backends."""
     from llama_cffi.ggml.backend import Backend
 
     with warnings.catch_warnings(record=True) as caught:
@@ -97,7 +97,7 @@ def _vulkan(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _backends() -> dict[str, Any]:
-    """What is loaded."""
+    """The loaded backends with their features and devices."""
     from llama_cffi.ggml.backend import Backend
 
     return {
@@ -123,7 +123,7 @@ def _backends() -> dict[str, Any]:
 
 
 def _product(request: dict[str, Any]) -> dict[str, Any]:
-    """Multiply two matrices on a device: once to look at the result, then for a while to see how fast that is."""
+    """Multiply two matrices on a device: once to check the result, then repeatedly to measure the speed."""
     from llama_cffi.ggml.backend import Backend
     from llama_cffi.ggml.device import BackendDevice
 
@@ -132,7 +132,7 @@ def _product(request: dict[str, Any]) -> dict[str, Any]:
         Backend.vkLoad() if request["vulkan"] else Backend.cpuLoad()
     device = BackendDevice.byName(request["device"])
     if device is None:
-        return {"error": f"there is no device {request['device']} any more"}
+        return {"error": f"the device {request['device']} does not exist any more"}
     with Device(device) as machine:
         numbers = random.Random(0)
         a = array("f", (numbers.uniform(-1, 1) for _ in range(_SIZE * _SIZE)))
@@ -142,10 +142,10 @@ def _product(request: dict[str, Any]) -> dict[str, Any]:
             error, by, compared = _largest_error(product.result(), a, b)
             seconds = product.compute()
         size = _SIZE
-        while seconds < _SHORT and 2 * size <= _LARGEST:
+        while seconds < _MIN_SECONDS and 2 * size <= _MAX_SIZE:
             size *= 2
             with machine.product(size, a, b) as product:
-                product.compute()  # a device compiles and allocates at the first one
+                product.compute()  # the first one includes compilation and allocation
                 seconds = product.compute()
         with machine.product(size, a, b) as product:
             product.compute()
@@ -163,10 +163,11 @@ def _product(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Device:
-    """A device at work, by ggml's own functions."""
+    """An open device, used through ggml's functions."""
 
     def __init__(self, device: Any) -> None:
         from llama_cffi._core.ffi import ffi, lib
+        from llama_cffi._host.resources import usable_cpus
 
         self.ffi, self.lib = ffi, lib
         self.device = device
@@ -174,7 +175,7 @@ class Device:
         if self.backend == ffi.NULL:
             raise RuntimeError(f"{device.name} could not be opened")
         if device.name == "CPU":
-            lib.ggml_backend_cpu_set_n_threads(self.backend, len(os.sched_getaffinity(0)))
+            lib.ggml_backend_cpu_set_n_threads(self.backend, usable_cpus())
 
     def __enter__(self) -> Device:
         return self
@@ -187,7 +188,7 @@ class Device:
 
 
 class MatMul:
-    """`b` times the transpose of `a`, both square and made of the numbers in `a` and `b`, repeated."""
+    """The product of `b` and the transpose of `a`, two square matrices with the repeated numbers of `a` and `b`."""
 
     def __init__(self, machine: Device, size: int, a: array[float], b: array[float]) -> None:
         self.machine = machine
@@ -200,17 +201,17 @@ class MatMul:
         self.graph = lib.ggml_new_graph(self.context)
         lib.ggml_build_forward_expand(self.graph, self.out)
         if not lib.ggml_backend_supports_op(machine.backend, self.out):
-            raise RuntimeError(f"{machine.device.name} does not multiply matrices of 32-bit numbers")
+            raise RuntimeError(f"{machine.device.name} does not support the product of F32 matrices")
         self.buffer = lib.ggml_backend_alloc_ctx_tensors(self.context, machine.backend)
         if self.buffer == ffi.NULL:
-            raise MemoryError(f"{machine.device.name} has no memory for three matrices of {4 * size**2:,} bytes")
+            raise MemoryError(f"{machine.device.name} is out of memory for three matrices of {4 * size**2:,} bytes")
         for tensor, numbers in zip(tensors, (a, b), strict=True):
             data = numbers.tobytes()
             for offset in range(0, 4 * size**2, len(data)):
                 lib.ggml_backend_tensor_set(tensor, data, offset, len(data))
 
     def compute(self) -> float:
-        """Returns how many seconds it took."""
+        """Compute the product and return the seconds that it took."""
         lib, backend = self.machine.lib, self.machine.backend
         begin = time.perf_counter()
         status = lib.ggml_backend_graph_compute(backend, self.graph)
@@ -234,17 +235,17 @@ class MatMul:
 
 
 def _largest_error(got: Sequence[float], a: array[float], b: array[float]) -> tuple[float, str, int]:
-    """The largest difference as a part of the largest element, who computed what is right, and of how many elements."""
+    """The largest error relative to the largest element, who computed the reference, and how many elements."""
     try:
         import numpy as np
     except ImportError:
         places = random.Random(1).sample(range(_SIZE * _SIZE), _SAMPLE)
         right = [math.fsum(map(operator.mul, _row(a, p % _SIZE), _row(b, p // _SIZE))) for p in places]
         wrong = max(abs(got[p] - r) if math.isfinite(got[p]) else math.inf for p, r in zip(places, right, strict=True))
-        return wrong / max(map(abs, right)), "plain Python, as there is no numpy", _SAMPLE
+        return wrong / max(map(abs, right)), "plain Python, because numpy is not installed", _SAMPLE
     left, upper = (np.frombuffer(m, np.float32).reshape(_SIZE, _SIZE).astype(np.float64) for m in (b, a))
     wanted = (left @ upper.T).ravel()
-    difference = float(np.max(np.abs(np.asarray(got) - wanted)))  # NaN where one is
+    difference = float(np.max(np.abs(np.asarray(got) - wanted)))  # NaN if an element is NaN
     return difference / float(np.max(np.abs(wanted))), "numpy", wanted.size
 
 

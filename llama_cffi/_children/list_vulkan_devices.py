@@ -1,6 +1,6 @@
-"""The child process of `_vulkan.py`: asks the Vulkan loader for its devices, which runs the code of every driver.
+"""The child process of `_host/vulkan.py`: asks the Vulkan loader for its devices, which runs code of every driver.
 
-A program, not a module. It needs nothing but Python: what it says about a machine does not depend on the package.
+A program, not a module. It does not import the package, so its answer does not depend on how that was built.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Driver(ctypes.Structure):
 
 
 class _Properties(ctypes.Structure):
-    """VkPhysicalDeviceProperties2, as far as it is read; the rest is room for what the driver writes."""
+    """VkPhysicalDeviceProperties2: the fields that are read, and space for the others."""
 
     _fields_ = [
         ("sType", _U32),
@@ -80,23 +80,23 @@ class _Properties(ctypes.Structure):
 
 
 class _Vulkan11(ctypes.Structure):
-    """VkPhysicalDeviceVulkan11Features, with room to spare."""
+    """VkPhysicalDeviceVulkan11Features, with space to spare."""
 
     _fields_ = [("sType", _U32), ("pNext", _Pointer), ("storageBuffer16BitAccess", _U32), ("rest", _U32 * 32)]
 
 
 class _Features(ctypes.Structure):
-    """VkPhysicalDeviceFeatures2, with room to spare."""
+    """VkPhysicalDeviceFeatures2, with space to spare."""
 
     _fields_ = [("sType", _U32), ("pNext", _Pointer), ("rest", _U32 * 128)]
 
 
 class _Failure(Exception):
-    """Vulkan refused a call."""
+    """A Vulkan call failed."""
 
 
 def main() -> None:
-    """Read the request, which names the loader, and answer. What a driver prints does not get into the answer."""
+    """Read the request, which names the loader, and answer. Output of drivers goes to stderr, not into the answer."""
     request = json.load(sys.stdin)
     answer_to = os.dup(1)
     os.dup2(2, 1)
@@ -104,7 +104,7 @@ def main() -> None:
     answer = _answer(request["loader"])
     with open(answer_to, "w", encoding="utf-8") as file:
         json.dump(answer, file)
-    os._exit(0)  # a driver that crashes when it is unloaded does no harm here
+    os._exit(0)  # skips the unloading of drivers, which may crash
 
 
 def _answer(name: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _path_of(name: str) -> str:
 
 
 def _ask(loader: ctypes.CDLL) -> dict[str, Any]:
-    """Make an instance as ggml does, and list its devices in Vulkan's order, which ggml's numbers mean."""
+    """Create an instance as ggml does, and list its devices in Vulkan's order, which is that of ggml's numbers."""
     try:
         find = loader.vkGetInstanceProcAddr
     except AttributeError as error:
@@ -138,7 +138,7 @@ def _ask(loader: ctypes.CDLL) -> dict[str, Any]:
     def call(name: str, *arguments: Any, returns: Any = ctypes.c_int32) -> None:
         address = find(instance, name.encode())
         if not address:
-            raise _Failure(f"the loader has no {name}")
+            raise _Failure(f"the loader does not export {name}")
         function = ctypes.CFUNCTYPE(returns, *[_Pointer] * len(arguments))(address)
         result = function(*arguments)
         if returns is not None and result < 0:
@@ -162,7 +162,7 @@ def _ask(loader: ctypes.CDLL) -> dict[str, Any]:
         properties = _Properties(_PROPERTIES_2, ctypes.addressof(driver))
         vulkan11 = _Vulkan11(_VULKAN_11_FEATURES)
         features = _Features(_FEATURES_2, ctypes.addressof(vulkan11))
-        if version.value > _VULKAN_1_0:  # the two functions are of 1.1
+        if version.value > _VULKAN_1_0:  # both functions are of Vulkan 1.1
             call("vkGetPhysicalDeviceProperties2", device, ctypes.byref(properties), returns=None)
             call("vkGetPhysicalDeviceFeatures2", device, ctypes.byref(features), returns=None)
         described.append(

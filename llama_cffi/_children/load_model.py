@@ -1,6 +1,6 @@
-"""The child process of `model/untrusted.py`: loads a model, uses it on several threads, and says how that went.
+"""The child process of `model/untrusted.py`: loads a model and computes with it, on several threads.
 
-A program, not a module: it is told by its input where to find the package.
+A program, not a module. The request on stdin says where to find the package.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _TEXT = "Hello, world! 1234 \N{GRINNING FACE}\n"
 
 
 def main() -> None:
-    """Read the request, use the model, print the answer."""
+    """Read the request, load and use the model, print the answer."""
     request = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # there is nothing to write
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = request["memory"] + _address_space()
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it does not write files
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = request["memory"] + _address_space()
+    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
     sys.path[:] = request["path"]
     answer = {}
     try:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _address_space() -> int:
-    """The bytes that this process has mapped already: little, unless a sanitizer is at work."""
+    """The bytes that this process has mapped so far: few, unless a sanitizer is in use."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
@@ -60,7 +60,7 @@ def _use(request: dict[str, Any]) -> None:
 
 
 def _tokens(model: Model) -> list[int]:
-    """Tokens from the whole vocabulary, and those of a text where the model has a tokenizer."""
+    """Tokens from the whole vocabulary, and those of a text if the model has a tokenizer."""
     from llama_cffi._generated.enums import VocabType
     from llama_cffi.vocab.tokenize import tokenize
 
@@ -72,7 +72,7 @@ def _tokens(model: Model) -> list[int]:
 
 
 def _compute(ctx: Context, tokens: list[int]) -> None:
-    """A batch and a single token. A model without a memory encodes what it is given to decode."""
+    """Compute a batch and a single token. (In a model without a KV cache, `decode` encodes.)"""
     from llama_cffi.context.batch import Batch
 
     if ctx.getModel().hasEncoder:

@@ -1,6 +1,6 @@
-"""What does not belong together: the extension, the generated Python, and the libraries that are loaded.
+"""ABI checks: the extension, the generated Python files and the loaded libraries must come from one build.
 
-`_ffi` compares numbers when it is imported. Only where they differ does it ask this module why.
+`ffi.py` compares a few numbers at import, and asks this module for the reason only if they differ.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from llama_cffi._core import manifest as _manifest
 from llama_cffi._generated.pin import ABI, PIN
 from llama_cffi.errors import UnavailableError
 
-_ROWS = 3  # how many differences a message names
+_MAX_ROWS = 3  # differences in one message
 _REBUILD = "run `make build` in the source tree, or reinstall the package"
 
 
 class Library(NamedTuple):
-    """A library that the extension is linked with, and the one that its calls go to."""
+    """A library that the extension was linked with (by its id), and the one that its calls reach."""
 
     file: str
     linked: str
@@ -29,7 +29,7 @@ class Library(NamedTuple):
 
 
 def why_not(ffi: Any, lib: Any) -> str:
-    """In what they differ and what to do, as one text; empty where they belong together."""
+    """Return what differs and the next step as one message; empty if everything fits."""
     compiled = ffi.string(lib.LLAMA_CFFI_PIN).decode()
     if compiled != PIN:
         return (
@@ -46,7 +46,7 @@ def why_not(ffi: Any, lib: Any) -> str:
 
 
 def libraries(ffi: Any, lib: Any) -> list[Library]:
-    """The libraries that the extension was linked with, each beside the one that is loaded."""
+    """Return the libraries that the extension was linked with, each with the one that is loaded."""
     buffer = ffi.new("char[]", lib.shim_libraries(ffi.NULL, 0) + 1)
     lib.shim_libraries(buffer, len(buffer))
     text = ffi.string(buffer).decode("utf-8", "surrogateescape")
@@ -54,9 +54,9 @@ def libraries(ffi: Any, lib: Any) -> list[Library]:
 
 
 def require_files(ffi: Any, lib: Any, paths: Iterable[Path]) -> None:
-    """Raise UnavailableError for a file that is not the one that was built with this package.
+    """Raise UnavailableError if a file is not the one that was built with this package.
 
-    One that cannot be loaded at all passes: whoever loads it next is told why.
+    A file that cannot be loaded at all passes: the load that follows reports why.
     """
     known = _manifest.read().ids
     buffer = ffi.new("char[256]")
@@ -66,14 +66,14 @@ def require_files(ffi: Any, lib: Any, paths: Iterable[Path]) -> None:
         found = ffi.string(buffer).decode()
         if found != known.get(path.name):
             raise UnavailableError(
-                f"{path} is not the file that was built for {PIN}: its id is {found}, and "
-                f"{_manifest.FOLDER / 'manifest.json'} has {known.get(path.name, 'none')} for it: {_rebuild()}"
+                f"{path} is not the file that was built for {PIN}: its id is {found}, but "
+                f"{_manifest.FOLDER / 'manifest.json'} lists {known.get(path.name, 'none')}: {_rebuild()}"
             )
 
 
 def differences(ffi: Any, lib: Any) -> Iterator[str]:
-    """What the extension and the Python files have different numbers for."""
-    from llama_cffi._generated.layout import CONSTANTS, ENUMERATORS, FUNCTIONS, RECORDS  # large, and read here only
+    """Yield the sizes, offsets, constants and functions that differ between the extension and the Python files."""
+    from llama_cffi._generated.layout import CONSTANTS, ENUMERATORS, FUNCTIONS, RECORDS  # large, and only needed here
 
     for record, (size, offsets) in RECORDS.items():
         try:
@@ -98,9 +98,9 @@ def differences(ffi: Any, lib: Any) -> Iterator[str]:
 
 
 def _listed(rows: Iterator[str]) -> str:
-    first = list(islice(rows, _ROWS + 1))
-    more = "; and more" if len(first) > _ROWS else ""
-    return f" ({'; '.join(first[:_ROWS])}{more})" if first else ""
+    first = list(islice(rows, _MAX_ROWS + 1))
+    more = "; and more" if len(first) > _MAX_ROWS else ""
+    return f" ({'; '.join(first[:_MAX_ROWS])}{more})" if first else ""
 
 
 def _other(library: Library) -> str:
@@ -117,16 +117,14 @@ def _cure(library: Library) -> str:
             manifest = _manifest.read()
         except UnavailableError:
             return f": {_REBUILD}"
-        return f" (the package's libraries are to be of {manifest.llama_cpp}): {_rebuild()}"
+        return f" (the package's libraries should be of {manifest.llama_cpp}): {_rebuild()}"
     if os.environ.get("LD_PRELOAD"):
         return f": start Python without LD_PRELOAD={os.environ['LD_PRELOAD']}"
-    return (
-        ", another llama.cpp that this process has loaded before: import llama_cffi first, or in a process of its own"
-    )
+    return ", another llama.cpp that this process loaded before: import llama_cffi first, or in a separate process"
 
 
 def _rebuild() -> str:
-    """What to do about files of the package, by where they came from."""
+    """The next step for wrong files of the package; it depends on where they came from."""
     origin = _manifest.read().origin
     if origin.startswith("LLAMA_CFFI_PREFIX="):
         return f"build the package again against that llama.cpp: {origin} pip install --force-reinstall --no-deps ."

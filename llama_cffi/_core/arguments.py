@@ -1,4 +1,4 @@
-"""Arguments that C reads or writes: text, paths, arrays, out buffers. One rule for each, and one wording of errors."""
+"""Conversion of arguments for C: text, paths, arrays of numbers or tokens, out buffers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.ffi import ffi
 
 if TYPE_CHECKING:
@@ -17,11 +18,11 @@ StrOrBytes: TypeAlias = str | bytes
 StrPath: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 # A cffi array, or anything with the buffer protocol: bytearray, array.array, a numpy array.
 OutBuffer: TypeAlias = "Buffer | Any"
-# A boolean parameter; C code, and the specification's examples, write 0 and 1 as well.
+# A boolean parameter; C code and the examples of the specification write 0 and 1 too.
 BoolLike: TypeAlias = bool | Literal[0, 1]
 TokenSequence: TypeAlias = "Sequence[int] | Buffer"
 
-# What memoryview calls elements that may be read as a C type. Raw bytes may be anything.
+# The formats of memoryview elements that match a C type. Raw bytes match every type.
 _FORMATS = {"int32_t": ("i", "l"), "char": ("b", "c"), "uint8_t": (), "float": ("f",), "size_t": ("L", "Q")}
 _RAW = ("B", "b", "c")
 
@@ -30,105 +31,109 @@ new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 def text_bytes(text: StrOrBytes, what: str) -> bytes:
-    """Text as UTF-8."""
+    """Return text as UTF-8. Raises TypeError for other types."""
     if isinstance(text, str):
         return text.encode("utf-8")
     if isinstance(text, (bytes, bytearray, memoryview)):
         return bytes(text)
-    raise TypeError(f"{what} is str or bytes, not {type(text).__name__}")
+    raise TypeError(f"{what} must be str or bytes, got {type(text).__name__}")
 
 
 def text_prefix(text: StrOrBytes, length: int | None, what: str, length_name: str) -> bytes:
-    """Text as UTF-8, cut to `length` bytes where that is given: C's pair of pointer and length."""
+    """Return text as UTF-8; its first `length` bytes unless that is None. For C's pair of pointer and length."""
     data = text_bytes(text, what)
     if length is None:
         return data
     if not 0 <= length <= len(data):
-        raise ValueError(f"{length_name} is {length}, but {what} has {len(data)} bytes of UTF-8: pass None for all")
+        hint = f"{what} has {len(data)} bytes of UTF-8, and None means all of them"
+        raise out_of_range(length_name, length, 0, len(data), hint)
     return data[:length]
 
 
 def c_string(text: StrOrBytes, what: str) -> bytes:
-    """Text that ends at its first NUL in C, and therefore must hold none."""
+    """Return text as UTF-8 without NUL characters, where C would end it."""
     data = text_bytes(text, what)
     if b"\0" in data:
-        raise ValueError(f"{what} holds a NUL character, where C would end it")
+        raise ValueError(f"{what} must not contain a NUL character: C would end it there")
     return data
 
 
 def path_bytes(path: StrPath, what: str = "path") -> bytes:
-    """A file's path as the operating system spells it."""
+    """Return a path in the encoding of the file system."""
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{what} is str, bytes or os.PathLike, not {type(path).__name__}")
+        raise TypeError(f"{what} must be str, bytes or os.PathLike, got {type(path).__name__}")
     data = os.fsencode(path)
     if b"\0" in data:
-        raise ValueError(f"{what} holds a NUL character: {path!r}")
+        raise ValueError(f"{what} must not contain a NUL character, got {path!r}")
     if not data:
-        raise ValueError(f"{what} is empty")
+        raise ValueError(f"{what} is empty: name a file")
     return data
 
 
 def out_buffer(buffer: OutBuffer, ctype: str, count: int, what: str, count_name: str) -> Any:
-    """A buffer for C to write `count` elements to, as a C array."""
+    """Return a writable buffer as a C array of at least `count` elements."""
     if isinstance(buffer, ffi.CData):
         array = _cdata_array(buffer, ctype, what)
-        room = len(array)
+        capacity = len(array)
     else:
-        array, room = _from_buffer(buffer, ctype, what, writable=True)
-    if not 0 <= count <= room:
-        raise ValueError(f"{count_name} is {count}, but {what} has room for {room}")
+        array, capacity = _from_buffer(buffer, ctype, what, writable=True)
+    if not 0 <= count <= capacity:
+        raise out_of_range(count_name, count, 0, capacity, f"{what} has room for {capacity}")
     return array
 
 
 def _cdata_array(buffer: Any, ctype: str, what: str) -> Any:
     kind = ffi.typeof(buffer)
     if kind.kind != "array" or ffi.sizeof(kind.item) != ffi.sizeof(ctype):
-        raise TypeError(f"{what} is an array of {ctype}, not {kind.cname}: a pointer does not say how long it is")
+        raise TypeError(f"{what} must be an array of {ctype}, got {kind.cname}: ffi.new('{ctype}[]', n) makes one")
     return buffer
 
 
 def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> tuple[Any, int]:
-    """A pointer to the elements of a buffer, which keeps it, and how many there are."""
+    """Return a pointer that keeps a buffer alive, and the number of its elements."""
     try:
         view = memoryview(buffer)
     except TypeError:
         raise TypeError(
-            f"{what} is a buffer (bytearray, array.array, numpy array), not {type(buffer).__name__}"
+            f"{what} must be a buffer (bytearray, array.array, numpy array), got {type(buffer).__name__}"
         ) from None
     if writable and view.readonly:
-        raise TypeError(f"{what} is read-only, and C writes to it: pass a bytearray or a writable array")
+        raise TypeError(f"{what} must be writable, got a read-only buffer: pass a bytearray or a writable array")
     size = ffi.sizeof(ctype)
     if view.format not in _RAW and (view.format not in _FORMATS[ctype] or view.itemsize != size):
-        raise TypeError(f"{what} holds elements of format {view.format!r}, but C wants {ctype}")
+        raise TypeError(f"{what} must have elements of type {ctype}, got format {view.format!r}")
     if not view.c_contiguous:
-        raise ValueError(f"{what} is not contiguous: pass a copy")
-    # CPython before 3.13 dies of collecting a cycle in which a cffi array looks through a memoryview; the frames of a
-    # kept exception make such cycles. So C gets a pointer that keeps the memoryview, and looks through nothing.
+        raise ValueError(f"{what} must be contiguous: pass a copy")
+    # CPython before 3.13 crashes when it collects a reference cycle with a cffi array over a memoryview in it, and the
+    # frames of a stored exception form such cycles. So C gets a pointer that keeps the memoryview alive instead.
     with ffi.from_buffer(f"{ctype}[]", view, require_writable=writable) as array:
         return ffi.gc(ffi.cast(f"{ctype} *", array), lambda _, kept=view: None), len(array)
 
 
 def read_buffer(buffer: Any, ctype: str, count: int | None, what: str, count_name: str) -> tuple[Any, int]:
-    """A buffer to be read by C, or a sequence of numbers, as a C array; and how many of its elements count."""
+    """Return a buffer or a sequence of numbers as a C array, and how many of its elements C may read."""
     if isinstance(buffer, ffi.CData):
         array = _cdata_array(buffer, ctype, what)
-        room = len(array)
+        length = len(array)
     elif isinstance(buffer, (list, tuple)):
-        array, room = ffi.new(f"{ctype}[]", buffer), len(buffer)
+        array, length = ffi.new(f"{ctype}[]", buffer), len(buffer)
     else:
-        array, room = _from_buffer(buffer, ctype, what, writable=False)
-    return array, _counted(count, room, what, count_name)
+        array, length = _from_buffer(buffer, ctype, what, writable=False)
+    return array, _checked_count(count, length, what, count_name)
 
 
-def _counted(count: int | None, room: int, what: str, count_name: str) -> int:
-    n = room if count is None else count
-    if not 0 <= n <= room:
-        raise ValueError(f"{count_name} is {n}, but {what} has {room} elements")
+def _checked_count(count: int | None, length: int, what: str, count_name: str) -> int:
+    n = length if count is None else count
+    if not 0 <= n <= length:
+        raise out_of_range(count_name, n, 0, length, f"{what} has {length} elements")
     return n
 
 
 def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: int | None) -> str | int | None:
-    """Metadata as text: `call(buffer, size)` writes it and returns its length, or a negative number for none."""
+    """Return a text that `call(buffer, size)` writes, or write it to the caller's buffer and return its length.
+
+    `call` returns the length of the text, or a negative number if it does not exist: then the result is None.
+    """
     if require_together(buffer, size, "buf and bufSize"):
         assert size is not None
         return call(out_buffer(buffer, "char", size, "buf", "bufSize"), size)
@@ -143,17 +148,17 @@ def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: i
 def token_array(
     tokens: TokenSequence, count: int | None, what: str = "tokens", count_name: str = "nTokens"
 ) -> tuple[Any, int]:
-    """Tokens to be read by C, as a C array, and how many of them count."""
+    """Return tokens as a C array, and how many of them C may read."""
     if isinstance(tokens, ffi.CData):
         array = _cdata_array(tokens, "int32_t", what)
-        room = len(array)
+        length = len(array)
     elif isinstance(tokens, (list, tuple)):
         try:
-            array, room = ffi.new("int32_t[]", tokens), len(tokens)
+            array, length = ffi.new("int32_t[]", tokens), len(tokens)
         except (TypeError, OverflowError) as error:
-            raise type(error)(f"{what} holds something that is no token: {error}") from None
+            raise type(error)(f"{what} must contain token numbers only: {error}") from None
     elif isinstance(tokens, int):
-        raise TypeError(f"{what} is a sequence of tokens: write [{tokens}] for one")
+        raise expected("a sequence of tokens", tokens, f"write [{tokens}] for one token", what)
     elif (
         isinstance(tokens, Sequence)
         and not isinstance(tokens, (bytes, bytearray, memoryview, str))
@@ -161,10 +166,10 @@ def token_array(
     ):
         return token_array(list(tokens), count, what, count_name)
     elif isinstance(tokens, str):
-        raise TypeError(f"{what} is a sequence of tokens, not text: call tokenize() first")
+        raise expected("a sequence of tokens", tokens, "tokenize(model.vocab, text) makes one", what)
     else:
-        array, room = _from_buffer(tokens, "int32_t", what, writable=False)
-    return array, _counted(count, room, what, count_name)
+        array, length = _from_buffer(tokens, "int32_t", what, writable=False)
+    return array, _checked_count(count, length, what, count_name)
 
 
 def _has_buffer(value: object) -> bool:
@@ -176,12 +181,12 @@ def _has_buffer(value: object) -> bool:
 
 
 def require_together(buffer: object, length: int | None, names: str) -> bool:
-    """Whether an out buffer was given. It and its length come together, or not at all."""
+    """Return True if an out buffer was given. Raises TypeError if either it or its length is missing."""
     if (buffer is None) != (length is None):
         raise TypeError(f"{names} belong together: pass both, or leave both out")
     return buffer is not None
 
 
 def optional_text(pointer: Any) -> str | None:
-    """A copy of a C string; None for NULL."""
+    """Return a copy of a C string; None for NULL."""
     return None if pointer == ffi.NULL else bytes(ffi.string(pointer)).decode("utf-8", "replace")

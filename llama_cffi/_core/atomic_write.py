@@ -1,4 +1,4 @@
-"""Files that C writes: beside their place first, then renamed, so that a failure leaves nothing half-made."""
+"""Atomic writes of files: write next to the target, then rename, so that a failure leaves no partial file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def beside(target: str) -> Iterator[str]:
-    """Yield a path for C to write to. What lies there (or beside it) when the block ends well takes its place."""
+def atomic_write(target: str) -> Iterator[str]:
+    """Yield a path in a new folder to write to. If the block succeeds, all files in that folder move to `target`'s."""
     import tempfile  # rarely needed, and slow to import
 
     if os.path.exists(target) and not os.path.isfile(target):
-        raise OSError(f"{target} is no regular file, and would be replaced by one: name a file")
+        raise OSError(f"{target} is not a regular file, and would be replaced by one: name a file")
     folder, name = os.path.split(target)
     with tempfile.TemporaryDirectory(prefix=".llama-", dir=folder or ".") as scratch:
         yield os.path.join(scratch, name)

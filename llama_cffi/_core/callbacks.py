@@ -1,7 +1,7 @@
-"""Python functions that C calls. An exception raised in one is kept, C is told to stop, and the caller gets it.
+"""Callbacks: Python functions that C calls. If one raises, C is told to stop, and the caller gets the exception.
 
-Every C function here is static: a trampoline that finds its Python function through a handle. The thread that called
-into C is the thread that runs them all, so what one of them raised waits under that thread's number.
+Each C function here is a static trampoline that finds its Python function through a cffi handle. The thread that called
+into C runs all callbacks of the call, so an exception is stored under the number of that thread until the call returns.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi
 
-# Thread -> what a callback raised during the call into C that this thread is in.
+# Thread -> the exception of a callback, during a call into C.
 raised: dict[int, BaseException] = {}
 
 
@@ -24,41 +25,41 @@ class Callback:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
-            raise TypeError(f"a callback is a function, not {type(function).__name__}")
+            raise expected("a function", function, name="callback")
         self.function = function
         self.data = ffi.new_handle(self)
-        """What to give C as user data."""
+        """The user data for C."""
 
 
 def keep(error: BaseException) -> None:
-    """Remember what a callback raised, unless an earlier one did."""
+    """Store the exception of a callback, unless an earlier one is stored."""
     raised.setdefault(threading.get_ident(), error)
 
 
 def reraise() -> None:
-    """After a call into C: raise what a callback raised in it."""
+    """After a call into C: raise the exception of a callback, if there is one."""
     if raised:
         error = raised.pop(threading.get_ident(), None)
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # its traceback holds this frame: a cycle, which only the collector would end
+                del error  # its traceback refers to this frame: a reference cycle
 
 
 def failing() -> bool:
-    """Whether a callback has raised in the call that this thread is in."""
+    """Return True if a callback has raised in the current call of this thread."""
     return threading.get_ident() in raised
 
 
 def _keep_early(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
-    """Ctrl-C may come where a trampoline has begun and its `try` has not: cffi says so here."""
+    """Called by cffi if Ctrl-C arrives in a trampoline before its `try` statement."""
     keep(error)
 
 
 @ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_progress(progress: float, data: Any) -> bool:
-    """`llama_progress_callback`: False stops the load. A function that returns nothing wants to go on."""
+    """`llama_progress_callback`: False stops the load; None, of a function without a return value, does not."""
     try:
         return ffi.from_handle(data).function(progress) is not False
     except BaseException as error:
@@ -78,7 +79,7 @@ def python_abort(data: Any) -> bool:
 
 @ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_eval(tensor: Any, ask: bool, data: Any) -> bool:
-    """`ggml_backend_sched_eval_callback`: asked whether a tensor is wanted, then given it; False then stops."""
+    """`ggml_backend_sched_eval_callback`: `ask` asks if the tensor is needed; then False stops the computation."""
     try:
         return not failing() and bool(ffi.from_handle(data).function(tensor, ask))
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Checks of arguments, in one wording: "expected a Model, got int", "nCtx must be between 1 and 4096, got 0".
+"""Error messages for invalid arguments: "expected a Model, got int", "nCtx must be between 1 and 4096, got 0".
 
 Pure Python: nothing here needs the extension.
 """
@@ -9,20 +9,23 @@ import operator
 
 
 def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeError:
-    """The error for a value of the wrong type: `kind` has its article ("a Model"), `hint` says what to do."""
+    """Return the TypeError for a value of the wrong type.
+
+    `kind` has an article ("a Model"), `hint` is the next step, `name` is that of the argument.
+    """
     subject = f"{name}: " if name else ""
     advice = f": {hint}" if hint else ""
     return TypeError(f"{subject}expected {kind}, got {type(value).__name__}{advice}")
 
 
 def out_of_range(name: str, value: object, low: object, high: object, hint: str = "") -> ValueError:
-    """The error for a number outside of [low, high]; `hint` says what to do, or what else is allowed."""
+    """Return the ValueError for a number outside of [low, high]. `hint` is the next step, or what else is allowed."""
     advice = f": {hint}" if hint else ""
     return ValueError(f"{name} must be between {low} and {high}, got {value}{advice}")
 
 
 def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
-    """A whole number in [low, high], before C would cut it to size; raises TypeError or ValueError with its name."""
+    """Return `value` as an int in [low, high], so that C cannot truncate it. Raises TypeError or ValueError."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -33,5 +36,5 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
 
 
 def no_such_token(token: object, n_vocab: int) -> IndexError:
-    """The error for a number that is not a token of a vocabulary of `n_vocab` tokens."""
+    """Return the IndexError for a number that is not a token of a vocabulary of `n_vocab` tokens."""
     return IndexError(f"token must be between 0 and {n_vocab - 1}, the last of the vocabulary, got {token}")

@@ -1,6 +1,6 @@
-"""What other versions of llama.cpp lack, and how the facade says so.
+"""Compatibility with other versions of llama.cpp: which functions, types and fields the one in use lacks.
 
-`_generated/absent.py` is empty for the version that the facade was written for.
+`_generated/absent.py` lists them; it is empty for the version that the facade was written for.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ E = TypeVar("E", bound=IntEnum)
 
 
 def has(name: str) -> bool:
-    """Whether this llama.cpp has a function, a type, a constant or a `struct.field` that the facade knows."""
+    """Return True if this llama.cpp contains a function, type, constant or `struct.field` that the facade knows."""
     return name not in ABSENT
 
 
 def is_pinned_version() -> bool:
-    """Whether this is the llama.cpp that the facade was written for. Of any other, only the public headers are known:
-    what the facade knows of the insides of that one must not make it less careful.
+    """Return True if this is the version of llama.cpp that the facade was written for.
+
+    Checks that rely on its internals may be skipped only then: of other versions, only the headers are known.
     """
     return bool(PIN == WRITTEN_FOR)
 
 
 def require(name: str) -> None:
-    """Raise UnavailableError where this llama.cpp lacks what `has` asks for."""
+    """Raise UnavailableError if this llama.cpp lacks `name`; see `has`."""
     if name in ABSENT:
         raise_unavailable(name, ABSENT[name])
 
 
 def member(kind: type[E], name: str) -> E | None:
-    """An enumerator that other versions lack: None there, which no value equals."""
+    """Return an enumerator; None if this llama.cpp lacks it, which compares unequal to all values."""
     found: E | None = kind.__members__.get(name)
     return found
 
 
 def raise_unavailable(name: str, versions: str) -> NoReturn:
-    """Raise the error for something that only other versions have."""
+    """Raise the error for something that only other versions contain."""
     raise UnavailableError(
-        f"{name}: {PIN} lacks it, and llama-cpp-python {versions} has it: build this package from that "
+        f"{name}: {PIN} lacks it, but llama-cpp-python {versions} contains it: build this package from that version "
         "(`make upgrade VERSION=...` in its source tree)"
     )

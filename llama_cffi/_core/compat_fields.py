@@ -1,4 +1,4 @@
-"""Fields of structs that other versions of llama.cpp lack; `_generated/structs.py` uses them there."""
+"""Struct fields that this version of llama.cpp lacks or spells differently; used by `_generated/structs.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ E = TypeVar("E", bound=IntEnum)
 
 
 class AbsentField(Field[T]):
-    """A field of a struct that this llama.cpp's does not have: reads as what it does without, and cannot be set."""
+    """A field that this llama.cpp lacks. It reads as the value that llama.cpp behaves like, and cannot be set."""
 
     def __init__(self, c_name: str, value: T, versions: str) -> None:
         super().__init__(c_name)
@@ -28,7 +28,7 @@ class AbsentField(Field[T]):
 
 
 class LoadModeField(EnumField[E]):
-    """`load_mode`, of which older versions have a boolean a mode."""
+    """`load_mode`, for older versions with a boolean for each mode."""
 
     def _read(self, instance: Struct) -> E:
         kind: Any = self.kind
@@ -54,7 +54,7 @@ class LoadModeField(EnumField[E]):
 
 
 class FlashAttnTypeField(EnumField[E]):
-    """`flash_attn_type`, where there is but on and off: AUTO is off there."""
+    """`flash_attn_type`, for older versions with on and off only: AUTO means off."""
 
     def _read(self, instance: Struct) -> E:
         kind: Any = self.kind

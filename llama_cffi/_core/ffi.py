@@ -1,10 +1,10 @@
-"""The compiled extension, checked. The only importer of `llama_cffi._native`."""
+"""`ffi` and `lib` of the compiled extension, after a check of its ABI. No other module imports the extension."""
 
 from __future__ import annotations
 
 import os
 
-# ggml installs a terminate handler that starts a debugger, unless this is set while its library is loaded.
+# ggml installs a terminate handler that starts a debugger, unless this variable is set when its library is loaded.
 _backtrace = os.environ.get("GGML_NO_BACKTRACE")
 os.environ["GGML_NO_BACKTRACE"] = "1"
 try:
@@ -40,8 +40,8 @@ if not _fits:
 
 lib.shim_init()
 
-# cffi makes a function and its types when they are first asked for, and dies of an assertion where two threads do that
-# at once (seen with 2.1.1). So all are made here, in some milliseconds.
+# cffi creates each function and its types at first use, and fails an assertion, which ends the process, if two threads
+# do that at once (seen with 2.1.1). So all are created here, in a few milliseconds.
 for _name in dir(lib):
     getattr(lib, _name, None)
 

@@ -1,6 +1,7 @@
-"""Which Python exception a failed guarded call raises: `raise_guarded`, which the extension calls.
+"""Errors of guarded calls: which Python exception a failed call into llama.cpp raises.
 
-A lost RPC worker is an assertion to llama.cpp; here it is an `RpcError` that says what to do.
+The extension catches the failure and calls `raise_guarded`. When an RPC worker is lost, llama.cpp fails an assertion;
+that becomes an RpcError with the next step.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from llama_cffi._core.native_log import native_log
 
 
 class Suspect(Protocol):
-    """A handle, as a failed call sees it."""
+    """A handle that a failed call may have left half-changed."""
 
     _busy: threading.Lock
 
-    def _poison(self, why: str) -> None: ...
-    def _condemn(self, why: str) -> None: ...
+    def _invalidate(self, why: str) -> None: ...
+    def _allow_only_close(self, why: str) -> None: ...
 
 
-# Address of a C object -> its handle: a failed call may have left the object half-changed.
-live: weakref.WeakValueDictionary[int, Suspect] = weakref.WeakValueDictionary()
+# Address of a C object -> its handle.
+handles_by_address: weakref.WeakValueDictionary[int, Suspect] = weakref.WeakValueDictionary()
 
 
 _HINT = "python -m llama_cffi rpc-worker"
 
 
 class _Failure(NamedTuple):
-    """What ggml-rpc.cpp says, what that means, and what helps. `{}` is the endpoint."""
+    """A message of ggml-rpc.cpp, its reason in plain words, and the next step. `{}` stands for the endpoint."""
 
     pattern: re.Pattern[str]
     reason: str
@@ -44,16 +45,16 @@ _FAILURES = (
     _Failure(
         re.compile(r"Remote RPC server (?:(\S+:\d+) )?crashed"),
         "the worker at {} ended, or the connection to it was lost",
-        f"what it held is gone. Close the contexts and models that use it, start it again (`{_HINT}`), and load anew",
+        f"its data is lost. Close the contexts and models that use it, restart it (`{_HINT}`), and load them again",
     ),
     _Failure(
         re.compile(r"Failed to connect to (\S+)"),
-        "there is no worker at {} any more",
-        f"start it again (`{_HINT}`), or load with devices= without its devices",
+        "the worker at {} cannot be reached any more",
+        f"restart it (`{_HINT}`), or load without its devices (devices=)",
     ),
     _Failure(
         re.compile(r"RPC handshake failed for (\S+)"),
-        "the worker at {} speaks another version of the RPC protocol",
+        "the worker at {} uses another version of the RPC protocol",
         "install the same llama_cffi on both machines",
     ),
     _Failure(
@@ -65,7 +66,7 @@ _FAILURES = (
 
 
 def remote_failure(message: str) -> tuple[str, str] | None:
-    """What an assertion of ggml-rpc.cpp means and what helps, where it is no mistake in a program; else None."""
+    """The reason and the next step for an assertion that ggml-rpc.cpp fails when a worker is lost; None for others."""
     for failure in _FAILURES:
         if match := failure.pattern.search(message):
             return failure.reason.format(*match.groups("the other end")), failure.advice
@@ -73,9 +74,9 @@ def remote_failure(message: str) -> tuple[str, str] | None:
 
 
 def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, ...]) -> NoReturn:
-    """Raise the exception for a guarded call that failed. Called by the extension (`_shim/raise.cpp`).
+    """Raise the exception for a failed guarded call. Called by the extension (`_shim/raise.cpp`).
 
-    `suspects` are the addresses of the C objects that the call could write to: their handles refuse further use.
+    `suspects` are the addresses of the C objects that the call may have written to: their handles refuse further use.
     """
     log = native_log()
     if kind == lib.SHIM_UNAVAILABLE:
@@ -83,17 +84,17 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     if kind == lib.SHIM_ABSENT:
         raise_unavailable(operation, message)
     if kind == lib.SHIM_CLOSED:
-        raise errors.ClosedError(f"{operation}: what it was to work on was freed before, maybe by another thread")
+        raise errors.ClosedError(f"{operation}: its object was freed before the call, maybe by another thread")
     if kind == lib.SHIM_BUSY:
-        raise errors.BusyError(f"{operation}: a call further up uses what is to be freed: free it when that has ended")
-    handles = [handle for handle in map(live.get, suspects) if handle is not None]
+        raise errors.BusyError(f"{operation}: a call further up the stack uses the object: free it after that call")
+    handles = [handle for handle in map(handles_by_address.get, suspects) if handle is not None]
     if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
         reason, advice = failure
         for handle in handles:
-            handle._condemn(f"{reason} during {operation}; close it, and make a new one")
+            handle._allow_only_close(f"{reason} during {operation}; close it, and make a new one")
         raise errors.RpcError(f"{operation}: {reason}: {advice}", operation=operation, log=log)
     for handle in handles:
-        handle._poison(f"a failed call of {operation} may have left it half-changed; make a new one")
+        handle._invalidate(f"a failed call of {operation} may have left it half-changed; make a new one")
     if kind == lib.SHIM_ASSERT:
         raise errors.NativeAssertionError(
             f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
@@ -112,4 +113,4 @@ _LOADERS = {
 
 def _unavailable(operation: str, module: str) -> str:
     loader = _LOADERS.get(module, f"load the {module} backend module first")
-    return f"{operation} lives in the {module} backend module, which is not loaded or lacks it: {loader}"
+    return f"{operation} is part of the {module} backend module, which is not loaded or does not contain it: {loader}"

@@ -1,7 +1,7 @@
-"""Handles: who owns a C object, when it may be freed, and what its Python object answers afterwards.
+"""`Handle`, the base class of every object that owns a C object: ownership, exclusive use, closing.
 
-A child (a context of a model, a sampler in a chain) holds its parent, so the order in which Python collects them does
-not matter: a parent that is collected first waits for its last child. Freeing a parent by hand frees its children.
+A child (a context of a model, a sampler in a chain) keeps its parent alive: a parent that Python collects first is
+freed after its last child. Closing a parent explicitly closes its children first.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from llama_cffi import errors
 from llama_cffi._core import callbacks, process
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.guard_errors import live
+from llama_cffi._core.guard_errors import handles_by_address
 from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._core.uncopyable import Uncopyable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Guards the counts below. Reentrant, because the garbage collector may run a finalizer while it is held.
+# Protects the counts of all handles. Reentrant: the garbage collector may run a finalizer while it is held.
 _lock = fork_safe_lock(threading.RLock())
 
 
 class Handle(Uncopyable):
-    """A C object with a definite end: `close()`, `with`, `X.free(x)` and the garbage collector all lead to it."""
+    """Owns a C object until `close()`, the end of a `with` block, `X.free(x)` or the garbage collector frees it."""
 
     __slots__ = (
         "__weakref__",
@@ -38,45 +39,45 @@ class Handle(Uncopyable):
         "_busy",
         "_children",
         "_closing",
-        "_dead",
+        "_closed_reason",
         "_dependents",
-        "_doomed",
+        "_free_pending",
         "_owner",
         "_parent",
         "_pointer",
-        "_zombie",
+        "_pending_pointer",
     )
 
     _KIND: ClassVar[str] = "object"
 
-    _pointer: Any  # None once it may not be used any more
-    _dead: str  # why not
+    _pointer: Any  # None after the end of its use
+    _closed_reason: str  # why `_pointer` is None, for the message of ClosedError
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} objects are made by its class methods, not by calling the class")
 
     def _open(self, pointer: Any, parent: Handle | None = None) -> None:
-        """Take ownership of a C object that lives no longer than `parent`."""
+        """Take ownership of a C object, which must not outlive that of `parent`."""
         self._pointer = pointer
-        self._dead = ""
+        self._closed_reason = ""
         self._parent = parent
         self._children: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._dependents = 0
-        self._doomed = False
+        self._free_pending = False
         self._busy = threading.Lock()
-        self._owner = 0  # the thread that has it
-        self._closing = ""  # why new calls are refused, although it is still there
+        self._owner = 0  # the thread that has acquired it
+        self._closing = ""  # why new calls are refused although the object is not closed yet; empty: they are not
         with _lock:
             orphaned = parent is not None and parent._pointer is None
             if parent is not None and not orphaned:
                 parent._dependents += 1
                 parent._children.add(self)
-        if parent is not None and orphaned:  # another thread has freed it since
+        if parent is not None and orphaned:  # another thread has closed the parent since the call began
             self._pointer, self._parent = None, None
             self._destroy(pointer)
             parent._raise_closed()
         self._addresses: list[int] = []
-        self._answer_for(pointer)
+        self._register_address(pointer)
 
     # Use
 
@@ -90,14 +91,15 @@ class Handle(Uncopyable):
 
     @classmethod
     def _require(cls, value: object) -> None:
-        """For what is called through the class: `Model.free(model)`."""
+        """Check `self` of a method that may be called through the class: `Model.free(model)`."""
         if not isinstance(value, cls):
-            raise TypeError(f"a {cls.__name__} is wanted, not {type(value).__name__}")
+            raise expected(f"a {cls.__name__}", value)
 
     @contextmanager
     def _pinned(self) -> Iterator[Any]:
-        """The C pointer, which lives until the block ends: another thread that frees the object waits. For results that
-        point into it.
+        """Yield the C pointer, and keep the C object until the block ends: a thread that frees it waits.
+
+        For results that point into the object.
         """
         pointer = self._c
         pin = lib.shim_pin(pointer)
@@ -108,13 +110,17 @@ class Handle(Uncopyable):
         finally:
             lib.shim_unpin(pin)
 
+    # One call at a time uses the object. Three places contain copies of `_acquire` and `_release`, because they run for
+    # every token: `Context._compute` (context/context.py), the outputs of a context (context/outputs.py) and
+    # `Sampler.sample` (sampling/sampler.py). Change all of them together.
+
     def _acquire(self) -> Any:
-        """Have the object to oneself until `_release`; raises where another call has it. Returns the C pointer."""
+        """Acquire exclusive use and return the C pointer. Raises BusyError if in use, ClosedError if closed."""
         if not self._busy.acquire(blocking=False):
             self._raise_busy()
         self._owner = threading.get_ident()
         pointer = self._pointer
-        if pointer is None or self._closing:  # another thread has freed it, or waits for its turn to
+        if pointer is None or self._closing:  # another thread has closed it, or is waiting to
             self._release()
             self._raise_closed()
         return pointer
@@ -125,7 +131,7 @@ class Handle(Uncopyable):
 
     @contextmanager
     def _exclusive(self) -> Iterator[Any]:
-        """The same for a block."""
+        """Acquire exclusive use for a block and yield the C pointer; see `_acquire`."""
         pointer = self._acquire()
         try:
             yield pointer
@@ -133,18 +139,18 @@ class Handle(Uncopyable):
             self._release()
 
     def _acquire_waiting(self) -> None:
-        """Have the object to oneself until `_release`, once the calls of other threads have ended."""
+        """Acquire exclusive use after the calls of other threads. Raises BusyError if waiting would deadlock."""
         if self._busy.acquire(blocking=False):
             pass
         elif self._owner == threading.get_ident() or lib.shim_in_callback():
-            self._raise_busy()  # this thread would wait for itself, or for one that may wait for it
+            self._raise_busy()  # this thread would wait for itself, or for a thread that may wait for it
         else:
             self._busy.acquire()
         self._owner = threading.get_ident()
 
     @contextmanager
     def _exclusive_waiting(self) -> Iterator[Any]:
-        """Have the object to oneself for a block, after the calls of other threads. Gives the C pointer."""
+        """Acquire exclusive use for a block, after the calls of other threads, and yield the C pointer."""
         self._acquire_waiting()
         try:
             yield self._c
@@ -152,7 +158,7 @@ class Handle(Uncopyable):
             self._release()
 
     def _run(self, function: Any, *arguments: Any) -> Any:
-        """Call `function(pointer, ...)` while no other call uses the object; raise what a callback raised."""
+        """Call `function(pointer, ...)` with exclusive use. Raises what a callback raised meanwhile."""
         pointer = self._acquire()
         try:
             result = function(pointer, *arguments)
@@ -163,7 +169,7 @@ class Handle(Uncopyable):
 
     def _raise_closed(self) -> NoReturn:
         process.leave_if_ending()
-        why = getattr(self, "_closing", "") or getattr(self, "_dead", "it was never opened")
+        why = getattr(self, "_closing", "") or getattr(self, "_closed_reason", "its constructor did not finish")
         raise errors.ClosedError(f"this {self._KIND} cannot be used: {why}")
 
     def _raise_busy(self) -> NoReturn:
@@ -174,33 +180,33 @@ class Handle(Uncopyable):
             f"or one {self._KIND} for each thread."
         )
 
-    def _poison(self, why: str) -> None:
-        """Refuse further use. The C object stays: nobody knows whether it can be freed safely."""
+    def _invalidate(self, why: str) -> None:
+        """Refuse all further use, and never free the C object: that may not be safe after a failed call."""
         self._pointer = None
-        self._dead = why
+        self._closed_reason = why
 
-    def _answer_for(self, pointer: Any) -> None:
-        """A C object inside this one: a failed call that had it to write to concerns this one too."""
+    def _register_address(self, pointer: Any) -> None:
+        """Map the address of this C object, or of one inside it, to this handle, for calls that fail in it."""
         address = _address(pointer)
         self._addresses.append(address)
         with _lock:
-            live[address] = self
+            handles_by_address[address] = self
 
-    def _condemn(self, why: str) -> None:
-        """Refuse further use, but for `close`."""
+    def _allow_only_close(self, why: str) -> None:
+        """Refuse all further calls except `close`."""
         self._closing = why
 
     # End
 
     @property
     def closed(self) -> bool:
-        """Whether the object was freed, or can no longer be used for another reason."""
+        """True if the object was freed, or cannot be used any more for another reason."""
         return self._pointer is None
 
     def close(self) -> None:
         """Free the object and everything made from it. Closing twice is harmless.
 
-        Waits for a call that another thread makes on it. Raises BusyError inside a callback of such a call.
+        Waits until a call of another thread on the object ends. Raises BusyError inside a callback of such a call.
         """
         pointer = self._pointer
         if pointer is None:
@@ -209,64 +215,64 @@ class Handle(Uncopyable):
         try:
             self._acquire_waiting()
             try:
-                with _lock:  # another thread may be making a child
+                with _lock:  # another thread may create a child
                     children = [child for child in self._children if not child.closed]
                 for child in children:
-                    child._require_end()
+                    child._check_no_deadlock()
                 for child in children:
                     child._close_with_parent(f"its {self._KIND} was freed")
-                self._let_go()
+                self._detach_users()
                 self._finish("it was freed")
             finally:
                 self._release()
         finally:
             self._closing = ""
 
-    def _require_end(self) -> None:
-        """Refuse to be freed with the parent where waiting for the end of a call would never end."""
+    def _check_no_deadlock(self) -> None:
+        """Before the parent is closed: raise BusyError if waiting for the call in progress would deadlock."""
         if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
             self._raise_busy()
 
-    def _let_go(self) -> None:
-        """Take the object from those who use it, or refuse to be freed before they end."""
+    def _detach_users(self) -> None:
+        """Before the object is freed: detach it from its users, or raise BusyError if they must be freed first."""
 
     def _close_with_parent(self, why: str) -> None:
         self.close()
-        self._dead = why
+        self._closed_reason = why
 
     def _finish(self, why: str) -> None:
-        """Free the C object now, or as soon as the last child is gone."""
+        """Free the C object now, or after its last dependent."""
         with _lock:
             pointer, self._pointer = self._pointer, None
             if pointer is None:
                 return
-            self._dead = why
+            self._closed_reason = why
             if self._dependents:
-                self._doomed = True
-                self._zombie = pointer
+                self._free_pending = True
+                self._pending_pointer = pointer
                 return
         self._free_native(pointer)
 
     def _free_native(self, pointer: Any) -> None:
-        for address in [address for address in self._addresses if live.get(address) is self]:
-            del live[address]
+        for address in [address for address in self._addresses if handles_by_address.get(address) is self]:
+            del handles_by_address[address]
         self._destroy(pointer)
         parent, self._parent = self._parent, None
         if parent is not None:
-            parent._child_gone()
+            parent._remove_dependent()
 
-    def _depend(self) -> None:
-        """Have the C object stay until `_child_gone` is called once more."""
+    def _add_dependent(self) -> None:
+        """Delay the end of the C object until a matching call of `_remove_dependent`."""
         with _lock:
             self._dependents += 1
 
-    def _child_gone(self) -> None:
+    def _remove_dependent(self) -> None:
         with _lock:
             self._dependents -= 1
-            if self._dependents or not self._doomed:
+            if self._dependents or not self._free_pending:
                 return
-            self._doomed = False
-            pointer = self._zombie
+            self._free_pending = False
+            pointer = self._pending_pointer
         self._free_native(pointer)
 
     def _destroy(self, pointer: Any) -> None:
@@ -284,7 +290,7 @@ class Handle(Uncopyable):
         self.close()
 
     def __repr__(self) -> str:
-        state = f"closed: {self._dead}" if self._pointer is None else f"at {_address(self._pointer):#x}"
+        state = f"closed: {self._closed_reason}" if self._pointer is None else f"at {_address(self._pointer):#x}"
         return f"<{type(self).__name__} {state}>"
 
 
@@ -293,22 +299,28 @@ def _address(pointer: Any) -> int:
 
 
 def _after_fork() -> None:
-    """A forked child has the memory but not the threads: nothing there may be used, and nothing freed."""
-    for handle in list(live.values()):
-        handle._poison("it belongs to the parent process; load the model after the fork, or start processes with spawn")
+    """A forked child has the parent's memory but not its threads: it must neither use nor free any object."""
+    for handle in list(handles_by_address.values()):
+        handle._invalidate(
+            "it belongs to the parent process; load the model after the fork, or start processes with spawn"
+        )
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
-_PATIENCE = 2.0  # seconds; a callback may be waiting for something that never comes
+_EXIT_TIMEOUT_S = 2.0  # a callback may wait for something that never happens
 
 
 @atexit.register
 def _at_exit() -> None:
-    """Bring computations of daemon threads to their end, before the memory under them goes."""
+    """Stop the computations of daemon threads before the interpreter frees the memory that they use."""
     process.ending = True
     lib.shim_stop()
-    lib.shim_log_keep(False)  # what is freed from now on logs to nobody: Python's modules are about to go
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and (lib.shim_callbacks() or any(h._busy.locked() for h in list(live.values()))):
+    lib.shim_log_keep(False)  # no log lines from now on: Python's modules are about to be torn down
+    deadline = time.monotonic() + _EXIT_TIMEOUT_S
+    while time.monotonic() < deadline and (lib.shim_callbacks() or _in_use()):
         time.sleep(0.001)
+
+
+def _in_use() -> bool:
+    return any(handle._busy.locked() for handle in list(handles_by_address.values()))

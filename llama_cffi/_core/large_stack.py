@@ -1,7 +1,10 @@
-"""Calls that need more stack than a thread may have."""
+"""Calls that need more stack than a thread may have: llama.cpp recurses for every character of a text, or every rule of
+a grammar.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,12 +13,22 @@ from llama_cffi.errors import NativeMemoryError
 
 T = TypeVar("T")
 
-_BASE = 1 << 20  # bytes for everything around
+# Instrumented builds have larger frames: tests/sanitizers sets this.
+_SCALE = int(os.environ.get("LLAMA_CFFI_STACK_SCALE", "1"))
+
+# Bytes of stack for each byte of text.
+TOKENIZER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in tokenizers: measured 895 for superbpe, 325 for all others
+TRIGGER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in the search for a grammar's trigger: measured 607
+GRAMMAR_STACK_PER_BYTE = 128 * _SCALE  # the rules of a grammar: measured 13 with a chain of short rules
+
+TRIGGER_ANY_STACK = 256 // _SCALE  # bytes of text that can be searched on a stack of any size
+
+_HEADROOM = 1 << 20  # bytes for the frames below and above the call
 _lock = threading.Lock()  # the size of a new thread's stack is a setting of the process
 
 
 def on_large_stack(call: Callable[[], T], size: int) -> T:
-    """Make a call on a thread of its own with `size` bytes of stack. What it raises, this raises."""
+    """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -27,11 +40,13 @@ def on_large_stack(call: Callable[[], T], size: int) -> T:
 
     thread = threading.Thread(target=run, name="llama_cffi large stack")
     with _lock:
-        before = threading.stack_size(-(-(size + _BASE) // 4096) * 4096)  # whole pages
+        before = threading.stack_size(-(-(size + _HEADROOM) // 4096) * 4096)  # whole pages
         try:
             thread.start()
         except RuntimeError as error:
-            raise NativeMemoryError(f"no memory for a stack of {size + _BASE} bytes: shorten the text") from error
+            raise NativeMemoryError(
+                f"out of memory for a stack of {size + _HEADROOM} bytes: shorten the text"
+            ) from error
         finally:
             threading.stack_size(before)
     thread.join()

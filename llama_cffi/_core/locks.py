@@ -1,7 +1,7 @@
-"""Two reader-writer locks that ggml and llama.cpp lack.
+"""Two reader-writer locks, which protect what ggml and llama.cpp do not.
 
-`reading` and `writing`: computations against loading and freeing of adapters (in C++, `_shim/gate.hpp`). `listing` and
-`registering`: reading ggml's list of backends and devices, as loading a model does, against adding a backend.
+`reading` and `writing` (in C++, `_shim/gate.hpp`): many computations, or one adapter that is loaded or freed.
+`listing` and `registering`: many readers of ggml's list of backends and devices (a model load is one), or one change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llama_cffi.errors import BusyError
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """While a call computes, or makes a context: no adapter is loaded or freed."""
+    """Hold while a call computes or a context is created: adapters are not loaded or freed meanwhile."""
     lib.shim_begin_reading()
     try:
         yield
@@ -27,9 +27,11 @@ def reading() -> Iterator[None]:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """While an adapter is loaded or freed: nothing computes."""
+    """Hold while an adapter is loaded or freed: nothing computes meanwhile. Raises BusyError inside a callback."""
     if not lib.shim_begin_writing():
-        raise BusyError("adapters cannot be loaded or freed inside a callback of a computation: do it before or after")
+        raise BusyError(
+            "adapters cannot be loaded or freed inside a callback of a computation: do that before or after it"
+        )
     try:
         yield
     finally:
@@ -37,11 +39,11 @@ def writing() -> Iterator[None]:
 
 
 class _Registry:
-    """Many readers, or one writer. Both may come again on the thread that is in already."""
+    """A reader-writer lock that is reentrant on the same thread, for readers and for the writer."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())
-        self.readers: dict[int, int] = {}  # thread -> how often it is in
+        self.readers: dict[int, int] = {}  # thread -> number of nested acquisitions
         self.writer = 0
         self.depth = 0
 
@@ -83,7 +85,7 @@ _registry = _Registry()
 
 @contextmanager
 def listing() -> Iterator[None]:
-    """While ggml's list of backends and devices is looked at: none is added."""
+    """Hold while ggml's list of backends and devices is read: nothing is added meanwhile."""
     registry = _registry
     registry.begin_reading()
     try:
@@ -94,7 +96,7 @@ def listing() -> Iterator[None]:
 
 @contextmanager
 def registering() -> Iterator[None]:
-    """While a backend is added. Waits until nobody looks at the list. Raises BusyError on a thread that does."""
+    """Hold while a backend is added. Waits for the readers. Raises BusyError if this thread is one of them."""
     registry = _registry
     registry.begin_writing()
     try:
@@ -105,7 +107,7 @@ def registering() -> Iterator[None]:
 
 def _after_fork() -> None:
     global _registry
-    _registry = _Registry()  # the other threads, which the child does not have, may be in
+    _registry = _Registry()  # threads that do not exist in the child may hold the old one
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,4 +1,4 @@
-"""What the build put into the package: `lib/manifest.json`, which the build writes."""
+"""The build manifest, `lib/manifest.json`: which libraries the package contains and what they were built from."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ FOLDER = Path(__file__).resolve().parent.parent / "lib"
 
 
 class Manifest(NamedTuple):
-    """The libraries of this build and where they came from."""
+    """The libraries of this build, and their origin."""
 
     llama_cpp: str
-    """The source: its commit, and the package that carried it."""
+    """The source of llama.cpp: its commit, and the package that contained it."""
     origin: str
-    """`pinned`, or the variable that named another llama.cpp, with its value."""
+    """`pinned`, or the variable that named another llama.cpp and its value."""
     linked: tuple[Path, ...]
-    """The libraries that the extension needs from the start."""
+    """The libraries that the extension is linked with."""
     modules: Mapping[str, tuple[Path, ...]]
-    """The files of each backend, by its name: `cpu`, `rpc`, `vulkan`. None at all for one that is part of libggml."""
+    """The files of each backend module: `cpu`, `rpc`, `vulkan`. Empty for one that is part of libggml."""
     arguments: tuple[str, ...]
-    """What CMake was given."""
+    """The arguments of CMake."""
     compilers: tuple[str, ...]
     tools: Mapping[str, str]
     ids: Mapping[str, str]
-    """The id of each file: its build-id, or a digest of its code."""
+    """The id of each file: its build ID, or a digest of its code."""
 
 
 def read() -> Manifest:
-    """Read the manifest. Raises UnavailableError where it is missing or cannot be understood."""
+    """Read the manifest. Raises UnavailableError if it is missing or malformed."""
     path = FOLDER / "manifest.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -54,10 +54,10 @@ def read() -> Manifest:
 
 
 def _files(names: list[str]) -> tuple[Path, ...]:
-    """The paths of files beside the manifest, and nowhere else."""
+    """Return the paths of files in the folder of the manifest. Raises ValueError for a path elsewhere."""
     if isinstance(names, str):
-        raise TypeError(f"{names!r} is no list")
+        raise TypeError(f"expected a list of names, got {names!r}")
     for name in names:
         if Path(name).name != name:
-            raise ValueError(f"{name!r} is not the name of a file beside it")
+            raise ValueError(f"{name!r} is not a plain file name")
     return tuple(FOLDER / name for name in names)

@@ -1,6 +1,6 @@
-"""llama.cpp's log: what it wrote during a call, and where its lines go.
+"""The log of llama.cpp: the lines of the last call, for errors, and the delivery of all lines to the log target.
 
-Until `logSet` says otherwise, they go to Python's `logging`, to one logger that is quiet by default.
+Until `logSet` changes it, the target is the logger "llama_cffi" of Python's `logging`, which is quiet by default.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 LOGGER = "llama_cffi"
 
-# By ggml's own numbers: none, debug, information, warning, error. Its information is a hundred lines for each model and
-# context, so it is below Python's INFO; its debug lines are ten times as many.
+# ggml's levels (none, debug, info, warning, error) as Python's. ggml logs a hundred info lines for each model and
+# context, so they are below Python's INFO; its debug lines are ten times as many.
 LEVELS = {0: 10, 1: 5, 2: 10, 3: 30, 4: 40}
 
 
 def listener() -> Callable[[int, str], object] | None:
-    """What writes a line to the logger; None where nobody would see any.
+    """Return a function that writes a line to the logger; None if the logger has no handler for any level.
 
-    Asked when a call has ended that logged something, not for every line: handlers and levels may change in between.
+    Called after each call that logged something, because handlers and levels may change; not for every line.
     """
-    if "logging" not in sys.modules:  # then nobody has set it up, and nobody pays for its import
+    if "logging" not in sys.modules:  # nobody has configured logging, so its import is not worth the time
         return None
     import logging
 
     logger = logging.getLogger(LOGGER)
-    if not logger.handlers:  # without one, Python itself would print warnings
+    if not logger.handlers:  # without one, Python would print warnings to stderr
         logger.addHandler(logging.NullHandler())
     if not _is_heard(logger):
         return None
@@ -50,19 +50,19 @@ def listener() -> Callable[[int, str], object] | None:
 
 
 def _is_heard(logger: logging.Logger) -> bool:
-    """Whether a record would reach a handler that does something with it."""
+    """Return True if a record would reach a handler other than NullHandler."""
     import logging
 
-    place: logging.Logger | None = logger
-    while place is not None:
-        if not all(isinstance(handler, logging.NullHandler) for handler in place.handlers):
+    current: logging.Logger | None = logger
+    while current is not None:
+        if not all(isinstance(handler, logging.NullHandler) for handler in current.handlers):
             return True
-        place = place.parent if place.propagate else None
+        current = current.parent if current.propagate else None
     return False
 
 
 def native_log() -> str:
-    """What llama.cpp logged since the last guarded call on this thread began: for `LlamaError.log`."""
+    """Return what llama.cpp logged since the start of the last guarded call on this thread: for `NativeError.log`."""
     size = 4096
     buffer = ffi.new("char[]", size)
     written = lib.shim_log_since_call(buffer, size)
@@ -70,17 +70,17 @@ def native_log() -> str:
 
 
 def deliver_log() -> None:
-    """Hand the lines of the call that has just ended to the log target. Called by the extension (`_shim/raise.cpp`).
+    """Pass the lines of the call that has just ended to the log target. Called by the extension (`_shim/raise.cpp`).
 
-    Taking a line is a guarded call too, and so is whatever the target calls: their lines wait for this loop.
+    `shim_log_take` and everything that the target calls are guarded calls too: their lines are delivered by this loop.
     """
     thread = threading.get_ident()
     if thread in _delivering:
         return
     target = listener() if log_target is to_logging else log_target
     if target is None:
-        lib.shim_log_keep(log_target is to_logging)  # forgets the lines
-        if process.ending:  # maybe only since then: what is freed now must not call back into a dying interpreter
+        lib.shim_log_keep(log_target is to_logging)  # discards the lines
+        if process.ending:  # checked again: objects that are freed now must not call into a dying interpreter
             lib.shim_log_keep(False)
         return
     buffer = ffi.new("char[]", 8192)
@@ -92,11 +92,11 @@ def deliver_log() -> None:
         _delivering.discard(thread)
 
 
-_delivering: set[int] = set()  # threads that hand lines on
+_delivering: set[int] = set()  # threads in the loop of `deliver_log`
 
 
 def to_logging(level: int, text: str) -> None:
-    """Stands for the default logger: whether anybody listens is checked at each delivery."""
+    """Stands for the logger "llama_cffi": `deliver_log` asks `listener` for its function at each delivery."""
 
 
 # Where log lines go: set by `log.logSet`.

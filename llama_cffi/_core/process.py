@@ -1,4 +1,4 @@
-"""What this process is to llama.cpp: one that has computed, a forked child of such a one, or one that is ending."""
+"""State of the process: refuses computations and devices after a fork, and ends daemon threads at exit."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ _locks: list[Any] = []
 
 
 def fork_safe_lock(lock: _Lock) -> _Lock:
-    """A lock of a module that a forked child gets free: a thread that the child does not have may hold the parent's."""
+    """Return `lock`, which is reset in forked children: there, the thread that holds it may not exist."""
     _locks.append(lock)
     return lock
 
 
-_computed = False  # from then on the threads of OpenMP belong to this process alone
-_orphan = False  # forked from a process that had computed
-_devices = False  # whether this process has opened GPUs
-_foreign_devices = False  # whether its parent had, before the fork
-ending = False  # whether the interpreter is
+_computed = False  # this process has OpenMP threads, which its forks will not have
+_orphan = False  # this process was forked from one that had computed
+_devices = False  # this process has opened GPUs
+_foreign_devices = False  # its parent had opened GPUs before the fork
+ending = False  # the interpreter is shutting down
 
 
 def require_threads() -> None:
-    """Before a context is made: refuse in a process whose computations would wait for threads that it does not have."""
+    """Before a context is created: raise ForkError if computations would wait for threads of the parent process."""
     global _computed
     if _orphan:
         raise ForkError(
-            "this process was forked after llama.cpp had computed in its parent: its computations would wait for ever. "
-            "Fork before the first context is made, or start processes by multiprocessing's 'spawn' method"
+            "this process was forked after its parent had computed with llama.cpp: its computations would never end. "
+            "Fork before the first context is created, or start processes by multiprocessing's 'spawn' method"
         )
     _computed = True
 
 
 def devices_opened() -> None:
-    """From now on the drivers of GPUs are at work here, which a fork would not take along."""
+    """Record that this process has opened GPUs, which its forks cannot use."""
     global _devices
     _devices = True
 
 
 def require_devices() -> None:
-    """Before a model is loaded: refuse in a process whose GPUs are open in its parent."""
+    """Before a model is loaded: raise ForkError if the parent process has opened the GPUs."""
     if _foreign_devices:
         raise ForkError(
-            "this process was forked after a backend for GPUs was loaded in its parent, whose devices it does not "
-            "have. Fork before Vulkan is loaded, or start processes by multiprocessing's 'spawn' method"
+            "this process was forked after its parent had loaded a GPU backend, and cannot use those devices. Fork "
+            "before Vulkan is loaded, or start processes by multiprocessing's 'spawn' method"
         )
 
 
 def leave_if_ending() -> None:
-    """Where a call fails because the interpreter is ending: end a daemon thread without a word, as Python does."""
+    """End a daemon thread silently, as Python does, if a call fails because the interpreter is shutting down."""
     if ending and threading.current_thread().daemon:
         raise SystemExit
 
@@ -61,7 +61,7 @@ def leave_if_ending() -> None:
 def _after_fork() -> None:
     global _orphan, _foreign_devices
     for lock in _locks:
-        lock._at_fork_reinit()  # what threading and logging do with theirs
+        lock._at_fork_reinit()  # as threading and logging do with their locks
     _orphan |= _computed
     _foreign_devices |= _devices
 

@@ -1,4 +1,4 @@
-"""C structs as Python objects: typed attributes that check what they are given. See `_generated/structs.py`."""
+"""C structs as Python objects with typed, checked attributes. `_generated/structs.py` defines the structs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FLOAT_MAX = 3.4028234663852886e38  # of C's float
 
 
 class Struct(Uncopyable):
-    """A C struct that this object owns. Attributes are its fields; keyword arguments set them."""
+    """Owns a C struct. Its fields are attributes; keyword arguments set them."""
 
     _KIND = "struct"
-    _INSTEAD = "make a new one, and set its fields"
+    _INSTEAD = "make a new one and set its fields"
 
     _C_TYPE: ClassVar[str]
     __slots__ = ("_c", "_keep")
 
     def __init__(self, **fields: Any) -> None:
         object.__setattr__(self, "_c", ffi.new(f"{self._C_TYPE} *"))
-        object.__setattr__(self, "_keep", {})  # what C reads through a pointer, by attribute
+        object.__setattr__(self, "_keep", {})  # memory that C reads through pointers, by attribute
         self._set_defaults()
         for name, value in fields.items():
             setattr(self, name, value)
@@ -36,13 +36,13 @@ class Struct(Uncopyable):
     _keep: dict[str, Any]
 
     def _set_defaults(self) -> None:
-        """Fill in llama.cpp's own defaults."""
+        """Set the fields to llama.cpp's defaults."""
 
     @classmethod
     def _fields(cls) -> list[str]:
         return [name for name in dir(cls) if isinstance(getattr(cls, name), (Field, property)) and name[0] != "_"]
 
-    if not TYPE_CHECKING:  # type checkers know the attributes, and find a misspelt one by themselves
+    if not TYPE_CHECKING:  # type checkers find misspelled attributes themselves
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name not in self._fields():
@@ -60,14 +60,14 @@ class Struct(Uncopyable):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Shows what differs from the defaults."""
+        """Show the fields that differ from the defaults."""
         plain = type(self)()
         changed = [(n, getattr(self, n)) for n in self._fields() if getattr(self, n) != getattr(plain, n)]
         return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in changed)})"
 
 
 def _unknown(cls: type[Struct], name: str) -> NoReturn:
-    import difflib  # for this error only
+    import difflib  # only this error needs it
 
     names = cls._fields()
     close = difflib.get_close_matches(name, names, n=1)
@@ -76,7 +76,7 @@ def _unknown(cls: type[Struct], name: str) -> NoReturn:
 
 
 class Field(Generic[T]):
-    """One field: reads and writes the struct's own memory."""
+    """A field of a struct: a descriptor that reads and writes the memory of the struct."""
 
     def __init__(self, c_name: str) -> None:
         self.c_name = c_name
@@ -116,14 +116,14 @@ class IntField(Field[int]):
 
     def _to_c(self, value: int) -> int:
         if isinstance(value, bool):
-            raise TypeError(f"{self.name} is a number from {self.low} to {self.high}, not {value}")
+            raise TypeError(f"{self.name} must be an integer between {self.low} and {self.high}, got {value}")
         return integer(value, self.low, self.high, self.name)
 
 
 class BoolField(Field[bool]):
     def _to_c(self, value: bool) -> bool:
         if value not in (True, False):
-            raise TypeError(f"{self.name} is True or False, not {value!r}")
+            raise TypeError(f"{self.name} must be True or False, got {value!r}")
         return bool(value)
 
     def _from_c(self, value: Any) -> bool:
@@ -131,17 +131,17 @@ class BoolField(Field[bool]):
 
 
 class NumberField(Field[float]):
-    """A C float that may be infinite, or no number at all."""
+    """A C float; infinity and NaN are allowed."""
 
     def _to_c(self, value: float) -> float:
         try:
             return float(value)
         except (TypeError, ValueError):
-            raise TypeError(f"{self.name} is a number, not {value!r}") from None
+            raise TypeError(f"{self.name} must be a number, got {value!r}") from None
 
 
 class FloatField(NumberField):
-    """A C float that llama.cpp computes with."""
+    """A C float; it must be finite."""
 
     def _to_c(self, value: float) -> float:
         number = super()._to_c(value)
@@ -163,4 +163,4 @@ class EnumField(Field[E], Generic[E]):
             return int(self.kind(value))
         except ValueError:
             choices = ", ".join(member.name for member in self.kind)
-            raise ValueError(f"{self.name} is one of {self.kind.__name__}.{{{choices}}}, not {value!r}") from None
+            raise ValueError(f"{self.name} must be one of {self.kind.__name__}.{{{choices}}}, got {value!r}") from None

@@ -1,4 +1,4 @@
-"""What stands for memory of C, and therefore has no copies: two objects would own, or forget, the same memory."""
+"""`Uncopyable`: a base class of objects that own C memory, which two objects must not own at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import ClassVar, NoReturn
 
 
 class Uncopyable:
-    """Refuses `copy.copy`, `copy.deepcopy` and `pickle`. `_KIND` and `_INSTEAD` are for the message."""
+    """Refuses `copy.copy`, `copy.deepcopy` and `pickle`. `_KIND` and `_INSTEAD` are parts of the message."""
 
     __slots__ = ()
 
     _KIND: ClassVar[str] = "object"
-    _INSTEAD: ClassVar[str] = "it stands for memory of this process"
+    _INSTEAD: ClassVar[str] = "it refers to memory of this process"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {self._KIND} cannot be copied or pickled: {self._INSTEAD}")

@@ -1,4 +1,4 @@
-"""Warnings that name the line outside of this package that led to them."""
+"""Warnings that are attributed to the caller of this package, not to a line inside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn the user of the package."""
+    """Issue a warning for the innermost caller outside of this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
@@ -19,11 +19,11 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def deprecated(function: str) -> None:
-    """Called by the extension when a C function that its header deprecates was called; see `_shim/raise.cpp`.
+    """Called by the extension after a call of a C function that its header deprecates; see `_shim/raise.cpp`.
 
-    Who calls it through `lib` reads the header, or its comments in the stub.
+    Warns about calls through the facade only: users of `lib` have the comments of the header, in the stub.
     """
     if sys._getframe(1).f_code.co_filename.startswith(_PACKAGE):
-        from llama_cffi._generated.names import DEPRECATED  # large, and for this warning only
+        from llama_cffi._generated.names import DEPRECATED  # large, and only needed here
 
         warn(f"{function} is deprecated: {DEPRECATED[function]}", DeprecationWarning)

@@ -1,5 +1,6 @@
-"""Child processes for what may crash: drivers, files of strangers. A child reads its request as JSON from its input and
-answers in JSON; how it ended otherwise is told in words.
+"""Child processes for code that may crash, such as drivers and the load of untrusted files.
+
+A child reads a request as JSON from stdin and writes its answer as JSON to stdout.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 
 class ChildError(Exception):
-    """A child gave no answer. `how` ends the sentence "the child ..."; `log` is what it wrote to its error output."""
+    """A child did not answer. `how` completes "the child ...", `log` is its stderr."""
 
     def __init__(self, how: str, log: str = "") -> None:
         self.how = how
@@ -24,15 +25,15 @@ class ChildError(Exception):
 
 
 def can_ask() -> bool:
-    """Whether `sys.executable` is a Python to start: not inside a frozen or an embedding program."""
+    """Return True if `sys.executable` is a Python interpreter: it is not in frozen and embedding programs."""
     return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
 def ask(program: Path, request: Mapping[str, Any], seconds: float, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Run a program of ours in a Python of its own, and return its answer. Raises ChildError.
+    """Run a program of this package in a new Python interpreter and return its answer. Raises ChildError.
 
-    The request is given our `sys.path` as `path`, for the child itself starts with -I: it takes its modules from where
-    this process has them, and from nowhere else. `environment` is added to the one of this process.
+    The child starts with -I and gets our `sys.path` in the request, as `path`: it imports modules from the same places
+    as this process, and from nowhere else. `environment` is added to that of this process.
     """
     with subprocess.Popen(
         [sys.executable, "-I", str(program)],

@@ -1,5 +1,7 @@
-"""What the machine has left, of memory and of threads: asked before something large, because Linux kills a process that
-takes more memory, and OpenMP ends one that cannot start a thread.
+"""Free memory, CPUs and startable threads of this process, with the limits of control groups (cgroups).
+
+They are checked before large requests: Linux kills a process that uses too much memory, and OpenMP ends one that cannot
+start a thread.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ import sys
 from collections.abc import Iterator
 
 _MEMINFO = "/proc/meminfo"
-_GROUPS_OF_PROCESS = "/proc/self/cgroup"
-_GROUPS = "/sys/fs/cgroup"
+_PROCESS_CGROUPS = "/proc/self/cgroup"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def available_memory() -> int | None:
-    """How many bytes this process can still take, swap included; None where the system does not say.
+    """Return the bytes that this process can still allocate, with swap; None if the system does not tell.
 
-    An upper bound: what other processes take meanwhile is not known. The page cache counts as free: it gives way.
+    An upper bound: other processes may allocate meanwhile. The page cache counts as free, because it can be evicted.
     """
     memory = _numbers(_MEMINFO)
     if "MemAvailable:" not in memory:
@@ -25,29 +27,39 @@ def available_memory() -> int | None:
     return min([1024 * memory["MemAvailable:"] + swap, *_cgroup_limits(swap)])
 
 
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use. All defaults for numbers of threads come from here."""
+    return len(cpu_affinity())
+
+
+def cpu_affinity() -> set[int]:
+    """Return the numbers of the CPUs that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def startable() -> int | None:
-    """How many threads this process can still start; None where nothing says so."""
-    rooms = [_user_room()]
-    for group, _ in _groups("pids"):
+    """Return the number of threads that this process can still start; None if there is no limit."""
+    limits = [_user_limit()]
+    for group, _ in _cgroups("pids"):
         limit, used = _number(f"{group}/pids.max"), _number(f"{group}/pids.current")
-        rooms.append(None if limit is None or used is None else max(0, limit - used))
-    return min((room for room in rooms if room is not None), default=None)
+        limits.append(None if limit is None or used is None else max(0, limit - used))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_threads(name: str, n: int) -> None:
-    """Refuse a number of threads that cannot be started."""
-    if n <= (os.cpu_count() or 1):  # what every program does by default
+    """Raise ValueError if this process cannot start `n` threads."""
+    if n <= (os.cpu_count() or 1):  # common, and the check is slow
         return
-    room = startable()
-    if room is not None and n - 1 > room:  # the caller's own thread is one of them
+    limit = startable()
+    if limit is not None and n - 1 > limit:  # the calling thread is one of them
         raise ValueError(
-            f"{name} is {n}, but this process may start {room} more threads: use fewer, or raise the limit (ulimit -u, "
-            "or pids.max of its control group)"
+            f"{name} must be at most {limit + 1}, got {n}: this process may start {limit} more threads. To use more, "
+            "raise the limit (ulimit -u, or pids.max of its control group)"
         )
 
 
-def _user_room() -> int | None:
-    """What RLIMIT_NPROC leaves; it counts the threads of all processes of the user, and does not bind root."""
+def _user_limit() -> int | None:
+    """The threads that RLIMIT_NPROC still allows. It counts those of all processes of the user; root has no limit."""
     import resource  # not on Windows
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -58,32 +70,32 @@ def _user_room() -> int | None:
         try:
             if entry.name.isdecimal() and entry.stat().st_uid == user:
                 used += len(os.listdir(f"/proc/{entry.name}/task"))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             pass
     return max(limit - used, 0)
 
 
-def _groups(controller: str) -> Iterator[tuple[str, bool]]:
-    """The control groups that this process is in, for a controller, and whether each is of version 1."""
-    for line in _lines(_GROUPS_OF_PROCESS):
+def _cgroups(controller: str) -> Iterator[tuple[str, bool]]:
+    """The folders of this process's control groups for a controller; True with those of cgroup version 1."""
+    for line in _lines(_PROCESS_CGROUPS):
         _, controllers, path = line.rstrip("\n").split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         parts = [part for part in path.split("/") if part]
-        for depth in range(len(parts) + 1):  # a container sees its own group at the top, whatever the path says
-            top = os.path.join(_GROUPS, controller) if controllers else _GROUPS
+        for depth in range(len(parts) + 1):  # in a container, its own group is at the top, whatever the path is
+            top = os.path.join(_CGROUPS, controller) if controllers else _CGROUPS
             yield os.path.join(top, *parts[:depth]), bool(controllers)
 
 
 def _cgroup_limits(swap: int) -> Iterator[int]:
-    """What memory each control group leaves this process."""
-    for group, first in _groups("memory"):
-        room = _room_v1(group, swap) if first else _room_v2(group, swap)
-        if room is not None:
-            yield max(0, room)
+    """The bytes that each control group still allows."""
+    for group, is_v1 in _cgroups("memory"):
+        limit = _limit_v1(group, swap) if is_v1 else _limit_v2(group, swap)
+        if limit is not None:
+            yield max(0, limit)
 
 
-def _room_v1(group: str, swap: int) -> int | None:
+def _limit_v1(group: str, swap: int) -> int | None:
     limit, used = _number(f"{group}/memory.limit_in_bytes"), _number(f"{group}/memory.usage_in_bytes")
     if limit is None or used is None:
         return None
@@ -91,7 +103,7 @@ def _room_v1(group: str, swap: int) -> int | None:
     return limit - used + cached.get("total_inactive_file", 0) + cached.get("total_active_file", 0) + swap
 
 
-def _room_v2(group: str, swap: int) -> int | None:
+def _limit_v2(group: str, swap: int) -> int | None:
     limit, used = _number(f"{group}/memory.max"), _number(f"{group}/memory.current")
     if limit is None or used is None:
         return None
@@ -103,13 +115,13 @@ def _room_v2(group: str, swap: int) -> int | None:
 
 
 def _number(path: str) -> int | None:
-    """The number that a file holds; None where it holds "max", and where there is no such file."""
+    """The number in a file; None if it contains "max" or does not exist."""
     text = "".join(_lines(path)).strip()
     return int(text) if text.isdigit() else None
 
 
 def _numbers(path: str) -> dict[str, int]:
-    """Those lines of a file that are a name and a number."""
+    """The lines of a file that consist of a name and a number."""
     pairs = (line.split() for line in _lines(path))
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1 and pair[1].isdigit()}
 

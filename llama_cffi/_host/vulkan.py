@@ -1,5 +1,6 @@
-"""Whether Vulkan can be used here, found out before ggml's module is loaded: that crashes where there is no loader, and
-a driver may crash where there is one.
+"""The Vulkan loader, its devices, and the reason if ggml cannot use them. Found out before ggml's module is loaded.
+
+ggml's module crashes without a loader, and a driver may crash with one. So a child process asks the loader.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from llama_cffi._host.vulkan_drivers import closed_nodes, installed
 
 _CHILD = Path(__file__).resolve().parent.parent / "_children" / "list_vulkan_devices.py"
 LOADER = "libvulkan.so.1"
-_SECONDS = 60.0  # a machine of eight GPUs that were asleep takes a few
-_NEEDED = (1, 2)  # the oldest Vulkan that ggml uses
+_TIMEOUT_S = 60.0  # eight GPUs that wake up take a few seconds
+_MIN_VERSION = (1, 2)  # the oldest Vulkan that ggml supports
 _TYPES = ("unknown kind", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
 _INTEGRATED, _DISCRETE, _CPU = 1, 2, 4
 _VISIBLE = "GGML_VK_VISIBLE_DEVICES"
@@ -26,7 +27,7 @@ _GPU_DRIVERS = (
 
 
 class Problem(NamedTuple):
-    """Why there is no Vulkan device, and what to do about it."""
+    """The reason why there is no Vulkan device, and the next step."""
 
     cause: str
     advice: str
@@ -37,19 +38,19 @@ class Problem(NamedTuple):
 
 NO_MODULE = Problem(
     "this build of llama_cffi has no Vulkan module",
-    "To have it, build with `GGML_USE_VULKAN=1 pip install .` or `make build BACKEND=vulkan`",
+    "To add it, build with `GGML_USE_VULKAN=1 pip install .` or `make build BACKEND=vulkan`",
 )
 
 
 class VulkanDevice(NamedTuple):
-    """A device as Vulkan lists it. ggml's `Vulkan0`, `Vulkan1`, ... are those that it uses."""
+    """A device as Vulkan lists it. ggml numbers those that it uses: `Vulkan0`, `Vulkan1`, ..."""
 
     name: str
     type: int
     version: tuple[int, int]
     driver: str
     storage16: bool
-    """Whether shaders can read 16-bit numbers, without which ggml does not use a device."""
+    """True if shaders can read 16-bit numbers, which ggml requires."""
 
     @property
     def kind(self) -> str:
@@ -60,18 +61,18 @@ class VulkanDevice(NamedTuple):
 
 
 class Vulkan(NamedTuple):
-    """What the loader says."""
+    """The answer of the Vulkan loader."""
 
     loader: str
-    """The path of the loader; empty where there is none."""
+    """The path of the loader; empty if it is not installed."""
     version: tuple[int, int]
     devices: list[VulkanDevice]
     problem: Problem | None
-    """Why there are no devices; None where there are some."""
+    """Why there are no devices; None if there are some."""
 
 
 def probe() -> Vulkan:
-    """Ask the Vulkan loader for its devices, in a child process. The answer is kept as long as the environment is."""
+    """Ask the Vulkan loader for its devices, in a child process. Cached until the environment changes."""
     global _kept
     environment = dict(os.environ)
     if _kept is None or _kept[0] != environment:
@@ -83,9 +84,9 @@ _kept: tuple[dict[str, str], Vulkan] | None = None
 
 
 def why_not() -> Problem | None:
-    """Why ggml would have no Vulkan device here; None where it has one.
+    """Return the reason why ggml cannot use a Vulkan device; None if it can.
 
-    Raises ValueError where GGML_VK_VISIBLE_DEVICES is not what ggml can use.
+    Raises ValueError if GGML_VK_VISIBLE_DEVICES is malformed or names a device that ggml cannot use.
     """
     wanted = _visible()
     if not can_ask() or os.environ.get("LLAMA_CFFI_VULKAN_PROBE") == "0":
@@ -102,7 +103,7 @@ def why_not() -> Problem | None:
 
 
 def _why_no_loader() -> Problem | None:
-    """Without a child process: look for the loader, and trust its drivers."""
+    """The check without a child process: for the loader only, not for its drivers."""
     import ctypes
 
     try:
@@ -118,7 +119,7 @@ def _no_loader(error: str) -> Problem:
 
 
 def _visible() -> list[int] | None:
-    """The numbers in GGML_VK_VISIBLE_DEVICES; None where it is not set. ggml stops reading at what is no number."""
+    """The numbers in GGML_VK_VISIBLE_DEVICES; None if it is not set. ggml stops reading at other characters."""
     text = os.environ.get(_VISIBLE)
     if text is None:
         return None
@@ -127,17 +128,19 @@ def _visible() -> list[int] | None:
         return []
     wrong = [word for word in words if not re.fullmatch(r"[0-9]{1,9}", word)]
     if wrong:
-        raise ValueError(f"{_VISIBLE}={text} holds {wrong[0]!r}: it takes the numbers of devices from 0, as in 0,1")
+        raise ValueError(
+            f"{_VISIBLE} must contain the numbers of devices from 0, as in 0,1, got {wrong[0]!r} in {text!r}"
+        )
     return [int(word) for word in words]
 
 
 def _check_wanted(wanted: list[int], devices: list[VulkanDevice]) -> None:
-    """What was asked for by number is used or refused, never passed over."""
+    """Raise ValueError for a device that is requested by number but cannot be used: ggml would ignore it."""
     listed = ", ".join(f"{number} = {device}" for number, device in enumerate(devices))
     for number in wanted:
         if number >= len(devices):
             raise ValueError(
-                f"{_VISIBLE} names device {number}, but Vulkan has {listed}: name one of these, or unset it"
+                f"{_VISIBLE} names device {number}, but the Vulkan devices are {listed}: name one of these, or unset it"
             )
         lack = _lack(devices[number])
         if lack:
@@ -147,14 +150,14 @@ def _check_wanted(wanted: list[int], devices: list[VulkanDevice]) -> None:
 
 
 def _why_none(devices: list[VulkanDevice]) -> Problem | None:
-    """ggml's own choice: every GPU with 16-bit storage, else the first device that is no CPU."""
+    """ggml's own choice: every GPU with 16-bit storage, else the first device that is not a CPU."""
     if any(device.type in (_INTEGRATED, _DISCRETE) and device.storage16 for device in devices):
         return None
     others = [device for device in devices if device.type != _CPU]
     if not others:
         return Problem(
             f"the only Vulkan device is a CPU, {devices[0].name}",
-            f"That is faster without Vulkan; {_VISIBLE}=0 uses the device nevertheless. A GPU needs its driver: "
+            f"A CPU is faster without Vulkan; {_VISIBLE}=0 uses the device nevertheless. A GPU needs its driver: "
             f"{_GPU_DRIVERS}",
         )
     lack = _lack(others[0])
@@ -162,20 +165,19 @@ def _why_none(devices: list[VulkanDevice]) -> Problem | None:
 
 
 def _lack(device: VulkanDevice) -> str:
-    if device.version < _NEEDED:
-        return f"has Vulkan {_dotted(device.version)}, and ggml needs {_dotted(_NEEDED)}"
-    return "" if device.storage16 else "has no 16-bit storage, which ggml needs"
+    if device.version < _MIN_VERSION:
+        return f"supports Vulkan {_dotted(device.version)}, but ggml needs {_dotted(_MIN_VERSION)}"
+    return "" if device.storage16 else "does not support 16-bit storage, which ggml needs"
 
 
 def _probe() -> Vulkan:
     nothing = Vulkan("", (0, 0), [], None)
     try:
-        answer = ask(_CHILD, {"loader": LOADER}, _SECONDS, {})
+        answer = ask(_CHILD, {"loader": LOADER}, _TIMEOUT_S, {})
     except ChildError as error:
         last = "".join(f" ({line})" for line in error.log.strip().splitlines()[-1:])
         problem = Problem(
-            f"a Vulkan driver crashed when its devices were listed (a child process {error.how}{last}), so that "
-            "Vulkan is not loaded",
+            f"a Vulkan driver crashed when its devices were listed (a child process {error.how}{last})",
             f"The loader looked for drivers at {installed()}. Update or remove the one that crashes; "
             "VK_DRIVER_FILES=FILE.json names the one to use",
         )
@@ -195,10 +197,10 @@ def _problem(vulkan: Vulkan, failure: str) -> Problem | None:
     if "INCOMPATIBLE_DRIVER" in failure:
         advice = f"{looked}. Install one: {_GPU_DRIVERS}; VK_DRIVER_FILES=FILE.json names one elsewhere"
         return Problem(f"{loader} found no driver that works", advice)
-    if failure and not failure.startswith("vkEnumeratePhysicalDevices"):  # that fails where drivers find no device
+    if failure and not failure.startswith("vkEnumeratePhysicalDevices"):  # it fails if drivers do not find a device
         return Problem(f"{loader} does not work ({failure})", f"{looked}. Reinstall it, and the drivers")
-    if not failure and vulkan.version < _NEEDED:
-        cause = f"{loader} has Vulkan {_dotted(vulkan.version)}, and ggml needs {_dotted(_NEEDED)}"
+    if not failure and vulkan.version < _MIN_VERSION:
+        cause = f"{loader} supports Vulkan {_dotted(vulkan.version)}, but ggml needs {_dotted(_MIN_VERSION)}"
         return Problem(cause, "Install a newer one")
     if vulkan.devices:
         return None
@@ -206,7 +208,7 @@ def _problem(vulkan: Vulkan, failure: str) -> Problem | None:
     hint = (
         f"This user may not open {', '.join(closed)}: add it to the group that owns them (usermod -aG render USER)"
         if closed
-        else f"A GPU needs a driver that fits it: {_GPU_DRIVERS}"
+        else f"A GPU needs a matching driver: {_GPU_DRIVERS}"
     )
     return Problem(f"{loader} has drivers, but they found no device", f"{looked}. {hint}")
 

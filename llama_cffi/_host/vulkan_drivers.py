@@ -1,4 +1,4 @@
-"""Which Vulkan drivers are installed, by the files that the Vulkan loader reads. Nothing is run here."""
+"""The installed Vulkan drivers, read from the same files as the Vulkan loader reads. No driver code runs here."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-# What replaces the search; the second is the older name of the first.
+# Variables that replace the search; the second one is the older name of the first.
 _OVERRIDES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 
 
 class Driver(NamedTuple):
-    """One installed driver: the file that announces it, and the library that it names."""
+    """An installed driver: its manifest file, and the library that the manifest names."""
 
     file: Path
     library: str
     problem: str
-    """What is wrong with it; empty where nothing shows."""
+    """What is wrong with it; empty if nothing is known to be."""
 
     def __str__(self) -> str:
         return f"{self.file} ({self.problem})" if self.problem else str(self.file)
 
 
 class Drivers(NamedTuple):
-    """What was found, and where it was looked for."""
+    """The drivers that were found, and the places that were searched."""
 
     found: list[Driver]
     places: list[str]
     override: str
-    """The variable that replaced the search; empty for none."""
+    """The variable that replaced the search; empty if it is not set."""
 
     def __str__(self) -> str:
-        """The end of "it looked for drivers at ..."."""
+        """Completes "it looked for drivers at ..."."""
         places = ", ".join(self.places)
         looked = f"{self.override}={places}" if self.override else places
         return f"{looked}, and found {', '.join(map(str, self.found)) or 'none'}"
 
 
 def installed() -> Drivers:
-    """The drivers in the places where the loader of Linux distributions looks."""
+    """Return the drivers in the places where the loader of Linux distributions looks for them."""
     for name in _OVERRIDES:
         value = os.environ.get(name)
         if value:
@@ -52,7 +52,7 @@ def installed() -> Drivers:
 
 
 def closed_nodes() -> list[str]:
-    """The device files of GPUs that this user may not open."""
+    """Return the device files of GPUs that this user may not open."""
     nodes = sorted([*glob.glob("/dev/dri/renderD*"), *glob.glob("/dev/nvidia[0-9]*"), *glob.glob("/dev/nvidiactl")])
     return [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
 
@@ -73,7 +73,7 @@ def _search_path() -> list[str]:
 
 
 def _files(place: str) -> list[Path]:
-    """The files of a folder, or the file itself, be it there or not where it ends like one."""
+    """The manifests in a folder; or the file itself, even a missing one, if its name ends in .json."""
     path = Path(place)
     if path.is_dir():
         return sorted(path.glob("*.json"))
@@ -84,10 +84,10 @@ def _read(file: Path) -> Driver:
     try:
         library = str(json.loads(file.read_text(encoding="utf-8"))["ICD"]["library_path"])
     except FileNotFoundError:
-        return Driver(file, "", "there is no such file")
+        return Driver(file, "", "the file does not exist")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Driver(file, "", f"cannot be read: {error}")
-    # A bare name is searched for as the dynamic linker does; any other path goes from the file's own folder.
+    # The dynamic linker searches for a bare name; any other path is relative to the folder of the manifest.
     if "/" in library and not (file.parent / library).exists():
         return Driver(file, library, f"its library {library} does not exist")
     return Driver(file, library, "")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_cffi._core.argument_types import integer
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
             "size": model.size,
             "parameters": model.nParams,
             "load_seconds": loaded,
-            "threads": args.threads or options.cpus(),
+            "threads": args.threads or usable_cpus(),
             "devices": [] if is_on_cpu(params) else [device.name for device in spread_over(params)],
             "cpu_variant": variant.name if variant else None,
             "llama_cpp": version(),

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llama_cffi._core.argument_types import integer
-from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._generated.enums import PoolingType
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder
 
@@ -60,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
             pooling,
             nCtx=args.ctx,
             nBatch=args.batch,
-            nThreads=args.threads or options.cpus(),
+            nThreads=args.threads or usable_cpus(),
             normalize=not args.no_normalize,
         ) as embedder,
     ):
@@ -80,7 +81,7 @@ def _show(args: argparse.Namespace, texts: Sequence[str], vectors: Any, pooling:
     if args.output:
         import numpy as np
 
-        with beside(os.path.abspath(args.output)) as scratch, open(scratch, "wb") as file:
+        with atomic_write(os.path.abspath(args.output)) as scratch, open(scratch, "wb") as file:
             np.save(file, vectors)
     if args.json:
         found = {"texts": list(texts), "pooling": pooling, "normalized": not args.no_normalize}

@@ -16,9 +16,9 @@ from llama_cffi._core.native_log import native_log
 from llama_cffi.cli import options, output
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
-from llama_cffi.model.gguf import ArrayInfo, GgufFile, Scalar, TensorInfo, opened
+from llama_cffi.model.gguf import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
 from llama_cffi.model.hub import is_hub_name, local_path
-from llama_cffi.model.validation import scan_model
+from llama_cffi.model.validation import ModelFile
 from llama_cffi.system import ftypeName
 
 _ARRAY_ITEMS = 8  # items of an array that are shown
@@ -74,14 +74,14 @@ class Info:
         self.path = path
         name = os.fsencode(path)
         with ExitStack() as stack:
-            first = stack.enter_context(opened(name))
+            first = stack.enter_context(open_gguf(name))
             if first is None:
                 raise ModelLoadError(f"{path} cannot be read as a GGUF file", log=native_log())
             self.version = first.version
             self.metadata = {key: _value(first, key) for key in first.keys()}
             self.kind = str(self.metadata.get("general.type", "model"))
-            self.paths = [name] if self.kind == "adapter" else scan_model([name], None, True).paths
-            others = [stack.enter_context(opened(other)) for other in self.paths[1:]]
+            self.paths = [name] if self.kind == "adapter" else ModelFile.inspect([name], None, True).paths
+            others = [stack.enter_context(open_gguf(other)) for other in self.paths[1:]]
             self.tensors: list[TensorInfo] = [t for file in [first, *others] if file for t in file.tensors()]
         self.size = sum(map(os.path.getsize, self.paths))
         self.parameters = sum(math.prod(tensor.shape) for tensor in self.tensors)

@@ -12,6 +12,7 @@ from llama_cffi import ggml as Ggml
 from llama_cffi._core.argument_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.context.context import Context
@@ -150,7 +151,7 @@ def context_params(args: argparse.Namespace, trained: int, size: int | None = No
 
     `trained` is the context length that the model was trained with; `size` replaces the option --ctx.
     """
-    threads = args.threads or cpus()
+    threads = args.threads or usable_cpus()
     n_ctx: int = size or (min(DEFAULT_CTX, trained) if args.ctx is None else args.ctx)
     params = Context.Params(nCtx=n_ctx, nThreads=threads, nThreadsBatch=threads)
     if args.batch is not None:
@@ -161,11 +162,6 @@ def context_params(args: argparse.Namespace, trained: int, size: int | None = No
     params.typeV = Ggml.Type[args.cache_type_v.upper()]
     params.flashAttnType = _FLASH_ATTN[args.flash_attn]
     return params
-
-
-def cpus() -> int:
-    """The number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Generation

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 from llama_cffi._core.argument_types import integer
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options
 from llama_cffi.cli.output import CommandError, say
 from llama_cffi.errors import LlamaError, NativeError, RpcError, UnavailableError
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     except (CommandError, LlamaError) as error:
         say(f"error: {error}")
         return error.status if isinstance(error, CommandError) else 1
-    threads = args.threads or options.cpus()
+    threads = args.threads or usable_cpus()
     server = _Server(where, devices, threads, folder)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -44,7 +44,7 @@ class ContextBase(LogitsSource):
     def _finish(self, why: str) -> None:
         """Free the C context now, or when the last array over its outputs is gone."""
         self._views.invalidate()
-        self._dependents += self._views.close_when_unused(self._child_gone)
+        self._dependents += self._views.close_when_unused(self._remove_dependent)
         super()._finish(why)
 
     def _destroy(self, pointer: Any) -> None:

@@ -100,7 +100,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)
         decodes = self._memory._pointer != ffi.NULL
         if decodes:
-            self._answer_for(self._memory._pointer)
+            self._register_address(self._memory._pointer)
         self._encodes = not decodes or model.hasEncoder
         self._limits = self._new_limits(params, decodes)
 

@@ -183,7 +183,7 @@ def release_samplers(context: ContextBase) -> None:
     """Release the chains of a context whose C object is gone."""
     chains, context._chains = context._chains, []
     for chain in chains:
-        chain._child_gone()
+        chain._remove_dependent()
 
 
 def _detached() -> None:
@@ -194,7 +194,7 @@ def _attach_to(chain: Sampler, context: ContextBase) -> None:
     chain._context_ref = weakref.ref(context)
     chain._checked_for = None
     context._samples, context._serial = True, NO_SERIAL  # sampling must look for the token that the chain picked
-    chain._depend()
+    chain._add_dependent()
     context._chains.append(chain)  # keeps it alive
 
 

@@ -17,7 +17,7 @@ from llama_cffi._core.arguments import (
     require_together,
     token_array,
 )
-from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import is_pinned_version, require
 from llama_cffi._core.ffi import ffi, lib
@@ -95,7 +95,7 @@ class ContextState(ContextBase):
         Maps to `llama_state_save_file`.
         """
         array, n = token_array(tokens, count, count_name="count")
-        with beside(os.fsdecode(path_bytes(path))) as scratch:
+        with atomic_write(os.fsdecode(path_bytes(path))) as scratch:
 
             def save(context: Any) -> bool:
                 size = lib.llama_state_get_size(context) + STATE_HEADER.size + 4 * n
@@ -199,7 +199,7 @@ class ContextState(ContextBase):
         """
         self._check_seq(seqId)
         array, n = token_array(tokens, count, count_name="count")
-        with beside(os.fsdecode(path_bytes(filepath))) as scratch:
+        with atomic_write(os.fsdecode(path_bytes(filepath))) as scratch:
             written: int = self._run(lib.llama_state_seq_save_file, os.fsencode(scratch), seqId, array, n)
             if written == 0:
                 raise OSError(f"the state could not be written to {os.fsdecode(filepath)}: is the disk full?")

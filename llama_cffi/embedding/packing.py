@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
 from llama_cffi._generated.enums import AttentionType, PoolingType
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.context.params import ContextParams
@@ -36,7 +36,7 @@ def numpy_for(what: str) -> Any:
 
 def default_threads() -> int:
     """The number of CPUs that this process may use, up to a limit."""
-    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+    return min(_MAX_THREADS, usable_cpus())
 
 
 def default_batch(model: Model, n_threads: int) -> int:

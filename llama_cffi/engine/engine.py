@@ -12,6 +12,7 @@ from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
 from llama_cffi.engine.cell_pool import UNLIMITED
 from llama_cffi.engine.job import Job, claim, release
@@ -71,7 +72,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
-        threads = nThreads if nThreads is not None else len(os.sched_getaffinity(0))
+        threads = nThreads if nThreads is not None else usable_cpus()
         context = Context.initFromModel(model, _params(params, nCtx, nSeqMax, nBatch, threads))
         if not context._limits.decodes:
             context.close()

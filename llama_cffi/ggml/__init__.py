@@ -1,4 +1,4 @@
-"""The parts of ggml that models and contexts use: backends and their devices, types, thread pools."""
+"""ggml: backends and their devices, RPC workers, thread pools, and enumerations such as tensor types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llama_cffi.ggml.rpc import Rpc
 from llama_cffi.ggml.threadpool import Threadpool
 
 ThreadPool = Threadpool
-"""The spelling of the sister module."""
+"""The other spelling of the specification. Prefer `Threadpool`."""
 
 __all__ = [
     "Backend",

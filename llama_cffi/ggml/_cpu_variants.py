@@ -1,4 +1,4 @@
-"""The builds of the CPU backend in this package, and which of them is the best that runs here."""
+"""Variants of the CPU backend, one for each instruction set, and the choice of the best one for this machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NAME = re.compile(r"libggml-cpu(?:-(?P<name>.+?))?(?:-cffi)?\.so[0-9.]*")
 
 
 class CpuVariant(NamedTuple):
-    """One build of the CPU backend, and whether this machine runs it."""
+    """A build of the CPU backend; `runs` is True if this machine can run it."""
 
     name: str
     path: Path
     score: int
-    """ggml's own ranking; 0 where the CPU lacks something."""
+    """ggml's ranking; 0 if the CPU lacks an instruction set."""
     reason: str
-    """Why it was passed over; empty for one that runs."""
+    """Why it cannot run here; empty if it can."""
 
     @property
     def runs(self) -> bool:
@@ -32,12 +32,12 @@ class CpuVariant(NamedTuple):
 
 
 def amx_works() -> bool:
-    """Multiply two small matrices on AMX, in a child process. `LLAMA_CFFI_AMX=0` says that it does not work."""
+    """Return True if a product of small matrices on AMX works, in a child process. LLAMA_CFFI_AMX=0 disables AMX."""
     return os.environ.get("LLAMA_CFFI_AMX") != "0" and bool(lib.shim_amx_works())
 
 
 def variants() -> list[CpuVariant]:
-    """All of them, best first. Raises UnavailableError where the build left no manifest."""
+    """Return all variants, best first. Raises UnavailableError if the build manifest is missing."""
     manifest = _manifest.read()
     paths = manifest.modules.get("cpu", ())
     if "cpu" in manifest.modules and not paths:
@@ -45,7 +45,7 @@ def variants() -> list[CpuVariant]:
     amx: list[bool] = []
 
     def has_amx() -> bool:
-        if not amx:  # ask once, and only if a variant wants it
+        if not amx:  # once, and only if a variant uses AMX
             amx.append(amx_works())
         return amx[0]
 
@@ -54,15 +54,15 @@ def variants() -> list[CpuVariant]:
 
 
 def library_of(manifest: _manifest.Manifest) -> Path:
-    """The library through which the functions of a linked backend are found: libllama needs all of the others."""
+    """The library to look up functions of a linked backend in: libllama, which depends on all the others."""
     return next((path for path in manifest.linked if path.name.startswith("libllama")), _manifest.FOLDER)
 
 
 def choose(variants: list[CpuVariant], wanted: str | None) -> CpuVariant:
-    """The first one that runs, or the one of the name `wanted`. Raises UnavailableError."""
+    """Return the variant called `wanted`, or the first one that runs. Raises UnavailableError."""
     if not variants:
         raise UnavailableError(
-            f"there is no CPU backend in {_manifest.FOLDER}: run `make build` in the source tree, or reinstall the "
+            f"{_manifest.FOLDER} does not contain a CPU backend: run `make build` in the source tree, or reinstall the "
             "package"
         )
     if wanted:
@@ -72,7 +72,7 @@ def choose(variants: list[CpuVariant], wanted: str | None) -> CpuVariant:
                     raise UnavailableError(f"LLAMA_CFFI_CPU_VARIANT={wanted} does not run here: {variant.reason}")
                 return variant
         names = ", ".join(variant.name for variant in variants)
-        raise UnavailableError(f"LLAMA_CFFI_CPU_VARIANT={wanted} is none of {names}")
+        raise UnavailableError(f"LLAMA_CFFI_CPU_VARIANT must be one of {names}, got {wanted}")
     for variant in variants:
         if variant.runs:
             return variant
@@ -89,9 +89,9 @@ def _ask(path: Path, has_amx: Callable[[], bool]) -> CpuVariant:
     if not answer.loadable:
         reason = "the file cannot be loaded" if path.exists() else "the file is missing"
     elif answer.score <= 0:
-        reason = "this CPU lacks instructions that it uses"
+        reason = "this CPU lacks instructions that the variant uses"
     elif answer.uses_avx512 and not lib.shim_avx512_works():
         reason = "the operating system does not enable AVX-512"
     elif answer.uses_amx and not has_amx():
-        reason = "AMX is advertised, but does not work"
+        reason = "the CPU advertises AMX, but it does not work"
     return CpuVariant(name, path, answer.score, reason)

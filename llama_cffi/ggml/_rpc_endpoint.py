@@ -1,7 +1,6 @@
-"""Endpoints of llama.cpp's RPC, and the first words of its protocol.
+"""Endpoints of RPC workers, and the handshake of llama.cpp's RPC protocol.
 
-llama.cpp's own client ends the process, or waits for ever, where something is wrong with the other side: it is asked
-here first.
+llama.cpp's client ends the process or hangs if the other side is not a working server. So it is checked here first.
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ import struct
 import time
 from typing import NamedTuple
 
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
 from llama_cffi.errors import RpcError
 
 PORT = 50052
 
 _HELLO, _DEVICE_COUNT = 14, 15  # commands
-_CAPABILITIES = 24  # bytes: what else than TCP the sides speak; zeros for nothing
+_CAPABILITIES = 24  # bytes: transports besides TCP; all zeros for none
 _HELLO_ANSWER = 4 + _CAPABILITIES
 _HINT = "python -m llama_cffi rpc-worker"
 
 
 class Endpoint(NamedTuple):
-    """Where a worker listens."""
+    """The address of a worker."""
 
     host: str
     port: int
@@ -34,42 +34,41 @@ class Endpoint(NamedTuple):
 
 
 class Greeting(NamedTuple):
-    """What a worker says of itself."""
+    """The answer of a worker: its protocol version, and the number of its devices."""
 
     version: tuple[int, int, int]
     devices: int
 
 
 def parse(text: str) -> Endpoint:
-    """Read `host:port`. Raises ValueError."""
+    """Parse `host:port`. Raises ValueError if it is malformed."""
     if not isinstance(text, str):
-        raise TypeError(f"an endpoint is text such as '192.168.1.5:{PORT}', not {type(text).__name__}")
+        raise expected(f"a str such as '192.168.1.5:{PORT}'", text, name="endpoint")
     host, colon, port = text.rpartition(":")
     if ":" in host or text.startswith("["):
-        raise ValueError(f"{text!r}: llama.cpp's RPC speaks IPv4 only: write host:port, such as 192.168.1.5:{PORT}")
+        raise ValueError(f"{text!r}: RPC supports IPv4 only: write host:port, such as 192.168.1.5:{PORT}")
     if not colon or not host:
-        raise ValueError(f"{text!r} is not host:port: write it like 192.168.1.5:{PORT}")
+        raise ValueError(f"{text!r} is not of the form host:port: write it like 192.168.1.5:{PORT}")
     if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", host):
-        raise ValueError(f"{text!r}: {host!r} is neither a host's name nor an IPv4 address")
+        raise ValueError(f"{text!r}: {host!r} is neither a host name nor an IPv4 address")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text!r}: a port is a number from 1 to 65535, not {port!r}")
+        raise ValueError(f"{text!r}: port must be between 1 and 65535, got {port!r}")
     return Endpoint(host, int(port))
 
 
 def resolve(endpoint: Endpoint) -> Endpoint:
-    """The same with the host's IPv4 address: two names of one machine are one worker. Raises RpcError."""
+    """Replace a host name by its IPv4 address: two names of one machine are one worker. Raises RpcError."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise RpcError(
-            f"the host {endpoint.host!r} has no IPv4 address that this machine can find ({error}): check its name, or "
-            "write its address"
+            f"the IPv4 address of the host {endpoint.host!r} was not found ({error}): check the name"
         ) from None
     return Endpoint(str(found[0][4][0]), endpoint.port)
 
 
 def greet(endpoint: Endpoint, timeout: float) -> Greeting:
-    """Say hello to a worker, and hang up. Raises RpcError for one that is not there, or speaks another version."""
+    """Connect to a worker, exchange versions, and disconnect. Raises RpcError if it does not answer or fit."""
     deadline = time.monotonic() + timeout
     try:
         connection = socket.create_connection(endpoint, timeout)
@@ -80,7 +79,7 @@ def greet(endpoint: Endpoint, timeout: float) -> Greeting:
         ) from None
     except OSError as error:
         raise RpcError(
-            f"there is no worker at {endpoint} ({error.strerror or error}): start one on that machine with "
+            f"a worker does not listen at {endpoint} ({error.strerror or error}): start one on that machine with "
             f"`{_HINT} --host ADDRESS --port {endpoint.port}`"
         ) from None
     try:
@@ -91,22 +90,22 @@ def greet(endpoint: Endpoint, timeout: float) -> Greeting:
             devices = int.from_bytes(_ask(connection, _DEVICE_COUNT, b"", 4, deadline), "little") if fits else 0
     except TimeoutError:
         raise RpcError(
-            f"{endpoint} takes the connection, but says nothing within {timeout:g} s: a worker serves one client at a "
-            "time (does another program use it?), and anything else does not speak RPC"
+            f"{endpoint} accepts the connection, but does not answer within {timeout:g} s: it serves another client "
+            "(one at a time), or is not an RPC worker"
         ) from None
     except (OSError, EOFError):
         raise RpcError(
-            f"{endpoint} does not answer as a worker of this version does: something else listens there, or another "
+            f"{endpoint} does not answer as a worker of this version: it is another program, or another version of "
             "llama.cpp (install the same llama_cffi on both machines)"
         ) from None
     if not fits:
         raise RpcError(
-            f"the worker at {endpoint} speaks version {'.'.join(map(str, version))} of the RPC protocol, and this "
-            f"llama.cpp {lib.RPC_PROTO_MAJOR_VERSION}.{lib.RPC_PROTO_MINOR_VERSION}: install the same llama_cffi on "
-            "both machines"
+            f"the worker at {endpoint} uses version {'.'.join(map(str, version))} of the RPC protocol, but this "
+            f"llama.cpp uses {lib.RPC_PROTO_MAJOR_VERSION}.{lib.RPC_PROTO_MINOR_VERSION}: install the same llama_cffi "
+            "on both machines"
         )
     if not devices:
-        raise RpcError(f"the worker at {endpoint} offers no device: name some with `{_HINT} --device NAME`")
+        raise RpcError(f"the worker at {endpoint} does not offer a device: start it with `{_HINT} --device NAME`")
     return Greeting(version, devices)
 
 
@@ -115,7 +114,7 @@ def _ask(connection: socket.socket, command: int, request: bytes, size: int, dea
     connection.sendall(struct.pack("<BQ", command, len(request)) + request)
     (length,) = struct.unpack("<Q", _read(connection, 8, deadline))
     if length != size:
-        raise EOFError("what was answered is no answer of RPC")
+        raise EOFError("the answer has the wrong length")
     return _read(connection, size, deadline)
 
 

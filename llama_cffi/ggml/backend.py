@@ -1,4 +1,4 @@
-"""Backends: what computes, loaded at run time and from inside the package only."""
+"""`Ggml.Backend`: loads the backends (CPU, Vulkan, RPC) at run time, from this package only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from llama_cffi._core import abi, manifest as _manifest, user_warnings
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, registering
 from llama_cffi._core.native_log import native_log
@@ -21,18 +22,18 @@ _info_lock = threading.Lock()
 
 
 class Backend:
-    """The backends of ggml. Loading one twice is harmless, in any order and on any thread."""
+    """The backends of ggml. They may be loaded in any order, on any thread, and repeatedly."""
 
     _cpu: CpuVariant | None = None
-    _others: ClassVar[set[str]] = set()  # the names of those that are loaded beside the CPU
-    _complete = False  # whether what a model needs is loaded
+    _others: ClassVar[set[str]] = set()  # names of loaded backends besides the CPU
+    _complete = False  # `ensure` has loaded what a model needs
 
     @classmethod
     def cpuLoad(cls) -> None:
-        """Load the CPU backend: the fastest variant that really runs here.
+        """Load the CPU backend: the fastest variant that this machine runs.
 
-        `LLAMA_CFFI_CPU_VARIANT` names another one (`haswell`, say). A machine may advertise AMX and fault on it: a
-        small product on AMX is tried in a child process first. Raises UnavailableError where no variant runs.
+        The environment variable LLAMA_CFFI_CPU_VARIANT selects another one, such as `haswell`. Some machines advertise
+        AMX and fault on it: a child process tries AMX first. Raises UnavailableError if none of the variants runs.
         """
         if cls._cpu is not None:
             return
@@ -44,15 +45,15 @@ class Backend:
 
     @classmethod
     def ensureCpu(cls) -> None:
-        """Load the CPU backend unless one is there already; no model loads without it."""
+        """Load the CPU backend if it is not loaded yet. Models need it."""
         if cls._cpu is None:
             cls.cpuLoad()
 
     @classmethod
     def ensure(cls) -> None:
-        """Load what a model needs: the CPU backend, and Vulkan where `GGML_USE_VULKAN` is exactly `1`.
+        """Load what a model needs: the CPU backend, and Vulkan if the environment variable GGML_USE_VULKAN is 1.
 
-        `Model.load` and `backendInit` call this. Where there is no Vulkan device, the first of them warns.
+        `Model.load` and `backendInit` call this. The first call warns if Vulkan is requested but has no device.
         """
         if not cls._complete:
             cls.ensureCpu()
@@ -63,20 +64,20 @@ class Backend:
 
     @classmethod
     def cpuVariant(cls) -> CpuVariant | None:
-        """The variant that was loaded."""
+        """Return the loaded variant of the CPU backend; None if it is not loaded."""
         return cls._cpu
 
     @classmethod
     def cpuVariants(cls) -> list[CpuVariant]:
-        """Every variant of the CPU backend in this package, best first, each with what speaks against it."""
+        """Return all variants of the CPU backend in this package, best first, each with the reason if it cannot run."""
         return variants()
 
     @classmethod
     def vkLoad(cls) -> None:
-        """Load the Vulkan backend, and the CPU backend. Models that are loaded from now on use its devices.
+        """Load the Vulkan backend and the CPU backend. Models that are loaded later use the Vulkan devices.
 
-        Without a Vulkan device that is a warning which says why, and not a failure. The loader and the drivers are
-        tried in a child process first. Raises ValueError where `GGML_VK_VISIBLE_DEVICES` names what there is not, and
+        Issues a RuntimeWarning with the reason if there is no Vulkan device. A child process tries the Vulkan loader
+        and the drivers first. Raises ValueError if GGML_VK_VISIBLE_DEVICES names a device that does not exist, and
         BusyError inside a callback of a model that is loading.
         """
         cls.cpuLoad()
@@ -86,7 +87,7 @@ class Backend:
 
     @classmethod
     def _load_vulkan(cls) -> vulkan.Problem | None:
-        """Returns why there is no Vulkan; None where there is."""
+        """Load Vulkan. Returns the reason if that is not possible, else None."""
         if "vulkan" in cls._others:
             return None
         if "vulkan" not in _manifest.read().modules:
@@ -98,14 +99,14 @@ class Backend:
 
     @classmethod
     def load(cls, name: str) -> None:
-        """Load a backend that `available()` names, and the CPU backend. `cpu` is `cpuLoad()`, `vulkan` is `vkLoad()`.
+        """Load a backend that `available()` lists, and the CPU backend. `cpu` means `cpuLoad()`, `vulkan` `vkLoad()`.
 
-        Raises UnavailableError for one that this build does not have.
+        Raises UnavailableError if this build does not contain it.
 
         Maps to `ggml_backend_load`.
         """
         if not isinstance(name, str):
-            raise TypeError(f"name is the name of a backend, not {type(name).__name__}: Ggml.Backend.available()")
+            raise expected("a str", name, "Ggml.Backend.available() lists the names", "name")
         if name == "vulkan":
             cls.vkLoad()
             return
@@ -115,14 +116,14 @@ class Backend:
 
     @classmethod
     def _load_other(cls, name: str) -> None:
-        """Load a backend that needs no choice."""
+        """Load a backend that consists of a single module."""
         if name in cls._others:
             return
         manifest = _manifest.read()
         files = manifest.modules.get(name)
         if files is None:
             has = ", ".join(cls.available())
-            raise UnavailableError(f"this build has no backend {name!r}, but {has}: add it to the build")
+            raise UnavailableError(f"this build does not contain a backend {name!r}, only {has}: add it to the build")
         with registering():
             if name not in cls._others:
                 load_module(name, files[0] if files else library_of(manifest), linked=not files)
@@ -132,12 +133,12 @@ class Backend:
 
     @classmethod
     def available(cls) -> list[str]:
-        """The names of the backends in this build, loaded or not: `cpu`, `rpc`, `vulkan`."""
+        """Return the names of the backends in this build, loaded or not: `cpu`, `rpc`, `vulkan`."""
         return sorted(_manifest.read().modules)
 
     @classmethod
     def registrations(cls) -> list[BackendReg]:
-        """Every loaded backend, with its devices and its features.
+        """Return the loaded backends. Each knows its devices and its features.
 
         Maps to `ggml_backend_reg_count` and `ggml_backend_reg_get`.
         """
@@ -146,7 +147,7 @@ class Backend:
 
     @classmethod
     def devices(cls) -> list[BackendDevice]:
-        """Every device of the loaded backends, in the order in which they were loaded: the CPU, GPUs.
+        """Return the devices of all loaded backends, in the order in which these were loaded.
 
         Maps to `ggml_backend_dev_count` and `ggml_backend_dev_get`.
         """
@@ -155,31 +156,31 @@ class Backend:
 
 
 def load_module(name: str, path: Path, *, linked: bool = False) -> None:
-    """Make a backend of the manifest known to ggml, and its functions to `lib`. For use inside of `registering()`.
+    """Register a backend of the manifest with ggml, and its functions with `lib`. Call it inside `registering()`.
 
-    `linked` says that it is part of the libraries already, and that `path` is the one that leads to its functions.
-    Raises UnavailableError.
+    `linked` means that it is part of the linked libraries, and that `path` is the library to look its functions up in.
+    Raises UnavailableError if it cannot be loaded.
     """
     file = os.fsencode(path)
     abi.require_files(ffi, lib, _manifest.read().linked if linked else [path])
     if linked:
-        if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # capitals do not matter
+        if lib.ggml_backend_reg_by_name(name.encode()) == ffi.NULL:  # case-insensitive
             raise UnavailableError(
-                f"the {name} backend, which is part of this build's libggml, did not start: run `python -m llama_cffi "
-                "doctor`"
+                f"the {name} backend, which is part of libggml in this build, did not start: run "
+                "`python -m llama_cffi doctor`"
             )
     elif lib.ggml_backend_load(file) == ffi.NULL:
         log = "".join(f"\n  {line}" for line in native_log().splitlines()[-4:])
         odd = [variable for variable in sorted(os.environ) if variable.startswith("GGML_")]
         raise UnavailableError(
             f"{path} could not be loaded as a backend: reinstall the package, or run `make build`"
-            + (f"; a value that ggml does not understand does it too: {', '.join(odd)}" if odd else "")
+            + (f"; a wrong value of {', '.join(odd)} may be the reason too" if odd else "")
             + log
         )
     lib.shim_module_open(name.encode(), file)
 
 
 def system_info() -> str:
-    """What the loaded backends can do. llama.cpp writes it to one buffer of its own."""
+    """Return the features of the loaded backends as one line. (llama.cpp writes it to a static buffer.)"""
     with _info_lock, listing():
         return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")

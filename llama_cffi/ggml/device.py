@@ -1,12 +1,11 @@
-"""Devices that compute, the types of memory that they use, and the backends that they belong to. All of them live as
-long as the process.
-"""
+"""Devices (CPU, GPUs), their buffer types, and the backends that they belong to. ggml never frees any of them."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
 from llama_cffi._core.arguments import c_string
+from llama_cffi._core.checks import expected
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing
@@ -14,41 +13,41 @@ from llama_cffi._generated.enums import GgmlBackendDevType
 
 
 class DeviceMemory(NamedTuple):
-    """A device's memory in bytes."""
+    """The memory of a device, in bytes."""
 
     free: int
     total: int
 
 
 class DeviceCaps(NamedTuple):
-    """What a device can do beside computing.
+    """The capabilities of a device.
 
     Maps to `ggml_backend_dev_caps`.
     """
 
     async_: bool
-    """It computes while the caller goes on."""
+    """It computes asynchronously: the caller continues meanwhile."""
     hostBuffer: bool
-    """It has memory of the CPU's that it reads fast: `hostBufferType()`."""
+    """It has a type of pinned CPU memory, which it reads fast: `hostBufferType()`."""
     bufferFromHostPtr: bool
-    """It computes in memory that somebody else has allocated."""
+    """It can use memory that the caller has allocated."""
     events: bool
-    """It lets others wait for a point in its work."""
+    """It supports events, for synchronization with other devices."""
     mmapSupport: bool
-    """It takes models that are mapped into memory."""
+    """It can use models that are mapped into memory."""
 
 
 class _Native:
-    """Something of ggml's that is never freed. Equal where it is the same."""
+    """A pointer to an object that ggml never frees. Two of them are equal if the pointers are."""
 
     __slots__ = ("_c",)
 
     _C_TYPE: ClassVar[str]
 
     def __init__(self, pointer: Any) -> None:
-        """Not for users: the class methods and `Backend.devices()` make it."""
+        """Internal: use the class methods, or `Ggml.Backend.devices()`."""
         if not isinstance(pointer, ffi.CData) or ffi.typeof(pointer) is not ffi.typeof(self._C_TYPE) or not pointer:
-            raise TypeError(f"Ggml.Backend.devices() lists the devices; {type(self).__name__}({pointer!r}) is none")
+            raise TypeError(f"expected a {self._C_TYPE}, got {pointer!r}: Ggml.Backend.devices() lists the devices")
         self._c = pointer
 
     def __eq__(self, other: object) -> bool:
@@ -59,7 +58,7 @@ class _Native:
 
 
 class BackendBufferType(_Native):
-    """A type of memory that tensors can be placed in, such as the CPU's or a GPU's.
+    """A type of memory for tensors, such as that of the CPU or of a GPU.
 
     Maps to `ggml_backend_buffer_type`.
     """
@@ -78,28 +77,28 @@ class BackendBufferType(_Native):
 
     @property
     def isHost(self) -> bool:
-        """Whether the CPU reads this memory directly.
+        """True if the CPU can access this memory directly.
 
         Maps to `ggml_backend_buft_is_host`.
         """
         return lib.ggml_backend_buft_is_host(self._c)
 
     def getAlignment(self) -> int:
-        """Where a tensor may begin, in bytes.
+        """Return the alignment of tensors, in bytes.
 
         Maps to `ggml_backend_buft_get_alignment`.
         """
         return lib.ggml_backend_buft_get_alignment(self._c)
 
     def getMaxSize(self) -> int:
-        """How large one buffer can be, in bytes.
+        """Return the maximum size of a buffer, in bytes.
 
         Maps to `ggml_backend_buft_get_max_size`.
         """
         return lib.ggml_backend_buft_get_max_size(self._c)
 
     def getDevice(self) -> BackendDevice | None:
-        """The device that the memory belongs to.
+        """Return the device that the memory belongs to; None if it does not belong to one.
 
         Maps to `ggml_backend_buft_get_device`.
         """
@@ -110,7 +109,7 @@ class BackendBufferType(_Native):
 
 
 class BackendDevice(_Native):
-    """Something that computes: a CPU, a GPU. There are none before a backend is loaded.
+    """A device that computes, such as the CPU or a GPU. Devices exist after their backend is loaded.
 
     Maps to `ggml_backend_device`.
     """
@@ -121,7 +120,7 @@ class BackendDevice(_Native):
 
     @classmethod
     def count(cls) -> int:
-        """How many devices the loaded backends have.
+        """Return the number of devices of the loaded backends.
 
         Maps to `ggml_backend_dev_count`.
         """
@@ -129,7 +128,7 @@ class BackendDevice(_Native):
 
     @classmethod
     def get(cls, index: int) -> BackendDevice:
-        """A device by its index from 0. Raises IndexError.
+        """Return the device `index`, counted from 0. Raises IndexError if there are fewer.
 
         Maps to `ggml_backend_dev_get`.
         """
@@ -137,13 +136,13 @@ class BackendDevice(_Native):
             count = cls.count()
             if not 0 <= index < count:
                 raise IndexError(
-                    f"there is no device {index}: {count} are known (Ggml.Backend.cpuLoad() makes one known)"
+                    f"index must be less than {count}, the number of devices, got {index}: load a backend to get more"
                 )
             return cls(lib.ggml_backend_dev_get(index))
 
     @classmethod
     def byName(cls, name: str) -> BackendDevice | None:
-        """The device of a name, or None. Capitals do not matter.
+        """Return the device called `name`, in any case; None if it does not exist.
 
         Maps to `ggml_backend_dev_by_name`.
         """
@@ -153,7 +152,7 @@ class BackendDevice(_Native):
 
     @classmethod
     def byType(cls, type: GgmlBackendDevType) -> BackendDevice | None:
-        """The first device of a type, or None.
+        """Return the first device of a type; None if it does not exist.
 
         Maps to `ggml_backend_dev_by_type`.
         """
@@ -171,7 +170,7 @@ class BackendDevice(_Native):
 
     @property
     def description(self) -> str:
-        """What the device calls itself: the model of the processor.
+        """The description of the device, such as the model name of the processor.
 
         Maps to `ggml_backend_dev_description`.
         """
@@ -179,7 +178,7 @@ class BackendDevice(_Native):
 
     @property
     def type(self) -> GgmlBackendDevType:
-        """CPU, GPU, integrated GPU or accelerator.
+        """The type: CPU, GPU, integrated GPU or accelerator.
 
         Maps to `ggml_backend_dev_type`.
         """
@@ -187,7 +186,7 @@ class BackendDevice(_Native):
 
     @property
     def memory(self) -> DeviceMemory:
-        """How much memory is free now, and how much there is, in bytes.
+        """The free and the total memory now, in bytes.
 
         Maps to `ggml_backend_dev_memory`.
         """
@@ -197,8 +196,7 @@ class BackendDevice(_Native):
 
     @property
     def deviceId(self) -> str | None:
-        """Where a GPU is plugged in, such as `0000:c1:00.0`; None for what is not on the PCI bus, and where llama.cpp
-        does not tell.
+        """The PCI address of a GPU, such as `0000:c1:00.0`; None if it is not on the PCI bus, or is not known.
 
         Maps to `ggml_backend_dev_props.device_id`.
         """
@@ -207,14 +205,14 @@ class BackendDevice(_Native):
 
     @property
     def caps(self) -> DeviceCaps:
-        """What the device can do beside computing.
+        """The capabilities of the device.
 
         Maps to `ggml_backend_dev_get_props`.
         """
         caps = self._props().caps
         names = ["async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support"]
         if not has("ggml_backend_dev_caps.mmap_support"):
-            names[-1] = "buffer_from_host_ptr"  # what older versions go by when they map a file
+            names[-1] = "buffer_from_host_ptr"  # what older versions check before they map a file
         return DeviceCaps(*(getattr(caps, name) for name in names))
 
     def _props(self) -> Any:
@@ -223,21 +221,21 @@ class BackendDevice(_Native):
         return props
 
     def backendReg(self) -> BackendReg:
-        """The backend that the device belongs to.
+        """Return the backend that the device belongs to.
 
         Maps to `ggml_backend_dev_backend_reg`.
         """
         return BackendReg(lib.ggml_backend_dev_backend_reg(self._c))
 
     def bufferType(self) -> BackendBufferType:
-        """The type of memory that the device computes in.
+        """Return the default type of memory of the device.
 
         Maps to `ggml_backend_dev_buffer_type`.
         """
         return BackendBufferType(lib.ggml_backend_dev_buffer_type(self._c))
 
     def hostBufferType(self) -> BackendBufferType | None:
-        """The type of the CPU's memory that the device reads fastest, if it has one.
+        """Return the type of CPU memory that the device reads fastest; None if it has no such type.
 
         Maps to `ggml_backend_dev_host_buffer_type`.
         """
@@ -245,12 +243,12 @@ class BackendDevice(_Native):
         return None if pointer == ffi.NULL else BackendBufferType(pointer)
 
     def supportsBuft(self, buft: BackendBufferType) -> bool:
-        """Whether the device can compute with tensors in this type of memory.
+        """Return True if the device can compute with tensors in this type of memory.
 
         Maps to `ggml_backend_dev_supports_buft`.
         """
         if not isinstance(buft, BackendBufferType):
-            raise TypeError(f"buft is a BackendBufferType, not {type(buft).__name__}: device.bufferType() gives one")
+            raise expected("a Ggml.BackendBufferType", buft, "device.bufferType() returns one", "buft")
         return lib.ggml_backend_dev_supports_buft(self._c, buft._c)
 
     def __repr__(self) -> str:
@@ -258,7 +256,7 @@ class BackendDevice(_Native):
 
 
 class BackendReg(_Native):
-    """A backend that is loaded: `CPU`, `Vulkan`, `RPC`. `Ggml.Backend.registrations()` lists them.
+    """A loaded backend: `CPU`, `Vulkan` or `RPC`. `Ggml.Backend.registrations()` lists them.
 
     Maps to `ggml_backend_reg`.
     """
@@ -276,7 +274,7 @@ class BackendReg(_Native):
         return _text(lib.ggml_backend_reg_name(self._c))
 
     def devices(self) -> list[BackendDevice]:
-        """Its devices: none where the backend found none.
+        """Return the devices of the backend; empty if it did not find any.
 
         Maps to `ggml_backend_reg_dev_count` and `ggml_backend_reg_dev_get`.
         """
@@ -285,7 +283,7 @@ class BackendReg(_Native):
 
     @property
     def features(self) -> dict[str, str]:
-        """What it was compiled with and uses here, such as `{"AVX2": "1", "OPENMP": "1"}`. Empty where it does not say.
+        """The features in use, such as `{"AVX2": "1", "OPENMP": "1"}`; empty if the backend does not tell them.
 
         Maps to `ggml_backend_get_features_t`.
         """

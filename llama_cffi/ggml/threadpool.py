@@ -1,8 +1,7 @@
-"""Thread pools: which CPUs compute, how eagerly they wait for work, and with what priority."""
+"""`Ggml.Threadpool`: threads for computation on the CPU, with an affinity mask, a priority and a polling level."""
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,18 +11,18 @@ from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._generated.enums import GgmlSchedPriority
-from llama_cffi._host.resources import check_threads
+from llama_cffi._host.resources import check_threads, cpu_affinity
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
 
 
 class Threadpool(Handle):
-    """Threads of the CPU backend, for contexts to compute with. Loads the CPU backend.
+    """A pool of CPU threads that a context computes with. Loads the CPU backend.
 
-    `nThreads` is at most 512; a context that uses the pool has no more threads than the pool. `prio` above NORMAL
-    needs the right to it. `poll` says how eagerly threads wait, from 0 (they sleep) to 100 (they spin). `cpumask` is
-    the numbers of the CPUs to use (none: all); with `strictCpu` each thread gets a CPU of its own. The thread that
-    calls `decode` is one of the pool's and keeps the mask. A pool serves one context at a time.
+    `nThreads` is at most 512, and an upper limit for the contexts that use the pool. `prio` above NORMAL may need
+    privileges. `poll` is how threads wait for work, from 0 (sleep) to 100 (spin). `cpumask` contains the numbers of
+    the CPUs to use; empty means all. With `strictCpu`, each thread is pinned to one CPU. The thread that calls `decode`
+    belongs to the pool and keeps its affinity mask afterwards. A pool serves one context at a time.
 
     Maps to `ggml_threadpool`.
     """
@@ -42,7 +41,7 @@ class Threadpool(Handle):
         strictCpu: bool = False,
         paused: bool = False,
     ) -> None:
-        """Make a pool. Raises ValueError for what cannot be.
+        """Create the pool. Raises TypeError or ValueError for invalid arguments, NativeMemoryError.
 
         Maps to `ggml_threadpool_new`.
         """
@@ -60,7 +59,7 @@ class Threadpool(Handle):
         Backend.ensureCpu()
         pointer = lib.ggml_threadpool_new(params)
         if pointer == ffi.NULL:
-            raise NativeMemoryError(f"no memory for a pool of {nThreads} threads", operation="ggml_threadpool_new")
+            raise NativeMemoryError(f"out of memory for a pool of {nThreads} threads", operation="ggml_threadpool_new")
         self._nThreads = nThreads
         self._contexts: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._leased: weakref.WeakSet[Handle] = weakref.WeakSet()
@@ -71,22 +70,22 @@ class Threadpool(Handle):
 
     @property
     def nThreads(self) -> int:
-        """How many threads there are, with the one that calls."""
+        """The number of threads, with the one that calls `decode`."""
         return self._nThreads
 
     def pause(self) -> None:
-        """Let the threads sleep until `resume`, or until there is work. Raises BusyError while a context computes.
+        """Suspend the threads until `resume` or the next computation. Raises BusyError while a context computes.
 
         Maps to `ggml_threadpool_pause`.
         """
-        self._quietly(lib.ggml_threadpool_pause)
+        self._while_idle(lib.ggml_threadpool_pause)
 
     def resume(self) -> None:
-        """Wake the threads. Raises BusyError while a context computes.
+        """Wake up the threads. Raises BusyError while a context computes.
 
         Maps to `ggml_threadpool_resume`.
         """
-        self._quietly(lib.ggml_threadpool_resume)
+        self._while_idle(lib.ggml_threadpool_resume)
 
     def free(self) -> None:
         """Free the pool. Freeing twice is harmless. Raises BusyError while a context uses it.
@@ -96,12 +95,12 @@ class Threadpool(Handle):
         Threadpool._require(self)
         self.close()
 
-    def _let_go(self) -> None:
+    def _detach_users(self) -> None:
         if any(not context.closed for context in self._contexts):
-            raise BusyError("a context uses this thread pool: call ctx.detachThreadpool() first, or free the context")
+            raise BusyError("a context uses this thread pool: call ctx.detachThreadpool(), or free the context, first")
 
-    def _quietly(self, function: Callable[[Any], None]) -> None:
-        """Call `function(pool)` while no context computes with it."""
+    def _while_idle(self, function: Callable[[Any], None]) -> None:
+        """Call `function(pool)` with exclusive use of the pool and of its contexts."""
         with ExitStack() as stack:
             for handle in (self, *self._contexts):
                 stack.enter_context(handle._exclusive())
@@ -110,56 +109,56 @@ class Threadpool(Handle):
     # For contexts
 
     def _attach(self, context: Handle) -> list[_Lease]:
-        """A context is about to use the pool. Returns what it has to keep until it is freed."""
+        """Called before a context uses the pool. Returns leases that the context must keep until it is freed."""
         if self.closed:
             self._raise_closed()
         if any(other is not context and not other.closed for other in self._contexts):
-            raise BusyError("another context uses this thread pool: make one pool for each context")
+            raise BusyError("another context uses this thread pool: create one pool for each context")
         self._contexts.add(context)
-        if context in self._leased or not _is_remembered():
+        if context in self._leased or not _keeps_last_pool():
             return []
         self._leased.add(context)
         return [_Lease(self)]
 
     def _detach(self, context: Handle) -> None:
-        """A context uses the pool no more."""
+        """Called after a context has stopped using the pool."""
         self._contexts.discard(context)
 
     def __repr__(self) -> str:
         return super().__repr__() if self.closed else f"<Threadpool of {self._nThreads}>"
 
 
-def _is_remembered() -> bool:
-    """Whether ggml looks at the last pool when it changes to another one: not with OpenMP's threads."""
+def _keeps_last_pool() -> bool:
+    """Return True if a C context reads its last pool when it changes to another one: not in builds with OpenMP."""
     return "OPENMP = 1" not in system_info()
 
 
 class _Lease:
-    """Keeps the C pool of a context that used it, as long as the context."""
+    """Keeps a C pool alive as long as a context that has used it."""
 
     __slots__ = ("pool",)
 
     def __init__(self, pool: Threadpool) -> None:
         self.pool = pool
-        pool._depend()
+        pool._add_dependent()
 
     def __del__(self) -> None:
-        self.pool._child_gone()
+        self.pool._remove_dependent()
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is an integer from {low} to {high}, not {value!r}")
+        raise TypeError(f"{name} must be an integer between {low} and {high}, got {value!r}")
     if not low <= value <= high:
         raise out_of_range(name, value, low, high)
 
 
 def _check_cpus(cpus: Iterable[int]) -> list[int]:
     numbers = list(cpus)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    allowed = cpu_affinity()
     for cpu in numbers:
         if isinstance(cpu, bool) or not isinstance(cpu, int):
-            raise TypeError(f"cpumask is the numbers of CPUs, and {cpu!r} is none")
+            raise TypeError(f"cpumask must contain the numbers of CPUs, got {cpu!r}")
         if cpu not in allowed or cpu >= lib.GGML_MAX_N_THREADS:
-            raise ValueError(f"CPU {cpu} is not among those of this process: {sorted(allowed)}")
+            raise ValueError(f"cpumask must contain CPUs that this process may use, {sorted(allowed)}, got CPU {cpu}")
     return numbers

@@ -1,4 +1,4 @@
-"""LoRA adapters."""
+"""The `Adapter` class: LoRA adapters, loaded for one model and used by its contexts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from llama_cffi._core.locks import writing
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
 from llama_cffi.model.model import Model
-from llama_cffi.model.validation import scan_adapter
+from llama_cffi.model.validation import check_adapter
 
 
 class AdapterUser(Protocol):
-    """A context that may compute with an adapter."""
+    """A context that computes with an adapter, as `Adapter` sees it."""
 
     @property
     def closed(self) -> bool: ...
@@ -27,9 +27,9 @@ class AdapterUser(Protocol):
 
 
 class Adapter(Handle):
-    """A LoRA adapter for one model. Contexts of that model use it by `ctx.setAdapterLora`.
+    """A LoRA adapter for one model. `ctx.setAdapterLora` applies it in a context of that model.
 
-    Freeing it takes it off the contexts that use it; freeing its model frees it. Maps to `llama_adapter_lora`.
+    Freeing it removes it from the contexts that use it. Freeing its model frees it. Maps to `llama_adapter_lora`.
     """
 
     _KIND = "adapter"
@@ -39,9 +39,9 @@ class Adapter(Handle):
 
     @classmethod
     def loraInit(cls, model: Model, path: StrPath) -> Adapter:
-        """Load an adapter from a GGUF file. Raises OSError, AdapterError.
+        """Load a LoRA adapter from a GGUF file. Raises OSError if it cannot be read, AdapterError if it does not fit.
 
-        Load adapters before making contexts: a context is sized for those that are there.
+        Load adapters before you make contexts: a context reserves memory for the adapters that are loaded by then.
 
         Maps to `llama_adapter_lora_init`.
         """
@@ -51,12 +51,12 @@ class Adapter(Handle):
         with open(name, "rb"):
             pass
         if model._params.vocabOnly or model._params.noAlloc:
-            raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it whole")
-        scan_adapter(name)
+            raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it without them")
+        check_adapter(name)
         adapter = cls.__new__(cls)
         adapter._model = model
         adapter._users = weakref.WeakSet()
-        with model._exclusive_waiting() as owner:  # which must not be freed before the adapter holds it
+        with model._exclusive_waiting() as owner:  # it must not be freed before the adapter holds it
             try:
                 with writing():
                     pointer = lib.llama_adapter_lora_init(owner, name)
@@ -72,14 +72,14 @@ class Adapter(Handle):
         return adapter
 
     def loraFree(self) -> None:
-        """Free the adapter. Contexts that use it go on without it. Freeing twice is harmless.
+        """Free the adapter. Contexts that use it continue without it. Freeing twice is harmless.
 
         Maps to `llama_adapter_lora_free`.
         """
         Adapter._require(self)
         self.close()
 
-    def _let_go(self) -> None:
+    def _detach_users(self) -> None:
         for context in list(self._users):
             if not context.closed:
                 context.removeAdapterLora(self)
@@ -88,7 +88,7 @@ class Adapter(Handle):
         try:
             with writing():
                 lib.llama_adapter_lora_free(pointer)
-        except BusyError:  # it is collected inside a callback: the model frees it, at its own end
+        except BusyError:  # collected inside a callback: it is freed with the model
             pass
 
     @property
@@ -104,7 +104,7 @@ class Adapter(Handle):
     @overload
     def metaValStr(self, key: StrOrBytes, buf: OutBuffer, bufSize: int) -> int: ...
     def metaValStr(self, key: StrOrBytes, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """A metadata value as text, or None for an unknown key. With a buffer: as `Model.metaValStr`.
+        """Return a metadata value as text; None for an unknown key. With a buffer: as `Model.metaValStr`.
 
         Maps to `llama_adapter_meta_val_str`.
         """
@@ -116,7 +116,7 @@ class Adapter(Handle):
     @overload
     def metaKeyByIndex(self, i: int, buf: OutBuffer, bufSize: int) -> int: ...
     def metaKeyByIndex(self, i: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """The name of a metadata entry, or None past the end. With a buffer: as `Model.metaKeyByIndex`.
+        """Return the key of metadata entry `i`; None past the end. With a buffer: as `Model.metaKeyByIndex`.
 
         Maps to `llama_adapter_meta_key_by_index`.
         """
@@ -127,21 +127,21 @@ class Adapter(Handle):
     @overload
     def metaValStrByIndex(self, i: int, buf: OutBuffer, bufSize: int) -> int: ...
     def metaValStrByIndex(self, i: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """The value of a metadata entry, or None past the end. With a buffer: as `Model.metaValStr`.
+        """Return the value of metadata entry `i`; None past the end. With a buffer: as `Model.metaValStr`.
 
         Maps to `llama_adapter_meta_val_str_by_index`.
         """
         return meta_text(lambda out, n: lib.llama_adapter_meta_val_str_by_index(self._c, i, out, n), buf, bufSize)
 
     def getAloraNInvocationTokens(self) -> int:
-        """How many tokens switch an activated LoRA on; 0 for an ordinary one.
+        """Return the number of tokens that activate an aLoRA (activated LoRA); 0 for an ordinary LoRA.
 
         Maps to `llama_adapter_get_alora_n_invocation_tokens`.
         """
         return lib.llama_adapter_get_alora_n_invocation_tokens(self._c)
 
     def getAloraInvocationTokens(self) -> list[Token]:
-        """The tokens that switch an activated LoRA on; empty for an ordinary one.
+        """Return the tokens that activate an aLoRA (activated LoRA); empty for an ordinary LoRA.
 
         Maps to `llama_adapter_get_alora_invocation_tokens`.
         """

@@ -1,4 +1,4 @@
-"""GGUF files, looked at before llama.cpp loads them. ggml's own parser reads them: the one that is hardened."""
+"""Metadata and tensor lists of GGUF files, read before a load. ggml's parser reads them: it is hardened."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NUMBERS: dict[int, str] = {
 
 
 class TensorInfo(NamedTuple):
-    """What a file says of a tensor. `type` is a `GgmlType`, `shape` has four numbers, the rows' length first."""
+    """A tensor of a file. `type` is a `GgmlType`, `shape` four numbers (the row length first), `size` in bytes."""
 
     name: str
     type: int
@@ -50,7 +50,7 @@ class TensorInfo(NamedTuple):
 
 
 class ArrayInfo(NamedTuple):
-    """What a file says of an array in its metadata."""
+    """An array in the metadata of a file: the type of its items, their number, and the first ones."""
 
     type: str
     length: int
@@ -58,29 +58,29 @@ class ArrayInfo(NamedTuple):
 
 
 class GgufFile:
-    """The metadata and the list of tensors of a file. The tensors' data stays on the disk."""
+    """The metadata and the list of tensors of an open file. The data of the tensors is not read."""
 
     def __init__(self, pointer: Any, tensors: Any) -> None:
         self._c = pointer
-        self._tensors = tensors  # older versions tell the shape of none but these
+        self._tensors = tensors  # older versions tell shapes of tensor objects only; NULL for others
 
     @property
     def version(self) -> int:
-        """The version of the format."""
+        """The version of the GGUF format."""
         return lib.gguf_get_version(self._c)
 
     def keys(self) -> list[str]:
-        """The names of the metadata entries."""
+        """The keys of all metadata entries."""
         return [_text(lib.gguf_get_key(self._c, i)) for i in range(lib.gguf_get_n_kv(self._c))]
 
     def scalar(self, key: str) -> Scalar | None:
-        """A metadata value; None where it is missing or an array."""
+        """A metadata value; None if it is missing or an array."""
         i = lib.gguf_find_key(self._c, key.encode())
         read = _READERS.get(lib.gguf_get_kv_type(self._c, i)) if i >= 0 else None
         return None if read is None else read(self._c, i)
 
     def numbers(self, key: str) -> list[int | float] | None:
-        """An array of numbers, or a number as an array of one; None where it is missing or holds something else."""
+        """An array of numbers, or a number as an array of one; None if it is missing, empty or of another type."""
         i = lib.gguf_find_key(self._c, key.encode())
         if i < 0:
             return None
@@ -94,7 +94,7 @@ class GgufFile:
         return list(ffi.unpack(ffi.cast(pointer_type, lib.gguf_get_arr_data(self._c, i)), n))
 
     def array(self, key: str, limit: int) -> ArrayInfo | None:
-        """What an array holds, with its first `limit` items; None for what is none."""
+        """An array with its first `limit` items; None if it is missing or not an array."""
         i = lib.gguf_find_key(self._c, key.encode())
         if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
             return None
@@ -109,7 +109,7 @@ class GgufFile:
         return ArrayInfo(GgufType(kind).name.lower(), n, first)
 
     def has_longer_text(self, key: str, limit: int) -> bool:
-        """Whether an array of texts holds one of more than `limit` bytes."""
+        """Return True if an array of strings contains one of more than `limit` bytes."""
         i = lib.gguf_find_key(self._c, key.encode())
         if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
             return False
@@ -129,15 +129,15 @@ class GgufFile:
             )
 
     def _lengths(self, i: int) -> Any:
-        """The four lengths of a tensor."""
+        """The four dimensions of a tensor, as a C array."""
         if self._tensors == ffi.NULL:
             return lib.gguf_get_tensor_ne(self._c, i)
         return lib.ggml_get_tensor(self._tensors, lib.gguf_get_tensor_name(self._c, i)).ne
 
 
 @contextmanager
-def opened(path: bytes) -> Iterator[GgufFile | None]:
-    """Read a file's metadata. Yields None for a file that ggml cannot read: llama.cpp will say why."""
+def open_gguf(path: bytes) -> Iterator[GgufFile | None]:
+    """Open a file and read its metadata. Yields None if ggml cannot read it: llama.cpp reports why at the load."""
     params = ffi.new("struct gguf_init_params *", {"no_alloc": True})
     tensors = ffi.new("struct ggml_context **")
     if not has("gguf_get_tensor_ne"):

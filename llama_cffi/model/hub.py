@@ -1,6 +1,6 @@
-"""Where a model comes from: a path, or a file of a repository of the Hugging Face Hub, `hf:org/repo/file.gguf`.
+"""Model files on the Hugging Face Hub: parses names such as `hf:org/repo/file.gguf` and downloads the files.
 
-Fetching is huggingface_hub's (the extra `hf`): its cache, its progress bar, its settings.
+huggingface_hub (the extra `hf`) does the download, with its cache, its progress bar and its settings.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from llama_cffi.errors import ModelLoadError
 PREFIX = "hf:"
 _FORM = "hf:ORG/REPO/FILE.gguf, or hf:ORG/REPO@REVISION/FOLDER/FILE.gguf"
 _NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
-_WHOLE = re.compile(rf"({_NAME}/{_NAME})(?:@([^/\s]+))?(?:/(.*))?", re.ASCII)
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
-_LISTED = 20  # names in an error
+_HUB_NAME_RE = re.compile(rf"({_NAME}/{_NAME})(?:@([^/\s]+))?(?:/(.*))?", re.ASCII)
+_SPLIT_FILE_RE = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_MAX_LISTED = 20  # names in an error message
 
 
 class HubFile(NamedTuple):
-    """A file of a repository, at a branch, a tag or a commit; None: its main branch."""
+    """A file in a repository. `revision` is a branch, a tag or a commit; None means the main branch."""
 
     repo: str
     revision: str | None
@@ -36,16 +36,15 @@ class HubFile(NamedTuple):
 
 
 def is_hub_name(path: object) -> bool:
-    """Whether a path is text that names a file of the Hub. A file here of such a name is `./hf:...`."""
+    """Return True if a path names a file on the Hub. Write `./hf:...` for a local file of such a name."""
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
 def local_path(path: StrPath, parts: bool = True) -> StrPath:
-    """The path of a model on this machine: fetched where `path` names one of the Hub, else `path` itself.
+    """Return the local path of a model: `path` itself, or that of the downloaded file if `path` names one on the Hub.
 
-    Of a split model, whose first file is named, all parts are fetched unless `parts` is False. Raises ValueError for a
-    name that has not the form of one, ImportError without huggingface_hub, ModelLoadError where there is no such
-    file, or no way to it.
+    For the first file of a split model, all files are downloaded unless `parts` is False. Raises ValueError for a
+    malformed name, ImportError without huggingface_hub, ModelLoadError if the file does not exist or cannot be reached.
     """
     if not isinstance(path, str) or not is_hub_name(path):
         return path
@@ -53,25 +52,25 @@ def local_path(path: StrPath, parts: bool = True) -> StrPath:
     names = list(_parts(wanted.file)) if parts else [wanted.file]
     found = [_fetch(wanted._replace(file=name)) for name in names]
     if len({os.path.dirname(name) for name in found}) > 1:
-        raise ModelLoadError(f"{wanted}: the repository changed while its parts were fetched: load the model again")
+        raise ModelLoadError(f"{wanted}: the repository changed while its files were downloaded: load the model again")
     return found[0]
 
 
 def parse(name: str) -> HubFile:
-    """Take a name apart. Raises ValueError for what is none."""
-    match = _WHOLE.fullmatch(name.removeprefix(PREFIX))
+    """Parse a name that begins with `hf:`. Raises ValueError if it is malformed."""
+    match = _HUB_NAME_RE.fullmatch(name.removeprefix(PREFIX))
     if match is None or "--" in match[1] or ".." in match[1]:
-        raise ValueError(f"{name!r} is no name of a file of the Hugging Face Hub: write {_FORM}")
+        raise ValueError(f"{name!r} is not the name of a file on the Hugging Face Hub: write {_FORM}")
     repo, revision, file = match[1], match[2] and unquote(match[2]), match[3] or ""
     if not file:
-        raise ValueError(
-            f"{name!r} names a repository, and no file in it: write {_FORM}{_choices(_files(repo, revision))}"
-        )
+        raise ValueError(f"{name!r} names a repository without a file: write {_FORM}{_choices(_files(repo, revision))}")
     if "@" in file and ".gguf@" in file:
-        raise ValueError(f"{name!r} has its revision behind the file, and it belongs to the repository: write {_FORM}")
+        raise ValueError(
+            f"{name!r} has the revision after the file, but it belongs after the repository: write {_FORM}"
+        )
     if not file.endswith(".gguf") or any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
-        raise ValueError(f"{name!r} does not name a file that ends in .gguf: write {_FORM}")
-    part = _PART.fullmatch(file)
+        raise ValueError(f"{name!r} does not name a .gguf file: write {_FORM}")
+    part = _SPLIT_FILE_RE.fullmatch(file)
     if part and int(part[2]) != 1:
         first = f"{part[1]}-00001-of-{part[3]}.gguf"
         raise ValueError(f"{name!r} is part {int(part[2])} of a split model: name its first file, {first}")
@@ -79,8 +78,8 @@ def parse(name: str) -> HubFile:
 
 
 def _parts(file: str) -> Iterator[str]:
-    """All files of a split model, by the first one; of any other, the file itself."""
-    part = _PART.fullmatch(file)
+    """The names of all files of a split model, from that of the first one; of another model, the file itself."""
+    part = _SPLIT_FILE_RE.fullmatch(file)
     if part is None:
         yield file
         return
@@ -95,7 +94,7 @@ def _hub() -> Any:
         if error.name != "huggingface_hub":
             raise
         raise ImportError(
-            f"a name that begins with {PREFIX} is fetched by huggingface_hub, which is not installed: "
+            f"a name that begins with {PREFIX} needs huggingface_hub, which is not installed: "
             "pip install 'llama-cffi[hf]'"
         ) from None
     return huggingface_hub
@@ -105,9 +104,9 @@ def _fetch(wanted: HubFile) -> str:
     hub = _hub()
     try:
         path: str = hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision)
-    except (OSError, ValueError) as error:  # the bases of all that huggingface_hub raises
+    except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
         _fail(wanted, error)
-    except Exception as error:  # of the HTTP library under it, which differs from version to version
+    except Exception as error:  # of the HTTP library, which depends on the version of huggingface_hub
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
         _fail(wanted, error)
@@ -115,48 +114,46 @@ def _fetch(wanted: HubFile) -> str:
 
 
 def _fail(wanted: HubFile, error: Exception) -> NoReturn:
-    """Say what is wrong in words of ours, and what to do. The original error is the cause."""
+    """Raise ModelLoadError with the reason and the next step. The original error is its cause."""
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{wanted.repo}"
     if isinstance(error, errors.LocalEntryNotFoundError) or type(error).__name__ == "OfflineModeIsEnabled":
         if constants.HF_HUB_OFFLINE:
-            why = (
-                f"it is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE=1 forbids to fetch it: unset that"
-            )
+            why = f"it is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE=1 forbids a download: unset it"
         else:
             why = (
-                f"it is not in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached: look at "
-                "the connection (HTTPS_PROXY, HF_ENDPOINT), or load a file of this machine by its path"
+                f"it is not in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached: check "
+                "the connection (HTTPS_PROXY, HF_ENDPOINT), or load a local file by its path"
             )
         why += _choices(_cached(wanted.repo), "In the cache")
     elif isinstance(error, errors.GatedRepoError):
-        why = f"who wants it must accept its terms at {page} and log in: `hf auth login`, or HF_TOKEN=..."
+        why = f"it is gated: accept its terms at {page} and log in with `hf auth login`, or set HF_TOKEN"
     elif isinstance(error, errors.RevisionNotFoundError):
-        why = f"the repository has no branch, tag or commit {wanted.revision}: look at {page}"
+        why = f"the repository does not have a branch, tag or commit {wanted.revision}: see {page}"
     elif isinstance(error, errors.RepositoryNotFoundError):
-        why = f"there is no repository {wanted.repo}, or it is private: look at {page}; log in with `hf auth login`"
+        why = f"the repository {wanted.repo} does not exist or is private: see {page}; log in with `hf auth login`"
     elif isinstance(error, errors.EntryNotFoundError):
         names = _files(wanted.repo, wanted.revision)
-        why = f"the repository has no file {wanted.file}" + (
-            _choices(names) if names else f": look at {page}/tree/main"
+        why = f"the repository does not contain {wanted.file}" + (
+            _choices(names) if names else f": see {page}/tree/main"
         )
     else:
-        why = f"it could not be fetched: {type(error).__name__}: {error}"
+        why = f"it could not be downloaded: {type(error).__name__}: {error}"
     raise ModelLoadError(f"{wanted} was not loaded: {why}", operation="hf_hub_download") from error
 
 
 def _files(repo: str, revision: str | None) -> list[str]:
-    """The GGUF files of a repository, or those in the cache; empty where neither can be listed."""
+    """The names of a repository's GGUF files, or of those in the cache; empty if neither can be listed."""
     try:
         names = _hub().HfApi().list_repo_files(repo, revision=revision)
-    except Exception:  # a list is a help, and no more
+    except Exception:  # the list only helps the reader of an error message
         return _cached(repo)
     return sorted(name for name in names if name.endswith(".gguf"))
 
 
 def _cached(repo: str) -> list[str]:
-    """The GGUF files of a repository that the cache has."""
+    """The names of a repository's GGUF files in the cache."""
     try:
         from huggingface_hub import constants
     except ModuleNotFoundError:
@@ -170,8 +167,8 @@ def _cached(repo: str) -> list[str]:
 
 
 def _choices(names: list[str], what: str = "Its GGUF files") -> str:
-    """The end of a sentence that lists files; nothing where there are none."""
+    """The part of an error message that lists files; empty without files."""
     if not names:
         return ""
-    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f". {what}: {', '.join(names[:_LISTED])}{more}"
+    more = f", and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f". {what}: {', '.join(names[:_MAX_LISTED])}{more}"

@@ -1,10 +1,10 @@
-"""What a model says about itself: its shape, its kind, its metadata."""
+"""`ModelInfo`: the properties and the metadata of a loaded model."""
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import overload
 
-from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, optional_text, out_buffer, require_together
+from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, meta_text, optional_text
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
@@ -14,11 +14,11 @@ _FTYPES = frozenset(Ftype)
 
 
 class ModelInfo(Handle):
-    """The part of `Model` that only reads."""
+    """The read-only part of `Model`."""
 
     @property
     def hasEncoder(self) -> bool:
-        """Whether the model has an encoder, to be run with `ctx.encode`.
+        """True if the model has an encoder, which `ctx.encode` runs.
 
         Maps to `llama_model_has_encoder`.
         """
@@ -26,7 +26,7 @@ class ModelInfo(Handle):
 
     @property
     def hasDecoder(self) -> bool:
-        """Whether the model has a decoder, to be run with `ctx.decode`.
+        """True if the model has a decoder, which `ctx.decode` runs.
 
         Maps to `llama_model_has_decoder`.
         """
@@ -34,7 +34,7 @@ class ModelInfo(Handle):
 
     @property
     def hasDencoder(self) -> bool:
-        """The specification's spelling of `hasDecoder`: a slip, kept as an alias.
+        """An alias of `hasDecoder`: a misspelling in the specification that is kept. Prefer `hasDecoder`.
 
         Maps to `llama_model_has_decoder`.
         """
@@ -42,7 +42,7 @@ class ModelInfo(Handle):
 
     @property
     def isRecurrent(self) -> bool:
-        """Whether the model keeps a state instead of a cache of keys and values (Mamba, RWKV).
+        """True if the model keeps a recurrent state instead of a KV cache (Mamba, RWKV).
 
         Maps to `llama_model_is_recurrent`.
         """
@@ -50,7 +50,7 @@ class ModelInfo(Handle):
 
     @property
     def isHybrid(self) -> bool:
-        """Whether some layers keep a state and others a cache (Jamba, Granite 4).
+        """True if some layers keep a recurrent state and others a KV cache (Jamba, Granite 4).
 
         Maps to `llama_model_is_hybrid`.
         """
@@ -58,7 +58,7 @@ class ModelInfo(Handle):
 
     @property
     def isDiffusion(self) -> bool:
-        """Whether the model fills in a text in no order (LLaDA, Dream).
+        """True if the model generates by diffusion: it fills in tokens in any order (LLaDA, Dream).
 
         Maps to `llama_model_is_diffusion`.
         """
@@ -66,7 +66,7 @@ class ModelInfo(Handle):
 
     @property
     def decoderStartToken(self) -> Token:
-        """What the decoder of an encoder-decoder model begins with, or TOKEN_NULL.
+        """The first token for the decoder of an encoder-decoder model, or TOKEN_NULL.
 
         Maps to `llama_model_decoder_start_token`.
         """
@@ -74,7 +74,7 @@ class ModelInfo(Handle):
 
     @property
     def nCtxTrain(self) -> int:
-        """The context size that the model was trained with, in tokens.
+        """The size of the context window in training, in tokens.
 
         Maps to `llama_model_n_ctx_train`.
         """
@@ -106,7 +106,7 @@ class ModelInfo(Handle):
 
     @property
     def nHeadKv(self) -> int:
-        """The number of heads that keys and values have; 0 for a model loaded with vocabOnly.
+        """The number of key-value heads; 0 for a model loaded with vocabOnly.
 
         Maps to `llama_model_n_head_kv`.
         """
@@ -114,7 +114,7 @@ class ModelInfo(Handle):
 
     @property
     def nEmbdInp(self) -> int:
-        """The width of the embeddings that a batch may hold instead of tokens.
+        """The width of the embeddings that a batch may contain instead of tokens.
 
         Maps to `llama_model_n_embd_inp`.
         """
@@ -122,7 +122,7 @@ class ModelInfo(Handle):
 
     @property
     def nEmbdOut(self) -> int:
-        """The width of the embeddings that a context gives.
+        """The width of the embeddings that a context returns.
 
         Maps to `llama_model_n_embd_out`.
         """
@@ -130,7 +130,7 @@ class ModelInfo(Handle):
 
     @property
     def nLayerNextn(self) -> int:
-        """The number of layers that predict several tokens ahead.
+        """The number of layers for multi-token prediction.
 
         Maps to `llama_model_n_layer_nextn`.
         """
@@ -138,7 +138,7 @@ class ModelInfo(Handle):
 
     @property
     def nSwa(self) -> int:
-        """How many tokens back a layer with a sliding window sees; 0 where there is none.
+        """The size of the sliding attention window, in tokens; 0 if the model does not use one.
 
         Maps to `llama_model_n_swa`.
         """
@@ -146,7 +146,7 @@ class ModelInfo(Handle):
 
     @property
     def nClsOut(self) -> int:
-        """The number of classes of a classifier (of scores of a reranker); see `clsLabel`.
+        """The number of outputs of a classifier or a reranker; see `clsLabel`.
 
         Maps to `llama_model_n_cls_out`.
         """
@@ -154,7 +154,7 @@ class ModelInfo(Handle):
 
     @property
     def ropeType(self) -> RopeType:
-        """How positions turn queries and keys.
+        """The type of rotary position embedding (RoPE).
 
         Maps to `llama_model_rope_type`.
         """
@@ -162,7 +162,7 @@ class ModelInfo(Handle):
 
     @property
     def ropeFreqScaleTrain(self) -> float:
-        """The scale of the rotations that the model was trained with.
+        """The RoPE frequency scale in training.
 
         Maps to `llama_model_rope_freq_scale_train`.
         """
@@ -170,7 +170,7 @@ class ModelInfo(Handle):
 
     @property
     def size(self) -> int:
-        """The size of the weights in bytes.
+        """The total size of the tensors, in bytes.
 
         Maps to `llama_model_size`.
         """
@@ -178,7 +178,7 @@ class ModelInfo(Handle):
 
     @property
     def nParams(self) -> int:
-        """The number of weights.
+        """The number of parameters.
 
         Maps to `llama_model_n_params`.
         """
@@ -186,7 +186,7 @@ class ModelInfo(Handle):
 
     @property
     def ftype(self) -> Ftype | int:
-        """The format of most weights: a guess from the tensors where the file does not say. A number if it is unknown.
+        """The format of most weights; guessed from the tensors if the file does not say. An int if `Ftype` lacks it.
 
         Maps to `llama_model_ftype`.
         """
@@ -198,16 +198,16 @@ class ModelInfo(Handle):
     @overload
     def desc(self, buf: OutBuffer, bufSize: int) -> int: ...
     def desc(self, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int:
-        """A short description, such as `gemma3 270M Q4_K - Medium`.
+        """Return a short description, such as `gemma3 270M Q4_K - Medium`.
 
-        Without a buffer: a str. With `buf` and `bufSize`: as in `metaValStr`.
+        Without a buffer: returns a str. With `buf` and `bufSize`: as `metaValStr`.
 
         Maps to `llama_model_desc`.
         """
-        return self._text(lambda out, size: lib.llama_model_desc(self._c, out, size), buf, bufSize) or ""
+        return meta_text(lambda out, size: lib.llama_model_desc(self._c, out, size), buf, bufSize) or ""
 
     def clsLabel(self, i: int) -> str | None:
-        """The label of a class, by its index from 0 to `nClsOut` - 1; None where it has none.
+        """Return the label of output `i`, from 0 to `nClsOut` - 1; None if it has no label. Raises IndexError.
 
         Maps to `llama_model_cls_label`.
         """
@@ -217,9 +217,9 @@ class ModelInfo(Handle):
             return optional_text(lib.llama_model_cls_label(pointer, i))
 
     def chatTemplate(self, name: StrOrBytes | None = None) -> str | None:
-        """The chat template that the file carries, under `name` or its default one; None where it has none.
+        """Return the file's chat template called `name`, or its default one; None if it does not contain it.
 
-        It is Jinja, which llama.cpp does not run: `chatApplyTemplate` recognizes the usual ones.
+        It is a Jinja template. llama.cpp does not run Jinja: `chatApplyTemplate` recognizes the common templates.
 
         Maps to `llama_model_chat_template`.
         """
@@ -231,7 +231,7 @@ class ModelInfo(Handle):
 
     @classmethod
     def metaKeyStr(cls, key: ModelMetaKey) -> str:
-        """The name of a metadata entry that suggests how to sample, for `metaValStr`.
+        """Return the metadata key of a recommended sampling parameter, for `metaValStr`.
 
         Maps to `llama_model_meta_key_str`.
         """
@@ -250,51 +250,38 @@ class ModelInfo(Handle):
     @overload
     def metaValStr(self, key: StrOrBytes, buf: OutBuffer, bufSize: int) -> int: ...
     def metaValStr(self, key: StrOrBytes, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """A metadata value as text. Arrays are not among them.
+        """Return a scalar metadata value as text.
 
-        Without a buffer: a str, or None for an unknown key. With `buf` and `bufSize`: writes at most `bufSize` bytes
-        with a closing NUL, and returns the value's length without it, or -1 for an unknown key.
+        Without a buffer: returns a str, or None for an unknown key. With `buf` and `bufSize`: writes at most `bufSize`
+        bytes with a terminating NUL, and returns the length of the value without it, or -1 for an unknown key.
 
         Maps to `llama_model_meta_val_str`.
         """
         name = c_string(key, "key")
-        return self._text(lambda out, size: lib.llama_model_meta_val_str(self._c, name, out, size), buf, bufSize)
+        return meta_text(lambda out, size: lib.llama_model_meta_val_str(self._c, name, out, size), buf, bufSize)
 
     @overload
     def metaKeyByIndex(self, idx: int) -> str | None: ...
     @overload
     def metaKeyByIndex(self, idx: int, buf: OutBuffer, bufSize: int) -> int: ...
     def metaKeyByIndex(self, idx: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """The name of a metadata entry, by its index from 0.
+        """Return the key of metadata entry `idx`, counted from 0.
 
-        Without a buffer: a str, or None past the end. With `buf` and `bufSize`: as in `metaValStr`.
+        Without a buffer: returns a str, or None past the end. With `buf` and `bufSize`: as `metaValStr`.
 
         Maps to `llama_model_meta_key_by_index`.
         """
-        return self._text(lambda out, size: lib.llama_model_meta_key_by_index(self._c, idx, out, size), buf, bufSize)
+        return meta_text(lambda out, size: lib.llama_model_meta_key_by_index(self._c, idx, out, size), buf, bufSize)
 
     @overload
     def metaValStrByIndex(self, i: int) -> str | None: ...
     @overload
     def metaValStrByIndex(self, i: int, buf: OutBuffer, bufSize: int) -> int: ...
     def metaValStrByIndex(self, i: int, buf: OutBuffer | None = None, bufSize: int | None = None) -> str | int | None:
-        """A metadata value as text, by its index from 0.
+        """Return the value of metadata entry `i`, counted from 0, as text.
 
-        Without a buffer: a str, or None past the end. With `buf` and `bufSize`: as in `metaValStr`.
+        Without a buffer: returns a str, or None past the end. With `buf` and `bufSize`: as `metaValStr`.
 
         Maps to `llama_model_meta_val_str_by_index`.
         """
-        return self._text(lambda out, size: lib.llama_model_meta_val_str_by_index(self._c, i, out, size), buf, bufSize)
-
-    @staticmethod
-    def _text(call: Any, buf: OutBuffer | None, size: int | None) -> str | int | None:
-        if require_together(buf, size, "buf and bufSize"):
-            assert size is not None
-            written: int = call(out_buffer(buf, "char", size, "buf", "bufSize"), size)
-            return written
-        length: int = call(ffi.NULL, 0)
-        if length < 0:
-            return None
-        out = ffi.new("char[]", length + 1)
-        call(out, length + 1)
-        return bytes(ffi.buffer(out, length)).decode("utf-8", "replace")
+        return meta_text(lambda out, size: lib.llama_model_meta_val_str_by_index(self._c, i, out, size), buf, bufSize)

@@ -1,14 +1,16 @@
-"""Models: loading, saving, quantizing. What a model says about itself is in `info.py`."""
+"""The `Model` class: load, save and quantize GGUF models. Its metadata and its shape are in `info.py`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrPath, path_bytes
-from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._core.callbacks import reraise
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing
@@ -23,20 +25,22 @@ from llama_cffi.model.info import ModelInfo
 from llama_cffi.model.params import ModelParams
 from llama_cffi.model.placement import check_offload, for_c, is_on_cpu
 from llama_cffi.model.quantize import ModelQuantizeParams, quantize
-from llama_cffi.model.untrusted import check_unchanged, identify, load_in_child
-from llama_cffi.model.validation import Scan, check_positions, scan_model
+from llama_cffi.model.untrusted import tried_in_child
+from llama_cffi.model.validation import ModelFile
 from llama_cffi.vocab.vocab import Vocab
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-# Load modes that take as much memory as the weights have.
-_WHOLE = (LoadMode.NONE, LoadMode.MLOCK, LoadMode.DIRECT_IO)
-_UNSAVED = ("t5", "gemma3n", "bitnet", "apertus", "step35")  # llama.cpp has an assertion against saving these
+# Load modes that read all weights into memory at once.
+_READS_WHOLE_FILE = (LoadMode.NONE, LoadMode.MLOCK, LoadMode.DIRECT_IO)
+_NOT_SAVEABLE = ("t5", "gemma3n", "bitnet", "apertus", "step35")  # llama.cpp fails an assertion when it saves these
+# Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
+_MULTI_PART_ROPE = (RopeType.MROPE, member(RopeType, "IMROPE"), RopeType.VISION)
 
 
 class Model(ModelInfo):
-    """A loaded model. May be shared by contexts and threads. Freeing it frees what was made from it.
+    """A loaded model. Contexts and threads may share it. Freeing it frees its contexts, adapters and samplers.
 
     Maps to `llama_model`.
     """
@@ -46,13 +50,13 @@ class Model(ModelInfo):
     QuantizeParams: TypeAlias = ModelQuantizeParams
 
     _params: ModelParams
-    _quantized: bool  # has weights that may be repacked in memory
+    _quantized: bool  # some weights are in a format that may be repacked in memory
     _vocab: Vocab
-    _nPositions: int  # how many the model knows; 0: any
+    _nPositions: int  # the size of the model's table of positions; 0: no limit
 
     @classmethod
     def getDefaultParams(cls) -> ModelParams:
-        """llama.cpp's default parameters, to be changed and given to `load`.
+        """Return llama.cpp's default parameters, to change and pass to `load`.
 
         Maps to `llama_model_default_params`.
         """
@@ -60,21 +64,22 @@ class Model(ModelInfo):
 
     @classmethod
     def load(cls, path: StrPath, params: ModelParams | None = None, *, untrusted: bool = False) -> Model:
-        """Load a model from a GGUF file. Of a split model, name the first file.
+        """Load a model from a GGUF file. For a split model, pass the first file.
 
-        `hf:org/repo/file.gguf` (or `hf:org/repo@revision/folder/file.gguf`) is a file of the Hugging Face Hub, fetched
-        once into the cache of huggingface_hub, which the extra `hf` installs.
+        `hf:org/repo/file.gguf` (or `hf:org/repo@revision/folder/file.gguf`) names a file on the Hugging Face Hub. It is
+        downloaded once, into the cache of huggingface_hub, which the extra `hf` installs.
 
-        Loads the CPU backend first where none is loaded yet. Ctrl-C interrupts it. Raises FileNotFoundError,
-        ModelLoadError, ValueError for parameters that do not fit the devices, NativeMemoryError for a file that is read
-        whole and larger than the memory that is left, and whatever `params.progressCallback` raises.
+        Loads the CPU backend if it is not loaded yet. Ctrl-C interrupts the load. Raises FileNotFoundError if the file
+        does not exist, ModelLoadError if it cannot be loaded, ValueError if the parameters do not fit the devices,
+        NativeMemoryError if the load mode reads the whole file and the free memory is too small for it, and whatever
+        `params.progressCallback` raises.
 
-        Every file is looked at first, and refused where it says what is known to end the process. For a file that
-        you have no reason to trust, `untrusted=True` does more: a child process loads and uses it first, on the CPU,
-        within limits of time and memory, and only if the child makes it does this process load the file; where it
-        does not, ModelLoadError says how it ended. The file is then read into memory rather than mapped, unless
-        `params.loadMode` says otherwise: whoever shortens a mapped file ends the process. It costs one load more, and
-        a start of Python. It finds files that crash, and is no sandbox: the child may do whatever this process may.
+        Every file is validated first: one with contents that are known to end the process is refused. For a file that
+        you do not trust, pass `untrusted=True`: a child process loads and uses the model first, on the CPU, with limits
+        on time and memory. This process loads the file only if the child succeeds; otherwise ModelLoadError says how
+        the child ended. The file is then read into memory rather than mapped, unless `params.loadMode` is set: a mapped
+        file that somebody shortens ends the process. The cost is a second load and the start of a Python interpreter.
+        This finds files that crash. It is not a sandbox: the child has the same rights as this process.
 
         Maps to `llama_model_load_from_file`.
         """
@@ -89,58 +94,33 @@ class Model(ModelInfo):
         *,
         untrusted: bool = False,
     ) -> Model:
-        """Load a model from split files with names of your own, in their order. `count` takes the first so many.
+        """Load a split model whose files have names of any form, given in order. `count` uses only the first ones.
 
-        For `untrusted`, see `load`.
+        See `load` for `untrusted`, and for what it raises.
 
         Maps to `llama_model_load_from_splits`.
         """
         if isinstance(paths, (str, bytes, os.PathLike)):
-            raise TypeError("paths is a sequence of paths: use Model.load for one file")
+            raise expected("a sequence of paths", paths, "Model.load(path) loads one file", "paths")
         if count is not None and not 1 <= count <= len(paths):
-            raise ValueError(f"count is {count}, but there are {len(paths)} paths")
+            raise out_of_range("count", count, 1, len(paths), "pass None for all paths")
         return cls._load(list(paths)[:count], params, True, untrusted)
 
     @classmethod
     def _load(cls, paths: Sequence[StrPath], params: ModelParams | None, split: bool, untrusted: bool) -> Model:
-        given = cls.Params() if params is None else params
-        if not isinstance(given, ModelParams):
-            raise TypeError(
-                f"params is a Model.Params, not {type(params).__name__}: start from Model.getDefaultParams()"
-            )
-        if not paths:
-            raise ValueError("paths is empty: name at least one file")
-        paths = [local_path(path, parts=not split) for path in paths]
-        names = [path_bytes(path) for path in paths]
-        for path in paths:
-            with open(path, "rb"):  # says at once, and in Python's words, what is wrong with the path
-                pass
-        chosen = given._copy()
-        if chosen.noAlloc and chosen.loadMode != LoadMode.NONE:
-            raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
-        Backend.ensure()
-        check_offload(chosen)
-        scan = scan_model(names, chosen.kvOverrides, chosen.vocabOnly)
-        before = identify(scan.paths) if untrusted else []
-        if untrusted:
-            load_in_child(names, split, chosen, sum(file.size for file in before))
-            check_unchanged(scan.paths, before)
-            if chosen.loadMode == LoadMode.AUTO:
-                chosen.loadMode = LoadMode.NONE
-        _check_memory(chosen, scan)
-        model = cls._load_natively(names, chosen, split)
-        model._quantized = scan.quantized
-        try:
-            if untrusted:
-                check_unchanged(scan.paths, before)
-            if not chosen.vocabOnly and model.ropeType in (RopeType.MROPE, member(RopeType, "IMROPE"), RopeType.VISION):
-                check_positions(scan)
-        except (ModelLoadError, OSError):
-            model.close()
-            raise
-        model._nPositions = scan.positions
-        prefixes = model._loaded("tokenizer.ggml.add_space_prefix") not in ("false", False)
-        model._vocab = Vocab(model, str(model._loaded("tokenizer.ggml.pre") or ""), prefixes)
+        chosen = _copied(cls.Params() if params is None else params)
+        names = _readable_files(paths, split)
+        _check_params(chosen)
+        file = ModelFile.inspect(names, chosen.kvOverrides, chosen.vocabOnly)
+        if untrusted and chosen.loadMode == LoadMode.AUTO:
+            chosen.loadMode = LoadMode.NONE  # not mapped: reading past the end of a shortened mapping ends the process
+        with ExitStack() as on_error:
+            with tried_in_child(names, split, chosen, file.paths) if untrusted else nullcontext():
+                _check_memory(chosen, file)
+                model = cls._load_natively(names, chosen, split)
+                on_error.callback(model.close)
+            model._set_up(file)
+            on_error.pop_all()
         return model
 
     @classmethod
@@ -171,10 +151,12 @@ class Model(ModelInfo):
         model._params = chosen
         return model
 
-    def _loaded(self, key: str) -> Any:
-        """A metadata value as llama.cpp saw it."""
-        overrides = self._params.kvOverrides or {}
-        return overrides[key] if key in overrides else self.metaValStr(key)
+    def _set_up(self, file: ModelFile) -> None:
+        """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
+        self._quantized, self._nPositions = file.quantized, file.positions
+        if not self._params.vocabOnly and self.ropeType in _MULTI_PART_ROPE:
+            file.require_positions()
+        self._vocab = Vocab(self, self._params.kvOverrides or {})
 
     def _destroy(self, pointer: Any) -> None:
         lib.llama_model_free(pointer)
@@ -188,29 +170,30 @@ class Model(ModelInfo):
         self.close()
 
     def save(self, path: StrPath) -> None:
-        """Write the model to a GGUF file: beside its place, then renamed, so that a failure leaves nothing half-made.
+        """Write the model to a GGUF file, which appears at `path` when it is complete.
 
-        Raises OSError where the file cannot be written, NativeError where llama.cpp cannot save this kind of model.
+        Raises OSError if the file cannot be written, NativeError if llama.cpp cannot save this kind of model.
 
         Maps to `llama_model_save_to_file`.
         """
         if self._params.vocabOnly or self._params.noAlloc:
-            raise NativeError("a model loaded with vocabOnly or noAlloc has no weights to save: load it whole")
-        if self.metaValStr("general.architecture") in _UNSAVED:
+            raise NativeError("a model loaded with vocabOnly or noAlloc has no weights to save: load it without them")
+        if self.metaValStr("general.architecture") in _NOT_SAVEABLE:
             raise NativeError("llama.cpp cannot save models of this architecture: copy the file")
         if self._params.useExtraBufts and self._quantized:
             raise NativeError(
-                "the weights of a quantized model are repacked in memory: load it with useExtraBufts=False to save it"
+                "the weights of this quantized model may be repacked in memory: load it with useExtraBufts=False to "
+                "save it"
             )
         target = os.fsdecode(path_bytes(path))
-        with beside(target) as scratch:
+        with atomic_write(target) as scratch:
             lib.llama_model_save_to_file(self._c, os.fsencode(scratch))
             if not os.path.exists(scratch) or os.path.getsize(scratch) == 0:
                 raise OSError(f"llama.cpp wrote nothing to {target}: is the disk full?")
 
     @classmethod
     def quantizeDefaultParams(cls) -> ModelQuantizeParams:
-        """llama.cpp's default parameters, to be changed and given to `quantize`: Q8_0, as many threads as CPUs.
+        """Return llama.cpp's default parameters, to change and pass to `quantize`: Q8_0, one thread for each CPU.
 
         Maps to `llama_model_quantize_default_params`.
         """
@@ -218,11 +201,11 @@ class Model(ModelInfo):
 
     @classmethod
     def quantize(cls, source: StrPath, target: StrPath, params: ModelQuantizeParams | None = None) -> None:
-        """Write a model file in another format: beside its place, then renamed.
+        """Write the model file `source` in another format to `target`, which appears when it is complete.
 
-        With `keepSplit`, `target` is the prefix of the files' names; with `dryRun`, nothing is written and the sizes
-        are logged. Takes minutes, which Ctrl-C does not shorten. Raises ValueError where source and target are the
-        same, OSError, and NativeError with llama.cpp's reason.
+        With `keepSplit`, `target` is the prefix of the file names. With `dryRun`, nothing is written and the sizes are
+        logged. It may take minutes, and Ctrl-C does not interrupt it. Raises ValueError if source and target are the
+        same file, OSError, and NativeError with llama.cpp's reason.
 
         Maps to `llama_model_quantize`.
         """
@@ -230,7 +213,7 @@ class Model(ModelInfo):
 
     @property
     def vocab(self) -> Vocab:
-        """The vocabulary. Keeps the model alive.
+        """The model's vocabulary. It keeps the model alive.
 
         Maps to `llama_model_get_vocab`.
         """
@@ -239,13 +222,40 @@ class Model(ModelInfo):
         return self._vocab
 
 
-def _check_memory(params: ModelParams, scan: Scan) -> None:
-    """Refuse to read more than the memory takes: Linux would kill the process in the middle of it."""
-    if params.vocabOnly or params.noAlloc or params.loadMode not in _WHOLE or not is_on_cpu(params):
+def _copied(params: ModelParams) -> ModelParams:
+    """A copy that the caller cannot change any more."""
+    if not isinstance(params, ModelParams):
+        raise expected("a Model.Params", params, "Model.getDefaultParams() makes one", "params")
+    return params._copy()
+
+
+def _readable_files(paths: Sequence[StrPath], split: bool) -> list[bytes]:
+    """The paths for C, downloaded if they name files on the Hub. Raises OSError for one that cannot be opened."""
+    if not paths:
+        raise ValueError("paths is empty: name at least one file")
+    local = [local_path(path, parts=not split) for path in paths]
+    names = [path_bytes(path) for path in local]
+    for path in local:
+        with open(path, "rb"):  # OSError names the problem; llama.cpp would only return NULL
+            pass
+    return names
+
+
+def _check_params(params: ModelParams) -> None:
+    """Refuse parameters that exclude each other, or that do not fit the devices. Loads the backends."""
+    if params.noAlloc and params.loadMode != LoadMode.NONE:
+        raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
+    Backend.ensure()
+    check_offload(params)
+
+
+def _check_memory(params: ModelParams, file: ModelFile) -> None:
+    """Refuse to read more weights than fit into the free memory: Linux would kill the process while it loads."""
+    if params.vocabOnly or params.noAlloc or params.loadMode not in _READS_WHOLE_FILE or not is_on_cpu(params):
         return
-    size, available = min(scan.size, sum(map(os.path.getsize, scan.paths))), available_memory()
+    size, available = min(file.size, sum(map(os.path.getsize, file.paths))), available_memory()
     if available is not None and size > available:
         raise NativeMemoryError(
-            f"the weights have {size:,} bytes, and {available:,} bytes of memory are left: load the model with "
-            "loadMode=LoadMode.MMAP, which reads them as they are needed, or free memory"
+            f"the weights take {size:,} bytes, but only {available:,} bytes of memory are free: load the model with "
+            "loadMode=LoadMode.MMAP, which reads weights when they are used, or free memory"
         )

@@ -1,4 +1,4 @@
-"""Parameters of models: what C reads through pointers is checked, built and kept alive here."""
+"""`Model.Params`: checks values, and builds and keeps the C memory that llama.cpp reads through pointers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.base_types import ProgressCallback
 from llama_cffi._core.callbacks import Callback
-from llama_cffi._core.checks import out_of_range
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX, Field, Struct, T
@@ -24,16 +24,16 @@ KvOverrides = Mapping[str, bool | int | float | str]
 
 _MMAP = (LoadMode.AUTO, LoadMode.MMAP, LoadMode.MMAP_MLOCK)
 _MLOCK = (LoadMode.MLOCK, LoadMode.MMAP_MLOCK)
-_KEY_BYTES = 127
-_DEVICES = 14  # llama.cpp's scheduler has room for 16 backends, the CPU's among them
-_LAYERS = 512
+_MAX_STRING_BYTES = 127  # of keys and strings in kvOverrides
+_MAX_DEVICES = 14  # llama.cpp's scheduler takes 16 backends, with that of the CPU
+_MAX_LAYERS = 512
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 EPSILON = re.compile(r"norm(_rms)?_epsilon$")
 
 
 @dataclass
 class TensorBuftOverride:
-    """Which type of memory tensors go to: those that the regular expression `pattern` finds in their name.
+    """Puts tensors into a type of memory: those with a name that the regular expression `pattern` finds.
 
     Maps to `llama_model_tensor_buft_override`.
     """
@@ -43,8 +43,9 @@ class TensorBuftOverride:
 
 
 class PointerField(Field[T]):
-    """A field that C reads through a pointer; None is NULL. `build` checks a value, and returns what the field is read
-    as, the pointer, and the memory behind it.
+    """A field that C reads through a pointer; None is NULL.
+
+    `build` checks a value and returns three things: the value to read back, the pointer, and the memory to keep alive.
     """
 
     def __init__(self, c_name: str, build: Callable[[Any], tuple[T, Any, Any]]) -> None:
@@ -69,7 +70,7 @@ class PointerField(Field[T]):
 
 
 class Progress:
-    """Calls a progress callback the way the user wrote it, and remembers whether it stopped the load."""
+    """Calls a progress callback with or without user data. `stopped` is True if it stopped the load."""
 
     def __init__(self, function: Callable[..., Any] | None, data: object) -> None:
         self.function = function
@@ -78,7 +79,7 @@ class Progress:
 
     def __call__(self, progress: float) -> bool:
         if self.function is None:
-            return True  # the call alone lets Python handle Ctrl-C
+            return True  # even an empty call lets Python handle Ctrl-C
         arguments = (progress,) if self.data is None else (progress, self.data)
         answer = self.function(*arguments)
         self.stopped = answer is not None and not answer
@@ -89,11 +90,11 @@ def _devices(value: Sequence[BackendDevice]) -> tuple[tuple[BackendDevice, ...],
     devices = tuple(value)
     for device in devices:
         if not isinstance(device, BackendDevice):
-            raise TypeError(f"devices holds {device!r}: Ggml.Backend.devices() lists what belongs there")
+            raise expected("a Ggml.BackendDevice", device, "Ggml.Backend.devices() lists them", "devices")
     if len(set(devices)) < len(devices):
-        raise ValueError("devices names a device twice")
-    if len(devices) > _DEVICES:
-        raise ValueError(f"devices has {len(devices)} entries, and llama.cpp takes {_DEVICES} at most")
+        raise ValueError("devices must not contain a device twice")
+    if len(devices) > _MAX_DEVICES:
+        raise ValueError(f"devices must have at most {_MAX_DEVICES} entries, got {len(devices)}")
     array = ffi.new("ggml_backend_dev_t[]", [device._c for device in devices] + [ffi.NULL])
     return devices, array, array
 
@@ -102,14 +103,16 @@ def _buft_overrides(value: Sequence[TensorBuftOverride]) -> tuple[tuple[TensorBu
     overrides = tuple(value)
     most = lib.llama_max_tensor_buft_overrides() - 1  # the last one ends the list
     if len(overrides) > most:
-        raise ValueError(f"tensorBuftOverrides has {len(overrides)} entries, and llama.cpp takes {most} at most")
+        raise ValueError(f"tensorBuftOverrides must have at most {most} entries, got {len(overrides)}")
     array = ffi.new("struct llama_model_tensor_buft_override[]", len(overrides) + 1)
     names = []
     for entry, override in zip(array, overrides, strict=False):
-        if not isinstance(override, TensorBuftOverride) or not isinstance(override.buft, BackendBufferType):
-            raise TypeError(
-                f"tensorBuftOverrides holds {override!r}: write TensorBuftOverride(pattern, device.bufferType())"
-            )
+        if not isinstance(override, TensorBuftOverride):
+            hint = "TensorBuftOverride(pattern, device.bufferType()) makes one"
+            raise expected("a TensorBuftOverride", override, hint, "tensorBuftOverrides")
+        if not isinstance(override.buft, BackendBufferType):
+            hint = "device.bufferType() returns one"
+            raise expected("a Ggml.BackendBufferType", override.buft, hint, "buft of tensorBuftOverrides")
         names.append(ffi.new("char[]", c_string(override.pattern, "pattern")))
         entry.pattern, entry.buft = names[-1], override.buft._c
     return overrides, array, (array, names)
@@ -119,21 +122,23 @@ def _tensor_split(value: Sequence[float]) -> tuple[tuple[float, ...], Any, Any]:
     shares = tuple(float(share) for share in value)
     most = lib.llama_max_devices()
     if len(shares) > most:
-        raise ValueError(f"tensorSplit has {len(shares)} shares, but a model is spread over {most} devices at most")
+        raise ValueError(f"tensorSplit must have at most {most} shares, got {len(shares)}: one for each device")
     for share in shares:
         if not (math.isfinite(share) and share >= 0):
-            raise ValueError(f"tensorSplit holds {share}: a share is a number from 0, and their ratio counts")
+            raise ValueError(f"the shares of tensorSplit must be finite and at least 0, got {share}")
     if sum(shares) > FLOAT_MAX:
-        raise ValueError("the shares of tensorSplit add up to more than a float holds: only their ratio counts")
-    array = ffi.new("float[]", most)  # C reads as many, whatever was given
+        raise ValueError(
+            f"the sum of tensorSplit must be at most {FLOAT_MAX}, got {sum(shares)}: only the ratio counts"
+        )
+    array = ffi.new("float[]", most)  # C reads all of them
     array[0 : len(shares)] = shares
     return shares, array, array
 
 
 def kv_overrides(value: KvOverrides) -> tuple[KvOverrides, Any, Any]:
-    """Build the C array for a dict of metadata; for `PointerField`."""
+    """Build the C array of a dict of metadata; for `PointerField`."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"kvOverrides is a dict of metadata names and values, not {type(value).__name__}")
+        raise expected("a dict of metadata keys and values", value, name="kvOverrides")
     overrides = dict(value)
     array = ffi.new("struct llama_model_kv_override[]", len(overrides) + 1)  # an empty key ends the list
     for entry, (key, item) in zip(array, overrides.items(), strict=False):
@@ -145,32 +150,32 @@ def kv_overrides(value: KvOverrides) -> tuple[KvOverrides, Any, Any]:
             entry.tag, entry.val_bool = ModelKvOverrideType.BOOL, item
         elif isinstance(item, int):
             if not -(1 << 63) <= item < 1 << 63:
-                raise ValueError(f"kvOverrides[{key!r}] is {item}, which 64 bits do not hold")
+                raise out_of_range(f"kvOverrides[{key!r}]", item, -(1 << 63), (1 << 63) - 1)
             entry.tag, entry.val_i64 = ModelKvOverrideType.INT, item
         elif isinstance(item, float):
             entry.tag, entry.val_f64 = ModelKvOverrideType.FLOAT, item
         elif isinstance(item, str):
             entry.tag, entry.val_str = ModelKvOverrideType.STR, _short(item, f"kvOverrides[{key!r}]")
         else:
-            raise TypeError(f"kvOverrides[{key!r}] is int, float, bool or str, not {type(item).__name__}")
+            raise expected("int, float, bool or str", item, name=f"kvOverrides[{key!r}]")
     return MappingProxyType(overrides), array, array
 
 
 def _short(text: str, what: str) -> bytes:
     data = c_string(text, what)
-    if len(data) > _KEY_BYTES:
-        raise ValueError(f"{what} has {len(data)} bytes of UTF-8, and llama.cpp has room for {_KEY_BYTES}")
+    if len(data) > _MAX_STRING_BYTES:
+        raise ValueError(f"{what} must have at most {_MAX_STRING_BYTES} bytes of UTF-8, got {len(data)}")
     return data
 
 
 def _check_override(key: str, value: object) -> None:
-    """Refuse values at which llama.cpp ends the process instead of the load."""
-    if key.endswith(".block_count") and not (isinstance(value, int) and 1 <= value <= _LAYERS):
-        raise out_of_range(f"kvOverrides[{key!r}]", value, 1, _LAYERS)
+    """Refuse values at which llama.cpp would end the process instead of failing the load."""
+    if key.endswith(".block_count") and not (isinstance(value, int) and 1 <= value <= _MAX_LAYERS):
+        raise out_of_range(f"kvOverrides[{key!r}]", value, 1, _MAX_LAYERS)
     if key.endswith(".rope.scaling.type") and value not in _ROPE_SCALINGS:
-        raise ValueError(f"kvOverrides[{key!r}] is one of {', '.join(_ROPE_SCALINGS)}, not {value!r}")
+        raise ValueError(f"kvOverrides[{key!r}] must be one of {', '.join(_ROPE_SCALINGS)}, got {value!r}")
     if EPSILON.search(key) and isinstance(value, float) and not 0 <= value < math.inf:
-        raise ValueError(f"kvOverrides[{key!r}] is a number from 0, not {value}")
+        raise ValueError(f"kvOverrides[{key!r}] must be finite and at least 0, got {value}")
 
 
 if TYPE_CHECKING:
@@ -191,7 +196,7 @@ if TYPE_CHECKING:
 
 
 class ModelParams(ModelParamsFields):
-    """How to load a model. `Model.Params(nGpuLayers=0)` sets fields; the others keep llama.cpp's defaults.
+    """Parameters of `Model.load`. `Model.Params(nGpuLayers=0)` changes some of llama.cpp's defaults.
 
     Maps to `llama_model_params`.
     """
@@ -203,16 +208,16 @@ class ModelParams(ModelParamsFields):
         def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     devices = PointerField[Sequence[BackendDevice] | None]("devices", _devices)
-    """The devices to spread the model over, from `Ggml.Backend.devices()`. None: every GPU; empty: the CPU alone."""
+    """The devices to place the model on, from `Ggml.Backend.devices()`. None: every GPU; empty: the CPU alone."""
     tensorBuftOverrides = PointerField[Sequence[TensorBuftOverride] | None]("tensor_buft_overrides", _buft_overrides)
-    """Types of memory for certain tensors; the first pattern that matches decides."""
+    """Types of memory for single tensors. The first pattern that matches decides."""
     tensorSplit = PointerField[Sequence[float] | None]("tensor_split", _tensor_split)
-    """How much of the model each device takes, as a ratio: `[3, 1]`; devices without a share take nothing. None, or
-    zeros alone: by free memory. There may be no more shares than devices. Without effect on the CPU alone.
+    """The share of the model for each device, as a ratio: `[3, 1]`. A device without a share gets nothing. None or all
+    zeros: by free memory. There must not be more shares than devices. Ignored on the CPU alone.
     """
     kvOverrides = PointerField[KvOverrides | None]("kv_overrides", kv_overrides)
-    """Metadata to replace that of the file: `{"llama.rope.freq_base": 1e6}`. The type must be the metadata's (1e6 for a
-    float): others, and unknown names, are ignored by llama.cpp with a warning in its log.
+    """Metadata that replaces entries of the file: `{"llama.rope.freq_base": 1e6}`. The type must be that of the entry
+    (1e6 for a float). llama.cpp ignores other types and unknown keys, with a warning in its log.
     """
 
     def _set_defaults(self) -> None:
@@ -220,8 +225,8 @@ class ModelParams(ModelParamsFields):
 
     @property
     def progressCallback(self) -> ProgressCallback | None:
-        """Called while the model loads, with a number from 0 to 1, and with `progressCallbackUserData` unless that is
-        None. Returning False stops the load with a ModelLoadError; what it raises, `Model.load` raises.
+        """A function that is called during the load with a number from 0 to 1, and with `progressCallbackUserData`
+        unless that is None. If it returns False, the load stops with ModelLoadError. Its exceptions reach the caller.
         """
         function: ProgressCallback | None = self._keep.get("progressCallback")
         return function
@@ -229,13 +234,13 @@ class ModelParams(ModelParamsFields):
     @progressCallback.setter
     def progressCallback(self, value: ProgressCallback | None) -> None:
         if value is not None and not callable(value):
-            raise TypeError(f"progressCallback is a function or None, not {type(value).__name__}")
+            raise expected("a function or None", value, name="progressCallback")
         self._keep["progressCallback"] = value
         self._set_progress()
 
     @property
     def progressCallbackUserData(self) -> Any:
-        """Any object, to be given to `progressCallback` as its second argument; None for one argument."""
+        """The second argument of `progressCallback`, of any type; None: it is called with one argument."""
         return self._keep.get("progressCallbackUserData")
 
     @progressCallbackUserData.setter
@@ -244,7 +249,7 @@ class ModelParams(ModelParamsFields):
         self._set_progress()
 
     def _set_progress(self, always: bool = False) -> Progress:
-        """Point C at the callback; with `always`, at one that does nothing if there is none."""
+        """Point C at the callback. With `always`, at one that does nothing if the user has not set one."""
         progress = Progress(self.progressCallback, self.progressCallbackUserData)
         if progress.function is None and not always:
             self._keep.pop("progress", None)
@@ -257,7 +262,7 @@ class ModelParams(ModelParamsFields):
         return progress
 
     def _copy(self) -> ModelParams:
-        """The same parameters, which nobody else changes, and all that C may read through them."""
+        """A copy that nobody else changes; it keeps the memory that C reads through it."""
         copy = type(self)()
         copy._c[0] = self._c[0]
         copy._keep.update(self._keep)
@@ -265,7 +270,7 @@ class ModelParams(ModelParamsFields):
 
     @property
     def useMmap(self) -> bool:
-        """Map the file into memory instead of reading it. A view of `loadMode`, which is AUTO by default and maps."""
+        """True to map the file into memory instead of reading it. Reads and sets `loadMode`, by default AUTO: maps."""
         return self.loadMode in _MMAP
 
     @useMmap.setter
@@ -275,7 +280,7 @@ class ModelParams(ModelParamsFields):
 
     @property
     def useMlock(self) -> bool:
-        """Keep the model in physical memory. A view of `loadMode`."""
+        """True to lock the model in physical memory. Reads and sets `loadMode`."""
         return self.loadMode in _MLOCK
 
     @useMlock.setter
@@ -285,7 +290,7 @@ class ModelParams(ModelParamsFields):
 
     @property
     def useDirectIo(self) -> bool:
-        """Read the file past the page cache, which excludes mapping and locking it. A view of `loadMode`."""
+        """True to read the file past the page cache, without mapping or locking it. Reads and sets `loadMode`."""
         return self.loadMode == LoadMode.DIRECT_IO
 
     @useDirectIo.setter

@@ -1,4 +1,4 @@
-"""Quantizing: a model file in, one of another format out."""
+"""Quantization: `Model.quantize` and its parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cffi._core.arguments import StrPath, c_string, path_bytes
-from llama_cffi._core.atomic_write import beside
+from llama_cffi._core.atomic_write import atomic_write
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.structs import EnumField
@@ -25,14 +26,14 @@ V = TypeVar("V")
 Imatrix = Mapping[str, Sequence[float]]
 TensorTypes = Mapping[str, GgmlType]
 
-# What ggml has no code to write; at the last four it ends the process from a thread of its own.
-_NOT_WRITTEN = frozenset(
+# Types that ggml cannot quantize to. At I8 to I64 and F64 it ends the process, on one of its own threads.
+_NOT_WRITABLE = frozenset(
     kind for kind in GgmlType if kind.name in ("Q8_1", "Q8_K") or kind.name[0] == "I" and kind.name[1] != "Q"
 ) | {GgmlType.F64}
 
 
 class _TypeField(EnumField[GgmlType]):
-    """A type of tensor to write. COUNT leaves the choice to `ftype`."""
+    """A tensor type to write. COUNT means that `ftype` decides."""
 
     def __init__(self, c_name: str) -> None:
         super().__init__(c_name, GgmlType)
@@ -45,15 +46,15 @@ def _writable(value: GgmlType, what: str) -> int:
     try:
         kind = GgmlType(value)
     except ValueError:
-        raise ValueError(f"{what} is a Ggml.Type, not {value!r}") from None
-    if kind in _NOT_WRITTEN:
-        raise ValueError(f"{what}: ggml cannot write {kind.name}")
+        raise ValueError(f"{what} must be a Ggml.Type, got {value!r}") from None
+    if kind in _NOT_WRITABLE:
+        raise ValueError(f"{what} must be a type that ggml can quantize to, got {kind.name}")
     return int(kind)
 
 
 def _mapping(value: Mapping[K, V], what: str) -> dict[K, V]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} is a dict, not {type(value).__name__}")
+        raise expected("a dict", value, name=what)
     return dict(value)
 
 
@@ -64,8 +65,8 @@ def _imatrix(value: Imatrix) -> tuple[Imatrix, Any, Any]:
     for entry, (name, weights) in zip(array, entries.items(), strict=False):
         numbers = ffi.new("float[]", [float(weight) for weight in weights])
         if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"imatrix[{name!r}] holds a number that is not finite")
-        memory += [numbers, ffi.new("char[]", c_string(name, "a name of imatrix"))]
+            raise ValueError(f"imatrix[{name!r}] must contain finite numbers only")
+        memory += [numbers, ffi.new("char[]", c_string(name, "a key of imatrix"))]
         entry.name, entry.data, entry.size = memory[-1], numbers, len(numbers)
     return entries, array, memory
 
@@ -75,15 +76,15 @@ def _tensor_types(value: TensorTypes) -> tuple[TensorTypes, Any, Any]:
     array = ffi.new("struct llama_model_tensor_override[]", len(entries) + 1)  # a NULL pattern ends the list
     memory: list[Any] = [array]
     for entry, (pattern, kind) in zip(array, entries.items(), strict=False):
-        memory.append(ffi.new("char[]", c_string(pattern, "a pattern of ttOverrides")))
+        memory.append(ffi.new("char[]", c_string(pattern, "a key of ttOverrides")))
         entry.pattern, entry.type = memory[-1], _writable(kind, f"ttOverrides[{pattern!r}]")
     return entries, array, memory
 
 
 def _prune_layers(value: Sequence[int]) -> tuple[tuple[int, ...], Any, Any]:
-    layers = tuple(sorted(set(value)))  # llama.cpp takes the first for the lowest
+    layers = tuple(sorted(set(value)))  # llama.cpp expects them in order
     if layers and layers[0] < 0:
-        raise ValueError(f"pruneLayers holds {layers[0]}: layers are counted from 0")
+        raise ValueError(f"pruneLayers must contain numbers of at least 0, got {layers[0]}")
     array = ffi.new("int32_t[]", [*layers, -1])
     return layers, array, array
 
@@ -103,7 +104,7 @@ if TYPE_CHECKING:
 
 
 class ModelQuantizeParams(ModelQuantizeParamsFields):
-    """How to quantize. `Model.QuantizeParams(ftype=Ftype.MOSTLY_Q4_K_M)` sets fields; the others keep the defaults.
+    """Parameters of `Model.quantize`. `Model.QuantizeParams(ftype=Ftype.MOSTLY_Q4_K_M)` changes some of the defaults.
 
     Maps to `llama_model_quantize_params`.
     """
@@ -115,15 +116,15 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
         def __init__(self, **fields: Unpack[_Keywords]) -> None: ...
 
     outputTensorType = _TypeField("output_tensor_type")
-    """The type of the output projection; `Ggml.Type.COUNT` leaves it to `ftype`."""
+    """The type of the output tensor; `Ggml.Type.COUNT` means that `ftype` decides."""
     tokenEmbeddingType = _TypeField("token_embedding_type")
-    """The type of the token embeddings; `Ggml.Type.COUNT` leaves it to `ftype`."""
+    """The type of the token embeddings; `Ggml.Type.COUNT` means that `ftype` decides."""
     imatrix = PointerField[Imatrix | None]("imatrix", _imatrix)
-    """How much each column of a tensor matters: tensor name to numbers. Formats below about 3 bits want it."""
+    """The importance matrix: tensor name to a weight for each column. Formats below about 3 bits need it."""
     kvOverrides = PointerField[KvOverrides | None]("kv_overrides", kv_overrides)
-    """Metadata to be written instead of that of the file."""
+    """Metadata that replaces entries of the file."""
     ttOverrides = PointerField[TensorTypes | None]("tt_overrides", _tensor_types)
-    """The types of certain tensors: regular expression (in lower case) to type. The first that matches decides."""
+    """Types of single tensors: regular expression (in lower case) to type. The first match decides."""
     pruneLayers = PointerField[Sequence[int] | None]("prune_layers", _prune_layers)
     """Layers to leave out, counted from 0."""
 
@@ -135,18 +136,18 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
     """`Model.quantize`."""
     chosen = ModelQuantizeParams() if params is None else params
     if not isinstance(chosen, ModelQuantizeParams):
-        raise TypeError(f"params is a Model.QuantizeParams, not {type(params).__name__}")
-    if chosen.nthread > lib.GGML_MAX_N_THREADS:
-        raise ValueError(f"nthread is at most {lib.GGML_MAX_N_THREADS}, not {chosen.nthread}")
+        raise expected("a Model.QuantizeParams", params, "Model.quantizeDefaultParams() makes one", "params")
+    if chosen.nthread > lib.GGML_MAX_N_THREADS:  # 0 and less: one thread for each CPU
+        raise ValueError(f"nthread must be at most {lib.GGML_MAX_N_THREADS}, got {chosen.nthread}")
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
-    with open(name, "rb"):  # says at once, and in Python's words, what is wrong with the path
+    with open(name, "rb"):  # OSError names the problem
         pass
     for existing in [out, *glob.glob(f"{glob.escape(out)}-[0-9]*-of-[0-9]*.gguf")]:
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
-            raise ValueError(f"{existing} is the file to read: name another one to write")
+            raise ValueError(f"target would overwrite the source {existing}: choose another name")
     Backend.ensureCpu()
-    with beside(out) as scratch:
+    with atomic_write(out) as scratch:
         code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
         if code:
             raise NativeError(

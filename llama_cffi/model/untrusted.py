@@ -1,9 +1,10 @@
-"""A model loaded and used in a child process first: what kills the child, the caller only hears about."""
+"""Untrusted models: a child process loads and uses the files first, so that a crash ends the child alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,14 @@ from llama_cffi.errors import ModelLoadError, UnavailableError
 from llama_cffi.model.params import ModelParams
 
 _CHILD = Path(__file__).resolve().parent.parent / "_children" / "load_model.py"
-_SECONDS = 60.0  # for a file of no size, on a busy machine
+_TIMEOUT_S = 60.0  # for an empty file, on a busy machine
 _BYTES_PER_SECOND = 20_000_000  # of a slow disk
-_MEMORY = 4 << 30  # bytes beside twice the files: Python, the libraries, buffers for a short context
-_PLAIN = ("vocabOnly", "checkTensors", "useExtraBufts", "loadMtp", "lazyMode")
+_EXTRA_MEMORY = 4 << 30  # bytes, besides twice the files: Python, the libraries, buffers for a short context
+_FORWARDED_PARAMS = ("vocabOnly", "checkTensors", "useExtraBufts", "loadMtp", "lazyMode")
 
 
 class Identity(NamedTuple):
-    """What makes a file the same file with the same content, short of somebody who sets clocks back."""
+    """Two equal ones mean the same file with the same content, unless somebody set the clock back."""
 
     device: int
     inode: int
@@ -27,35 +28,51 @@ class Identity(NamedTuple):
     changed: int
 
 
-def identify(paths: Sequence[bytes]) -> list[Identity]:
-    """Which files these are now. Raises OSError."""
+@contextmanager
+def tried_in_child(names: Sequence[bytes], split: bool, params: ModelParams, files: Sequence[bytes]) -> Iterator[None]:
+    """Load a model in a child process, then run the block, which loads the same files here.
+
+    `files` are all files of the model, `names` those to pass to llama.cpp: one for each file if `split`, else the
+    first one. Raises ModelLoadError if the child fails, or if a file has changed after the child or after the block.
+    """
+    before = _identify(files)
+    load_in_child(names, split, params, sum(file.size for file in before))
+    _check_unchanged(files, before)
+    yield
+    _check_unchanged(files, before)
+
+
+def _identify(paths: Sequence[bytes]) -> list[Identity]:
     return [Identity(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)]
 
 
-def check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
-    """Raise ModelLoadError where one of the files is another one by now, or was written to."""
-    for path, old, new in zip(paths, before, identify(paths), strict=True):
+def _check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
+    """Raise ModelLoadError if a file was replaced or written to."""
+    for path, old, new in zip(paths, before, _identify(paths), strict=True):
         if old != new:
             raise ModelLoadError(f"{os.fsdecode(path)} changed between its trial and its load: load it again")
 
 
-def load_in_child(paths: Sequence[bytes], split: bool, params: ModelParams, size: int) -> None:
-    """Load and use a model of `size` bytes in a child process. Raises ModelLoadError for a child that does not make it.
+def load_in_child(names: Sequence[bytes], split: bool, params: ModelParams, size: int) -> None:
+    """Load and use a model of `size` bytes in a child process.
 
-    `split` says that `paths` are all files of a model with names of their own; otherwise the first one is named.
+    Raises ModelLoadError if the child crashes, fails or times out.
     """
     if not can_ask():
-        raise UnavailableError("untrusted=True starts a Python of its own, and sys.executable does not name one")
+        raise UnavailableError(
+            "untrusted=True starts a Python interpreter, but sys.executable does not name one: use it outside of "
+            "frozen programs"
+        )
     request = {
-        "files": [os.fsdecode(path) for path in (paths if split else paths[:1])],
+        "files": [os.fsdecode(name) for name in (names if split else names[:1])],
         "split": split,
-        "params": {name: getattr(params, name) for name in _PLAIN},
+        "params": {name: getattr(params, name) for name in _FORWARDED_PARAMS},
         "overrides": dict(params.kvOverrides or {}),
-        "memory": _MEMORY + 2 * size,
+        "memory": _EXTRA_MEMORY + 2 * size,
     }
-    seconds = _SECONDS + size / _BYTES_PER_SECOND
-    name = os.fsdecode(paths[0])
-    # A few tokens are not worth threads that spin, and a stranger's model computes on the CPU.
+    seconds = _TIMEOUT_S + size / _BYTES_PER_SECOND
+    name = os.fsdecode(names[0])
+    # Idle threads sleep, because the child computes only a few tokens; and it uses the CPU alone.
     environment = {"OMP_WAIT_POLICY": "passive", "GGML_USE_VULKAN": ""}
     try:
         answer = ask(_CHILD, request, seconds, environment)

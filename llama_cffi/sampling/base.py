@@ -187,12 +187,12 @@ class SamplerBase(Handle):
                 raise ValueError("a context samples with this chain: free the context first")
         super().close()
 
-    def _require_end(self) -> None:
+    def _check_no_deadlock(self) -> None:
         root = self._root()
         if root is not self:
-            root._require_end()
+            root._check_no_deadlock()
         else:
-            super()._require_end()
+            super()._check_no_deadlock()
 
     def _close_with_parent(self, why: str) -> None:
         """The model is freed, and its vocabulary with it: close the whole chain, which would read it."""
@@ -202,17 +202,17 @@ class SamplerBase(Handle):
             context.close()
         if not root.closed:
             root.close()
-            root._dead = why
-        self._dead = why
+            root._closed_reason = why
+        self._closed_reason = why
 
     def _mark_freed(self, why: str) -> None:
         """Note that the chain that owned this sampler freed the C object."""
         if self._pointer is not None:
             self._pointer = None
-            self._dead = why
+            self._closed_reason = why
             parent, self._parent = self._parent, None
             if parent is not None:
-                parent._child_gone()
+                parent._remove_dependent()
         for member in self._members:
             member._mark_freed(why)
 

@@ -10,7 +10,7 @@ from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import TRIGGER_ANY_STACK, TRIGGER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.sampling.base import Deferred, SamplerBase
@@ -26,9 +26,6 @@ _NAN = (
     "or a callback wrote it"
 )
 
-# std::regex recurses for every character of the text.
-_FRAME = 1024  # bytes of stack for each byte of text; 607 were measured
-_ANY_STACK = 256  # bytes of text that any stack is large enough for
 _SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
 _TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
@@ -236,10 +233,10 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 f"a lazy grammar can search at most {_SEARCH_LIMIT} bytes of text for its trigger, got {largest}: "
                 "reset() it, or use triggerTokens"
             )
-        if largest <= _ANY_STACK:
+        if largest <= TRIGGER_ANY_STACK:
             accept()
         else:
-            on_large_stack(accept, largest * _FRAME)
+            on_large_stack(accept, largest * TRIGGER_STACK_PER_BYTE)
         for member, size in zip(searching, sizes, strict=True):
             member._text_bytes = size
 
@@ -321,7 +318,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 lib.llama_sampler_accept(pointer, token)
         else:
             lib.llama_sampler_copy(old, pointer)
-        self._answer_for(pointer)
+        self._register_address(pointer)
         lib.llama_sampler_free(old)
 
     def getSeed(self) -> int:

@@ -9,7 +9,7 @@ from llama_cffi._core.arguments import StrOrBytes, TokenSequence, token_array
 from llama_cffi._core.base_types import TOKEN_NULL
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import GRAMMAR_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# llama.cpp follows the rules of a grammar recursively, and turns a repetition into up to 2,000 rules.
-_FRAME = 128  # bytes of stack for each byte of a grammar; 13 were measured for a chain of short rules
+# llama.cpp turns a repetition into up to 2,000 rules.
 _REPETITION_BYTES = 8192  # bytes of grammar that need as much stack as a repetition
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
 
@@ -158,7 +157,7 @@ class VocabSamplerMakers(SamplerBase):
             pointer = make()
             return pointer, native_log() if pointer == ffi.NULL else ""  # each thread has its own log
 
-        stack = (len(what[0]) + _REPETITION_BYTES) * _FRAME
+        stack = (len(what[0]) + _REPETITION_BYTES) * GRAMMAR_STACK_PER_BYTE
         try:
             pointer, log = on_large_stack(parse, stack)
         except NativeMemoryError:

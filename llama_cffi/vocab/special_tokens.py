@@ -1,4 +1,4 @@
-"""The special tokens of a vocabulary: which they are, and which `tokenize` adds."""
+"""The special tokens of a vocabulary (BOS, EOS, EOT, fill-in-the-middle, ...), and which of them `tokenize` adds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SpecialTokens:
-    """The part of `Vocab` about special tokens."""
+    """The properties of `Vocab` for special tokens."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class SpecialTokens:
 
     @property
     def mask(self) -> Token:
-        """The token that stands for a hidden one, or TOKEN_NULL.
+        """The mask token, which stands for a hidden token, or TOKEN_NULL.
 
         Maps to `llama_vocab_mask`.
         """
@@ -80,7 +80,7 @@ class SpecialTokens:
 
     @property
     def fimPre(self) -> Token:
-        """The token before the text that precedes a gap to fill, or TOKEN_NULL.
+        """The fill-in-the-middle token before the text that precedes the gap, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_pre`.
         """
@@ -88,7 +88,7 @@ class SpecialTokens:
 
     @property
     def fimSuf(self) -> Token:
-        """The token before the text that follows the gap, or TOKEN_NULL.
+        """The fill-in-the-middle token before the text that follows the gap, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_suf`.
         """
@@ -96,7 +96,7 @@ class SpecialTokens:
 
     @property
     def fimMid(self) -> Token:
-        """The token after which the gap's text is to be generated, or TOKEN_NULL.
+        """The fill-in-the-middle token after which the model generates the text of the gap, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_mid`.
         """
@@ -104,7 +104,7 @@ class SpecialTokens:
 
     @property
     def fimPad(self) -> Token:
-        """The token that pads a gap to fill, or TOKEN_NULL.
+        """The fill-in-the-middle padding token, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_pad`.
         """
@@ -112,7 +112,7 @@ class SpecialTokens:
 
     @property
     def fimRep(self) -> Token:
-        """The token before the name of a repository, or TOKEN_NULL.
+        """The token before the name of a code repository, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_rep`.
         """
@@ -120,35 +120,35 @@ class SpecialTokens:
 
     @property
     def fimSep(self) -> Token:
-        """The token between the files of a repository, or TOKEN_NULL.
+        """The token between the files of a code repository, or TOKEN_NULL.
 
         Maps to `llama_vocab_fim_sep`.
         """
         return lib.llama_vocab_fim_sep(self._c)
 
     def getAddBos(self) -> bool:
-        """Whether `tokenize` begins a text with `bos`, where it may add tokens.
+        """Return True if `tokenize` with `addSpecial` puts `bos` before a text.
 
         Maps to `llama_vocab_get_add_bos`.
         """
         return lib.llama_vocab_get_add_bos(self._c)
 
     def getAddEos(self) -> bool:
-        """Whether `tokenize` ends a text with `eos`, where it may add tokens.
+        """Return True if `tokenize` with `addSpecial` puts `eos` after a text.
 
         Maps to `llama_vocab_get_add_eos`.
         """
         return lib.llama_vocab_get_add_eos(self._c)
 
     def getAddSep(self) -> bool:
-        """Whether the model wants `sep` after a text.
+        """Return True if the model expects `sep` after a text.
 
         Maps to `llama_vocab_get_add_sep`.
         """
         return lib.llama_vocab_get_add_sep(self._c)
 
     def getSuppressTokens(self) -> list[Token]:
-        """The tokens that the model is never to generate, as a list of the caller's own.
+        """Return the tokens that the model must never generate, as a new list.
 
         Maps to `llama_vocab_get_suppress_tokens`.
         """

@@ -1,4 +1,4 @@
-"""Text to tokens and back."""
+"""`tokenize` and `detokenize`: convert text to tokens and tokens to text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from llama_cffi._core.arguments import (
     token_array,
 )
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.checks import expected
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._generated.enums import VocabType
 from llama_cffi.vocab.vocab import Vocab
 
-# Most of llama.cpp's BPE tokenizers split text with std::regex, which calls itself for every character of a match. The
-# text that one match can take ends at a space or after it, so that is what is measured. These have code instead:
-_UNHURRIED = frozenset(
+# Most BPE tokenizers of llama.cpp split text with std::regex, which recurses for every character of a match. A match
+# ends at a space or after it, so the longest word decides how much stack is needed. These pre-tokenizers do without it:
+_WITHOUT_REGEX = frozenset(
     # fmt: off
     (
         "llama3",
@@ -87,10 +88,9 @@ _UNHURRIED = frozenset(
     )
     # fmt: on
 )
-_STRETCH = 512  # bytes that any stack has room for
-_FRAME = 1024  # bytes of stack for a byte of text; 895 were measured with superbpe, 325 with all others
-_MOST = 1 << 20
-_LONG_TEXT = 1 << 15  # bytes: shorter texts gain nothing from being cut
+_ANY_STACK = 512  # bytes that can be matched on a stack of any size
+_LONGEST_MATCH = 1 << 20  # bytes
+_LONG_TEXT = 1 << 15  # bytes: to cut shorter texts does not save time
 _LONG = re.compile(rb"[^ \t-\r]{256}|[ \t-\r]{256}")
 _WORD = re.compile(rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+")
 
@@ -125,12 +125,12 @@ def tokenize(
 ) -> list[Token] | int:
     """Convert text to tokens.
 
-    `textLen` counts bytes of UTF-8; None takes all. `addSpecial` lets the model add its beginning and end tokens,
-    `parseSpecial` reads control tokens in the text (leave it off for text that you do not trust).
+    `textLen` is a number of UTF-8 bytes; None means the whole text. `addSpecial` adds the model's BOS and EOS tokens as
+    its file says; `parseSpecial` recognizes control tokens in the text (leave it off for text that you do not trust).
     Without `tokens` and `nTokensMax`: returns the tokens as a list. With them: writes at most `nTokensMax` tokens
-    (32-bit integers) and returns their number; a negative number is minus the number that is needed.
-    Raises UnicodeError for bytes that are no UTF-8, ValueError for a length beyond the text or the buffer, NativeError
-    where the model has no tokenizer, or lacks a token that it wants added.
+    (int32) and returns their number, or minus the required number if it is larger than `nTokensMax`.
+    Raises UnicodeError for bytes that are not valid UTF-8, ValueError for a length beyond the text or the buffer, and
+    NativeError if the model has no tokenizer, or its vocabulary lacks a special token that it adds.
 
     Maps to `llama_tokenize`.
     """
@@ -139,7 +139,7 @@ def tokenize(
     if not isinstance(text, str) or textLen is not None:
         data.decode("utf-8")  # llama.cpp throws on some malformed sequences and misreads others
     vocab._require_tokenizer()
-    vocab._require_end()
+    vocab._require_terminating()
     if addSpecial:
         vocab._require_special()
     if require_together(tokens, nTokensMax, "tokens and nTokensMax"):
@@ -148,8 +148,8 @@ def tokenize(
         return _call(vocab, data, array, nTokensMax, addSpecial, parseSpecial)
     cuts = vocab._cuts() if len(data) >= _LONG_TEXT and b"\0" not in data else None
     if addSpecial and cuts is not None and vocab.getAddEos():
-        cuts = None  # the first piece would end with that token
-    size = len(data) + 16  # a token is rarely shorter than a byte, and a second call would cost as much as the first
+        cuts = None  # every piece would end with EOS
+    size = len(data) + 16  # nearly always enough: a second call would cost as much as the first
     while True:
         array, n = new_uncleared("int32_t[]", size), -1
         if cuts is not None:
@@ -166,29 +166,33 @@ def tokenize(
 
 def _require_vocab(vocab: Vocab) -> None:
     if not isinstance(vocab, Vocab):
-        raise TypeError(f"vocab is a Vocab, not {type(vocab).__name__}: pass model.vocab")
+        raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
 
 
-def _call(vocab: Vocab, data: bytes, array: Any, room: int, special: BoolLike, parse: BoolLike) -> int:
+def _call(vocab: Vocab, data: bytes, array: Any, capacity: int, special: BoolLike, parse: BoolLike) -> int:
     def call() -> int:
-        return lib.llama_tokenize(vocab._c, data, len(data), array, room, special, parse)
+        return lib.llama_tokenize(vocab._c, data, len(data), array, capacity, special, parse)
 
-    stretch = _stretch(vocab, data)
-    if stretch <= _STRETCH:
+    longest = _longest_match(vocab, data)
+    if longest <= _ANY_STACK:
         return call()
-    if stretch > _MOST:
+    if longest > _LONGEST_MATCH:
         raise ValueError(
-            f"the text has {stretch} bytes without a place where its tokenizer ({vocab._pre or 'default'}) surely "
-            f"splits it, and more than {_MOST} would overflow the stack: tokenize it in pieces"
+            f"the tokenizer ({vocab._pre or 'default'}) may match {longest} bytes of the text at once, and more than "
+            f"{_LONGEST_MATCH} would overflow the stack: tokenize it in pieces"
         )
-    return on_large_stack(call, stretch * _FRAME)
+    return on_large_stack(call, longest * TOKENIZER_STACK_PER_BYTE)
 
 
-def _stretch(vocab: Vocab, data: bytes) -> int:
-    """How many bytes at most one match of a regular expression takes, where that costs stack; else 0."""
-    if len(data) <= _STRETCH or vocab._type != VocabType.BPE or (vocab._pre in _UNHURRIED and is_pinned_version()):
+def _longest_match(vocab: Vocab, data: bytes) -> int:
+    """An upper bound for the bytes that std::regex matches at once; 0 if the tokenizer does not use it."""
+    if (
+        len(data) <= _ANY_STACK
+        or vocab._type != VocabType.BPE
+        or (vocab._pre in _WITHOUT_REGEX and is_pinned_version())
+    ):
         return 0
-    if vocab._pre == "exaone-moe":  # whose words may go on after a space
+    if vocab._pre == "exaone-moe":  # its words may contain spaces
         return len(data)
     if not _LONG.search(data):
         return 0
@@ -225,10 +229,11 @@ def detokenize(
 ) -> str | int:
     """Convert tokens to text.
 
-    `nTokens` counts tokens; None takes all. `removeSpecial` drops the beginning and end tokens, `unparseSpecial`
-    spells control tokens out. Without `text` and `textLenMax`: returns a str, with U+FFFD for bytes that are no UTF-8.
-    With them: writes at most `textLenMax` bytes of UTF-8, without a closing NUL, and returns their number; a negative
-    number is minus the length that is needed. Raises IndexError for a token that the vocabulary does not have.
+    `nTokens` is the number of tokens to read; None means all. `removeSpecial` drops BOS and EOS tokens,
+    `unparseSpecial` renders control tokens as text. Without `text` and `textLenMax`: returns a str, with U+FFFD for
+    bytes that are not valid UTF-8. With them: writes at most `textLenMax` bytes of UTF-8 without a terminating NUL, and
+    returns their number, or minus the required length if it is larger than `textLenMax`. Raises IndexError if the
+    vocabulary does not contain a token.
 
     Maps to `llama_detokenize`.
     """

@@ -1,10 +1,11 @@
-"""The vocabulary: what each token is, which ones are special, and how text becomes tokens."""
+"""The vocabulary: token texts, scores and attributes, and checks before text is tokenized."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from llama_cffi._core.arguments import BoolLike, OutBuffer, out_buffer, require_together
+from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import no_such_token
 from llama_cffi._core.compat import is_pinned_version
@@ -17,35 +18,51 @@ from llama_cffi.vocab.special_tokens import SpecialTokens
 if TYPE_CHECKING:
     from llama_cffi._core.handle import Handle
 
-_PIECE = 64  # bytes: nearly every token is shorter
+_PIECE_BYTES = 64  # nearly every token is shorter
 
-_UNKNOWN: Any = object()
+_NOT_COMPUTED: Any = object()
 
-# Tokenizers that begin or end a text where the file says so; BERT's always does, the others never.
-_ADDS = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
+# Tokenizers that add BOS and EOS if the file says so; BERT's always does, the others never do.
+_ADDS_SPECIAL = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
 
 
 class Vocab(Uncopyable, SpecialTokens):
-    """A model's vocabulary. Lives as long as the model, keeps it alive, and may be used from any thread.
+    """A model's vocabulary. It lives as long as the model and keeps it alive. Any thread may use it.
 
     Maps to `llama_vocab`.
     """
 
     _KIND = "vocabulary"
 
-    __slots__ = ("_endless", "_goes_on", "_lacks", "_model", "_nTokens", "_pointer", "_pre", "_prefixes", "_type")
+    __slots__ = (
+        "_after_newline",
+        "_endless",
+        "_missing",
+        "_model",
+        "_nTokens",
+        "_pointer",
+        "_pre",
+        "_space_prefix",
+        "_type",
+    )
 
-    def __init__(self, model: Handle, pre: str, prefixes: bool) -> None:
-        """Not for users: `model.vocab` makes it. `pre` names the rule that BPE splits text by, `prefixes` says whether
-        SentencePiece may put a space before a text."""
+    _pre: str  # the name of the rule that a BPE tokenizer splits text by
+    _space_prefix: bool  # SentencePiece may put a space before a text
+    _missing: str  # a special token that the model adds to texts, but its vocabulary lacks; empty if there is none
+    _endless: bool | None  # llama.cpp might not come to an end; None: not computed
+    _after_newline: Any  # the cuts of `_cuts`, or _NOT_COMPUTED
+
+    def __init__(self, model: Handle, overrides: Mapping[str, Any]) -> None:
+        """Internal: use `model.vocab`. `overrides` replace metadata of the file."""
         self._model = model
         self._pointer = lib.llama_model_get_vocab(model._c)
         self._nTokens = lib.llama_vocab_n_tokens(self._pointer)
         self._type = VocabType(lib.llama_vocab_type(self._pointer))
-        self._pre, self._prefixes = pre, prefixes
-        self._lacks = self._lacking()
-        self._endless: bool | None = None  # found out when it is first needed
-        self._goes_on: Any = _UNKNOWN
+        self._pre = str(_metadata(model, "tokenizer.ggml.pre", overrides) or "")
+        self._space_prefix = _metadata(model, "tokenizer.ggml.add_space_prefix", overrides) not in ("false", False)
+        self._missing = self._missing_special()
+        self._endless = None
+        self._after_newline = _NOT_COMPUTED
 
     @property
     def _c(self) -> Any:
@@ -55,7 +72,7 @@ class Vocab(Uncopyable, SpecialTokens):
 
     @property
     def nTokens(self) -> int:
-        """How many tokens there are.
+        """The number of tokens.
 
         Maps to `llama_vocab_n_tokens`.
         """
@@ -63,16 +80,16 @@ class Vocab(Uncopyable, SpecialTokens):
 
     @property
     def type(self) -> VocabType:
-        """The kind of tokenizer; `NONE` for a model without one.
+        """The type of tokenizer; `NONE` for a model without one.
 
         Maps to `llama_vocab_type`.
         """
         return self._type
 
     def getText(self, token: Token) -> str:
-        """A token as the file spells it: `▁the` or `Ġthe`, `<0x0A>` for a byte. `tokenToPiece` gives its text.
+        """Return a token as the file spells it: `▁the` or `Ġthe`, `<0x0A>` for a byte. See `tokenToPiece` for its text.
 
-        Raises IndexError for a token that the vocabulary does not have.
+        Raises IndexError if the vocabulary does not contain the token.
 
         Maps to `llama_vocab_get_text`.
         """
@@ -81,7 +98,7 @@ class Vocab(Uncopyable, SpecialTokens):
             return bytes(ffi.string(lib.llama_vocab_get_text(self._pointer, token))).decode("utf-8", "replace")
 
     def getScore(self, token: Token) -> float:
-        """A token's score in its tokenizer, 0 where there are none. Raises IndexError.
+        """Return a token's score; 0 if the tokenizer has no scores. Raises IndexError for an unknown token.
 
         Maps to `llama_vocab_get_score`.
         """
@@ -89,7 +106,7 @@ class Vocab(Uncopyable, SpecialTokens):
         return lib.llama_vocab_get_score(self._c, token)
 
     def getAttr(self, token: Token) -> int:
-        """A sum of `TokenAttr`: `vocab.getAttr(t) & TokenAttr.BYTE`. Raises IndexError.
+        """Return a bit mask of `TokenAttr`: `vocab.getAttr(t) & TokenAttr.BYTE`. Raises IndexError.
 
         Maps to `llama_vocab_get_attr`.
         """
@@ -97,7 +114,7 @@ class Vocab(Uncopyable, SpecialTokens):
         return lib.llama_vocab_get_attr(self._c, token)
 
     def isControl(self, token: Token) -> bool:
-        """Whether a token steers the model and is no text. Raises IndexError.
+        """Return True if a token is a control token rather than text. Raises IndexError for an unknown token.
 
         Maps to `llama_vocab_is_control`.
         """
@@ -105,7 +122,7 @@ class Vocab(Uncopyable, SpecialTokens):
         return lib.llama_vocab_is_control(self._c, token)
 
     def isEog(self, token: Token) -> bool:
-        """Whether a token ends the generation (end of sequence, end of turn, ...).
+        """Return True if a token ends the generation (end of sequence, end of turn, ...).
 
         Maps to `llama_vocab_is_eog`.
         """
@@ -125,13 +142,13 @@ class Vocab(Uncopyable, SpecialTokens):
         lstrip: int = 0,
         special: BoolLike = False,
     ) -> str | int:
-        """The text of one token.
+        """Return the text of one token.
 
-        Without `buf` and `length`: a str; bytes that are no UTF-8 on their own become U+FFFD (a character may be
-        spread over several tokens: to stream text, use the form with a buffer and an incremental decoder).
-        With them: writes at most `length` bytes of UTF-8, without a closing NUL, and returns their number; a negative
-        number is minus the length that is needed. `lstrip` is how many leading spaces to leave out, `special` whether
-        control tokens are spelled out. Raises IndexError for a token that the vocabulary does not have.
+        Without `buf` and `length`: returns a str, with U+FFFD for bytes that are not valid UTF-8 alone. (Several tokens
+        may share a character: to stream text, use the form with a buffer and an incremental decoder.)
+        With them: writes at most `length` bytes of UTF-8 without a terminating NUL, and returns the number of bytes, or
+        minus the required length if it is larger than `length`. `lstrip` is the number of leading spaces to skip;
+        `special=True` renders control tokens as text. Raises IndexError if the vocabulary does not contain the token.
 
         Maps to `llama_token_to_piece`.
         """
@@ -143,8 +160,8 @@ class Vocab(Uncopyable, SpecialTokens):
         return self._piece(token, lstrip, special).decode("utf-8", "replace")
 
     def _piece(self, token: Token, lstrip: int = 0, special: BoolLike = False) -> bytes:
-        """The bytes of one token that was checked."""
-        size = _PIECE
+        """The bytes of a token that is known to be valid."""
+        size = _PIECE_BYTES
         while True:
             buffer = ffi.new("char[]", size)
             n = lib.llama_token_to_piece(self._c, token, buffer, size, lstrip, special)
@@ -159,10 +176,10 @@ class Vocab(Uncopyable, SpecialTokens):
 
     def _require_tokenizer(self) -> None:
         if self._type == VocabType.NONE:
-            raise NativeError("this model carries no tokenizer: give token numbers to the batch instead of text")
+            raise NativeError("this model has no tokenizer: put token numbers into the batch instead of text")
 
-    def _require_end(self) -> None:
-        """Refuse to tokenize where llama.cpp would not come to an end: in RWKV, at a byte that only begins tokens."""
+    def _require_terminating(self) -> None:
+        """Refuse to tokenize if llama.cpp may loop endlessly: RWKV does at a byte that begins tokens but is not one."""
         if self._endless is None:
             self._endless = False
             if self._type == VocabType.RWKV:
@@ -170,38 +187,49 @@ class Vocab(Uncopyable, SpecialTokens):
                 alone = {piece for piece in pieces if len(piece) == 1}
                 self._endless = any(piece[:1] not in alone for piece in pieces if piece)
         if self._endless:
-            raise NativeError("this vocabulary has tokens that begin with a byte which is none: it cannot be searched")
+            raise NativeError(
+                "this vocabulary cannot tokenize text: some tokens begin with a byte that is not a token itself. The "
+                "file is damaged: download it again"
+            )
 
     def _cuts(self) -> Any:
-        """Which bytes a token may go on with after a newline, to cut long texts at the others; None: texts stay whole.
+        """Flags, by byte, of what may follow a newline within a token; a long text may be cut before any other byte.
 
-        For SentencePiece alone, where nothing is put before a text: its pieces would get that too.
+        None if texts must not be cut. Only SentencePiece without a space prefix allows it: each piece would get one.
         """
-        if self._goes_on is _UNKNOWN:
-            self._goes_on = None
-            if self._type == VocabType.SPM and not self._prefixes and is_pinned_version():
+        if self._after_newline is _NOT_COMPUTED:
+            self._after_newline = None
+            if self._type == VocabType.SPM and not self._space_prefix and is_pinned_version():
                 flags = ffi.new("_Bool[]", 256)
                 if lib.shim_after_newline(self._c, flags):
-                    self._goes_on = flags
-        return self._goes_on
+                    self._after_newline = flags
+        return self._after_newline
 
     def _require_special(self) -> None:
-        """Refuse to add special tokens that the vocabulary lacks: llama.cpp would end the process."""
-        if self._lacks:
+        """Refuse to add a special token that the vocabulary lacks: llama.cpp would end the process."""
+        if self._missing:
             raise NativeError(
-                f"this model wants its {self._lacks} token added to a text, but its vocabulary has none: "
-                "pass addSpecial=False"
+                f"this model adds a {self._missing} token to texts, but its vocabulary does not contain one: pass "
+                "addSpecial=False"
             )
 
     def __repr__(self) -> str:
         return f"<Vocab {self._type.name}, {self._nTokens} tokens>"
 
-    def _lacking(self) -> str:
-        """The special token that the model wants and lacks, if there is one."""
+    def _missing_special(self) -> str:
+        """The name of a special token that the tokenizer adds but the vocabulary lacks; empty if it lacks nothing."""
         bert = self._type == VocabType.WPM
-        wanted = (
-            ("bos", self.bos, bert or (self.getAddBos() and self._type in _ADDS)),
-            ("eos", self.eos, self.getAddEos() and self._type in _ADDS),
+        added = (
+            ("bos", self.bos, bert or (self.getAddBos() and self._type in _ADDS_SPECIAL)),
+            ("eos", self.eos, self.getAddEos() and self._type in _ADDS_SPECIAL),
             ("sep", self.sep, bert),
         )
-        return next((name for name, token, add in wanted if add and token == TOKEN_NULL), "")
+        return next((name for name, token, adds in added if adds and token == TOKEN_NULL), "")
+
+
+def _metadata(model: Handle, key: str, overrides: Mapping[str, Any]) -> Any:
+    """A metadata value as llama.cpp sees it; None if it is missing."""
+    if key in overrides:
+        return overrides[key]
+    name = key.encode()
+    return meta_text(lambda out, size: lib.llama_model_meta_val_str(model._c, name, out, size), None, None)

@@ -254,7 +254,7 @@ def test_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     a = array("f", (i % 7 - 3.0 for i in range(size**2)))
     b = array("f", (i % 5 - 2.0 for i in range(size**2)))
     error, by, compared = _doctor_child._largest_error(array("f", [math.nan]) * size**2, a, b)
-    assert (error, by, compared) == (math.inf, "plain Python, as there is no numpy", 64)
+    assert (error, by, compared) == (math.inf, "plain Python, because numpy is not installed", 64)
     right = array("f", bytes(4 * size**2))
     for place in range(size**2):  # the numbers are small: whole rows repeat
         row, column = divmod(place, size)

@@ -147,9 +147,9 @@ def test_paths_of_every_kind(tiny_path: Path, tmp_path: Path) -> None:
 def test_load_splits(tiny_path: Path) -> None:
     with Model.loadSplits([tiny_path], 1, Model.getDefaultParams()) as model:
         assert model.nLayer == 2
-    with pytest.raises(ValueError, match="2 paths|1 paths"):
+    with pytest.raises(ValueError, match=r"count .*1, got 2"):
         Model.loadSplits([tiny_path], 2)
-    with pytest.raises(TypeError, match="Model.load for one file"):
+    with pytest.raises(TypeError, match=r"paths.*got str: Model\.load\(path\)"):
         Model.loadSplits(str(tiny_path))
 
 

@@ -85,10 +85,10 @@ def test_tensor_split_fills_an_array_of_cs_length(tiny_path: Path, shares: Any) 
 
 
 def test_tensor_splits_that_are_none() -> None:
-    with pytest.raises(ValueError, match=f"{maxDevices()} devices at most"):
+    with pytest.raises(ValueError, match=f"at most {maxDevices()} shares"):
         Model.Params(tensorSplit=[1.0] * (maxDevices() + 1))
     for bad in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="a share is a number from 0"):
+        with pytest.raises(ValueError, match="tensorSplit .*at least 0, got"):
             Model.Params(tensorSplit=[bad])
     with pytest.raises(ValueError, match="could not convert"):
         Model.Params(tensorSplit=["half"])
@@ -98,19 +98,19 @@ def test_more_than_the_devices_take(tiny_path: Path) -> None:
     """With a single device, the CPU; with others, in tests/vulkan."""
     devices = [_cpu()]
     rows = [
-        (Model.Params(devices=devices, tensorSplit=[1, 0, 1]), "tensorSplit has 3 shares, and the devices are CPU"),
+        (Model.Params(devices=devices, tensorSplit=[1, 0, 1]), "tensorSplit .*at most 1 shares, got 3.* CPU"),
         (
             Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=1),
             "mainGpu must be between 0 and 0 .* got 1",
         ),
-        (Model.Params(devices=devices, splitMode=SplitMode.ROW), "CPU does not split tensors by their rows"),
+        (Model.Params(devices=devices, splitMode=SplitMode.ROW), "splitMode=ROW .*CPU does not"),
     ]
     if "TENSOR" in SplitMode.__members__:
-        rows.append((Model.Params(devices=devices, splitMode=SplitMode.TENSOR), "takes the CPU for no device"))
+        rows.append((Model.Params(devices=devices, splitMode=SplitMode.TENSOR), "splitMode=TENSOR .*CPU"))
     for params, words in rows:
         with pytest.raises(ValueError, match=words):
             Model.load(tiny_path, params)
-    with pytest.raises(ValueError, match="more than a float holds"):
+    with pytest.raises(ValueError, match="sum of tensorSplit .*got 6e\\+38"):
         Model.Params(tensorSplit=[3e38, 3e38])
     Model.load(tiny_path, Model.Params(devices=devices, tensorSplit=[1, 0, 0])).free()
     Model.load(tiny_path, Model.Params(devices=devices, splitMode=SplitMode.NONE, mainGpu=-1)).free()
@@ -126,9 +126,9 @@ def test_buffer_type_overrides(tiny_path: Path, tiny: Model) -> None:
 
 def test_buffer_type_overrides_that_are_none(tiny_path: Path) -> None:
     buft = _cpu().bufferType()
-    with pytest.raises(TypeError, match="write TensorBuftOverride"):
+    with pytest.raises(TypeError, match=r"expected a TensorBuftOverride.*got tuple: TensorBuftOverride\("):
         Model.Params(tensorBuftOverrides=[("ffn", buft)])
-    with pytest.raises(TypeError, match="write TensorBuftOverride"):
+    with pytest.raises(TypeError, match=r"expected a Ggml.BackendBufferType, got str: device.bufferType"):
         Model.Params(tensorBuftOverrides=[TensorBuftOverride("ffn", "CPU")])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NUL"):
         Model.Params(tensorBuftOverrides=[TensorBuftOverride("a\0b", buft)])
@@ -176,20 +176,20 @@ def test_a_long_text_fits_to_the_last_byte(tiny_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "error", "words"),
     [
-        ({"k" * 128: 1}, ValueError, "room for 127"),
-        ({"k": "x" * 128}, ValueError, "room for 127"),
+        ({"k" * 128: 1}, ValueError, "at most 127 bytes"),
+        ({"k": "x" * 128}, ValueError, "at most 127 bytes"),
         ({"": 1}, ValueError, "empty"),
         ({"a\0b": 1}, ValueError, "NUL"),
         ({"k": "a\0b"}, ValueError, "NUL"),
-        ({"k": 1 << 63}, ValueError, "64 bits"),
+        ({"k": 1 << 63}, ValueError, "kvOverrides.*between -9223372036854775808 and 9223372036854775807, got"),
         ({"k": None}, TypeError, "int, float, bool or str"),
         ({5: 1}, TypeError, "str or bytes"),
         ([("k", 1)], TypeError, "a dict"),
         ({"llama.block_count": 0}, ValueError, "between 1 and 512"),
         ({"llama.block_count": 513}, ValueError, "between 1 and 512"),
         ({"llama.rope.scaling.type": "foo"}, ValueError, "none, linear, yarn, longrope"),
-        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, ValueError, "from 0"),
-        ({"bert.attention.layer_norm_epsilon": float("nan")}, ValueError, "from 0"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, ValueError, "at least 0, got -1.0"),
+        ({"bert.attention.layer_norm_epsilon": float("nan")}, ValueError, "at least 0, got nan"),
     ],
 )
 def test_kv_overrides_that_are_refused(overrides: Any, error: type[Exception], words: str) -> None:

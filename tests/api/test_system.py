@@ -72,5 +72,5 @@ def test_splits_that_cannot_be(function: Any) -> None:
             function("m", number, count)
     with pytest.raises(ValueError, match="NUL"):
         function("a\0b", 0, 4)
-    with pytest.raises(TypeError, match=r"os\.PathLike, not int"):
+    with pytest.raises(TypeError, match=r"os\.PathLike, got int"):
         function(5, 0, 4)

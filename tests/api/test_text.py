@@ -118,7 +118,7 @@ def test_tokens_outside_of_the_vocabulary(tiny: Model, token: int) -> None:
         (bytes(256), 64, TypeError, "read-only"),
         ([0] * 64, 64, TypeError, "bytearray"),
         (ffi.new("int64_t[]", 64), 64, TypeError, "int32_t"),
-        (ffi.new("int32_t *"), 1, TypeError, "how long"),
+        (ffi.new("int32_t *"), 1, TypeError, "array of int32_t"),
     ],
 )
 def test_buffers_that_do_not_fit(tiny: Model, out: Any, count: int, error: type[Exception], words: str) -> None:
@@ -136,11 +136,11 @@ def test_a_buffer_and_its_length_come_together(tiny: Model) -> None:
 def test_tokens_that_are_none(tiny: Model) -> None:
     with pytest.raises(TypeError, match="write \\[5\\]"):
         detokenize(tiny.vocab, 5)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="call tokenize"):
+    with pytest.raises(TypeError, match="expected a sequence of tokens, got str"):
         detokenize(tiny.vocab, "text")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="no token"):
+    with pytest.raises(TypeError, match="token numbers"):
         detokenize(tiny.vocab, [1.5])  # type: ignore[list-item]
-    with pytest.raises(OverflowError, match="no token"):
+    with pytest.raises(OverflowError, match="token numbers"):
         detokenize(tiny.vocab, [1 << 40])
     with pytest.raises(ValueError, match="has 1 elements"):
         detokenize(tiny.vocab, [1], 2)

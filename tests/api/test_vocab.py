@@ -194,7 +194,7 @@ def test_a_special_token_that_is_wanted_and_lacking(tmp_path: Path) -> None:
     builder.writer.add_add_bos_token(True)
     with Model.load(builder.save(tmp_path / "bos.gguf"), Model.Params(vocabOnly=True)) as model:
         assert model.vocab.getAddBos() and model.vocab.bos == TOKEN_NULL
-        with pytest.raises(NativeError, match="wants its bos token added .* addSpecial=False"):
+        with pytest.raises(NativeError, match="bos token .* addSpecial=False"):
             tokenize(model.vocab, "hello")
         assert tokenize(model.vocab, "hello", addSpecial=False)
     with pytest.raises(NativeError):  # so that a change of llama.cpp is noticed
@@ -218,7 +218,7 @@ def test_rwkv(tmp_path: Path, complete: bool) -> None:
             assert [tokens[t] for t in tokenize(model.vocab, "hello\n!")] == ["hello", "\\x0a", "\\x21"]
             assert detokenize(model.vocab, tokenize(model.vocab, "Grüße")) == "Grüße"
         else:
-            with pytest.raises(NativeError, match="cannot be searched"):
+            with pytest.raises(NativeError, match="cannot tokenize"):
                 tokenize(model.vocab, "hi")
 
 

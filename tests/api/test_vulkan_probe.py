@@ -72,8 +72,8 @@ def test_a_device_that_ggml_would_take(answers: Answer, devices: list[dict[str, 
     ("devices", "cause"),
     [
         ([device(CPU, "llvmpipe")], "the only Vulkan device is a CPU, llvmpipe"),
-        ([device(DISCRETE, storage16=False)], r"Card \(discrete GPU\) has no 16-bit storage, which ggml needs"),
-        ([device(VIRTUAL, version=V1_1)], r"Card \(virtual GPU\) has Vulkan 1.1, and ggml needs 1.2"),
+        ([device(DISCRETE, storage16=False)], r"Card \(discrete GPU\) does not support 16-bit storage"),
+        ([device(VIRTUAL, version=V1_1)], r"Card \(virtual GPU\) supports Vulkan 1.1, but ggml needs 1.2"),
         ([], "has drivers, but they found no device"),
     ],
 )
@@ -99,7 +99,7 @@ def test_other_answers_of_the_loader(answers: Answer) -> None:
             "they found no device",
             "It looked for drivers at",
         ),
-        ({"version": V1_1}, "has Vulkan 1.1, and ggml needs 1.2", "newer"),
+        ({"version": V1_1}, "supports Vulkan 1.1, but ggml needs 1.2", "newer"),
     ):
         vulkan._kept = None
         answers(**change)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_a_driver_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     child = tmp_path / "child.py"
     child.write_text(code)
     monkeypatch.setattr(vulkan, "_CHILD", child)
-    monkeypatch.setattr(vulkan, "_SECONDS", 1.0)
+    monkeypatch.setattr(vulkan, "_TIMEOUT_S", 1.0)
     problem = vulkan.why_not()
     assert problem is not None and "a Vulkan driver crashed" in problem.cause
     assert how in problem.cause
@@ -144,14 +144,14 @@ def test_devices_by_number(answers: Answer, monkeypatch: pytest.MonkeyPatch, val
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("abc", "holds 'abc'"),
-        ("0,x", "holds 'x'"),
-        ("-1", "holds '-1'"),
-        ("0x1", "holds '0x1'"),
-        ("99999999999999999999", "holds '99999999999999999999'"),
-        ("7", r"names device 7, but Vulkan has 0 = Card \(CPU\), 1 = Old \(discrete GPU\)"),
+        ("abc", "got 'abc'"),
+        ("0,x", "got 'x'"),
+        ("-1", "got '-1'"),
+        ("0x1", "got '0x1'"),
+        ("99999999999999999999", "got '99999999999999999999'"),
+        ("7", r"names device 7, but the Vulkan devices are 0 = Card \(CPU\), 1 = Old \(discrete GPU\)"),
         ("0,2", "names device 2"),
-        ("1", r"names device 1, Old \(discrete GPU\), which has no 16-bit storage"),
+        ("1", r"names device 1, Old \(discrete GPU\), which does not support 16-bit storage"),
     ],
 )
 def test_numbers_of_no_device(answers: Answer, monkeypatch: pytest.MonkeyPatch, value: str, error: str) -> None:
@@ -215,10 +215,10 @@ def test_drivers_by_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {driver.file: driver.problem.partition(":")[0] for driver in drivers.found} == {
         good: "",
         broken: "cannot be read",
-        absent: "there is no such file",
+        absent: "the file does not exist",
         lost: "its library ./lost.so does not exist",
     }
-    assert str(good) in str(drivers) and "no such file" in str(drivers)
+    assert str(good) in str(drivers) and "does not exist" in str(drivers)
 
 
 def test_drivers_in_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

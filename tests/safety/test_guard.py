@@ -59,7 +59,7 @@ def test_sampling_without_logits_past_the_facade(tiny: Model) -> None:
         sampler.reset()
 
 
-def test_reading_functions_poison_nothing(tiny: Model) -> None:
+def test_reading_functions_invalidate_nothing(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx:
         with pytest.raises(NativeAssertionError):
             lib.llama_memory_seq_pos_max(ctx.getMemory()._c, 9999)
@@ -69,7 +69,7 @@ def test_reading_functions_poison_nothing(tiny: Model) -> None:
         assert not tiny.closed
 
 
-def test_a_failed_memory_call_poisons_its_context(tiny: Model) -> None:
+def test_a_failed_memory_call_invalidates_its_context(tiny: Model) -> None:
     ctx = Context.initFromModel(tiny, Context.Params(nCtx=64))
     with pytest.raises(NativeAssertionError):
         lib.llama_memory_seq_keep(ctx.getMemory()._c, 9999)

@@ -49,28 +49,28 @@ def drop(name: str) -> Callable[[Document], object]:
 @pytest.mark.parametrize(
     ("base", "change", "words"),
     [
-        ("llama", retype("blk.0.attn_q.weight", I32), "blk.0.attn_q.weight is of type I32, which no weight has"),
-        ("llama", retype("output_norm.weight", F16), "output_norm.weight is of type F16, and the CPU computes"),
-        ("gpt2", retype("blk.0.ffn_up.bias", Q8_0), "ffn_up.bias is of type Q8_0"),
-        ("mamba", retype("blk.0.ssm_d", F16), "ssm_d is of type F16"),
+        ("llama", retype("blk.0.attn_q.weight", I32), "blk.0.attn_q.weight is of type I32"),
+        ("llama", retype("output_norm.weight", F16), "output_norm.weight must be of type F32.*got F16"),
+        ("gpt2", retype("blk.0.ffn_up.bias", Q8_0), "ffn_up.bias must be of type F32.*got Q8_0"),
+        ("mamba", retype("blk.0.ssm_d", F16), "ssm_d must be of type F32.*got F16"),
         ("t5", drop("dec.blk.0.attn_rel_b.weight"), "dec.blk.0.attn_rel_b.weight is missing"),
         ("t5", lambda d: d.entry("tokenizer.ggml.tokens").value.append(b"x" * 5000), "more than 4096 bytes"),
         ("llama", lambda d: d.put("llama.attention.head_count", UINT32, 0), "head_count is missing or 0"),
         ("llama", lambda d: d.put("llama.attention.head_count", ARRAY, [0], UINT32), "head_count is missing or 0"),
-        ("llama", lambda d: d.put("llama.attention.layer_norm_rms_epsilon", FLOAT32, -1.0), "epsilon is -1.0"),
+        ("llama", lambda d: d.put("llama.attention.layer_norm_rms_epsilon", FLOAT32, -1.0), "epsilon .*got -1.0"),
         (
             "qwen2vl",
             lambda d: d.put("qwen2vl.rope.dimension_sections", ARRAY, [0] * 4, INT32),
-            r"sections is \[0, 0, 0, 0\]",
+            r"sections .*got \[0, 0, 0, 0\]",
         ),
         (
             "qwen2vl",
             lambda d: d.put("qwen2vl.rope.dimension_sections", ARRAY, [9, 9, 9, 0], INT32),
-            "the size of a head, 16",
+            "between 1 and 16",
         ),
-        ("qwen2vl", lambda d: d.put("qwen2vl.rope.dimension_sections", INT32, 5), r"sections is \[5\]"),
-        ("t5", lambda d: d.put("t5.embedding_length_out", UINT32, 31), "the encoder gives 32 numbers a token"),
-        ("bert", lambda d: d.put("bert.pooling_type", UINT32, 99), "pooling_type is 99, and no such type"),
+        ("qwen2vl", lambda d: d.put("qwen2vl.rope.dimension_sections", INT32, 5), r"sections .*got \[5\]"),
+        ("t5", lambda d: d.put("t5.embedding_length_out", UINT32, 31), "embedding_length_out must be 32.*got 31"),
+        ("bert", lambda d: d.put("bert.pooling_type", UINT32, 99), "pooling_type .*got 99"),
         ("llama", lambda d: d.put("llama.block_count", UINT32, 0), "GGML_ASSERT"),
         ("llama", lambda d: d.put("llama.rope.scaling.type", STRING, b"foo"), "GGML_ASSERT"),
     ],
@@ -99,7 +99,7 @@ def test_the_second_file_of_a_split_model_is_looked_at_too(folder: Path, tmp_pat
         part.put("split.no", 2, i).put("split.count", 2, 2).put("split.tensors.count", 5, len(document.tensors))
         paths[i].write_bytes(part.encoded())
     for load in (lambda: Model.load(paths[0]), lambda: Model.loadSplits(paths)):
-        with pytest.raises(ModelLoadError, match="output_norm.weight is of type F16"):
+        with pytest.raises(ModelLoadError, match="output_norm.weight must be of type F32.*got F16"):
             load()
 
 
@@ -110,9 +110,9 @@ def test_adapters_hold_matrices(folder: Path, depth: int) -> None:
         tensor.dims, tensor.data = [*tensor.dims, depth], tensor.data * depth
 
     with Model.load(folder / "llama.gguf") as model:
-        with pytest.raises(AdapterError, match=f"shape 32 x 4 x {depth} x 1, and a matrix"):
+        with pytest.raises(AdapterError, match=f"shape 32 x 4 x {depth} x 1"):
             Adapter.loraInit(model, falsified(folder, "adapter", deepen))
-        with pytest.raises(AdapterError, match="is of type I32"):
+        with pytest.raises(AdapterError, match="got I32"):
             Adapter.loraInit(model, falsified(folder, "adapter", retype("blk.0.attn_q.weight.lora_a", I32)))
         with pytest.raises(AdapterError, match="GGML_ASSERT"):
             Adapter.loraInit(model, falsified(folder, "adapter", lambda d: d.put("adapter.type", UINT32, 1)))
@@ -141,7 +141,7 @@ def test_a_model_larger_than_the_memory(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(model_module, "available_memory", lambda: 1000)
     size = sum(len(tensor.data) for tensor in parse(path.read_bytes()).tensors)
     for mode in (LoadMode.NONE, LoadMode.DIRECT_IO):
-        with pytest.raises(NativeMemoryError, match=rf"{size:,} bytes, and 1,000 bytes.*LoadMode\.MMAP"):
+        with pytest.raises(NativeMemoryError, match=rf"{size:,} bytes.* 1,000 bytes.*LoadMode\.MMAP"):
             Model.load(path, Model.Params(loadMode=mode))
     for params in (Model.Params(), Model.Params(loadMode=LoadMode.NONE, vocabOnly=True)):
         Model.load(path, params).free()

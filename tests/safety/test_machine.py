@@ -1,12 +1,18 @@
-"""The memory that is left: of the machine, and of the control groups that a process is in."""
+"""The memory that is left, of the machine and of the control groups of a process; and the CPUs to use."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import llama_cffi
+from llama_cffi import Ggml
 from llama_cffi._host import resources
+from llama_cffi.embedding import packing
 
 MIB = 1 << 20
 
@@ -14,7 +20,7 @@ MIB = 1 << 20
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 1000 MiB free and 100 MiB of swap, made of files."""
-    for name, path in (("_MEMINFO", "meminfo"), ("_GROUPS_OF_PROCESS", "cgroup"), ("_GROUPS", "groups")):
+    for name, path in (("_MEMINFO", "meminfo"), ("_PROCESS_CGROUPS", "cgroup"), ("_CGROUPS", "groups")):
         monkeypatch.setattr(resources, name, str(tmp_path / path))
     (tmp_path / "meminfo").write_text("MemTotal: 2048000 kB\nMemAvailable: 1024000 kB\nSwapFree: 102400 kB\n")
     return tmp_path
@@ -58,3 +64,38 @@ def test_control_groups_version_1(machine: Path) -> None:
     stat = f"total_active_file {10 * MIB}\n"
     write(machine / "groups" / "memory", limit_in_bytes=f"{64 * MIB}\n", usage_in_bytes=f"{32 * MIB}\n", stat=stat)
     assert resources.available_memory() == 142 * MIB
+
+
+def test_default_numbers_of_threads_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    assert resources.usable_cpus() == 2
+    assert resources.cpu_affinity() == {3, 5}
+    assert packing.default_threads() == 2
+    with pytest.raises(ValueError, match=r"cpumask .*\[3, 5\], got CPU 4"):
+        Ggml.Threadpool(1, cpumask=[4])
+
+
+def test_one_module_counts_the_cpus() -> None:
+    package = Path(llama_cffi.__file__).parent
+    counting = [
+        str(file.relative_to(package))
+        for file in sorted(package.rglob("*.py"))
+        if any(name in file.read_text(encoding="utf-8") for name in ("sched_getaffinity", "cpu_count"))
+    ]
+    assert counting == ["_host/resources.py"]
+
+
+def test_the_stack_per_byte_of_an_instrumented_build() -> None:
+    code = "from llama_cffi._core import large_stack as s; print(s.TOKENIZER_STACK_PER_BYTE, s.TRIGGER_ANY_STACK)"
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "LLAMA_CFFI_STACK_SCALE": scale},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for scale in ("1", "16")
+    ]
+    (plain, text), (instrumented, less_text) = printed
+    assert int(instrumented) == 16 * int(plain) and int(text) == 16 * int(less_text)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llama_cffi import LoadMode, Model, ModelLoadError, UnavailableError
-from llama_cffi.model import model as model_module, untrusted as _trial
+from llama_cffi.model import untrusted as _trial
 
 DIES = "import os; print('last words', file=__import__('sys').stderr); os.kill(os.getpid(), 11)"
 HANGS = "import time; time.sleep(60)"
@@ -61,7 +62,7 @@ def test_a_child_that_dies(tiny_path: Path, child: Path) -> None:
 
 def test_a_child_that_hangs(tiny_path: Path, child: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child.write_text(HANGS)
-    monkeypatch.setattr(_trial, "_SECONDS", 0.2)
+    monkeypatch.setattr(_trial, "_TIMEOUT_S", 0.2)
     monkeypatch.setattr(_trial, "_BYTES_PER_SECOND", 1 << 60)
     with pytest.raises(ModelLoadError, match="did not end within 0 seconds"):
         Model.load(tiny_path, untrusted=True)
@@ -74,7 +75,7 @@ def test_a_child_that_says_nothing(tiny_path: Path, child: Path) -> None:
 
 
 def test_a_child_that_runs_out_of_memory(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_trial, "_MEMORY", 1 << 20)
+    monkeypatch.setattr(_trial, "_EXTRA_MEMORY", 1 << 20)
     with pytest.raises(ModelLoadError, match="trial load in a child process"):
         Model.load(tiny_path, untrusted=True)
 
@@ -84,9 +85,27 @@ def test_a_file_that_changes_between_trial_and_load(
 ) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(tiny_path.read_bytes())
-    monkeypatch.setattr(model_module, "load_in_child", lambda *arguments: os.utime(path, (1, 1)))
+    monkeypatch.setattr(_trial, "load_in_child", lambda *arguments: os.utime(path, (1, 1)))
     with pytest.raises(ModelLoadError, match="model.gguf changed between its trial and its load"):
         Model.load(path, untrusted=True)
+
+
+def test_a_file_that_changes_during_the_load(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny_path.read_bytes())
+    loaded: list[Model] = []
+    natively = Model._load_natively
+
+    def load(*arguments: Any) -> Model:
+        loaded.append(natively(*arguments))
+        os.utime(path, (1, 1))
+        return loaded[0]
+
+    monkeypatch.setattr(_trial, "load_in_child", lambda *arguments: None)
+    monkeypatch.setattr(Model, "_load_natively", load)
+    with pytest.raises(ModelLoadError, match=r"model.gguf changed"):
+        Model.load(path, untrusted=True)
+    assert len(loaded) == 1 and loaded[0].closed
 
 
 def test_without_an_interpreter_to_start(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ class Kind:
             "LD_PRELOAD": ":".join(_runtime(name) for name in self.runtimes),
             "PYTHONPATH": f"{tree}:{HERE / 'startup'}",
             "PYTHONMALLOC": "malloc",  # Python's own allocator would hide the ends of its blocks
+            "LLAMA_CFFI_STACK_SCALE": "16",  # instrumented frames are larger (llama_cffi/_core/large_stack.py)
             "LLAMA_CFFI_STORM": "3",  # seconds for each case of tests/safety/test_threads.py
         }
         for variable, options in self.options.items():

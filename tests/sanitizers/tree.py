@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _FOLDERS = ("llama_cffi", "codegen", "vendor", "tests", "examples")
 _FILES = ("setup.py", "build_ffi.py", "pyproject.toml", "README.md", "LICENSE")
-_NOT = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
+_IGNORED = shutil.ignore_patterns("lib", "*.so", "*.c", "__pycache__")
 
 
 def make(name: str) -> Path:
@@ -20,11 +20,9 @@ def make(name: str) -> Path:
     tree = ROOT / "build" / f"sanitize-{name}"
     shutil.rmtree(tree, ignore_errors=True)
     for folder in _FOLDERS:
-        shutil.copytree(ROOT / folder, tree / folder, ignore=_NOT)
+        shutil.copytree(ROOT / folder, tree / folder, ignore=_IGNORED)
     for file in _FILES:
         shutil.copy2(ROOT / file, tree / file)
-    for module in ("vocab/tokenize.py", "sampling/sampler.py", "sampling/vocab_makers.py"):
-        _give_stack(tree / "llama_cffi" / module)
     environment = {**os.environ, "LLAMA_CFFI_SANITIZE": name}
     for command in (["-m", "vendor.build.native"], ["setup.py", "--quiet", "build_ext", "--inplace"]):
         result = subprocess.run(
@@ -33,14 +31,3 @@ def make(name: str) -> Path:
         if result.returncode != 0:
             raise SystemExit(f"error: the instrumented build failed:\n{result.stdout}")
     return tree
-
-
-def _give_stack(module: Path) -> None:
-    """Instrumented frames are larger, where std::regex or a grammar calls itself for every character or rule."""
-    text = module.read_text(encoding="utf-8")
-    larger = text.replace("\n_FRAME = ", "\n_FRAME = 16 * ").replace("\n_ANY_STACK = ", "\n_ANY_STACK = 1 / 16 * ")
-    if larger == text:
-        raise SystemExit(
-            f"error: {module.name} no longer says how much stack a byte of text takes as _FRAME: change tree.py"
-        )
-    module.write_text(larger, encoding="utf-8")

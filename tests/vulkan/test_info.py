@@ -11,7 +11,7 @@ import pytest
 
 from llama_cffi import Context, Model, logGet, logSet
 from llama_cffi.cli.memory_estimate import estimate
-from llama_cffi.model.gguf import TensorInfo, opened
+from llama_cffi.model.gguf import TensorInfo, open_gguf
 from tests.vulkan.conftest import Vulkan
 
 _PLANNED_MORE = 3  # MiB that llama.cpp plans more than it takes, to compute on the second of two devices
@@ -20,7 +20,7 @@ _BUFFER = re.compile(r" (\S+) +(model|KV|output|compute) buffer size = +([\d.]+)
 
 
 def tensors_of(path: Path) -> list[TensorInfo]:
-    with opened(os.fsencode(path)) as file:
+    with open_gguf(os.fsencode(path)) as file:
         assert file is not None
         return list(file.tensors())
 

@@ -10,7 +10,12 @@ CASES = (
     # getOne
     Case("no tokens", CHECK, "llama_batch_get_one", "Batch.getOne([])", "ValueError", "at least one token"),
     Case(
-        "more tokens than there are", CHECK, "llama_batch_get_one", "Batch.getOne([5], 2)", "ValueError", "nTokens is 2"
+        "more tokens than there are",
+        CHECK,
+        "llama_batch_get_one",
+        "Batch.getOne([5], 2)",
+        "ValueError",
+        "between 0 and 1, got 2",
     ),
     Case(
         "a negative number of tokens",
@@ -18,14 +23,26 @@ CASES = (
         "llama_batch_get_one",
         "Batch.getOne([5], -1)",
         "ValueError",
-        "nTokens is -1",
+        "between 0 and 1, got -1",
     ),
     Case("one number", CHECK, "llama_batch_get_one", "Batch.getOne(5)", "TypeError", "[5]"),
     Case("a text", CHECK, "llama_batch_get_one", "Batch.getOne('hello')", "TypeError", "tokenize"),
     Case("None", CHECK, "llama_batch_get_one", "Batch.getOne(None)", "TypeError", "tokens"),
-    Case("a pointer", CHECK, "llama_batch_get_one", "Batch.getOne(ffi.cast('int32_t *', 0))", "TypeError", "how long"),
     Case(
-        "a number beyond 32 bits", CHECK, "llama_batch_get_one", "Batch.getOne([1 << 40])", "OverflowError", "no token"
+        "a pointer",
+        CHECK,
+        "llama_batch_get_one",
+        "Batch.getOne(ffi.cast('int32_t *', 0))",
+        "TypeError",
+        "array of int32_t",
+    ),
+    Case(
+        "a number beyond 32 bits",
+        CHECK,
+        "llama_batch_get_one",
+        "Batch.getOne([1 << 40])",
+        "OverflowError",
+        "token numbers",
     ),
     Case("floats", CHECK, "llama_batch_get_one", "Batch.getOne(array.array('f', [1.0]))", "TypeError", "format 'f'"),
     Case(

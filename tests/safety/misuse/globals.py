@@ -383,8 +383,15 @@ CASES = (
         "ValueError",
         "4294967295",
     ),
-    Case("a negative parameter", CHECK, "llama_context_params", "Context.Params(nCtx=-1)", "ValueError", "from 0"),
     Case(
-        "a parameter that is True", CHECK, "llama_context_params", "Context.Params(nCtx=True)", "TypeError", "not True"
+        "a negative parameter",
+        CHECK,
+        "llama_context_params",
+        "Context.Params(nCtx=-1)",
+        "ValueError",
+        "between 0 and 4294967295, got -1",
+    ),
+    Case(
+        "a parameter that is True", CHECK, "llama_context_params", "Context.Params(nCtx=True)", "TypeError", "got True"
     ),
 )

@@ -180,7 +180,7 @@ CASES = (
         "llama_state_save_file",
         "decoded().stateSaveFile(scratch(), [1, 2], 3)",
         "ValueError",
-        "count is 3",
+        "between 0 and 2, got 3",
     ),
     Case(
         "a file of a sequence as a whole state",

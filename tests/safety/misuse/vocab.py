@@ -17,7 +17,7 @@ _NONE = "v = load('no-tokenizer').vocab\n"
 
 CASES = (
     *(
-        Case(ask.format(token), CHECK, function, _V + f"v.{ask.format(token)}", "IndexError", f"token {token}")
+        Case(ask.format(token), CHECK, function, _V + f"v.{ask.format(token)}", "IndexError", f"got {token}")
         for ask, function in _ASKS
         for token in _TOKENS
     ),
@@ -48,7 +48,7 @@ CASES = (
         "llama_decode",
         "m = load('no-tokenizer'); context(m).decode(Batch.getOne([m.vocab.eos]))",
         "ValueError",
-        "token -1",
+        "got -1",
     ),
     Case(
         "a piece longer than its buffer",
@@ -64,7 +64,7 @@ CASES = (
         "llama_token_to_piece",
         _V + "v.tokenToPiece(5, bytearray(2), -1)",
         "ValueError",
-        "length is -1",
+        "between 0 and 2, got -1",
     ),
     Case(
         "a piece with any lstrip",
@@ -107,10 +107,24 @@ CASES = (
         )
     ),
     # tokenize
-    Case("no text", CHECK, "llama_tokenize", _V + "tokenize(v, None)", "TypeError", "text is str or bytes"),
+    Case("no text", CHECK, "llama_tokenize", _V + "tokenize(v, None)", "TypeError", "str or bytes, got NoneType"),
     Case("no vocabulary", CHECK, "llama_tokenize", "tokenize(None, 'x')", "TypeError", "Vocab"),
-    Case("a negative length", CHECK, "llama_tokenize", _V + "tokenize(v, 'x', -1)", "ValueError", "textLen is -1"),
-    Case("a length beyond the text", CHECK, "llama_tokenize", _V + "tokenize(v, 'x', 2)", "ValueError", "textLen is 2"),
+    Case(
+        "a negative length",
+        CHECK,
+        "llama_tokenize",
+        _V + "tokenize(v, 'x', -1)",
+        "ValueError",
+        "between 0 and 1, got -1",
+    ),
+    Case(
+        "a length beyond the text",
+        CHECK,
+        "llama_tokenize",
+        _V + "tokenize(v, 'x', 2)",
+        "ValueError",
+        "between 0 and 1, got 2",
+    ),
     Case(
         "more tokens than the buffer takes",
         CHECK,
@@ -219,7 +233,7 @@ CASES = (
         "llama_tokenize",
         "tokenize(load(kvOverrides={'tokenizer.ggml.model': 'rwkv'}).vocab, 'hello')",
         "NativeError",
-        "cannot be searched",
+        "cannot tokenize",
     ),
     Case(
         "no text past the facade",
@@ -267,7 +281,7 @@ CASES = (
             "llama_detokenize",
             _V + f"detokenize(v, [5, {token}])",
             "IndexError",
-            f"token {token}",
+            f"got {token}",
         )
         for token in _TOKENS
     ),
@@ -279,7 +293,7 @@ CASES = (
         "llama_detokenize",
         _V + "detokenize(v, [5], 2)",
         "ValueError",
-        "nTokens is 2",
+        "between 0 and 1, got 2",
     ),
     Case(
         "a text longer than its buffer",
@@ -295,7 +309,7 @@ CASES = (
         "llama_detokenize",
         _V + "detokenize(v, [5], None, bytearray(2), -3)",
         "ValueError",
-        "textLenMax is -3",
+        "between 0 and 2, got -3",
     ),
     Case(
         "tokens without a tokenizer",
