@@ -208,6 +208,7 @@ def test_tile_config_is_for_compilers_with_the_bug(tmp_path: Path, version: tupl
 def rpc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> cmake.Build:
     """The build of the RPC module, in a cache that is empty."""
     monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LLAMA_CFFI_CPU_VARIANTS", raising=False)
     monkeypatch.setattr(fetch, "source_dir", lambda: tmp_path)
     plan = native.plan()
     assert isinstance(plan, native.Plan)
