@@ -15,49 +15,63 @@ class GeneratedText(Protocol):
     @property
     def prompt(self) -> list[Token]:
         """The tokens of the prompt."""
+        ...
 
     @property
     def text(self) -> str:
         """The text so far."""
+        ...
 
     @property
     def tokens(self) -> list[Token]:
         """The tokens so far, without the one that ended the text."""
+        ...
 
     @property
     def stopReason(self) -> StopReason | None:
         """Why the text ended. None before that, and if an exception ended it."""
+        ...
 
     @property
     def stopString(self) -> str | None:
         """The one of `stop` that ended the text."""
+        ...
 
     @property
     def stopToken(self) -> Token | None:
         """The token that ended the text: an end-of-generation token, or one of `stopTokens`."""
+        ...
 
     @property
     def usage(self) -> Usage:
         """Counts and times, up to date at any time."""
+        ...
 
     @property
     def done(self) -> bool:
         """True if the text has ended, for whatever reason."""
+        ...
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the pieces of the text."""
+        ...
 
     def __aiter__(self) -> Any:
         """The same for `async for`."""
+        ...
 
     def __await__(self) -> Generator[Any, None, str]:
         """Wait for the whole text."""
+        ...
 
     def steps(self) -> Iterator[GenerationStep]:
         """Iterate over tokens instead, with `for` or `async for`."""
+        ...
 
     def result(self) -> str:
         """Wait for the whole text."""
+        ...
 
     def cancel(self) -> None:
         """Stop before the next token. Can be called from any thread."""
+        ...

@@ -264,21 +264,21 @@ def test_the_example_decodes_what_is_new(tiny: Model, monkeypatch: pytest.Monkey
         assert [m.role for m in talk.messages] == ["system", *["user", "assistant"] * 5]
 
 
-def test_the_example_answers_as_if_all_were_read_anew(tiny: Model) -> None:
+def test_the_example_answers_the_same_as_from_an_empty_memory(tiny: Model) -> None:
     import chat
 
-    def last_answer(anew: bool) -> str:
+    def last_answer(from_scratch: bool) -> str:
         answer = ""
         with Context.initFromModel(tiny, Context.Params(nCtx=1024, nThreads=2)) as ctx, Sampler.initGreedy() as sampler:
             talk = chat.Chat(ctx, sampler, "chatml")
             for turn in range(3):
-                if anew:
+                if from_scratch:
                     ctx.getMemory().clear()
                     talk.tokens = []
                 answer = "".join(talk.say(f"Question {turn}", 10))
         return answer
 
-    assert last_answer(anew=False) == last_answer(anew=True) != ""
+    assert last_answer(from_scratch=False) == last_answer(from_scratch=True) != ""
 
 
 def test_the_example_makes_room(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Reranking: the form of the input, scores as llama.cpp gives them, order, limits."""
+"""Reranking: the form of the input, the same scores as llama.cpp, order, limits."""
 
 from __future__ import annotations
 

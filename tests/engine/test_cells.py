@@ -1,4 +1,4 @@
-"""The count of cells, against one that knows each of them."""
+"""The count of cells, compared with a memory that has each cell as an object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama_cffi.generation.prefix import common_length
 
 
 class Plain:
-    """A memory, with the cells of each sequence by position. It is its own context and model."""
+    """A memory with the cells of each sequence by position, which is also its context and its model."""
 
     isRecurrent = isHybrid = False
     nSwa = 0
@@ -137,7 +137,7 @@ def test_few_sequences_go_the_faster_way() -> None:
         policy.note(1, 1.0)
         assert policy.decode_separately(3) is (policy is slow)
         ways = [policy.decode_separately(3) for _ in range(600)]
-        assert ways.count(policy is not slow) == 2  # the other way is tried anew now and then
+        assert ways.count(policy is not slow) == 2  # the other way is measured again now and then
         assert not policy.decode_separately(1) and not policy.decode_separately(9)
     for _ in range(100):
         slow.note(1, 2.0)  # it has become slower

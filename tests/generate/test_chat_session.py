@@ -67,17 +67,17 @@ def test_a_turn_decodes_what_is_new(chatty: Model, counted: Counted) -> None:
         assert _roles(session) == ["system", *["user", "assistant"] * 6]
 
 
-def test_it_answers_as_if_all_were_read_anew(chatty: Model) -> None:
-    def last(anew: bool) -> list[dict[str, Any]]:
+def test_answers_are_the_same_as_from_an_empty_memory(chatty: Model) -> None:
+    def last(from_scratch: bool) -> list[dict[str, Any]]:
         with _context(chatty) as ctx:
             session = ChatSession(ctx)
             for turn in range(3):
-                if anew:
+                if from_scratch:
                     ctx.getMemory().clear()
                 _say(session, f"Question {turn}")
             return session.messages
 
-    assert last(anew=True) == last(anew=False)
+    assert last(from_scratch=True) == last(from_scratch=False)
 
 
 def test_on_every_kind_of_memory(kind: Kind) -> None:
@@ -299,7 +299,7 @@ def test_a_conversation_that_does_not_fit(chatty: Model, overflow: Any) -> None:
 def test_the_oldest_turns_are_dropped(chatty: Model, counted: Counted) -> None:
     with _context(chatty, 512) as ctx:
         session = ChatSession(ctx, system="Be brief.", overflow="drop")
-        anew = 0
+        decoded_again = 0
         for turn in range(30):
             counted.tokens = 0
             assert _say(session, f"Question number {turn}, which is the newest", 16)
@@ -307,9 +307,9 @@ def test_the_oldest_turns_are_dropped(chatty: Model, counted: Counted) -> None:
             assert _roles(session) == ["system", *["user", "assistant"] * (len(session.messages) // 2)]
             assert session.messages[-2]["content"].startswith(f"Question number {turn},")
             assert ctx.getMemory().seqPosMax(0) < 512
-            anew += counted.tokens > 150
+            decoded_again += counted.tokens > 150
         assert 3 <= len(session.messages) < 25
-        assert 0 < anew < 15, "not every turn is to read the whole conversation anew"
+        assert 0 < decoded_again < 15, "most turns decode only what is new"
         texts = [m["content"] for m in session.dropped + session.messages[1:] if m["role"] == "user"]
         assert [text.split()[2].rstrip(",") for text in texts] == [str(turn) for turn in range(30)]
 

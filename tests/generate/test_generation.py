@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_text(ctx: Context) -> None:
     def run(seed: int) -> str:
         with defaultSampler(seed=seed) as sampler:
             first = "".join(Generation(ctx, PROMPT, sampler=sampler, maxTokens=20))
-            assert "".join(Generation(ctx, PROMPT, sampler=sampler, maxTokens=20)) == first  # the sampler begins anew
+            assert "".join(Generation(ctx, PROMPT, sampler=sampler, maxTokens=20)) == first  # it is reset
         return first
 
     assert run(7) == run(7) != run(8)
@@ -201,7 +201,7 @@ def test_what_is_shared_is_decoded_once(ctx: Context, counted: Counted) -> None:
     assert counted.tokens == 2 + 9
 
 
-def test_a_memory_that_was_changed_is_read_anew(tiny: Model, ctx: Context) -> None:
+def test_a_memory_that_was_changed_is_not_reused(tiny: Model, ctx: Context) -> None:
     tokens = tokenize(tiny.vocab, PROMPT)
     expected = plain(ctx, tokens, 20)
     assert "".join(_greedy(ctx, PROMPT, 20))

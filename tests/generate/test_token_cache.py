@@ -1,4 +1,4 @@
-"""What a sequence holds: kept where two texts agree, computed anew where they part, never believed when it changed."""
+"""Prefix reuse: a common prefix is kept, the rest is decoded again, and changes by others are noticed."""
 
 from __future__ import annotations
 
