@@ -1,6 +1,6 @@
 """llama.cpp for Python: the object-oriented API of the specification, over the whole C API (`llama_cffi.lib`).
 
-Importing the package alone loads nothing. The compiled extension is loaded with the first name that needs it: every name
+Importing the package alone loads nothing. The compiled extension is loaded with the first name that needs it: any name
 but the errors, the enumerations and the parser of tool calls. If the extension is missing or broken, that use raises
 ImportError: `from llama_cffi import Model` does, `import llama_cffi` does not.
 """
