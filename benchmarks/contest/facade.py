@@ -23,7 +23,7 @@ from protocol import (  # noqa: E402
     answer,
     digest,
     filling,
-    memory as memory_now,  # noqa: E402
+    memory as memory_now,
     ready,
     repetitions,
     run,
