@@ -104,6 +104,15 @@ quick: $(VENV)/.quick
 test: $(VENV)/.test
 	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest $(T)
 
+$(VENV)/.coverage: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable '.[coverage]'
+	touch $@
+
+# A run that fails is reported too: the figure is of what ran.
+coverage: $(VENV)/.coverage
+	-$(PY) -m coverage run -m pytest -q $(T)
+	$(PY) -m coverage report
+
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --no-build-isolation --editable '.[bench]'
 	touch $@
