@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick build run test bench coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run test bench coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -95,9 +95,14 @@ $(VENV)/.quick: pyproject.toml | $(PY)
 	touch $@
 
 quick: $(VENV)/.quick
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick-style quick-tests
+
+quick-style:
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+quick-tests:
 	$(PY) -m pytest -q -m "not native and not slow" tests/unit tests/codegen
 
 # T=tests/engine runs one part. Where there is no Vulkan driver for the CPU, the tests get one from the cache.
