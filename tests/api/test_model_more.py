@@ -87,7 +87,7 @@ KINDS = {
 }
 
 
-@pytest.mark.needs("llama_model_is_hybrid")
+@pytest.mark.needs("llama_model_is_hybrid", "llama_model_n_layer_nextn")
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_kinds(zoo: dict[str, Path], kind: str) -> None:
     with Model.load(zoo[kind]) as model:

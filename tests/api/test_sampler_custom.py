@@ -352,7 +352,7 @@ def test_a_native_error_inside_apply_comes_through() -> None:
 # Copies of state, and time
 
 
-@pytest.mark.needs("llama_sampler_init_adaptive_p")
+@pytest.mark.needs("llama_sampler_init_adaptive_p", "llama_sampler_copy")
 def test_copy(decoded: Context) -> None:
     def make(last_n: int = 8, seed: int = 3) -> Sampler:
         chain = Sampler.chainInit()
