@@ -67,6 +67,7 @@ def test_weights_equal_what_gguf_counts(zoo: dict[str, Path], kind: str) -> None
         assert model.ftype is Ftype.MOSTLY_Q8_0
 
 
+@pytest.mark.slow
 @pytest.mark.needs("llama_model_ftype")
 def test_weights_of_gemma(gemma: Model, gemma_path: Path) -> None:
     tensors = _tensors(gemma_path)

@@ -88,6 +88,7 @@ def _model(name: str, pre: str = "") -> Model:
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_token_equals_what_gguf_reads(name: str) -> None:
     vocab, path = _model(name).vocab, _path(name)

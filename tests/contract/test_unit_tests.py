@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # `llama_cffi._native` cannot be imported, and the attempt is told.
@@ -28,6 +30,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/unit"]))
 """
 
 
+@pytest.mark.slow
 def test_unit_tests_import_no_native_code() -> None:
     result = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
