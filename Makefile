@@ -27,12 +27,13 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help build run test bench vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads generate check docs clean \
-        upgrade check-upgrade test-old test-versions
+.PHONY: help quick quick-style quick-tests build run test bench coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
+        generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
-	@echo "make test              run the tests"
+	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
+	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
 	@echo "make hostile           2,600 falsified models, adapters and states"
@@ -50,6 +51,7 @@ help:
 	@echo "make test-old          check-upgrade to an old release"
 	@echo "make test-versions     check-upgrade to every known release, for the table in docs/versions.md"
 	@echo "make check             generated files, style (Python and C++) and types"
+	@echo "make coverage          how much of the facade's Python the tests run (T=tests/engine: these tests)"
 	@echo "make docs              the API reference, in docs/_build/index.html"
 	@echo "make clean             remove what was built here (the cache stays)"
 
@@ -86,9 +88,35 @@ build: $(BUILT)
 run: $(VENV)/.gemma
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
 
-# Where there is no Vulkan driver for the CPU, the tests get one from the cache.
+# What needs no native build. A full set-up has all of it already, so nothing is installed there.
+$(VENV)/.quick: pyproject.toml | $(PY)
+	test -e $(VENV)/.test || $(PY) -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	test -e $(VENV)/.test || $(PY) -m pip install --quiet --disable-pip-version-check --group quick
+	touch $@
+
+quick: $(VENV)/.quick
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick-style quick-tests
+
+quick-style:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+quick-tests:
+	$(PY) -m pytest -q -m "not native and not slow" tests/unit tests/codegen
+
+# T=tests/engine runs one part. Where there is no Vulkan driver for the CPU, the tests get one from the cache.
 test: $(VENV)/.test
-	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest
+	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest $(T)
+
+$(VENV)/.coverage: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable '.[coverage]'
+	touch $@
+
+# A run that fails is reported too: the figure is of what ran.
+coverage: $(VENV)/.coverage
+	-$(PY) -m coverage run -m pytest -q $(T)
+	$(PY) -m coverage report
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --no-build-isolation --editable '.[bench]'
@@ -127,6 +155,7 @@ generate: $(VENV)/.test
 check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/*)
 	$(VENV)/bin/mypy
 

@@ -7,7 +7,7 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # build front ends do not put it there
 
-from vendor.build.commands import build_ext, build_py, sdist  # noqa: E402
+from vendor.build.commands import build_ext, build_py, sdist
 
 setup(
     cffi_modules=["build_ffi.py:ffibuilder"],

@@ -101,7 +101,7 @@ def main() -> None:
     pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--editable", "."]
     print(f"Python {platform.python_version()}, {platform.machine()}", flush=True)
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(ROOT / "llama_cffi")], check=True)
-    for statement in ("import llama_cffi", "from llama_cffi import *"):
+    for statement in ("from llama_cffi import lib", "from llama_cffi import *"):
         print(f"{statement}: {import_time(statement) * 1e3:.0f} ms", flush=True)
     print(f"headers to generated files: {timed(regenerate, 3):.1f} s", flush=True)
     print(f"generated files checked: {wall([sys.executable, '-m', 'codegen', 'check'], 3):.1f} s", flush=True)

@@ -1,19 +1,20 @@
-"""llama.cpp for Python: the object-oriented API of the specification, over the whole C API (`llama_cffi.lib`)."""
+"""llama.cpp for Python: the object-oriented API of the specification, over the whole C API (`llama_cffi.lib`).
+
+Importing the package alone loads nothing. The compiled extension is loaded with the first name that needs it: any name
+but the errors, the enumerations and the parser of tool calls. If the extension is missing or broken, that use raises
+ImportError: `from llama_cffi import Model` does, `import llama_cffi` does not.
+"""
 
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 __version__ = "0.1.0"
 
-# `python -m llama_cffi doctor` reports an extension that cannot be imported; everybody else is to see it here.
-if getattr(sys, "argv", [""])[:1] != ["-m"]:
-    from llama_cffi._core.ffi import ffi, lib  # noqa: F401
-
 # Module -> the public names in it. A module is loaded when one of its names is first used: a program pays for what it
-# needs. `__init__.pyi` has the same names for type checkers.
+# needs, and modules that need no native code can be used (by the doctor, by unit tests) without the extension.
+# `__init__.pyi` has the same names for type checkers.
 _MODULES: dict[str, tuple[str, ...]] = {
     "_core.ffi": ("ffi", "lib"),
     "ggml": ("Ggml",),

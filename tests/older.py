@@ -1,21 +1,65 @@
-"""What tests see differently with older versions of llama.cpp: their behaviour, not their API. Expected to fail there.
+"""Markers for what an older llama.cpp lacks, or does otherwise. They do nothing for the pinned version.
 
-Each row: a test, by the end of its id; a C name, which versions lack that behave so; and what they do instead.
+`@pytest.mark.needs("llama_x", "llama_y_params.z")`: the test is skipped, and counted as "unavailable", where llama.cpp
+lacks one of these names.
+
+`@pytest.mark.older("llama_x", "what differs")`: the test is expected to fail where llama.cpp lacks `llama_x`, whose
+absence dates it. The API is the same there, its behaviour is not.
 """
 
 from __future__ import annotations
 
-_AUGUST_2025 = "llama_n_ctx_seq"
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
-DIFFERENCES = (
-    ("test_times_of_a_context", _AUGUST_2025, "graphs are not used again: see codegen/rules/adapters.py"),
-    ("test_context_parameters[fields11-False]", _AUGUST_2025, "flash attention rounds otherwise"),
-    ("test_decode_refuses_what_would_kill", _AUGUST_2025, "a batch has room for 64 tokens at least"),
-    ("test_quantize_says_what_is_wrong", _AUGUST_2025, "the importance matrix is a container of C++, out of reach"),
-    ("test_lazy_grammar", _AUGUST_2025, "a trigger token that the grammar does not take is dropped"),
-    ('test_grammars_that_cannot_be[other ::= "a"-root]', _AUGUST_2025, "the reason is no log line"),
-    ("test_grammars_that_cannot_be[root ::= root-recursion]", _AUGUST_2025, "the reason is no log line"),
-    ('test_grammars_that_cannot_be[root ::= "a"{3000,3001}-cannot parse]', _AUGUST_2025, "repetitions have no limit"),
-    ("test_grammar_errors_carry_the_log", _AUGUST_2025, "the reason is no log line"),
-    ("test_the_end_of_the_interpreter_logs_nothing", _AUGUST_2025, "the tiny model's tokenizer is warned of"),
-)
+import pytest
+
+from llama_cffi._generated.absent import ABSENT
+from llama_cffi.errors import UnavailableError
+
+_NEEDS = Path(__file__).resolve().parent.parent / "codegen" / "fit" / "needs.json"
+
+
+@cache
+def known() -> frozenset[str]:
+    """The C names, and fields as `struct.field`, that the facade uses and a llama.cpp can lack."""
+    return frozenset(json.loads(_NEEDS.read_text(encoding="utf-8"))["versions"])
+
+
+def checked(mark: pytest.Mark) -> tuple[str, ...]:
+    """The names in a marker. Raises pytest.UsageError if it has none, or one that the facade does not use."""
+    names = mark.args[:1] if mark.name == "older" else mark.args
+    texts = mark.args[1:] if mark.name == "older" else ("",)
+    if not names or len(texts) != 1 or mark.kwargs or not all(isinstance(text, str) for text in mark.args):
+        raise pytest.UsageError(f'expected needs("name", ...) or older("name", "what differs"), got {mark}')
+    unknown = [name for name in names if name not in known()]
+    if unknown:
+        raise pytest.UsageError(f"@pytest.mark.{mark.name}: {', '.join(unknown)} is not in codegen/fit/needs.json")
+    return names
+
+
+def marks(mark: pytest.Mark, absent: Mapping[str, str] = ABSENT) -> list[pytest.MarkDecorator]:
+    """What a marker means for a llama.cpp that lacks the names in `absent`."""
+    missing = [name for name in checked(mark) if name in absent]
+    if not missing:
+        return []
+    if mark.name == "needs":
+        return [pytest.mark.skip(reason="unavailable: " + ", ".join(f"{n} ({absent[n]})" for n in missing))]
+    return [pytest.mark.xfail(reason=f"{absent[missing[0]]} differ: {mark.args[1]}", strict=True)]
+
+
+def apply(item: pytest.Item) -> None:
+    """Skip a test, or expect it to fail, as its markers say."""
+    for mark in [*item.iter_markers("needs"), *item.iter_markers("older")]:
+        for found in marks(mark):
+            item.add_marker(found)
+
+
+def advice(error: BaseException) -> str:
+    """The marker that a test lacks which ended with this error; empty if a marker is not the answer."""
+    name = str(error).partition(":")[0]
+    if not isinstance(error, UnavailableError) or name not in ABSENT:
+        return ""
+    return f'If the test is about {name}, mark it: @pytest.mark.needs("{name}")'

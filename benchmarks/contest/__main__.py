@@ -23,7 +23,7 @@ from benchmarks.build_llama_bench import BuildError  # noqa: E402
 from benchmarks.contest import cases, duel, inputs, plot, yardstick  # noqa: E402
 from benchmarks.contest.cases import (  # noqa: E402
     FACADE,
-    C as C_PROGRAM,  # noqa: E402
+    C as C_PROGRAM,
     Case,
     Target,
 )

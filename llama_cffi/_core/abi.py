@@ -120,7 +120,10 @@ def _cure(library: Library) -> str:
         return f" (the package's libraries should be of {manifest.llama_cpp}): {_rebuild()}"
     if os.environ.get("LD_PRELOAD"):
         return f": start Python without LD_PRELOAD={os.environ['LD_PRELOAD']}"
-    return ", another llama.cpp that this process loaded before: import llama_cffi first, or in a separate process"
+    return (
+        ", another llama.cpp that this process loaded before: run `from llama_cffi import lib` first, or use another "
+        "process"
+    )
 
 
 def _rebuild() -> str:

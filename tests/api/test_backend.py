@@ -85,6 +85,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return path, result.stdout.split()[1:]
 
 
+@pytest.mark.needs("llama_model_quantize_params.tt_overrides")
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_variant_that_runs_here_gives_the_same_text(text: tuple[Path, list[str]], name: str) -> None:
     path, expected = text

@@ -133,6 +133,7 @@ def test_a_batch_that_is_full_or_freed(ctx: Context) -> None:
         Batch.getOne([1]).add(1, 1)
 
 
+@pytest.mark.older("llama_n_ctx_seq", "a batch has room for 64 tokens at least")
 def test_decode_refuses_what_would_kill(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, nBatch=8, nSeqMax=2)) as ctx:
         with pytest.raises(ValueError, match=r"8 tokens \(nBatch\), got 20"):

@@ -76,6 +76,7 @@ def test_a_limit_of_the_user_counts_threads() -> None:
     assert (result.stdout, result.stderr) == ("7\n", "")
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max")
 def test_pooled_embeddings_that_the_sequences_do_not_share(tiny: Model) -> None:
     pooled = {"nCtx": 192, "embeddings": True, "poolingType": PoolingType.MEAN}
     with pytest.raises(ValueError, match=r"nSeqMax 3, got 64.* .*nUbatch to 63"):
@@ -90,6 +91,7 @@ def test_pooled_embeddings_that_the_sequences_do_not_share(tiny: Model) -> None:
             ctx.setEmbeddings(True)
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max")
 def test_sizes_that_cannot_be(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nOutputsMax.*nSeqMax 4.*got 2"):
         _context(tiny, nCtx=256, nOutputsMax=2, nSeqMax=4)

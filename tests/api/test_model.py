@@ -100,6 +100,7 @@ def test_params_check_what_they_are_given() -> None:
     assert repr(params) == "ContextParams(nCtx=1024, ropeFreqBase=10000.0)"
 
 
+@pytest.mark.older("llama_n_ctx_seq", "direct I/O cannot be asked for")
 def test_the_three_booleans_are_a_view_of_load_mode() -> None:
     params = Model.Params()
     assert (params.useMmap, params.useMlock, params.useDirectIo) == (True, False, False)
@@ -113,7 +114,16 @@ def test_the_three_booleans_are_a_view_of_load_mode() -> None:
     assert (params.loadMode, params.useMmap) == (LoadMode.DIRECT_IO, False)
 
 
-@pytest.mark.parametrize("mode", [{"useMmap": False}, {"useMmap": True}, {"useDirectIo": True}])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"useMmap": False},
+        {"useMmap": True},
+        pytest.param(
+            {"useDirectIo": True}, marks=pytest.mark.older("llama_n_ctx_seq", "direct I/O cannot be asked for")
+        ),
+    ],
+)
 def test_every_way_to_read_the_file(tiny_path: Path, mode: dict[str, bool]) -> None:
     with Model.load(tiny_path, Model.Params(**mode)) as model:
         assert model.nLayer == 2

@@ -57,6 +57,7 @@ def _tensors(path: Path) -> list[Any]:
     return list(gguf.GGUFReader(path).tensors)
 
 
+@pytest.mark.needs("llama_model_ftype")
 @pytest.mark.parametrize("kind", ["llama", "bert", "t5", "mamba"])
 def test_weights_equal_what_gguf_counts(zoo: dict[str, Path], kind: str) -> None:
     tensors = _tensors(zoo[kind])
@@ -66,6 +67,8 @@ def test_weights_equal_what_gguf_counts(zoo: dict[str, Path], kind: str) -> None
         assert model.ftype is Ftype.MOSTLY_Q8_0
 
 
+@pytest.mark.slow
+@pytest.mark.needs("llama_model_ftype")
 def test_weights_of_gemma(gemma: Model, gemma_path: Path) -> None:
     tensors = _tensors(gemma_path)
     assert gemma.nParams == sum(math.prod(int(n) for n in t.shape) for t in tensors)
@@ -85,6 +88,7 @@ KINDS = {
 }
 
 
+@pytest.mark.needs("llama_model_is_hybrid", "llama_model_n_layer_nextn")
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_kinds(zoo: dict[str, Path], kind: str) -> None:
     with Model.load(zoo[kind]) as model:
@@ -99,6 +103,7 @@ def _scalar(c_function: Callable[[Any], Any], value: object, model: Model) -> No
     assert c_function(model._c) == value
 
 
+@pytest.mark.needs("llama_model_n_layer_nextn")
 def test_every_getter_equals_raw_c(gemma: Model) -> None:
     pairs = {
         lib.llama_model_n_embd_inp: gemma.nEmbdInp,
@@ -166,6 +171,7 @@ def _edited(source: Path, target: Path, change: dict[str, Any]) -> Path:
     return target
 
 
+@pytest.mark.needs("llama_model_ftype")
 def test_a_guessed_and_an_unknown_format(tiny_path: Path, tmp_path: Path) -> None:
     with Model.load(_edited(tiny_path, tmp_path / "guessed.gguf", {"general.file_type": None})) as model:
         assert lib.llama_model_ftype(model._c) == Ftype.MOSTLY_Q8_0 | Ftype.GUESSED
@@ -211,6 +217,7 @@ def test_metadata_by_index(tiny: Model) -> None:
     assert tiny.metaValStrByIndex(10**6, buf, 8) == -1
 
 
+@pytest.mark.needs("llama_model_meta_key_str")
 def test_metadata_suggests_how_to_sample(tiny_path: Path, tmp_path: Path) -> None:
     names = {key: Model.metaKeyStr(key) for key in ModelMetaKey}
     assert names[ModelMetaKey.SAMPLING_TOP_K] == "general.sampling.top_k"
@@ -258,6 +265,7 @@ def _logits(path: Path) -> Any:
         return np.array(ffi.unpack(lib.llama_get_logits_ith(ctx._c, -1), model.vocab.nTokens))
 
 
+@pytest.mark.needs("llama_model_ftype")
 def test_quantize(f32_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "q8.gguf"
     Model.quantize(f32_path, out)
@@ -272,6 +280,7 @@ def test_quantize(f32_path: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["q8.gguf"]
 
 
+@pytest.mark.needs("llama_model_quantize_params.tt_overrides")
 def test_quantize_with_everything(f32_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "mixed.gguf"
     columns = {t.name: int(t.shape[0]) for t in _tensors(f32_path) if len(t.shape) == 2}
@@ -293,6 +302,7 @@ def test_quantize_with_everything(f32_path: Path, tmp_path: Path) -> None:
         assert (model.metaValStr("general.name"), model.nCtxTrain) == ("mixed", 77)
 
 
+@pytest.mark.needs("llama_model_quantize_params.prune_layers")
 def test_quantize_without_a_layer(f32_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "pruned.gguf"
     params = Model.QuantizeParams(pruneLayers=[1, 1], onlyCopy=True)
@@ -302,6 +312,7 @@ def test_quantize_without_a_layer(f32_path: Path, tmp_path: Path) -> None:
         assert model.nLayer == 1
 
 
+@pytest.mark.needs("llama_model_quantize_params.dry_run")
 def test_quantize_without_writing(f32_path: Path, tmp_path: Path) -> None:
     Model.quantize(f32_path, tmp_path / "never.gguf", Model.QuantizeParams(dryRun=True))
     assert list(tmp_path.iterdir()) == []
@@ -314,6 +325,7 @@ def test_quantize_keeps_splits(f32_path: Path, tmp_path: Path) -> None:
         Model.quantize(tmp_path / "q-00001-of-00001.gguf", tmp_path / "q", Model.QuantizeParams(keepSplit=True))
 
 
+@pytest.mark.needs("llama_model_quantize_params.prune_layers")
 def test_quantize_defaults() -> None:
     params, c = Model.quantizeDefaultParams(), lib.llama_model_quantize_default_params()
     assert (params.nthread, params.ftype) == (c.nthread, c.ftype)
@@ -333,6 +345,7 @@ def test_quantize_onto_itself(f32_path: Path, tmp_path: Path) -> None:
     assert f32_path.stat().st_size == size
 
 
+@pytest.mark.older("llama_n_ctx_seq", "the importance matrix is a container of C++, out of reach")
 def test_quantize_says_what_is_wrong(f32_path: Path, tiny_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     with pytest.raises(FileNotFoundError):
@@ -360,18 +373,22 @@ def test_quantize_says_what_is_wrong(f32_path: Path, tiny_path: Path, tmp_path: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.gguf"]
 
 
+def needs(field: str) -> pytest.MarkDecorator:
+    return pytest.mark.needs(f"llama_model_quantize_params.{field}")
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
-        ({"ttOverrides": {"x": Ggml.Type.I32}}, ValueError, "got I32"),
-        ({"ttOverrides": {"x": 4}}, ValueError, "Ggml.Type"),
-        ({"ttOverrides": [("x", Ggml.Type.F16)]}, TypeError, "a dict"),
+        pytest.param({"ttOverrides": {"x": Ggml.Type.I32}}, ValueError, "got I32", marks=needs("tt_overrides")),
+        pytest.param({"ttOverrides": {"x": 4}}, ValueError, "Ggml.Type", marks=needs("tt_overrides")),
+        pytest.param({"ttOverrides": [("x", Ggml.Type.F16)]}, TypeError, "a dict", marks=needs("tt_overrides")),
         ({"outputTensorType": Ggml.Type.Q8_K}, ValueError, "got Q8_K"),
         ({"tokenEmbeddingType": Ggml.Type.F64}, ValueError, "got F64"),
-        ({"imatrix": {"x": [float("nan")]}}, ValueError, "imatrix.*finite"),
-        ({"imatrix": {"x\0": [1.0]}}, ValueError, "NUL"),
-        ({"pruneLayers": [-1]}, ValueError, "at least 0, got -1"),
-        ({"kvOverrides": {"k" * 200: 1}}, ValueError, "at most 127 bytes"),
+        pytest.param({"imatrix": {"x": [float("nan")]}}, ValueError, "imatrix.*finite", marks=needs("imatrix")),
+        pytest.param({"imatrix": {"x\0": [1.0]}}, ValueError, "NUL", marks=needs("imatrix")),
+        pytest.param({"pruneLayers": [-1]}, ValueError, "at least 0, got -1", marks=needs("prune_layers")),
+        pytest.param({"kvOverrides": {"k" * 200: 1}}, ValueError, "at most 127 bytes", marks=needs("kv_overrides")),
         ({"ftypes": 1}, AttributeError, "did you mean 'ftype'"),
     ],
 )

@@ -112,6 +112,7 @@ def test_a_buffer_in_use_is_not_moved(tiny: Model) -> None:
         del array
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max")
 def test_more_outputs_than_allowed(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, nOutputsMax=4)) as ctx:
         with pytest.raises(ValueError, match=r"4 outputs \(nOutputsMax\), got 20"):

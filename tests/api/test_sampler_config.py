@@ -33,6 +33,7 @@ def generate(ctx: Context, sampler: Sampler, n: int = 12) -> list[int]:
     return found
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 @pytest.mark.parametrize("kind", ["greedy", "dist", "penalties", "half", "custom"])
 def test_the_same_tokens_as_afterwards(tiny: Model, kind: str) -> None:
     class First:
@@ -61,6 +62,7 @@ def test_the_same_tokens_as_afterwards(tiny: Model, kind: str) -> None:
         assert found[:4] == expected[:4] if kind == "dist" else found == expected
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_penalties_that_were_told_tokens_before(tiny: Model) -> None:
     for last_n in (8, -1):
         with Context.initFromModel(tiny, Context.Params(nCtx=256)) as ctx:
@@ -73,6 +75,7 @@ def test_penalties_that_were_told_tokens_before(tiny: Model) -> None:
                 chain.accept(32000)  # would end the process in the next decode
 
 
+@pytest.mark.needs("llama_context_params.samplers")
 def test_samplers_as_a_field(tiny: Model) -> None:
     first, second = chain_of(Sampler.initGreedy()), chain_of(Sampler.initGreedy())
     made = Context.Params(nSeqMax=2)
@@ -90,6 +93,7 @@ def test_samplers_as_a_field(tiny: Model) -> None:
     assert made.nSamplers == 0 and made.samplers == ()
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_a_chain_belongs_to_its_context(tiny: Model) -> None:
     chain = chain_of(Sampler.initGreedy())
     ctx = Context.initFromModel(tiny, params([(0, chain)]))
@@ -116,6 +120,7 @@ def test_a_chain_belongs_to_its_context(tiny: Model) -> None:
     chain.free()
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_the_context_keeps_its_chains(tiny: Model) -> None:
     ctx = Context.initFromModel(tiny, params([(0, chain_of(Sampler.initGreedy()))]))
     gc.collect()
@@ -126,6 +131,7 @@ def test_the_context_keeps_its_chains(tiny: Model) -> None:
     gc.collect()
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_a_vocabulary_of_a_chain_that_was_given(tiny_path: object) -> None:
     model = Model.load(tiny_path)  # type: ignore[arg-type]
     chain = chain_of(Sampler.initGrammar(model.vocab, 'root ::= "yes" | "no"'), Sampler.initGreedy())
@@ -137,6 +143,7 @@ def test_a_vocabulary_of_a_chain_that_was_given(tiny_path: object) -> None:
         chain.reset()
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_set_sampler(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=256, nOutputsMaxPerSeq=1)) as ctx:
         plain = generate(ctx, chain_of(Sampler.initGreedy()))
@@ -152,6 +159,7 @@ def test_set_sampler(tiny: Model) -> None:
             ctx.setSampler(1, None)
 
 
+@pytest.mark.needs("llama_context_params.n_outputs_max_per_seq")
 def test_what_cannot_be(tiny: Model) -> None:
     chain = chain_of(Sampler.initGreedy())
     inner = chain_of(Sampler.initGreedy())

@@ -338,6 +338,7 @@ def test_names_are_text_of_c() -> None:
     assert Sampler.init(only).name == "mein Würfler!"
 
 
+@pytest.mark.needs("llama_load_mode_from_str")
 def test_a_native_error_inside_apply_comes_through() -> None:
     class Caller:
         def apply(self, candidates: TokenDataArray) -> None:
@@ -351,6 +352,7 @@ def test_a_native_error_inside_apply_comes_through() -> None:
 # Copies of state, and time
 
 
+@pytest.mark.needs("llama_sampler_init_adaptive_p", "llama_sampler_copy")
 def test_copy(decoded: Context) -> None:
     def make(last_n: int = 8, seed: int = 3) -> Sampler:
         chain = Sampler.chainInit()

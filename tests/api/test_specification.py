@@ -154,6 +154,7 @@ def test_chat() -> None:
     assert "chatml" in chatBuiltinTemplates()
 
 
+@pytest.mark.older("llama_n_ctx_seq", "graphs are not used again: see codegen/rules/adapters.py")
 @covers(*below("PerfContextData"), "Context.perfContext", "Context.perfContextPrint", "Context.perfContextReset")
 def test_times_of_a_context(tiny: Model) -> None:
     lines: list[str] = []
@@ -232,11 +233,13 @@ def test_model(tiny_path: Path, tmp_path: Path) -> None:
     [
         {"useMmap": False},
         {"useMmap": True},
-        {"useDirectIo": True},
+        pytest.param(
+            {"useDirectIo": True}, marks=pytest.mark.older("llama_n_ctx_seq", "direct I/O cannot be asked for")
+        ),
         {"useMlock": True},
         {"checkTensors": True},
         {"useExtraBufts": False},
-        {"noHost": True},
+        pytest.param({"noHost": True}, marks=pytest.mark.needs("llama_model_params.no_host")),
         {"nGpuLayers": 0},
         {"nGpuLayers": -1},
         {"splitMode": SplitMode.NONE, "mainGpu": 0, "nGpuLayers": 0},
@@ -255,6 +258,7 @@ def test_model_parameters(tiny_path: Path, fields: dict[str, Any]) -> None:
             assert ctx.decode(Batch.getOne([5, 6])) == 0
 
 
+@pytest.mark.needs("llama_model_params.no_alloc")
 @covers("Model.Params.noAlloc")
 def test_no_alloc(tiny_path: Path) -> None:
     params = Model.Params(noAlloc=True, useMmap=False)
@@ -313,7 +317,11 @@ YARN = {"ropeScalingType": RopeScalingType.YARN, "ropeFreqScale": 0.25, "yarnOri
         ({**YARN, "yarnExtFactor": 0.5}, True),
         ({**YARN, "yarnAttnFactor": 2.0, "yarnBetaFast": 16.0, "yarnBetaSlow": 2.0}, True),
         ({"attentionType": AttentionType.CAUSAL}, False),
-        ({"flashAttnType": FlashAttnType.ENABLED}, False),
+        pytest.param(
+            {"flashAttnType": FlashAttnType.ENABLED},
+            False,
+            marks=pytest.mark.older("llama_n_ctx_seq", "flash attention rounds otherwise"),
+        ),
         ({"defragThold": 0.5}, False),
         ({"typeK": Ggml.Type.Q8_0, "typeV": Ggml.Type.Q8_0, "flashAttnType": FlashAttnType.ENABLED}, True),
         ({"offloadKqv": False}, False),
@@ -376,6 +384,7 @@ def test_embeddings(tiny: Model, vectors: Path, tmp_path: Path) -> None:
     assert np.allclose(by_type[PoolingType.MEAN], rows.mean(axis=0), atol=1e-3)
 
 
+@pytest.mark.needs("llama_context_params.samplers")
 @covers("Context.Params.samplers", "Context.Params.nSamplers")
 def test_samplers_of_a_context(tiny: Model) -> None:
     chain = Sampler.chainInit()

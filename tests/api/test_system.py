@@ -24,10 +24,12 @@ from llama_cffi import (
 )
 
 
+@pytest.mark.needs("llama_version")
 def test_version() -> None:
     assert version() == ffi.string(lib.llama_version()).decode() != ""
 
 
+@pytest.mark.needs("llama_ftype_name")
 def test_names() -> None:
     assert ftypeName(Ftype.MOSTLY_Q8_0) == "Q8_0"
     assert ftypeName(Ftype.ALL_F32) == "all F32"
@@ -37,6 +39,7 @@ def test_names() -> None:
     assert maxTensorBuftOverrides() == lib.llama_max_tensor_buft_overrides() > 1
 
 
+@pytest.mark.needs("llama_load_mode_name")
 def test_load_modes_by_name() -> None:
     assert [loadModeFromStr(loadModeName(mode)) for mode in LoadMode] == list(LoadMode)
     for bad in ("nonsense", "", "MMAP"):

@@ -116,6 +116,7 @@ def test_the_three_calls(f32: tuple[Path, tiny_models.TinySpec], model: Model, t
             ctx.setAdapterLora(one, 1.0)
 
 
+@pytest.mark.needs("llama_adapter_meta_val_str")
 def test_adapters_say_what_is_wrong(
     f32: tuple[Path, tiny_models.TinySpec], model: Model, tiny: Model, tmp_path: Path
 ) -> None:
@@ -415,6 +416,7 @@ def test_a_log_target_may_call_llama_cpp(tiny_path: Path, quiet: None) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.older("llama_n_ctx_seq", "the tiny model's tokenizer is warned of")
 def test_the_end_of_the_interpreter_logs_nothing(tiny_path: Path) -> None:
     code = (
         "import logging, sys; from llama_cffi import *; logSet(logging.getLogger('llama')); "
@@ -437,6 +439,7 @@ def test_a_broken_log_target_hides_nothing(tiny_path: Path, quiet: None, monkeyp
 # Extended batches
 
 
+@pytest.mark.needs("llama_batch_ext_init")
 def test_an_extended_batch_equals_a_plain_one(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx:
         ctx.decode(Batch.getOne(PROMPT))
@@ -450,6 +453,7 @@ def test_an_extended_batch_equals_a_plain_one(tiny: Model) -> None:
         assert np.array_equal(expected, np.asarray(ctx.getLogitsIth(-1)))
 
 
+@pytest.mark.needs("llama_batch_ext_init")
 def test_extended_batches_check_their_entries(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=64, nBatch=2)) as ctx:
         batch = BatchExt.init(ctx)
@@ -481,6 +485,7 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
             batch.addToken(0, 5)
 
 
+@pytest.mark.needs("llama_batch_ext_init", "llama_process")
 def test_a_failed_process_names_its_function(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=256, nBatch=256)) as ctx:
         ctx.decode(Batch.getOne([5] * 256))
@@ -494,6 +499,7 @@ def test_a_failed_process_names_its_function(tiny: Model) -> None:
         assert ctx.decode(Batch.getOne([5])) == 0
 
 
+@pytest.mark.needs("llama_batch_ext_init")
 def test_embeddings_in_an_extended_batch(tiny: Model) -> None:
     vector = np.linspace(-1, 1, tiny.nEmbd).astype(np.float32)
     with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx:

@@ -88,6 +88,7 @@ def _model(name: str, pre: str = "") -> Model:
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_token_equals_what_gguf_reads(name: str) -> None:
     vocab, path = _model(name).vocab, _path(name)
@@ -133,6 +134,7 @@ def test_special_tokens_by_name() -> None:
     assert spm.isControl(spm.bos) and not spm.isControl(spm.nl)
 
 
+@pytest.mark.needs("llama_vocab_get_suppress_tokens")
 def test_suppressed_tokens(tmp_path: Path) -> None:
     assert _model("llama-spm").vocab.getSuppressTokens() == []
     builder = tiny_models._Builder(tiny_models.T5, "t5")

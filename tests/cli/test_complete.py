@@ -64,6 +64,7 @@ def test_the_prompt_from_stdin(tiny_path: Path, expected: str) -> None:
     assert run(*arguments, stdin=PROMPT + "\n").stdout == expected + "\n"
 
 
+@pytest.mark.slow
 def test_sampling_options(tiny_path: Path, expected: str) -> None:
     base = ["complete", PROMPT, "-n", 12, "-m", tiny_path, "-q"]
     one, same, other = (run(*base, "--seed", seed, "--temperature", 1.5).stdout for seed in (7, 7, 8))
@@ -89,6 +90,7 @@ def test_a_grammar(tiny_path: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "") and re.search("^error: .*grammar", result.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_json_schema(tiny_path: Path, tmp_path: Path) -> None:
     schema = {
         "type": "object",
@@ -108,6 +110,7 @@ def test_a_json_schema(tiny_path: Path, tmp_path: Path) -> None:
     assert result.returncode == 1 and result.stderr.startswith(f"error: --json-schema {path}: schema")
 
 
+@pytest.mark.slow
 def test_a_full_context(tiny_path: Path) -> None:
     base = ["complete", PROMPT, "-m", tiny_path, "-c", 256, "-n", 300, "--seed", 1]
     result = run(*base)

@@ -305,6 +305,7 @@ def test_defaults_are_asked_of_the_libraries(tmp_path: Path, run: Callable[[Sequ
     assert found == {f"llama_x_params.{name}": value for name, value in values.items()}
 
 
+@pytest.mark.native
 def test_a_folder_without_libraries_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "0.3.36", "0.3.36", "--old-lib", str(tmp_path)]) == 2
     assert f"{tmp_path} has no libggml-base.so" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from tests.mutations.generation import edited
 from tests.mutations.model import Mutation, absorbed
 from tests.mutations.table import MUTATIONS, ROWS
 
+pytestmark = [pytest.mark.native, pytest.mark.slow]  # reads llama.cpp's headers; minutes in all
+
 # One of each way that generated C comes about.
 COMPILED = (
     "field-mid-struct",

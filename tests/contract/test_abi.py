@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -36,7 +37,9 @@ def copy(tmp_path: Path) -> Path:
     return target
 
 
-def _python(package: Path, code: str = "import llama_cffi", **environment: str) -> subprocess.CompletedProcess[str]:
+def _python(
+    package: Path, code: str = "from llama_cffi import Model", **environment: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package.parent), **environment}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, cwd=package.parent, capture_output=True, text=True, timeout=60)
@@ -77,10 +80,14 @@ def _flip_id(path: Path) -> str:
 
 
 def test_a_good_copy_is_imported_and_reads_no_tables(copy: Path) -> None:
-    code = "import sys, llama_cffi; print(llama_cffi.__file__, *[m for m in sys.modules if m.startswith('llama_cffi')])"
+    code = (
+        "import sys, llama_cffi; llama_cffi.lib\n"
+        "print(llama_cffi.__file__, *[m for m in sys.modules if m.startswith('llama_cffi')])"
+    )
     result = _python(copy, code)
     file, *modules = result.stdout.split()
     assert Path(file).parent == copy, result.stderr
+    assert "llama_cffi._native" in modules
     assert not {"llama_cffi._core.abi", "llama_cffi._core.manifest", "llama_cffi._generated.layout"} & {*modules}
 
 
@@ -196,9 +203,15 @@ def test_a_library_that_was_loaded_for_everybody(copy: Path, tmp_path: Path) -> 
     other = tmp_path / "libelsewhere.so"
     shutil.copy2(copy / "lib" / BASE, other)
     new = _flip_id(other)
-    result = _python(copy, f"import ctypes; ctypes.CDLL({str(other)!r}, ctypes.RTLD_GLOBAL); import llama_cffi")
+    result = _python(copy, f"import ctypes; ctypes.CDLL({str(other)!r}, ctypes.RTLD_GLOBAL); import llama_cffi.log")
     said = result.stderr.strip().splitlines()[-1]
-    assert said.startswith("ImportError: ") and f"{other} of id {new}" in said and "import llama_cffi first" in said
+    assert said.startswith("ImportError: ") and f"{other} of id {new}" in said
+    advice = re.search(r"`(from llama_cffi import .*)` first", said)
+    assert advice, said
+    result = _python(
+        copy, f"{advice[1]}; import ctypes; ctypes.CDLL({str(other)!r}, ctypes.RTLD_GLOBAL); lib.llama_time_us()"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_library_that_lacks_functions(copy: Path, tmp_path: Path) -> None:
@@ -208,6 +221,42 @@ def test_a_library_that_lacks_functions(copy: Path, tmp_path: Path) -> None:
     subprocess.run(["cc", "-shared", str(source), "-o", str(copy / "lib" / LLAMA), f"-Wl,-soname,{LLAMA}"], check=True)
     said = _refused(copy)
     assert "does not fit the libraries beside it" in said and "undefined symbol" in said and "make build" in said
+
+
+# When it is noticed
+
+FIRST_USE = """
+import llama_cffi
+said = {}
+for name in llama_cffi.__all__:
+    try:
+        getattr(llama_cffi, name)
+        said[name] = ""
+    except ImportError as error:
+        said[name] = str(error)
+import json
+print(json.dumps(said))
+"""
+# Their modules need no native code.
+PURE = {"errors", "_generated.enums", "chat.tool_calls"}
+
+
+def test_a_broken_extension_is_noticed_at_the_first_use_of_any_name_that_needs_it(copy: Path) -> None:
+    _replace(copy / "_generated" / "pin.py", f'PIN = "{PIN}"', 'PIN = "llama.cpp another"')
+    assert _python(copy, "import llama_cffi").returncode == 0
+    said = json.loads(_python(copy, FIRST_USE).stdout)
+    expected = _refused(copy).removeprefix("ImportError: ")
+    assert PIN in expected and "llama.cpp another" in expected
+    assert sorted(said) == llama_cffi.__all__
+    assert said == {name: "" if llama_cffi._HOMES[name] in PURE else expected for name in said}
+
+
+def test_an_extension_that_is_not_there(copy: Path) -> None:
+    (copy / "_native.abi3.so").unlink()
+    # Else Python would find the extension of an editable install.
+    (copy / "_native.py").write_text("raise ModuleNotFoundError(\"No module named 'llama_cffi._native'\")")
+    assert "llama_cffi._native is not built: run `pip install -e .`" in _refused(copy)
+    assert _python(copy, "import llama_cffi; llama_cffi.LlamaError").returncode == 0
 
 
 # Modules

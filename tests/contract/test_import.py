@@ -5,20 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-def test_import_prints_nothing() -> None:
-    result = _run("import llama_cffi")
+@pytest.mark.parametrize("statement", ["import llama_cffi", "from llama_cffi import lib", "from llama_cffi import *"])
+def test_import_prints_nothing(statement: str) -> None:
+    result = _run(statement)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_import_loads_no_backend_and_leaves_the_environment_alone() -> None:
     result = _run(
         "import os; before = dict(os.environ)\n"
-        "import llama_cffi\n"
+        "import llama_cffi; llama_cffi.lib\n"
         "assert dict(os.environ) == before\n"
         "print(llama_cffi.lib.ggml_backend_reg_count(), 'numpy' in __import__('sys').modules)"
     )

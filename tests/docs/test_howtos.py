@@ -15,6 +15,8 @@ import pytest
 from tests.cli.commands import environment
 from tests.cli.fake_hub import FakeHub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]

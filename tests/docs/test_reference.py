@@ -15,6 +15,8 @@ from sphinx.util.inventory import InventoryFile
 import llama_cffi
 from codegen.fit import complete
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

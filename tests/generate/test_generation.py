@@ -84,6 +84,7 @@ def test_on_every_kind_of_memory(kind: Kind) -> None:
         assert again.tokens == plain(ctx, edited, 25)
 
 
+@pytest.mark.slow
 def test_on_gemma(gemma: Model) -> None:
     with Context.initFromModel(gemma, Context.Params(nCtx=256, nThreads=2)) as ctx:
         tokens = tokenize(gemma.vocab, "The capital of France is")

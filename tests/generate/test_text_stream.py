@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Model, Vocab, detokenize, tokenize
-from llama_cffi.generation.stop_strings import StopStrings
 from llama_cffi.generation.text_stream import TextStream
 
 TEXT = "Grüße, 世界! 🦙👩‍👩‍👧 naïve \t\n\n  end."
@@ -131,28 +130,6 @@ def test_text_waits_only_while_it_may_be_a_stop_string(tiny: Model) -> None:
 def test_several_stop_strings(stops: list[str], text: str, before: str, found: str | None, tiny: Model) -> None:
     assert _cut(TextStream(tiny.vocab, stops), text, tiny.vocab) == (before, found)
     assert _cut(TextStream(tiny.vocab, stops[::-1]), text, tiny.vocab) == (before, found)
-
-
-def test_it_does_not_matter_how_the_text_is_cut() -> None:
-    chance = random.Random(2)
-    for _ in range(2000):
-        text = "".join(chance.choice("ab") for _ in range(chance.randrange(12)))
-        strings = ["".join(chance.choice("ab") for _ in range(chance.randrange(1, 5))) for _ in range(3)]
-        ends = [(text.find(s) + len(s), -len(s), s) for s in strings if s in text]
-        expected = (min(ends)[2], min(ends)[0]) if ends else None
-        finder, place, found = StopStrings(strings), 0, None
-        while place < len(text) and found is None:
-            piece = text[place : place + chance.randrange(1, 4)]
-            found = finder.search(piece)
-            if found is not None:
-                found = (found[0], place + found[1])
-            place += len(piece)
-        assert found == expected, (text, strings)
-        if found is None:
-            longest = max(
-                n for n in range(5) for s in strings if n < len(s) and text.endswith(s[:n]) and n <= len(text)
-            )
-            assert finder.partial == longest, (text, strings)
 
 
 def test_stop_strings_of_a_wrong_type(tiny: Model) -> None:

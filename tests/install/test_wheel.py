@@ -15,6 +15,8 @@ import pytest
 
 import llama_cffi
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # The specification's Basic Usage Pattern, as a user types it.

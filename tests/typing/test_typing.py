@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 WRONG = ROOT / "tests" / "typing" / "wrong_uses.py"
 RIGHT = ["llama_cffi", "examples", "tests/api/test_specification.py"]

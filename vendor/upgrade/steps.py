@@ -24,7 +24,8 @@ _PY = sys.executable
 _WHICH = (
     "import os, pathlib, llama_cffi, codegen, vendor; here = pathlib.Path(os.environ['PYTHONPATH']).resolve(); "
     "found = [pathlib.Path(m.__file__).resolve().parent.parent for m in (llama_cffi, codegen, vendor)]; "
-    "assert found == [here] * 3, f'{found} is imported, not the copy in {here}'; print(llama_cffi.__file__)"
+    "assert found == [here] * 3, f'{found} is imported, not the copy in {here}'; print(llama_cffi.__file__); "
+    "[getattr(llama_cffi, name) for name in llama_cffi.__all__]"  # a module is loaded when its name is used
 )
 
 

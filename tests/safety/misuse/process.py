@@ -236,7 +236,7 @@ CASES = (
         "try: import _xxsubinterpreters as interpreters\n"
         "except ImportError: import _interpreters as interpreters\n"
         "i = interpreters.create()\n"
-        "try: interpreters.run_string(i, 'import llama_cffi')\n"
+        "try: interpreters.run_string(i, 'from llama_cffi import lib')\n"
         "except Exception as error: assert 'interpreter' in str(error), error\n",
     ),
     Case(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import structure
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Low to high. Packages of one row do not import each other.
@@ -31,28 +33,11 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
 }
 
 
-def _modules(top: str) -> dict[str, Path]:
-    named = {}
-    for path in sorted((ROOT / top).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        named[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)] = path
-    return named
-
-
-MODULES = {top: _modules(top) for top in PACKAGES}
+MODULES = {top: structure.modules(ROOT, top) for top in PACKAGES}
 
 
 def _imports(top: str, path: Path) -> set[str]:
-    """The modules of `top` that a module imports, when it runs or for its types alone."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == top:
-            named = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = named & MODULES[top].keys()
-            found |= modules | ({node.module or ""} if named - modules else set())
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == top}
-    return {f"{top}.__init__" if name == top else name for name in found}
+    return structure.imports(MODULES[top], top, path)
 
 
 def _rank(top: str, module: str) -> int:
