@@ -384,22 +384,9 @@ def _processor(llm: Any, n: int) -> float:
     return (seconds[1] - seconds[0]) / n
 
 
-CASES: dict[str, Callable[[Given], None]] = {
-    "greedy": greedy,
-    "greedy_low": greedy_low,
-    "stream": stream,
-    "tokenize": tokenize,
-    "detokenize": detokenize,
-    "logits1": logits1,
-    "logits512": logits512,
-    "batch": batch,
-    "embed": embed,
-    "state": state,
-    "load": load,
-    "import": import_,
-    "memory": memory_,
-    "callback": callback,
-}
+_TEXT = (greedy, greedy_low, stream, tokenize, detokenize)
+_REST = (logits1, logits512, batch, embed, state, load, import_, memory_, callback)
+CASES: dict[str, Callable[[Given], None]] = {case.__name__.rstrip("_"): case for case in (*_TEXT, *_REST)}
 
 
 if __name__ == "__main__":

@@ -1,15 +1,9 @@
-"""Parses preprocessed headers with pycparser into the data classes of `codegen.api.model`.
-
-This is the only module that imports pycparser.
-"""
+"""Parses preprocessed headers into the data classes of `codegen.api.model`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from copy import copy
+from collections.abc import Iterable
 from dataclasses import replace
-
-from pycparser import c_ast, c_generator, c_parser
 
 from codegen.api.model import (
     Api,
@@ -22,6 +16,20 @@ from codegen.api.model import (
     Param,
     Record,
     Typedef,
+)
+from codegen.read.c_syntax import (
+    around,
+    bits,
+    c_ast,
+    c_generator,
+    c_parser,
+    has_body,
+    innermost,
+    keyword,
+    nameless,
+    number_words,
+    references,
+    unknown,
 )
 from codegen.read.comments import Comments
 from codegen.read.headers import PUBLIC_HEADERS, Preprocessed
@@ -73,7 +81,7 @@ class _Builder:
     def declaration(self, node: c_ast.Node) -> None:
         """Add a declaration at file level. Declarations of system headers are skipped."""
         if isinstance(node, c_ast.Typedef):
-            self.aliased[node.name] = _number_words(node.type)
+            self.aliased[node.name] = number_words(node.type)
         header = self._header(node)
         if header is None:
             return
@@ -93,7 +101,7 @@ class _Builder:
             case c_ast.Pragma(string=text) if text.startswith(_HARMLESS_PRAGMAS):
                 pass
             case _:
-                raise _unknown(node, "an unknown kind of declaration")
+                raise unknown(node, "an unknown kind of declaration")
 
     # Places
 
@@ -107,15 +115,15 @@ class _Builder:
     # Named types
 
     def _typedef(self, node: c_ast.Typedef, header: str) -> None:
-        declarator, base = node.type, _innermost(node.type)
+        declarator, base = node.type, innermost(node.type)
         doc = self._doc(node, header)
-        if _has_body(base):
+        if has_body(base):
             if not base.name and id(base) not in self._defined:
                 self._untagged(node, base, header)
                 return
             doc = ""  # the comment belongs to the record or the enum
             self._define(base, header)
-            declarator = _around(node.type, self._defined[id(base)])
+            declarator = around(node.type, self._defined[id(base)])
         elif isinstance(node.type, c_ast.TypeDecl) and isinstance(base, (c_ast.Struct, c_ast.Union)):
             self._define(base, header)
         typedef = Typedef(node.name, self._type(declarator, header), header, doc)
@@ -126,7 +134,7 @@ class _Builder:
     def _untagged(self, typedef: c_ast.Typedef, node: c_ast.Node, header: str) -> None:
         alias, doc = typedef.name, self._doc(node, header)
         if not isinstance(typedef.type, c_ast.TypeDecl):
-            raise _unknown(node, f"the typedef {alias} of an unnamed type")
+            raise unknown(node, f"the typedef {alias} of an unnamed type")
         self._defined[id(node)] = alias
         if isinstance(node, c_ast.Enum):
             self.enums[alias] = replace(self._read_enum(node, header), alias=alias, doc=doc)
@@ -137,8 +145,8 @@ class _Builder:
         """Add a struct, union or enum. Several declarators after one body share its node: only the first adds it."""
         if id(node) in self._defined:
             return
-        if _has_body(node):
-            self._defined[id(node)] = f"{_keyword(node)} {node.name}"
+        if has_body(node):
+            self._defined[id(node)] = f"{keyword(node)} {node.name}"
         if isinstance(node, c_ast.Enum):
             self._enum(node, header)
         else:
@@ -161,29 +169,29 @@ class _Builder:
             members = [x for x in node.decls if not isinstance(x, c_ast.StaticAssert)]
             fields = tuple(field for x in members for field in self._fields(x, header))
         doc = self._doc(node, header) if node.name and fields is not None else ""
-        return Record(_keyword(node), node.name or "", header, fields, doc)
+        return Record(keyword(node), node.name or "", header, fields, doc)
 
     def _fields(self, node: c_ast.Node, header: str) -> list[Field]:
         """Return the member of a declaration; none if it declares only a type."""
         if not isinstance(node, c_ast.Decl) or node.align:
-            raise _unknown(node, "an unknown kind of member")
+            raise unknown(node, "an unknown kind of member")
         name = node.name or ""
         doc = self._doc(node, header) if node.coord else ""  # pycparser loses the line of an unnamed bit field
-        base = _innermost(node.type)
-        if _has_body(base) and not base.name:
+        base = innermost(node.type)
+        if has_body(base) and not base.name:
             return [self._member_in_place(node, base, header, doc)]
-        if _has_body(base):
+        if has_body(base):
             self._define(base, header)
         if base is node.type:
             return []
-        return [Field(self._type(node.type, header), name, doc, _bits(node))]
+        return [Field(self._type(node.type, header), name, doc, bits(node))]
 
     def _member_in_place(self, node: c_ast.Decl, base: c_ast.Node, header: str, doc: str) -> Field:
         """Return a member of an unnamed type defined in place. Its type text is the keyword and the declarator."""
         if isinstance(base, c_ast.Enum):
-            raise _unknown(base, "a member of an unnamed enum")
+            raise unknown(base, "a member of an unnamed enum")
         inner = self._read_record(base, header)
-        ctype = self._type(_around(node.type, inner.kind), header, words={inner.kind}) if node.name else inner.kind
+        ctype = self._type(around(node.type, inner.kind), header, words={inner.kind}) if node.name else inner.kind
         return Field(ctype, node.name or "", doc, inner=inner)
 
     def _enum(self, node: c_ast.Enum, header: str) -> None:
@@ -223,12 +231,12 @@ class _Builder:
             case c_ast.Decl() | c_ast.Typename():
                 return Param(self._type(node.type, header), node.name or "")
             case _:
-                raise _unknown(node, "an unknown kind of parameter")
+                raise unknown(node, "an unknown kind of parameter")
 
     def _constant(self, node: c_ast.Decl, header: str) -> None:
         kind = self.number_kind(self._type(node.type, header))
         if kind is None:
-            raise _unknown(node, f"the constant {node.name}, which is not a number")
+            raise unknown(node, f"the constant {node.name}, which is not a number")
         self.constants.append(Constant(node.name, header, kind, doc=self._doc(node, header)))
 
     def number_kind(self, ctype: str) -> str | None:
@@ -245,11 +253,11 @@ class _Builder:
 
     def _type(self, node: c_ast.Node, header: str, words: Iterable[str] = ()) -> str:
         """Return the type as C text without a name. A definition in place becomes a reference to the type."""
-        nameless = _nameless(node, {*_TYPE_WORDS, *self.aliased, *words})
-        for reference in _references(nameless):  # in C, the first mention of a struct declares it
-            kind = _keyword(reference)
+        plain = nameless(node, {*_TYPE_WORDS, *self.aliased, *words})
+        for reference in references(plain):  # in C, the first mention of a struct declares it
+            kind = keyword(reference)
             self.records.setdefault(f"{kind} {reference.name}", Record(kind, reference.name, header))
-        return self._text(nameless)
+        return self._text(plain)
 
     def _text(self, node: c_ast.Node) -> str:
         return " ".join(self._c.visit(c_ast.Typename(None, [], None, node, node.coord)).split())
@@ -258,117 +266,8 @@ class _Builder:
 # Helpers over pycparser's nodes
 
 
-def _unknown(node: c_ast.Node, what: str) -> CodegenError:
-    return CodegenError(f"{node.coord}: cannot read {what} ({type(node).__name__}): extend codegen/read/parse.py")
-
-
-def _keyword(node: c_ast.Node) -> str:
-    return type(node).__name__.lower()
-
-
 def _signature(function: Function) -> tuple[str, list[str], bool]:
     return function.returns, [param.type for param in function.params], function.variadic
-
-
-def _innermost(node: c_ast.Node) -> c_ast.Node:
-    """The type that pointers and arrays are made around."""
-    while isinstance(node, (c_ast.PtrDecl, c_ast.ArrayDecl, c_ast.TypeDecl)):
-        node = node.type
-    return node
-
-
-def _around(node: c_ast.Node, spelling: str) -> c_ast.Node:
-    """Return a copy of a declarator around another type, given by its spelling."""
-    if not isinstance(node, (c_ast.PtrDecl, c_ast.ArrayDecl, c_ast.TypeDecl)):
-        kind, _, tag = spelling.rpartition(" ")
-        if kind:
-            return getattr(c_ast, kind.capitalize())(tag, None, node.coord)
-        return c_ast.IdentifierType([spelling], node.coord)
-    out = copy(node)
-    out.type = _around(node.type, spelling)
-    return out
-
-
-def _number_words(node: c_ast.Node) -> list[str]:
-    """Return the words of a type that may be a number; none for pointers, structs and others."""
-    match node:
-        case c_ast.TypeDecl(type=c_ast.IdentifierType(names=names)):
-            return list(names)
-        case c_ast.TypeDecl(type=c_ast.Enum()):
-            return ["enum"]
-        case _:
-            return []
-
-
-def _has_body(node: c_ast.Node) -> bool:
-    match node:
-        case c_ast.Struct() | c_ast.Union():
-            return node.decls is not None
-        case c_ast.Enum():
-            return node.values is not None
-        case _:
-            return False
-
-
-def _bits(node: c_ast.Decl) -> int | None:
-    if node.bitsize is None:
-        return None
-    if not isinstance(node.bitsize, c_ast.Constant):
-        raise _unknown(node.bitsize, f"the width of the bit field {node.name}, which is not a plain number")
-    return int(node.bitsize.value.rstrip("uUlL"), 0)
-
-
-def _nameless(node: c_ast.Node, words: set[str]) -> c_ast.Node:
-    """Return a copy of a type without the declared name, and with tags instead of bodies. `words` are known types."""
-    out = copy(node)
-    match out:
-        case c_ast.TypeDecl() | c_ast.PtrDecl():
-            if isinstance(out, c_ast.TypeDecl):
-                out.declname = None
-            out.quals = [qual for qual in out.quals if qual != "restrict"]
-            if not {"const", "volatile"}.issuperset(out.quals):
-                raise _unknown(node, f"the qualifier {' '.join(out.quals)}")
-            out.type = _nameless(out.type, words)
-        case c_ast.ArrayDecl():
-            out.dim_quals = []  # `static` and qualifiers of a parameter are not part of its type
-            out.dim = None if isinstance(out.dim, c_ast.ID) and out.dim.name == "*" else out.dim
-            out.type = _nameless(out.type, words)
-        case c_ast.FuncDecl():
-            out.args = copy(out.args)
-            if out.args is not None:
-                out.args.params = [_nameless_param(x, words) for x in out.args.params]
-            out.type = _nameless(out.type, words)
-        case c_ast.Struct() | c_ast.Union() | c_ast.Enum():
-            if not out.name:
-                raise _unknown(node, "an unnamed type where a name is needed")
-            if isinstance(out, c_ast.Enum):
-                out.values = None
-            else:
-                out.decls = None
-        case c_ast.IdentifierType():
-            if not words.issuperset(out.names):
-                raise _unknown(node, f"the type {' '.join(out.names)}")
-        case _:
-            raise _unknown(node, "an unknown kind of type")
-    return out
-
-
-def _nameless_param(node: c_ast.Node, words: set[str]) -> c_ast.Node:
-    match node:
-        case c_ast.EllipsisParam():
-            return node
-        case c_ast.Decl() | c_ast.Typename():
-            return c_ast.Typename(None, [], None, _nameless(node.type, words), node.coord)
-        case _:
-            raise _unknown(node, "an unknown kind of parameter")
-
-
-def _references(node: c_ast.Node) -> Iterator[c_ast.Node]:
-    """Yield every struct and union that a type names."""
-    if isinstance(node, (c_ast.Struct, c_ast.Union)):
-        yield node
-    for _, child in node.children():
-        yield from _references(child)
 
 
 # Constants

@@ -157,6 +157,8 @@ def _mistral_calls(text: str, place: int) -> tuple[list[ToolCall], int]:
         arguments, end = _json(text, named.end())
         return [_call({"name": named[1], "arguments": arguments, "id": named[2]})], end
     values, end = _json(text, place)
+    if values == []:
+        raise _Unreadable("the list of calls is empty")
     return [_call(value) for value in (values if isinstance(values, list) else [values])], end
 
 

@@ -131,6 +131,11 @@ def test_nothing_is_lost(format: ToolFormat, parts: list[str]) -> None:
         assert call.name and call.id
 
 
+def test_an_empty_list_of_calls_stays_text() -> None:
+    answer = parseToolCalls("[TOOL_CALLS][] done", ToolFormat.MISTRAL)
+    assert (answer.content, answer.toolCalls) == ("[TOOL_CALLS][] done", []) and "empty" in answer.problems[0]
+
+
 def test_deep_nesting_is_no_crash() -> None:
     answer = parseToolCalls("<tool_call>" + "[" * 100_000, ToolFormat.HERMES)
     assert answer.toolCalls == [] and answer.problems
