@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import llama_cffi
 from llama_cffi import Ggml
 from tests.fuzz.calls import GROUPS, NAMES
@@ -54,6 +56,7 @@ def test_every_group_is_a_rule() -> None:
     assert [group for group in GROUPS if not hasattr(Facade, group)] == []
 
 
+@pytest.mark.slow
 def test_a_short_run(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path)
     supervisor.run(steps=2500, seed=1, workers=1)

@@ -14,6 +14,7 @@ from tests.hostile.document import parse
 SEED, STEP = 1, 14
 
 
+@pytest.mark.slow
 def test_no_file_ends_a_process(tmp_path: Path) -> None:
     chosen = islice(select(tmp_path, SEED, SHARE), 0, None, STEP)
     results = list(pool.run(chosen, tmp_path))

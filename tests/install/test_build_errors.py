@@ -268,6 +268,7 @@ def test_setup_ends_with_one_plain_line(tmp_path: Path, variables: dict[str, str
 # A source distribution
 
 
+@pytest.mark.slow
 def test_a_source_distribution_needs_no_network_for_llama_cpp(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 import llama_cffi
-from llama_cffi import Ggml
 from llama_cffi._host import resources
-from llama_cffi.embedding import packing
 
 MIB = 1 << 20
 
@@ -66,13 +64,10 @@ def test_control_groups_version_1(machine: Path) -> None:
     assert resources.available_memory() == 142 * MIB
 
 
-def test_default_numbers_of_threads_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_affinity_limits_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     assert resources.usable_cpus() == 2
     assert resources.cpu_affinity() == {3, 5}
-    assert packing.default_threads() == 2
-    with pytest.raises(ValueError, match=r"cpumask .*\[3, 5\], got CPU 4"):
-        Ggml.Threadpool(1, cpumask=[4])
 
 
 def test_one_module_counts_the_cpus() -> None:
