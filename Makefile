@@ -45,7 +45,7 @@ help:
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
 	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/"
-	@echo "make generate          read the headers anew and write every generated file"
+	@echo "make generate          read the headers and write every generated file"
 	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30 or SOURCE=<llama.cpp checkout>"
 	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
 	@echo "make test-old          check-upgrade to an old release"
