@@ -5812,7 +5812,7 @@ class _Lib:
     def python_eval(self, tensor: _CData, ask: int, data: _CData, /) -> bool:
         """`bool python_eval(struct ggml_tensor *tensor, bool ask, void *data)`
 
-        Shows a tensor of the graph: first with `ask` (true: the tensor is wanted), then with its data (false: stop).
+        Shows a tensor of the graph: first with `ask` (return true to see the data), then with its data (false: stop).
         `data` is a handle.
         """
         ...

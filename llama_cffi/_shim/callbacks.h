@@ -7,7 +7,7 @@ extern "Python+C" bool python_progress(float progress, void * data);
 /* True aborts the computation. `data` is a handle. */
 extern "Python+C" bool python_abort(void * data);
 
-/* Shows a tensor of the graph: first with `ask` (true: return true to see the tensor), then with its data (false: stop).
+/* Shows a tensor of the graph: first with `ask` (return true to see the data), then with its data (false: stop).
  * `data` is a handle. */
 extern "Python+C" bool python_eval(struct ggml_tensor * tensor, bool ask, void * data);
 
