@@ -49,4 +49,4 @@ def without_comments(path: Path) -> str:
 def test_the_list_is_that_of_the_pinned_source() -> None:
     found = split_without_recursion(fetch.source_dir())
     if is_pinned_version():  # the list counts for the version that it was written for
-        assert sorted(tokenize._UNHURRIED) == sorted(found)
+        assert sorted(tokenize._WITHOUT_REGEX) == sorted(found)
