@@ -617,7 +617,7 @@ CASES = (
         "llama_set_adapter_cvec",
         "context().setAdapterCvec(array.array('f', bytes(256)), 128)",
         "ValueError",
-        "len is 128",
+        "len must be between 0 and 64, got 128",
     ),
     Case(
         "a control vector of integers",
@@ -625,7 +625,7 @@ CASES = (
         "llama_set_adapter_cvec",
         "context().setAdapterCvec(array.array('i', bytes(256)))",
         "TypeError",
-        "wants float",
+        "type float, got format",
     ),
     *(
         Case(
@@ -645,7 +645,7 @@ CASES = (
             ("that is not finite", "[math.nan] * 64", "ValueError", "finite"),
             ("of negative width", "[0.0] * 64, nEmbd=-64", "ValueError", "got -64"),
             ("of nothing", "[]", "ValueError", "0 floats"),
-            ("of a negative length", "[0.0] * 64, len=-64", "ValueError", "len is -64"),
+            ("of a negative length", "[0.0] * 64, len=-64", "ValueError", "len must be between 0 and 64, got -64"),
             ("that is a text", "'abcd'", "TypeError", "data"),
         )
     ),

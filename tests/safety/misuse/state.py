@@ -52,7 +52,7 @@ CASES = (
         "llama_state_set_data",
         "c = decoded(); s = c.stateGetData(); c.stateSetData(s, len(s) + 1)",
         "ValueError",
-        "size is",
+        "size must be between 0 and",
     ),
     Case(
         "truncated states",
