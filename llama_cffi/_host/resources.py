@@ -16,7 +16,7 @@ _CGROUPS = "/sys/fs/cgroup"
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still allocate, with swap; None if the system does not tell.
+    """Return the bytes that this process can still allocate, with swap; None if unknown.
 
     An upper bound: other processes may allocate meanwhile. The page cache counts as free, because it can be evicted.
     """
@@ -28,7 +28,8 @@ def available_memory() -> int | None:
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use. All defaults for numbers of threads come from here."""
+    """Return the number of CPUs that this process may use. The default number of threads of the Engine, the
+    Embedder, the RPC worker and the commands."""
     return len(cpu_affinity())
 
 

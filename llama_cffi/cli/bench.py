@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llama_cffi._core.argument_types import integer
+from llama_cffi._core.argparse_types import integer
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.context.batch import Batch

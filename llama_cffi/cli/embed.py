@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llama_cffi._core.argument_types import integer
+from llama_cffi._core.argparse_types import integer
 from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._generated.enums import PoolingType
 from llama_cffi._host.resources import usable_cpus

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from llama_cffi._core.argument_types import integer
+from llama_cffi._core.argparse_types import integer
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options
 from llama_cffi.cli.output import CommandError, say

@@ -15,7 +15,7 @@ from llama_cffi._generated.enums import GgmlOp, GgmlType
 def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
     """Return a C function, its data, and an object to keep alive, for an abort callback.
 
-    Computations stop while `*stop`, an `int32_t`, is not zero, and if `function` returns True. Without a function, they
+    Computations stop if `*stop`, an `int32_t`, is not zero, or if `function` returns True. Without a function, they
     also stop at Ctrl-C.
     """
     if function is None:

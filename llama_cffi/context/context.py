@@ -60,7 +60,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @classmethod
     def initFromModel(cls, model: Model, params: ContextParams | None = None) -> Context:
-        """Make a context for a model. Freeing the model frees it.
+        """Make a context for a model. Freeing the model frees the context.
 
         Raises ValueError for parameters out of range, NativeMemoryError for a context larger than the memory, and
         ContextError if llama.cpp cannot make it.
@@ -228,7 +228,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
         Works on a copy of the batch. Raises ValueError for a batch that does not fit the model or the context,
         ContextFullError if the KV cache is full, and DecodeError with llama.cpp's code for other failures. There are no
-        outputs after the last two.
+        outputs after ContextFullError or DecodeError.
 
         Maps to `llama_decode`.
         """

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from llama_cffi._core.argument_types import number
+from llama_cffi._core.argparse_types import number
 from llama_cffi.doctor.report import Section, document, failed, summary
 from llama_cffi.doctor.sections import sections
 

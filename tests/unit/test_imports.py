@@ -1,4 +1,4 @@
-"""A module imports from its own package and from rows of PACKAGES above its own; no imports go round in a circle."""
+"""A module imports from its own package and from rows of PACKAGES before its own; no imports go round in a circle."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_imports_go_down(top: str) -> None:
         for imported in _imports(top, path):
             low, high = _rank(top, imported), _rank(top, module)
             same = low == high and _package(top, imported) == _package(top, module)
-            assert low < high or same, f"{module} imports {imported}, which is not below it"
+            assert low < high or same, f"{module} imports {imported}, which comes before it in no row of PACKAGES"
 
 
 @pytest.mark.parametrize("top", PACKAGES)
