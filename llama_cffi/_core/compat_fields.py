@@ -13,7 +13,7 @@ E = TypeVar("E", bound=IntEnum)
 
 
 class AbsentField(Field[T]):
-    """A field that this llama.cpp lacks. Reading it returns the value that matches how this llama.cpp behaves; it cannot be set."""
+    """A field that this llama.cpp lacks. Its value says how this llama.cpp behaves, and cannot be set."""
 
     def __init__(self, c_name: str, value: T, versions: str) -> None:
         super().__init__(c_name)

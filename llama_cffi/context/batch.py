@@ -17,8 +17,8 @@ _CAPACITY_LIMIT = 1 << 24  # entries; 16 million tokens are more than any contex
 _INT32_MAX = (1 << 31) - 1
 
 _EMBEDDINGS = (
-    "add and extend are for tokens, and this batch has embeddings: fill batch.embd, batch.pos, batch.nSeqId, batch.seqId "
-    "and batch.logits"
+    "add and extend are for tokens, and this batch has embeddings: fill batch.embd, batch.pos, batch.nSeqId, "
+    "batch.seqId and batch.logits"
 )
 
 _BATCH, _TOKENS = ffi.typeof("struct llama_batch *"), ffi.typeof("int32_t[]")
