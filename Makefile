@@ -24,7 +24,7 @@ ifneq ($(if $(GIT_FOLDER),$(wildcard $(GIT_FOLDER)/llama-cffi-upgrade/journal.js
   $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
 endif
 
-INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h c cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
 .PHONY: help quick quick-style quick-tests build run test bench coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \

@@ -60,7 +60,7 @@ OVERRIDES = (
         "prefetch.h",
         backend="cpu",
         place="_mm256_loadu_si256 and _mm_loadu_si128 in ggml-cpu/llamafile/sgemm.cpp",
-        without="decoding 2 to 16 sequences at once with a Q8_0, Q5_0, Q4_0 or IQ4_NL model takes up to twice the time",
+        without="decoding 2 to 16 sequences of a Q8_0, Q5_0, Q4_0 or IQ4_NL model takes up to 2.5 times as long",
         until="llama.cpp has prefetch.patch, or prefetches weights there in another way",
         upstream="vendor/build/overrides/upstream.md, not sent yet",
         proof=("llama_cffi_prefetch_active",),
