@@ -11,13 +11,13 @@ def defaultSampler(temperature: float = 0.8, seed: int = DEFAULT_SEED) -> Sample
 
     A temperature of 0 is greedy: always the most probable token. DEFAULT_SEED takes a different seed each time.
     """
-    chain = Sampler.chainInit()
     if temperature <= 0:
-        chain.chainAdd(Sampler.initGreedy())
-        return chain
-    chain.chainAdd(Sampler.initTopK(40))
-    chain.chainAdd(Sampler.initTopP(0.95, 1))
-    chain.chainAdd(Sampler.initMinP(0.05, 1))
-    chain.chainAdd(Sampler.initTemp(temperature))
-    chain.chainAdd(Sampler.initDist(seed))
-    return chain
+        return Sampler.chain(Sampler.initGreedy(), noPerf=True)
+    return Sampler.chain(
+        Sampler.initTopK(40),
+        Sampler.initTopP(0.95, 1),
+        Sampler.initMinP(0.05, 1),
+        Sampler.initTemp(temperature),
+        Sampler.initDist(seed),
+        noPerf=True,
+    )
