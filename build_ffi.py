@@ -5,6 +5,7 @@ Reads the committed cdef and guard, and never parses a header. cffi calls `ffibu
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def make_ffibuilder(plan: Libraries) -> cffi.FFI:
     builder.set_source(
         "llama_cffi._native",
         _preamble(),
-        sources=[str(path.relative_to(ROOT)) for path in sources()],
+        sources=[os.path.relpath(path, ROOT) for path in sources()],
         include_dirs=[str(path) for path in (*plan.headers, GENERATED, SHIM)],
         library_dirs=[str(plan.lib)],
         libraries=[f":{name}" for name in plan.linked],  # the linker's notation for a file name

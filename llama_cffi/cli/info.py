@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from llama_cffi import ggml as Ggml
+import llama_cffi.ggml as Ggml
 from llama_cffi._core.native_log import native_log
 from llama_cffi.cli import options, output
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama_cffi import ggml as Ggml
+import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
