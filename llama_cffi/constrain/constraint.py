@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.checks import expected
+from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._core.user_warnings import warn
 from llama_cffi.constrain.json_schema import adapter_of, narrow, schema_of
 from llama_cffi.constrain.mask import Mask
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SPACE = r"( |\n{1,2}[ \t]{0,20})?"
 
 
-class Constraint:
+class Constraint(Uncopyable):
     """A constraint on generated text, for structured output such as JSON.
 
     `fromJsonSchema`, `fromType`, `fromRegex`, `fromLark` and `fromGbnf` make one. `sampler` makes a sampler that allows
@@ -48,6 +49,9 @@ class Constraint:
         constraint._schema, constraint._read = None, str
         constraint._matchers, constraint._lock = weakref.WeakKeyDictionary(), threading.Lock()
         return constraint
+
+    _KIND = "constraint"
+    _INSTEAD = "make another one from the same schema or grammar; several samplers may share one"
 
     _kind: str
     _grammar: str

@@ -657,6 +657,14 @@ CASES = (
         "cannot be copied",
     ),
     Case(
+        "a pickled constraint",
+        OWNERSHIP,
+        "llama_sampler",
+        "pickle.dumps(Constraint.fromRegex('a'))",
+        "TypeError",
+        "constraint cannot be copied",
+    ),
+    Case(
         "a copy of candidates",
         OWNERSHIP,
         "llama_token_data_array",
