@@ -18,7 +18,7 @@ _INT32_MAX = (1 << 31) - 1
 
 _EMBEDDINGS = (
     "add and extend are for tokens, and this batch has embeddings: fill batch.embd, batch.pos, batch.nSeqId, "
-    "batch.seqId and batch.logits"
+    "batch.seqId and batch.output"
 )
 
 _BATCH, _TOKENS = ffi.typeof("struct llama_batch *"), ffi.typeof("int32_t[]")
