@@ -169,7 +169,7 @@ def test_a_fork_afterwards_cannot_load_models(tiny_path: Path) -> None:
         tiny_path,
         GGML_VK_VISIBLE_DEVICES="0",
     )
-    assert "forked after a backend for GPUs was loaded" in result.stdout and result.returncode == 0, result.stderr
+    assert "forked" in result.stdout and "GPU" in result.stdout and result.returncode == 0, result.stderr
 
 
 # Without one
@@ -238,7 +238,7 @@ def test_a_driver_that_crashes(tiny_path: Path, tmp_path: Path, source: str, how
     assert "driver.json" in result.stdout and result.returncode == 0
 
 
-@pytest.mark.parametrize(("value", "error"), [("7", "names device 7, but Vulkan has 0 = "), ("abc", "holds 'abc'")])
+@pytest.mark.parametrize(("value", "error"), [("7", "names device 7"), ("abc", "got 'abc'")])
 def test_numbers_of_no_device(tiny_path: Path, value: str, error: str) -> None:
     """ggml would refuse them too, but could not be asked again."""
     result = _python(

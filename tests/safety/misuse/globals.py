@@ -205,7 +205,7 @@ CASES = (
         "llama_chat_apply_template",
         _CHAT + "chatApplyTemplate('chatml', chat, 2)",
         "ValueError",
-        "nMsg is 2",
+        "between 0 and 1, got 2",
     ),
     Case(
         "a template that is none",
