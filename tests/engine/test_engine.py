@@ -174,6 +174,7 @@ def test_prompts_of_a_higher_priority_are_decoded_first(plain: Model, gate: Gate
         assert high.usage.promptSeconds < low.usage.promptSeconds
 
 
+@pytest.mark.slow
 def test_a_request_that_fits_goes_before_one_that_does_not(plain: Model, gate: Gate) -> None:
     with running(plain, nCtx=256, keepPrefixes=False) as engine:
         holder = engine.submit("first", sampler=gate.sampler(), maxTokens=150)

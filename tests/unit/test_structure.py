@@ -55,6 +55,6 @@ def test_rows_of_the_table_of_both_kinds(source: str, rows: dict[str, int], tmp_
 def test_the_house_stays_in_order(top: str) -> None:
     found = structure.measure(ROOT, top)
     assert found.circles == [] and found.unit_circles == []
-    assert found.longest[0] <= (450 if top == "codegen" else 400), found.longest  # codegen.read.parse is to be split
+    assert found.longest[0] <= 400, found.longest
     assert found.rows is not None and found.rows <= 20
     assert len(found.chain) > 3
