@@ -47,9 +47,8 @@ def marks(mark: pytest.Mark, absent: Mapping[str, str] = ABSENT) -> list[pytest.
         return []
     if mark.name == "needs":
         return [pytest.mark.skip(reason="unavailable: " + ", ".join(f"{n} ({absent[n]})" for n in missing))]
-    return [
-        pytest.mark.xfail(reason=f"{absent[missing[0]]} differ: {mark.args[1]}")
-    ]  # not strict: a release may lack the name and behave alike
+    # Not strict: a release may lack the name and yet behave like the pinned one.
+    return [pytest.mark.xfail(reason=f"{absent[missing[0]]} differ: {mark.args[1]}")]
 
 
 def apply(item: pytest.Item) -> None:

@@ -115,5 +115,5 @@ def _integer(value: int | None) -> str:
     if value == -(2**63):
         return f"({value + 1}LL - 1)"
     if not -(2**63) < value < 2**64:
-        raise ValueError(f"{value} does not fit a 64-bit integer")
+        raise ValueError(f"{value} must fit into 64 bits")
     return f"{value}ULL" if value >= 2**63 else f"{value}LL" if abs(value) >= 2**31 else str(value)

@@ -248,7 +248,7 @@ def check(api: Api, rows: bool = True) -> None:
 
 def _misfit(table: str, row: str) -> CodegenError:
     return CodegenError(
-        f"codegen/rules/naming.py: {table} has a row for {row} that does not fit this header: delete it"
+        f"codegen/rules/naming.py: {table} has a row for {row} that matches nothing in this header: delete it"
     )
 
 

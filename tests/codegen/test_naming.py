@@ -260,7 +260,7 @@ def test_a_row_that_fits_nothing_is_an_error(
     monkeypatch: pytest.MonkeyPatch, table: str, key: object, value: object, shown: str
 ) -> None:
     monkeypatch.setitem(getattr(naming, table), key, value)
-    with pytest.raises(CodegenError, match=f"{table} has a row for {shown} that does not fit"):
+    with pytest.raises(CodegenError, match=f"{table} has a row for {shown} that matches nothing"):
         naming.check(API)
 
 
