@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -60,9 +59,8 @@ def stream_text(ctx: Context, tokens: Iterator[int]) -> Iterator[str]:
 
 
 def make_params(size: int) -> Context.Params:
-    """A context of `size` tokens that uses every CPU that the process may use."""
-    cores = len(os.sched_getaffinity(0))
-    return Context.Params(nCtx=size, nThreads=cores, nThreadsBatch=cores)
+    """A context of `size` tokens. By default, it uses the CPUs that this process can use."""
+    return Context.Params(nCtx=size)
 
 
 def add_arguments(parser: argparse.ArgumentParser, limit: int) -> None:

@@ -5593,6 +5593,12 @@ class _Lib:
         Moves the oldest kept line to `buffer`, cut to `size` - 1 bytes. Returns its level, or -1 if there is none.
         """
         ...
+    def shim_openmp(self, buffer: _CData, size: int, /) -> int:
+        """`size_t shim_openmp(char *buffer, size_t size)`
+
+        Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none.
+        """
+        ...
     def shim_abort(self, data: _CData, /) -> bool:
         """`bool shim_abort(void *data)`
 
@@ -5643,12 +5649,27 @@ class _Lib:
         Releases a handle that shim_pin acquired.
         """
         ...
-    def shim_compute(self, ctx: _CData, limits: _CData, batch: _CData, width: int, n_embd: int, encode: int, pinned: int, /) -> int:
-        """`int32_t shim_compute(struct llama_context *ctx, struct shim_limits *limits, const struct llama_batch *batch, int32_t width, int32_t n_embd, bool encode, bool pinned)`
+    def shim_threads_start(self, state: _CData, single: int, batch: int, cpus: int, /) -> None:
+        """`void shim_threads_start(struct shim_threads *state, int32_t single, int32_t batch, int32_t cpus)`
+
+        Starts adapting, with `single` threads for a batch of one token and `batch` threads for larger ones. `cpus` is the
+        number of CPUs of the machine, or 0 if this process may not run on all of them.
+        """
+        ...
+    def shim_threads_decide(self, state: _CData, at: float, share: float, preempted: float, cpus: float, running: float, /) -> int:
+        """`int32_t shim_threads_decide(struct shim_threads *state, double at, double share, double preempted, double cpus, double running)`
+
+        Decides how many threads to use, after a window that ended at `at` (seconds of any clock). `share` of it was spent
+        computing, with `preempted` involuntary context switches a second, on `cpus` CPUs while computing. In all processes,
+        `running` threads ran or waited for a CPU (negative: unknown). Returns the number of threads.
+        """
+        ...
+    def shim_compute(self, ctx: _CData, limits: _CData, threads: _CData, batch: _CData, width: int, n_embd: int, encode: int, pinned: int, /) -> int:
+        """`int32_t shim_compute(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, const struct llama_batch *batch, int32_t width, int32_t n_embd, bool encode, bool pinned)`
 
         Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
-        space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. Returns the
-        number of outputs, or a negative shim_refusal.
+        space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. `threads` adapts the
+        number of threads, unless it is NULL. Returns the number of outputs, or a negative shim_refusal.
         """
         ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:
@@ -5663,6 +5684,19 @@ class _Lib:
         Samples and accepts a token as llama_sampler_sample does, for a context without samplers of its own, and checks what
         llama_sampler_sample asserts. `wanted` is n if only the n largest logits can be selected, or 0 if any can. Returns
         the token, or a negative shim_no_token.
+        """
+        ...
+    def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, batch: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
+        """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, const struct llama_batch *batch, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
+
+        Decodes a batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
+        what shim_compute returns. If a row fails, it is the last one of those done.
+        """
+        ...
+    def shim_step_go_on(self, ctx: _CData, limits: _CData, vocab: _CData, step: _CData, /) -> None:
+        """`void shim_step_go_on(struct llama_context *ctx, const struct shim_limits *limits, const struct llama_vocab *vocab, struct shim_step *step)`
+
+        Samples for the rows after those that are done.
         """
         ...
     def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from llama_cffi._core import openmp
 
 # ggml installs a terminate handler that starts a debugger, unless this variable is set when its library is loaded.
-_backtrace = os.environ.get("GGML_NO_BACKTRACE")
-os.environ["GGML_NO_BACKTRACE"] = "1"
+_ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", **openmp.spin_environment()}
+
 try:
-    from llama_cffi._native import ffi, lib
+    with openmp.environment(_ENVIRONMENT):
+        from llama_cffi._native import ffi, lib
 except ModuleNotFoundError as error:
     raise ImportError(
         "llama_cffi._native is not built: run `pip install -e .` (or `make build`) in the source tree"
@@ -18,11 +19,6 @@ except ImportError as error:
         f"llama_cffi._native does not fit the libraries beside it ({error}): reinstall the package, "
         "or run `make build` in the source tree"
     ) from error
-finally:
-    if _backtrace is None:
-        del os.environ["GGML_NO_BACKTRACE"]
-    else:
-        os.environ["GGML_NO_BACKTRACE"] = _backtrace
 
 from llama_cffi._generated.pin import ABI, PIN  # noqa: E402
 

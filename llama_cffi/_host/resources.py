@@ -6,13 +6,16 @@ start a thread.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _MEMINFO = "/proc/meminfo"
 _PROCESS_CGROUPS = "/proc/self/cgroup"
 _CGROUPS = "/sys/fs/cgroup"
+_CPUS = "/sys/devices/system/cpu"
 
 
 def available_memory() -> int | None:
@@ -27,10 +30,50 @@ def available_memory() -> int | None:
     return min([1024 * memory["MemAvailable:"] + swap, *_cgroup_limits(swap)])
 
 
+class CpuLimits(NamedTuple):
+    """What limits the CPUs of this process."""
+
+    present: int
+    """CPUs of the machine that are online."""
+    allowed: int
+    """Those that the process may run on (its affinity)."""
+    cores: int
+    """Physical cores among those: hyper-threads of a core count once."""
+    quota: float | None
+    """CPU time that control groups allow, in CPUs, as `docker --cpus=1.5` sets it; None without a quota."""
+
+    @property
+    def usable(self) -> int:
+        """The number of CPUs that threads can be busy on all the time, at least 1."""
+        if self.quota is None:
+            return self.cores
+        return max(1, min(self.cores, math.floor(self.quota + 0.25)))
+
+    @property
+    def reason(self) -> str:
+        """The limit that decides, in words."""
+        n = self.usable
+        if n < self.cores:
+            return f"the control group allows {self.quota:.4g} CPUs"
+        if n < self.allowed:
+            return f"{n} physical cores; more threads than cores are slower"
+        if n < self.present:
+            return f"the process may run on {n} of the {self.present} CPUs (affinity)"
+        return "all CPUs of the machine"
+
+
+def cpu_limits() -> CpuLimits:
+    """Return what limits the CPUs of this process now."""
+    allowed = cpu_affinity()
+    cores = {"".join(_lines(f"{_CPUS}/cpu{cpu}/topology/thread_siblings_list")) or str(cpu) for cpu in allowed}
+    quota = min(_cgroup_quotas(), default=None)
+    return CpuLimits(max(os.cpu_count() or 1, len(allowed)), len(allowed), len(cores), quota)
+
+
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use. The default number of threads of the Engine, the
-    Embedder, the RPC worker and the commands."""
-    return len(cpu_affinity())
+    """Return the number of threads that can compute at once. The default of contexts, the Engine, the Embedder, the
+    RPC worker and the commands."""
+    return cpu_limits().usable
 
 
 def cpu_affinity() -> set[int]:
@@ -113,6 +156,18 @@ def _limit_v2(group: str, swap: int) -> int | None:
     if swap_limit is not None:
         swap = min(swap, swap_limit - (_number(f"{group}/memory.swap.current") or 0))
     return limit - used + cached.get("inactive_file", 0) + cached.get("active_file", 0) + swap
+
+
+def _cgroup_quotas() -> Iterator[float]:
+    """The CPU time that each control group allows, in CPUs."""
+    for group, is_v1 in _cgroups("cpu"):
+        if is_v1:
+            quota, period = _number(f"{group}/cpu.cfs_quota_us"), _number(f"{group}/cpu.cfs_period_us")
+        else:
+            words = "".join(_lines(f"{group}/cpu.max")).split()
+            quota, period = (int(word) if word.isdigit() else None for word in (words + ["", ""])[:2])
+        if quota and period:
+            yield quota / period
 
 
 def _number(path: str) -> int | None:

@@ -149,6 +149,17 @@ void find_linked(Loaded (&loaded)[n_linked]) {
 
 extern "C" {
 
+extern int omp_get_max_threads(void) __attribute__((weak));
+
+size_t shim_openmp(char * buffer, size_t size) {
+    Dl_info info;
+    if (omp_get_max_threads == nullptr || dladdr(reinterpret_cast<void *>(omp_get_max_threads), &info) == 0) {
+        return 0;
+    }
+    const int n = snprintf(buffer, size, "%s", info.dli_fname);
+    return n > 0 ? static_cast<size_t>(n) : 0;
+}
+
 bool shim_libraries_agree(void) {
     Loaded loaded[n_linked];
     find_linked(loaded);

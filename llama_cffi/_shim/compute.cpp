@@ -1,7 +1,9 @@
 /* Decodes and encodes batches, with all checks in the same call. */
 #include "gate.hpp"
 #include "shim.h"
+#include "threads.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -155,8 +157,8 @@ int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n
     return 0;
 }
 
-int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, const struct llama_batch * given,
-                     int32_t width, int32_t n_embd, bool encode, bool pinned) try {
+int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * adapted,
+                     const struct llama_batch * given, int32_t width, int32_t n_embd, bool encode, bool pinned) try {
     const BatchCopy     copy(*given, width);
     const llama_batch & batch   = copy.batch();
     const int32_t       outputs = outputs_of(*limits, batch, encode);
@@ -183,9 +185,15 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, co
         }
     }
     const Reading reading;
-    limits->rows       = 0;
-    limits->reserved   = outputs > limits->reserved ? outputs : limits->reserved;
+    limits->rows     = 0;
+    limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
+    if (adapted != nullptr) {
+        threads::begin(*adapted);
+    }
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
+    if (adapted != nullptr && threads::end(*adapted)) {
+        llama_set_n_threads(ctx, std::min(adapted->now, adapted->single), std::min(adapted->now, adapted->batch));
+    }
     if (code != 0 || shim_failed()) {
         return reject(*limits, SHIM_BATCH_FAILED, batch.n_tokens, code);
     }

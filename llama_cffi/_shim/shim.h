@@ -6,6 +6,8 @@
  *   abi.cpp                   which libraries are loaded
  *   cpu.cpp                   which variant of the CPU backend runs here
  *   compute.cpp, sample.cpp   decode and sample with checks, in one call each
+ *   step.cpp                  a step of the engine: decode, and sample for all requests
+ *   threads.cpp               adapt the number of compute threads to what else runs
  *   log_probs.cpp             log-probabilities from a row of logits
  *   tokenize.cpp              tokenize a long text in pieces
  *   gate.cpp                  reader/writer lock between computing and changing adapters
@@ -24,6 +26,7 @@
 struct llama_batch;
 struct llama_context;
 struct llama_sampler;
+struct llama_vocab;
 struct llama_token_data_array;
 struct ggml_tensor;
 
@@ -74,6 +77,9 @@ void shim_log_keep(bool keep);
 
 /* Moves the oldest kept line to `buffer`, cut to `size` - 1 bytes. Returns its level, or -1 if there is none. */
 int shim_log_take(char * buffer, size_t size);
+
+/* Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none. */
+size_t shim_openmp(char * buffer, size_t size);
 
 /* Abort callback (ggml_abort_callback). Returns true if `*data` is non-zero, or if Python has a signal to handle
  * (Ctrl-C) and the main thread is inside the call. `data` is an `int32_t *`, or NULL. */
@@ -151,11 +157,45 @@ enum shim_refusal {
     SHIM_BATCH_FAILED        = -14, /* llama.cpp failed; its code is in `value` */
 };
 
+/* How many threads a context computes with at present, and what that was decided by. */
+struct shim_threads {
+    int32_t single;    /* threads for a batch of one token, while nothing else needs the CPUs */
+    int32_t batch;     /* threads for larger batches */
+    int32_t most;      /* the larger of both */
+    int32_t now;       /* limit of both at present */
+    int32_t cpus;      /* CPUs of the machine; 0: this process may not use all, so what others do is not known */
+    int32_t tries;     /* decisions since it was raised last */
+    double  decided;   /* when the last decision was made */
+    double  crowded;   /* seconds for which others have needed the CPUs */
+    double  others;    /* threads of other programs that run, on average */
+    double  lowered;   /* when `now` was lowered last: seconds of a monotonic clock */
+    double  raised;    /* when it was raised last */
+    double  patience;  /* seconds from a lowering until more threads are tried */
+    double  began;     /* when the last computation began */
+    double  marked;    /* when this window began */
+    double  computed;  /* seconds of computing in this window */
+    double  preempted; /* involuntary context switches of the process before this window */
+    double  cpu;       /* CPU seconds of the process before this window */
+    double  sampled;   /* when it was counted last how many threads run */
+    double  sum;       /* sum of these counts in this window */
+    int32_t samples;   /* number of these counts */
+};
+
+/* Starts adapting, with `single` threads for a batch of one token and `batch` threads for larger ones. `cpus` is the
+ * number of CPUs of the machine, or 0 if this process may not run on all of them. */
+void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus);
+
+/* Decides how many threads to use, after a window that ended at `at` (seconds of any clock). `share` of it was spent
+ * computing, with `preempted` involuntary context switches a second, on `cpus` CPUs while computing. In all processes,
+ * `running` threads ran or waited for a CPU (negative: unknown). Returns the number of threads. */
+int32_t shim_threads_decide(struct shim_threads * state, double at, double share, double preempted, double cpus,
+                            double running);
+
 /* Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
- * space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. Returns the
- * number of outputs, or a negative shim_refusal. */
-int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, const struct llama_batch * batch,
-                     int32_t width, int32_t n_embd, bool encode, bool pinned);
+ * space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. `threads` adapts the
+ * number of threads, unless it is NULL. Returns the number of outputs, or a negative shim_refusal. */
+int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
+                     const struct llama_batch * batch, int32_t width, int32_t n_embd, bool encode, bool pinned);
 
 /* Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal. */
 int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);
@@ -173,6 +213,31 @@ enum shim_no_token {
  * the token, or a negative shim_no_token. */
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx, int32_t wanted);
+
+/* A step of the engine. Each request has a row: an entry of each of these arrays. */
+struct shim_step {
+    int32_t                 n;        /* number of rows */
+    int32_t                 done;     /* result: rows that are finished; the last one may have failed */
+    struct llama_sampler ** samplers; /* NULL: the caller samples, or there is nothing to sample */
+    int32_t *               wanted;   /* as for shim_sample */
+    int32_t *               index;    /* the entry of the batch to sample from */
+    bool *                  special;  /* the text spells control tokens out */
+    int32_t *               token;    /* result: the token, or a negative shim_no_token */
+    bool *                  ends;     /* result: it is an end-of-generation token */
+    int32_t *               size; /* result: the bytes of its text; negative: more than `space`, which are missing */
+    char *                  text; /* result: the texts, one at each `space` bytes */
+    int32_t                 space;
+};
+
+/* Decodes a batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
+ * what shim_compute returns. If a row fails, it is the last one of those done. */
+int32_t shim_step_run(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
+                      const struct llama_batch * batch, int32_t width, bool pinned, const struct llama_vocab * vocab,
+                      struct shim_step * step);
+
+/* Samples for the rows after those that are done. */
+void shim_step_go_on(struct llama_context * ctx, const struct shim_limits * limits, const struct llama_vocab * vocab,
+                     struct shim_step * step);
 
 /* Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);

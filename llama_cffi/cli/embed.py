@@ -12,7 +12,6 @@ from typing import Any
 from llama_cffi._core.argparse_types import integer
 from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._generated.enums import PoolingType
-from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder
 
@@ -61,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
             pooling,
             nCtx=args.ctx,
             nBatch=args.batch,
-            nThreads=args.threads or usable_cpus(),
+            nThreads=args.threads,
             normalize=not args.no_normalize,
         ) as embedder,
     ):

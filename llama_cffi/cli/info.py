@@ -13,6 +13,7 @@ from typing import Any
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.native_log import native_log
+from llama_cffi._host.resources import cpu_limits
 from llama_cffi.cli import options, output
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
@@ -133,6 +134,8 @@ class Info:
             lines.append(output.table(rows))
         parts.append("\n".join(lines))
         parts.append(_memory(planned, args) if planned else f"Memory cannot be estimated: {no_estimate}")
+        limits = cpu_limits()
+        parts.append(f"Threads: {limits.usable} by default ({limits.reason})")
         return "\n\n".join(parts)
 
     def _summary(self) -> list[list[str]]:
@@ -183,6 +186,8 @@ class Info:
             "memory": _as_document(planned) if planned else None,
             "fits": planned.fits if planned else None,
             "no_estimate": no_estimate or None,
+            "threads": cpu_limits().usable,
+            "threads_reason": cpu_limits().reason,
         }
 
 

@@ -12,7 +12,6 @@ import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
-from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.context.context import Context
@@ -35,7 +34,12 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
 def add_threads(parser: argparse._ActionsContainer) -> None:
     """Add -t/--threads."""
     parser.add_argument(
-        "-t", "--threads", type=integer(1, 512), metavar="N", help="compute with N CPU threads (default: one per CPU)"
+        "-t",
+        "--threads",
+        type=integer(1, 512),
+        metavar="N",
+        help="compute with N CPU threads (default: one for each CPU that this "
+        "process can use, and fewer while other programs need them)",
     )
 
 
@@ -151,9 +155,10 @@ def context_params(args: argparse.Namespace, trained: int, size: int | None = No
 
     `trained` is the context length that the model was trained with; `size` replaces the option --ctx.
     """
-    threads = args.threads or usable_cpus()
     n_ctx: int = size or (min(DEFAULT_CTX, trained) if args.ctx is None else args.ctx)
-    params = Context.Params(nCtx=n_ctx, nThreads=threads, nThreadsBatch=threads)
+    params = Context.Params(nCtx=n_ctx)
+    if args.threads is not None:
+        params.nThreads = params.nThreadsBatch = args.threads
     if args.batch is not None:
         params.nBatch = args.batch
     if args.ubatch is not None:

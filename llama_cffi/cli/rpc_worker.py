@@ -77,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="device to offer; may be repeated (default: the GPUs, or else the CPU)",
     )
-    parser.add_argument("--threads", type=integer(1, 512), metavar="N", help="CPU threads (default: one per CPU)")
+    parser.add_argument(
+        "--threads",
+        type=integer(1, 512),
+        metavar="N",
+        help="CPU threads (default: one for each CPU that this process can use)",
+    )
     parser.add_argument(
         "--cache", metavar="DIR", help="directory to keep large tensors in, so that a client sends them only once"
     )

@@ -26,6 +26,7 @@ class ContextBase(LogitsSource):
     _memory: Memory
     _nSeqMax: int
     _encodes: bool  # True if `encode` works
+    _threads: Any  # a `struct shim_threads *`, or NULL if the number of threads is fixed
     _views: Views  # the arrays over llama.cpp's output buffer
     _chains: list[Sampler]  # chains that run with the model
     _adapters: dict[Adapter, float]  # the LoRA adapters in use, and their scales

@@ -24,7 +24,7 @@ from llama_cffi.context.outputs import ContextOutputs
 from llama_cffi.context.params import ContextParams
 from llama_cffi.context.samplers import attach_samplers, release_samplers, set_sampler
 from llama_cffi.context.state import ContextState
-from llama_cffi.context.tuning import ContextTuning
+from llama_cffi.context.tuning import ContextTuning, adapting_threads
 from llama_cffi.errors import ContextError
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
@@ -52,7 +52,8 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     @classmethod
     def getDefaultParams(cls) -> ContextParams:
-        """Return llama.cpp's default parameters, to be changed and passed to `initFromModel`.
+        """Return the default parameters, to be changed and passed to `initFromModel`: those of llama.cpp, but with as
+        many threads as this process can use CPUs.
 
         Maps to `llama_context_default_params`.
         """
@@ -103,6 +104,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             self._register_address(self._memory._pointer)
         self._encodes = not decodes or model.hasEncoder
         self._limits = self._new_limits(params, decodes)
+        self._threads = adapting_threads(params)
 
     def _new_limits(self, params: ContextParams, decodes: bool) -> Any:
         """Make the struct that `shim_compute` checks batches against."""
@@ -259,7 +261,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             if pointer is None or self._closing:
                 self._raise_closed()
             pinned = views.invalidate() if views.exported else views.count > 0
-            outputs = lib.shim_compute(pointer, self._limits, struct, batch._nSeqMax, batch._nEmbd, encode, pinned)
+            outputs = lib.shim_compute(
+                pointer, self._limits, self._threads, struct, batch._nSeqMax, batch._nEmbd, encode, pinned
+            )
         finally:
             self._owner = 0
             self._busy.release()

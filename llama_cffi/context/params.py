@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.structs import IntField, Struct
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.compute_callbacks import abort_pointers, eval_pointers
 from llama_cffi.context.samplers import Configs, SamplersParam
 
@@ -20,11 +22,21 @@ if TYPE_CHECKING:
         cbEvalData: Any
         abortCb: Callable[..., bool] | None
         abortCbData: Any
+        adaptThreads: bool
         samplers: Configs
 
 
+class _ThreadsField(IntField):
+    """A number of threads. Setting it turns `adaptThreads` off."""
+
+    def __set__(self, instance: Struct, value: int) -> None:
+        super().__set__(instance, value)
+        instance._keep.setdefault("adaptThreads", False)
+
+
 class ContextParams(SamplersParam):
-    """Parameters of a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults.
+    """Parameters of a context. `Context.Params(nCtx=2048)` sets fields; the others keep llama.cpp's defaults,
+    but for the number of threads.
 
     Maps to `llama_context_params`.
     """
@@ -37,6 +49,31 @@ class ContextParams(SamplersParam):
 
     def _set_defaults(self) -> None:
         self._c[0] = lib.llama_context_default_params()
+        self._c.n_threads = self._c.n_threads_batch = usable_cpus()
+
+    nThreads = _ThreadsField("n_threads", 32, True)
+    """Number of threads for a batch of one token; see `nThreadsBatch`."""
+    nThreadsBatch = _ThreadsField("n_threads_batch", 32, True)
+    """Number of threads for larger batches. The default of both is the number of CPUs that this process can use: with
+    the limits of its affinity and its control groups, and physical cores rather than hyper-threads.
+    """
+
+    @property
+    def adaptThreads(self) -> bool:
+        """Use fewer threads while other programs need the CPUs, and all of them again later.
+
+        The threads of a computation wait for each other some hundred times a token. If another program runs on the CPU
+        of one of them, all others wait as well: the computation nearly stops. By default True, and False once you set
+        `nThreads` or `nThreadsBatch`: an explicit number is used as it is.
+        """
+        adapts: bool = self._keep.get("adaptThreads", True)
+        return adapts
+
+    @adaptThreads.setter
+    def adaptThreads(self, value: bool) -> None:
+        if value not in (True, False):
+            raise TypeError(f"adaptThreads must be True or False, got {value!r}")
+        self._keep["adaptThreads"] = bool(value)
 
     @property
     def cbEval(self) -> Callable[..., bool | None] | None:

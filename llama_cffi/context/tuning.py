@@ -13,10 +13,11 @@ from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated.enums import PoolingType
-from llama_cffi._host.resources import check_threads
+from llama_cffi._host.resources import check_threads, cpu_limits
 from llama_cffi.context.base import ContextBase, null_if_none
 from llama_cffi.context.checks import check_pooled
 from llama_cffi.context.compute_callbacks import abort_pointers
+from llama_cffi.context.params import ContextParams
 from llama_cffi.errors import NativeError
 from llama_cffi.ggml.threadpool import Threadpool
 from llama_cffi.model.adapter import Adapter
@@ -133,7 +134,7 @@ class ContextTuning(ContextBase):
 
     @property
     def nThreads(self) -> int:
-        """Number of threads for a batch of one token.
+        """Number of threads for a batch of one token, at present: `adaptThreads` changes it.
 
         Maps to `llama_n_threads`.
         """
@@ -141,14 +142,22 @@ class ContextTuning(ContextBase):
 
     @property
     def nThreadsBatch(self) -> int:
-        """Number of threads for larger batches.
+        """Number of threads for larger batches, at present: `adaptThreads` changes it.
 
         Maps to `llama_n_threads_batch`.
         """
         return lib.llama_n_threads_batch(self._c)
 
-    def setNThreads(self, nThreads: int, nThreadsBatch: int | None = None) -> None:
+    @property
+    def adaptThreads(self) -> bool:
+        """True if the context uses fewer threads while other programs need the CPUs; see `Context.Params`."""
+        self._c  # noqa: B018  raises if the context was freed
+        return bool(self._threads)
+
+    def setNThreads(self, nThreads: int, nThreadsBatch: int | None = None, *, adaptThreads: bool = False) -> None:
         """Set the numbers of threads, each from 1 to 512; `nThreadsBatch` None means `nThreads`.
+
+        With `adaptThreads`, the context uses fewer while other programs need the CPUs; see `Context.Params`.
 
         Maps to `llama_set_n_threads`.
         """
@@ -158,12 +167,13 @@ class ContextTuning(ContextBase):
             check_threads(name, n)
         self._check_pools(nThreads, batch)
         self._run(lib.llama_set_n_threads, nThreads, batch)
+        self._threads = _adapting(nThreads, batch) if adaptThreads else ffi.NULL
 
     def attachThreadpool(self, tp: Threadpool, tpBatch: Threadpool | None = None) -> None:
         """Compute on the threads of a pool: `tp` for single tokens, `tpBatch` (None: the same) for larger batches.
 
         A pool serves one context at a time and must have at least as many threads as the context uses: raises BusyError
-        or ValueError otherwise.
+        or ValueError otherwise. The numbers of threads stay as they are: this turns `adaptThreads` off.
 
         Maps to `llama_attach_threadpool`.
         """
@@ -183,6 +193,7 @@ class ContextTuning(ContextBase):
             self._pools = pools
 
         self._run(attach)
+        self._threads = ffi.NULL
 
     def detachThreadpool(self) -> None:
         """Compute on the context's own threads again. The pool can then be freed.
@@ -265,3 +276,14 @@ class ContextTuning(ContextBase):
         function, data, kept = abort_pointers(abortCallback, None, self._stop)
         self._run(lib.llama_set_abort_callback, function, data)
         self._abort = kept
+
+
+def adapting_threads(params: ContextParams) -> Any:
+    """The struct with which a new context adapts its threads; NULL if it does not."""
+    return _adapting(params.nThreads, params.nThreadsBatch) if params.adaptThreads else ffi.NULL
+
+
+def _adapting(n: int, n_batch: int) -> Any:
+    state, limits = ffi.new("struct shim_threads *"), cpu_limits()
+    lib.shim_threads_start(state, n, n_batch, limits.present if limits.allowed == limits.present else 0)
+    return state

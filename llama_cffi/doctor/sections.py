@@ -12,6 +12,7 @@ from typing import Any
 from llama_cffi._core import manifest as _manifest
 from llama_cffi._host import vulkan as _vulkan, vulkan_drivers
 from llama_cffi._host.child_process import ChildError, ask
+from llama_cffi._host.resources import cpu_limits
 from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section
 from llama_cffi.errors import LlamaError
 
@@ -144,6 +145,9 @@ def _cpu(facts: _Facts) -> Iterator[Check]:
         yield Check(OK, f"features in use: {_features(backend['features'])}")
     if "amx" in answer:
         yield _amx(facts)
+    limits = cpu_limits()
+    facts["threads"], facts["limits"] = limits.usable, limits._asdict()
+    yield Check(OK, f"threads by default: {limits.usable} ({limits.reason})")
 
 
 def _chosen_variant(name: str, variants: list[_Facts]) -> Check:

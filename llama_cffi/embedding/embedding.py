@@ -50,7 +50,7 @@ class _TextComputer:
         packed = default_batch(model, threads) if n_batch is None else integer(n_batch, 1, 1 << 24, "nBatch")
         self._model, self._longest = model, longest
         self._lock = threading.Lock()
-        self._packer = Packer(model, pooling, longest, packed, threads, attention)
+        self._packer = Packer(model, pooling, longest, packed, threads, n_threads is None, attention)
 
     @property
     def model(self) -> Model:

@@ -81,9 +81,12 @@ class Packer:
         n_ctx: int,
         n_batch: int,
         n_threads: int,
+        adapt: bool,
         attention: AttentionType,
     ) -> None:
-        """`n_ctx` is the most tokens of a text, `n_batch` about how many tokens one decode takes."""
+        """`n_ctx` is the most tokens of a text, `n_batch` about how many tokens one decode takes. `adapt` is
+        `Context.Params.adaptThreads`.
+        """
         self._numpy = np = numpy_for("Embedder and Reranker")
         self.n_batch = n_batch
         stateful = model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid)
@@ -97,6 +100,7 @@ class Packer:
             kvUnified=True,
             nThreads=n_threads,
             nThreadsBatch=n_threads,
+            adaptThreads=adapt,
         )
         self._shortcut = Shortcut() if pooling == PoolingType.NONE and not model.hasEncoder else None
         if self._shortcut is not None:

@@ -12,7 +12,6 @@ from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
-from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
 from llama_cffi.engine.cell_pool import UNLIMITED
 from llama_cffi.engine.job import Job, claim, release
@@ -60,7 +59,8 @@ class Engine:
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
-        `nThreads` None uses every CPU that the process may use. `keepPrefixes` keeps the cells of ended requests until
+        `nThreads` None uses as many threads as the process can use CPUs, and fewer while other programs need them.
+        `keepPrefixes` keeps the cells of ended requests until
         they are needed, for prefix sharing. `params` has more parameters for the context; the ones here override it.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
@@ -72,8 +72,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
-        threads = nThreads if nThreads is not None else usable_cpus()
-        context = Context.initFromModel(model, _params(params, nCtx, nSeqMax, nBatch, threads))
+        context = Context.initFromModel(model, _params(params, nCtx, nSeqMax, nBatch, nThreads))
         if not context._limits.decodes:
             context.close()
             raise ValueError(_NO_TEXT)
@@ -186,7 +185,7 @@ class Engine:
         return f"<Engine {self.load.running} running, {self.load.waiting} waiting>"
 
 
-def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int) -> Context.Params:
+def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None) -> Context.Params:
     """A copy of the user's parameters, with those that an engine sets."""
     params = Context.Params()
     if given is not None:
@@ -197,7 +196,8 @@ def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, 
         ffi.memmove(params._c, given._c, ffi.sizeof(params._c[0]))
         params._keep.update(given._keep)
     params.nCtx, params.nSeqMax, params.nBatch = nCtx, nSeqMax, nBatch
-    params.nThreads = params.nThreadsBatch = nThreads
+    if nThreads is not None:
+        params.nThreads = params.nThreadsBatch = nThreads
     params.kvUnified = True  # sequences share cells
     if has("llama_context_params.n_outputs_max"):
         params.nOutputsMax = nSeqMax

@@ -7,11 +7,11 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from llama_cffi._core import abi, manifest as _manifest, user_warnings
+from llama_cffi._core import abi, manifest as _manifest, openmp, user_warnings
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, registering
-from llama_cffi._core.native_log import native_log
+from llama_cffi._core.native_log import listener, native_log
 from llama_cffi._core.process import devices_opened, require_devices
 from llama_cffi._host import vulkan
 from llama_cffi.errors import UnavailableError
@@ -42,6 +42,7 @@ class Backend:
                 chosen = choose(cls.cpuVariants(), os.environ.get("LLAMA_CFFI_CPU_VARIANT"))
                 load_module("cpu", chosen.path, linked=chosen.name == LINKED)
                 cls._cpu = chosen
+                _report_foreign_openmp()
 
     @classmethod
     def ensureCpu(cls) -> None:
@@ -178,6 +179,16 @@ def load_module(name: str, path: Path, *, linked: bool = False) -> None:
             + log
         )
     lib.shim_module_open(name.encode(), file)
+
+
+def _report_foreign_openmp() -> None:
+    """Log a warning if another package has loaded OpenMP's runtime before this one."""
+    path = ffi.new("char[]", lib.shim_openmp(ffi.NULL, 0) + 1)
+    lib.shim_openmp(path, len(path))
+    warning = openmp.foreign_runtime(os.fsdecode(ffi.string(path)))
+    write = listener()
+    if warning is not None and write is not None:
+        write(lib.GGML_LOG_LEVEL_WARN, warning)
 
 
 def system_info() -> str:

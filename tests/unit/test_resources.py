@@ -70,6 +70,65 @@ def test_the_affinity_limits_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resources.cpu_affinity() == {3, 5}
 
 
+@pytest.fixture
+def cpus(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That machine, with eight CPUs, two on each core, all of which the process may use."""
+    monkeypatch.setattr(resources, "_CPUS", str(machine / "cpu"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for cpu in range(8):
+        folder = machine / "cpu" / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    return machine
+
+
+def test_hyper_threads_count_once(cpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resources.cpu_limits()
+    assert (limits.present, limits.allowed, limits.cores, limits.quota, limits.usable) == (8, 8, 4, None, 4)
+    assert "4 physical cores" in limits.reason
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 6})
+    limits = resources.cpu_limits()
+    assert (limits.allowed, limits.cores, limits.usable) == (3, 2, 2)
+
+
+def test_without_a_topology_each_cpu_is_a_core(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_CPUS", str(machine / "none"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    limits = resources.cpu_limits()
+    assert (limits.cores, limits.usable) == (3, 3)
+    assert "3 of the 4 CPUs" in limits.reason
+
+
+@pytest.mark.parametrize(
+    ("quota", "usable"), [("150000", 1), ("50000", 1), ("190000", 2), ("200000", 2), ("380000", 4), ("900000", 4)]
+)
+def test_quota_of_control_groups_version_2(cpus: Path, quota: str, usable: int) -> None:
+    (cpus / "cgroup").write_text("0::/user/app\n")
+    group = cpus / "groups" / "user" / "app"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text("max 100000\n")
+    assert resources.cpu_limits().quota is None and resources.usable_cpus() == 4
+    (group / "cpu.max").write_text(f"{quota} 100000\n")
+    limits = resources.cpu_limits()
+    assert limits.quota == int(quota) / 100000 and limits.usable == usable
+    assert ("control group" in limits.reason) == (usable < 4)
+    (group.parent / "cpu.max").write_text("100000 100000\n")  # the group above allows less
+    assert resources.usable_cpus() == 1
+
+
+def test_quota_of_control_groups_version_1(cpus: Path) -> None:
+    (cpus / "cgroup").write_text("5:cpu,cpuacct:/x\n4:memory:/x\n0::/\n")
+    group = cpus / "groups" / "cpu" / "x"
+    group.mkdir(parents=True)
+    (group / "cpu.cfs_period_us").write_text("100000\n")
+    (group / "cpu.cfs_quota_us").write_text("-1\n")
+    assert resources.cpu_limits().quota is None
+    (group / "cpu.cfs_quota_us").write_text("300000\n")
+    assert resources.cpu_limits().quota == 3 and resources.usable_cpus() == 3
+
+
 def test_one_module_counts_the_cpus() -> None:
     package = Path(llama_cffi.__file__).parent
     counting = [

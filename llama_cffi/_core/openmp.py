@@ -1,0 +1,53 @@
+"""OpenMP's threads: how long they spin before they sleep, and another OpenMP runtime in the process.
+
+The CPU backend computes on the threads of GCC's OpenMP runtime, libgomp. A thread that waits for the others spins, by
+default for seconds, and so takes CPUs from everybody who needs them. libgomp reads from its environment how long, when
+it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# About 0.1 ms: longer than nearly all waits within a token, and shorter than a time slice.
+_SPIN_COUNT = "30000"
+_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
+
+_LIB = Path(__file__).resolve().parent.parent / "lib"
+
+
+def spin_environment() -> dict[str, str]:
+    """The environment variables with which libgomp is to be loaded. Empty if the user has made a choice."""
+    return {} if any(name in os.environ for name in _CHOICES) else {"GOMP_SPINCOUNT": _SPIN_COUNT}
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def foreign_runtime(path: str) -> str | None:
+    """Return a warning if `path`, the libgomp in use, was loaded by somebody else, with other settings; else None."""
+    ours = _LIB / "libgomp.so.1"
+    if not path or any(name in os.environ for name in _CHOICES) or not ours.is_file():
+        return None
+    if os.path.realpath(path) == str(ours):
+        return None
+    return (
+        f"another package loaded OpenMP before llama_cffi ({path}): its threads spin for long while they wait, which "
+        "slows everything down on a busy machine. Import llama_cffi before the other package, or set the environment "
+        f"variable GOMP_SPINCOUNT={_SPIN_COUNT} before Python starts"
+    )

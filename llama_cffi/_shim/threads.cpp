@@ -1,0 +1,171 @@
+/* Adapts the number of compute threads of a context to what else runs on the machine.
+ *
+ * The threads of a computation wait for each other after each operation (a barrier), some hundred times a token. If
+ * another program runs on the CPU of one of them, all others wait until the kernel lets it continue, which takes
+ * milliseconds. So a busy machine does not slow a computation down in proportion: it stops it. With as many threads as
+ * there are free CPUs, it only gets fewer CPUs.
+ *
+ * Every WINDOW seconds of computing: how many threads of other programs run or wait for a CPU (/proc/loadavg)? A context
+ * that may use all CPUs of the machine leaves one to each. Where it may not, these threads may be anywhere; there, it
+ * uses fewer threads if its own were preempted, or did not get the CPU time that they asked for. It uses more again when
+ * it is calm, first after SOON seconds, and later after each attempt that turned out to be too early. */
+#include "threads.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace {
+
+constexpr double WINDOW  = 0.02;   // seconds between two decisions
+constexpr double SAMPLE  = 0.002;  // seconds between two samples of how many threads run
+constexpr double IDLE    = 0.25;   // a smaller share of computing in a window: there is nothing to learn
+constexpr double SOON    = 0.5;    // seconds after which more threads are tried again, at first
+constexpr double LATE    = 8;      // ... and at most, where they were too many again and again
+constexpr double TRIED   = 0.5;    // more threads that are too many show it within that many seconds,
+constexpr int    TRIES   = 5;      // ... or decisions
+constexpr double CROWDED = 0.06;   // seconds of being crowded that lower the number where the others are not known
+constexpr double STARVED = 0.6;  // threads that spin while they wait get nearly all the time of their CPUs, if they can
+constexpr double FEW     = 10;   // preemptions a second without which nobody takes CPU time away
+
+/* Preemptions a second that say that others need the CPUs. On a quiet machine each thread has a few. */
+double alarm(int32_t n) {
+    return 30 + 5.0 * n;
+}
+
+double now() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+double seconds(const timeval & t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+}
+
+/* How many threads of all processes run or wait for a CPU; negative if the system does not say. */
+int running() {
+    static const int file = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    char             text[128];
+    const ssize_t    n = file >= 0 ? pread(file, text, sizeof(text) - 1, 0) : 0;
+    if (n <= 0) {
+        return -1;
+    }
+    text[n]   = '\0';
+    int found = -1;
+    return sscanf(text, "%*s %*s %*s %d/", &found) == 1 ? found : -1;
+}
+
+void start_window(shim_threads & state, double at) {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    state.marked    = at;
+    state.preempted = static_cast<double>(usage.ru_nivcsw);
+    state.cpu       = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    state.computed  = 0;
+    state.sum       = 0;
+    state.samples   = 0;
+}
+
+}  // namespace
+
+namespace threads {
+
+void begin(shim_threads & state) noexcept {
+    state.began = now();
+    if (state.marked == 0) {
+        state.decided = state.began;
+        start_window(state, state.began);
+    }
+}
+
+bool end(shim_threads & state) noexcept {
+    const double at = now();
+    state.computed += at - state.began;
+    if (state.cpus > 0 && at - state.sampled > SAMPLE) {
+        const int found = running();
+        state.sampled   = at;
+        state.sum += found;
+        state.samples += found >= 0;
+    }
+    const double span = at - state.marked;
+    if (span < WINDOW) {
+        return false;
+    }
+    const shim_threads last = state;
+    start_window(state, at);
+    const double rate = (state.preempted - last.preempted) / span;
+    const double cpus = (state.cpu - last.cpu) / last.computed;
+    const double mean = last.samples > 0 ? last.sum / last.samples : -1;
+    return shim_threads_decide(&state, at, last.computed / span, rate, cpus, mean) != last.now;
+}
+
+}  // namespace threads
+
+extern "C" {
+
+void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus) {
+    *state          = {};
+    state->single   = single;
+    state->batch    = batch;
+    state->most     = std::max(single, batch);
+    state->now      = state->most;
+    state->cpus     = cpus;
+    state->patience = SOON;
+    state->tries    = TRIES + 1;
+    state->raised   = -TRIED;
+}
+
+int32_t shim_threads_decide(struct shim_threads * state, double at, double share, double preempted, double cpus,
+                            double running) {
+    if (share < IDLE) {
+        state->decided = at;
+        return state->now;
+    }
+    const bool known = state->cpus > 0 && running >= 0;
+    if (known) {
+        state->others = (state->others + std::max(0.0, running - state->now)) / 2;
+    }
+    const auto    fit    = static_cast<int32_t>(std::lround(state->cpus - state->others));
+    const int32_t most   = known ? std::clamp<int32_t>(fit, 1, state->most) : state->most;
+    int32_t       wanted = state->now;
+    const bool    taken  = preempted > alarm(state->now) || (preempted > FEW && cpus < STARVED * state->now);
+    state->crowded       = !known && taken && state->now > 1 ? state->crowded + at - state->decided : 0;
+    state->decided       = at;
+    state->tries++;
+    if (most < state->now) {
+        wanted = most;
+    } else if (state->crowded >= CROWDED) {
+        wanted = state->now - std::max(1, state->now / 4);
+    } else if (state->crowded > 0) {
+        // wait for more windows
+    } else if (state->now < most && at - state->lowered > state->patience) {
+        wanted = most;
+    } else if (at - state->lowered > 2 * LATE) {
+        state->patience = SOON;
+    }
+    if (wanted < state->now) {
+        if (at - state->raised < TRIED || state->tries <= TRIES) {
+            state->patience = std::min(2 * state->patience, LATE);
+            state->tries    = TRIES + 1;  // counted once
+            state->raised   = at - TRIED;
+        }
+        state->lowered = at;
+    } else if (wanted > state->now) {
+        state->raised = at;
+        state->tries  = 0;
+    }
+    if (wanted != state->now) {
+        state->now     = wanted;
+        state->crowded = 0;
+    }
+    return state->now;
+}
+
+}  // extern "C"

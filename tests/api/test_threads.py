@@ -1,0 +1,261 @@
+"""How many threads a context computes with: the default, an explicit number, and adapting to what else runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llama_cffi import Batch, Context, Embedder, Engine, Ggml, Model
+from llama_cffi._core import openmp
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._host.resources import cpu_limits, usable_cpus
+
+WINDOW = 0.02  # seconds between two decisions
+QUIET, BUSY = 5.0, 300.0  # preemptions a second
+
+
+class Machine:
+    """A machine of `cpus` CPUs on which a context of `most` threads decides; time passes in windows."""
+
+    def __init__(self, most: int, cpus: int) -> None:
+        self.state = ffi.new("struct shim_threads *")
+        lib.shim_threads_start(self.state, most, most, cpus)
+        self.at = self.state.decided = 1000.0
+        self.history: list[int] = []
+
+    def run(self, seconds: float, others: float, share: float = 1.0) -> int:
+        """Compute for some time beside `others` running threads of other programs, on `cpus` CPUs."""
+        for _ in range(round(seconds / WINDOW)):
+            self.at += WINDOW
+            n = self.state.now
+            cpus = self.state.cpus or self.state.most
+            preempted = BUSY if n + others > cpus else QUIET
+            used = n * min(1.0, cpus / (n + others))
+            self.history.append(lib.shim_threads_decide(self.state, self.at, share, preempted, used, n + others))
+        return self.state.now
+
+
+def test_an_idle_machine_keeps_all_threads() -> None:
+    machine = Machine(16, 16)
+    machine.run(20, others=0)
+    assert set(machine.history) == {16}
+
+
+def test_false_alarms_change_nothing() -> None:
+    machine = Machine(16, 16)
+    for _ in range(100):
+        machine.at += WINDOW
+        machine.history.append(lib.shim_threads_decide(machine.state, machine.at, 1.0, 400.0, 15.0, 16.2))
+    assert set(machine.history) == {16}
+
+
+@pytest.mark.parametrize(("others", "fits"), [(1, 15), (4, 12), (15, 1), (16, 1), (40, 1)])
+def test_one_thread_less_for_each_other(others: int, fits: int) -> None:
+    machine = Machine(16, 16)
+    assert machine.run(0.3, others) == fits
+    assert machine.run(10, others) == fits
+
+
+def test_all_threads_again_when_it_is_calm() -> None:
+    machine = Machine(4, 4)
+    assert machine.run(2, others=3) == 1
+    assert machine.run(1.2, others=0) == 4
+
+
+def test_a_short_crowd_costs_less_than_a_second() -> None:
+    machine = Machine(2, 2)
+    for _ in range(5):
+        assert machine.run(0.2, others=2) == 1
+        assert machine.run(1.0, others=0) == 2
+
+
+def test_attempts_become_rare_where_others_are_not_seen() -> None:
+    """A process that may use 4 of the machine's CPUs does not know whose the others are: it can only try."""
+    machine = Machine(4, 0)
+    machine.run(60, others=2)
+    attempts = sum(b > a for a, b in zip(machine.history, machine.history[1:], strict=False))
+    too_many = sum(n > 2 for n in machine.history) * WINDOW
+    assert attempts <= 14
+    assert too_many < 3
+    assert machine.run(10, others=0) == 4
+
+
+def test_threads_that_sleep_at_barriers_are_few_preemptions_but_little_time() -> None:
+    """Three processes with two threads each on two CPUs: 20 preemptions a second, a fifth of the time of two CPUs."""
+    for cpus, running in ((2, 6), (0, -1)):
+        machine = Machine(2, cpus)
+        for _ in range(60):
+            machine.at += 1 if machine.state.now == 2 else WINDOW
+            used = 0.4 if machine.state.now == 2 else 0.67
+            n = lib.shim_threads_decide(machine.state, machine.at, 1.0, 18.0, used, running)
+            machine.history.append(n)
+        assert sum(n == 2 for n in machine.history) <= 2
+
+
+def test_a_gpu_that_computes_is_not_a_lack_of_time() -> None:
+    machine = Machine(8, 0)
+    for _ in range(100):
+        machine.at += WINDOW
+        machine.history.append(lib.shim_threads_decide(machine.state, machine.at, 1.0, 3.0, 0.3, -1))
+    assert set(machine.history) == {8}
+
+
+def test_other_cpus_of_the_machine_do_not_count() -> None:
+    """30 running threads are not in the way of 4 of 64 CPUs, as in a container."""
+    machine = Machine(4, 64)
+    machine.run(5, others=30)
+    assert set(machine.history) == {4}
+
+
+def test_nothing_is_learnt_from_windows_without_computing() -> None:
+    machine = Machine(4, 4)
+    assert machine.run(2, others=8, share=0.1) == 4
+
+
+def test_time_of_waiting_is_bounded() -> None:
+    machine = Machine(8, 8)
+    for _ in range(20):
+        machine.run(0.5, others=8)
+        machine.run(0.6, others=0)
+    assert machine.state.patience <= 8
+    assert machine.run(20, others=0) == 8
+
+
+# Parameters
+
+
+def test_the_default_is_the_number_of_usable_cpus() -> None:
+    params = Context.Params()
+    assert params.nThreads == params.nThreadsBatch == usable_cpus()
+    assert params.adaptThreads
+    assert Context.getDefaultParams().nThreads == usable_cpus()
+
+
+def test_an_explicit_number_is_used_as_it_is() -> None:
+    assert not Context.Params(nThreads=3).adaptThreads
+    assert not Context.Params(nThreadsBatch=3).adaptThreads
+    assert Context.Params(nThreads=3, adaptThreads=True).adaptThreads
+    assert Context.Params(adaptThreads=True, nThreads=3).adaptThreads
+    assert not Context.Params(adaptThreads=False).adaptThreads
+    with pytest.raises(TypeError, match=r"adaptThreads must be True or False, got 2"):
+        Context.Params(adaptThreads=2)  # type: ignore[arg-type]
+
+
+def test_contexts(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx:
+        assert ctx.adaptThreads and ctx.nThreads == ctx.nThreadsBatch == usable_cpus()
+        ctx.setNThreads(2, 3)
+        assert not ctx.adaptThreads and (ctx.nThreads, ctx.nThreadsBatch) == (2, 3)
+        ctx.setNThreads(2, adaptThreads=True)
+        assert ctx.adaptThreads
+        with Ggml.Threadpool(2) as pool:
+            ctx.attachThreadpool(pool)
+            assert not ctx.adaptThreads
+            ctx.detachThreadpool()
+    with Context.initFromModel(tiny, Context.Params(nCtx=64, nThreads=1)) as ctx:
+        assert not ctx.adaptThreads
+
+
+def test_engine_and_embedder(tiny: Model) -> None:
+    with Engine(tiny, nCtx=64, nSeqMax=1) as engine:
+        assert engine._scheduler._context.adaptThreads
+    with Engine(tiny, nCtx=64, nSeqMax=1, nThreads=1) as engine:
+        assert not engine._scheduler._context.adaptThreads
+    with Engine(tiny, nCtx=64, nSeqMax=1, params=Context.Params(nThreads=1, nThreadsBatch=2)) as engine:
+        ctx = engine._scheduler._context
+        assert (ctx.nThreads, ctx.nThreadsBatch, ctx.adaptThreads) == (1, 2, False)
+    with Embedder(tiny, nCtx=64, nThreads=1) as embedder:
+        assert not embedder.context.adaptThreads
+    with Embedder(tiny, nCtx=64) as embedder:
+        assert embedder.context.adaptThreads
+
+
+# On this machine
+
+
+@pytest.fixture
+def crowd() -> Iterator[None]:
+    """Two busy programs for each CPU."""
+    spin = [sys.executable, "-c", "import time; end = time.time() + 120\nwhile time.time() < end: pass"]
+    programs = [subprocess.Popen(spin) for _ in range(2 * (cpu_limits().present))]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def _decode_until(ctx: Context, done: Any, seconds: float = 60) -> bool:
+    """Decode single tokens until a condition holds. False if it does not hold in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for pos in range(ctx.nCtx):
+            ctx.decode(Batch.getOne([pos % 7 + 1]))
+        ctx.getMemory().clear()
+        if done():
+            return True
+    return False
+
+
+@pytest.mark.slow
+def test_a_context_makes_room(tiny: Model, crowd: None) -> None:
+    most = max(2, usable_cpus())
+    with Context.initFromModel(tiny, Context.Params(nCtx=256, nThreads=most, adaptThreads=True)) as ctx:
+        assert _decode_until(ctx, lambda: ctx.nThreads < most)
+    with Context.initFromModel(tiny, Context.Params(nCtx=256, nThreads=most)) as ctx:
+        assert not _decode_until(ctx, lambda: ctx.nThreads < most, 1)
+
+
+# Spinning
+
+
+def test_spinning_is_bounded_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert openmp.spin_environment() == {"GOMP_SPINCOUNT": "30000"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert openmp.spin_environment() == {}
+
+
+def test_the_environment_is_as_before() -> None:
+    code = (
+        "import os; before = dict(os.environ)\n"
+        "import llama_cffi; llama_cffi.Ggml.Backend.cpuLoad(); assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_foreign_runtime_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(openmp, "_LIB", tmp_path)
+    assert openmp.foreign_runtime("/usr/lib/libgomp.so.1") is None  # a build that has none of its own
+    (tmp_path / "libgomp.so.1").touch()
+    assert openmp.foreign_runtime(str(tmp_path / "libgomp.so.1")) is None
+    warning = openmp.foreign_runtime("/usr/lib/libgomp.so.1")
+    assert warning is not None and "/usr/lib/libgomp.so.1" in warning and "GOMP_SPINCOUNT=30000" in warning
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert openmp.foreign_runtime("/usr/lib/libgomp.so.1") is None
+
+
+def test_another_package_loaded_openmp_first(tmp_path: Any) -> None:
+    """What torch does: the same library, from another folder."""
+    ours = openmp._LIB / "libgomp.so.1"
+    if not ours.is_file():
+        pytest.skip("this build has no OpenMP")
+    (tmp_path / "libgomp.so.1").write_bytes(ours.read_bytes())
+    code = (
+        f"import ctypes; ctypes.CDLL({str(tmp_path / 'libgomp.so.1')!r})\n"
+        "import logging; logging.basicConfig(level='WARNING')\n"
+        "from llama_cffi import Ggml\n"
+        "for _ in range(2): Ggml.Backend.cpuLoad()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("another package loaded OpenMP") == 1
+    assert str(tmp_path) in done.stderr
