@@ -274,6 +274,40 @@ class Context(ContextOutputs, ContextState, ContextTuning):
             self._fail(outputs, "llama_encode" if encode else "llama_decode", batch._nSeqMax)
         return 0
 
+    def _run_step(self, batch: Batch, step: Any, vocab: Any) -> BaseException | None:
+        """Decode as `decode` does, and sample for the rows of a `struct shim_step`, in one call.
+
+        Returns the error of the last row that is done, if it failed; `_finish_step` samples for the rows after it.
+        Raises like `decode`, before any row is done.
+        """
+        views = self._views
+        step.done = 0
+        with self._exclusive() as pointer:
+            pinned = views.invalidate() if views.exported else views.count > 0
+            try:
+                outputs = lib.shim_step_run(
+                    pointer, self._limits, self._threads, batch._c, batch._nSeqMax, pinned, vocab, step
+                )
+            except BaseException as error:
+                if not step.done:
+                    raise
+                return error
+        if callbacks.raised:
+            step.done = 0
+            callbacks.reraise()
+        if outputs < 0:
+            self._fail(outputs, "llama_decode", batch._nSeqMax)
+        return None
+
+    def _finish_step(self, step: Any, vocab: Any) -> BaseException | None:
+        """Sample for the rows after those that are done. Returns the error of the last one, if it failed."""
+        with self._exclusive() as pointer:
+            try:
+                lib.shim_step_go_on(pointer, self._limits, vocab, step)
+            except BaseException as error:
+                return error
+        return None
+
     def process(self, type: ProcessType, batch: BatchExt) -> int:
         """Run the model on an extended batch. Returns 0; raises like `decode`.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from array import array
+from threading import get_ident
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.process import fork_safe_lock
@@ -17,6 +19,7 @@ from llama_cffi.sampling.sampler import Sampler
 if TYPE_CHECKING:
     from asyncio import Future
 
+    from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context
     from llama_cffi.generation.request_options import RequestOptions
 
@@ -46,6 +49,7 @@ class Job:
         "sampler",
         "sequence",
         "serial",
+        "special",
         "tokens",
     )
 
@@ -63,6 +67,7 @@ class Job:
         """
         self.request, self.sampler, self._owns_sampler = request, sampler, owns_sampler
         self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
+        self.special = options.stream._special
         request.tokens = self._rules.tokens
         self._capacity, self._ahead = capacity, ahead
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
@@ -93,18 +98,53 @@ class Job:
         """The reservation of an open-ended job with its present tokens."""
         return min(self._capacity, len(self.tokens) + self._ahead)
 
-    def advance(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
+    def lend_sampler(self, ctx: Context) -> bool:
+        """Lend the sampler to a step, until `return_sampler`. False if its first or each use needs checks in Python, or
+        if another thread uses it.
+        """
+        sampler = self.sampler
+        if sampler._checked_for != ctx._serial or not sampler._busy.acquire(False):
+            return False
+        if sampler._pointer is None or sampler._closing:
+            sampler._busy.release()
+            return False
+        sampler._owner = get_ident()
+        return True
+
+    def return_sampler(self) -> None:
+        """End `lend_sampler`."""
+        self.sampler._owner = 0
+        self.sampler._busy.release()
+
+    def sample(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
         """Sample the next token from an output of the last batch and publish its text.
 
         Returns why the text ends here, or None. Raises what the sampler raises.
         """
-        request, usage = self.request, self.request.usage
         token = self.sampler.sample(ctx, index)
+        return self.advance(ctx, index, token, ctx.getModel().vocab.isEog(token), None, perf_counter(), wake)
+
+    def advance(
+        self,
+        ctx: Context,
+        index: int,
+        token: Token,
+        ends: bool,
+        data: bytes | None,
+        now: float,
+        wake: list[Future[None]],
+    ) -> StopReason | None:
+        """Publish the text of the next token, which was sampled from an output of the last batch.
+
+        Returns why the text ends here, or None.
+        """
+        request, usage = self.request, self.request.usage
+        lap, request._mark = now - request._mark, now
         if request.tokens:
-            usage.generationSeconds += request._lap()
+            usage.generationSeconds += lap
         else:
-            usage.promptSeconds += request._lap()
-        text = self._rules.feed(token)
+            usage.promptSeconds += lap
+        text = self._rules.take(token, ends, data)
         if text is None:
             return self._rules.reason
         step = None

@@ -14,7 +14,7 @@ from llama_cffi.engine.batch_policy import BatchPolicy
 from llama_cffi.engine.cell_pool import UNLIMITED, CellPool
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.request import wake_up
-from llama_cffi.engine.step_batch import StepBatch
+from llama_cffi.engine.step import Step
 from llama_cffi.engine.waiting_queue import WaitingQueue, rank
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.steps import StopReason
@@ -61,7 +61,7 @@ class Scheduler:
         self._context = context
         self._nSeqMax = context.nSeqMax
         self._cells = CellPool(context)
-        self._batch = StepBatch(nBatch)
+        self._batch = Step(context, nBatch)
         self._keep_prefixes = keepPrefixes
         self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
         self._arrivals: deque[Job] = deque()
@@ -258,14 +258,36 @@ class Scheduler:
     def _run_batch(self, jobs: list[Job], width: int) -> None:
         """Decode one batch, and sample from its outputs. `width` is the number of jobs that generate."""
         entries = self._fill(jobs)
-        began = perf_counter()
-        if not entries or not self._decode(entries):
+        if not entries:
             return
+        others = self._add_rows(entries)
+        began = perf_counter()
+        try:
+            errors = self._compute(entries)
+        finally:
+            for job in self._batch.rows:
+                job.return_sampler()
+        if errors is None:
+            return
+        now = perf_counter()
         if self._batch.n == width:
-            self._policy.note(width, perf_counter() - began)
-        for job, index in entries:
-            if index >= 0 and not job.request._cancelled:
+            self._policy.note(width, now - began)
+        self._advance_rows(errors, now)
+        for job, index in others:
+            if not job.request._cancelled:
                 self._advance(job, index)
+
+    def _add_rows(self, entries: list[tuple[Job, int]]) -> list[tuple[Job, int]]:
+        """Add a row for each output whose sampler runs in C. Returns the other outputs, which Python samples from."""
+        others = []
+        for job, index in entries:
+            if index < 0:
+                continue
+            if job.lend_sampler(self._context):
+                self._batch.add_row(job, index)
+            else:
+                others.append((job, index))
+        return others
 
     def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
         """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
@@ -288,37 +310,60 @@ class Scheduler:
             entries.append((job, index if last else -count))
         return entries
 
-    def _decode(self, entries: list[tuple[Job, int]]) -> bool:
-        """Decode the batch. False if there are no outputs."""
+    def _compute(self, entries: list[tuple[Job, int]]) -> dict[int, BaseException] | None:
+        """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
         try:
-            self._context.decode(self._batch.ready())
+            errors = self._batch.run()
         except ContextFullError as error:
             self._recover_cells(error)
-            return False
+            return None
         except BaseException as error:
             if self.closing is not None or process.ending or self._context_is_gone:
                 raise
             for job, _ in entries:
                 self._end(job, None, error)
-            return False
+            return None
         for job, index in entries:
             sequence = job.sequence
             assert sequence is not None
             start = len(sequence.tokens)
             end = len(job.tokens) if index >= 0 else start - index
             self._cells.grow(sequence, job.tokens[start:end])
-        return True
+        return errors
+
+    def _advance_rows(self, errors: dict[int, BaseException], now: float) -> None:
+        """Publish what the step sampled."""
+        context, wake = self._context, self._wake
+        for row, (job, index, token, ends, data) in enumerate(self._batch.results()):
+            if job.request._cancelled:
+                continue
+            try:
+                if row in errors:
+                    raise errors[row]
+                if token < 0:
+                    job.sampler._no_token(token, context, index)
+                reason = job.advance(context, index, token, ends, data, now, wake)
+            except BaseException as error:
+                self._fail(job, error)
+                continue
+            if reason is not None:
+                self._end(job, reason)
 
     def _advance(self, job: Job, index: int) -> None:
+        """Sample in Python, and publish it."""
         try:
-            reason = job.advance(self._context, index, self._wake)
+            reason = job.sample(self._context, index, self._wake)
         except BaseException as error:
-            if process.ending or self._context_is_gone:
-                raise
-            self._end(job, None, error)
+            self._fail(job, error)
             return
         if reason is not None:
             self._end(job, reason)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """End a job whose sampling failed. Raises the error if it is the end of the engine."""
+        if process.ending or self._context_is_gone:
+            raise error
+        self._end(job, None, error)
 
     def _end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
         self._queue.ended += 1

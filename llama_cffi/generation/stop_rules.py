@@ -48,13 +48,17 @@ class StopRules:
 
         Sets `reason` if the text ends here.
         """
-        if lib.llama_vocab_is_eog(self._vocab, token):
+        return self.take(token, lib.llama_vocab_is_eog(self._vocab, token), None)
+
+    def take(self, token: Token, ends: bool, data: bytes | None) -> str | None:
+        """`feed` for a token that is looked up already: `ends` for an end-of-generation token, and its bytes."""
+        if ends:
             self.reason, self.stop_token = StopReason.END, token
             return None
         if token in self._stop_tokens:
             self.reason, self.stop_token = StopReason.STOP_TOKEN, token
             return None
-        text = self._feed(token)
+        text = self._feed(token) if data is None else self._stream.feed_bytes(data)
         tokens = self.tokens
         tokens.append(token)
         if self._stream.stopped is not None:

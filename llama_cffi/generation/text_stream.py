@@ -63,7 +63,10 @@ class TextStream:
         if n < 0:
             self._grow_buffer(-n)
             n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
-        data = self._bytes[:n]
+        return self.feed_bytes(self._bytes[:n])
+
+    def feed_bytes(self, data: bytes) -> str:
+        """`feed` for the bytes of a token."""
         if self._pending:
             data = self._pending + data
         text, used = utf_8_decode(data, "replace", False)

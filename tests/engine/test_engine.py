@@ -29,6 +29,7 @@ from llama_cffi import (
 )
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.scheduler import _precedence
+from llama_cffi.engine.step import Step
 from tests import tiny_archs, tiny_models
 from tests.engine.conftest import Gate, Texts, exact, running, write_alone
 
@@ -596,42 +597,37 @@ def test_no_close_inside_a_sampler(engine: Engine) -> None:
 
 def test_a_full_memory_puts_requests_back(plain: Model, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(plain) as engine:
-        context = engine._scheduler._context
-        decode, calls = context.decode, [0]
+        run, calls = Step.run, [0]
 
-        def sometimes(batch: Batch) -> int:
+        def sometimes(step: Step) -> dict[int, BaseException]:
             calls[0] += 1
             if calls[0] % 5 == 0 and len(engine._scheduler._running) > 1:
                 raise ContextFullError("full", operation="llama_decode", code=1)
-            return decode(batch)
+            return run(step)
 
-        monkeypatch.setattr(context, "decode", sometimes)
+        monkeypatch.setattr(Step, "run", sometimes)
         requests = [_greedy(engine, prompt, 10 + k) for k, prompt in enumerate(PROMPTS)]
         for k, request in enumerate(requests):
             assert request.result(30) and request.tokens == alone(PROMPTS[k], 10 + k)
 
 
 def test_one_request_that_finds_the_memory_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = engine._scheduler._context
-
-    def never(batch: Batch) -> int:
+    def never(step: Step) -> None:
         raise ContextFullError("full", operation="llama_decode", code=1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(context, "decode", never)
+        patch.setattr(Step, "run", never)
         with pytest.raises(ContextFullError):
             _greedy(engine, "a", 3).result(30)
     assert _greedy(engine, "a", 3).result(30)
 
 
 def test_a_failed_step_ends_what_was_in_it(engine: Engine, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = engine._scheduler._context
-
-    def fails(batch: Batch) -> int:
+    def fails(step: Step) -> None:
         raise DecodeError("failed", operation="llama_decode", code=-3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(context, "decode", fails)
+        patch.setattr(Step, "run", fails)
         requests = [_greedy(engine, prompt, 3) for prompt in PROMPTS[:2]]
         for request in requests:
             with pytest.raises(DecodeError):
