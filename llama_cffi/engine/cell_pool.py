@@ -1,4 +1,4 @@
-"""KV cache accounting for an engine: which tokens its sequences hold, in how many cells, and which cells are shared."""
+"""KV cache accounting for an engine whose sequences share one pool of cells (kvUnified)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from llama_cffi.generation.prefix import common_length
+from llama_cffi.engine.sequence_pool import UNLIMITED, EngineSequence, SequencePool
 
 if TYPE_CHECKING:
-    from llama_cffi._core.base_types import SeqId
+    from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context
-
-UNLIMITED = 1 << 60  # cells of a memory that does not grow with the text
 
 
 class CellRange:
@@ -25,95 +23,44 @@ class CellRange:
         self.users = set(users)
 
 
-class EngineSequence:
-    """A sequence of the context: used by a request, or kept for later requests with the same prefix."""
+class CellPool(SequencePool):
+    """The sequences of a context with one pool of cells, and an exact count of the cells they use.
 
-    __slots__ = ("id", "kept", "ranges", "tokens")
-
-    def __init__(self, number: SeqId) -> None:
-        self.id = number
-        self.tokens = array("i")  # those in the KV cache
-        self.ranges: list[CellRange] = []
-        self.kept = False
-
-
-class CellPool:
-    """The sequences of a context, and an exact count of the cells they use.
-
-    Prefix sharing: the common prefix of two sequences is stored once. This needs a memory with one pool of cells
-    (kvUnified) that can copy a part of a sequence. A recurrent memory copies whole states only, and a sliding window
-    drops tokens: the result of each copy is checked, and undone if it is not what was asked for.
+    Prefix sharing: the common prefix of two sequences is stored once. The price is that each token attends to the cells
+    of all sequences, which are masked.
     """
 
     def __init__(self, context: Context) -> None:
-        model = context.getModel()
-        self._memory = context.getMemory()
-        self._window = model.nSwa
-        self._shares_parts = not (model.isRecurrent or model.isHybrid)
-        self.total = UNLIMITED if model.isRecurrent else context.nCtx
-        self._free = list(range(context.nSeqMax - 1, -1, -1))
-        self._kept: dict[SeqId, EngineSequence] = {}  # the oldest first
-        self._all: set[EngineSequence] = set()
-
-    # Sequences
-
-    @property
-    def has_sequence(self) -> bool:
-        """True if another request can get a sequence."""
-        return bool(self._free or self._kept)
-
-    @property
-    def shares_parts(self) -> bool:
-        """True if a sequence can share a prefix that ends before its last token."""
-        return self._shares_parts
-
-    def open(self, tokens: array[int], live: Iterable[EngineSequence]) -> EngineSequence:
-        """Return a sequence for these tokens that shares the longest available prefix, without the last token."""
-        donor, shared = self.find(tokens, live)
-        oldest = next(iter(self._kept.values()), None)
-        if donor is not None and donor.kept and (shared == len(donor.tokens) or (donor is oldest and not self._free)):
-            self._unkeep(donor)
-            if self._truncate(donor, shared):
-                return donor
-            self._forget(donor)
-        if not self._free:
-            assert oldest is not None
-            self.evict(oldest)
-        sequence = EngineSequence(self._free.pop())
-        self._all.add(sequence)
-        if donor is not None and donor in self._all:
-            self.share(donor, sequence, shared)
-        return sequence
+        super().__init__(context)
+        self.total = UNLIMITED if context.getModel().isRecurrent else context.nCtx
+        self.per_sequence = self.total
+        self._used: int | None = 0  # cells; None: to be counted
+        self._live: int | None = 0  # ... in sequences of requests
 
     def close(self, sequence: EngineSequence, keep: bool) -> None:
-        """End the use of a sequence. With `keep`, its contents stay until the cells are needed."""
-        if keep and sequence.tokens:
-            sequence.kept = True
-            self._kept[sequence.id] = sequence
-        else:
-            self._forget(sequence)
-
-    def evict(self, sequence: EngineSequence) -> None:
-        """Free a kept sequence."""
-        self._unkeep(sequence)
-        self._forget(sequence)
-
-    def evict_all(self) -> bool:
-        """Free all kept sequences. True if there were any."""
-        kept = list(self._kept.values())
-        for sequence in kept:
-            self.evict(sequence)
-        return bool(kept)
+        super().close(sequence, keep)
+        self._used = self._live = None
 
     def _unkeep(self, sequence: EngineSequence) -> None:
-        del self._kept[sequence.id]
-        sequence.kept = False
+        super()._unkeep(sequence)
+        self._used = self._live = None
 
     def _forget(self, sequence: EngineSequence) -> None:
-        self._memory.seqRemove(sequence.id)
+        super()._forget(sequence)
         self._release(sequence)
-        self._all.discard(sequence)
-        self._free.append(sequence.id)
+
+    def empty(self, sequence: EngineSequence) -> None:
+        super().empty(sequence)
+        self._release(sequence)
+
+    def _release(self, sequence: EngineSequence) -> None:
+        for cells in sequence.ranges:
+            cells.users.discard(sequence)
+        sequence.ranges = []
+        self._used = self._live = None
+
+    def arrange(self, live: Iterable[EngineSequence]) -> None:
+        """Nothing to do: in one pool, the numbers of the sequences do not matter."""
 
     # Cells
 
@@ -125,16 +72,36 @@ class CellPool:
             last.length += len(tokens)
         else:
             sequence.ranges.append(CellRange(len(tokens), [sequence]))
+        if self._used is not None and self._live is not None:
+            self._used += len(tokens)
+            self._live += len(tokens)
+
+    def grow_one(self, sequence: EngineSequence, token: Token) -> None:
+        """`grow` for one token."""
+        ranges = sequence.ranges
+        if not ranges or len(ranges[-1].users) > 1:
+            self.grow(sequence, array("i", [token]))
+            return
+        sequence.tokens.append(token)
+        ranges[-1].length += 1
+        if self._used is not None and self._live is not None:
+            self._used += 1
+            self._live += 1
 
     @property
     def used(self) -> int:
         """The number of cells in use."""
-        return sum(cells.length for cells in self._ranges())
+        if self._used is None:
+            self._used = sum(cells.length for cells in self._ranges())
+        return self._used
 
     @property
     def used_by_live(self) -> int:
         """The number of cells in sequences of requests."""
-        return sum(cells.length for cells in self._ranges() if any(not user.kept for user in cells.users))
+        if self._live is None:
+            ranges = self._ranges()
+            self._live = sum(cells.length for cells in ranges if any(not user.kept for user in cells.users))
+        return self._live
 
     def evict_for(self, cells: int, reserved: int, donor: EngineSequence | None = None, shared: int = 0) -> bool:
         """Make `cells` cells available besides those in use and `reserved` ones, by evicting kept sequences.
@@ -160,12 +127,6 @@ class CellPool:
     def _ranges(self) -> set[CellRange]:
         return {cells for sequence in self._all for cells in sequence.ranges}
 
-    def _release(self, sequence: EngineSequence) -> None:
-        for cells in sequence.ranges:
-            cells.users.discard(sequence)
-        sequence.ranges = []
-        sequence.tokens = array("i")
-
     def _split(self, sequence: EngineSequence, length: int) -> int:
         """Make a range end after `length` tokens of a sequence. Returns the number of ranges up to there."""
         at = 0
@@ -183,24 +144,7 @@ class CellPool:
 
     # Prefix sharing
 
-    def find(self, tokens: array[int], live: Iterable[EngineSequence]) -> tuple[EngineSequence | None, int]:
-        """Find the sequence that can share the longest prefix of these tokens. Returns it and the prefix's length."""
-        best, most = None, 0
-        for sequence in (*self._kept.values(), *live):
-            shared = min(common_length(tokens, sequence.tokens), len(tokens) - 1)
-            if shared > most and self._can_share(sequence, shared):
-                best, most = sequence, shared
-        return best, most
-
-    def _can_share(self, sequence: EngineSequence, length: int) -> bool:
-        if length == len(sequence.tokens):
-            return True  # a copy of the whole state goes on as the original would
-        return self._shares_parts and (
-            not self._window or self._memory.seqPosMin(sequence.id) <= max(0, length - self._window)
-        )
-
     def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
-        """Share the first tokens of a sequence with an empty one. Returns how many the latter has then."""
         memory = self._memory
         whole = length == len(donor.tokens)
         memory.seqCopy(donor.id, sequence.id, -1, -1 if whole else length)
@@ -211,20 +155,19 @@ class CellPool:
         for cells in sequence.ranges:
             cells.users.add(sequence)
         sequence.tokens = donor.tokens[:length]
+        self._used = self._live = None
         return length
 
     def _truncate(self, sequence: EngineSequence, length: int) -> bool:
-        """Remove all but the first `length` tokens of a sequence. False if the memory cannot."""
         if length == len(sequence.tokens):
             return True
-        memory = self._memory
-        if not memory.seqRemove(sequence.id, length) or memory.seqPosMax(sequence.id) != length - 1:
+        if not super()._truncate(sequence, length):
             return False
         keep = self._split(sequence, length)
         for cells in sequence.ranges[keep:]:
             cells.users.discard(sequence)
         del sequence.ranges[keep:]
-        sequence.tokens = sequence.tokens[:length]
+        self._used = self._live = None
         return True
 
 

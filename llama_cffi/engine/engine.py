@@ -13,10 +13,11 @@ from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
 from llama_cffi.context.context import Context
-from llama_cffi.engine.cell_pool import UNLIMITED
 from llama_cffi.engine.job import Job, claim, release
+from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
 from llama_cffi.engine.scheduler import EngineLoad, Scheduler
+from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
@@ -55,13 +56,21 @@ class Engine:
         nBatch: int = 512,
         nThreads: int | None = None,
         keepPrefixes: bool = True,
+        kvUnified: bool | None = None,
         params: Context.Params | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
         `nThreads` None uses as many threads as the process can use CPUs, and fewer while other programs need them.
         `keepPrefixes` keeps the cells of ended requests until
-        they are needed, for prefix sharing. `params` has more parameters for the context; the ones here override it.
+        they are needed, for prefix sharing.
+
+        `kvUnified` is the layout of the KV cache. True: one pool of cells, in which requests share prefixes without a
+        copy and a single one can use all cells; but each token attends to the cells of all requests. False: each
+        sequence has `nCtx / nSeqMax` cells, which is faster for many requests. None changes between both: it uses
+        separate cells while all requests fit them.
+
+        `params` has more parameters for the context; the ones here override it.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -72,16 +81,26 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
-        context = Context.initFromModel(model, _params(params, nCtx, nSeqMax, nBatch, nThreads))
+        layout = MemoryLayout(model, _params(params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
+        context = layout.context
         if not context._limits.decodes:
             context.close()
             raise ValueError(_NO_TEXT)
         self._model = model
         self._nCtx = context.nCtx
-        self._scheduler = Scheduler(context, context.nBatch, keepPrefixes)
-        self._capacity = context_capacity(context) or UNLIMITED
+        self._scheduler = Scheduler(layout, keepPrefixes)
+        self._capacity = self._most_cells(context, layout)
         _engines.add(self)
         self._scheduler.thread.start()
+
+    @staticmethod
+    def _most_cells(context: Context, layout: MemoryLayout) -> int:
+        """The most cells that a request can have, in the layout that allows more."""
+        capacity = context_capacity(context) or UNLIMITED
+        if layout.fixed or layout.unified:
+            return capacity
+        positions: int = context._limits.n_pos
+        return min(layout.nCtx, positions) if positions else layout.nCtx
 
     @property
     def model(self) -> Model:
@@ -198,7 +217,6 @@ def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, 
     params.nCtx, params.nSeqMax, params.nBatch = nCtx, nSeqMax, nBatch
     if nThreads is not None:
         params.nThreads = params.nThreadsBatch = nThreads
-    params.kvUnified = True  # sequences share cells
     if has("llama_context_params.n_outputs_max"):
         params.nOutputsMax = nSeqMax
     return params

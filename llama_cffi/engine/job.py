@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.process import fork_safe_lock
-from llama_cffi.engine.cell_pool import EngineSequence
 from llama_cffi.engine.request import Request
+from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.generation.log_probs import log_probs
 from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler

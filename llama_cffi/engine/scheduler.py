@@ -9,11 +9,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
-from llama_cffi.context.context import Context
 from llama_cffi.engine.batch_policy import BatchPolicy
-from llama_cffi.engine.cell_pool import UNLIMITED, CellPool
 from llama_cffi.engine.job import Job
+from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import wake_up
+from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.engine.step import Step
 from llama_cffi.engine.waiting_queue import WaitingQueue, rank
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 _AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
+_MANY = 4  # requests for which streams are worth a change of the layout
+_CALM_STEPS = 64  # ... if that has been possible for that many steps
 _MAX_PREEMPTIONS = 4  # then a request keeps its cells, whatever the priority of others
 
 
@@ -57,11 +59,10 @@ class Scheduler:
     before others with a higher priority, so each request ends.
     """
 
-    def __init__(self, context: Context, nBatch: int, keepPrefixes: bool) -> None:
-        self._context = context
-        self._nSeqMax = context.nSeqMax
-        self._cells = CellPool(context)
-        self._batch = Step(context, nBatch)
+    def __init__(self, layout: MemoryLayout, keepPrefixes: bool) -> None:
+        self._layout = layout
+        self._nSeqMax = layout.context.nSeqMax
+        self._use_context()
         self._keep_prefixes = keepPrefixes
         self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
         self._arrivals: deque[Job] = deque()
@@ -69,7 +70,7 @@ class Scheduler:
         self._idle = False  # the thread waits for work
         self._serial = 0
         self.closing: BaseException | None = None
-        self._queue = WaitingQueue(self._cells)
+        self._queue = WaitingQueue(layout)
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
         self._stalled: Job | None = None  # a running job that waits for cells
@@ -80,6 +81,12 @@ class Scheduler:
         self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
         self.load = EngineLoad(0, 0, None if total >= UNLIMITED else total, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
+
+    def _use_context(self) -> None:
+        """Use the context of the layout, which may be another one than before."""
+        self._context, self._cells = self._layout.context, self._layout.pool
+        self._batch = Step(self._context, self._context.nBatch)
+        self._calm = 0
 
     # For other threads
 
@@ -174,6 +181,8 @@ class Scheduler:
     def _step(self) -> None:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
             self._end(job, StopReason.CANCELLED)
+        if not self._layout.fixed:
+            self._choose_layout()
         self._extend_reservations()
         if self._stalled is None:
             self._admit()
@@ -195,6 +204,34 @@ class Scheduler:
             futures, self._wake = self._wake, []
             wake_up(futures)
 
+    # The memory layout
+
+    def _choose_layout(self) -> None:
+        """Change to one pool of cells for a request that does not fit a stream, and back if many have come since."""
+        layout = self._layout
+        if layout.unified:
+            jobs = [*self._running, *self._waiting]
+            calm = len(jobs) >= _MANY and all(job.reserved <= layout.stream for job in jobs)
+            self._calm = self._calm + 1 if calm else 0
+            if self._calm >= _CALM_STEPS:
+                self._change_layout()
+            return
+        grown = [job for job in self._running if len(job.tokens) > layout.stream]
+        if grown or (self._waiting and self._cells.has_sequence and self._queue.first.reserved > layout.stream):
+            self._change_layout()
+        if layout.fixed:  # there was no memory for the change
+            for job in grown:
+                self._end(job, StopReason.CONTEXT_FULL)
+
+    def _change_layout(self) -> None:
+        jobs = {job.sequence: job for job in self._running if job.sequence is not None}
+        try:
+            changed = self._layout.change(jobs)
+        finally:
+            self._use_context()
+        for sequence, job in jobs.items():
+            job.sequence = changed[sequence]
+
     # Admission and preemption
 
     def _admit(self) -> None:
@@ -215,6 +252,8 @@ class Scheduler:
     def _extend_reservations(self) -> None:
         """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""
         self._stalled = None
+        if not any(job.outgrown for job in self._running):
+            return
         for job in sorted(self._running, key=_precedence):
             while job.sequence is not None and job.outgrown and not self._reserve_more(job):
                 open_ended = [other for other in self._running if other.open_ended]
@@ -224,7 +263,7 @@ class Scheduler:
                 self._preempt(max(open_ended, key=_precedence), self._keep_prefixes)
 
     def _reserve_more(self, job: Job) -> bool:
-        more = job.next_reservation
+        more = min(job.next_reservation, self._cells.per_sequence)
         held = sum(len(other.sequence.tokens) for other in self._running if other.sequence is not None)
         outstanding = sum(other.reserved for other in self._running) - held
         if not self._cells.evict_for(more - job.reserved, outstanding):
@@ -291,24 +330,30 @@ class Scheduler:
 
     def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
         """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
-        batch, entries, prompts = self._batch, [], []
+        batch, entries = self._batch, []
         batch.clear()
-        for job in jobs:
+        self._cells.arrange([job.sequence for job in jobs if job.sequence is not None])
+        counts = self._share_batch(jobs)
+        for job in sorted(jobs, key=_sequence_number):  # llama.cpp computes streams together in this order only
             assert job.sequence is not None
-            if job.pending == 1:
-                entries.append((job, batch.add_token(job.tokens[-1], len(job.tokens) - 1, job.sequence.id)))
-            else:
-                prompts.append(job)
-        for job in sorted(prompts, key=rank):
-            assert job.sequence is not None
-            count, start = min(job.pending, batch.free), len(job.sequence.tokens)
-            if not count:
-                job.overtaken += 1
-                continue
-            last = count == job.pending
-            index = batch.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
-            entries.append((job, index if last else -count))
+            count, start = counts.get(job, 1), len(job.sequence.tokens)
+            if count == 1 and start == len(job.tokens) - 1:
+                entries.append((job, batch.add_token(job.tokens[start], start, job.sequence.id)))
+            elif count:
+                last = start + count == len(job.tokens)
+                index = batch.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
+                entries.append((job, index if last else -count))
         return entries
+
+    def _share_batch(self, jobs: list[Job]) -> dict[Job, int]:
+        """How many tokens of their prompts the requests that do not generate get into the batch."""
+        prompts = [job for job in jobs if job.pending > 1]
+        counts, free = {}, self._batch.capacity - len(jobs) + len(prompts)
+        for job in sorted(prompts, key=rank):
+            counts[job] = count = min(job.pending, free)
+            free -= count
+            job.overtaken += not count
+        return counts
 
     def _compute(self, entries: list[tuple[Job, int]]) -> dict[int, BaseException] | None:
         """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
@@ -323,12 +368,17 @@ class Scheduler:
             for job, _ in entries:
                 self._end(job, None, error)
             return None
+        self._cells.copying = False
+        grow_one = self._cells.grow_one
         for job, index in entries:
             sequence = job.sequence
             assert sequence is not None
             start = len(sequence.tokens)
             end = len(job.tokens) if index >= 0 else start - index
-            self._cells.grow(sequence, job.tokens[start:end])
+            if end == start + 1:
+                grow_one(sequence, job.tokens[start])
+            else:
+                self._cells.grow(sequence, job.tokens[start:end])
         return errors
 
     def _advance_rows(self, errors: dict[int, BaseException], now: float) -> None:
@@ -377,6 +427,11 @@ class Scheduler:
                 self._cells.close(sequence, keep=self._keep_prefixes and error is None)
         finally:
             job.end(reason, error, self._wake)
+
+
+def _sequence_number(job: Job) -> int:
+    assert job.sequence is not None
+    return job.sequence.id
 
 
 def _precedence(job: Job) -> tuple[bool, int, int]:

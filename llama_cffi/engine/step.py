@@ -26,8 +26,9 @@ class Step:
     """
 
     __slots__ = (
-        *("_arrays", "_c", "_capacity", "_context", "_ends", "_index", "_no_output", "_output", "_pos", "_positions"),
-        *("_seq", "_size", "_special", "_text", "_token", "_tokens", "_vocab", "_wanted", "batch", "n", "rows"),
+        *("_arrays", "_c", "_context", "_ends", "_index", "_no_output", "_output", "_pos", "_positions"),
+        *("_seq", "_size", "_special", "_text", "_token", "_tokens", "_vocab", "_wanted"),
+        *("batch", "capacity", "n", "rows"),
     )
 
     def __init__(self, context: Context, capacity: int) -> None:
@@ -38,7 +39,7 @@ class Step:
         self._token, self._pos, self._seq, self._output = token, pos, seq, output
         self._no_output = memoryview(bytes(capacity)).cast("b")
         self._positions = array("i")
-        self._capacity = capacity
+        self.capacity = capacity
         self.n = 0
         self.rows: list[Job] = []
         self._make_rows(context.nSeqMax)
@@ -58,11 +59,6 @@ class Step:
         self._text = ffi.buffer(arrays["text"])
 
     # The batch
-
-    @property
-    def free(self) -> int:
-        """The number of tokens that still fit."""
-        return self._capacity - self.n
 
     def clear(self) -> None:
         """Start a new step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from llama_cffi.engine.cell_pool import CellPool
+from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.generation.prefix import common_length
 
 if TYPE_CHECKING:
@@ -25,22 +25,28 @@ class WaitingQueue:
     for that, to share it.
     """
 
-    def __init__(self, cells: CellPool) -> None:
-        self._cells = cells
+    def __init__(self, layout: MemoryLayout) -> None:
+        self._layout = layout
         self.jobs: list[Job] = []
         self.ended = 0  # requests so far
 
+    @property
+    def first(self) -> Job:
+        """The job that goes before all others, if it fits."""
+        return min(self.jobs, key=rank)
+
     def next(self, running: Sequence[Job]) -> Job | None:
         """Return the first job whose reservation fits, besides those of running jobs; evicts kept cells for it."""
+        cells = self._layout.pool
         sequences = [job.sequence for job in running if job.sequence is not None]
         outstanding = sum(job.reserved for job in running) - sum(len(sequence.tokens) for sequence in sequences)
         for job in nsmallest(_CANDIDATES, self.jobs, key=rank):
             if job.preempted_at == self.ended and running:
                 continue
-            donor, shared = self._cells.find(job.tokens, sequences)
+            donor, shared = cells.find(job.tokens, sequences)
             if self._is_being_decoded(job, shared, running):
                 continue
-            if self._cells.evict_for(job.reserved - shared, outstanding, donor, shared):
+            if cells.evict_for(job.reserved - shared, outstanding, donor, shared):
                 return job
             if job.overtaken >= _MAX_OVERTAKEN:
                 break
@@ -61,7 +67,7 @@ class WaitingQueue:
     def _is_being_decoded(self, job: Job, shared: int, running: Sequence[Job]) -> bool:
         """True if a running job is about to decode a longer prefix of this one than it could share now."""
         wanted = shared + _MIN_SHARED
-        if wanted >= len(job.tokens) or not self._cells.shares_parts:
+        if wanted >= len(job.tokens) or not self._layout.pool.shares_parts:
             return False
         return any(
             other.pending > 1

@@ -70,6 +70,8 @@ def test_every_request_ends_as_it_should(plain: Model, alone: Texts, seed: int) 
                 ends = {StopReason.LENGTH} if most else {StopReason.END, StopReason.CONTEXT_FULL}
                 assert request.stopReason in {StopReason.CANCELLED, *ends}
                 assert kind == "cancelled" or len(request.tokens) == most
+        last = engine.submit("One", sampler=Sampler.initGreedy(), maxTokens=3)  # what is kept may have been evicted
+        assert last.result(60) is not None and last.tokens == alone("One", 3)
         scheduler = engine._scheduler
         while not scheduler._idle:
             time.sleep(0.001)

@@ -1,0 +1,115 @@
+"""KV cache accounting for an engine whose sequences have cells of their own (kvUnified=False)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from llama_cffi.engine.sequence_pool import EngineSequence, SequencePool
+
+if TYPE_CHECKING:
+    from llama_cffi._core.base_types import SeqId, Token
+    from llama_cffi.context.context import Context
+
+# To share a prefix, llama.cpp copies the whole stream. Computing a token takes as long as copying some hundred cells
+# with large models, and 20 with the smallest ones.
+_WORTH_COPYING = 16  # copy if the prefix is at least this part of the stream
+_MAX_MOVED_BYTES = 64 << 20  # of a stream that is moved to make the running ones neighbours
+
+
+class StreamPool(SequencePool):
+    """The sequences of a context in which each has a stream: cells that only its tokens attend to.
+
+    A token attends to the cells of its own sequence only, so decoding many sequences is faster than in one pool of
+    cells. A prefix is shared by a copy. llama.cpp computes sequences together only if their numbers are consecutive.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.per_sequence = context.nCtxSeq
+        self.total = self.per_sequence * context.nSeqMax
+        self._n = context.nSeqMax
+        self._movable = stream_bytes(context) <= _MAX_MOVED_BYTES
+
+    def _continues(self, donor: EngineSequence, shared: int, oldest: EngineSequence | None) -> bool:
+        return super()._continues(donor, shared, oldest) or 2 * shared >= len(donor.tokens)
+
+    # Cells
+
+    def grow(self, sequence: EngineSequence, tokens: array[int]) -> None:
+        """Record that tokens were decoded into a sequence."""
+        sequence.tokens += tokens
+
+    def grow_one(self, sequence: EngineSequence, token: Token) -> None:
+        """`grow` for one token."""
+        sequence.tokens.append(token)
+
+    @property
+    def used(self) -> int:
+        """The number of cells in use."""
+        return sum(len(sequence.tokens) for sequence in self._all)
+
+    @property
+    def used_by_live(self) -> int:
+        """The number of cells in sequences of requests."""
+        return sum(len(sequence.tokens) for sequence in self._all if not sequence.kept)
+
+    def evict_for(self, cells: int, reserved: int, donor: EngineSequence | None = None, shared: int = 0) -> bool:
+        """True if a sequence can have `cells` cells besides the `shared` ones."""
+        return shared + cells <= self.per_sequence
+
+    # Streams
+
+    def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
+        if length * _WORTH_COPYING < self.per_sequence:
+            return 0
+        memory, self.copying = self._memory, True
+        memory.seqCopy(donor.id, sequence.id)
+        cut = length == len(donor.tokens) or memory.seqRemove(sequence.id, length)
+        if not cut or memory.seqPosMax(sequence.id) != length - 1:
+            memory.seqRemove(sequence.id)
+            return 0
+        sequence.tokens = donor.tokens[:length]
+        return length
+
+    def arrange(self, live: Iterable[EngineSequence]) -> None:
+        """Make the numbers of these sequences consecutive, so that they are computed together."""
+        sequences = list(live)
+        numbers, count = [sequence.id for sequence in sequences], len(sequences)
+        if count < 2 or max(numbers) - min(numbers) < count or not self._movable:
+            return
+        start = max(
+            range(self._n - count + 1), key=lambda start: sum(start <= number < start + count for number in numbers)
+        )
+        holes = iter(sorted(set(range(start, start + count)) - set(numbers)))
+        for sequence in sequences:
+            if not start <= sequence.id < start + count:
+                self._move(sequence, next(holes))
+
+    def _move(self, sequence: EngineSequence, number: SeqId) -> None:
+        """Give a sequence another number. What is kept there moves to a free one; if there is none, one is evicted."""
+        if number not in self._free:
+            occupant = self._kept[number]
+            if not self._free:
+                self.evict(next(iter(self._kept.values())))
+            if occupant.kept:
+                self._relabel(occupant, min(self._free))
+        self._relabel(sequence, number)
+
+    def _relabel(self, sequence: EngineSequence, number: SeqId) -> None:
+        self.copying = True
+        self._memory.seqCopy(sequence.id, number)
+        self._memory.seqRemove(sequence.id)
+        self._free.remove(number)
+        self._free.add(sequence.id)
+        if sequence.kept:  # keeps its age
+            self._kept = {number if held is sequence else key: held for key, held in self._kept.items()}
+        sequence.id = number
+
+
+def stream_bytes(context: Context) -> int:
+    """About how many bytes of keys and values a sequence can have, in half precision."""
+    model = context.getModel()
+    width = model.nEmbd * max(model.nHeadKv, 1) // max(model.nHead, 1)
+    return context.nCtxSeq * model.nLayer * 2 * width * 2
