@@ -5686,10 +5686,10 @@ class _Lib:
         the token, or a negative shim_no_token.
         """
         ...
-    def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, batch: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
-        """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, const struct llama_batch *batch, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
+    def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
+        """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
 
-        Decodes a batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
+        Decodes the batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
         what shim_compute returns. If a row fails, it is the last one of those done.
         """
         ...

@@ -216,6 +216,7 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
 
 /* A step of the engine. Each request has a row: an entry of each of these arrays. */
 struct shim_step {
+    struct llama_batch *    batch;    /* whose tokens and positions become those of the next step, for sampled rows */
     int32_t                 n;        /* number of rows */
     int32_t                 done;     /* result: rows that are finished; the last one may have failed */
     struct llama_sampler ** samplers; /* NULL: the caller samples, or there is nothing to sample */
@@ -229,11 +230,10 @@ struct shim_step {
     int32_t                 space;
 };
 
-/* Decodes a batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
+/* Decodes the batch as shim_compute does, with `width` sequences for each entry, and then samples for all rows. Returns
  * what shim_compute returns. If a row fails, it is the last one of those done. */
 int32_t shim_step_run(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
-                      const struct llama_batch * batch, int32_t width, bool pinned, const struct llama_vocab * vocab,
-                      struct shim_step * step);
+                      int32_t width, bool pinned, const struct llama_vocab * vocab, struct shim_step * step);
 
 /* Samples for the rows after those that are done. */
 void shim_step_go_on(struct llama_context * ctx, const struct shim_limits * limits, const struct llama_vocab * vocab,

@@ -16,7 +16,12 @@ bool sample(llama_context * ctx, const shim_limits & limits, const llama_vocab *
     char * text  = step.text + static_cast<size_t>(i) * step.space;
     step.ends[i] = llama_vocab_is_eog(vocab, token);
     step.size[i] = llama_token_to_piece(vocab, token, text, step.space, 0, step.special[i]);
-    return !shim_failed();
+    if (shim_failed()) {
+        return false;
+    }
+    step.batch->token[step.index[i]] = token;
+    step.batch->pos[step.index[i]]++;
+    return true;
 }
 
 }  // namespace
@@ -34,10 +39,9 @@ void shim_step_go_on(struct llama_context * ctx, const struct shim_limits * limi
 }
 
 int32_t shim_step_run(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
-                      const struct llama_batch * batch, int32_t width, bool pinned, const struct llama_vocab * vocab,
-                      struct shim_step * step) {
+                      int32_t width, bool pinned, const struct llama_vocab * vocab, struct shim_step * step) {
     step->done            = 0;
-    const int32_t outputs = shim_compute(ctx, limits, threads, batch, width, 0, false, pinned);
+    const int32_t outputs = shim_compute(ctx, limits, threads, step->batch, width, 0, false, pinned);
     if (outputs > 0) {
         shim_step_go_on(ctx, limits, vocab, step);
     }

@@ -275,7 +275,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         return 0
 
     def _run_step(self, batch: Batch, step: Any, vocab: Any) -> BaseException | None:
-        """Decode as `decode` does, and sample for the rows of a `struct shim_step`, in one call.
+        """Decode the batch of a `struct shim_step` as `decode` does, and sample for its rows, in one call.
 
         Returns the error of the last row that is done, if it failed; `_finish_step` samples for the rows after it.
         Raises like `decode`, before any row is done.
@@ -285,9 +285,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         with self._exclusive() as pointer:
             pinned = views.invalidate() if views.exported else views.count > 0
             try:
-                outputs = lib.shim_step_run(
-                    pointer, self._limits, self._threads, batch._c, batch._nSeqMax, pinned, vocab, step
-                )
+                outputs = lib.shim_step_run(pointer, self._limits, self._threads, batch._nSeqMax, pinned, vocab, step)
             except BaseException as error:
                 if not step.done:
                     raise

@@ -6,21 +6,11 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from llama_cffi.engine.sequence_pool import UNLIMITED, EngineSequence, SequencePool
+from llama_cffi.engine.sequence_pool import UNLIMITED, CellRange, EngineSequence, SequencePool
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context
-
-
-class CellRange:
-    """Consecutive cells that always occur together: every sequence holds all of them or none."""
-
-    __slots__ = ("length", "users")
-
-    def __init__(self, length: int, users: Iterable[EngineSequence]) -> None:
-        self.length = length
-        self.users = set(users)
 
 
 class CellPool(SequencePool):

@@ -38,7 +38,7 @@ class Job:
         "_ahead",
         "_capacity",
         "_log_probs",
-        "_owns_sampler",
+        "owns_sampler",
         "_rules",
         "open_ended",
         "overtaken",
@@ -65,7 +65,7 @@ class Job:
         """`capacity` is the most cells that a sequence can have; `ahead` how many cells an open-ended job reserves
         beyond its present tokens.
         """
-        self.request, self.sampler, self._owns_sampler = request, sampler, owns_sampler
+        self.request, self.sampler, self.owns_sampler = request, sampler, owns_sampler
         self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
         self.special = options.stream._special
         request.tokens = self._rules.tokens
@@ -103,7 +103,11 @@ class Job:
         if another thread uses it.
         """
         sampler = self.sampler
-        if sampler._checked_for != ctx._serial or not sampler._busy.acquire(False):
+        if sampler._checked_for != ctx._serial:
+            return False
+        if self.owns_sampler:  # nobody else has it
+            return True
+        if not sampler._busy.acquire(False):
             return False
         if sampler._pointer is None or sampler._closing:
             sampler._busy.release()
@@ -113,8 +117,9 @@ class Job:
 
     def return_sampler(self) -> None:
         """End `lend_sampler`."""
-        self.sampler._owner = 0
-        self.sampler._busy.release()
+        if not self.owns_sampler:
+            self.sampler._owner = 0
+            self.sampler._busy.release()
 
     def sample(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
         """Sample the next token from an output of the last batch and publish its text.
@@ -169,7 +174,7 @@ class Job:
     def release_sampler(self) -> None:
         """Give the sampler back to the caller; close it if it is the default one."""
         release(self.sampler)
-        if self._owns_sampler:
+        if self.owns_sampler:
             self.sampler.close()
 
 

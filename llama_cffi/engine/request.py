@@ -61,7 +61,11 @@ class Request:
         self._trace: TracebackType | None = None
         self._cancelled = False
         self._changed = threading.Condition(threading.Lock())
-        self._futures: list[Future[None]] = []
+        # Who waits for the next text. They register before they look whether it is there, and the engine adds it before
+        # it looks whether somebody waits. So adding needs no lock.
+        self._readers = 0  # threads
+        self._futures: list[Future[None]] = []  # of event loops
+        self._end_futures: list[Future[None]] = []  # of those that wait for the whole text
         self._cancel = cancel
         self._keep: object = keep  # the engine, until the end
         self._worker = 0  # the thread that writes the text
@@ -117,8 +121,15 @@ class Request:
         return self._whole().__await__()
 
     async def _whole(self) -> str:
-        async for _ in self:
-            pass
+        from asyncio import get_running_loop
+
+        with self._changed:
+            future = None if self._ended else get_running_loop().create_future()
+            if future is not None:
+                self._end_futures.append(future)
+        if future is not None:
+            await _cancelling(self, future)
+        self._raise()
         return self.text
 
     def result(self, timeout: float | None = None) -> str:
@@ -157,12 +168,19 @@ class Request:
 
     def _wait_for(self, at: int) -> bool:
         """Wait for the text at an index. False if the request has ended before it; raises the request's error."""
+        texts = self._texts
+        if at < len(texts):
+            return True
         with self._changed:
-            if at >= len(self._texts) and not self._ended:
-                self._require_other_thread()
-                self._changed.wait_for(lambda: at < len(self._texts) or self._ended)
-            if at < len(self._texts):
-                return True
+            self._readers += 1
+            try:
+                if at >= len(texts) and not self._ended:
+                    self._require_other_thread()
+                    self._changed.wait_for(lambda: at < len(texts) or self._ended)
+            finally:
+                self._readers -= 1
+        if at < len(texts):
+            return True
         self._raise()
         return False
 
@@ -182,12 +200,16 @@ class Request:
     # For the engine
 
     def _put(self, text: str, step: GenerationStep | None, wake: list[Future[None]]) -> None:
-        """Add the text of the next token. Futures of event loops that wait for it are added to `wake`."""
-        with self._changed:
-            if step is not None:
-                self._log_steps.append(step)
-            self._texts.append(text)
-            self._notify(wake)
+        """Add the text of the next token. Futures of event loops that wait for it are added to `wake`.
+
+        A thread that waits for the whole text is not woken.
+        """
+        if step is not None:
+            self._log_steps.append(step)
+        self._texts.append(text)
+        if self._readers or self._futures:
+            with self._changed:
+                self._notify(wake)
 
     def _end(self, reason: StopReason | None, error: BaseException | None, wake: list[Future[None]]) -> None:
         with self._changed:
@@ -197,6 +219,8 @@ class Request:
             self._trace = None if error is None else error.__traceback__
             self._ended = True
             self._keep = None
+            wake += self._end_futures
+            self._end_futures = []
             self._notify(wake)
 
     def _notify(self, wake: list[Future[None]]) -> None:
@@ -212,7 +236,7 @@ class Request:
 
     def _after_fork(self, error: BaseException) -> None:
         self._changed = threading.Condition(threading.Lock())  # a thread of the parent may hold the other one
-        self._futures = []
+        self._futures, self._end_futures = [], []
         self._end(None, error, [])
 
 
@@ -242,26 +266,37 @@ class _AsyncReader(AsyncIterator[T]):
         self._at = 0
 
     async def __anext__(self) -> T:
-        from asyncio import CancelledError, get_running_loop
+        from asyncio import get_running_loop
 
         request = self._request
+        texts = request._texts
         while True:
+            while self._at < len(texts):
+                self._at += 1
+                if found := self._read(self._at - 1):
+                    return found
             with request._changed:
-                while self._at < len(request._texts):
-                    self._at += 1
-                    if found := self._read(self._at - 1):
-                        return found
-                if request._ended:
-                    break
                 future: Future[None] = get_running_loop().create_future()
                 request._futures.append(future)
-            try:
-                await future
-            except CancelledError:
-                request.cancel()
-                raise
+                if self._at < len(texts) or request._ended:  # meanwhile
+                    request._futures.remove(future)
+                    if self._at < len(texts):
+                        continue
+                    break
+            await _cancelling(request, future)
         request._raise()
         raise StopAsyncIteration
+
+
+async def _cancelling(request: Request, future: Future[None]) -> None:
+    """Wait for a future. If the task that waits is cancelled, so is the request."""
+    from asyncio import CancelledError
+
+    try:
+        await future
+    except CancelledError:
+        request.cancel()
+        raise
 
 
 def wake_up(futures: list[Future[None]]) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
 from llama_cffi.engine.batch_policy import BatchPolicy
+from llama_cffi.engine.batch_runner import BatchRunner
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.sequence_pool import UNLIMITED
-from llama_cffi.engine.step import Step
-from llama_cffi.engine.waiting_queue import WaitingQueue, rank
+from llama_cffi.engine.waiting_queue import WaitingQueue
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.steps import StopReason
 
@@ -62,6 +61,7 @@ class Scheduler:
     def __init__(self, layout: MemoryLayout, keepPrefixes: bool) -> None:
         self._layout = layout
         self._nSeqMax = layout.context.nSeqMax
+        self._wake: list[Future[None]] = []
         self._use_context()
         self._keep_prefixes = keepPrefixes
         self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
@@ -75,7 +75,6 @@ class Scheduler:
         self._running: list[Job] = []
         self._stalled: Job | None = None  # a running job that waits for cells
         self._policy = BatchPolicy()
-        self._wake: list[Future[None]] = []
         total = self._cells.total
         least, most = _AHEAD
         self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
@@ -85,7 +84,7 @@ class Scheduler:
     def _use_context(self) -> None:
         """Use the context of the layout, which may be another one than before."""
         self._context, self._cells = self._layout.context, self._layout.pool
-        self._batch = Step(self._context, self._context.nBatch)
+        self._runner = BatchRunner(self._layout, self, self._wake)
         self._calm = 0
 
     # For other threads
@@ -180,7 +179,7 @@ class Scheduler:
 
     def _step(self) -> None:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
-            self._end(job, StopReason.CANCELLED)
+            self.end(job, StopReason.CANCELLED)
         if not self._layout.fixed:
             self._choose_layout()
         self._extend_reservations()
@@ -196,13 +195,23 @@ class Scheduler:
             self._run_batch(jobs, generating)
         self._publish()
 
+    def _run_batch(self, jobs: list[Job], generating: int) -> None:
+        runner = self._runner
+        if runner.run(jobs) and runner.n == generating:
+            self._policy.note(generating, runner.seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """True if the engine ends, so that errors are its own and not those of requests."""
+        return self.closing is not None or process.ending or self._context_is_gone
+
     def _publish(self) -> None:
         """Update the load, and wake event loops that wait for new text."""
         used = self._cells.used_by_live
         self.load = EngineLoad(len(self._running), len(self._waiting), self.load.nCells, used, self._cells.used - used)
         if self._wake:
-            futures, self._wake = self._wake, []
-            wake_up(futures)
+            wake_up(self._wake)
+            self._wake.clear()
 
     # The memory layout
 
@@ -221,7 +230,7 @@ class Scheduler:
             self._change_layout()
         if layout.fixed:  # there was no memory for the change
             for job in grown:
-                self._end(job, StopReason.CONTEXT_FULL)
+                self.end(job, StopReason.CONTEXT_FULL)
 
     def _change_layout(self) -> None:
         jobs = {job.sequence: job for job in self._running if job.sequence is not None}
@@ -239,7 +248,7 @@ class Scheduler:
             job = self._queue.next(self._running)
             if job is None:
                 if not self._running:  # cannot happen: each request fits alone
-                    self._end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
+                    self.end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
                 return
             sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
             self._queue.remove(job)
@@ -248,6 +257,7 @@ class Scheduler:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()
             self._running.append(job)
+            self._runner.invalidate()
 
     def _extend_reservations(self) -> None:
         """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""
@@ -274,6 +284,7 @@ class Scheduler:
     def _preempt(self, job: Job, keep: bool) -> None:
         """Put a running request back into the queue. With `keep`, its cells stay until they are needed."""
         assert job.sequence is not None
+        self._runner.invalidate()
         self._cells.close(job.sequence, keep)
         job.sequence = None
         self._running.remove(job)
@@ -282,141 +293,19 @@ class Scheduler:
             job.reserved = job.next_reservation
         self._queue.put_back(job)
 
-    def _recover_cells(self, error: ContextFullError) -> None:
+    def recover_cells(self, error: ContextFullError) -> None:
         """The memory is full although the batch should fit: evict what is kept, or else preempt a request."""
         if self._cells.evict_all():
             return
         job = max(self._running, key=_precedence)
         if len(self._running) == 1:
-            self._end(job, None, error)
+            self.end(job, None, error)
         else:
             self._preempt(job, keep=False)
 
-    # A step
-
-    def _run_batch(self, jobs: list[Job], width: int) -> None:
-        """Decode one batch, and sample from its outputs. `width` is the number of jobs that generate."""
-        entries = self._fill(jobs)
-        if not entries:
-            return
-        others = self._add_rows(entries)
-        began = perf_counter()
-        try:
-            errors = self._compute(entries)
-        finally:
-            for job in self._batch.rows:
-                job.return_sampler()
-        if errors is None:
-            return
-        now = perf_counter()
-        if self._batch.n == width:
-            self._policy.note(width, now - began)
-        self._advance_rows(errors, now)
-        for job, index in others:
-            if not job.request._cancelled:
-                self._advance(job, index)
-
-    def _add_rows(self, entries: list[tuple[Job, int]]) -> list[tuple[Job, int]]:
-        """Add a row for each output whose sampler runs in C. Returns the other outputs, which Python samples from."""
-        others = []
-        for job, index in entries:
-            if index < 0:
-                continue
-            if job.lend_sampler(self._context):
-                self._batch.add_row(job, index)
-            else:
-                others.append((job, index))
-        return others
-
-    def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
-        """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
-        batch, entries = self._batch, []
-        batch.clear()
-        self._cells.arrange([job.sequence for job in jobs if job.sequence is not None])
-        counts = self._share_batch(jobs)
-        for job in sorted(jobs, key=_sequence_number):  # llama.cpp computes streams together in this order only
-            assert job.sequence is not None
-            count, start = counts.get(job, 1), len(job.sequence.tokens)
-            if count == 1 and start == len(job.tokens) - 1:
-                entries.append((job, batch.add_token(job.tokens[start], start, job.sequence.id)))
-            elif count:
-                last = start + count == len(job.tokens)
-                index = batch.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
-                entries.append((job, index if last else -count))
-        return entries
-
-    def _share_batch(self, jobs: list[Job]) -> dict[Job, int]:
-        """How many tokens of their prompts the requests that do not generate get into the batch."""
-        prompts = [job for job in jobs if job.pending > 1]
-        counts, free = {}, self._batch.capacity - len(jobs) + len(prompts)
-        for job in sorted(prompts, key=rank):
-            counts[job] = count = min(job.pending, free)
-            free -= count
-            job.overtaken += not count
-        return counts
-
-    def _compute(self, entries: list[tuple[Job, int]]) -> dict[int, BaseException] | None:
-        """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
-        try:
-            errors = self._batch.run()
-        except ContextFullError as error:
-            self._recover_cells(error)
-            return None
-        except BaseException as error:
-            if self.closing is not None or process.ending or self._context_is_gone:
-                raise
-            for job, _ in entries:
-                self._end(job, None, error)
-            return None
-        self._cells.copying = False
-        grow_one = self._cells.grow_one
-        for job, index in entries:
-            sequence = job.sequence
-            assert sequence is not None
-            start = len(sequence.tokens)
-            end = len(job.tokens) if index >= 0 else start - index
-            if end == start + 1:
-                grow_one(sequence, job.tokens[start])
-            else:
-                self._cells.grow(sequence, job.tokens[start:end])
-        return errors
-
-    def _advance_rows(self, errors: dict[int, BaseException], now: float) -> None:
-        """Publish what the step sampled."""
-        context, wake = self._context, self._wake
-        for row, (job, index, token, ends, data) in enumerate(self._batch.results()):
-            if job.request._cancelled:
-                continue
-            try:
-                if row in errors:
-                    raise errors[row]
-                if token < 0:
-                    job.sampler._no_token(token, context, index)
-                reason = job.advance(context, index, token, ends, data, now, wake)
-            except BaseException as error:
-                self._fail(job, error)
-                continue
-            if reason is not None:
-                self._end(job, reason)
-
-    def _advance(self, job: Job, index: int) -> None:
-        """Sample in Python, and publish it."""
-        try:
-            reason = job.sample(self._context, index, self._wake)
-        except BaseException as error:
-            self._fail(job, error)
-            return
-        if reason is not None:
-            self._end(job, reason)
-
-    def _fail(self, job: Job, error: BaseException) -> None:
-        """End a job whose sampling failed. Raises the error if it is the end of the engine."""
-        if process.ending or self._context_is_gone:
-            raise error
-        self._end(job, None, error)
-
-    def _end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
+    def end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
         self._queue.ended += 1
+        self._runner.invalidate()
         if job.sequence is None:
             self._waiting.remove(job)
         else:
@@ -427,11 +316,6 @@ class Scheduler:
                 self._cells.close(sequence, keep=self._keep_prefixes and error is None)
         finally:
             job.end(reason, error, self._wake)
-
-
-def _sequence_number(job: Job) -> int:
-    assert job.sequence is not None
-    return job.sequence.id
 
 
 def _precedence(job: Job) -> tuple[bool, int, int]:

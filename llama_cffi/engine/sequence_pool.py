@@ -11,9 +11,18 @@ from llama_cffi.generation.prefix import common_length
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import SeqId
     from llama_cffi.context.context import Context
-    from llama_cffi.engine.cell_pool import CellRange
 
 UNLIMITED = 1 << 60  # cells of a memory that does not grow with the text
+
+
+class CellRange:
+    """Consecutive cells that always occur together: every sequence holds all of them or none."""
+
+    __slots__ = ("length", "users")
+
+    def __init__(self, length: int, users: Iterable[EngineSequence]) -> None:
+        self.length = length
+        self.users = set(users)
 
 
 class EngineSequence:

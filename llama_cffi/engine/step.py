@@ -51,7 +51,7 @@ class Step:
             **{name: ffi.new("bool[]", n) for name in ("special", "ends")},
             "text": ffi.new("char[]", n * _PIECE_BYTES),
         }
-        self._c = ffi.new("struct shim_step *", {**arrays, "space": _PIECE_BYTES})
+        self._c = ffi.new("struct shim_step *", {**arrays, "batch": self.batch._c, "space": _PIECE_BYTES})
         self._wanted, self._index, self._tokens, self._size = (
             memoryview(ffi.buffer(arrays[name])).cast("B").cast("i") for name in ("wanted", "index", "token", "size")
         )
@@ -114,13 +114,15 @@ class Step:
                 return errors
             error = self._context._finish_step(step, self._vocab)
 
-    def results(self) -> Iterator[tuple[Job, int, Token, bool, bytes | None]]:
+    def results(self) -> Iterator[tuple[Job, int, Token, bool, int]]:
         """Each row: the job, the index of its output, its token (negative: why there is none), whether the token ends
-        the text, and its bytes (None: too many for the space).
+        the text, and the size of its text, for `text`.
         """
-        n, text = len(self.rows), self._text
-        for row, job, index, token, ends, size in zip(
-            range(n), self.rows, self._index[:n], self._tokens[:n], self._ends[:n], self._size[:n], strict=True
-        ):
-            at = row * _PIECE_BYTES
-            yield job, index, token, bool(ends), text[at : at + size] if size >= 0 else None
+        n = len(self.rows)
+        ends = map(bool, self._ends[:n])
+        columns = (self._index[:n].tolist(), self._tokens[:n].tolist(), ends, self._size[:n].tolist())
+        return zip(self.rows, *columns, strict=True)
+
+    def text(self, row: int, size: int) -> bytes | None:
+        """The text of a row's token. None if there was no space for it."""
+        return self._text[_PIECE_BYTES * row : _PIECE_BYTES * row + size] if size >= 0 else None

@@ -1,0 +1,203 @@
+"""Decodes one batch for many requests, samples for each, and publishes their texts."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from llama_cffi.engine.step import Step
+from llama_cffi.engine.waiting_queue import rank
+from llama_cffi.errors import ContextFullError
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from llama_cffi.engine.job import Job
+    from llama_cffi.engine.memory_layout import MemoryLayout
+    from llama_cffi.generation.steps import StopReason
+
+
+class Owner(Protocol):
+    """What a `BatchRunner` needs of the scheduler."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if the engine ends, so that errors are its own and not those of requests."""
+
+    def end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
+        """End a request."""
+
+    def recover_cells(self, error: ContextFullError) -> None:
+        """Make room in the KV cache, which was full."""
+
+
+class BatchRunner:
+    """Runs steps of an engine on the context of a memory layout.
+
+    Most steps are like the one before: each request has got a token, and goes on. C has prepared the batch for these,
+    so that nothing is filled in again; see `invalidate`.
+    """
+
+    def __init__(self, layout: MemoryLayout, owner: Owner, wake: list[Future[None]]) -> None:
+        """`wake` collects the futures of event loops that wait for text."""
+        self._context, self._cells, self._owner, self._wake = layout.context, layout.pool, owner, wake
+        self._step = Step(self._context, self._context.nBatch)
+        self._jobs: list[Job] = []  # of the last batch
+        self._entries: list[tuple[Job, int]] = []
+        self._others: list[tuple[Job, int]] = []
+        self._steady = False  # the next batch can be like the last one, if the jobs are the same
+        self.seconds = 0.0  # of the last batch
+        self.n = 0  # tokens in the last batch
+
+    def invalidate(self) -> None:
+        """Fill the next batch again: a request has started, ended or lost its sequence."""
+        self._steady = False
+
+    def run(self, jobs: list[Job]) -> bool:
+        """Decode one batch for these jobs, and sample from its outputs. False if nothing was decoded."""
+        lent = self._prepare(jobs)
+        if not self._entries:
+            return False
+        began = perf_counter()
+        try:
+            errors = self._compute()
+        finally:
+            for job in lent:
+                job.return_sampler()
+        if errors is None:
+            return False
+        now = perf_counter()
+        self.seconds, self.n = now - began, self._step.n
+        self._steady = self.n == len(lent)  # events below may change that
+        self._advance_rows(errors, now)
+        for job, index in self._others:
+            if not job.request._cancelled:
+                self._sample(job, index)
+        return True
+
+    # The batch
+
+    def _prepare(self, jobs: list[Job]) -> list[Job]:
+        """Make the batch and its rows. Returns the jobs with rows, which have lent their samplers."""
+        if self._steady and jobs == self._jobs:
+            lent = self._lend(self._step.rows)
+            if len(lent) == len(self._step.rows):
+                return lent
+            for job in lent:
+                job.return_sampler()
+        self._jobs, self._steady = jobs, False
+        self._entries = self._fill(jobs)
+        outputs = [(job, index) for job, index in self._entries if index >= 0]
+        lent = self._lend([job for job, _ in outputs], skip=True)
+        with_rows = set(lent)
+        for job, index in outputs:
+            if job in with_rows:
+                self._step.add_row(job, index)
+        self._others = [(job, index) for job, index in outputs if job not in with_rows]
+        return lent
+
+    def _lend(self, jobs: list[Job], skip: bool = False) -> list[Job]:
+        """Lend the samplers of these jobs to C. Returns the jobs up to the first one, or without those, that cannot."""
+        context, lent = self._context, []
+        for job in jobs:
+            if job.lend_sampler(context):
+                lent.append(job)
+            elif not skip:
+                break
+        return lent
+
+    def _fill(self, jobs: list[Job]) -> list[tuple[Job, int]]:
+        """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
+        step, entries = self._step, []
+        step.clear()
+        self._cells.arrange([job.sequence for job in jobs if job.sequence is not None])
+        counts = self._share_batch(jobs)
+        for job in sorted(jobs, key=_sequence_number):  # llama.cpp computes streams together in this order only
+            assert job.sequence is not None
+            count, start = counts.get(job, 1), len(job.sequence.tokens)
+            if count == 1 and start == len(job.tokens) - 1:
+                entries.append((job, step.add_token(job.tokens[start], start, job.sequence.id)))
+            elif count:
+                last = start + count == len(job.tokens)
+                index = step.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
+                entries.append((job, index if last else -count))
+        return entries
+
+    def _share_batch(self, jobs: list[Job]) -> dict[Job, int]:
+        """How many tokens of their prompts the requests that do not generate get into the batch."""
+        prompts = [job for job in jobs if job.pending > 1]
+        counts, free = {}, self._step.capacity - len(jobs) + len(prompts)
+        for job in sorted(prompts, key=rank):
+            counts[job] = count = min(job.pending, free)
+            free -= count
+            job.overtaken += not count
+        return counts
+
+    def _compute(self) -> dict[int, BaseException] | None:
+        """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
+        try:
+            errors = self._step.run()
+        except ContextFullError as error:
+            self._steady = False
+            self._owner.recover_cells(error)
+            return None
+        except BaseException as error:
+            self._steady = False
+            if self._owner.is_over:
+                raise
+            for job, _ in self._entries:
+                self._owner.end(job, None, error)
+            return None
+        cells = self._cells
+        cells.copying = False
+        for job, index in self._entries:
+            sequence, tokens = job.sequence, job.tokens
+            assert sequence is not None
+            start = len(sequence.tokens)
+            end = len(tokens) if index >= 0 else start - index
+            if end == start + 1:
+                cells.grow_one(sequence, tokens[start])
+            else:
+                cells.grow(sequence, tokens[start:end])
+        return errors
+
+    # The results
+
+    def _advance_rows(self, errors: dict[int, BaseException], now: float) -> None:
+        """Publish what the step sampled."""
+        context, wake, step = self._context, self._wake, self._step
+        for row, (job, index, token, ends, size) in enumerate(step.results()):
+            if job.request._cancelled:
+                continue
+            try:
+                if row in errors:
+                    raise errors[row]
+                if token < 0:
+                    job.sampler._no_token(token, context, index)
+                reason = job.advance(context, index, token, ends, step.text(row, size), now, wake)
+            except BaseException as error:
+                self._fail(job, error)
+                continue
+            if reason is not None:
+                self._owner.end(job, reason)
+
+    def _sample(self, job: Job, index: int) -> None:
+        """Sample in Python, and publish the result."""
+        try:
+            reason = job.sample(self._context, index, self._wake)
+        except BaseException as error:
+            self._fail(job, error)
+            return
+        if reason is not None:
+            self._owner.end(job, reason)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """End a job whose sampling failed. Raises the error if it is the end of the engine."""
+        if self._owner.is_over:
+            raise error
+        self._owner.end(job, None, error)
+
+
+def _sequence_number(job: Job) -> int:
+    assert job.sequence is not None
+    return job.sequence.id
