@@ -21,8 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +56,24 @@ def cases(given: argparse.Namespace, cpus: int) -> list[Case]:
 
 def sides(given: argparse.Namespace, model: Path, cpus: int, stack: ExitStack) -> tuple[list[Side], dict[str, str]]:
     """The sides of a command line, and why others are left out."""
-    words = {"model": model, "seconds": given.seconds, "margin": given.margin}
     found, reasons = [], dict[str, str]()
-
-    def facade(name: str, case: str, more: dict[str, object], tree: Path = ROOT, **environment: str) -> Side:
-        path = os.pathsep.join([str(tree), str(ROOT / "benchmarks" / "peers")])
-        command = [sys.executable, str(PROGRAM), case]
-        return loop(name, command, words | more, {"PYTHONPATH": path, **environment})
-
     for name in given.sides:
         try:
             match name:
                 case "default":
-                    found.append(facade(name, "greedy", {"threads": 0}))
+                    found.append(facade(name, "greedy", model, given, {"threads": 0}))
                     if given.before is not None:
-                        found.append(facade("before", "greedy", {"threads": 0}, given.before.resolve(strict=True)))
+                        tree = given.before.resolve(strict=True)
+                        found.append(facade("before", "greedy", model, given, {"threads": 0}, tree))
                 case "all":
-                    found.append(facade(name, "greedy", {"threads": cpus}))
+                    found.append(facade(name, "greedy", model, given, {"threads": cpus}))
                 case "one":
-                    found.append(facade(name, "greedy", {"threads": 1}))
+                    found.append(facade(name, "greedy", model, given, {"threads": 1}))
                 case "passive":
-                    found.append(facade(name, "greedy", {"threads": cpus}, OMP_WAIT_POLICY="passive"))
+                    side = facade(name, "greedy", model, given, {"threads": cpus})
+                    found.append(replace(side, environment={**side.environment, "OMP_WAIT_POLICY": "passive"}))
                 case "engine":
-                    found.append(facade(name, "engine", {"threads": 0, "seqs": given.clients}))
+                    found.append(facade(name, "engine", model, given, {"threads": 0, "seqs": given.clients}))
                 case "llama-bench":
                     program = given.llama_bench or build_llama_bench.executable()
                     folder = stack.enter_context(llama_bench.staged(program, peers.chosen(), vulkan=False))
@@ -88,11 +84,21 @@ def sides(given: argparse.Namespace, model: Path, cpus: int, stack: ExitStack) -
                     peer = peers.installed(name, scratch)
                     path = str(ROOT / "benchmarks" / "peers")
                     command = [peer.command[0], str(PROGRAM), "llama_cpp_python"]
-                    found.append(loop(name, command, words | {"threads": 0}, peer.env | {"PYTHONPATH": path}))
+                    words = {"model": model, "seconds": given.seconds, "margin": given.margin, "threads": 0}
+                    found.append(loop(name, command, words, peer.env | {"PYTHONPATH": path}))
         except (BuildError, FetchError, PeerError, OSError, subprocess.CalledProcessError) as why:
             reasons[name] = str(why).splitlines()[0]
             _tell(f"{name} is left out: {reasons[name]}")
     return found, reasons
+
+
+def facade(
+    name: str, case: str, model: Path, given: argparse.Namespace, more: dict[str, object], tree: Path = ROOT
+) -> Side:
+    """A side that runs a case of `busy_loop.py` with the package of a checkout; `more` are arguments of the case."""
+    words = {"model": model, "seconds": given.seconds, "margin": given.margin, **more}
+    path = os.pathsep.join([str(tree), str(ROOT / "benchmarks" / "peers")])
+    return loop(name, [sys.executable, str(PROGRAM), case], words, {"PYTHONPATH": path})
 
 
 def run(chosen: list[Case], taking_part: list[Side], given: argparse.Namespace) -> tuple[Results, dict[str, str]]:
@@ -174,7 +180,7 @@ def _cell(value: float | None, digits: int) -> str:
     return f"{'-' if value is None else f'{value:,.{digits}f}':>17}"
 
 
-def _parse() -> argparse.Namespace:
+def _parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help=workload.MODEL_HELP)
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of a measurement (default: %(default)s)")
@@ -198,7 +204,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=16, help="clients of the engine (default: %(default)s)")
     parser.add_argument("--llama-bench", type=Path, metavar="FILE", help=f"the program; {llama_bench.HOW_TO}")
     report.add_arguments(parser, rounds=3)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
