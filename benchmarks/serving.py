@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,7 +206,7 @@ def _folders(given: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[str,
             yield name, stack.enter_context(llama_bench.staged(path, cpu_module(), given.ngl > 0, program))
 
 
-def _parse() -> argparse.Namespace:
+def _parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help=workload.MODEL_HELP)
     parser.add_argument("--sides", nargs="+", choices=(ENGINE, SERVER, LIMIT), default=[ENGINE, SERVER, LIMIT])
@@ -226,7 +226,7 @@ def _parse() -> argparse.Namespace:
         "--programs", type=Path, metavar="FOLDER", help=f"llama.cpp's programs; {llama_bench.HOW_TO_ALL}"
     )
     report.add_arguments(parser, rounds=3)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
