@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def tables(results: Results) -> list[str]:
     lines += ["", "rounds, tokens/s of each process"]
     for case, found in results.items():
         for name in names:
-            lines.append(f"{case:26}{name:17} " + "; ".join(each.parts for each in found[name]))
+            lines.append(f"{case:26}{name:17} " + ("; ".join(each.parts for each in found[name]) or "-"))
     return lines
 
 
@@ -208,6 +209,7 @@ def _parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the load and remove the quota there too
     given = _parse()
     if given.cpus is not None:
         restrict_cpus(given.cpus)

@@ -5,6 +5,10 @@ and a plain loop take turns in one process; the loop has one context and clears 
 report starts with the cost of a decode by the number of sequences in it, which limits any engine here. It ends with the
 number of equal texts, and the difference of logits at which the other texts diverge.
 
+`benchmarks/serving.py` compares the Engine with llama-server and with the hardware's limit, also on a GPU;
+`benchmarks/engine_cost.py` measures its CPU time beyond decoding; `benchmarks/busy.py` measures it beside other
+programs.
+
 Other load on the machine slows OpenMP's threads down: the report has the load average. With one thread, --cpu-time
 measures CPU time, which is disturbed less.
 """

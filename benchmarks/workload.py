@@ -13,8 +13,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 from vendor.source import pin as pins  # noqa: E402
 
 MODEL_HELP = (
-    "GGUF file, or the size and the format of a random model, such as 60M or 1.2B:Q4_K (default: Gemma 3 270M from "
-    "the `gemma` extra if it is installed, else 60M:Q8_0)"
+    "GGUF file, or the size and the format of a random model, such as 60M or 1.2B:Q4_K, or 4M, the small one of `make "
+    "bench` (default: Gemma 3 270M from the `gemma` extra if it is installed, else 60M:Q8_0)"
 )
 
 TEXT = (
@@ -45,6 +45,12 @@ def model_path(given: str | None) -> Path:
     from benchmarks import models
 
     size, _, quant = given.partition(":")
+    if given == "4M":
+        from benchmarks.contest import inputs
+
+        folder = pins.cache_root() / inputs.FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        return inputs.model(folder, 32_000, 128)
     if size not in models.SIZES:
         path = Path(given)
         if not path.is_file():
