@@ -42,20 +42,19 @@ def model_path(given: str | None) -> Path:
             found: Path = default_model.path()
             return found
         given = "60M"
-    from benchmarks import models
-
-    size, _, quant = given.partition(":")
+    if Path(given).is_file():
+        return Path(given).resolve()
     if given == "4M":
         from benchmarks.contest import inputs
 
         folder = pins.cache_root() / inputs.FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         return inputs.model(folder, 32_000, 128)
+    from benchmarks import models
+
+    size, _, quant = given.partition(":")
     if size not in models.SIZES:
-        path = Path(given)
-        if not path.is_file():
-            sys.exit(f"error: --model must be a file or one of {', '.join(models.SIZES)}, got {given}")
-        return path.resolve()
+        sys.exit(f"error: --model must be a file or one of 4M, {', '.join(models.SIZES)}, got {given}")
     quant = quant or "Q8_0"
     if quant not in models.FORMATS:
         sys.exit(f"error: the format of a random model must be one of {', '.join(models.FORMATS)}, got {quant}")
