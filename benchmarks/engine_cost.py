@@ -136,7 +136,7 @@ def table(found: dict[str, list[float]]) -> list[str]:
 def _tiny_model(folder: Path, n_vocab: int) -> Path:
     from tests import tiny_models
 
-    spec = tiny_models.TinySpec(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, n_ff=32)
+    spec = tiny_models.TinySpec(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, n_ff=32, n_ctx_train=4096)
     return tiny_models.write_llama(folder / "tiny.gguf", None, spec, n_vocab=n_vocab)
 
 
