@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h c cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run test bench coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -35,6 +35,8 @@ help:
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
 	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
+	@echo "make bench-busy        generation beside other programs, in a quota, with several processes (QUICK=1: shorter)"
+	@echo "make bench-engine      many requests: the Engine, llama-server and the hardware's limit (QUICK=1: shorter)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
@@ -126,6 +128,15 @@ $(VENV)/.bench: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(PY) -m benchmarks.contest $(if $(filter 1,$(QUICK)),--quick,--out benchmarks/results)
 	$(if $(filter 1,$(QUICK)),,$(PY) -m benchmarks.contest.scale --out benchmarks/results)
+
+# They build llama.cpp's programs first, which takes some minutes once. llama-cpp-python takes part after `make bench`.
+bench-busy: $(VENV)/.bench
+	$(PY) benchmarks/busy.py $(if $(filter 1,$(QUICK)),--rounds 1 --seconds 3,--out benchmarks/results)
+
+bench-engine: $(VENV)/.bench
+	$(PY) benchmarks/engine.py $(if $(filter 1,$(QUICK)),--rounds 1,--out benchmarks/results)
+	$(PY) benchmarks/engine_cost.py $(if $(filter 1,$(QUICK)),--rounds 3,--out benchmarks/results)
+	$(PY) benchmarks/serving.py $(if $(filter 1,$(QUICK)),--rounds 1 --requests 16 --slots 8,--out benchmarks/results)
 
 misuse: $(VENV)/.test
 	$(PY) -m tests.safety.misuse

@@ -5,6 +5,10 @@ and a plain loop take turns in one process; the loop has one context and clears 
 report starts with the cost of a decode by the number of sequences in it, which limits any engine here. It ends with the
 number of equal texts, and the difference of logits at which the other texts diverge.
 
+`benchmarks/serving.py` compares the Engine with llama-server and with the hardware's limit, also on a GPU;
+`benchmarks/engine_cost.py` measures its CPU time beyond decoding; `benchmarks/busy.py` measures it beside other
+programs.
+
 Other load on the machine slows OpenMP's threads down: the report has the load average. With one thread, --cpu-time
 measures CPU time, which is disturbed less.
 """
@@ -28,23 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from benchmarks import report  # noqa: E402
+from benchmarks.workload import BEGINNINGS, TEXT  # noqa: E402
 from llama_cffi import Batch, Context, Engine, Ggml, Model, Sampler, tokenize  # noqa: E402
 from llama_cffi.generation.text_stream import TextStream  # noqa: E402
 
-_TEXT = (
-    "In the spring of that year the river rose higher than anyone in the village could remember, and people carried "
-    "what they owned up the hill. "
-)
-_BEGINNINGS = (
-    "The capital of France is",
-    "A recipe for bread:",
-    "def fibonacci(n):",
-    "Dear Sir or Madam,",
-    "Once upon a time",
-    "The three laws of thermodynamics are",
-    "Why is the sky blue?",
-    "1, 2, 3, 5, 8,",
-)
 WIDTHS = (1, 2, 4, 8, 16)
 
 
@@ -64,7 +55,7 @@ class Run:
 
 def prompts(count: int = 16) -> list[str]:
     """Texts of 6 to about 90 tokens with no common prefix."""
-    return [f"{_BEGINNINGS[k % 8]} {k} {_TEXT * (k * 7 % 4)}" for k in range(count)]
+    return [f"{BEGINNINGS[k % 8]} {k} {TEXT * (k * 7 % 4)}" for k in range(count)]
 
 
 class Loop:

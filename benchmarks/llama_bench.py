@@ -1,6 +1,6 @@
-"""Runs llama-bench with the library files that the facade uses.
+"""Runs llama-bench and other programs of llama.cpp with the library files that the facade uses.
 
-ggml looks for backends in the program's folder, under fixed names. So the program is copied into a new folder with
+ggml looks for backends in the program's folder, under fixed names. So a program is copied into a new folder with
 links to the libraries in `llama_cffi/lib`: those that both callers link, the CPU module that the facade chose, and the
 Vulkan module if it takes part. The program is started in that folder, which ggml searches too.
 """
@@ -26,6 +26,7 @@ from vendor.build.recipe import LINKED, SUFFIX  # noqa: E402
 LIB = ROOT / "llama_cffi" / "lib"
 
 HOW_TO = "`python benchmarks/build_llama_bench.py` builds it and prints its path"
+HOW_TO_ALL = "`python benchmarks/build_llama_bench.py all` builds them and prints their paths"
 
 
 class MeasurementError(RuntimeError):
@@ -33,18 +34,18 @@ class MeasurementError(RuntimeError):
 
 
 @contextmanager
-def staged(program: Path, cpu_module: Path, vulkan: bool) -> Iterator[Path]:
-    """Context manager: a temporary folder where `program` finds these libraries and no others."""
-    with tempfile.TemporaryDirectory(prefix="llama-bench-") as name:
-        folder = Path(name)
+def staged(program: Path, cpu_module: Path, vulkan: bool, name: str = "llama-bench") -> Iterator[Path]:
+    """Context manager: a temporary folder where `program`, under this name, finds these libraries and no others."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as path:
+        folder = Path(path)
         linked = [f"lib{part}{SUFFIX}.so" for part in LINKED]
-        links = {name: LIB / name for name in (*linked, "libgomp.so.1") if (LIB / name).is_file()}
+        links = {file: LIB / file for file in (*linked, "libgomp.so.1") if (LIB / file).is_file()}
         links["libggml-cpu.so"] = cpu_module
         if vulkan:
             links["libggml-vulkan.so"] = LIB / f"libggml-vulkan{SUFFIX}.so"
         for link, target in links.items():
             (folder / link).symlink_to(target.resolve(strict=True))
-        shutil.copy2(program, folder / "llama-bench")
+        shutil.copy2(program, folder / name)
         yield folder
 
 

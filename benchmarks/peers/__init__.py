@@ -82,6 +82,17 @@ def contestants(folder: Path, cpu: Path | None = None) -> list[Contestant]:
     return found
 
 
+def installed(name: str, folder: Path, cpu: Path | None = None) -> Contestant:
+    """How to start one peer, which must be installed already; `python -m benchmarks.peers` does that.
+
+    Raises PeerError if it is not.
+    """
+    peer = next(peer for peer in peers() if peer.name == name)
+    if not environment.is_made(peer):
+        raise PeerError("it is not installed: `python -m benchmarks.peers` installs it")
+    return _contestant(peer, folder, cpu)
+
+
 def _contestant(peer: Peer, folder: Path, cpu: Path | None) -> Contestant:
     python = environment.make(peer)
     env: dict[str, str] = {}

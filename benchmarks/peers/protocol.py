@@ -40,6 +40,10 @@ class Given:
     calls: int = 1000
     seed: int = 1
     seqs: int = 1
+    seconds: float = 5.0
+    """How long `benchmarks/busy_loop.py` measures."""
+    margin: float = 0.3
+    """How long it also generates before and after that."""
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Given:

@@ -28,8 +28,11 @@ from vendor.tools import FetchError
 # Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) is not unpacked.
 BUILD_PARTS = ("CMakeLists.txt", "LICENSE", "AUTHORS", "cmake", "ggml", "include", "licenses", "src", "vendor")
 
-# The sources of llama-bench, which is linked to the libraries that exist already.
-BENCH_PARTS = ("common", "include", "vendor", "ggml/include", "src/llama-ext.h", "tools/llama-bench")
+# The sources of llama.cpp's programs that benchmarks run. They are linked to the libraries that exist already.
+PROGRAM_PARTS = (
+    *("common", "include", "vendor", "ggml/include", "src"),
+    *("tools/llama-bench", "tools/batched-bench", "tools/server", "tools/mtmd", "tools/ui"),
+)
 
 # Where a source distribution of this package holds the tree.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
@@ -45,9 +48,9 @@ def source_dir(pin: pins.Pin | None = None) -> Path:
     return _override() or bundled or _cached(pin or pins.load(), "source")
 
 
-def bench_dir(pin: pins.Pin | None = None) -> Path:
-    """A llama.cpp tree with the sources of llama-bench, or the checkout that `LLAMA_CPP_SOURCE` names."""
-    return _override() or _cached(pin or pins.load(), "bench")
+def programs_dir(pin: pins.Pin | None = None) -> Path:
+    """A llama.cpp tree with the sources of the programs that benchmarks run, or the checkout of `LLAMA_CPP_SOURCE`."""
+    return _override() or _cached(pin or pins.load(), "programs")
 
 
 def _override() -> Path | None:
@@ -79,18 +82,22 @@ def _is_build_part(path: PurePosixPath) -> bool:
     return path.parts[0] in BUILD_PARTS
 
 
-def _is_bench_part(path: PurePosixPath) -> bool:
-    return any(path.is_relative_to(part) for part in BENCH_PARTS)
+_SOURCES = {".c", ".cpp", ".h", ".hpp", ".in"}
+
+
+def _is_program_part(path: PurePosixPath) -> bool:
+    return path.suffix in _SOURCES and any(path.is_relative_to(part) for part in PROGRAM_PARTS)
 
 
 def _is_vector(path: PurePosixPath) -> bool:
     return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
 
 
-_KINDS = {"source": _is_build_part, "bench": _is_bench_part, "vectors": _is_vector}
+_KINDS = {"source": _is_build_part, "programs": _is_program_part, "vectors": _is_vector}
 
 
-_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in BENCH_PARTS), "models"}  # folders that hold any of it
+# Folders that hold any of it.
+_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in PROGRAM_PARTS), "models"}
 
 
 def _target(pin: pins.Pin, kind: str) -> Path:
