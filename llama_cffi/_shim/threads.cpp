@@ -49,7 +49,7 @@ double seconds(const timeval & t) {
     return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
 }
 
-/* How many threads of all processes run or wait for a CPU; negative if the system does not say. */
+/* How many threads of all processes run or wait for a CPU, this one among them; negative if the system does not say. */
 int running() {
     static const int file = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     char             text[128];
@@ -59,7 +59,7 @@ int running() {
     }
     text[n]   = '\0';
     int found = -1;
-    return sscanf(text, "%*s %*s %*s %d/", &found) == 1 ? found : -1;
+    return sscanf(text, "%*s %*s %*s %d/", &found) == 1 && found > 0 ? found : -1;  // gVisor: always 0
 }
 
 void start_window(shim_threads & state, double at) {
@@ -91,8 +91,10 @@ bool end(shim_threads & state) noexcept {
     if (state.cpus > 0 && at - state.sampled > SAMPLE) {
         const int found = running();
         state.sampled   = at;
-        state.sum += found;
-        state.samples += found >= 0;
+        if (found > 0) {
+            state.sum += found;
+            state.samples++;
+        }
     }
     const double span = at - state.marked;
     if (span < WINDOW) {
