@@ -39,6 +39,7 @@ def inputs() -> list[Path]:
 
 def make_ffibuilder(plan: Libraries) -> cffi.FFI:
     """The builder for one native build."""
+    openmp = ["-fopenmp"] if (plan.lib / "libgomp.so.1").is_file() else []
     builder = cffi.FFI()
     builder.cdef((GENERATED / "cdef.h").read_text(encoding="utf-8"))
     builder.cdef((SHIM / "callbacks.h").read_text(encoding="utf-8"))
@@ -51,11 +52,12 @@ def make_ffibuilder(plan: Libraries) -> cffi.FFI:
         library_dirs=[str(plan.lib)],
         libraries=[f":{name}" for name in plan.linked],  # the linker's notation for a file name
         language="c++",  # for the linker; what cffi generates is C
-        extra_compile_args=[*(plan.flags or ("-O2", "-g0")), "-fvisibility=hidden"],
+        extra_compile_args=[*(plan.flags or ("-O2", "-g0")), *openmp, "-fvisibility=hidden"],
         # DT_RPATH, not DT_RUNPATH: LD_LIBRARY_PATH must not make the extension load another llama.cpp.
         extra_link_args=[
             *("-Wl,-rpath,$ORIGIN/lib", "-Wl,--disable-new-dtags", "-Wl,-z,now", "-Wl,--no-as-needed"),
             *(plan.flags or ("-Wl,-s",)),
+            *openmp,
         ],
         define_macros=[("Py_LIMITED_API", "0x030A0000")],
         py_limited_api=True,

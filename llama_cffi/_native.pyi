@@ -5693,10 +5693,10 @@ class _Lib:
         what shim_compute returns. If a row fails, it is the last one of those done.
         """
         ...
-    def shim_step_go_on(self, ctx: _CData, limits: _CData, vocab: _CData, step: _CData, /) -> None:
-        """`void shim_step_go_on(struct llama_context *ctx, const struct shim_limits *limits, const struct llama_vocab *vocab, struct shim_step *step)`
+    def shim_step_go_on(self, vocab: _CData, step: _CData, /) -> None:
+        """`void shim_step_go_on(const struct llama_vocab *vocab, struct shim_step *step)`
 
-        Samples for the rows after those that are done.
+        Samples for the rows after those that are done, on the thread of shim_step_run.
         """
         ...
     def shim_logits(self, ctx: _CData, limits: _CData, idx: int, /) -> _CData:

@@ -122,6 +122,10 @@ int32_t outputs_of(const shim_limits & limits, const llama_batch & batch, bool e
     return n;
 }
 
+void use_threads(llama_context * ctx, const shim_threads & adapted) {
+    llama_set_n_threads(ctx, std::min(adapted.now, adapted.single), std::min(adapted.now, adapted.batch));
+}
+
 /* Returns the position that llama.cpp gives to the first token of a batch without positions. */
 int32_t next_position(llama_context * ctx, const shim_limits & limits) {
     return limits.decodes ? llama_memory_seq_pos_max(llama_get_memory(ctx), 0) + 1 : 0;
@@ -187,12 +191,12 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
     const Reading reading;
     limits->rows     = 0;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
-    if (adapted != nullptr) {
-        threads::begin(*adapted);
+    if (adapted != nullptr && threads::begin(*adapted)) {
+        use_threads(ctx, *adapted);
     }
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
     if (adapted != nullptr && threads::end(*adapted)) {
-        llama_set_n_threads(ctx, std::min(adapted->now, adapted->single), std::min(adapted->now, adapted->batch));
+        use_threads(ctx, *adapted);
     }
     if (code != 0 || shim_failed()) {
         return reject(*limits, SHIM_BATCH_FAILED, batch.n_tokens, code);

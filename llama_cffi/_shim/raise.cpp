@@ -2,6 +2,7 @@
 #include <Python.h>
 
 #include "guard.hpp"
+#include "threads.hpp"
 
 #include <chrono>
 #include <cstring>
@@ -112,6 +113,7 @@ extern "C" bool shim_abort(void * data) {
     if (++calls % 16 != 0) {
         return false;
     }
+    threads::sample();
     const auto now = clock::now();
     if (now - last < std::chrono::milliseconds(50)) {
         return false;

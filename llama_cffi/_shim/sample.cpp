@@ -1,6 +1,6 @@
 /* Samples a token, with all checks in the same call. If only the n largest logits can be selected (top-k), samplers get
  * far fewer candidates than the vocabulary has tokens. */
-#include "shim.h"
+#include "sample.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -18,7 +18,7 @@
 
 namespace {
 
-using Candidates = std::vector<llama_token_data>;
+using sampling::Candidates;
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -144,7 +144,10 @@ class TopFinder {
     std::vector<float> maxima_, order_;
 };
 
-/* Finds the candidates that can be selected, or all of them. `k` is 0 if all can be. Returns false if a logit is NaN. */
+}  // namespace
+
+namespace sampling {
+
 bool find_candidates(Candidates & found, const float * logits, int32_t n, int32_t k) {
     static thread_local TopFinder finder;
     if (k > 0 && k < n / 32 && finder.find(found, logits, n, k)) {
@@ -154,7 +157,21 @@ bool find_candidates(Candidates & found, const float * logits, int32_t n, int32_
     return make_candidates(found.data(), logits, n);
 }
 
-}  // namespace
+int32_t pick(llama_sampler * sampler, Candidates & candidates) {
+    llama_token_data_array array{candidates.data(), candidates.size(), -1, false};
+    llama_sampler_apply(sampler, &array);
+    if (shim_failed()) {
+        return SHIM_SAMPLE_NO_PICK;
+    }
+    if (array.selected < 0 || static_cast<size_t>(array.selected) >= array.size) {
+        return SHIM_SAMPLE_NO_PICK;
+    }
+    const llama_token token = array.data[array.selected].id;
+    llama_sampler_accept(sampler, token);
+    return token;
+}
+
+}  // namespace sampling
 
 extern "C" {
 
@@ -169,20 +186,10 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
     if (logits == nullptr) {
         return SHIM_SAMPLE_NO_OUTPUT;
     }
-    if (!find_candidates(candidates, logits, limits->n_vocab, wanted)) {
+    if (!sampling::find_candidates(candidates, logits, limits->n_vocab, wanted)) {
         return SHIM_SAMPLE_NAN;
     }
-    llama_token_data_array array{candidates.data(), candidates.size(), -1, false};
-    llama_sampler_apply(smpl, &array);
-    if (shim_failed()) {
-        return SHIM_SAMPLE_NO_PICK;
-    }
-    if (array.selected < 0 || static_cast<size_t>(array.selected) >= array.size) {
-        return SHIM_SAMPLE_NO_PICK;
-    }
-    const llama_token token = array.data[array.selected].id;
-    llama_sampler_accept(smpl, token);
-    return token;
+    return sampling::pick(smpl, candidates);
 } catch (const std::bad_alloc &) {
     return SHIM_SAMPLE_NO_MEMORY;
 }

@@ -164,7 +164,8 @@ struct shim_threads {
     int32_t most;      /* the larger of both */
     int32_t now;       /* limit of both at present */
     int32_t cpus;      /* CPUs of the machine; 0: this process may not use all, so what others do is not known */
-    int32_t tries;     /* decisions since it was raised last */
+    int32_t before;    /* threads before that were raised last */
+    int32_t tries;     /* decisions since then */
     double  decided;   /* when the last decision was made */
     double  crowded;   /* seconds for which others have needed the CPUs */
     double  others;    /* threads of other programs that run, on average */
@@ -219,7 +220,7 @@ struct shim_step {
     struct llama_batch *    batch;    /* whose tokens and positions become those of the next step, for sampled rows */
     int32_t                 n;        /* number of rows */
     int32_t                 done;     /* result: rows that are finished; the last one may have failed */
-    struct llama_sampler ** samplers; /* NULL: the caller samples, or there is nothing to sample */
+    struct llama_sampler ** samplers; /* the sampler of each row */
     int32_t *               wanted;   /* as for shim_sample */
     int32_t *               index;    /* the entry of the batch to sample from */
     bool *                  special;  /* the text spells control tokens out */
@@ -235,9 +236,8 @@ struct shim_step {
 int32_t shim_step_run(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
                       int32_t width, bool pinned, const struct llama_vocab * vocab, struct shim_step * step);
 
-/* Samples for the rows after those that are done. */
-void shim_step_go_on(struct llama_context * ctx, const struct shim_limits * limits, const struct llama_vocab * vocab,
-                     struct shim_step * step);
+/* Samples for the rows after those that are done, on the thread of shim_step_run. */
+void shim_step_go_on(const struct llama_vocab * vocab, struct shim_step * step);
 
 /* Returns the logits of an entry, as llama_get_logits_ith does; NULL if the last batch has none. */
 float * shim_logits(struct llama_context * ctx, const struct shim_limits * limits, int32_t idx);

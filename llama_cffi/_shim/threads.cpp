@@ -73,29 +73,50 @@ void start_window(shim_threads & state, double at) {
     state.samples   = 0;
 }
 
+void sample_at(shim_threads & state, double at) {
+    if (state.cpus == 0 || at - state.sampled < SAMPLE) {
+        return;
+    }
+    state.sampled   = at;
+    const int found = running();
+    if (found > 0) {
+        state.sum += found;
+        state.samples++;
+    }
+}
+
+thread_local shim_threads * computing = nullptr;
+
 }  // namespace
 
 namespace threads {
 
-void begin(shim_threads & state) noexcept {
+bool begin(shim_threads & state) noexcept {
+    computing   = &state;
     state.began = now();
-    if (state.marked == 0) {
-        state.decided = state.began;
-        start_window(state, state.began);
+    if (state.marked != 0) {
+        return false;
+    }
+    state.decided = state.began;
+    start_window(state, state.began);
+    const int found = state.cpus > 0 ? running() : -1;
+    if (found > 0) {  // this thread is one of them
+        state.now = std::clamp(state.cpus - (found - 1), 1, state.most);
+    }
+    return state.now < state.most;
+}
+
+void sample() noexcept {
+    if (computing != nullptr) {
+        sample_at(*computing, now());
     }
 }
 
 bool end(shim_threads & state) noexcept {
     const double at = now();
+    computing       = nullptr;
     state.computed += at - state.began;
-    if (state.cpus > 0 && at - state.sampled > SAMPLE) {
-        const int found = running();
-        state.sampled   = at;
-        if (found > 0) {
-            state.sum += found;
-            state.samples++;
-        }
-    }
+    sample_at(state, at);
     const double span = at - state.marked;
     if (span < WINDOW) {
         return false;
@@ -131,20 +152,22 @@ int32_t shim_threads_decide(struct shim_threads * state, double at, double share
         return state->now;
     }
     const bool known = state->cpus > 0 && running >= 0;
-    if (known) {
-        state->others = (state->others + std::max(0.0, running - state->now)) / 2;
+    if (known) {  // the mean of the last two windows, or a long one alone
+        const double weight = std::clamp((at - state->decided) / (2 * WINDOW), 0.5, 1.0);
+        state->others += weight * (std::max(0.0, running - state->now) - state->others);
     }
     const auto    fit    = static_cast<int32_t>(std::lround(state->cpus - state->others));
     const int32_t most   = known ? std::clamp<int32_t>(fit, 1, state->most) : state->most;
     int32_t       wanted = state->now;
     const bool    taken  = preempted > alarm(state->now) || (preempted > FEW && cpus < STARVED * state->now);
     state->crowded       = !known && taken && state->now > 1 ? state->crowded + at - state->decided : 0;
+    const bool slow      = at - state->decided > 5 * WINDOW;  // a single computation took long
     state->decided       = at;
     state->tries++;
     if (most < state->now) {
         wanted = most;
     } else if (state->crowded >= CROWDED) {
-        wanted = state->now - std::max(1, state->now / 4);
+        wanted = at - state->raised < TRIED ? state->before : state->now - std::max(1, state->now / (slow ? 2 : 4));
     } else if (state->crowded > 0) {
         // wait for more windows
     } else if (state->now < most && at - state->lowered > state->patience) {
@@ -160,6 +183,7 @@ int32_t shim_threads_decide(struct shim_threads * state, double at, double share
         }
         state->lowered = at;
     } else if (wanted > state->now) {
+        state->before = state->now;
         state->raised = at;
         state->tries  = 0;
     }

@@ -5,8 +5,11 @@
 
 namespace threads {
 
-/* Call right before a computation. */
-void begin(shim_threads & state) noexcept;
+/* Call right before a computation. Returns true if the number of threads changed: state.now. */
+bool begin(shim_threads & state) noexcept;
+
+/* Call now and then during a computation, on its calling thread: counts how many threads run. */
+void sample() noexcept;
 
 /* Call right after it. Returns true if the number of threads changed: state.now. */
 bool end(shim_threads & state) noexcept;

@@ -299,9 +299,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     def _finish_step(self, step: Any, vocab: Any) -> BaseException | None:
         """Sample for the rows after those that are done. Returns the error of the last one, if it failed."""
-        with self._exclusive() as pointer:
+        with self._exclusive():
             try:
-                lib.shim_step_go_on(pointer, self._limits, vocab, step)
+                lib.shim_step_go_on(vocab, step)
             except BaseException as error:
                 return error
         return None

@@ -124,11 +124,18 @@ class BatchRunner:
         return entries
 
     def _share_batch(self, jobs: list[Job]) -> dict[Job, int]:
-        """How many tokens of their prompts the requests that do not generate get into the batch."""
+        """How many tokens of their prompts the requests that do not generate get into the batch.
+
+        A prompt that would have to be cut waits for the next batch, if it fits that: in streams, each piece is computed
+        apart.
+        """
         prompts = [job for job in jobs if job.pending > 1]
         counts, free = {}, self._step.capacity - len(jobs) + len(prompts)
         for job in sorted(prompts, key=rank):
-            counts[job] = count = min(job.pending, free)
+            count = min(job.pending, free)
+            if count < job.pending and counts and job.pending <= self._step.capacity // 2:
+                count = 0
+            counts[job] = count
             free -= count
             job.overtaken += not count
         return counts
