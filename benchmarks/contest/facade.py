@@ -23,6 +23,7 @@ from protocol import (  # noqa: E402
     answer,
     digest,
     filling,
+    import_cpu,
     memory as memory_now,
     ready,
     repetitions,
@@ -276,17 +277,17 @@ def load(given: Given) -> None:
     answer(ended - started, 1, digest([token]), **{"import": imported - started})
 
 
+EVERY_NAME = """
+import llama_cffi
+for module in (llama_cffi, llama_cffi.Ggml):
+    for name in module.__all__:
+        getattr(module, name)
+"""
+
+
 def import_(given: Given) -> None:
-    started = time.perf_counter()
-    from llama_cffi import lib  # noqa: F401  # loads the extension, which `import llama_cffi` alone does not
-
-    answer(time.perf_counter() - started, 1, "")
-
-
-def import_all(given: Given) -> None:
-    started = time.perf_counter()
-    exec("from llama_cffi import *", {})
-    answer(time.perf_counter() - started, 1, "")
+    statement = EVERY_NAME if given.every else "from llama_cffi import Model, Context, Generation"
+    answer(import_cpu(statement, str(ROOT)), 1, "")
 
 
 def memory(given: Given) -> None:
@@ -335,7 +336,6 @@ CASES: dict[str, Callable[[Given], None]] = {
     "state": state,
     "load": load,
     "import": import_,
-    "import_all": import_all,
     "memory": memory,
     "callback": callback,
 }

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import struct
+import subprocess
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -44,6 +47,8 @@ class Given:
     """How long `benchmarks/busy_loop.py` measures."""
     margin: float = 0.3
     """How long it also generates before and after that."""
+    every: int = 0
+    """1: import every public name. Peers ignore it: their import loads all of them."""
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Given:
@@ -132,6 +137,27 @@ def memory() -> dict[str, int]:
 
 _answers = -1
 """The file descriptor for answers."""
+
+
+def import_cpu(statement: str, folder: str = "") -> float:
+    """The seconds of CPU time that a statement adds to a new interpreter. `folder` is searched for modules first.
+
+    Nothing else is imported there: neither this protocol nor what the environment's .pth files start. A first run
+    compiles the modules, and is not counted.
+    """
+    paths = [*filter(None, [folder]), *dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))]
+    bare = f"import sys, site; sys.path[:0] = {paths!r}"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def seconds(code: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-S", "-c", code], env=env, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    code = f"{bare}\n{statement}"
+    seconds(code)
+    return seconds(code) - seconds(bare)
 
 
 def _print(values: dict[str, Any]) -> None:

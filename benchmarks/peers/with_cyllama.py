@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from protocol import N_SEQ, Given, Unavailable, answer, digest, filling, memory, ready, repetitions, run
+from protocol import N_SEQ, Given, Unavailable, answer, digest, filling, import_cpu, memory, ready, repetitions, run
 
 
 def _library() -> Any:
@@ -224,10 +224,9 @@ def load(given: Given) -> None:
 
 
 def import_(given: Given) -> None:
-    started = perf_counter()
     import cyllama
 
-    answer(perf_counter() - started, 1, "", ready=True, version=cyllama.__version__)
+    answer(import_cpu("import cyllama"), 1, "", ready=True, version=cyllama.__version__)
 
 
 def memory_(given: Given) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from protocol import N_SEQ, Given, Unavailable, answer, digest, filling, memory, ready, repetitions, run
+from protocol import N_SEQ, Given, Unavailable, answer, digest, filling, import_cpu, memory, ready, repetitions, run
 
 COPYING = 0.5  # seconds of copying in a repetition of `logits512`
 
@@ -326,10 +326,9 @@ def load(given: Given) -> None:
 
 
 def import_(given: Given) -> None:
-    started = perf_counter()
     import llama_cpp
 
-    answer(perf_counter() - started, 1, "", ready=True, version=llama_cpp.__version__)
+    answer(import_cpu("import llama_cpp"), 1, "", ready=True, version=llama_cpp.__version__)
 
 
 def memory_(given: Given) -> None:

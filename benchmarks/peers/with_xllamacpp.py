@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from protocol import Given, Unavailable, answer, digest, memory, ready, repetitions, run
+from protocol import Given, Unavailable, answer, digest, import_cpu, memory, ready, repetitions, run
 
 PARALLEL = 8  # texts that the server embeds at a time
 
@@ -133,10 +133,9 @@ def load(given: Given) -> None:
 
 
 def import_(given: Given) -> None:
-    started = perf_counter()
     import xllamacpp
 
-    answer(perf_counter() - started, 1, "", ready=True, version=xllamacpp.__version__)
+    answer(import_cpu("import xllamacpp"), 1, "", ready=True, version=xllamacpp.__version__)
 
 
 def memory_(given: Given) -> None:

@@ -118,6 +118,16 @@ def test_the_digest_is_fnv_1a() -> None:
     assert protocol.digest([0x61, -1]) == protocol.digest(b"a\0\0\0\xff\xff\xff\xff")
 
 
+def test_the_cost_of_an_import_is_that_of_the_statement_alone(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\nwhile time.process_time() < 0.5: pass\n", encoding="utf-8")
+    assert 0.3 < protocol.import_cpu("import slow_module", str(tmp_path)) < 5
+    assert protocol.import_cpu("import sys") < 0.2
+    code = "import sys; assert 'json' not in sys.modules and 'protocol' not in sys.modules"
+    protocol.import_cpu(code)
+    with pytest.raises(subprocess.CalledProcessError):
+        protocol.import_cpu("raise SystemExit(3)")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_each_script_has_every_case(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the peer: it is imported where it is used."""
