@@ -27,6 +27,7 @@ def generate(api: Api, needs: Needs | None = None, shim: Api | None = None) -> d
         f"{generated}/guard.h": _c(api, guard.emit_header(api)),
         f"{generated}/guard.cpp": _c(api, guard.emit_source(api)),
         f"{generated}/enums.py": _python(api, python.emit_enums(api)),
+        f"{generated}/enums.pyi": _python(api, python.emit_enum_stub(api)),
         f"{generated}/structs.py": _python(api, python.emit_structs(api)),
         f"{generated}/names.py": _python(api, python.emit_names(api)),
         f"{generated}/layout.py": _python(api, layout.emit_tables(api)),

@@ -7,8 +7,11 @@ ImportError: `from llama_cffi import Model` does, `import llama_cffi` does not.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -20,7 +23,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "ggml": ("Ggml",),
     "context.outputs": ("PerfContextData",),
     "context.compute_callbacks": ("EvalTensor",),
-    "sampling.custom": ("SamplerI",),
+    "sampling.interface": ("SamplerI",),
     "_generated.enums": (
         "AttentionType",
         "FlashAttnType",
@@ -111,7 +114,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{home}")
+    __import__(f"{__name__}.{home}")  # `importlib` would be one more module to import
+    module = sys.modules[f"{__name__}.{home}"]
     value = module if name == "Ggml" else getattr(module, name)
     globals()[name] = value
     return value

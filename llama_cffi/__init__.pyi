@@ -84,7 +84,7 @@ from llama_cffi.model.adapter import Adapter as Adapter
 from llama_cffi.model.model import Model as Model
 from llama_cffi.model.params import TensorBuftOverride as TensorBuftOverride
 from llama_cffi.sampling.chain import PerfSamplerData as PerfSamplerData
-from llama_cffi.sampling.custom import SamplerI as SamplerI
+from llama_cffi.sampling.interface import SamplerI as SamplerI
 from llama_cffi.sampling.sampler import Sampler as Sampler
 from llama_cffi.sampling.token_data import TokenData as TokenData
 from llama_cffi.sampling.token_data_array import TokenDataArray as TokenDataArray

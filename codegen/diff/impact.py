@@ -58,15 +58,19 @@ class Facade:
     @cached_property
     def names(self) -> frozenset[str]:
         """The public names of the package and of `Ggml`."""
-        table = _assigned(self.package / "__init__.py", "_MODULES")
-        names = {str(name) for group in table.values() for name in group} if isinstance(table, dict) else set()
-        listed = _assigned(self.package / "ggml" / "__init__.py", "__all__")
-        return frozenset(names | {f"Ggml.{name}" for name in (listed if isinstance(listed, list) else [])})
+        names = _lazy_names(self.package / "__init__.py")
+        return frozenset(names | {f"Ggml.{name}" for name in _lazy_names(self.package / "ggml" / "__init__.py")})
 
     def has_type(self, name: str) -> bool:
         """Return True if the facade has a class, which may be nested (`Model.Params`)."""
         outer = name if name.startswith("Ggml.") else name.partition(".")[0]
         return outer in self.names
+
+
+def _lazy_names(path: Path) -> set[str]:
+    """Return the names that a package makes at their first use."""
+    table = _assigned(path, "_MODULES")
+    return {str(name) for group in table.values() for name in group} if isinstance(table, dict) else set()
 
 
 def _assigned(path: Path, name: str) -> object:

@@ -16,23 +16,70 @@ COMPAT = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
 
 
 def emit_enums(api: Api) -> str:
-    """Return the text of `_generated/enums.py` without its banner."""
+    """Return the text of `_generated/enums.py` without its banner: a table of members, and classes made at first use.
+
+    All of them would take a tenth of the time of an import, and a program needs a few.
+    """
+    return (
+        '"""Every enumeration of the public headers, with values from the compiler.\n\n'
+        'A class is made at first use. `enums.pyi` has the same ones for type checkers.\n"""\n\n'
+        "from __future__ import annotations\n\n"
+        "from enum import IntEnum\n\n"
+        + "# Class -> its docstring, and its members.\n_ENUMS: dict[str, tuple[str, dict[str, int]]] = {\n"
+        + "\n".join(map(_enum_row, _named(api)))
+        + "\n}\n\n__all__ = list(_ENUMS)\n\n\n"
+        + _ENUM_CLASSES
+    )
+
+
+_ENUM_CLASSES = """\
+def __getattr__(name: str) -> type[IntEnum]:
+    if name not in _ENUMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    doc, members = _ENUMS[name]
+    made = IntEnum(name, members, module=__name__)
+    made.__doc__ = doc
+    kept: type[IntEnum] = globals().setdefault(name, made)  # the first one, if two threads make it at once
+    return kept
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ENUMS})
+"""
+
+
+def _enum_row(enum: Enum) -> str:
+    names = naming.member_names(enum)
+    members = "".join(f'            "{names[member.name]}": {member.value},\n' for member in enum.members)
+    return f'    "{_class_of(enum)}": (\n{_enum_docstring(enum, 2)},\n        {{\n{members}        }},\n    ),'
+
+
+def emit_enum_stub(api: Api) -> str:
+    """Return the text of `_generated/enums.pyi` without its banner: the classes, for type checkers."""
     blocks = ['"""Every enumeration of the public headers, with values from the compiler."""\n']
-    blocks.append("from __future__ import annotations\n\nfrom enum import IntEnum\n")
-    for enum in api.enums:
-        if enum.tag or enum.alias:
-            blocks.append("\n" + _enum(enum))
+    blocks.append("from enum import IntEnum\n")
+    blocks += ["\n" + _enum(enum) for enum in _named(api)]
     return "\n".join(blocks)
 
 
+def _named(api: Api) -> list[Enum]:
+    return [enum for enum in api.enums if enum.tag or enum.alias]
+
+
+def _class_of(enum: Enum) -> str:
+    return naming.class_name(enum.tag or enum.alias)
+
+
 def _enum(enum: Enum) -> str:
-    c_name = enum.tag or enum.alias
-    doc = " ".join(enum.doc.split())
-    lines = [f"class {naming.class_name(c_name)}(IntEnum):"]
-    lines.append(_docstring(f"{doc} " if doc else "", f"Maps to `{c_name}`.", 1))
     names = naming.member_names(enum)
+    lines = [f"class {_class_of(enum)}(IntEnum):", _enum_docstring(enum, 1)]
     lines += [f"    {names[member.name]} = {member.value}" for member in enum.members]
     return "\n".join(lines) + "\n"
+
+
+def _enum_docstring(enum: Enum, depth: int) -> str:
+    doc = " ".join(enum.doc.split())
+    return _docstring(f"{doc} " if doc else "", f"Maps to `{enum.tag or enum.alias}`.", depth)
 
 
 def _docstring(doc: str, closing: str, depth: int) -> str:
@@ -77,15 +124,20 @@ def emit_structs(api: Api) -> str:
         used |= helpers
     helper_names = "".join(f", {x}" for x in sorted(used) if x.endswith("Field") and x not in COMPAT)
     compat = ", ".join(sorted(used & COMPAT))
-    enum_names = "".join(f"    {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
+    enum_names = "".join(f"        {x},\n" for x in sorted(x for x in used if not x.endswith("Field")))
+    at_runtime = any("enums." in text for text in body)  # for the values of fields that this llama.cpp lacks
     return (
         '"""Structs as objects: every number, boolean and enumeration is an attribute. '
         'The facade adds the pointers."""\n\n'
-        + "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\n"
-        + f"from llama_cffi._generated.enums import (\n{enum_names})\n"
+        + "from __future__ import annotations\n\n"
+        + ("from llama_cffi._generated import enums\n" if at_runtime else "")
         + (f"from llama_cffi._core.compat_fields import {compat}\n" if compat else "")
         + f"from llama_cffi._core.structs import Struct{helper_names}\n\n"
-        "if TYPE_CHECKING:\n    from typing import TypedDict\n\n" + "\n".join(keywords) + "\n\n" + "\n\n".join(body)
+        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from typing import TypedDict\n\n"
+        f"    from llama_cffi._generated.enums import (\n{enum_names}    )\n\n"
+        + "\n".join(keywords)
+        + "\n\n"
+        + "\n\n".join(body)
     )
 
 
@@ -116,15 +168,14 @@ def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) ->
             continue
         helper, arguments = descriptor
         used |= {helper} | ({arguments} if helper == "EnumField" else set())
-        extra = f", {arguments}" if arguments else ""
-        lines.append(f'    {attribute} = {helper}("{field.name}"{extra})')
+        lines.append(f"    {attribute}{_made(helper, field.name, arguments)}")
         lines.append(_docstring(" ".join(field.doc.split()) or f"`{field.name}`.", "", 1))
     for field in record.lacks:
         descriptor = _descriptor(field, enums)
         if descriptor is not None:
             helper, made = _lacking(record, field, descriptor, absent[f"{record.tag}.{field.name}"])
             used |= {helper} | {x for x in descriptor[1:] if descriptor[0] == "EnumField"}
-            lines.append(f"    {naming.field_name(record, field.name)} = {made}")
+            lines.append(f"    {naming.field_name(record, field.name)}{made}")
     if pointers:
         lines += ["", "    # Added by the facade: " + ", ".join(pointers)] if len(", ".join(pointers)) < 90 else [
             "",
@@ -139,9 +190,16 @@ def _lacking(record: Record, field: Field, descriptor: tuple[str, str], versions
     helper, enum = descriptor
     row = FIELDS.get(f"{record.tag}.{field.name}")
     if row and set(row.requires) <= {other.name for other in flat_fields(record)}:
-        return row.descriptor, f'{row.descriptor}("{field.name}", {enum})'
-    zero = {"BoolField": "False", "FloatField": "0.0", "IntField": "0"}.get(helper, f"{enum}(0)")
-    return "AbsentField", f'AbsentField("{record.tag}.{field.name}", {zero}, "{versions}")'
+        return row.descriptor, _made(row.descriptor, field.name, enum, is_enum=True)
+    zero = {"BoolField": "False", "FloatField": "0.0", "IntField": "0"}.get(helper, f"enums.{enum}(0)")
+    return "AbsentField", f' = AbsentField("{record.tag}.{field.name}", {zero}, "{versions}")'
+
+
+def _made(helper: str, name: str, arguments: str, is_enum: bool = False) -> str:
+    """Return the end of the line that defines a descriptor; one of an enumeration names it, and does not make it."""
+    if helper == "EnumField" or is_enum:
+        return f' = {helper}["{arguments}"]("{name}", "{arguments}")'
+    return f' = {helper}("{name}"{f", {arguments}" if arguments else ""})'
 
 
 def _descriptor(field: Field, enums: dict[str, str]) -> tuple[str, str] | None:

@@ -147,6 +147,10 @@ def _used(root: Path) -> tuple[set[str], set[str], set[str]]:
             match node:
                 case ast.Attribute(value=ast.Name(id="lib"), attr=name):
                     names.add(name)
+                case ast.Attribute(value=ast.Attribute(value=ast.Name(id="enums"), attr=owner), attr=member):
+                    members.add(f"{owner}.{member}")
+                case ast.Attribute(value=ast.Name(id="enums"), attr=owner):
+                    enums.add(owner)
                 case ast.Attribute(value=ast.Name(id=owner), attr=member) if member.isupper():
                     spelled.append((owner, member))
                 case ast.Constant(value=str(words)) if not _is_prose(words):

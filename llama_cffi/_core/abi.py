@@ -8,24 +8,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from llama_cffi._core import manifest as _manifest
 from llama_cffi._generated.pin import ABI, PIN
 from llama_cffi.errors import UnavailableError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _MAX_ROWS = 3  # differences in one message
 _REBUILD = "run `make build` in the source tree, or reinstall the package"
 
 
-class Library(NamedTuple):
+class Library:
     """A library that the extension was linked with (by its id), and the one that its calls reach."""
 
-    file: str
-    linked: str
-    loaded: str
-    path: str
+    __slots__ = ("file", "linked", "loaded", "path")
+
+    def __init__(self, file: str, linked: str, loaded: str, path: str) -> None:
+        self.file, self.linked, self.loaded, self.path = file, linked, loaded, path
 
 
 def why_not(ffi: Any, lib: Any) -> str:
@@ -53,7 +55,7 @@ def libraries(ffi: Any, lib: Any) -> list[Library]:
     return [Library(*line.split("\t", 3)) for line in text.splitlines()]
 
 
-def require_files(ffi: Any, lib: Any, paths: Iterable[Path]) -> None:
+def require_files(ffi: Any, lib: Any, paths: Iterable[str]) -> None:
     """Raise UnavailableError if a file is not the one that was built with this package.
 
     A file that cannot be loaded at all passes: the load that follows reports why.
@@ -63,11 +65,11 @@ def require_files(ffi: Any, lib: Any, paths: Iterable[Path]) -> None:
     for path in paths:
         if not lib.shim_library_id(os.fsencode(path), buffer, len(buffer)):
             continue
-        found = ffi.string(buffer).decode()
-        if found != known.get(path.name):
+        found, listed = ffi.string(buffer).decode(), known.get(os.path.basename(path))
+        if found != listed:
             raise UnavailableError(
                 f"{path} is not the file that was built for {PIN}: its id is {found}, but "
-                f"{_manifest.FOLDER / 'manifest.json'} lists {known.get(path.name, 'none')}: {_rebuild()}"
+                f"{os.path.join(_manifest.FOLDER, 'manifest.json')} lists {listed or 'none'}: {_rebuild()}"
             )
 
 
@@ -112,7 +114,7 @@ def _other(library: Library) -> str:
 
 
 def _cure(library: Library) -> str:
-    if library.path and Path(library.path).resolve().parent == _manifest.FOLDER:
+    if library.path and os.path.dirname(os.path.realpath(library.path)) == _manifest.FOLDER:
         try:
             manifest = _manifest.read()
         except UnavailableError:

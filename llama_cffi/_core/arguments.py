@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.ffi import ffi
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, Literal, TypeAlias
 
     from typing_extensions import Buffer
 
 StrOrBytes: TypeAlias = str | bytes
-StrPath: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+StrPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 # A cffi array, or anything with the buffer protocol: bytearray, array.array, a numpy array.
 OutBuffer: TypeAlias = "Buffer | Any"
 # A boolean parameter; C code and the examples of the specification write 0 and 1 too.
-BoolLike: TypeAlias = bool | Literal[0, 1]
+BoolLike: TypeAlias = "bool | Literal[0, 1]"
 TokenSequence: TypeAlias = "Sequence[int] | Buffer"
 
 # The formats of memoryview elements that match a C type. Raw bytes match every type.
@@ -68,6 +68,14 @@ def path_bytes(path: StrPath, what: str = "path") -> bytes:
     if not data:
         raise ValueError(f"{what} is empty: name a file")
     return data
+
+
+HUB_PREFIX = "hf:"
+
+
+def is_hub_name(path: object) -> bool:
+    """Return True if a path names a file on the Hugging Face Hub. Write `./hf:...` for a local file of such a name."""
+    return isinstance(path, str) and path.startswith(HUB_PREFIX)
 
 
 def out_buffer(buffer: OutBuffer, ctype: str, count: int, what: str, count_name: str) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
 
 from llama_cffi._core.ffi import lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, Final, TypeAlias
 
 Token: TypeAlias = int
 """The number of a token in its vocabulary. Maps to `llama_token`."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Thread -> the exception of a callback, during a call into C.
 raised: dict[int, BaseException] = {}

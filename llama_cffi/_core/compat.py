@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NoReturn, TypeVar
 
 from llama_cffi._core.ffi import PIN
 from llama_cffi._generated.absent import ABSENT, WRITTEN_FOR
 from llama_cffi.errors import UnavailableError
 
-E = TypeVar("E", bound=IntEnum)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, TypeVar
+
+    E = TypeVar("E", bound=IntEnum)
 
 
 def has(name: str) -> bool:

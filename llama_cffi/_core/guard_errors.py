@@ -6,24 +6,25 @@ that becomes an RpcError with the next step.
 
 from __future__ import annotations
 
-import re
-import threading
 import weakref
-from typing import NamedTuple, NoReturn, Protocol
 
 from llama_cffi import errors
 from llama_cffi._core.compat import raise_unavailable
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from typing import NoReturn, Protocol
 
-class Suspect(Protocol):
-    """A handle that a failed call may have left half-changed."""
+    class Suspect(Protocol):
+        """A handle that a failed call may have left half-changed."""
 
-    _busy: threading.Lock
+        _busy: threading.Lock
 
-    def _invalidate(self, why: str) -> None: ...
-    def _allow_only_close(self, why: str) -> None: ...
+        def _invalidate(self, why: str) -> None: ...
+        def _allow_only_close(self, why: str) -> None: ...
 
 
 # Address of a C object -> its handle.
@@ -33,32 +34,25 @@ handles_by_address: weakref.WeakValueDictionary[int, Suspect] = weakref.WeakValu
 _HINT = "python -m llama_cffi rpc-worker"
 
 
-class _Failure(NamedTuple):
-    """A message of ggml-rpc.cpp, its reason in plain words, and the next step. `{}` stands for the endpoint."""
-
-    pattern: re.Pattern[str]
-    reason: str
-    advice: str
-
-
+# Messages of ggml-rpc.cpp, each with its reason in plain words and the next step. `{}` stands for the endpoint.
 _FAILURES = (
-    _Failure(
-        re.compile(r"Remote RPC server (?:(\S+:\d+) )?crashed"),
+    (
+        r"Remote RPC server (?:(\S+:\d+) )?crashed",
         "the worker at {} ended, or the connection to it was lost",
         f"its data is lost. Close the contexts and models that use it, restart it (`{_HINT}`), and load them again",
     ),
-    _Failure(
-        re.compile(r"Failed to connect to (\S+)"),
+    (
+        r"Failed to connect to (\S+)",
         "the worker at {} cannot be reached any more",
         f"restart it (`{_HINT}`), or load without its devices (devices=)",
     ),
-    _Failure(
-        re.compile(r"RPC handshake failed for (\S+)"),
+    (
+        r"RPC handshake failed for (\S+)",
         "the worker at {} uses another version of the RPC protocol",
         "install the same llama_cffi on both machines",
     ),
-    _Failure(
-        re.compile(r"An RPC connection belongs to the process that this one was forked from"),
+    (
+        r"An RPC connection belongs to the process that this one was forked from",
         "the connection to the worker belongs to the process that this one was forked from",
         "load models after the fork, or start processes by multiprocessing's 'spawn' method",
     ),
@@ -67,9 +61,11 @@ _FAILURES = (
 
 def remote_failure(message: str) -> tuple[str, str] | None:
     """The reason and the next step for an assertion that ggml-rpc.cpp fails when a worker is lost; None for others."""
-    for failure in _FAILURES:
-        if match := failure.pattern.search(message):
-            return failure.reason.format(*match.groups("the other end")), failure.advice
+    import re  # only a failed call needs it
+
+    for pattern, reason, advice in _FAILURES:
+        if match := re.search(pattern, message):
+            return reason.format(*match.groups("the other end")), advice
     return None
 
 

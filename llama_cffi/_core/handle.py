@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from llama_cffi import errors
 from llama_cffi._core import callbacks, process
@@ -23,7 +22,10 @@ from llama_cffi._core.guard_errors import handles_by_address
 from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._core.uncopyable import Uncopyable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar, NoReturn
+
     from typing_extensions import Self
 
 # Protects the counts of all handles. Reentrant: the garbage collector may run a finalizer while it is held.

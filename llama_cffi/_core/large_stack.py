@@ -7,11 +7,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 from llama_cffi.errors import NativeMemoryError
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 
 # Instrumented builds have larger frames: tests/sanitizers sets this.
 _SCALE = int(os.environ.get("LLAMA_CFFI_STACK_SCALE", "1"))

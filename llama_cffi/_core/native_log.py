@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from llama_cffi._core import process
 from llama_cffi._core.ffi import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 

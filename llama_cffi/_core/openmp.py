@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 # About 0.1 ms: longer than nearly all waits within a token, and shorter than a time slice.
 _SPIN_COUNT = "30000"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
 
-_LIB = Path(__file__).resolve().parent.parent / "lib"
+_LIB = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lib")
 
 
 def spin_environment() -> dict[str, str]:
@@ -41,10 +40,10 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 
 def foreign_runtime(path: str) -> str | None:
     """Return a warning if `path`, the libgomp in use, was loaded by somebody else, with other settings; else None."""
-    ours = _LIB / "libgomp.so.1"
-    if not path or any(name in os.environ for name in _CHOICES) or not ours.is_file():
+    ours = os.path.join(_LIB, "libgomp.so.1")
+    if not path or any(name in os.environ for name in _CHOICES) or not os.path.isfile(ours):
         return None
-    if os.path.realpath(path) == str(ours):
+    if os.path.realpath(path) == ours:
         return None
     return (
         f"another package loaded OpenMP before llama_cffi ({path}): its threads spin for long while they wait, which "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, TypeVar
 
 from llama_cffi.errors import ForkError
 
-_Lock = TypeVar("_Lock")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    _Lock = TypeVar("_Lock")
+
 
 _locks: list[Any] = []
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
-
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
+from llama_cffi._generated import enums
 
-E = TypeVar("E", bound=IntEnum)
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enum import IntEnum
+    from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
+
+    E = TypeVar("E", bound=IntEnum)
+    T = TypeVar("T")
+else:
+    from llama_cffi._core.stand_ins import Generic, overload
+
+    E = T = object
+
 
 FLOAT_MAX = 3.4028234663852886e38  # of C's float
 
@@ -145,15 +152,22 @@ class FloatField(NumberField):
 
     def _to_c(self, value: float) -> float:
         number = super()._to_c(value)
-        if not math.isfinite(number) or abs(number) > FLOAT_MAX:
+        if not abs(number) <= FLOAT_MAX:  # true for NaN as well
             raise ValueError(f"{self.name} must be finite, got {value}")
         return number
 
 
 class EnumField(Field[E], Generic[E]):
-    def __init__(self, c_name: str, kind: type[E]) -> None:
+    """An enumeration. `kind` is its name: its class is made when a value is read or set."""
+
+    def __init__(self, c_name: str, kind: str) -> None:
         super().__init__(c_name)
-        self.kind = kind
+        self.kind_name = kind
+
+    @property
+    def kind(self) -> type[E]:
+        found: type[E] = getattr(enums, self.kind_name)
+        return found
 
     def _from_c(self, value: Any) -> E:
         return self.kind(value)
@@ -163,4 +177,4 @@ class EnumField(Field[E], Generic[E]):
             return int(self.kind(value))
         except ValueError:
             choices = ", ".join(member.name for member in self.kind)
-            raise ValueError(f"{self.name} must be one of {self.kind.__name__}.{{{choices}}}, got {value!r}") from None
+            raise ValueError(f"{self.name} must be one of {self.kind_name}.{{{choices}}}, got {value!r}") from None

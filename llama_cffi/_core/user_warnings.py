@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from pathlib import Path
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 
 
 def warn(message: str, category: type[Warning]) -> None:
     """Issue a warning for the innermost caller outside of this package."""
+    import warnings
+
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

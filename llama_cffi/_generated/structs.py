@@ -3,28 +3,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from llama_cffi._generated.enums import (
-    AttentionType,
-    ContextType,
-    FlashAttnType,
-    Ftype,
-    GgmlOptBuildType,
-    GgmlOptLossType,
-    GgmlOptOptimizerType,
-    GgmlSchedPriority,
-    GgmlType,
-    LazyMode,
-    LoadMode,
-    PoolingType,
-    RopeScalingType,
-    SplitMode,
-)
 from llama_cffi._core.structs import Struct, BoolField, EnumField, FloatField, IntField
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypedDict
+
+    from llama_cffi._generated.enums import (
+        AttentionType,
+        ContextType,
+        FlashAttnType,
+        Ftype,
+        GgmlOptBuildType,
+        GgmlOptLossType,
+        GgmlOptOptimizerType,
+        GgmlSchedPriority,
+        GgmlType,
+        LazyMode,
+        LoadMode,
+        PoolingType,
+        RopeScalingType,
+        SplitMode,
+    )
 
     class GgmlInitParamsKeywords(TypedDict, total=False):
         """The plain fields of `ggml_init_params`, as arguments."""
@@ -155,7 +155,7 @@ class GgmlThreadpoolParamsFields(Struct):
 
     nThreads = IntField("n_threads", 32, True)
     """number of threads"""
-    prio = EnumField("prio", GgmlSchedPriority)
+    prio = EnumField["GgmlSchedPriority"]("prio", "GgmlSchedPriority")
     """thread priority"""
     poll = IntField("poll", 32, False)
     """polling level (0 - no polling, 100 - aggressive polling)"""
@@ -181,13 +181,13 @@ class GgmlOptParamsFields(Struct):
 
     _C_TYPE = "struct ggml_opt_params"
 
-    lossType = EnumField("loss_type", GgmlOptLossType)
+    lossType = EnumField["GgmlOptLossType"]("loss_type", "GgmlOptLossType")
     """`loss_type`."""
-    buildType = EnumField("build_type", GgmlOptBuildType)
+    buildType = EnumField["GgmlOptBuildType"]("build_type", "GgmlOptBuildType")
     """`build_type`."""
     optPeriod = IntField("opt_period", 32, True)
     """after how many gradient accumulation steps an optimizer step should be done"""
-    optimizer = EnumField("optimizer", GgmlOptOptimizerType)
+    optimizer = EnumField["GgmlOptOptimizerType"]("optimizer", "GgmlOptOptimizerType")
     """only GGML_OPT_OPTIMIZER_TYPE_ADAMW needs m, v momenta per parameter tensor"""
 
     # Added by the facade:
@@ -217,11 +217,11 @@ class ModelParamsFields(Struct):
 
     nGpuLayers = IntField("n_gpu_layers", 32, True)
     """number of layers to store in VRAM, a negative value means all layers"""
-    splitMode = EnumField("split_mode", SplitMode)
+    splitMode = EnumField["SplitMode"]("split_mode", "SplitMode")
     """how to split the model across multiple GPUs"""
-    loadMode = EnumField("load_mode", LoadMode)
+    loadMode = EnumField["LoadMode"]("load_mode", "LoadMode")
     """how to load the model"""
-    lazyMode = EnumField("lazy_mode", LazyMode)
+    lazyMode = EnumField["LazyMode"]("lazy_mode", "LazyMode")
     """on-demand reading of tensors marked by the arch"""
     mainGpu = IntField("main_gpu", 32, True)
     """the GPU that is used for the entire model when split_mode is LLAMA_SPLIT_MODE_NONE"""
@@ -270,15 +270,15 @@ class ContextParamsFields(Struct):
     """number of threads to use for generation"""
     nThreadsBatch = IntField("n_threads_batch", 32, True)
     """number of threads to use for batch processing"""
-    ctxType = EnumField("ctx_type", ContextType)
+    ctxType = EnumField["ContextType"]("ctx_type", "ContextType")
     """set the context type (e.g. MTP)"""
-    ropeScalingType = EnumField("rope_scaling_type", RopeScalingType)
+    ropeScalingType = EnumField["RopeScalingType"]("rope_scaling_type", "RopeScalingType")
     """RoPE scaling type, from `enum llama_rope_scaling_type`"""
-    poolingType = EnumField("pooling_type", PoolingType)
+    poolingType = EnumField["PoolingType"]("pooling_type", "PoolingType")
     """whether to pool (sum) embedding results by sequence id"""
-    attentionType = EnumField("attention_type", AttentionType)
+    attentionType = EnumField["AttentionType"]("attention_type", "AttentionType")
     """attention type to use for embeddings"""
-    flashAttnType = EnumField("flash_attn_type", FlashAttnType)
+    flashAttnType = EnumField["FlashAttnType"]("flash_attn_type", "FlashAttnType")
     """when to enable Flash Attention"""
     ropeFreqBase = FloatField("rope_freq_base")
     """ref: https://github.com/ggml-org/llama.cpp/pull/2054 RoPE base frequency, 0 = from model"""
@@ -296,9 +296,9 @@ class ContextParamsFields(Struct):
     """YaRN original context size"""
     defragThold = FloatField("defrag_thold")
     """[DEPRECATED] defragment the KV cache if holes/size > thold, <= 0 disabled (default)"""
-    typeK = EnumField("type_k", GgmlType)
+    typeK = EnumField["GgmlType"]("type_k", "GgmlType")
     """data type for K cache [EXPERIMENTAL]"""
-    typeV = EnumField("type_v", GgmlType)
+    typeV = EnumField["GgmlType"]("type_v", "GgmlType")
     """data type for V cache [EXPERIMENTAL]"""
     embeddings = BoolField("embeddings")
     """Keep the booleans together and at the end of the struct to avoid misalignment during copy-by-value. if true,
@@ -339,11 +339,11 @@ class ModelQuantizeParamsFields(Struct):
 
     nthread = IntField("nthread", 32, True)
     """number of threads to use for quantizing, if <=0 will use std::thread::hardware_concurrency()"""
-    ftype = EnumField("ftype", Ftype)
+    ftype = EnumField["Ftype"]("ftype", "Ftype")
     """quantize to this llama_ftype"""
-    outputTensorType = EnumField("output_tensor_type", GgmlType)
+    outputTensorType = EnumField["GgmlType"]("output_tensor_type", "GgmlType")
     """output tensor type"""
-    tokenEmbeddingType = EnumField("token_embedding_type", GgmlType)
+    tokenEmbeddingType = EnumField["GgmlType"]("token_embedding_type", "GgmlType")
     """token embeddings tensor type"""
     allowRequantize = BoolField("allow_requantize")
     """allow quantizing non-f32/f16 tensors"""
@@ -383,7 +383,7 @@ class OptParamsFields(Struct):
 
     nCtxTrain = IntField("n_ctx_train", 32, False)
     """assumed context size post training, use context size specified in llama_context if 0"""
-    optimizerType = EnumField("optimizer_type", GgmlOptOptimizerType)
+    optimizerType = EnumField["GgmlOptOptimizerType"]("optimizer_type", "GgmlOptOptimizerType")
     """`optimizer_type`."""
 
     # Added by the facade:

@@ -6,11 +6,9 @@ start a thread.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 _MEMINFO = "/proc/meminfo"
 _PROCESS_CGROUPS = "/proc/self/cgroup"
@@ -30,24 +28,25 @@ def available_memory() -> int | None:
     return min([1024 * memory["MemAvailable:"] + swap, *_cgroup_limits(swap)])
 
 
-class CpuLimits(NamedTuple):
+class CpuLimits:
     """What limits the CPUs of this process."""
 
-    present: int
-    """CPUs of the machine that are online."""
-    allowed: int
-    """Those that the process may run on (its affinity)."""
-    cores: int
-    """Physical cores among those: hyper-threads of a core count once."""
-    quota: float | None
-    """CPU time that control groups allow, in CPUs, as `docker --cpus=1.5` sets it; None without a quota."""
+    def __init__(self, present: int, allowed: int, cores: int, quota: float | None) -> None:
+        self.present = present
+        """CPUs of the machine that are online."""
+        self.allowed = allowed
+        """Those that the process may run on (its affinity)."""
+        self.cores = cores
+        """Physical cores among those: hyper-threads of a core count once."""
+        self.quota = quota
+        """CPU time that control groups allow, in CPUs, as `docker --cpus=1.5` sets it; None without a quota."""
 
     @property
     def usable(self) -> int:
         """The number of CPUs that threads can be busy on all the time, at least 1."""
         if self.quota is None:
             return self.cores
-        return max(1, min(self.cores, math.floor(self.quota + 0.25)))
+        return max(1, min(self.cores, int(self.quota + 0.25)))
 
     @property
     def reason(self) -> str:

@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import llama_cffi.ggml as Ggml
+from llama_cffi._core.arguments import is_hub_name
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
 from llama_cffi.cli import options, output
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
 from llama_cffi.model.gguf import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
-from llama_cffi.model.hub import is_hub_name, local_path
+from llama_cffi.model.hub import local_path
 from llama_cffi.model.validation import ModelFile
 from llama_cffi.system import ftypeName
 
@@ -177,7 +178,7 @@ class Info:
             "n_ctx_train": self.get("*.context_length"),
             "chat_template": self.template,
             "metadata": {
-                key: value._asdict() if isinstance(value, ArrayInfo) else value for key, value in self.metadata.items()
+                key: value.as_dict() if isinstance(value, ArrayInfo) else value for key, value in self.metadata.items()
             },
             "tensors": [
                 {"name": t.name, "type": Ggml.Type(t.type).name, "shape": _lengths(t), "size": t.size}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi.context.batch_errors import pinned
 from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
 from llama_cffi.context.sequences import check_sequence
-from llama_cffi.ggml.threadpool import Threadpool
-from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.sampler import Sampler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from llama_cffi.ggml.threadpool import Threadpool
+    from llama_cffi.model.adapter import Adapter
 
 
 class ContextBase(LogitsSource):
@@ -39,6 +41,8 @@ class ContextBase(LogitsSource):
         """Prepare for a call that makes this many outputs: invalidate arrays that it would move, or raise BusyError."""
         limits = self._limits
         if self._views.invalidate() and outputs > limits.reserved:
+            from llama_cffi.context.batch_errors import pinned
+
             raise pinned(outputs, limits)
         limits.reserved = max(limits.reserved, outputs)
 

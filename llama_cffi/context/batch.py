@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 from llama_cffi._core.arguments import TokenSequence, token_array
 from llama_cffi._core.base_types import Pos, SeqId, Token
@@ -11,6 +10,10 @@ from llama_cffi._core.checks import integer, out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import ClosedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
 
 _CAPACITY_LIMIT = 1 << 24  # entries; 16 million tokens are more than any context has
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.checks import no_such_token, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi.context.sequences import POSITION_LIMIT
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CODES = {
     2: "it was aborted; tokens computed until then stay in the KV cache",

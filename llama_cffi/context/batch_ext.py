@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.base_types import Pos, SeqId, Token
@@ -11,6 +10,10 @@ from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi.context.base import ContextBase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REASONS = {
     -1: "the batch is full: its capacity is the context's nBatch",

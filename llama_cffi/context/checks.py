@@ -5,12 +5,10 @@ Linux overcommits: allocation succeeds, and the OOM killer ends the process late
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import lib
-from llama_cffi._generated.enums import AttentionType, GgmlType, PoolingType
+from llama_cffi._generated import enums
 from llama_cffi._host import resources
 from llama_cffi._host.resources import check_threads
 from llama_cffi.context.params import ContextParams
@@ -18,18 +16,9 @@ from llama_cffi.errors import NativeMemoryError
 from llama_cffi.model.model import Model
 from llama_cffi.model.placement import layers_on_devices, spread_over
 
-# Types of the KV cache that llama.cpp's attention kernels support; others abort the process sooner or later.
-_CACHE_TYPES = (
-    GgmlType.F32,
-    GgmlType.F16,
-    GgmlType.BF16,
-    GgmlType.Q8_0,
-    GgmlType.Q4_0,
-    GgmlType.Q4_1,
-    GgmlType.IQ4_NL,
-    GgmlType.Q5_0,
-    GgmlType.Q5_1,
-)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CELL_BYTES = 44  # of a cell of the KV cache, besides keys and values: position, shift, sequences
 _ENTRY_BYTES = 21  # of an entry of a ubatch: token, position, sequences, output
@@ -58,11 +47,23 @@ def check_params(model: Model, params: ContextParams) -> None:
         raise ValueError(
             f"nSeqMax must be 1 for an encoder-decoder model, got {params.nSeqMax}: use a context for each sequence"
         )
+    # Those that llama.cpp's attention kernels support; others abort the process sooner or later.
+    cache_types = (
+        enums.GgmlType.F32,
+        enums.GgmlType.F16,
+        enums.GgmlType.BF16,
+        enums.GgmlType.Q8_0,
+        enums.GgmlType.Q4_0,
+        enums.GgmlType.Q4_1,
+        enums.GgmlType.IQ4_NL,
+        enums.GgmlType.Q5_0,
+        enums.GgmlType.Q5_1,
+    )
     for name, kind in (("typeK", params.typeK), ("typeV", params.typeV)):
-        if kind not in _CACHE_TYPES:
-            choices = ", ".join(choice.name for choice in _CACHE_TYPES)
+        if kind not in cache_types:
+            choices = ", ".join(choice.name for choice in cache_types)
             raise ValueError(f"Context.Params.{name} must be one of {choices}, got {kind.name}")
-    if params.embeddings and _pooling(model, params) == PoolingType.MEAN:
+    if params.embeddings and _pooling(model, params) == enums.PoolingType.MEAN:
         n_batch = min(params.nBatch, params.nCtx or model.nCtxTrain) if _is_causal(model, params) else params.nBatch
         n_outputs = params.nOutputsMax or n_batch
         check_pooled(min(params.nUbatch, n_batch), params.nSeqMax, n_batch if model.hasEncoder else n_outputs)
@@ -83,14 +84,14 @@ def _limits_of(params: ContextParams) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def _pooling(model: Model, params: ContextParams) -> int:
-    if params.poolingType != PoolingType.UNSPECIFIED:
+    if params.poolingType != enums.PoolingType.UNSPECIFIED:
         return params.poolingType
-    return int(_of_model(model, "pooling_type") or PoolingType.NONE)
+    return int(_of_model(model, "pooling_type") or enums.PoolingType.NONE)
 
 
 def _is_causal(model: Model, params: ContextParams) -> bool:
-    if params.attentionType != AttentionType.UNSPECIFIED:
-        return params.attentionType == AttentionType.CAUSAL
+    if params.attentionType != enums.AttentionType.UNSPECIFIED:
+        return params.attentionType == enums.AttentionType.CAUSAL
     return _of_model(model, "attention.causal") != "false"
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 from llama_cffi._core import callbacks
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlOp, GgmlType
+from llama_cffi._generated import enums
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from llama_cffi._generated.enums import GgmlOp, GgmlType
 
 
 def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
@@ -52,12 +56,12 @@ class EvalTensor:
     @property
     def op(self) -> GgmlOp:
         """The operation that computes the tensor."""
-        return GgmlOp(self._c.op)
+        return enums.GgmlOp(self._c.op)
 
     @property
     def type(self) -> GgmlType:
         """The type of the elements."""
-        return GgmlType(self._c.type)
+        return enums.GgmlType(self._c.type)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,15 +75,17 @@ class EvalTensor:
     def data(self) -> memoryview[Any]:
         """A copy of the data, also from a device: typed and shaped for F32 and I32, else plain bytes."""
         tensor = self._c
+        import math
+
         size = lib.ggml_nbytes(tensor)
         buffer = ffi.new("char[]", size)
         lib.ggml_backend_tensor_get(tensor, buffer, 0, size)
         view = memoryview(ffi.buffer(buffer)).cast("B")
         if size != 4 * math.prod(self.shape):  # other types, or not contiguous
             return view
-        if self.type == GgmlType.F32:
+        if self.type == enums.GgmlType.F32:
             return view.cast("f", self.shape)
-        return view.cast("i", self.shape) if self.type == GgmlType.I32 else view
+        return view.cast("i", self.shape) if self.type == enums.GgmlType.I32 else view
 
     def __repr__(self) -> str:
         return f"<EvalTensor {self.name} {self.op.name} {self.type.name} {self.shape}>"

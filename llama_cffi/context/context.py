@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_cffi._core import callbacks
 from llama_cffi._core.base_types import SeqId
@@ -13,10 +12,8 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, reading
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending, require_threads
-from llama_cffi._generated.enums import PoolingType, ProcessType, RopeType
+from llama_cffi._generated import enums
 from llama_cffi.context.batch import Batch
-from llama_cffi.context.batch_errors import batch_error, unknown_position
-from llama_cffi.context.batch_ext import BatchExt
 from llama_cffi.context.checks import check_params, has_causal_attention
 from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
@@ -29,13 +26,14 @@ from llama_cffi.errors import ContextError
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, NoReturn, TypeAlias
+
+    from llama_cffi._generated.enums import PoolingType, ProcessType
+    from llama_cffi.context.batch_ext import BatchExt
 
 _serials = itertools.count(1)
-
-# With these, the position of an embedding has several dimensions.
-_MULTI_DIM_ROPE = [kind for kind in RopeType if kind.name in ("MROPE", "IMROPE", "VISION")]
 
 _NO_ENCODER = "this model has no encoder: use decode"
 
@@ -120,7 +118,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 "n_outputs": params.nOutputsMax or n_batch,
                 "n_embd": lib.llama_model_n_embd_inp(model._c),
                 "n_pos": model._nPositions,
-                "n_pos_embd": 4 if model.ropeType in _MULTI_DIM_ROPE else 1,
+                "n_pos_embd": 4 if model.ropeType.name in ("MROPE", "IMROPE", "VISION") else 1,
                 "decodes": decodes,
                 "causal": has_causal_attention(self._c, model, params),
                 "embeds": params.embeddings,
@@ -221,7 +219,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
         Maps to `llama_pooling_type`.
         """
-        return PoolingType(lib.llama_pooling_type(self._c))
+        return enums.PoolingType(lib.llama_pooling_type(self._c))
 
     # Computing
 
@@ -311,7 +309,9 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
         Maps to `llama_process`.
         """
-        encode = ProcessType(type) == ProcessType.ENCODE
+        from llama_cffi.context.batch_ext import BatchExt
+
+        encode = enums.ProcessType(type) == enums.ProcessType.ENCODE
         if not isinstance(batch, BatchExt):
             raise expected("a BatchExt", batch, "BatchExt.init(ctx) makes one")
         if batch._context is not self:
@@ -322,6 +322,8 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         with batch._exclusive() as pointer:
             n, outputs, last = batch._require_complete()
             if limits.n_pos and last >= limits.n_pos:
+                from llama_cffi.context.batch_errors import unknown_position
+
                 raise unknown_position(last, limits)
             if encode or limits.embeds or not limits.decodes:
                 outputs = n  # llama.cpp then computes the outputs of all tokens
@@ -331,7 +333,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 if not reason:
                     limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
                     with reading():
-                        limits.value = lib.llama_process(context, ProcessType(type), pointer)
+                        limits.value = lib.llama_process(context, enums.ProcessType(type), pointer)
                     if limits.value:
                         limits.index, reason = n, lib.SHIM_BATCH_FAILED
                     else:
@@ -346,4 +348,6 @@ class Context(ContextOutputs, ContextState, ContextTuning):
 
     def _fail(self, reason: int, operation: str, width: int) -> NoReturn:
         leave_if_ending()
+        from llama_cffi.context.batch_errors import batch_error
+
         raise batch_error(reason, self._limits, width, operation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any
 
 from llama_cffi._core.base_types import Pos, SeqId
 from llama_cffi._core.checks import integer
@@ -12,6 +11,10 @@ from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.context.sequences import POSITION_LIMIT, check_sequence
 from llama_cffi.errors import UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Memory(Uncopyable):

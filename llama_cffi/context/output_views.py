@@ -10,10 +10,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.process import fork_safe_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _lock = fork_safe_lock(threading.RLock())  # reentrant: a destructor may run on this thread while it holds the lock
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any, TypeVar
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._generated.enums import PoolingType
+from llama_cffi._generated import enums
 from llama_cffi._generated.structs import PerfContextDataFields
 from llama_cffi.context.base import ContextBase
 from llama_cffi.context.output_views import own_copy
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 
 class PerfContextData(PerfContextDataFields):
@@ -93,11 +96,11 @@ class ContextOutputs(ContextBase):
         Maps to `llama_get_embeddings_seq`.
         """
         self._check_seq(seqId)
-        pooling = PoolingType(lib.llama_pooling_type(self._c))
-        if pooling == PoolingType.NONE:
+        pooling = enums.PoolingType(lib.llama_pooling_type(self._c))
+        if pooling == enums.PoolingType.NONE:
             raise ValueError("this context does not pool: set Context.Params.poolingType, or use getEmbeddingsIth")
         model = self._model._c
-        ranked = pooling == PoolingType.RANK
+        ranked = pooling == enums.PoolingType.RANK
         width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
         context = self._acquire()
         try:
@@ -119,7 +122,7 @@ class ContextOutputs(ContextBase):
             raise ValueError(
                 "this context computes no embeddings: set Context.Params.embeddings, or call setEmbeddings(True)"
             )
-        if lib.llama_pooling_type(self._c) != PoolingType.NONE:
+        if lib.llama_pooling_type(self._c) != enums.PoolingType.NONE:
             raise ValueError("the embeddings of this context are pooled: use getEmbeddingsSeq")
 
     # The array is made before the context is released, so that no other call moves the memory in between.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
@@ -12,7 +11,10 @@ from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.compute_callbacks import abort_pointers, eval_pointers
 from llama_cffi.context.samplers import Configs, SamplersParam
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Unpack
 
     from llama_cffi._generated.structs import ContextParamsKeywords

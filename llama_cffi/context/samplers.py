@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
 
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.checks import expected, out_of_range
@@ -17,8 +16,11 @@ from llama_cffi.model.model import Model
 from llama_cffi.sampling.logits_source import NO_SERIAL
 from llama_cffi.sampling.sampler import Sampler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import TypeAlias, cast
+else:
+    from llama_cffi._core.stand_ins import cast
 
 Configs: TypeAlias = "Iterable[SamplerSeqConfig | tuple[SeqId, Sampler]] | Mapping[SeqId, Sampler] | None"
 

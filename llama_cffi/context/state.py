@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import tempfile
-from typing import Any, overload
 
 from llama_cffi._core.arguments import (
     OutBuffer,
@@ -17,21 +14,17 @@ from llama_cffi._core.arguments import (
     require_together,
     token_array,
 )
-from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import is_pinned_version, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.context.base import ContextBase
-from llama_cffi.context.state_io import (
-    STATE_HEADER,
-    filled,
-    read_file,
-    restore_sequence,
-    restore_state,
-    whole_sequence,
-    whole_state,
-)
 from llama_cffi.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, overload
+else:
+    from llama_cffi._core.stand_ins import overload
 
 
 class ContextState(ContextBase):
@@ -57,10 +50,14 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_get_data`.
         """
+        from llama_cffi.context import state_io
+
         if require_together(dst, size, "dst and size"):
             assert size is not None
-            return filled(self._run(lib.llama_state_get_data, out_buffer(dst, "uint8_t", size, "dst", "size"), size))
-        state: bytes = self._run(whole_state)
+            return state_io.filled(
+                self._run(lib.llama_state_get_data, out_buffer(dst, "uint8_t", size, "dst", "size"), size)
+            )
+        state: bytes = self._run(state_io.whole_state)
         return state
 
     def stateSetData(self, src: Any, size: int | None = None) -> int:
@@ -71,18 +68,20 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_set_data`.
         """
+        from llama_cffi.context import state_io
+
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._check_architecture(array, n)
         self._reserve_outputs(self._limits.n_batch)
         self._memory._changed()
-        read: int = self._run(restore_state, array, n, self._nSeqMax)
+        read: int = self._run(state_io.restore_state, array, n, self._nSeqMax)
         return read
 
     def _check_architecture(self, array: Any, n: int) -> None:
         """Check the architecture at the start of a state: a wrong length there makes llama.cpp allocate gigabytes."""
         expected = (self._model.metaValStr("general.architecture") or "").encode()
         start = bytes(ffi.buffer(array, min(n, 4 + len(expected))))
-        if start != struct.pack("<I", len(expected)) + expected:
+        if start != len(expected).to_bytes(4, "little") + expected:
             raise StateError(f"expected a state of a {expected.decode()} model: pass what stateGetData returned")
 
     # Files: magic, version and tokens, then the state
@@ -94,11 +93,14 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_save_file`.
         """
+        from llama_cffi._core.atomic_write import atomic_write
+        from llama_cffi.context import state_io
+
         array, n = token_array(tokens, count, count_name="count")
         with atomic_write(os.fsdecode(path_bytes(path))) as scratch:
 
             def save(context: Any) -> bool:
-                size = lib.llama_state_get_size(context) + STATE_HEADER.size + 4 * n
+                size = lib.llama_state_get_size(context) + state_io.STATE_HEADER_SIZE + 4 * n
                 done = lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
                 return done and os.path.getsize(scratch) == size  # C does not notice a full disk at the end
 
@@ -126,8 +128,10 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_load_file`.
         """
+        from llama_cffi.context import state_io
+
         # llama.cpp's own reader accepts a truncated header, so the file is read here.
-        tokens, state = read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
+        tokens, state = state_io.read_file(path_bytes(path), lib.LLAMA_SESSION_MAGIC, lib.LLAMA_SESSION_VERSION)
         if not require_together(tokensOut, cap, "tokensOut and cap"):
             self.stateSetData(state)
             return tokens
@@ -165,13 +169,15 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_seq_get_data` and, with flags, `llama_state_seq_get_data_ext`.
         """
+        from llama_cffi.context import state_io
+
         self._check_seq(seqId)
         get = lib.llama_state_seq_get_data_ext
         if require_together(dst, size, "dst and size"):
             assert size is not None
             out = out_buffer(dst, "uint8_t", size, "dst", "size")
-            return filled(self._run(get, out, size, seqId, _check_flags(flags)))
-        state: bytes = self._run(whole_sequence, seqId, _check_flags(flags))
+            return state_io.filled(self._run(get, out, size, seqId, _check_flags(flags)))
+        state: bytes = self._run(state_io.whole_sequence, seqId, _check_flags(flags))
         return state
 
     def stateSeqSetData(self, src: Any, size: int | None = None, destSeqId: SeqId = 0, flags: int = 0) -> int:
@@ -182,10 +188,12 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_seq_set_data` and, with flags, `llama_state_seq_set_data_ext`.
         """
+        from llama_cffi.context import state_io
+
         self._check_seq(destSeqId, "destSeqId")
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
         self._memory._changed()  # of all: a state that does not fit may clear the whole context
-        read: int = self._run(restore_sequence, array, n, destSeqId, _check_flags(flags))
+        read: int = self._run(state_io.restore_sequence, array, n, destSeqId, _check_flags(flags))
         return read
 
     def stateSeqSaveFile(
@@ -198,6 +206,8 @@ class ContextState(ContextBase):
         Maps to `llama_state_seq_save_file`.
         """
         self._check_seq(seqId)
+        from llama_cffi._core.atomic_write import atomic_write
+
         array, n = token_array(tokens, count, count_name="count")
         with atomic_write(os.fsdecode(path_bytes(filepath))) as scratch:
             written: int = self._run(lib.llama_state_seq_save_file, os.fsencode(scratch), seqId, array, n)
@@ -212,21 +222,27 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_seq_load_file`.
         """
+        from llama_cffi.context import state_io
+
         self._check_seq(destSeqId, "destSeqId")
         name = path_bytes(filepath, "filepath")
-        tokens, state = read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
+        tokens, state = state_io.read_file(name, lib.LLAMA_STATE_SEQ_MAGIC, lib.LLAMA_STATE_SEQ_VERSION)
         prefix = self.stateSeqGetData(None, None, destSeqId)[: self._prefix_size(destSeqId)]
         self.stateSeqSetData(prefix + state, None, destSeqId)
         return tokens
 
     def _prefix_size(self, seq: SeqId) -> int:
         """Return how many bytes come before a sequence's state in memory, but not in a file."""
+        from llama_cffi.context import state_io
+
         if is_pinned_version():
             return 8  # a magic number and the sequence id
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             name = os.fsencode(os.path.join(folder, "state"))
             written = self._run(lib.llama_state_seq_save_file, name, seq, ffi.NULL, 0)
-        return int(lib.llama_state_seq_get_size(self._c, seq) - (written - STATE_HEADER.size))
+        return int(lib.llama_state_seq_get_size(self._c, seq) - (written - state_io.STATE_HEADER_SIZE))
 
 
 def _check_flags(flags: int) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
@@ -12,7 +10,11 @@ from llama_cffi._core.native_log import native_log
 from llama_cffi.context.sequences import POSITION_LIMIT
 from llama_cffi.errors import StateError
 
-STATE_HEADER = struct.Struct("<III")  # magic, version, number of tokens
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STATE_HEADER_SIZE = 12  # bytes: magic, version, number of tokens
 
 
 def filled(written: int) -> int:
@@ -82,14 +84,15 @@ def read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memor
     """
     with open(path, "rb") as stream:
         data = stream.read()
-    if len(data) < STATE_HEADER.size:
+    if len(data) < STATE_HEADER_SIZE:
         raise StateError(f"the file is too short for a state: {len(data)} bytes")
-    found_magic, found_version, n_tokens = STATE_HEADER.unpack_from(data)
+    view = memoryview(data)
+    found_magic, found_version, n_tokens = view[:STATE_HEADER_SIZE].cast("I")
     if found_magic != magic:
         raise StateError(f"not a state file of this kind: expected magic {magic:#x}, got {found_magic:#x}")
     if found_version != version:
         raise StateError(f"the file must have version {version} of the format for this llama.cpp, got {found_version}")
-    if STATE_HEADER.size + 4 * n_tokens > len(data):
+    end = STATE_HEADER_SIZE + 4 * n_tokens
+    if end > len(data):
         raise StateError(f"the file is too short for the {n_tokens} tokens that it claims to have")
-    tokens: Sequence[int] = struct.unpack_from(f"<{n_tokens}i", data, STATE_HEADER.size)
-    return list(tokens), memoryview(data)[STATE_HEADER.size + 4 * n_tokens :]
+    return view[STATE_HEADER_SIZE:end].cast("i").tolist(), view[end:]

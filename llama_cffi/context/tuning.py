@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
-from llama_cffi._generated.enums import PoolingType
+from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_limits
 from llama_cffi.context.base import ContextBase, null_if_none
 from llama_cffi.context.checks import check_pooled
 from llama_cffi.context.compute_callbacks import abort_pointers
 from llama_cffi.context.params import ContextParams
 from llama_cffi.errors import NativeError
-from llama_cffi.ggml.threadpool import Threadpool
-from llama_cffi.model.adapter import Adapter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from llama_cffi.ggml.threadpool import Threadpool
+    from llama_cffi.model.adapter import Adapter
 
 _ALL_OUTPUTS = (1 << 31) - 1  # more than there are
 
@@ -40,6 +43,8 @@ class ContextTuning(ContextBase):
         return 0
 
     def _check_adapter(self, ad: Adapter, scale: float) -> None:
+        from llama_cffi.model.adapter import Adapter
+
         if not isinstance(ad, Adapter):
             raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
         if ad._model is not self._model:
@@ -118,7 +123,7 @@ class ContextTuning(ContextBase):
                 raise ValueError(
                     f"data must have 1 to {last} whole rows of {n_embd} floats, got {n} floats; None removes the vector"
                 )
-            if not all(map(math.isfinite, ffi.unpack(array, n))):
+            if not all(abs(number) <= FLOAT_MAX for number in ffi.unpack(array, n)):
                 raise ValueError("data must be finite, and has NaN or infinity")
             if not 1 <= ilStart <= end <= last:
                 raise ValueError(
@@ -177,6 +182,8 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_attach_threadpool`.
         """
+        from llama_cffi.ggml.threadpool import Threadpool
+
         pools = tp, tp if tpBatch is None else tpBatch
         for pool in pools:
             if not isinstance(pool, Threadpool):
@@ -227,7 +234,7 @@ class ContextTuning(ContextBase):
         Maps to `llama_set_embeddings`.
         """
         limits = self._limits
-        if embeddings and lib.llama_pooling_type(self._c) == PoolingType.MEAN:
+        if embeddings and lib.llama_pooling_type(self._c) == enums.PoolingType.MEAN:
             check_pooled(limits.n_ubatch, self._nSeqMax, limits.n_outputs)
         self._reserve_outputs(_ALL_OUTPUTS)  # the layout of the output buffer changes
         limits.reserved = 0

@@ -91,7 +91,7 @@ def _versions(facts: _Facts) -> Iterator[Check]:
 
 
 def _libraries(facts: _Facts) -> Iterator[Check]:
-    facts["folder"] = str(_manifest.FOLDER)
+    facts["folder"] = _manifest.FOLDER
     try:
         manifest = _manifest.read()
     except LlamaError as error:
@@ -106,7 +106,8 @@ def _libraries(facts: _Facts) -> Iterator[Check]:
         files={},
     )
     yield Check(OK, f"in {_manifest.FOLDER}, from {manifest.llama_cpp}, {manifest.origin}")
-    for name, paths in {"linked": manifest.linked, **manifest.modules}.items():
+    for name, files in {"linked": manifest.linked, **manifest.modules}.items():
+        paths = [Path(file) for file in files]
         sizes = {path.name: path.stat().st_size for path in paths if path.exists()}
         facts["files"][name] = sizes
         missing = [path.name for path in paths if path.name not in sizes]
@@ -146,7 +147,7 @@ def _cpu(facts: _Facts) -> Iterator[Check]:
     if "amx" in answer:
         yield _amx(facts)
     limits = cpu_limits()
-    facts["threads"], facts["limits"] = limits.usable, limits._asdict()
+    facts["threads"], facts["limits"] = limits.usable, vars(limits)
     yield Check(OK, f"threads by default: {limits.usable} ({limits.reason})")
 
 

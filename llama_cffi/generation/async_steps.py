@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Future
     from concurrent.futures import ThreadPoolExecutor
+    from typing import Any, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+else:
+    T = object
 
 
 class AsyncSteps(AsyncIterator[T]):

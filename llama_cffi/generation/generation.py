@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
-from llama_cffi.generation.async_steps import AsyncSteps, run_in_thread
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.overflow import check_overflow
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
@@ -18,10 +16,16 @@ from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
 from llama_cffi.generation.token_cache import TokenCache, context_capacity
 from llama_cffi.sampling.sampler import Sampler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import GeneratorType
+    from typing import Any, Literal, cast
 
     from typing_extensions import Self
+
+    from llama_cffi.generation.async_steps import AsyncSteps
+else:
+    from llama_cffi._core.stand_ins import cast
 
 
 class Generation(Iterator[str]):
@@ -144,6 +148,8 @@ class Generation(Iterator[str]):
         raise StopIteration
 
     def __aiter__(self) -> AsyncSteps[str]:
+        from llama_cffi.generation.async_steps import AsyncSteps
+
         return AsyncSteps(self, self.close)
 
     def steps(self) -> GenerationSteps:
@@ -170,6 +176,8 @@ class Generation(Iterator[str]):
 
     def __await__(self) -> Generator[Any, None, str]:
         """Wait for the whole text, which another thread computes. Cancelling the task cancels the generation."""
+        from llama_cffi.generation.async_steps import run_in_thread
+
         return run_in_thread(self.result, self.close).__await__()
 
     def _require_idle(self) -> None:
@@ -227,6 +235,8 @@ class GenerationSteps(Iterator[GenerationStep]):
         return run.step or GenerationStep(run.rules.tokens[-1], text)
 
     def __aiter__(self) -> AsyncSteps[GenerationStep]:
+        from llama_cffi.generation.async_steps import AsyncSteps
+
         return AsyncSteps(self, self._generation.close)
 
 

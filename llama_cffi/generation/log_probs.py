@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.generation.steps import Alternative
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context

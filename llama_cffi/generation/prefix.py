@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
-from typing import TypeVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from typing import TypeVar
 
-_Tokens = TypeVar("_Tokens", list[int], "array[int]")
+    _Tokens = TypeVar("_Tokens", list[int], "array[int]")
 
 
 def common_length(a: _Tokens, b: _Tokens) -> int:

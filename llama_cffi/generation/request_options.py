@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import expected, integer
@@ -17,15 +16,24 @@ from llama_cffi.vocab.vocab import Vocab
 INT32_MAX = (1 << 31) - 1
 
 
-@dataclass(frozen=True)
 class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
-    prompt: list[Token]
-    stream: TextStream
-    max_tokens: int | None
-    stop_tokens: frozenset[Token]
-    log_probs: int | None  # how many alternatives to report for each token
+    __slots__ = ("log_probs", "max_tokens", "prompt", "stop_tokens", "stream")
+
+    def __init__(
+        self,
+        prompt: list[Token],
+        stream: TextStream,
+        max_tokens: int | None,
+        stop_tokens: frozenset[Token],
+        log_probs: int | None,
+    ) -> None:
+        self.prompt = prompt
+        self.stream = stream
+        self.max_tokens = max_tokens
+        self.stop_tokens = stop_tokens
+        self.log_probs = log_probs  # how many alternatives to report for each token
 
     @classmethod
     def check(

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from threading import RLock
 from time import perf_counter
-from typing import NoReturn
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
-from llama_cffi.generation.log_probs import log_probs
 from llama_cffi.generation.steps import Alternative, GenerationStep, StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.token_cache import TokenCache
 from llama_cffi.sampling.sampler import Sampler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _ABORTED = 2  # what llama_decode returns then
 
@@ -144,6 +146,8 @@ class Run:
     def _sample(self) -> Token:
         token = self.sampler.sample(self.context, -1)
         if self.log_probs is not None:
+            from llama_cffi.generation.log_probs import log_probs
+
             self._log_probs = log_probs(self.context, token, self.log_probs)
         return token
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from llama_cffi._core.base_types import Token
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from llama_cffi._core.stand_ins import dataclass
+
+
+_set = object.__setattr__  # frozen classes refuse their own
 
 
 class StopReason(enum.Enum):
@@ -33,6 +41,11 @@ class Alternative:
     text: str
     logProb: float
 
+    def __init__(self, token: Token, text: str, logProb: float) -> None:
+        _set(self, "token", token)
+        _set(self, "text", text)
+        _set(self, "logProb", logProb)
+
 
 @dataclass(frozen=True)
 class GenerationStep:
@@ -48,8 +61,20 @@ class GenerationStep:
     alternatives: tuple[Alternative, ...] = ()
     """The most probable tokens, best first: as many as `logProbs` says."""
 
+    def __init__(
+        self,
+        token: Token | None,
+        text: str,
+        logProb: float | None = None,
+        alternatives: tuple[Alternative, ...] = (),
+    ) -> None:
+        _set(self, "token", token)
+        _set(self, "text", text)
+        _set(self, "logProb", logProb)
+        _set(self, "alternatives", alternatives)
 
-@dataclass
+
+@dataclass()
 class Usage:
     """How many tokens a generation processed and how long it took. Time that your code spends is not counted."""
 
@@ -63,3 +88,17 @@ class Usage:
     """Seconds from the start to the first token."""
     generationSeconds: float = 0.0
     """Seconds from the first token to the end."""
+
+    def __init__(
+        self,
+        promptTokens: int = 0,
+        reusedTokens: int = 0,
+        generatedTokens: int = 0,
+        promptSeconds: float = 0.0,
+        generationSeconds: float = 0.0,
+    ) -> None:
+        self.promptTokens = promptTokens
+        self.reusedTokens = reusedTokens
+        self.generatedTokens = generatedTokens
+        self.promptSeconds = promptSeconds
+        self.generationSeconds = generationSeconds

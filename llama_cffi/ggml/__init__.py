@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from llama_cffi._generated.enums import (
-    GgmlBackendDevType as BackendDevType,
-    GgmlLogLevel as LogLevel,
-    GgmlNumaStrategy as NumaStrategy,
-    GgmlOp as Op,
-    GgmlSchedPriority as SchedPriority,
-    GgmlStatus as Status,
-    GgmlType as Type,
-)
-from llama_cffi.ggml._cpu_variants import CpuVariant
-from llama_cffi.ggml.backend import Backend
-from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg, DeviceCaps, DeviceMemory
-from llama_cffi.ggml.rpc import Rpc
-from llama_cffi.ggml.threadpool import Threadpool
+import sys
 
-ThreadPool = Threadpool
-"""The other spelling of the specification. Prefer `Threadpool`."""
+import llama_cffi._core.ffi  # noqa: F401  # a broken extension is reported by `from llama_cffi import Ggml`
 
-__all__ = [
-    "Backend",
-    "BackendBufferType",
-    "BackendDevType",
-    "BackendDevice",
-    "BackendReg",
-    "CpuVariant",
-    "DeviceCaps",
-    "DeviceMemory",
-    "LogLevel",
-    "NumaStrategy",
-    "Op",
-    "Rpc",
-    "SchedPriority",
-    "Status",
-    "ThreadPool",
-    "Threadpool",
-    "Type",
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Module -> the names in it, each with its own name there. A module is loaded when one of its names is first used: to
+# load a model takes neither RPC nor thread pools. `__init__.pyi` has the same names for type checkers.
+_MODULES: dict[str, dict[str, str]] = {
+    "_generated.enums": {
+        "BackendDevType": "GgmlBackendDevType",
+        "LogLevel": "GgmlLogLevel",
+        "NumaStrategy": "GgmlNumaStrategy",
+        "Op": "GgmlOp",
+        "SchedPriority": "GgmlSchedPriority",
+        "Status": "GgmlStatus",
+        "Type": "GgmlType",
+    },
+    "ggml.backend": {"Backend": "Backend"},
+    "ggml.device": {
+        "BackendBufferType": "BackendBufferType",
+        "BackendDevice": "BackendDevice",
+        "BackendReg": "BackendReg",
+    },
+    "ggml.facts": {
+        "CpuVariant": "CpuVariant",
+        "DeviceCaps": "DeviceCaps",
+        "DeviceMemory": "DeviceMemory",
+    },
+    "ggml.rpc": {"Rpc": "Rpc"},
+    # ThreadPool is the other spelling of the specification. Prefer `Threadpool`.
+    "ggml.threadpool": {"ThreadPool": "Threadpool", "Threadpool": "Threadpool"},
+}
+_HOMES = {name: (module, there) for module, names in _MODULES.items() for name, there in names.items()}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, there = _HOMES[name]
+    __import__(f"llama_cffi.{home}")
+    value = getattr(sys.modules[f"llama_cffi.{home}"], there)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
-from typing import ClassVar
 
-from llama_cffi._core import abi, manifest as _manifest, openmp, user_warnings
+from llama_cffi._core import abi, manifest as _manifest, openmp
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, registering
 from llama_cffi._core.native_log import listener, native_log
 from llama_cffi._core.process import devices_opened, require_devices
-from llama_cffi._host import vulkan
 from llama_cffi.errors import UnavailableError
-from llama_cffi.ggml._cpu_variants import LINKED, CpuVariant, choose, library_of, variants
+from llama_cffi.ggml._cpu_variants import LINKED, Candidate, candidates, choose, library_of
 from llama_cffi.ggml.device import BackendDevice, BackendReg
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from llama_cffi._host import vulkan
+    from llama_cffi.ggml.facts import CpuVariant
 
 _info_lock = threading.Lock()
 
@@ -24,7 +28,7 @@ _info_lock = threading.Lock()
 class Backend:
     """The backends of ggml. They may be loaded in any order, on any thread, and repeatedly."""
 
-    _cpu: CpuVariant | None = None
+    _cpu: Candidate | None = None
     _others: ClassVar[set[str]] = set()  # names of loaded backends besides the CPU
     _complete = False  # `ensure` has loaded what a model needs
 
@@ -39,8 +43,8 @@ class Backend:
             return
         with registering():
             if cls._cpu is None:
-                chosen = choose(cls.cpuVariants(), os.environ.get("LLAMA_CFFI_CPU_VARIANT"))
-                load_module("cpu", chosen.path, linked=chosen.name == LINKED)
+                chosen = choose(candidates(), os.environ.get("LLAMA_CFFI_CPU_VARIANT"))
+                load_module("cpu", chosen.file, linked=chosen.name == LINKED)
                 cls._cpu = chosen
                 _report_foreign_openmp()
 
@@ -66,12 +70,12 @@ class Backend:
     @classmethod
     def cpuVariant(cls) -> CpuVariant | None:
         """Return the loaded variant of the CPU backend; None if it is not loaded."""
-        return cls._cpu
+        return None if cls._cpu is None else _told(cls._cpu)
 
     @classmethod
     def cpuVariants(cls) -> list[CpuVariant]:
         """Return all variants of the CPU backend in this package, best first, each with the reason if it cannot run."""
-        return variants()
+        return [_told(candidate) for candidate in candidates()]
 
     @classmethod
     def vkLoad(cls) -> None:
@@ -84,6 +88,8 @@ class Backend:
         cls.cpuLoad()
         problem = cls._load_vulkan()
         if problem:
+            from llama_cffi._core import user_warnings
+
             user_warnings.warn(str(problem), RuntimeWarning)
 
     @classmethod
@@ -91,6 +97,8 @@ class Backend:
         """Load Vulkan. Returns the reason if that is not possible, else None."""
         if "vulkan" in cls._others:
             return None
+        from llama_cffi._host import vulkan  # imports `subprocess` and others
+
         if "vulkan" not in _manifest.read().modules:
             return vulkan.NO_MODULE
         problem = vulkan.why_not()
@@ -156,7 +164,15 @@ class Backend:
             return [BackendDevice.get(index) for index in range(BackendDevice.count())]
 
 
-def load_module(name: str, path: Path, *, linked: bool = False) -> None:
+def _told(candidate: Candidate) -> CpuVariant:
+    from pathlib import Path
+
+    from llama_cffi.ggml.facts import CpuVariant
+
+    return CpuVariant(candidate.name, Path(candidate.file), candidate.score, candidate.reason)
+
+
+def load_module(name: str, path: str, *, linked: bool = False) -> None:
     """Register a backend of the manifest with ggml, and its functions with `lib`. Call it inside `registering()`.
 
     `linked` means that it is part of the linked libraries, and that `path` is the library to look its functions up in.

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
-
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.checks import expected
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing
-from llama_cffi._generated.enums import GgmlBackendDevType
+from llama_cffi._generated import enums
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
-class DeviceMemory(NamedTuple):
-    """The memory of a device, in bytes."""
-
-    free: int
-    total: int
-
-
-class DeviceCaps(NamedTuple):
-    """The capabilities of a device.
-
-    Maps to `ggml_backend_dev_caps`.
-    """
-
-    async_: bool
-    """It computes asynchronously: the caller continues meanwhile."""
-    hostBuffer: bool
-    """It has a type of pinned CPU memory, which it reads fast: `hostBufferType()`."""
-    bufferFromHostPtr: bool
-    """It can use memory that the caller has allocated."""
-    events: bool
-    """It supports events, for synchronization with other devices."""
-    mmapSupport: bool
-    """It can use models that are mapped into memory."""
+    from llama_cffi._generated.enums import GgmlBackendDevType
+    from llama_cffi.ggml.facts import DeviceCaps, DeviceMemory
 
 
 class _Native:
@@ -156,7 +136,7 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_by_type`.
         """
-        wanted = GgmlBackendDevType(type)
+        wanted = enums.GgmlBackendDevType(type)
         with listing():
             return _device(lib.ggml_backend_dev_by_type(wanted))
 
@@ -182,7 +162,7 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_type`.
         """
-        return GgmlBackendDevType(lib.ggml_backend_dev_type(self._c))
+        return enums.GgmlBackendDevType(lib.ggml_backend_dev_type(self._c))
 
     @property
     def memory(self) -> DeviceMemory:
@@ -190,6 +170,8 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_memory`.
         """
+        from llama_cffi.ggml.facts import DeviceMemory
+
         free, total = ffi.new("size_t *"), ffi.new("size_t *")
         lib.ggml_backend_dev_memory(self._c, free, total)
         return DeviceMemory(free[0], total[0])
@@ -209,6 +191,8 @@ class BackendDevice(_Native):
 
         Maps to `ggml_backend_dev_get_props`.
         """
+        from llama_cffi.ggml.facts import DeviceCaps
+
         caps = self._props().caps
         names = ["async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support"]
         if not has("ggml_backend_dev_caps.mmap_support"):

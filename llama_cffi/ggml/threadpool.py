@@ -5,15 +5,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any
 
 from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
-from llama_cffi._generated.enums import GgmlSchedPriority
+from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_affinity
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from llama_cffi._generated.enums import GgmlSchedPriority
 
 
 class Threadpool(Handle):
@@ -34,7 +39,7 @@ class Threadpool(Handle):
     def __init__(
         self,
         nThreads: int,
-        prio: GgmlSchedPriority = GgmlSchedPriority.NORMAL,
+        prio: GgmlSchedPriority = enums.GgmlSchedPriority.NORMAL,
         poll: int = 50,
         cpumask: Iterable[int] = (),
         *,
@@ -50,7 +55,7 @@ class Threadpool(Handle):
         _check_range("poll", poll, 0, 100)
         params = ffi.new("struct ggml_threadpool_params *")
         lib.ggml_threadpool_params_init(params, nThreads)
-        params.prio = GgmlSchedPriority(prio)
+        params.prio = enums.GgmlSchedPriority(prio)
         params.poll = poll
         params.strict_cpu = strictCpu
         params.paused = paused

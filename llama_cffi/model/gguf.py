@@ -4,57 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._generated.enums import GgufType
+from llama_cffi._generated import enums
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Scalar = bool | int | float | str
 
 _READERS: dict[int, Callable[[Any, int], Scalar]] = {
-    GgufType.UINT8: lib.gguf_get_val_u8,
-    GgufType.INT8: lib.gguf_get_val_i8,
-    GgufType.UINT16: lib.gguf_get_val_u16,
-    GgufType.INT16: lib.gguf_get_val_i16,
-    GgufType.UINT32: lib.gguf_get_val_u32,
-    GgufType.INT32: lib.gguf_get_val_i32,
-    GgufType.FLOAT32: lib.gguf_get_val_f32,
-    GgufType.BOOL: lib.gguf_get_val_bool,
-    GgufType.STRING: lambda file, key: _text(lib.gguf_get_val_str(file, key)),
-    GgufType.UINT64: lib.gguf_get_val_u64,
-    GgufType.INT64: lib.gguf_get_val_i64,
-    GgufType.FLOAT64: lib.gguf_get_val_f64,
+    lib.GGUF_TYPE_UINT8: lib.gguf_get_val_u8,
+    lib.GGUF_TYPE_INT8: lib.gguf_get_val_i8,
+    lib.GGUF_TYPE_UINT16: lib.gguf_get_val_u16,
+    lib.GGUF_TYPE_INT16: lib.gguf_get_val_i16,
+    lib.GGUF_TYPE_UINT32: lib.gguf_get_val_u32,
+    lib.GGUF_TYPE_INT32: lib.gguf_get_val_i32,
+    lib.GGUF_TYPE_FLOAT32: lib.gguf_get_val_f32,
+    lib.GGUF_TYPE_BOOL: lib.gguf_get_val_bool,
+    lib.GGUF_TYPE_STRING: lambda file, key: _text(lib.gguf_get_val_str(file, key)),
+    lib.GGUF_TYPE_UINT64: lib.gguf_get_val_u64,
+    lib.GGUF_TYPE_INT64: lib.gguf_get_val_i64,
+    lib.GGUF_TYPE_FLOAT64: lib.gguf_get_val_f64,
 }
 _NUMBERS: dict[int, str] = {
-    GgufType.UINT8: "uint8_t *",
-    GgufType.INT8: "int8_t *",
-    GgufType.UINT16: "uint16_t *",
-    GgufType.INT16: "int16_t *",
-    GgufType.UINT32: "uint32_t *",
-    GgufType.INT32: "int32_t *",
-    GgufType.FLOAT32: "float *",
-    GgufType.UINT64: "uint64_t *",
-    GgufType.INT64: "int64_t *",
-    GgufType.FLOAT64: "double *",
+    lib.GGUF_TYPE_UINT8: "uint8_t *",
+    lib.GGUF_TYPE_INT8: "int8_t *",
+    lib.GGUF_TYPE_UINT16: "uint16_t *",
+    lib.GGUF_TYPE_INT16: "int16_t *",
+    lib.GGUF_TYPE_UINT32: "uint32_t *",
+    lib.GGUF_TYPE_INT32: "int32_t *",
+    lib.GGUF_TYPE_FLOAT32: "float *",
+    lib.GGUF_TYPE_UINT64: "uint64_t *",
+    lib.GGUF_TYPE_INT64: "int64_t *",
+    lib.GGUF_TYPE_FLOAT64: "double *",
 }
 
 
-class TensorInfo(NamedTuple):
+class TensorInfo:
     """A tensor of a file. `type` is a `GgmlType`, `shape` four numbers (the row length first), `size` in bytes."""
 
-    name: str
-    type: int
-    shape: tuple[int, ...]
-    size: int
+    __slots__ = ("name", "shape", "size", "type")
+
+    def __init__(self, name: str, type: int, shape: tuple[int, ...], size: int) -> None:
+        self.name, self.type, self.shape, self.size = name, type, shape, size
 
 
-class ArrayInfo(NamedTuple):
+class ArrayInfo:
     """An array in the metadata of a file: the type of its items, their number, and the first ones."""
 
-    type: str
-    length: int
-    first: list[Scalar]
+    __slots__ = ("first", "length", "type")
+
+    def __init__(self, type: str, length: int, first: list[Scalar]) -> None:
+        self.type, self.length, self.first = type, length, first
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return {"type": self.type, "length": self.length, "first": self.first}
 
 
 class GgufFile:
@@ -84,7 +92,7 @@ class GgufFile:
         i = lib.gguf_find_key(self._c, key.encode())
         if i < 0:
             return None
-        if lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+        if lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
             value = self.scalar(key)
             return None if isinstance(value, (str, bool)) or value is None else [value]
         pointer_type = _NUMBERS.get(lib.gguf_get_arr_type(self._c, i))
@@ -96,24 +104,24 @@ class GgufFile:
     def array(self, key: str, limit: int) -> ArrayInfo | None:
         """An array with its first `limit` items; None if it is missing or not an array."""
         i = lib.gguf_find_key(self._c, key.encode())
-        if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+        if i < 0 or lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
             return None
         kind, n = lib.gguf_get_arr_type(self._c, i), lib.gguf_get_arr_n(self._c, i)
         shown = min(n, limit)
         first: list[Scalar] = []
-        if kind == GgufType.STRING:
+        if kind == lib.GGUF_TYPE_STRING:
             first = [_text(lib.gguf_get_arr_str(self._c, i, j)) for j in range(shown)]
-        elif shown and kind in (*_NUMBERS, GgufType.BOOL):
+        elif shown and kind in (*_NUMBERS, lib.GGUF_TYPE_BOOL):
             data = ffi.cast(_NUMBERS.get(kind, "int8_t *"), lib.gguf_get_arr_data(self._c, i))
-            first = [bool(item) if kind == GgufType.BOOL else item for item in ffi.unpack(data, shown)]
-        return ArrayInfo(GgufType(kind).name.lower(), n, first)
+            first = [bool(item) if kind == lib.GGUF_TYPE_BOOL else item for item in ffi.unpack(data, shown)]
+        return ArrayInfo(enums.GgufType(kind).name.lower(), n, first)
 
     def has_longer_text(self, key: str, limit: int) -> bool:
         """Return True if an array of strings contains one of more than `limit` bytes."""
         i = lib.gguf_find_key(self._c, key.encode())
-        if i < 0 or lib.gguf_get_kv_type(self._c, i) != GgufType.ARRAY:
+        if i < 0 or lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
             return False
-        if lib.gguf_get_arr_type(self._c, i) != GgufType.STRING:
+        if lib.gguf_get_arr_type(self._c, i) != lib.GGUF_TYPE_STRING:
             return False
         texts = (lib.gguf_get_arr_str(self._c, i, j) for j in range(lib.gguf_get_arr_n(self._c, i)))
         return any(len(ffi.string(text, limit + 1)) > limit for text in texts)

@@ -12,10 +12,9 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote
 
-from llama_cffi._core.arguments import StrPath
+from llama_cffi._core.arguments import HUB_PREFIX as PREFIX, StrPath, is_hub_name
 from llama_cffi.errors import ModelLoadError
 
-PREFIX = "hf:"
 _FORM = "hf:ORG/REPO/FILE.gguf, or hf:ORG/REPO@REVISION/FOLDER/FILE.gguf"
 _NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_NAME_RE = re.compile(rf"({_NAME}/{_NAME})(?:@([^/\s]+))?(?:/(.*))?", re.ASCII)
@@ -33,11 +32,6 @@ class HubFile(NamedTuple):
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
         return f"{PREFIX}{self.repo}{revision}/{self.file}"
-
-
-def is_hub_name(path: object) -> bool:
-    """Return True if a path names a file on the Hub. Write `./hf:...` for a local file of such a name."""
-    return isinstance(path, str) and path.startswith(PREFIX)
 
 
 def local_path(path: StrPath, parts: bool = True) -> StrPath:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import overload
-
 from llama_cffi._core.arguments import OutBuffer, StrOrBytes, c_string, meta_text, optional_text
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
-from llama_cffi._generated.enums import Ftype, ModelMetaKey, RopeType
+from llama_cffi._generated import enums
 
-_FTYPES = frozenset(Ftype)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import overload
+
+    from llama_cffi._generated.enums import Ftype, ModelMetaKey, RopeType
+else:
+    from llama_cffi._core.stand_ins import overload
 
 
 class ModelInfo(Handle):
@@ -158,7 +162,7 @@ class ModelInfo(Handle):
 
         Maps to `llama_model_rope_type`.
         """
-        return RopeType(lib.llama_model_rope_type(self._c))
+        return enums.RopeType(lib.llama_model_rope_type(self._c))
 
     @property
     def ropeFreqScaleTrain(self) -> float:
@@ -190,8 +194,8 @@ class ModelInfo(Handle):
 
         Maps to `llama_model_ftype`.
         """
-        value = lib.llama_model_ftype(self._c) & ~Ftype.GUESSED
-        return Ftype(value) if value in _FTYPES else value
+        value = lib.llama_model_ftype(self._c) & ~enums.Ftype.GUESSED
+        return enums.Ftype(value) if value in frozenset(enums.Ftype) else value
 
     @overload
     def desc(self) -> str: ...
@@ -235,7 +239,7 @@ class ModelInfo(Handle):
 
         Maps to `llama_model_meta_key_str`.
         """
-        return optional_text(lib.llama_model_meta_key_str(ModelMetaKey(key))) or ""
+        return optional_text(lib.llama_model_meta_key_str(enums.ModelMetaKey(key))) or ""
 
     @property
     def metaCount(self) -> int:

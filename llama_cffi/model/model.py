@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.arguments import StrPath, path_bytes
-from llama_cffi._core.atomic_write import atomic_write
+from llama_cffi._core.arguments import StrPath, is_hub_name, path_bytes
 from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import member
@@ -16,27 +14,23 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending
-from llama_cffi._generated.enums import LoadMode, RopeType
+from llama_cffi._generated import enums
 from llama_cffi._host.resources import available_memory
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
-from llama_cffi.model.hub import local_path
 from llama_cffi.model.info import ModelInfo
 from llama_cffi.model.params import ModelParams
 from llama_cffi.model.placement import check_offload, for_c, is_on_cpu
 from llama_cffi.model.quantize import ModelQuantizeParams, quantize
-from llama_cffi.model.untrusted import tried_in_child
 from llama_cffi.model.validation import ModelFile
 from llama_cffi.vocab.vocab import Vocab
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from contextlib import AbstractContextManager
+    from typing import Any, TypeAlias
 
-# Load modes that read all weights into memory at once.
-_READS_WHOLE_FILE = (LoadMode.NONE, LoadMode.MLOCK, LoadMode.DIRECT_IO)
 _NOT_SAVEABLE = ("t5", "gemma3n", "bitnet", "apertus", "step35")  # llama.cpp fails an assertion when it saves these
-# Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
-_MULTI_PART_ROPE = (RopeType.MROPE, member(RopeType, "IMROPE"), RopeType.VISION)
 
 
 class Model(ModelInfo):
@@ -112,10 +106,16 @@ class Model(ModelInfo):
         names = _readable_files(paths, split)
         _check_params(chosen)
         file = ModelFile.inspect(names, chosen.kvOverrides, chosen.vocabOnly)
-        if untrusted and chosen.loadMode == LoadMode.AUTO:
-            chosen.loadMode = LoadMode.NONE  # not mapped: reading past the end of a shortened mapping ends the process
+        if untrusted and chosen.loadMode == enums.LoadMode.AUTO:
+            # Not mapped: reading past the end of a shortened mapping ends the process.
+            chosen.loadMode = enums.LoadMode.NONE
         with ExitStack() as on_error:
-            with tried_in_child(names, split, chosen, file.paths) if untrusted else nullcontext():
+            trial: AbstractContextManager[None] = nullcontext()
+            if untrusted:
+                from llama_cffi.model.untrusted import tried_in_child
+
+                trial = tried_in_child(names, split, chosen, file.paths)
+            with trial:
                 _check_memory(chosen, file)
                 model = cls._load_natively(names, chosen, split)
                 on_error.callback(model.close)
@@ -154,7 +154,9 @@ class Model(ModelInfo):
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
         self._quantized, self._nPositions = file.quantized, file.positions
-        if not self._params.vocabOnly and self.ropeType in _MULTI_PART_ROPE:
+        # Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
+        multi_part = (enums.RopeType.MROPE, member(enums.RopeType, "IMROPE"), enums.RopeType.VISION)
+        if not self._params.vocabOnly and self.ropeType in multi_part:
             file.require_positions()
         self._vocab = Vocab(self, self._params.kvOverrides or {})
 
@@ -185,6 +187,8 @@ class Model(ModelInfo):
                 "the weights of this quantized model may be repacked in memory: load it with useExtraBufts=False to "
                 "save it"
             )
+        from llama_cffi._core.atomic_write import atomic_write
+
         target = os.fsdecode(path_bytes(path))
         with atomic_write(target) as scratch:
             lib.llama_model_save_to_file(self._c, os.fsencode(scratch))
@@ -233,7 +237,7 @@ def _readable_files(paths: Sequence[StrPath], split: bool) -> list[bytes]:
     """The paths for C, downloaded if they name files on the Hub. Raises OSError for one that cannot be opened."""
     if not paths:
         raise ValueError("paths is empty: name at least one file")
-    local = [local_path(path, parts=not split) for path in paths]
+    local = [_downloaded(path, split) if is_hub_name(path) else path for path in paths]
     names = [path_bytes(path) for path in local]
     for path in local:
         with open(path, "rb"):  # OSError names the problem; llama.cpp would only return NULL
@@ -241,9 +245,15 @@ def _readable_files(paths: Sequence[StrPath], split: bool) -> list[bytes]:
     return names
 
 
+def _downloaded(path: StrPath, split: bool) -> StrPath:
+    from llama_cffi.model.hub import local_path
+
+    return local_path(path, parts=not split)
+
+
 def _check_params(params: ModelParams) -> None:
     """Refuse parameters that exclude each other, or that do not fit the devices. Loads the backends."""
-    if params.noAlloc and params.loadMode != LoadMode.NONE:
+    if params.noAlloc and params.loadMode != enums.LoadMode.NONE:
         raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
     Backend.ensure()
     check_offload(params)
@@ -251,7 +261,8 @@ def _check_params(params: ModelParams) -> None:
 
 def _check_memory(params: ModelParams, file: ModelFile) -> None:
     """Refuse to read more weights than fit into the free memory: Linux would kill the process while it loads."""
-    if params.vocabOnly or params.noAlloc or params.loadMode not in _READS_WHOLE_FILE or not is_on_cpu(params):
+    at_once = (enums.LoadMode.NONE, enums.LoadMode.MLOCK, enums.LoadMode.DIRECT_IO)  # read all weights into memory
+    if params.vocabOnly or params.noAlloc or params.loadMode not in at_once or not is_on_cpu(params):
         return
     size, available = min(file.size, sum(map(os.path.getsize, file.paths))), available_memory()
     if available is not None and size > available:

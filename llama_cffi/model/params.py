@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.base_types import ProgressCallback
@@ -16,22 +12,27 @@ from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX, Field, Struct, T
-from llama_cffi._generated.enums import LoadMode, ModelKvOverrideType
+from llama_cffi._generated import enums
 from llama_cffi._generated.structs import ModelParamsFields
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+    from typing import Any
+else:
+    from llama_cffi._core.stand_ins import dataclass
+
 KvOverrides = Mapping[str, bool | int | float | str]
 
-_MMAP = (LoadMode.AUTO, LoadMode.MMAP, LoadMode.MMAP_MLOCK)
-_MLOCK = (LoadMode.MLOCK, LoadMode.MMAP_MLOCK)
+_INFINITE = float("inf")
 _MAX_STRING_BYTES = 127  # of keys and strings in kvOverrides
 _MAX_DEVICES = 14  # llama.cpp's scheduler takes 16 backends, with that of the CPU
 _MAX_LAYERS = 512
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-EPSILON = re.compile(r"norm(_rms)?_epsilon$")
 
 
-@dataclass
+@dataclass()
 class TensorBuftOverride:
     """Puts tensors into a type of memory: those with a name that the regular expression `pattern` finds.
 
@@ -40,6 +41,10 @@ class TensorBuftOverride:
 
     pattern: str
     buft: BackendBufferType
+
+    def __init__(self, pattern: str, buft: BackendBufferType) -> None:
+        self.pattern = pattern
+        self.buft = buft
 
 
 class PointerField(Field[T]):
@@ -124,7 +129,7 @@ def _tensor_split(value: Sequence[float]) -> tuple[tuple[float, ...], Any, Any]:
     if len(shares) > most:
         raise ValueError(f"tensorSplit must have at most {most} shares, got {len(shares)}: one for each device")
     for share in shares:
-        if not (math.isfinite(share) and share >= 0):
+        if not 0 <= share < _INFINITE:
             raise ValueError(f"the shares of tensorSplit must be finite and at least 0, got {share}")
     if sum(shares) > FLOAT_MAX:
         raise ValueError(
@@ -147,15 +152,15 @@ def kv_overrides(value: KvOverrides) -> tuple[KvOverrides, Any, Any]:
         entry.key = _short(key, "a key of kvOverrides")
         _check_override(key, item)
         if isinstance(item, bool):
-            entry.tag, entry.val_bool = ModelKvOverrideType.BOOL, item
+            entry.tag, entry.val_bool = enums.ModelKvOverrideType.BOOL, item
         elif isinstance(item, int):
             if not -(1 << 63) <= item < 1 << 63:
                 raise out_of_range(f"kvOverrides[{key!r}]", item, -(1 << 63), (1 << 63) - 1)
-            entry.tag, entry.val_i64 = ModelKvOverrideType.INT, item
+            entry.tag, entry.val_i64 = enums.ModelKvOverrideType.INT, item
         elif isinstance(item, float):
-            entry.tag, entry.val_f64 = ModelKvOverrideType.FLOAT, item
+            entry.tag, entry.val_f64 = enums.ModelKvOverrideType.FLOAT, item
         elif isinstance(item, str):
-            entry.tag, entry.val_str = ModelKvOverrideType.STR, _short(item, f"kvOverrides[{key!r}]")
+            entry.tag, entry.val_str = enums.ModelKvOverrideType.STR, _short(item, f"kvOverrides[{key!r}]")
         else:
             raise expected("int, float, bool or str", item, name=f"kvOverrides[{key!r}]")
     return MappingProxyType(overrides), array, array
@@ -174,8 +179,13 @@ def _check_override(key: str, value: object) -> None:
         raise out_of_range(f"kvOverrides[{key!r}]", value, 1, _MAX_LAYERS)
     if key.endswith(".rope.scaling.type") and value not in _ROPE_SCALINGS:
         raise ValueError(f"kvOverrides[{key!r}] must be one of {', '.join(_ROPE_SCALINGS)}, got {value!r}")
-    if EPSILON.search(key) and isinstance(value, float) and not 0 <= value < math.inf:
+    if is_epsilon(key) and isinstance(value, float) and not 0 <= value < _INFINITE:
         raise ValueError(f"kvOverrides[{key!r}] must be finite and at least 0, got {value}")
+
+
+def is_epsilon(key: str) -> bool:
+    """Return True if a metadata key names the epsilon of a norm."""
+    return key.endswith(("norm_epsilon", "norm_rms_epsilon"))
 
 
 if TYPE_CHECKING:
@@ -271,7 +281,7 @@ class ModelParams(ModelParamsFields):
     @property
     def useMmap(self) -> bool:
         """True to map the file into memory instead of reading it. Reads and sets `loadMode`, by default AUTO: maps."""
-        return self.loadMode in _MMAP
+        return self.loadMode in (enums.LoadMode.AUTO, enums.LoadMode.MMAP, enums.LoadMode.MMAP_MLOCK)
 
     @useMmap.setter
     def useMmap(self, value: bool) -> None:
@@ -281,7 +291,7 @@ class ModelParams(ModelParamsFields):
     @property
     def useMlock(self) -> bool:
         """True to lock the model in physical memory. Reads and sets `loadMode`."""
-        return self.loadMode in _MLOCK
+        return self.loadMode in (enums.LoadMode.MLOCK, enums.LoadMode.MMAP_MLOCK)
 
     @useMlock.setter
     def useMlock(self, value: bool) -> None:
@@ -291,15 +301,15 @@ class ModelParams(ModelParamsFields):
     @property
     def useDirectIo(self) -> bool:
         """True to read the file past the page cache, without mapping or locking it. Reads and sets `loadMode`."""
-        return self.loadMode == LoadMode.DIRECT_IO
+        return self.loadMode == enums.LoadMode.DIRECT_IO
 
     @useDirectIo.setter
     def useDirectIo(self, value: bool) -> None:
         if bool(value) != self.useDirectIo:
-            self.loadMode = LoadMode.DIRECT_IO if value else LoadMode.AUTO
+            self.loadMode = enums.LoadMode.DIRECT_IO if value else enums.LoadMode.AUTO
 
     def _set_load_mode(self, mmap: bool, mlock: bool) -> None:
         if mmap:
-            self.loadMode = LoadMode.MMAP_MLOCK if mlock else LoadMode.MMAP
+            self.loadMode = enums.LoadMode.MMAP_MLOCK if mlock else enums.LoadMode.MMAP
         else:
-            self.loadMode = LoadMode.MLOCK if mlock else LoadMode.NONE
+            self.loadMode = enums.LoadMode.MLOCK if mlock else enums.LoadMode.NONE

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlBackendDevType, SplitMode
+from llama_cffi._generated import enums
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 from llama_cffi.model.params import ModelParams
 
-_CPU_TYPES = (GgmlBackendDevType.CPU, GgmlBackendDevType.ACCEL)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _HINT = "Ggml.Backend.devices() lists the devices, and Ggml.Backend.vkLoad() adds those of Vulkan"
+
+
+def _is_cpu(device: BackendDevice) -> bool:
+    return device.type in (enums.GgmlBackendDevType.CPU, enums.GgmlBackendDevType.ACCEL)
 
 
 def _known(params: ModelParams) -> tuple[BackendDevice, ...]:
@@ -23,20 +28,20 @@ def _known(params: ModelParams) -> tuple[BackendDevice, ...]:
     """
     if params.devices is not None:
         return tuple(params.devices)
-    return tuple(device for device in Backend.devices() if device.type not in _CPU_TYPES)
+    return tuple(device for device in Backend.devices() if not _is_cpu(device))
 
 
 def spread_over(params: ModelParams) -> tuple[BackendDevice, ...]:
     """The devices that layers are placed on, in that order; empty if the CPU runs the whole model."""
     known = _known(params)
-    if params.splitMode == SplitMode.NONE:
+    if params.splitMode == enums.SplitMode.NONE:
         return known[params.mainGpu : params.mainGpu + 1] if params.mainGpu >= 0 else ()
     return known
 
 
 def layers_on_devices(params: ModelParams, n_layer: int) -> int:
     """The number of layers that are placed on other devices than the CPU. `nGpuLayers` counts the output layer too."""
-    if all(device.type in _CPU_TYPES for device in spread_over(params)):
+    if all(_is_cpu(device) for device in spread_over(params)):
         return 0
     return n_layer if params.nGpuLayers < 0 else min(max(params.nGpuLayers - 1, 0), n_layer)
 
@@ -45,14 +50,14 @@ def is_on_cpu(params: ModelParams) -> bool:
     """Return True if all weights are in CPU memory."""
     if params.tensorBuftOverrides:
         return False
-    return params.nGpuLayers == 0 or all(device.type in _CPU_TYPES for device in spread_over(params))
+    return params.nGpuLayers == 0 or all(_is_cpu(device) for device in spread_over(params))
 
 
 def check_offload(params: ModelParams) -> None:
     """Refuse parameters that llama.cpp would ignore silently, fail an assertion at, or reject without a reason."""
     known = _known(params)
     names = ", ".join(device.name for device in known)
-    if known and params.splitMode == SplitMode.NONE and params.mainGpu >= len(known):
+    if known and params.splitMode == enums.SplitMode.NONE and params.mainGpu >= len(known):
         raise ValueError(
             f"mainGpu must be between 0 and {len(known) - 1} (or -1: the CPU), got {params.mainGpu}: the devices are "
             f"{names}. {_HINT}"
@@ -65,9 +70,9 @@ def check_offload(params: ModelParams) -> None:
             f"tensorSplit must have at most {len(known)} shares, got {len(shares)} shares: the devices are {names}. "
             f"{_HINT}"
         )
-    if params.splitMode == SplitMode.ROW:
+    if params.splitMode == enums.SplitMode.ROW:
         _check_rows(known)
-    if params.splitMode == member(SplitMode, "TENSOR") and any(device.type in _CPU_TYPES for device in known):
+    if params.splitMode == member(enums.SplitMode, "TENSOR") and any(_is_cpu(device) for device in known):
         raise ValueError("splitMode=TENSOR cannot use the CPU as a device: leave it out of Model.Params.devices")
     _check_overrides(params)
 
@@ -75,9 +80,9 @@ def check_offload(params: ModelParams) -> None:
 def for_c(params: ModelParams) -> Any:
     """A copy of the C struct. SplitMode.NONE becomes LAYER without GPUs: older versions refuse NONE there."""
     struct = ffi.new("struct llama_model_params *", params._c[0])
-    alone = all(device.type in _CPU_TYPES for device in _known(params))
-    if params.splitMode == SplitMode.NONE and params.mainGpu >= 0 and alone:
-        struct.split_mode = SplitMode.LAYER
+    alone = all(_is_cpu(device) for device in _known(params))
+    if params.splitMode == enums.SplitMode.NONE and params.mainGpu >= 0 and alone:
+        struct.split_mode = enums.SplitMode.LAYER
     return struct
 
 
@@ -93,7 +98,7 @@ def _check_rows(devices: tuple[BackendDevice, ...]) -> None:
 
 def _check_overrides(params: ModelParams) -> None:
     """Refuse overrides into the memory of a device that the model does not use: others cannot read it."""
-    used = () if params.splitMode == member(SplitMode, "TENSOR") else spread_over(params)
+    used = () if params.splitMode == member(enums.SplitMode, "TENSOR") else spread_over(params)
     for override in params.tensorBuftOverrides or ():
         buft = override.buft
         if not buft.isHost and buft.getDevice() not in used:

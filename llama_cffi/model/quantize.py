@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import glob
-import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cffi._core.arguments import StrPath, c_string, path_bytes
-from llama_cffi._core.atomic_write import atomic_write
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
-from llama_cffi._core.structs import EnumField
-from llama_cffi._generated.enums import GgmlType
+from llama_cffi._core.structs import FLOAT_MAX, EnumField
+from llama_cffi._generated import enums
 from llama_cffi._generated.structs import ModelQuantizeParamsFields
 from llama_cffi.errors import NativeError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.model.params import KvOverrides, PointerField, kv_overrides
 
-K = TypeVar("K")
-V = TypeVar("V")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
+    from llama_cffi._generated.enums import GgmlType
+
+    K = TypeVar("K")
+    V = TypeVar("V")
 
 Imatrix = Mapping[str, Sequence[float]]
-TensorTypes = Mapping[str, GgmlType]
-
-# Types that ggml cannot quantize to. At I8 to I64 and F64 it ends the process, on one of its own threads.
-_NOT_WRITABLE = frozenset(
-    kind for kind in GgmlType if kind.name in ("Q8_1", "Q8_K") or kind.name[0] == "I" and kind.name[1] != "Q"
-) | {GgmlType.F64}
+TensorTypes: TypeAlias = "Mapping[str, GgmlType]"
 
 
-class _TypeField(EnumField[GgmlType]):
+class _TypeField(EnumField["GgmlType"]):
     """A tensor type to write. COUNT means that `ftype` decides."""
 
     def __init__(self, c_name: str) -> None:
-        super().__init__(c_name, GgmlType)
+        super().__init__(c_name, "GgmlType")
 
     def _to_c(self, value: GgmlType) -> int:
         return _writable(value, self.name)
@@ -44,10 +41,11 @@ class _TypeField(EnumField[GgmlType]):
 
 def _writable(value: GgmlType, what: str) -> int:
     try:
-        kind = GgmlType(value)
+        kind = enums.GgmlType(value)
     except ValueError:
         raise ValueError(f"{what} must be a Ggml.Type, got {value!r}") from None
-    if kind in _NOT_WRITABLE:
+    # At I8 to I64 and F64 ggml ends the process, on one of its own threads; the others it cannot write.
+    if kind.name in ("Q8_1", "Q8_K", "F64") or (kind.name[0] == "I" and kind.name[1] != "Q"):
         raise ValueError(f"{what} must be a type that ggml can quantize to, got {kind.name}")
     return int(kind)
 
@@ -64,7 +62,7 @@ def _imatrix(value: Imatrix) -> tuple[Imatrix, Any, Any]:
     memory: list[Any] = [array]
     for entry, (name, weights) in zip(array, entries.items(), strict=False):
         numbers = ffi.new("float[]", [float(weight) for weight in weights])
-        if not all(map(math.isfinite, numbers)):
+        if not all(abs(number) <= FLOAT_MAX for number in numbers):
             raise ValueError(f"imatrix[{name!r}] must contain finite numbers only")
         memory += [numbers, ffi.new("char[]", c_string(name, "a key of imatrix"))]
         entry.name, entry.data, entry.size = memory[-1], numbers, len(numbers)
@@ -123,7 +121,7 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
     """The importance matrix: tensor name to a weight for each column. Formats below about 3 bits need it."""
     kvOverrides = PointerField[KvOverrides | None]("kv_overrides", kv_overrides)
     """Metadata that replaces entries of the file."""
-    ttOverrides = PointerField[TensorTypes | None]("tt_overrides", _tensor_types)
+    ttOverrides = PointerField["TensorTypes | None"]("tt_overrides", _tensor_types)
     """Types of single tensors: regular expression (in lower case) to type. The first match decides."""
     pruneLayers = PointerField[Sequence[int] | None]("prune_layers", _prune_layers)
     """Layers to leave out, counted from 0."""
@@ -139,6 +137,10 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
         raise expected("a Model.QuantizeParams", params, "Model.quantizeDefaultParams() makes one", "params")
     if chosen.nthread > lib.GGML_MAX_N_THREADS:  # 0 and less: one thread for each CPU
         raise ValueError(f"nthread must be at most {lib.GGML_MAX_N_THREADS}, got {chosen.nthread}")
+    import glob
+
+    from llama_cffi._core.atomic_write import atomic_write
+
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
     with open(name, "rb"):  # OSError names the problem

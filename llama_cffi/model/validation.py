@@ -6,25 +6,18 @@ guard can catch it. llama.cpp finds and reports everything else.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._generated.enums import GgmlType, PoolingType
+from llama_cffi._generated import enums
 from llama_cffi.errors import AdapterError, ModelLoadError
 from llama_cffi.model.gguf import GgufFile, Scalar, TensorInfo, open_gguf
-from llama_cffi.model.params import EPSILON, KvOverrides
+from llama_cffi.model.params import KvOverrides, is_epsilon
 
-_INTEGERS = (GgmlType.I8, GgmlType.I16, GgmlType.I32, GgmlType.I64, GgmlType.F64)
-_FLOATS = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)
-_INTEGER_TENSORS = re.compile(r"^d2t$|\.ffn_gate_tid2eid\.weight$")
-# Tensors that are added or multiplied element by element; converters write them as F32.
-_ELEMENTWISE = re.compile(r"(?<!\.weight)$|_norm\.weight$|\.(ssm_conv1d|shortconv\.conv)\.weight$")
-_MATRICES = re.compile(r"^(cls|dense_\d)\b|_inp_shexp\.weight$")  # not vectors, even with a single row
+# Endings of matrices that are added or multiplied element by element; converters write them as F32.
+_ELEMENTWISE = ("_norm.weight", ".ssm_conv1d.weight", ".shortconv.conv.weight")
 _WITHOUT_HEADS = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "wavtokenizer-dec")
 _RELATIVE_BIAS = {"t5": ("enc.blk.0", "dec.blk.0"), "t5encoder": ("enc.blk.0",)}  # blocks with its table
 _POOLING_UNSPECIFIED = 0xFFFFFFFF  # -1 as an unsigned number
@@ -32,17 +25,17 @@ _RECURSIVE_TOKENIZERS = ("t5", "rwkv")  # they use a stack frame for each byte o
 _MAX_TOKEN_BYTES = 4096
 
 
-@dataclass
 class ModelFile:
     """The facts about a model that its files state before they are loaded."""
 
-    paths: list[bytes]  # of all its files
-    quantized: bool = False  # some weights are in a format that may be repacked in memory
-    size: int = 0  # bytes of all tensors
-    sections: list[int | float] | None = None  # numbers of a head for each part of a multi-part position
-    head_size: int = 0
-    positions: int = 0  # rows in the table of position embeddings (0: no table): ggml ends the process beyond them
-    names: set[str] = field(default_factory=set)  # of all tensors
+    def __init__(self, paths: list[bytes]) -> None:
+        self.paths = paths  # of all its files
+        self.quantized = False  # some weights are in a format that may be repacked in memory
+        self.size = 0  # bytes of all tensors
+        self.sections: list[int | float] | None = None  # numbers of a head for each part of a multi-part position
+        self.head_size = 0
+        self.positions = 0  # rows in the table of position embeddings (0: no table): ggml ends the process beyond them
+        self.names: set[str] = set()  # of all tensors
 
     @classmethod
     def inspect(cls, paths: Sequence[bytes], overrides: KvOverrides | None, vocab_only: bool) -> ModelFile:
@@ -78,7 +71,8 @@ class ModelFile:
         if tensor.name == "position_embd.weight":
             self.positions = tensor.shape[1]
         self.size += tensor.size
-        self.quantized = self.quantized or tensor.type not in _FLOATS
+        floats = (enums.GgmlType.F32, enums.GgmlType.F16, enums.GgmlType.BF16)
+        self.quantized = self.quantized or tensor.type not in floats
 
     def require_positions(self) -> None:
         """For multi-part RoPE: check how a head is divided among the parts. Raises ModelLoadError."""
@@ -103,21 +97,33 @@ def _check_tokens(file: GgufFile, values: dict[str, Scalar]) -> None:
 
 
 def _check_epsilons(values: dict[str, Scalar]) -> None:
-    for key in filter(EPSILON.search, values):
+    for key in filter(is_epsilon, values):
         value = values[key]
-        if isinstance(value, float) and not 0 <= value < math.inf:
+        if isinstance(value, float) and not 0 <= value < float("inf"):
             raise _damaged(f"{key} must be a finite number of at least 0, got {value}")
 
 
 def _check_type(tensor: TensorInfo) -> None:
-    kind = GgmlType(tensor.type)
-    if kind in _INTEGERS and not _INTEGER_TENSORS.search(tensor.name):
-        raise _damaged(f"the tensor {tensor.name} is of type {kind.name}, which is not a type of weights")
-    vector = tensor.shape[1:] == (1, 1, 1) and not _MATRICES.search(tensor.name)
-    if kind == GgmlType.F32 or _INTEGER_TENSORS.search(tensor.name):
+    name, kind = tensor.name, enums.GgmlType(tensor.type)
+    integers = name == "d2t" or name.endswith(".ffn_gate_tid2eid.weight")
+    if _is_integer(kind) and not integers:
+        raise _damaged(f"the tensor {name} is of type {kind.name}, which is not a type of weights")
+    if kind == enums.GgmlType.F32 or integers:
         return
-    if vector or _ELEMENTWISE.search(tensor.name):
-        raise _damaged(f"the tensor {tensor.name} must be of type F32, which the CPU computes with, got {kind.name}")
+    vector = tensor.shape[1:] == (1, 1, 1) and not _is_matrix(name)
+    if vector or not name.endswith(".weight") or name.endswith(_ELEMENTWISE):
+        raise _damaged(f"the tensor {name} must be of type F32, which the CPU computes with, got {kind.name}")
+
+
+def _is_integer(kind: int) -> bool:
+    """Return True for the types that are not types of weights."""
+    return kind in (enums.GgmlType.I8, enums.GgmlType.I16, enums.GgmlType.I32, enums.GgmlType.I64, enums.GgmlType.F64)
+
+
+def _is_matrix(name: str) -> bool:
+    """Return True for a tensor that is not a vector, even if it has a single row."""
+    first = name.partition(".")[0]
+    return first == "cls" or (first[:-1] == "dense_" and first[-1:].isdigit()) or name.endswith("_inp_shexp.weight")
 
 
 def _check_architecture(file: GgufFile, values: dict[str, Scalar], model: ModelFile) -> None:
@@ -134,9 +140,9 @@ def _check_architecture(file: GgufFile, values: dict[str, Scalar], model: ModelF
         if f"{side}.attn_rel_b.weight" not in model.names:
             raise _damaged(f"the tensor {side}.attn_rel_b.weight is missing")
     pooling = _integer(values, f"{arch}.pooling_type")
-    if pooling not in (*PoolingType, _POOLING_UNSPECIFIED):
+    if pooling not in (*enums.PoolingType, _POOLING_UNSPECIFIED):
         raise _damaged(
-            f"{arch}.pooling_type must be one of {', '.join(map(str, map(int, PoolingType)))}, got {pooling}"
+            f"{arch}.pooling_type must be one of {', '.join(map(str, map(int, enums.PoolingType)))}, got {pooling}"
         )
     model.sections = file.numbers(f"{arch}.rope.dimension_sections")
     size = _integer(values, f"{arch}.attention.key_length") or width // max([1, *heads[:1]])
@@ -175,8 +181,8 @@ def check_adapter(path: bytes) -> None:
     """Validate the file of a LoRA adapter. Raises AdapterError if loading it would end the process."""
     with open_gguf(path) as file:
         for tensor in file.tensors() if file else ():
-            kind = GgmlType(tensor.type)
-            if kind in _INTEGERS or tensor.shape[2:] != (1, 1):
+            kind = enums.GgmlType(tensor.type)
+            if _is_integer(kind) or tensor.shape[2:] != (1, 1):
                 shape = " x ".join(map(str, tensor.shape))
                 raise AdapterError(
                     f"the file is damaged: the tensor {tensor.name} must be a matrix of a float or quantized type, got "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core import process
 from llama_cffi._core.base_types import Token
@@ -15,39 +13,71 @@ from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi.errors import NativeError
-from llama_cffi.sampling.custom import CustomSampler, check_cloneable, python_side
 from llama_cffi.sampling.logits_source import LogitsSource
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
+    from llama_cffi.sampling.custom import CustomSampler
 
-@dataclass(frozen=True)
+
 class Traits:
     """What the facade must know about a kind of sampler."""
 
-    recipe: tuple[object, ...]  # the constructor and its arguments: equal recipes have the same structure in C
-    is_chain: bool = False
-    picks: bool = False  # selects a token
-    n_vocab: int = 0  # size of the vocabulary it was made for; 0: any
-    reads_ids: bool = False  # looks candidates up in the vocabulary
-    grammar: bool = False  # rejects tokens
-    lazy: bool = False  # a grammar that starts only once it is triggered
-    searches: bool = False  # looks for its trigger pattern in all the text accepted so far
-    reset_stack: int = 0  # bytes of stack that a reset needs, because it parses the grammar again
-    adaptive: bool = False  # remembers its pick until that is accepted, which a clone must not
+    __slots__ = (
+        "adaptive",
+        "grammar",
+        "is_chain",
+        "lazy",
+        "n_vocab",
+        "picks",
+        "reads_ids",
+        "recipe",
+        "reset_stack",
+        "searches",
+    )
+
+    def __init__(
+        self,
+        recipe: tuple[object, ...],
+        *,
+        is_chain: bool = False,
+        picks: bool = False,
+        n_vocab: int = 0,
+        reads_ids: bool = False,
+        grammar: bool = False,
+        lazy: bool = False,
+        searches: bool = False,
+        reset_stack: int = 0,
+        adaptive: bool = False,
+    ) -> None:
+        self.recipe = recipe  # the constructor and its arguments: equal recipes have the same structure in C
+        self.is_chain = is_chain
+        self.picks = picks  # selects a token
+        self.n_vocab = n_vocab  # size of the vocabulary it was made for; 0: any
+        self.reads_ids = reads_ids  # looks candidates up in the vocabulary
+        self.grammar = grammar  # rejects tokens
+        self.lazy = lazy  # a grammar that starts only once it is triggered
+        self.searches = searches  # looks for its trigger pattern in all the text accepted so far
+        self.reset_stack = reset_stack  # bytes of stack that a reset needs, because it parses the grammar again
+        self.adaptive = adaptive  # remembers its pick until that is accepted, which a clone must not
 
 
-@dataclass
 class Deferred:
     """How to make the C sampler again once the size of the context is known."""
 
-    make: Callable[[int, int], Any]  # (context size, vocabulary size) -> a new C sampler
-    required: bool  # sampling needs the new one; else the present one will do outside of a context's own chain
-    history: list[Token] = field(default_factory=list)  # tokens accepted until then, if it is required
+    def __init__(self, make: Callable[[int, int], Any], required: bool, history: Iterable[Token] = ()) -> None:
+        self.make = make  # (context size, vocabulary size) -> a new C sampler
+        self.required = (
+            required  # sampling needs the new one; else the present one will do outside of a context's own chain
+        )
+        self.history = list(history)  # tokens accepted until then, if it is required
 
     def copy(self) -> Deferred:
-        return replace(self, history=list(self.history))
+        return Deferred(self.make, self.required, self.history)
 
 
 class SamplerBase(Handle):
@@ -238,7 +268,7 @@ class SamplerBase(Handle):
         with self._exclusive() as pointer:
             for sampler in self._leaves():
                 if sampler._custom is not None:
-                    check_cloneable(sampler._custom.iface)
+                    sampler._custom.require_cloneable()
             copy = lib.llama_sampler_clone(pointer)
             try:
                 reraise()
@@ -249,7 +279,7 @@ class SamplerBase(Handle):
 
     def _wrap_clone(self, pointer: Any) -> Self:
         copy = type(self)._make(pointer, self._traits, self._parent)
-        copy._custom = python_side(pointer)
+        copy._custom = self._custom and self._custom.of_clone(pointer)
         copy._register_python_sampler()
         copy._deferred = self._deferred and self._deferred.copy()
         copy._text_bytes = self._text_bytes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.sampling.token_data import SIZE
 from llama_cffi.sampling.token_data_array import TokenDataArray
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def candidates_of(context: Any, idx: int, n_vocab: int) -> TokenDataArray:

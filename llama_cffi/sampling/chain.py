@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, cast
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
 from llama_cffi.sampling.base import SamplerBase, Traits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias, cast
 
     from typing_extensions import Self, Unpack
+else:
+    from llama_cffi._core.stand_ins import cast
 
 
 # C and Python follow nested chains recursively.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import operator
-import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 from llama_cffi._core.arguments import StrOrBytes, c_string
 from llama_cffi._core.checks import expected, integer, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.structs import FLOAT_MAX
-from llama_cffi._generated.enums import VocabType
+from llama_cffi._generated import enums
 from llama_cffi.vocab.vocab import Vocab
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, cast
+else:
+    from llama_cffi._core.stand_ins import cast
+
 LAST_N_LIMIT = 1 << 20  # tokens; llama.cpp allocates a ring buffer of this size
+_INFINITE = float("inf")
 _GRAMMAR_LIMIT = 1 << 19  # bytes; llama.cpp follows the rules recursively
 _NESTING_LIMIT = 256  # parentheses inside each other
 _PATTERN_LIMIT = 4096  # bytes
@@ -27,7 +31,7 @@ def finite(value: float, name: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
-    if not math.isfinite(number) or abs(number) > FLOAT_MAX:
+    if not abs(number) <= FLOAT_MAX:  # true for NaN as well
         raise ValueError(f"{name} must be finite, got {value}")
     return number
 
@@ -75,7 +79,7 @@ def tokenizer(vocab: Vocab) -> Any:
     """Return the C pointer of a vocabulary with a tokenizer."""
     if not isinstance(vocab, Vocab):
         raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
-    if vocab.type == VocabType.NONE:
+    if vocab.type == enums.VocabType.NONE:
         raise ValueError("this sampler reads the text of tokens, and the model has no tokenizer: use another sampler")
     return vocab._c
 
@@ -88,7 +92,7 @@ def grammar_text(grammar: StrOrBytes) -> bytes:
     if len(data) > _GRAMMAR_LIMIT:
         raise ValueError(f"grammarStr must have at most {_GRAMMAR_LIMIT} bytes, got {len(data)}: simplify it")
     data.decode("utf-8")
-    depth = _nesting(_LITERALS.sub(b"", data))
+    depth = _nesting(data, _LITERALS)
     if depth > _NESTING_LIMIT:
         raise ValueError(
             f"grammarStr may nest parentheses {_NESTING_LIMIT} deep, got {depth}: make rules of the inner parts"
@@ -97,14 +101,16 @@ def grammar_text(grammar: StrOrBytes) -> bytes:
 
 
 # Comments, literals and character classes, where a parenthesis is a plain character.
-_LITERALS = re.compile(rb'#[^\n]*|"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', re.DOTALL)
-_ESCAPES = re.compile(rb"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
+_LITERALS = rb'(?s)#[^\n]*|"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]'
+_ESCAPES = rb"(?s)\\.|\[(?:\\.|[^\]\\])*\]"
 
 
-def _nesting(data: bytes) -> int:
-    """Return how deep parentheses are nested."""
+def _nesting(data: bytes, plain: bytes) -> int:
+    """Return how deep parentheses are nested, but for those in matches of the pattern `plain`."""
+    import re  # only grammars need it
+
     depth = deepest = 0
-    for byte in data:
+    for byte in re.sub(plain, b"", data):
         depth += (byte == ord("(")) - (byte == ord(")"))
         deepest = max(deepest, depth)
     return deepest
@@ -122,7 +128,7 @@ def patterns(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
     """Return regular expressions of a size and nesting that C++'s recursive `std::regex` can handle."""
     found = strings(values, name)
     for data in found:
-        depth = _nesting(_ESCAPES.sub(b"", data))
+        depth = _nesting(data, _ESCAPES)
         if len(data) > _PATTERN_LIMIT or depth > _NESTING_LIMIT:
             raise ValueError(
                 f"a pattern of {name} may have {_PATTERN_LIMIT} bytes and nest parentheses {_NESTING_LIMIT} deep, got "
@@ -136,16 +142,14 @@ def patterns(values: Iterable[StrOrBytes], name: str) -> list[bytes]:
     return found
 
 
-_SINGLES = re.compile(rb"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
-_MARKS = re.compile(rb"[()*+]|\{\d+,?\d*\}")
-
-
 def _repeats_repetition(data: bytes) -> bool:
     """Return True if a repeated group contains a repetition: the search then takes exponential time."""
-    plain = _SINGLES.sub(b"x", data)
+    import re
+
+    plain = re.sub(_ESCAPES, b"x", data)
     groups = [False]  # for each open group, True if it contains a repetition
     closed = (-1, False)  # where the last group ended, and True if it contained a repetition
-    for mark in _MARKS.finditer(plain):
+    for mark in re.finditer(rb"[()*+]|\{\d+,?\d*\}", plain):
         if mark[0] == b"(":
             groups.append(False)
         elif mark[0] == b")" and len(groups) > 1:
@@ -187,6 +191,6 @@ def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: i
         if token in seen:
             raise ValueError(f"token {token} has two biases: pass their sum")
         seen.add(token)
-        if bias != -math.inf and not abs(bias) <= FLOAT_MAX:
+        if bias != -_INFINITE and not abs(bias) <= FLOAT_MAX:
             raise ValueError(f"the bias of token {token} must be finite or -inf, got {bias}: -inf rules the token out")
     return rows

@@ -6,33 +6,16 @@ The C sampler points to `_IFACE`, which all samplers of this kind share, and to 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from llama_cffi._core.callbacks import failing, keep
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.sampling.candidates import copy_back, copy_out
-from llama_cffi.sampling.token_data_array import TokenDataArray
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-class SamplerI(Protocol):
-    """Interface of a sampler written in Python, for `Sampler.init`; only `apply` is required.
-
-    - `apply(candidates)` changes the candidates: their logits, their order, their number, or `candidates.selected` to
-      pick one. The `TokenDataArray` is valid until `apply` returns; later use raises ClosedError.
-    - `accept(token)` is called with the token that came next.
-    - `reset()` forgets the accepted tokens.
-    - `clone()` returns an object with the same state. `Sampler.clone` raises TypeError without it.
-    - `name` is a str; the default is the name of the class.
-
-    Their exceptions reach the caller of `sample`, `apply`, `accept`, `reset` or `clone`. While one of them runs, its
-    sampler, the chain around it and the context are in use, so calling these raises BusyError.
-
-    Maps to `llama_sampler_i`.
-    """
-
-    def apply(self, candidates: TokenDataArray, /) -> object:
-        """Change the candidates in place."""
+    from llama_cffi.sampling.interface import SamplerI
 
 
 class CustomSampler:
@@ -59,9 +42,19 @@ class CustomSampler:
         """Make a C sampler that calls this object."""
         return lib.llama_sampler_init(_IFACE, self.data)
 
+    def require_cloneable(self) -> None:
+        """Raise TypeError for a sampler without `clone`."""
+        if not hasattr(self.iface, "clone"):
+            name = type(self.iface).__name__
+            raise TypeError(f"a {name} cannot be cloned: add a method clone() that returns a copy with the same state")
+
+    def of_clone(self, sampler: Any) -> CustomSampler | None:
+        """Return the Python side of a C sampler that was just cloned from this one."""
+        return _cloned.pop(sampler.ctx, None)
+
     def clone(self) -> CustomSampler:
         """Return the Python side of a clone."""
-        check_cloneable(self.iface)
+        self.require_cloneable()
         twin = self.iface.clone()  # type: ignore[attr-defined]
         if not callable(getattr(twin, "apply", None)):
             raise TypeError(f"{type(self.iface).__name__}.clone() returned {twin!r}, which lacks apply(candidates)")
@@ -70,11 +63,6 @@ class CustomSampler:
 
 # Python sides of C samplers that were just cloned, until the Sampler for the clone takes them.
 _cloned: dict[Any, CustomSampler] = {}
-
-
-def python_side(sampler: Any) -> CustomSampler | None:
-    """Return the Python side of a C sampler that was just cloned; None for samplers of llama.cpp."""
-    return _cloned.pop(sampler.ctx, None) if sampler.iface == _IFACE else None
 
 
 def check_iface(iface: object) -> None:
@@ -91,14 +79,6 @@ def check_iface(iface: object) -> None:
     label = getattr(iface, "name", None)
     if label is not None and not isinstance(label, str):
         raise expected("a str", label, name=f"{kind}.name")
-
-
-def check_cloneable(iface: object) -> None:
-    """Raise TypeError for a Python side without `clone`."""
-    if not hasattr(iface, "clone"):
-        raise TypeError(
-            f"a {type(iface).__name__} cannot be cloned: add a method clone() that returns a copy with the same state"
-        )
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_cffi._core.handle import Handle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class LogitsSource(Handle):

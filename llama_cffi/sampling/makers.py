@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
-from llama_cffi.sampling.custom import CustomSampler, SamplerI
 from llama_cffi.vocab.vocab import Vocab
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
+
+    from llama_cffi.sampling.interface import SamplerI
 
 
 class SamplerMakers(SamplerBase):
@@ -33,6 +36,8 @@ class SamplerMakers(SamplerBase):
 
         Maps to `llama_sampler_init`.
         """
+        from llama_cffi.sampling.custom import CustomSampler
+
         custom = CustomSampler(iface, ctx)
         sampler = cls._make(custom.make(), Traits(("llama_sampler_init", type(iface)), picks=True))
         sampler._custom = custom

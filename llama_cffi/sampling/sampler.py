@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from threading import get_ident
-from typing import Any, NoReturn
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import TRIGGER_ANY_STACK, TRIGGER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import NativeError, NativeMemoryError
 from llama_cffi.sampling.base import Deferred, SamplerBase
-from llama_cffi.sampling.candidates import candidates_of
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import SamplerMakers
-from llama_cffi.sampling.token_data_array import TokenDataArray
 from llama_cffi.sampling.vocab_makers import VocabSamplerMakers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from llama_cffi.sampling.token_data_array import TokenDataArray
 
 _NAN = (
     "a logit of this output is NaN, which cannot be ranked: the model file is damaged, or an adapter, a control vector "
@@ -157,6 +160,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         sampled = has("llama_get_sampled_token_ith")
         token: Token = lib.llama_get_sampled_token_ith(context, idx) if sampled else TOKEN_NULL
         if token == TOKEN_NULL:
+            from llama_cffi.sampling.candidates import candidates_of
+
             candidates = candidates_of(context, idx, n_vocab)
             if candidates._has_nan():
                 raise ValueError(_NAN)
@@ -178,6 +183,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
         Maps to `llama_sampler_apply`.
         """
+        from llama_cffi.sampling.token_data_array import TokenDataArray
+
         if not isinstance(cand, TokenDataArray):
             raise expected("a TokenDataArray", cand, "TokenDataArray.fromLogits(logits) makes one", "cand")
         if self._context_ref is not None:
@@ -233,10 +240,10 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 f"a lazy grammar can search at most {_SEARCH_LIMIT} bytes of text for its trigger, got {largest}: "
                 "reset() it, or use triggerTokens"
             )
-        if largest <= TRIGGER_ANY_STACK:
-            accept()
+        if largest:
+            _search(accept, largest)
         else:
-            on_large_stack(accept, largest * TRIGGER_STACK_PER_BYTE)
+            accept()
         for member, size in zip(searching, sizes, strict=True):
             member._text_bytes = size
 
@@ -257,6 +264,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 if member._deferred is not None:
                     member._deferred.history.clear()
             if stack:
+                from llama_cffi._core.large_stack import on_large_stack
+
                 on_large_stack(reset, stack)
             else:
                 reset()
@@ -340,9 +349,21 @@ def _text_size(member: SamplerBase, token: Token) -> int:
     return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
 
+def _search(accept: Callable[[], None], size: int) -> None:
+    """Call `accept`, which searches `size` bytes of text for a trigger, with a stack that is large enough."""
+    from llama_cffi._core.large_stack import TRIGGER_ANY_STACK, TRIGGER_STACK_PER_BYTE, on_large_stack
+
+    if size <= TRIGGER_ANY_STACK:
+        accept()
+    else:
+        on_large_stack(accept, size * TRIGGER_STACK_PER_BYTE)
+
+
 def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
     """Return True if a grammar would throw an exception for a token."""
     if not lazy:
+        from llama_cffi.sampling.token_data_array import TokenDataArray
+
         one = TokenDataArray([(token, 0.0)])
         lib.llama_sampler_apply(grammar, one._c)
         return one[0].logit < 0

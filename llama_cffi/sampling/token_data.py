@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.structs import IntField, NumberField, Struct
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
 # (id, logit) or (id, logit, p)
 Row: TypeAlias = "TokenData | tuple[int, float] | tuple[int, float, float]"

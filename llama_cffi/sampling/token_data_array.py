@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import lru_cache
 
 from llama_cffi._core.checks import expected, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi, lib
@@ -16,7 +14,10 @@ from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.sampling.token_data import SIZE, Row, TokenData, row_values
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from typing_extensions import Buffer
 
 _CAPACITY_LIMIT = 1 << 26  # candidates
@@ -107,13 +108,13 @@ class TokenDataArray(Uncopyable):
         try:
             view = memoryview(logits)  # type: ignore[arg-type]
         except TypeError:
-            view = memoryview(array("f", logits))  # type: ignore[arg-type]
+            view = _floats(logits)  # type: ignore[arg-type]
         if view.format == "B" and view.nbytes % 4 == 0 and view.c_contiguous:
             view = view.cast("f")
         if view.ndim != 1:
             raise ValueError(f"logits must have 1 dimension, got {view.ndim}: pass one row")
         if view.format != "f":
-            view = memoryview(array("f", view.tolist()))
+            view = _floats(view.tolist())
         candidates = cls(len(view))
         words, numpy = candidates._words("f"), _numpy()
         if numpy is None:
@@ -325,10 +326,18 @@ class TokenDataArray(Uncopyable):
 _DESCR = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
 
 
-@functools.lru_cache(maxsize=2)
+def _floats(numbers: Iterable[float]) -> memoryview[Any]:
+    from array import array
+
+    return memoryview(array("f", numbers))
+
+
+@lru_cache(maxsize=2)
 def _numbered(count: int) -> Any:
     """The tokens 0 to count - 1 as candidates, to be copied; cached, as vocabularies are large."""
     template = ffi.new("struct llama_token_data[]", count)
+    from array import array
+
     memoryview(ffi.buffer(template)).cast("i")[0::3] = array("i", range(count))
     return template
 

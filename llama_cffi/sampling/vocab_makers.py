@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.arguments import StrOrBytes, TokenSequence, token_array
 from llama_cffi._core.base_types import TOKEN_NULL
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import GRAMMAR_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
 from llama_cffi.vocab.vocab import Vocab
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 
@@ -153,6 +154,8 @@ class VocabSamplerMakers(SamplerBase):
         lazy: bool = False,
         searches: bool = False,
     ) -> Self:
+        from llama_cffi._core.large_stack import GRAMMAR_STACK_PER_BYTE, on_large_stack
+
         def parse() -> tuple[Any, str]:
             pointer = make()
             return pointer, native_log() if pointer == ffi.NULL else ""  # each thread has its own log

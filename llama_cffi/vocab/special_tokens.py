@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from llama_cffi._core.handle import Handle
 
 

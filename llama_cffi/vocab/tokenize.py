@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, overload
-
 from llama_cffi._core.arguments import (
     BoolLike,
     OutBuffer,
@@ -20,9 +17,14 @@ from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
-from llama_cffi._generated.enums import VocabType
+from llama_cffi._generated import enums
 from llama_cffi.vocab.vocab import Vocab
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, overload
+else:
+    from llama_cffi._core.stand_ins import overload
 
 # Most BPE tokenizers of llama.cpp split text with std::regex, which recurses for every character of a match. A match
 # ends at a space or after it, so the longest word decides how much stack is needed. These pre-tokenizers do without it:
@@ -91,8 +93,8 @@ _WITHOUT_REGEX = frozenset(
 _ANY_STACK = 512  # bytes that can be matched on a stack of any size
 _LONGEST_MATCH = 1 << 20  # bytes
 _LONG_TEXT = 1 << 15  # bytes: to cut shorter texts does not save time
-_LONG = re.compile(rb"[^ \t-\r]{256}|[ \t-\r]{256}")
-_WORD = re.compile(rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+")
+_LONG = rb"[^ \t-\r]{256}|[ \t-\r]{256}"
+_WORD = rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+"
 
 
 @overload
@@ -181,6 +183,8 @@ def _call(vocab: Vocab, data: bytes, array: Any, capacity: int, special: BoolLik
             f"the tokenizer ({vocab._pre or 'default'}) may match {longest} bytes of the text at once, and more than "
             f"{_LONGEST_MATCH} would overflow the stack: tokenize it in pieces"
         )
+    from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
+
     return on_large_stack(call, longest * TOKENIZER_STACK_PER_BYTE)
 
 
@@ -188,15 +192,17 @@ def _longest_match(vocab: Vocab, data: bytes) -> int:
     """An upper bound for the bytes that std::regex matches at once; 0 if the tokenizer does not use it."""
     if (
         len(data) <= _ANY_STACK
-        or vocab._type != VocabType.BPE
+        or vocab._type != enums.VocabType.BPE
         or (vocab._pre in _WITHOUT_REGEX and is_pinned_version())
     ):
         return 0
     if vocab._pre == "exaone-moe":  # its words may contain spaces
         return len(data)
-    if not _LONG.search(data):
+    import re  # only these tokenizers need it
+
+    if not re.search(_LONG, data):
         return 0
-    return max(len(match[0]) for match in _WORD.finditer(data))
+    return max(len(match[0]) for match in re.finditer(_WORD, data))
 
 
 @overload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, overload
 
 from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
@@ -11,19 +10,22 @@ from llama_cffi._core.checks import no_such_token
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.uncopyable import Uncopyable
-from llama_cffi._generated.enums import VocabType
+from llama_cffi._generated import enums
 from llama_cffi.errors import NativeError
 from llama_cffi.vocab.special_tokens import SpecialTokens
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, overload
+
     from llama_cffi._core.handle import Handle
+    from llama_cffi._generated.enums import VocabType
+else:
+    from llama_cffi._core.stand_ins import overload
 
 _PIECE_BYTES = 64  # nearly every token is shorter
 
 _NOT_COMPUTED: Any = object()
-
-# Tokenizers that add BOS and EOS if the file says so; BERT's always does, the others never do.
-_ADDS_SPECIAL = (VocabType.SPM, VocabType.BPE, VocabType.UGM)
 
 
 class Vocab(Uncopyable, SpecialTokens):
@@ -57,7 +59,7 @@ class Vocab(Uncopyable, SpecialTokens):
         self._model = model
         self._pointer = lib.llama_model_get_vocab(model._c)
         self._nTokens = lib.llama_vocab_n_tokens(self._pointer)
-        self._type = VocabType(lib.llama_vocab_type(self._pointer))
+        self._type = enums.VocabType(lib.llama_vocab_type(self._pointer))
         self._pre = str(_metadata(model, "tokenizer.ggml.pre", overrides) or "")
         self._space_prefix = _metadata(model, "tokenizer.ggml.add_space_prefix", overrides) not in ("false", False)
         self._missing = self._missing_special()
@@ -175,14 +177,14 @@ class Vocab(Uncopyable, SpecialTokens):
             raise no_such_token(token, self._nTokens)
 
     def _require_tokenizer(self) -> None:
-        if self._type == VocabType.NONE:
+        if self._type == enums.VocabType.NONE:
             raise NativeError("this model has no tokenizer: put token numbers into the batch instead of text")
 
     def _require_terminating(self) -> None:
         """Refuse to tokenize if llama.cpp may loop endlessly: RWKV does at a byte that begins tokens but is not one."""
         if self._endless is None:
             self._endless = False
-            if self._type == VocabType.RWKV:
+            if self._type == enums.VocabType.RWKV:
                 pieces = [self._piece(token, special=True) for token in range(self._nTokens)]
                 alone = {piece for piece in pieces if len(piece) == 1}
                 self._endless = any(piece[:1] not in alone for piece in pieces if piece)
@@ -199,7 +201,7 @@ class Vocab(Uncopyable, SpecialTokens):
         """
         if self._after_newline is _NOT_COMPUTED:
             self._after_newline = None
-            if self._type == VocabType.SPM and not self._space_prefix and is_pinned_version():
+            if self._type == enums.VocabType.SPM and not self._space_prefix and is_pinned_version():
                 flags = ffi.new("_Bool[]", 256)
                 if lib.shim_after_newline(self._c, flags):
                     self._after_newline = flags
@@ -218,10 +220,11 @@ class Vocab(Uncopyable, SpecialTokens):
 
     def _missing_special(self) -> str:
         """The name of a special token that the tokenizer adds but the vocabulary lacks; empty if it lacks nothing."""
-        bert = self._type == VocabType.WPM
+        bert = self._type == enums.VocabType.WPM  # adds them always; others if the file says so, or never
+        optional = self._type in (enums.VocabType.SPM, enums.VocabType.BPE, enums.VocabType.UGM)
         added = (
-            ("bos", self.bos, bert or (self.getAddBos() and self._type in _ADDS_SPECIAL)),
-            ("eos", self.eos, self.getAddEos() and self._type in _ADDS_SPECIAL),
+            ("bos", self.bos, bert or (optional and self.getAddBos())),
+            ("eos", self.eos, optional and self.getAddEos()),
             ("sep", self.sep, bert),
         )
         return next((name for name, token, adds in added if adds and token == TOKEN_NULL), "")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,7 +247,7 @@ def test_a_foreign_runtime_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_another_package_loaded_openmp_first(tmp_path: Any) -> None:
     """What torch does: the same library, from another folder."""
-    ours = openmp._LIB / "libgomp.so.1"
+    ours = Path(openmp._LIB) / "libgomp.so.1"
     if not ours.is_file():
         pytest.skip("this build has no OpenMP")
     (tmp_path / "libgomp.so.1").write_bytes(ours.read_bytes())

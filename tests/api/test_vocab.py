@@ -25,8 +25,8 @@ from llama_cffi import (
     lib,
     tokenize,
 )
+from llama_cffi._core import large_stack
 from llama_cffi._core.compat import is_pinned_version
-from llama_cffi.vocab import tokenize as tokenizing
 from tests import tiny_models, tiny_vocabs
 from vendor.source import fetch
 
@@ -261,7 +261,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
         raise AssertionError("no thread is needed")
 
     if is_pinned_version():  # others may have given it another code
-        monkeypatch.setattr(tokenizing, "on_large_stack", never)
+        monkeypatch.setattr(large_stack, "on_large_stack", never)
     whole = "ab" * 60_000
     vocab = _model(name).vocab
     assert detokenize(vocab, tokenize(vocab, whole, addSpecial=False)) == whole
@@ -269,7 +269,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
 
 def test_ordinary_text_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(tokenizing, "on_large_stack", lambda call, size: calls.append(size) or call())
+    monkeypatch.setattr(large_stack, "on_large_stack", lambda call, size: calls.append(size) or call())
     vocab = _model("deepseek-llm").vocab
     tokenize(vocab, "The quick brown fox. " * 5000)
     assert calls == []

@@ -248,11 +248,11 @@ def without(field: str, *instead: Field) -> Api:
         ),
         (
             "llama_model_params.lazy_mode",
-            'lazyMode = AbsentField("llama_model_params.lazy_mode", LazyMode(0), "0.3.36")',
+            'lazyMode = AbsentField("llama_model_params.lazy_mode", enums.LazyMode(0), "0.3.36")',
         ),
         (
             "llama_model_params.load_mode",
-            'loadMode = AbsentField("llama_model_params.load_mode", LoadMode(0), "0.3.36")',
+            'loadMode = AbsentField("llama_model_params.load_mode", enums.LoadMode(0), "0.3.36")',
         ),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_missing_field_has_a_stand_in(field: str, line: str) -> None:
 def test_a_field_is_made_up_from_others_where_all_of_them_are_there() -> None:
     mapped, locked = Field("bool", "use_mmap"), Field("bool", "use_mlock")
     both = python.emit_structs(complete(without("llama_model_params.load_mode", mapped, locked), FACADE))
-    assert 'loadMode = LoadModeField("load_mode", LoadMode)' in both
+    assert 'loadMode = LoadModeField["LoadMode"]("load_mode", "LoadMode")' in both
     one = python.emit_structs(complete(without("llama_model_params.load_mode", mapped), FACADE))
     assert "LoadModeField" not in one
 

@@ -118,7 +118,7 @@ def test_check_succeeds_without_a_compiler_or_a_parser(tree: Path) -> None:
 
 
 def test_check_fails_with_the_diff_and_the_next_step(tree: Path) -> None:
-    path = tree / "llama_cffi/_generated/enums.py"
+    path = tree / "llama_cffi/_generated/enums.pyi"
     path.write_text(path.read_text(encoding="utf-8").replace("NON_CAUSAL = 1", "NON_CAUSAL = 2"), encoding="utf-8")
     result = check(tree)
     assert result.returncode == 1

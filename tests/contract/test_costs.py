@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import site
+import subprocess
 import sys
 import tracemalloc
 from collections import Counter
@@ -157,13 +159,67 @@ def test_a_batch_of_many_tokens_is_filled_by_pieces() -> None:
     assert counted[0] == counted[1]
 
 
-def test_import_loads_little() -> None:
-    """What a program does not use is not imported: neither the facade's modules nor numpy."""
-    import subprocess
+# What the import of the package costs: a module that takes long to import must not come in by the way.
 
-    code = "import sys, llama_cffi; print(*sorted(sys.modules))"
-    root = Path(__file__).resolve().parent.parent.parent
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
-    loaded = set(found.split())
-    assert not loaded & {"numpy", "jinja2", "pydantic", "llguidance", "asyncio", "huggingface_hub"}
-    assert {name for name in loaded if name.startswith("llama_cffi.") and not name.startswith("llama_cffi._")} == set()
+# Each of these takes a millisecond or more, and several take ten.
+HEAVY = {
+    *("argparse", "array", "ast", "asyncio", "ctypes", "dataclasses", "glob", "importlib.metadata", "inspect", "json"),
+    *("logging", "math", "numpy", "pathlib", "pydantic", "random", "re", "shutil", "socket", "struct", "subprocess"),
+    *("tempfile", "typing", "typing_extensions", "urllib.parse", "jinja2", "llguidance", "huggingface_hub"),
+}
+MAIN = "from llama_cffi import Model, Context, Generation"
+USE = """
+with Model.load(sys.argv[1]) as model, Context.initFromModel(model, Context.Params(nCtx=64, nThreads=1)) as ctx:
+    assert Generation(ctx, "Hello", maxTokens=3).result()
+"""
+
+
+def _imported(*statements: str, arguments: tuple[str, ...] = ()) -> list[set[str]]:
+    """The modules that a new interpreter has imported after each of the statements, without those it starts with.
+
+    Without the environment's .pth files (-S), which may import what is looked for.
+    """
+    paths = [str(Path(__file__).resolve().parents[2]), *site.getsitepackages()]
+    code = f"import sys; sys.path[:0] = {paths!r}; import site; print(*sys.modules)\n"
+    code += "".join(f"{part}\nprint(*sys.modules)\n" for part in statements)
+    result = subprocess.run([sys.executable, "-S", "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    first, *rest = (set(line.split()) for line in result.stdout.splitlines())
+    return [found - first for found in rest]
+
+
+def test_import_loads_little() -> None:
+    """What a program does not use is not imported."""
+    (loaded,) = _imported("import llama_cffi")
+    assert not loaded & {*HEAVY, "enum"}
+    assert {name for name in loaded if name.startswith("llama_cffi.")} == set()
+    (loaded,) = _imported("from llama_cffi import lib")
+    assert not loaded & {*HEAVY, "enum"}
+    assert len([name for name in loaded if name.startswith("llama_cffi.")]) <= 7
+
+
+def test_import_of_the_main_classes_loads_little(tiny_path: Path) -> None:
+    """And a program that loads a model and generates text imports next to nothing besides."""
+    loaded, used = _imported(MAIN, USE, arguments=(str(tiny_path),))
+    assert not loaded & HEAVY
+    ours = {name for name in loaded if name.split(".")[0] == "llama_cffi"}
+    assert len(ours) <= 82, sorted(ours)
+    assert len(loaded - ours) <= 26, sorted(loaded - ours)
+    assert used - loaded <= {"_json", "resource"}
+
+
+def test_import_makes_no_enumeration() -> None:
+    """Each takes as long as the import of a small module."""
+    code = f"{MAIN}\nfrom llama_cffi._generated import enums\nprint(*(set(vars(enums)) & set(enums.__all__)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
+
+
+def test_import_makes_every_function_of_lib() -> None:
+    """cffi would make them at first use, which two threads must not do at once."""
+    code = "import gc; from llama_cffi import lib\n"
+    code += (
+        "made = next(part for part in gc.get_referents(lib) if isinstance(part, dict)); print({*dir(lib)} - {*made})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout.strip()) == (0, "set()"), result.stderr

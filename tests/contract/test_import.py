@@ -69,6 +69,25 @@ def test_lazy_names_agree_with_what_type_checkers_see() -> None:
     assert set(llama_cffi.__all__) <= set(dir(llama_cffi))
 
 
+def test_lazy_names_of_ggml_agree_with_what_type_checkers_see() -> None:
+    import ast
+    from pathlib import Path
+
+    from llama_cffi import Ggml
+
+    tree = ast.parse(Path(Ggml.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    seen = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            home = str(node.module).removeprefix("llama_cffi.")
+            seen |= {alias.asname or alias.name: (home, alias.name) for alias in node.names}
+    seen["ThreadPool"] = seen["Threadpool"]
+    assert seen == Ggml._HOMES
+    assert sorted(seen) == Ggml.__all__ and set(Ggml.__all__) <= set(dir(Ggml))
+    assert all(getattr(Ggml, name).__name__.endswith(there) for name, (_, there) in Ggml._HOMES.items())
+    assert Ggml.ThreadPool is Ggml.Threadpool
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     result = _run("import llama_cffi\nllama_cffi.Modle")
     assert "has no attribute 'Modle'" in result.stderr and result.returncode == 1

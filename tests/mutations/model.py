@@ -13,7 +13,7 @@ CDEF = "llama_cffi/_generated/cdef.h"
 GUARD = "llama_cffi/_generated/guard.cpp"
 GUARD_H = "llama_cffi/_generated/guard.h"
 STRUCTS = "llama_cffi/_generated/structs.py"
-ENUMS = "llama_cffi/_generated/enums.py"
+ENUMS = "llama_cffi/_generated/enums.pyi"
 ABSENT = "llama_cffi/_generated/absent.py"
 NAMES = "llama_cffi/_generated/names.py"
 

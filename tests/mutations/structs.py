@@ -92,7 +92,7 @@ STRUCT_ROWS = (
         "field removed",
         "llama.h",
         (("        enum llama_lazy_mode lazy_mode; // on-demand reading of tensors marked by the arch\n", ""),),
-        absorbed(writes(STRUCTS, 'AbsentField("llama_model_params.lazy_mode", LazyMode(0), "0.3.36")')),
+        absorbed(writes(STRUCTS, 'AbsentField("llama_model_params.lazy_mode", enums.LazyMode(0), "0.3.36")')),
     ),
     Mutation(
         "load-mode-becomes-booleans-again",
@@ -104,7 +104,7 @@ STRUCT_ROWS = (
                 "        bool use_mmap;\n        bool use_mlock;\n",
             ),
         ),
-        absorbed(writes(STRUCTS, 'loadMode = LoadModeField("load_mode", LoadMode)')),
+        absorbed(writes(STRUCTS, 'loadMode = LoadModeField["LoadMode"]("load_mode", "LoadMode")')),
     ),
     Mutation(
         "callback-field-dropped",
