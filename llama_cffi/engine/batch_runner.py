@@ -6,14 +6,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from llama_cffi.engine.step import Step
-from llama_cffi.engine.waiting_queue import rank
 from llama_cffi.errors import ContextFullError
 
 if TYPE_CHECKING:
     from asyncio import Future
 
+    from llama_cffi._core.base_types import Pos, SeqId
     from llama_cffi.engine.job import Job
     from llama_cffi.engine.memory_layout import MemoryLayout
+    from llama_cffi.engine.prompt_plan import Plan
     from llama_cffi.generation.steps import StopReason
 
 
@@ -45,6 +46,7 @@ class BatchRunner:
         self._jobs: list[Job] = []  # of the last batch
         self._entries: list[tuple[Job, int]] = []
         self._others: list[tuple[Job, int]] = []
+        self._padded: list[tuple[SeqId, Pos]] = []  # where dummy tokens begin
         self._steady = False  # the next batch can be like the last one, if the jobs are the same
         self.seconds = 0.0  # of the last batch
         self.n = 0  # tokens in the last batch
@@ -110,35 +112,34 @@ class BatchRunner:
         """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
         step, entries = self._step, []
         step.clear()
+        self._padded = []
         self._cells.arrange([job.sequence for job in jobs if job.sequence is not None])
-        counts = self._share_batch(jobs)
+        plan = self._plan_prompts(jobs)
         for job in sorted(jobs, key=_sequence_number):  # llama.cpp computes streams together in this order only
-            assert job.sequence is not None
-            count, start = counts.get(job, 1), len(job.sequence.tokens)
-            if count == 1 and start == len(job.tokens) - 1:
-                entries.append((job, step.add_token(job.tokens[start], start, job.sequence.id)))
+            sequence, tokens = job.sequence, job.tokens
+            assert sequence is not None
+            start = len(sequence.tokens)
+            count, dummies = plan.get(job, (1, 0))
+            if count == 1 and start == len(tokens) - 1 and not dummies:
+                entries.append((job, step.add_token(tokens[start], start, sequence.id)))
             elif count:
-                last = start + count == len(job.tokens)
-                index = step.add_tokens(job.tokens[start : start + count], start, job.sequence.id, last)
+                last = start + count == len(tokens)
+                index = step.add_tokens(tokens[start : start + count], start, sequence.id, last)
                 entries.append((job, index if last else -count))
+            if dummies:
+                step.add_tokens(tokens[:1] * dummies, start + count, sequence.id, False)
+                self._padded.append((sequence.id, start + count))
         return entries
 
-    def _share_batch(self, jobs: list[Job]) -> dict[Job, int]:
-        """How many tokens of their prompts the requests that do not generate get into the batch.
-
-        A prompt that would have to be cut waits for the next batch, if it fits that: in streams, each piece is computed
-        apart.
-        """
+    def _plan_prompts(self, jobs: list[Job]) -> Plan:
         prompts = [job for job in jobs if job.pending > 1]
-        counts, free = {}, self._step.capacity - len(jobs) + len(prompts)
-        for job in sorted(prompts, key=rank):
-            count = min(job.pending, free)
-            if count < job.pending and counts and job.pending <= self._step.capacity // 2:
-                count = 0
-            counts[job] = count
-            free -= count
-            job.overtaken += not count
-        return counts
+        if not prompts:
+            return {}
+        free, cells = self._step.capacity - len(jobs) + len(prompts), self._cells
+        plan = cells.plan(prompts, free)
+        for job in prompts:
+            job.overtaken += not plan[job][0]
+        return plan
 
     def _compute(self) -> dict[int, BaseException] | None:
         """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
@@ -157,6 +158,8 @@ class BatchRunner:
             return None
         cells = self._cells
         cells.copying = False
+        for number, end in self._padded:
+            cells.cut(number, end)
         for job, index in self._entries:
             sequence, tokens = job.sequence, job.tokens
             assert sequence is not None

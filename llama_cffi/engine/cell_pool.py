@@ -6,11 +6,13 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from llama_cffi.engine.prompt_plan import Plan, in_one_pool
 from llama_cffi.engine.sequence_pool import UNLIMITED, CellRange, EngineSequence, SequencePool
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context
+    from llama_cffi.engine.job import Job
 
 
 class CellPool(SequencePool):
@@ -48,6 +50,13 @@ class CellPool(SequencePool):
             cells.users.discard(sequence)
         sequence.ranges = []
         self._used = self._live = None
+
+    def plan(self, prompts: Iterable[Job], free: int) -> Plan:
+        """Which prompts the next batch holds, in `free` entries; see `prompt_plan`."""
+        return in_one_pool(prompts, free)
+
+    def number(self, jobs: Iterable[Job]) -> None:
+        """Nothing to do: in one pool, the numbers of the sequences do not matter."""
 
     def arrange(self, live: Iterable[EngineSequence]) -> None:
         """Nothing to do: in one pool, the numbers of the sequences do not matter."""

@@ -244,12 +244,13 @@ class Scheduler:
     # Admission and preemption
 
     def _admit(self) -> None:
+        started = len(self._running)
         while self._waiting and self._cells.has_sequence and len(self._running) < self._nSeqMax:
             job = self._queue.next(self._running)
             if job is None:
                 if not self._running:  # cannot happen: each request fits alone
                     self.end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
-                return
+                break
             sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
             self._queue.remove(job)
             job.sequence = sequence
@@ -258,6 +259,8 @@ class Scheduler:
                 job.request.usage.queueSeconds += job.request._lap()
             self._running.append(job)
             self._runner.invalidate()
+        if len(self._running) > started + 1:
+            self._cells.number(self._running[started:])
 
     def _extend_reservations(self) -> None:
         """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_cffi.generation.prefix import common_length
 
 if TYPE_CHECKING:
-    from llama_cffi._core.base_types import SeqId
+    from llama_cffi._core.base_types import Pos, SeqId
     from llama_cffi.context.context import Context
 
 UNLIMITED = 1 << 60  # cells of a memory that does not grow with the text
@@ -102,6 +102,10 @@ class SequencePool:
     def has_free(self) -> bool:
         """True if a sequence is not in use, and not kept."""
         return bool(self._free)
+
+    def cut(self, number: SeqId, end: Pos) -> None:
+        """Remove the tokens of a sequence from a position on, which are not counted."""
+        self._memory.seqRemove(number, end)
 
     def empty(self, sequence: EngineSequence) -> None:
         """Remove the tokens of a sequence, which stays in use."""

@@ -6,11 +6,13 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from llama_cffi.engine.prompt_plan import Plan, in_streams
 from llama_cffi.engine.sequence_pool import EngineSequence, SequencePool
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import SeqId, Token
     from llama_cffi.context.context import Context
+    from llama_cffi.engine.job import Job
 
 # To share a prefix, llama.cpp copies the whole stream. Computing a token takes as long as copying some hundred cells
 # with large models, and 20 with the smallest ones.
@@ -30,6 +32,8 @@ class StreamPool(SequencePool):
         self.per_sequence = context.nCtxSeq
         self.total = self.per_sequence * context.nSeqMax
         self._n = context.nSeqMax
+        self._positions = min(self.per_sequence, context._limits.n_pos or self.per_sequence)
+        self._pads = not self._window  # dummy tokens would take the cells that leave the window
         self._movable = stream_bytes(context) <= _MAX_MOVED_BYTES
 
     def _continues(self, donor: EngineSequence, shared: int, oldest: EngineSequence | None) -> bool:
@@ -72,6 +76,22 @@ class StreamPool(SequencePool):
             return 0
         sequence.tokens = donor.tokens[:length]
         return length
+
+    def plan(self, prompts: Iterable[Job], free: int) -> Plan:
+        """Which prompts the next batch holds, in `free` entries; see `prompt_plan`."""
+        return in_streams(prompts, free, self._positions, self._pads)
+
+    def number(self, jobs: Iterable[Job]) -> None:
+        """Give empty sequences of jobs that start together numbers by the lengths of the prompts: equal ones become
+        neighbours.
+        """
+        empty = sorted(
+            (job for job in jobs if job.sequence is not None and not job.sequence.tokens), key=lambda job: job.pending
+        )
+        numbers = sorted(job.sequence.id for job in empty if job.sequence is not None)
+        for job, number in zip(empty, numbers, strict=True):
+            assert job.sequence is not None
+            job.sequence.id = number
 
     def arrange(self, live: Iterable[EngineSequence]) -> None:
         """Make the numbers of these sequences consecutive, so that they are computed together."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
+from llama_cffi.engine.job import MAX_OVERTAKEN, Job, rank
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.generation.prefix import common_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_cffi.engine.job import Job
 
-_MAX_OVERTAKEN = 32  # later requests that may start before an earlier one
 _CANDIDATES = 8  # requests to try until one fits
 _MIN_SHARED = 32  # tokens of a common prefix that are worth waiting for
 
@@ -48,7 +47,7 @@ class WaitingQueue:
                 continue
             if cells.evict_for(job.reserved - shared, outstanding, donor, shared):
                 return job
-            if job.overtaken >= _MAX_OVERTAKEN:
+            if job.overtaken >= MAX_OVERTAKEN:
                 break
         return None
 
@@ -75,8 +74,3 @@ class WaitingQueue:
             and common_length(job.tokens, other.tokens) >= wanted
             for other in running
         )
-
-
-def rank(job: Job) -> tuple[bool, int, int]:
-    """A sort key: jobs with smaller keys go first."""
-    return job.overtaken < _MAX_OVERTAKEN, -job.request.priority, job.serial

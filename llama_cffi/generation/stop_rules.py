@@ -43,22 +43,19 @@ class StopRules:
         self.reason: StopReason | None = None
         self.stop_token: Token | None = None
 
-    def feed(self, token: Token) -> str | None:
+    def feed(self, token: Token, ends: bool | None = None, data: bytes | None = None) -> str | None:
         """Take the next token. Returns the text it completed, or None if the token itself ends the text.
 
-        Sets `reason` if the text ends here.
+        Sets `reason` if the text ends here. `ends` and `data` are what is known already: whether it is an
+        end-of-generation token, and its bytes.
         """
-        return self.take(token, lib.llama_vocab_is_eog(self._vocab, token), None)
-
-    def take(self, token: Token, ends: bool, data: bytes | None) -> str | None:
-        """`feed` for a token that is looked up already: `ends` for an end-of-generation token, and its bytes."""
-        if ends:
+        if lib.llama_vocab_is_eog(self._vocab, token) if ends is None else ends:
             self.reason, self.stop_token = StopReason.END, token
             return None
         if token in self._stop_tokens:
             self.reason, self.stop_token = StopReason.STOP_TOKEN, token
             return None
-        text = self._feed(token) if data is None else self._stream.feed_bytes(data)
+        text = self._feed(token, data)
         tokens = self.tokens
         tokens.append(token)
         if self._stream.stopped is not None:

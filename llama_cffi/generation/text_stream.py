@@ -55,18 +55,19 @@ class TextStream:
         self._held = ""  # may be the start of a stop string
         self.stopped = None
 
-    def feed(self, token: Token) -> str:
-        """Return the text that this token completed, or "". Raises IndexError for a number that is not a token."""
-        if not 0 <= token < self._nTokens:
-            self.vocab._check(token)
-        n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
-        if n < 0:
-            self._grow_buffer(-n)
-            n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
-        return self.feed_bytes(self._bytes[:n])
+    def feed(self, token: Token, data: bytes | None = None) -> str:
+        """Return the text that this token completed, or "". Raises IndexError for a number that is not a token.
 
-    def feed_bytes(self, data: bytes) -> str:
-        """`feed` for the bytes of a token."""
+        `data` are the bytes of the token, if they are known already.
+        """
+        if data is None:
+            if not 0 <= token < self._nTokens:
+                self.vocab._check(token)
+            n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
+            if n < 0:
+                self._grow_buffer(-n)
+                n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
+            data = self._bytes[:n]
         if self._pending:
             data = self._pending + data
         text, used = utf_8_decode(data, "replace", False)
