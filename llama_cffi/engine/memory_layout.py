@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from llama_cffi._core.compat import has
 from llama_cffi.context.context import Context
+from llama_cffi.engine import sequence_state
 from llama_cffi.engine.cell_pool import CellPool
 from llama_cffi.engine.stream_pool import StreamPool
 from llama_cffi.errors import LlamaError
 
 if TYPE_CHECKING:
     from llama_cffi.engine.sequence_pool import EngineSequence
+    from llama_cffi.engine.sequence_state import SequenceState
     from llama_cffi.model.model import Model
 
 _STREAM = 256  # llama.cpp rounds the cells of a stream to this number
@@ -57,7 +59,7 @@ class MemoryLayout:
         kept, carried = [], 0
         for sequence in reversed(self.pool.kept):  # the latest first
             state = self._state(sequence)
-            carried += len(state)
+            carried += sum(map(len, state.caches)) if state else 0
             if state and carried <= _MAX_CARRIED_BYTES:
                 kept.append((sequence, state))
         self.context.close()
@@ -75,14 +77,20 @@ class MemoryLayout:
             self._verify(sequence)
         return changed
 
-    def _state(self, sequence: EngineSequence) -> bytes:
-        return b"" if self.pool.copying or not sequence.tokens else self.context.stateSeqGetData(seqId=sequence.id)
+    @property
+    def _n_streams(self) -> int:
+        return 1 if self.unified else self._nSeqMax
 
-    def _restore(self, old: EngineSequence, state: bytes) -> EngineSequence:
+    def _state(self, sequence: EngineSequence) -> SequenceState | None:
+        if self.pool.copying or not sequence.tokens:
+            return None
+        return sequence_state.read(self.context, sequence.id, self._n_streams)
+
+    def _restore(self, old: EngineSequence, state: SequenceState | None) -> EngineSequence:
         sequence = self.pool.add()
         if state and len(old.tokens) <= self.pool.per_sequence:
             try:
-                self.context.stateSeqSetData(state, destSeqId=sequence.id)
+                sequence_state.write(self.context, sequence.id, self._n_streams, state)
             except LlamaError:  # there are too few cells
                 return sequence
             self.pool.grow(sequence, old.tokens)
