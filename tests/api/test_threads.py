@@ -162,6 +162,26 @@ def test_contexts(tiny: Model) -> None:
         assert not ctx.adaptThreads
 
 
+def test_a_thread_pool_serves_all_threads_of_a_context_that_uses_fewer_at_present(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64, nThreads=2, nThreadsBatch=3, adaptThreads=True)) as ctx:
+        ctx._threads.now = 1
+        lib.llama_set_n_threads(ctx._c, 1, 1)
+        with Ggml.Threadpool(2) as small, pytest.raises(ValueError, match=r"3 threads \(nThreadsBatch\), got 2"):
+            ctx.attachThreadpool(small)
+        assert ctx.adaptThreads and ctx.nThreads == 1
+        with Ggml.Threadpool(3) as pool:
+            ctx.attachThreadpool(pool)
+            assert not ctx.adaptThreads and (ctx.nThreads, ctx.nThreadsBatch) == (2, 3)
+            ctx.detachThreadpool()
+
+
+def test_a_wrong_argument_changes_nothing(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64, nThreads=1, nThreadsBatch=1)) as ctx:
+        with pytest.raises(TypeError, match=r"adaptThreads must be True or False, got 'yes'"):
+            ctx.setNThreads(2, adaptThreads="yes")  # type: ignore[arg-type]
+        assert not ctx.adaptThreads and (ctx.nThreads, ctx.nThreadsBatch) == (1, 1)
+
+
 def test_engine_and_embedder(tiny: Model) -> None:
     with Engine(tiny, nCtx=64, nSeqMax=1) as engine:
         assert engine._scheduler._context.adaptThreads
