@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -271,12 +272,20 @@ def test_another_package_loaded_openmp_first(tmp_path: Any) -> None:
     if not ours.is_file():
         pytest.skip("this build has no OpenMP")
     (tmp_path / "libgomp.so.1").write_bytes(ours.read_bytes())
+    other = f"import ctypes; ctypes.CDLL({str(tmp_path / 'libgomp.so.1')!r}, mode=ctypes.RTLD_GLOBAL)\n"
     code = (
-        f"import ctypes; ctypes.CDLL({str(tmp_path / 'libgomp.so.1')!r})\n"
         "import logging; logging.basicConfig(level='WARNING')\n"
         "from llama_cffi import Ggml\n"
         "for _ in range(2): Ggml.Backend.cpuLoad()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.count("another package loaded OpenMP") == 1
-    assert str(tmp_path) in done.stderr
+
+    def warnings(code: str, **variables: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if name not in openmp._CHOICES}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True).stderr
+
+    found = warnings(other + code)
+    assert found.count("another package loaded OpenMP") == 1 and str(tmp_path) in found
+    assert "another package" in warnings("import llama_cffi\n" + other + code)  # which loads nothing
+    assert warnings(other + code, GOMP_SPINCOUNT="30000") == ""
+    assert warnings("from llama_cffi import Model\n" + other + code) == ""
