@@ -35,6 +35,13 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
     return number
 
 
+def boolean(value: bool, name: str) -> bool:
+    """Return `value` as a bool. Raises TypeError for anything but True, False, 1 and 0."""
+    if value not in (True, False):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def no_such_token(token: object, n_vocab: int) -> IndexError:
     """Return the IndexError for a number that is not a token of a vocabulary of `n_vocab` tokens."""
     return IndexError(f"token must be between 0 and {n_vocab - 1}, the last of the vocabulary, got {token}")

@@ -1,8 +1,8 @@
 """OpenMP's threads: how long they spin before they sleep, and another OpenMP runtime in the process.
 
 The CPU backend computes on the threads of GCC's OpenMP runtime, libgomp. A thread that waits for the others spins, by
-default for seconds, and so takes CPUs from everybody who needs them. libgomp reads from its environment how long, when
-it is loaded.
+default for several milliseconds, and so takes CPUs from everybody who needs them. libgomp reads from its environment
+how long, when it is loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# About 0.1 ms: longer than nearly all waits within a token, and shorter than a time slice.
+# A tenth of libgomp's default. On an AMD EPYC, 1 to 2 ms instead of 12: shorter than a time slice.
 _SPIN_COUNT = "30000"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
 
@@ -47,6 +47,6 @@ def foreign_runtime(path: str) -> str | None:
         return None
     return (
         f"another package loaded OpenMP before llama_cffi ({path}): its threads spin for long while they wait, which "
-        "slows everything down on a busy machine. Import llama_cffi before the other package, or set the environment "
-        f"variable GOMP_SPINCOUNT={_SPIN_COUNT} before Python starts"
+        "slows everything down on a busy machine. Run `from llama_cffi import Model` before the other import, or set "
+        f"the environment variable GOMP_SPINCOUNT={_SPIN_COUNT} before Python starts"
     )

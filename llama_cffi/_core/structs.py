@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.checks import integer
+from llama_cffi._core.checks import boolean, integer
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated import enums
@@ -129,9 +129,7 @@ class IntField(Field[int]):
 
 class BoolField(Field[bool]):
     def _to_c(self, value: bool) -> bool:
-        if value not in (True, False):
-            raise TypeError(f"{self.name} must be True or False, got {value!r}")
-        return bool(value)
+        return boolean(value, self.name)
 
     def _from_c(self, value: Any) -> bool:
         return bool(value)

@@ -49,6 +49,13 @@ class Log {
         }
     }
 
+    /* Discards the lines of a thread that ends. */
+    void forget(const void * thread) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        lines_.erase(thread);
+        partial_.erase(thread);
+    }
+
     uint64_t count() const { return count_.load(std::memory_order_relaxed); }
 
     /* Returns the lines of a call, and the lines that llama.cpp's threads have logged since it began. */
@@ -130,10 +137,27 @@ Log & the_log() {
     return *log;
 }
 
-void on_log(enum ggml_log_level level, const char * text, void *) {
-    if (text != nullptr) {
-        the_log().append(level, text);
+/* Discards the lines of its thread when that ends: a program may start any number of threads. */
+struct ThreadLines {
+    const void * thread = nullptr;
+
+    ~ThreadLines() {
+        if (thread != nullptr) {
+            the_log().forget(thread);
+        }
     }
+};
+
+void on_log(enum ggml_log_level level, const char * text, void *) {
+    static thread_local ThreadLines lines;
+    if (text == nullptr) {
+        return;
+    }
+    const void * thread = call_running().thread;
+    if (thread != nullptr) {
+        lines.thread = thread;
+    }
+    the_log().append(level, text);
 }
 
 }  // namespace

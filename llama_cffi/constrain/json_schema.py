@@ -39,7 +39,7 @@ def adapter_of(kind: Any) -> Any:
 
 def schema_of(adapter: Any) -> dict[str, Any]:
     """Return the JSON Schema of a type, without the parts that only pydantic can enforce."""
-    from pydantic.errors import PydanticInvalidForJsonSchema
+    from pydantic.errors import PydanticUserError
     from pydantic.json_schema import GenerateJsonSchema
 
     class Schemas(GenerateJsonSchema):
@@ -49,7 +49,7 @@ def schema_of(adapter: Any) -> dict[str, Any]:
 
     try:
         schema: dict[str, Any] = adapter.json_schema(schema_generator=Schemas)
-    except PydanticInvalidForJsonSchema as error:
+    except PydanticUserError as error:  # also for a name in quotes that is not defined
         raise TypeError(f"this type has no JSON Schema: {error}") from error
     return _walk(schema, _plain)  # type: ignore[no-any-return]
 

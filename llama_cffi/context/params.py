@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import boolean, expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import IntField, Struct
 from llama_cffi._host.resources import usable_cpus
@@ -73,9 +73,7 @@ class ContextParams(SamplersParam):
 
     @adaptThreads.setter
     def adaptThreads(self, value: bool) -> None:
-        if value not in (True, False):
-            raise TypeError(f"adaptThreads must be True or False, got {value!r}")
-        self._keep["adaptThreads"] = bool(value)
+        self._keep["adaptThreads"] = boolean(value, "adaptThreads")
 
     @property
     def cbEval(self) -> Callable[..., bool | None] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from llama_cffi._core.arguments import read_buffer
-from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import FLOAT_MAX
@@ -166,19 +166,23 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_n_threads`.
         """
-        batch = nThreads if nThreadsBatch is None else nThreadsBatch
+        batch, adapts = nThreads if nThreadsBatch is None else nThreadsBatch, boolean(adaptThreads, "adaptThreads")
         for name, n in (("nThreads", nThreads), ("nThreadsBatch", batch)):
             integer(n, 1, lib.GGML_MAX_N_THREADS, name)
             check_threads(name, n)
         self._check_pools(nThreads, batch)
-        self._run(lib.llama_set_n_threads, nThreads, batch)
-        self._threads = _adapting(nThreads, batch) if adaptThreads else ffi.NULL
+
+        def set_threads(context: Any) -> None:
+            lib.llama_set_n_threads(context, nThreads, batch)
+            self._threads = _adapting(nThreads, batch) if adapts else ffi.NULL
+
+        self._run(set_threads)
 
     def attachThreadpool(self, tp: Threadpool, tpBatch: Threadpool | None = None) -> None:
         """Compute on the threads of a pool: `tp` for single tokens, `tpBatch` (None: the same) for larger batches.
 
         A pool serves one context at a time and must have at least as many threads as the context uses: raises BusyError
-        or ValueError otherwise. The numbers of threads stay as they are: this turns `adaptThreads` off.
+        or ValueError otherwise. This turns `adaptThreads` off: the context uses all its threads again.
 
         Maps to `llama_attach_threadpool`.
         """
@@ -188,7 +192,9 @@ class ContextTuning(ContextBase):
         for pool in pools:
             if not isinstance(pool, Threadpool):
                 raise expected("a Ggml.Threadpool", pool, "Ggml.Threadpool(n) makes one")
-        self._check_pools(self.nThreads, self.nThreadsBatch, pools)
+        adapted = self._threads
+        n, n_batch = (adapted.single, adapted.batch) if adapted else (self.nThreads, self.nThreadsBatch)
+        self._check_pools(n, n_batch, pools)
 
         def attach(context: Any) -> None:
             for pool in pools:
@@ -198,9 +204,10 @@ class ContextTuning(ContextBase):
                 if pool not in pools:
                     pool._detach(self)
             self._pools = pools
+            lib.llama_set_n_threads(context, n, n_batch)
+            self._threads = ffi.NULL
 
         self._run(attach)
-        self._threads = ffi.NULL
 
     def detachThreadpool(self) -> None:
         """Compute on the context's own threads again. The pool can then be freed.

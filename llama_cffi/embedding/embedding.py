@@ -100,8 +100,9 @@ class Embedder(_TextComputer):
 
     `nCtx` is the most tokens that a text may have (None: what the model was trained with, at most 2,048). `nBatch` is
     about how many tokens one decode takes, so that short texts share it (None: 128 to 512, depending on threads,
-    devices and vocabulary). `nThreads` None uses every CPU that the process may use, at most 16. `attentionType` is for
-    models that were trained in a different way than their file says.
+    devices and vocabulary). `nThreads` None uses as many threads as the process can use CPUs, at most 16, and fewer
+    while other programs need them. `attentionType` is for models that were trained in a different way than their file
+    says.
 
     Thread-safe: calls from several threads wait for each other. Needs numpy.
     """

@@ -62,8 +62,7 @@ class Engine:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
         `nThreads` None uses as many threads as the process can use CPUs, and fewer while other programs need them.
-        `keepPrefixes` keeps the cells of ended requests until
-        they are needed, for prefix sharing.
+        `keepPrefixes` keeps the cells of ended requests until they are needed, for prefix sharing.
 
         `kvUnified` is the layout of the KV cache. True: one pool of cells, in which requests share prefixes without a
         copy and a single one can use all cells; but each token attends to the cells of all requests. False: each

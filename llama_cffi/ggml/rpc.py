@@ -86,8 +86,8 @@ class Rpc:
         `python -m llama_cffi rpc-worker` calls this. It cannot be stopped, not even by Ctrl-C: call it on a daemon
         thread in a separate process. The host is an IPv4 address of this machine. Everybody who reaches it can compute
         here and crash the process. `devices` defaults to the GPUs, or to the CPU without GPUs. `nThreads` is the number
-        of CPU threads; None means all CPUs that the process may use. Large tensors are cached in the folder `cacheDir`,
-        and then need not be sent again.
+        of CPU threads; None means one for each CPU that the process can use. Large tensors are cached in the folder
+        `cacheDir`, and then need not be sent again.
 
         Raises ValueError for invalid arguments, RpcError if the port cannot be used, NativeError if a request of a
         client fails.

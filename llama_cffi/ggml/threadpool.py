@@ -25,9 +25,10 @@ class Threadpool(Handle):
     """A pool of CPU threads that a context computes with. Loads the CPU backend.
 
     `nThreads` is at most 512, and an upper limit for the contexts that use the pool. `prio` above NORMAL may need
-    privileges. `poll` is how threads wait for work, from 0 (sleep) to 100 (spin). `cpumask` contains the numbers of
-    the CPUs to use; empty means all. With `strictCpu`, each thread is pinned to one CPU. The thread that calls `decode`
-    belongs to the pool and keeps its affinity mask afterwards. A pool serves one context at a time.
+    privileges. `poll` is how threads wait for work, from 0 (sleep) to 100 (spin); it has no effect in a build with
+    OpenMP, the default. `cpumask` contains the numbers of the CPUs to use; empty means all. With `strictCpu`, each
+    thread is pinned to one CPU. The thread that calls `decode` belongs to the pool and keeps its affinity mask
+    afterwards. A pool serves one context at a time.
 
     Maps to `ggml_threadpool`.
     """

@@ -20,6 +20,7 @@ import llama_cffi
 from llama_cffi import __main__
 from llama_cffi._children import doctor as _doctor_child
 from llama_cffi._core import manifest
+from llama_cffi._host.resources import cpu_limits
 from llama_cffi.doctor import command as doctor, sections as _doctor_sections
 from llama_cffi.doctor.report import FAIL, OK, WARN, Check, Section, document, failed, summary
 
@@ -93,6 +94,9 @@ def test_a_working_install_as_json() -> None:
     chosen = llama_cffi.Ggml.Backend.cpuVariant()
     assert chosen is not None and facts["cpu"]["chosen"] == chosen.name
     assert len(facts["cpu"]["variants"]) == len(llama_cffi.Ggml.Backend.cpuVariants())
+    limits = cpu_limits()
+    assert facts["cpu"]["threads"] == limits.usable and facts["cpu"]["limits"]["allowed"] == limits.allowed
+    assert any(check["text"] == f"threads by default: {limits.usable} ({limits.reason})" for check in report["checks"])
     product = facts["devices"]["products"]["CPU"]
     assert product["gflops"] > 0 and product["largest_error"] <= product["tolerance"]
     assert (product["compared_with"], product["compared"]) == ("numpy", 512 * 512)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -162,6 +163,26 @@ def test_contexts(tiny: Model) -> None:
         assert not ctx.adaptThreads
 
 
+def test_a_thread_pool_serves_all_threads_of_a_context_that_uses_fewer_at_present(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64, nThreads=2, nThreadsBatch=3, adaptThreads=True)) as ctx:
+        ctx._threads.now = 1
+        lib.llama_set_n_threads(ctx._c, 1, 1)
+        with Ggml.Threadpool(2) as small, pytest.raises(ValueError, match=r"3 threads \(nThreadsBatch\), got 2"):
+            ctx.attachThreadpool(small)
+        assert ctx.adaptThreads and ctx.nThreads == 1
+        with Ggml.Threadpool(3) as pool:
+            ctx.attachThreadpool(pool)
+            assert not ctx.adaptThreads and (ctx.nThreads, ctx.nThreadsBatch) == (2, 3)
+            ctx.detachThreadpool()
+
+
+def test_a_wrong_argument_changes_nothing(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64, nThreads=1, nThreadsBatch=1)) as ctx:
+        with pytest.raises(TypeError, match=r"adaptThreads must be True or False, got 'yes'"):
+            ctx.setNThreads(2, adaptThreads="yes")  # type: ignore[arg-type]
+        assert not ctx.adaptThreads and (ctx.nThreads, ctx.nThreadsBatch) == (1, 1)
+
+
 def test_engine_and_embedder(tiny: Model) -> None:
     with Engine(tiny, nCtx=64, nSeqMax=1) as engine:
         assert engine._scheduler._context.adaptThreads
@@ -251,12 +272,20 @@ def test_another_package_loaded_openmp_first(tmp_path: Any) -> None:
     if not ours.is_file():
         pytest.skip("this build has no OpenMP")
     (tmp_path / "libgomp.so.1").write_bytes(ours.read_bytes())
+    other = f"import ctypes; ctypes.CDLL({str(tmp_path / 'libgomp.so.1')!r}, mode=ctypes.RTLD_GLOBAL)\n"
     code = (
-        f"import ctypes; ctypes.CDLL({str(tmp_path / 'libgomp.so.1')!r})\n"
         "import logging; logging.basicConfig(level='WARNING')\n"
         "from llama_cffi import Ggml\n"
         "for _ in range(2): Ggml.Backend.cpuLoad()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.count("another package loaded OpenMP") == 1
-    assert str(tmp_path) in done.stderr
+
+    def warnings(code: str, **variables: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if name not in openmp._CHOICES}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True).stderr
+
+    found = warnings(other + code)
+    assert found.count("another package loaded OpenMP") == 1 and str(tmp_path) in found
+    assert "another package" in warnings("import llama_cffi\n" + other + code)  # which loads nothing
+    assert warnings(other + code, GOMP_SPINCOUNT="30000") == ""
+    assert warnings("from llama_cffi import Model\n" + other + code) == ""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llama_cffi import Context, Ggml, Model, logSet
+from llama_cffi._host.resources import cpu_limits, usable_cpus
 from tests import tiny_models
 from tests.cli.commands import document, run
 from tests.cli.fake_hub import REPO, FakeHub
@@ -44,6 +45,7 @@ def test_what_a_file_says(tiny_path: Path, tiny: Model) -> None:
         "32,000 of string: '<unk>', '<s>'",
         "Memory with a context of 512 tokens (keys in f16, values in f16)",
         "It fits.",
+        f"Threads: {usable_cpus()} by default (",
     ):
         assert words in result.stdout
     assert "blk.1.attn_q.weight" not in result.stdout
@@ -64,6 +66,8 @@ def test_the_document(tiny_path: Path, tiny: Model) -> None:
     assert found["fits"] is True and found["no_estimate"] is None
     memory = found["memory"]
     assert memory["n_ctx"] == 512 and memory["total"] == memory["devices"]["CPU"]["total"]
+    limits = cpu_limits()
+    assert (found["threads"], found["threads_reason"]) == (limits.usable, limits.reason)
 
 
 @pytest.mark.parametrize("ctx", [256, 2048])

@@ -220,6 +220,16 @@ def test_types_that_have_no_schema() -> None:
             Constraint.fromType(kind)
 
 
+def test_types_that_are_not_defined() -> None:
+    @dataclasses.dataclass
+    class Node:
+        child: Missing  # type: ignore[name-defined]  # noqa: F821
+
+    for kind in ("Missing", list["Missing"], Node):  # type: ignore[name-defined]  # noqa: F821
+        with pytest.raises(TypeError, match=r"not (fully )?defined"):
+            Constraint.fromType(kind)
+
+
 # Texts
 
 

@@ -21,6 +21,8 @@ def is_fine(error: BaseException) -> bool:
         return last_frame(error.__traceback__)[0] == "<step>"
     if isinstance(error, NotImplementedError) and ("sub-view" in str(error) or "memoryview:" in str(error)):
         return True  # of Python's own memoryview, which has dimensions and formats that it cannot iterate over
+    if type(error) is RuntimeError and last_frame(error.__traceback__)[1] == "result":
+        return True  # of a Generation that an exception has ended, as its docstring says
     return isinstance(error, FAMILIES) and not reached_native(error)
 
 

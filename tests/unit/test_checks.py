@@ -34,6 +34,17 @@ def test_integers_in_range(value: int) -> None:
     assert type(number) in (int, bool) and 1 <= number <= 10
 
 
+@pytest.mark.parametrize("value", [True, False, 1, 0])
+def test_booleans(value: bool) -> None:
+    assert checks.boolean(value, "noPerf") is bool(value)
+
+
+@pytest.mark.parametrize("value", [2, "yes", None, []])
+def test_other_values_are_not_booleans(value: object) -> None:
+    with pytest.raises(TypeError, match=r"noPerf must be True or False, got "):
+        checks.boolean(value, "noPerf")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [0, 11, -(1 << 70), 1 << 70])
 def test_integers_out_of_range(value: int) -> None:
     with pytest.raises(ValueError, match=rf"n .*1 .*10.* {value}"):

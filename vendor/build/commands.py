@@ -115,7 +115,7 @@ class build_ext(_build_ext):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.tmp")
-        shutil.copy2(cached, scratch)
+        shutil.copy(cached, scratch)  # with the time of now: setuptools keeps an extension in the tree that is newer
         os.replace(scratch, target)
 
     def get_outputs(self) -> list[str]:

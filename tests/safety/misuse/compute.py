@@ -378,6 +378,7 @@ CASES = (
             ("setEmbeddings", "llama_set_embeddings", "(c.setEmbeddings(True), c.setEmbeddings(False))"),
             ("setCausalAttn", "llama_set_causal_attn", "c.setCausalAttn(True)"),
             ("setNThreads", "llama_set_n_threads", "c.setNThreads(1)"),
+            ("adapting turned on", "llama_set_n_threads", "c.setNThreads(2, adaptThreads=True)"),
             ("clearAdapterLora", "llama_set_adapters_lora", "c.clearAdapterLora()"),
             ("perfContextReset", "llama_perf_context_reset", "c.perfContextReset()"),
             ("synchronize", "llama_synchronize", "c.synchronize()"),

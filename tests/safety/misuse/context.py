@@ -265,6 +265,102 @@ CASES = (
         "ValueError",
         "nThreads",
     ),
+    *(
+        Case(
+            f"adaptThreads={value}",
+            CHECK,
+            "llama_init_from_model",
+            f"Context.Params(adaptThreads={value})",
+            "TypeError",
+            "adaptThreads must be True or False",
+        )
+        for value in ("2", "None", "'yes'", "[]")
+    ),
+    Case(
+        "adaptThreads before and after the numbers",
+        CHECK,
+        "llama_init_from_model",
+        "assert Context.Params(adaptThreads=True, nThreads=2).adaptThreads\n"
+        "assert Context.Params(nThreads=2, adaptThreads=True).adaptThreads\n"
+        "p = Context.Params(nThreads=2); assert not p.adaptThreads; p.adaptThreads = True; assert p.adaptThreads\n"
+        "context(nThreads=2, nThreadsBatch=1, adaptThreads=True).decode(batch(9))",
+    ),
+    Case(
+        "too many threads, to be adapted",
+        CHECK,
+        "llama_init_from_model",
+        "context(nThreads=513, adaptThreads=True)",
+        "ValueError",
+        "nThreads must be between 1",
+    ),
+    Case(
+        "a wrong adaptThreads later, which changes nothing",
+        CHECK,
+        "llama_set_n_threads",
+        "c = context(nThreads=1, nThreadsBatch=1)\n"
+        "for x in (2, 'yes', None): raises(TypeError, lambda: c.setNThreads(2, adaptThreads=x), 'True or False')\n"
+        "assert (c.nThreads, c.nThreadsBatch, c.adaptThreads) == (1, 1, False); c.decode(batch(9))",
+    ),
+    *(
+        Case(
+            f"setNThreads({arguments}, adaptThreads=True)",
+            CHECK,
+            "llama_set_n_threads",
+            f"context().setNThreads({arguments}, adaptThreads=True)",
+            error,
+            "nThreads",
+        )
+        for arguments, error in (
+            ("0", "ValueError"),
+            ("1, 513", "ValueError"),
+            ("1 << 40", "ValueError"),
+            ("'2'", "TypeError"),
+        )
+    ),
+    Case(
+        "more threads than the process may start, to be adapted later",
+        CHECK,
+        "llama_set_n_threads",
+        "import llama_cffi._host.resources as machine\n"
+        "c = context(nThreads=1, nThreadsBatch=1)\n"
+        "machine.startable = lambda: 3\n"
+        "c.setNThreads(1, 300, adaptThreads=True)",
+        "ValueError",
+        "nThreadsBatch",
+    ),
+    Case(
+        "adapting turned on and off between decodes",
+        OWNERSHIP,
+        "llama_set_n_threads",
+        "c = context(nThreads=2, nThreadsBatch=2)\n"
+        "for i in range(60):\n"
+        "    c.setNThreads(1 + i % 2, 1 + i % 3, adaptThreads=i % 4 < 2); assert c.adaptThreads is (i % 4 < 2)\n"
+        "    c.getMemory().clear(); c.decode(batch(9)); c.decode(batch())",
+    ),
+    Case(
+        "adapting turned on inside a decode",
+        OWNERSHIP,
+        "llama_set_n_threads",
+        "def stop(): c.setNThreads(2, adaptThreads=True)\nc = context(abortCb=stop); c.decode(batch())",
+        "BusyError",
+        "in use",
+    ),
+    Case(
+        "adaptThreads of a context that was freed",
+        OWNERSHIP,
+        "llama_n_threads",
+        "c = context(); c.free(); c.adaptThreads",
+        "ClosedError",
+        "it was freed",
+    ),
+    Case(
+        "adapting turned on for a context that was freed",
+        OWNERSHIP,
+        "llama_set_n_threads",
+        "c = context(); c.free(); c.setNThreads(2, adaptThreads=True)",
+        "ClosedError",
+        "it was freed",
+    ),
     # Samplers of the context
     Case(
         "a chain that would pick a place instead of a token",

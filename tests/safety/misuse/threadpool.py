@@ -80,6 +80,23 @@ CASES = (
         "make a larger pool",
     ),
     Case(
+        "a context that would outgrow its pool if it were calm",
+        CHECK,
+        "llama_set_n_threads",
+        _SETUP + "c.setNThreads(3, adaptThreads=True)",
+        "ValueError",
+        "make a larger pool",
+    ),
+    Case(
+        "a context that adapts its threads to others, on a pool",
+        OWNERSHIP,
+        "llama_attach_threadpool",
+        "c = context(adaptThreads=True, nThreads=2, nThreadsBatch=2); p = Ggml.Threadpool(2)\n"
+        "for _ in range(9):\n"
+        "    c.attachThreadpool(p); assert not c.adaptThreads; c.decode(batch(2))\n"
+        "    c.setNThreads(2, adaptThreads=True); c.decode(batch()); c.detachThreadpool(); c.decode(batch())",
+    ),
+    Case(
         "a pool for two contexts",
         OWNERSHIP,
         "llama_attach_threadpool",
