@@ -10,7 +10,7 @@ from llama_cffi.context.context import Context
 from llama_cffi.engine import sequence_state
 from llama_cffi.engine.cell_pool import CellPool
 from llama_cffi.engine.stream_pool import StreamPool
-from llama_cffi.errors import LlamaError
+from llama_cffi.errors import ContextError, LlamaError
 
 if TYPE_CHECKING:
     from llama_cffi.engine.sequence_pool import EngineSequence
@@ -40,7 +40,13 @@ class MemoryLayout:
         self.stream = cells if possible and unified is not True else 0
         self.fixed = unified is not None or not self.stream
         self.unified = not self.stream
-        self._open()
+        try:
+            self._open()
+        except ContextError:  # some models cannot have streams
+            if self.fixed:
+                raise
+            self.unified = self.fixed = True
+            self._open()
 
     def _open(self) -> None:
         params = self._params

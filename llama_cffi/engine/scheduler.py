@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
 _MANY = 4  # requests for which streams are worth a change of the layout
-_CALM_STEPS = 64  # ... if that has been possible for that many steps
+_CALM_STEPS = (64, 4096)  # ... if that has been possible for that many steps: fewest, and most where it did not last
 _MAX_PREEMPTIONS = 4  # then a request keeps its cells, whatever the priority of others
 
 
@@ -62,7 +62,9 @@ class Scheduler:
         self._layout = layout
         self._nSeqMax = layout.context.nSeqMax
         self._wake: list[Future[None]] = []
+        self._calm_needed = _CALM_STEPS[0]
         self._use_context()
+        self._calm = 16 * self._calm_needed + 1  # the first change is not a sign of many
         self._keep_prefixes = keepPrefixes
         self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
         self._arrivals: deque[Job] = deque()
@@ -85,7 +87,7 @@ class Scheduler:
         """Use the context of the layout, which may be another one than before."""
         self._context, self._cells = self._layout.context, self._layout.pool
         self._runner = BatchRunner(self._layout, self, self._wake)
-        self._calm = 0
+        self._calm = 0  # steps for which streams would be possible; in streams, steps so far
 
     # For other threads
 
@@ -222,11 +224,15 @@ class Scheduler:
             jobs = [*self._running, *self._waiting]
             calm = len(jobs) >= _MANY and all(job.reserved <= layout.stream for job in jobs)
             self._calm = self._calm + 1 if calm else 0
-            if self._calm >= _CALM_STEPS:
+            if self._calm >= self._calm_needed:
                 self._change_layout()
             return
+        self._calm += 1
         grown = [job for job in self._running if len(job.tokens) > layout.stream]
         if grown or (self._waiting and self._cells.has_sequence and self._queue.first.reserved > layout.stream):
+            least, most = _CALM_STEPS
+            lasted = self._calm > 16 * self._calm_needed
+            self._calm_needed = least if lasted else min(2 * self._calm_needed, most)
             self._change_layout()
         if layout.fixed:  # there was no memory for the change
             for job in grown:

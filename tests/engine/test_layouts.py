@@ -15,7 +15,7 @@ from llama_cffi.engine import memory_layout
 from llama_cffi.engine.prompt_plan import in_one_pool, in_streams
 from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.engine.stream_pool import StreamPool
-from llama_cffi.errors import NativeMemoryError
+from llama_cffi.errors import ContextError, NativeMemoryError
 from tests import tiny_archs
 from tests.engine.conftest import Texts, exact, running, write_alone
 
@@ -168,6 +168,36 @@ def test_back_to_streams_for_many(plain: Model, alone: Texts) -> None:
         for request, prompt in zip(requests, PROMPTS, strict=False):
             assert request.result(60) is not None and request.tokens == alone(prompt, 100)
         assert not unified(engine)
+
+
+def test_changes_become_rare(plain: Model) -> None:
+    with streams(plain) as engine:
+        for expected in (64, 128, 256):
+            ask(engine, STEM * 14, 2).result(60)
+            assert unified(engine) and engine._scheduler._calm_needed == expected
+            requests = [ask(engine, prompt, 100) for prompt in PROMPTS[:4]]
+            while unified(engine) and not all(request.done for request in requests):
+                engine._scheduler._calm = expected  # as after that many steps
+            assert not unified(engine)
+            for request in requests:
+                request.result(60)
+            engine._scheduler._calm = 0
+
+
+def test_a_model_that_cannot_have_streams(plain: Model, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Context.initFromModel
+
+    def fails(model: Model, params: Context.Params | None = None) -> Context:
+        assert params is not None
+        if not params.kvUnified:
+            raise ContextError("not this model", operation="llama_init_from_model")
+        return make(model, params)
+
+    monkeypatch.setattr(memory_layout.Context, "initFromModel", fails)
+    with streams(plain) as engine:
+        assert unified(engine) and ask(engine, PROMPTS[0], 5).result(60) is not None
+    with pytest.raises(ContextError), running(plain, nSeqMax=4, nCtx=1024, kvUnified=False):
+        pass
 
 
 def test_no_memory_for_the_other_layout(plain: Model, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
