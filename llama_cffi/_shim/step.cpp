@@ -20,12 +20,11 @@ struct Found {
     int32_t    token;  // 0, or why there is none: a negative shim_no_token
 };
 
-/* Reads the logits of all rows, on as many threads as the decode used: each row has a megabyte, which other threads have
+/* Reads the logits of all rows, on as many threads as the decode used: a row can have a megabyte, which other threads have
  * just written. These are the threads of OpenMP's last team, if the number is the same. */
 void read_logits(llama_context * ctx, const shim_limits & limits, const shim_step & step, std::vector<Found> & found) {
     static thread_local std::vector<const float *> rows;
-    const int32_t                                  n       = step.n;
-    const int32_t                                  threads = n < PARALLEL ? 1 : llama_n_threads_batch(ctx);
+    const int32_t                                  n = step.n;
     rows.resize(static_cast<size_t>(n));
     if (found.size() < rows.size()) {
         found.resize(rows.size());
@@ -35,7 +34,10 @@ void read_logits(llama_context * ctx, const shim_limits & limits, const shim_ste
     }
     const float * const * logits = rows.data();  // thread_local: another one in each thread
     Found *               out    = found.data();
+#ifdef _OPENMP
+    const int32_t threads = n < PARALLEL ? 1 : llama_n_threads_batch(ctx);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+#endif
     for (int32_t i = 0; i < n; i++) {
         try {
             out[i].token = logits[i] == nullptr ? SHIM_SAMPLE_NO_OUTPUT
