@@ -24,6 +24,7 @@ class Owner(Protocol):
     @property
     def is_over(self) -> bool:
         """True if the engine ends, so that errors are its own and not those of requests."""
+        ...
 
     def end(self, job: Job, reason: StopReason | None, error: BaseException | None = None) -> None:
         """End a request."""

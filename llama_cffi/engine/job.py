@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from llama_cffi.context.context import Context
     from llama_cffi.generation.request_options import RequestOptions
 
-MAX_OVERTAKEN = 32  # later requests that may start before an earlier one
-
 _lock = fork_safe_lock(threading.Lock())
 _claimed: weakref.WeakSet[Sampler] = weakref.WeakSet()  # samplers of requests, of all engines
 
@@ -178,11 +176,6 @@ class Job:
         release(self.sampler)
         if self.owns_sampler:
             self.sampler.close()
-
-
-def rank(job: Job) -> tuple[bool, int, int]:
-    """A sort key: jobs with smaller keys go first."""
-    return job.overtaken < MAX_OVERTAKEN, -job.request.priority, job.serial
 
 
 def claim(sampler: Sampler) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from llama_cffi.engine.job import rank
+from llama_cffi.engine.priority import rank
 
 if TYPE_CHECKING:
     from llama_cffi.engine.job import Job

@@ -5,8 +5,9 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from llama_cffi.engine.job import MAX_OVERTAKEN, Job, rank
+from llama_cffi.engine.job import Job
 from llama_cffi.engine.memory_layout import MemoryLayout
+from llama_cffi.engine.priority import MAX_OVERTAKEN, rank
 from llama_cffi.generation.prefix import common_length
 
 if TYPE_CHECKING:

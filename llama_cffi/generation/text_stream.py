@@ -60,18 +60,21 @@ class TextStream:
 
         `data` are the bytes of the token, if they are known already.
         """
-        if data is None:
+        piece: bytes
+        if data is not None:
+            piece = data
+        else:
             if not 0 <= token < self._nTokens:
                 self.vocab._check(token)
             n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
             if n < 0:
                 self._grow_buffer(-n)
                 n = lib.llama_token_to_piece(self._pointer, token, self._buffer, self._capacity, 0, self._special)
-            data = self._bytes[:n]
+            piece = self._bytes[:n]
         if self._pending:
-            data = self._pending + data
-        text, used = utf_8_decode(data, "replace", False)
-        self._pending = data[used:]
+            piece = self._pending + piece
+        text, used = utf_8_decode(piece, "replace", False)
+        self._pending = piece[used:]
         return text if self._stops is None else self._until_stop(text)
 
     def finish(self) -> str:
