@@ -62,13 +62,17 @@ class BatchRunner:
         if not self._entries:
             return False
         began = perf_counter()
+        failure = None
         try:
-            errors = self._compute()
-        finally:
-            for job in lent:
-                job.return_sampler()
-        if errors is None:
+            errors = self._step.run()
+        except BaseException as error:
+            failure = error
+        for job in lent:  # before anybody learns that the request has ended
+            job.return_sampler()
+        if failure is not None:
+            self._recover(failure)
             return False
+        self._count_tokens()
         now = perf_counter()
         self.seconds, self.n = now - began, self._step.n
         self._steady = self.n == len(lent)  # events below may change that
@@ -142,21 +146,19 @@ class BatchRunner:
             job.overtaken += not plan[job][0]
         return plan
 
-    def _compute(self) -> dict[int, BaseException] | None:
-        """Decode the batch and sample for its rows. Returns the errors of rows; None if there are no outputs."""
-        try:
-            errors = self._step.run()
-        except ContextFullError as error:
-            self._steady = False
+    def _recover(self, error: BaseException) -> None:
+        """Handle a step that failed: make room, or end its requests. Raises the error if it is the end of the engine."""
+        self._steady = False
+        if isinstance(error, ContextFullError):
             self._owner.recover_cells(error)
-            return None
-        except BaseException as error:
-            self._steady = False
-            if self._owner.is_over:
-                raise
-            for job, _ in self._entries:
-                self._owner.end(job, None, error)
-            return None
+            return
+        if self._owner.is_over:
+            raise error
+        for job, _ in self._entries:
+            self._owner.end(job, None, error)
+
+    def _count_tokens(self) -> None:
+        """Record the tokens of the batch, which are in the KV cache now."""
         cells = self._cells
         cells.copying = False
         for number, end in self._padded:
@@ -170,7 +172,6 @@ class BatchRunner:
                 cells.grow_one(sequence, tokens[start])
             else:
                 cells.grow(sequence, tokens[start:end])
-        return errors
 
     # The results
 

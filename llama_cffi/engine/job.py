@@ -109,7 +109,7 @@ class Job:
             return True
         if not sampler._busy.acquire(False):
             return False
-        if sampler._pointer is None or sampler._closing:
+        if sampler._pointer is None or sampler._closing or sampler._checked_for != ctx._serial:  # by now
             sampler._busy.release()
             return False
         sampler._owner = get_ident()

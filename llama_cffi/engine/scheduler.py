@@ -66,8 +66,11 @@ class Scheduler:
         self._use_context()
         self._calm = 16 * self._calm_needed + 1  # the first change is not a sign of many
         self._keep_prefixes = keepPrefixes
-        self._changed = threading.Condition(threading.Lock())  # guards what follows, up to `closing`
+        # Guards what follows, up to `closing`. A signal handler or a finalizer may cancel a request while its thread is
+        # in `submit`, so a thread can acquire it twice.
+        self._changed = threading.Condition(threading.RLock())
         self._arrivals: deque[Job] = deque()
+        self._open: set[Job] = set()  # all that have not ended, wherever they are
         self._notified = False
         self._idle = False  # the thread waits for work
         self._serial = 0
@@ -98,6 +101,8 @@ class Scheduler:
                 self.raise_closed()
             self._serial += 1
             job.serial = self._serial
+            job.request._worker = self.thread.ident or 0
+            self._open.add(job)
             self._arrivals.append(job)
             self._changed.notify()
 
@@ -126,11 +131,11 @@ class Scheduler:
 
     def jobs(self) -> list[Job]:
         """The jobs that have not ended."""
-        return [*self._running, *self._waiting, *self._arrivals]
+        return list(self._open)
 
     def after_fork(self, error: Exception) -> None:
         """End all requests in a forked child, which does not have the thread."""
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())
         self.closing = error
         for job in self.jobs():
             job.request._after_fork(error)
@@ -156,8 +161,6 @@ class Scheduler:
                 self._idle = True
                 self._changed.wait()
             self._idle = self._notified = False
-            for job in self._arrivals:
-                job.request._worker = threading.get_ident()
             self._waiting += self._arrivals
             self._arrivals.clear()
             return self.closing is None
@@ -173,7 +176,7 @@ class Scheduler:
             self._waiting += self._arrivals
             self._arrivals.clear()
         for job in (*self._running, *self._waiting):
-            job.end(None, self.closing, self._wake)
+            self._publish_end(job, None, self.closing)
         self._running.clear()
         self._waiting.clear()
         self._publish()
@@ -254,8 +257,8 @@ class Scheduler:
         while self._waiting and self._cells.has_sequence and len(self._running) < self._nSeqMax:
             job = self._queue.next(self._running)
             if job is None:
-                if not self._running:  # cannot happen: each request fits alone
-                    self.end(self._waiting[0], None, ContextFullError("the context has no room for this request"))
+                if not self._running:  # only if the layout cannot change any more: else each request fits alone
+                    self.end(self._queue.first, None, ContextFullError("the context has no room for this request"))
                 break
             sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
             self._queue.remove(job)
@@ -324,7 +327,11 @@ class Scheduler:
             if sequence is not None:
                 self._cells.close(sequence, keep=self._keep_prefixes and error is None)
         finally:
-            job.end(reason, error, self._wake)
+            self._publish_end(job, reason, error)
+
+    def _publish_end(self, job: Job, reason: StopReason | None, error: BaseException | None) -> None:
+        job.end(reason, error, self._wake)
+        self._open.discard(job)
 
 
 def _precedence(job: Job) -> tuple[bool, int, int]:

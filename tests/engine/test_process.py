@@ -70,3 +70,36 @@ def test_a_child_cannot_use_the_engine_and_is_told_so(tiny_path: Path) -> None:
     batch_error = "refused: this engine belongs to the parent process\n"
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == 3 * batch_error + "child: 0\nparent: True\n"
+
+
+def test_a_fork_while_a_request_ends(tiny_path: Path) -> None:
+    """The engine's thread has taken it off its lists, but its end is not published yet."""
+    ended = _run(
+        tiny_path,
+        """
+        entered, go = threading.Event(), threading.Event()
+        cells = engine._scheduler._cells
+        close = cells.close
+        def slow(*arguments, **options):
+            entered.set()
+            go.wait(50)
+            close(*arguments, **options)
+        cells.close = slow
+        request = engine.submit('a', maxTokens=2)
+        entered.wait(50)
+        child = os.fork()
+        if child == 0:
+            try:
+                request.result(5)
+            except (ForkError, TimeoutError) as error:
+                print(type(error).__name__)
+            sys.stdout.flush()
+            os._exit(0)
+        print("child:", os.waitpid(child, 0)[1])
+        go.set()
+        request.result()
+        print("parent:", request.done)
+        """,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "ForkError\nchild: 0\nparent: True\n"

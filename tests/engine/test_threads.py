@@ -1,0 +1,111 @@
+"""Races between an engine's thread and others: who waits where, who holds a sampler, and who is told when."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llama_cffi import BusyError, Context, ContextFullError, Engine, Model, Request, Sampler, TokenDataArray
+from llama_cffi.engine import memory_layout
+from llama_cffi.engine.job import Job
+from llama_cffi.errors import NativeMemoryError
+from tests.engine.conftest import Gate, Texts, running
+
+
+def test_a_sampler_cannot_wait_for_a_request_that_it_submits(engine: Engine) -> None:
+    found: list[BaseException] = []
+
+    class Asks:
+        def apply(self, candidates: TokenDataArray) -> None:
+            inner = engine.submit("One", maxTokens=1)
+            try:
+                inner.result(5)
+            except (BusyError, TimeoutError) as error:
+                found.append(error)
+            candidates.selected = 0
+
+    engine.submit("One", sampler=Sampler.init(Asks()), maxTokens=1).result(30)
+    assert [type(error) for error in found] == [BusyError]
+
+
+def test_a_failed_step_returns_samplers_before_requests_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a request with the same sampler can follow at once."""
+    run, end, held = Context._run_step, Request._end, []
+    sampler = Sampler.initGreedy()
+
+    def fails(self: Context, batch: Any, step: Any, vocab: Any) -> BaseException | None:
+        if step.n and sampler._busy.locked():
+            raise NativeMemoryError("the device failed", operation="llama_decode")
+        return run(self, batch, step, vocab)
+
+    def ends(self: Request, *rest: Any) -> None:
+        held.append(sampler._busy.locked())
+        end(self, *rest)
+
+    monkeypatch.setattr(Context, "_run_step", fails)
+    monkeypatch.setattr(Request, "_end", ends)
+    with pytest.raises(NativeMemoryError):
+        engine.submit("One", sampler=sampler, maxTokens=20).result(30)
+    assert held == [False]
+
+
+def test_a_handler_can_cancel_while_its_thread_submits(engine: Engine, gate: Gate) -> None:
+    """A signal handler or a finalizer runs between any two instructions, and must not wait for its own thread."""
+    request = engine.submit("One", sampler=gate.sampler(), maxTokens=5)
+    assert gate.reached.wait(30)
+    changed = engine._scheduler._changed
+    with changed:
+        assert changed.acquire(blocking=False)
+        changed.release()
+        request.cancel()
+    gate.opened.set()
+    request.result(30)
+    assert request.stopReason is not None and request.stopReason.name == "CANCELLED"
+
+
+def test_a_sampler_that_changes_before_it_is_lent() -> None:
+    """Another thread changes a chain between the first look at it and the lock."""
+    sampler = SimpleNamespace(_checked_for=7, _pointer=object(), _closing="", _busy=None, _owner=0)
+
+    class Busy:
+        held = False
+
+        def acquire(self, blocking: bool) -> bool:
+            sampler._checked_for = None
+            self.held = True
+            return True
+
+        def release(self) -> None:
+            self.held = False
+
+    sampler._busy = busy = Busy()
+    job: Any = SimpleNamespace(sampler=sampler, owns_sampler=False)
+    context: Any = SimpleNamespace(_serial=7)
+    assert Job.lend_sampler(job, context) is False and not busy.held
+
+
+def test_only_requests_that_do_not_fit_end(
+    plain: Model, alone: Texts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams that cannot become one pool: large requests end, and not the small one that came before them."""
+    make = Context.initFromModel
+
+    def fails(model: Model, params: Context.Params | None = None) -> Context:
+        assert params is not None
+        if params.kvUnified:
+            raise NativeMemoryError("out of memory", operation="llama_init_from_model")
+        return make(model, params)
+
+    monkeypatch.setattr(memory_layout.Context, "initFromModel", fails)
+    with running(plain, nSeqMax=2, nCtx=512) as engine:
+        engine.submit("One", sampler=gate.sampler(), maxTokens=1)
+        assert gate.reached.wait(30)
+        small = engine.submit("One", sampler=Sampler.initGreedy(), maxTokens=5)
+        large = [engine.submit([5] * 300, maxTokens=2, priority=1) for _ in range(8)]
+        gate.opened.set()
+        assert small.result(60) is not None and small.tokens == alone("One", 5)
+        for request in large:
+            with pytest.raises(ContextFullError):
+                request.result(60)
