@@ -147,7 +147,7 @@ class BatchRunner:
         return plan
 
     def _recover(self, error: BaseException) -> None:
-        """Handle a step that failed: make room, or end its requests. Raises the error if it is the end of the engine."""
+        """Handle a failed step: make room, or end its requests. Raises the error if it is the end of the engine."""
         self._steady = False
         if isinstance(error, ContextFullError):
             self._owner.recover_cells(error)

@@ -180,7 +180,7 @@ class Scheduler:
         self._running.clear()
         self._waiting.clear()
         self._publish()
-        self._context.close()
+        self._layout.context.close()  # another one than the scheduler's if a change of the layout failed halfway
 
     def _step(self) -> None:
         for job in [job for job in (*self._running, *self._waiting) if job.request._cancelled]:
@@ -243,10 +243,8 @@ class Scheduler:
 
     def _change_layout(self) -> None:
         jobs = {job.sequence: job for job in self._running if job.sequence is not None}
-        try:
-            changed = self._layout.change(jobs)
-        finally:
-            self._use_context()
+        changed = self._layout.change(jobs)
+        self._use_context()
         for sequence, job in jobs.items():
             job.sequence = changed[sequence]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llama_cffi import Context, ContextFullError, Engine, Model, Request, Sampler
+from llama_cffi import ClosedError, Context, ContextFullError, Engine, Model, Request, Sampler
 from llama_cffi.engine import memory_layout
 from llama_cffi.engine.prompt_plan import in_one_pool, in_streams
 from llama_cffi.engine.sequence_pool import EngineSequence
@@ -219,6 +219,38 @@ def test_no_memory_for_the_other_layout(plain: Model, alone: Texts, monkeypatch:
                 long.result(60)
         assert request.result(60) is not None and request.tokens == alone(PROMPTS[0], 60)
         assert not unified(engine)
+
+
+def test_no_memory_for_either_layout(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: Model, params: Context.Params | None = None) -> Context:
+        raise NativeMemoryError("out of memory", operation="llama_init_from_model")
+
+    with streams(plain) as engine:
+        request = ask(engine, PROMPTS[0], 200)
+        next(iter(request))
+        with monkeypatch.context() as patch:
+            patch.setattr(memory_layout.Context, "initFromModel", fails)
+            long = ask(engine, STEM * 14, 2)
+            for ended in (long, request):
+                with pytest.raises(NativeMemoryError):
+                    ended.result(60)
+        with pytest.raises(ClosedError) as raised:
+            ask(engine, PROMPTS[0], 1)
+        assert isinstance(raised.value.__cause__, NativeMemoryError)
+
+
+def test_a_change_that_fails_halfway_frees_the_new_context(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise LookupError("broken")
+
+    with streams(plain) as engine:
+        request = ask(engine, PROMPTS[0], 200)
+        next(iter(request))
+        monkeypatch.setattr(memory_layout.MemoryLayout, "_restore", fails)
+        with pytest.raises(LookupError):
+            ask(engine, STEM * 14, 2).result(60)
+        engine.close()
+        assert engine._scheduler._layout.context.closed
 
 
 # Streams that are neighbours
