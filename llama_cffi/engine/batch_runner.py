@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asyncio import Future
 
     from llama_cffi._core.base_types import Pos, SeqId
+    from llama_cffi.context.context import Context
     from llama_cffi.engine.job import Job
     from llama_cffi.engine.memory_layout import MemoryLayout
     from llama_cffi.engine.prompt_plan import Plan
@@ -43,7 +44,7 @@ class BatchRunner:
     def __init__(self, layout: MemoryLayout, owner: Owner, wake: list[Future[None]]) -> None:
         """`wake` collects the futures of event loops that wait for text."""
         self._context, self._cells, self._owner, self._wake = layout.context, layout.pool, owner, wake
-        self._step = Step(self._context, self._context.nBatch)
+        self._step = Step(self._context, _capacity(self._context))
         self._jobs: list[Job] = []  # of the last batch
         self._entries: list[tuple[Job, int]] = []
         self._others: list[tuple[Job, int]] = []
@@ -208,6 +209,18 @@ class BatchRunner:
         if self._owner.is_over:
             raise error
         self._owner.end(job, None, error)
+
+
+def _capacity(context: Context) -> int:
+    """The most tokens of a batch.
+
+    With a sliding window, llama.cpp plans all parts (of nUbatch tokens) of a batch before it computes the first one, and
+    drops the cells that later parts take from other sequences. Earlier parts may still attend to them. So a batch of a
+    model with a window is a single part, if all sequences fit.
+    """
+    if not context.getModel().nSwa:
+        return context.nBatch
+    return max(context.nSeqMax, min(context.nBatch, context.nUbatch))
 
 
 def _sequence_number(job: Job) -> int:

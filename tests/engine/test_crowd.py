@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_cffi import Model, Request, Sampler, StopReason
-from tests.engine.conftest import Texts, running
+from tests import tiny_archs
+from tests.engine.conftest import Texts, exact, running, write_alone
 
 STEMS = ["The quick brown fox ", "The quick red fox ", "A boat on the river ", "One "]
 
@@ -83,3 +85,22 @@ def test_every_request_ends_as_it_should(plain: Model, alone: Texts, seed: int) 
         assert all(sequence.kept for sequence in cells._all) and cells.used_by_live == 0
         assert bool(cells._all) is bool(seed % 2)
         assert any(request.usage.reusedTokens for _, _, _, request in done)
+
+
+def test_windows_of_a_crowd(tmp_path: Path) -> None:
+    """A batch of several parts of nUbatch tokens: llama.cpp drops cells in a window that earlier parts attend to."""
+    rng = random.Random(5)
+    with Model.load(tiny_archs.write(tmp_path / "gemma2.gguf", "gemma2")) as model:
+        last = model.vocab.nTokens - 1
+        stem = [rng.randrange(3, last) for _ in range(450)]
+        prompts = [stem[: rng.randrange(20, 300)] + [rng.randrange(3, last) for _ in range(60)] for _ in range(6)]
+        texts = [write_alone(model, prompt, 40) for prompt in prompts]
+        options = {"nSeqMax": 8, "nCtx": 2048, "nBatch": 512, "kvUnified": True}
+        with running(model, params=exact(swaFull=False, nUbatch=16), **options) as engine:
+            requests = [
+                (engine.submit(prompts[k], sampler=Sampler.initGreedy(), maxTokens=rng.randrange(1, 40)), texts[k])
+                for k in [rng.randrange(6) for _ in range(60)]
+            ]
+            for request, text in requests:
+                request.result(60)
+                assert request.tokens == text[: len(request.tokens)]
