@@ -214,7 +214,7 @@ class BatchRunner:
 def _capacity(context: Context) -> int:
     """The most tokens of a batch.
 
-    With a sliding window, llama.cpp plans all parts (of nUbatch tokens) of a batch before it computes the first one, and
+    With a sliding window, llama.cpp plans all parts (of nUbatch tokens) of a batch before it computes the first, and
     drops the cells that later parts take from other sequences. Earlier parts may still attend to them. So a batch of a
     model with a window is a single part, if all sequences fit.
     """
