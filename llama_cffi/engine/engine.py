@@ -77,6 +77,8 @@ class Engine:
             raise expected("a Model", model, "Model.load(path) makes one")
         if params is not None and not isinstance(params, Context.Params):
             raise expected("a Context.Params", params, name="params")
+        if kvUnified not in (None, True, False):
+            raise expected("True, False or None", kvUnified, name="kvUnified")
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
@@ -86,7 +88,7 @@ class Engine:
             context.close()
             raise ValueError(_NO_TEXT)
         self._model = model
-        self._nCtx = context.nCtx
+        self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         self._scheduler = Scheduler(layout, keepPrefixes)
         self._capacity = self._most_cells(context, layout)
         _engines.add(self)

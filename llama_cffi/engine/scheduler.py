@@ -83,12 +83,14 @@ class Scheduler:
         total = self._cells.total
         least, most = _AHEAD
         self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
-        self.load = EngineLoad(0, 0, None if total >= UNLIMITED else total, 0, 0)
+        self.load = EngineLoad(0, 0, self._nCells, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
 
     def _use_context(self) -> None:
         """Use the context of the layout, which may be another one than before."""
         self._context, self._cells = self._layout.context, self._layout.pool
+        total = self._cells.total
+        self._nCells = None if total >= UNLIMITED else total
         self._runner = BatchRunner(self._layout, self, self._wake)
         self._calm = 0  # steps for which streams would be possible; in streams, steps so far
 
@@ -213,7 +215,7 @@ class Scheduler:
     def _publish(self) -> None:
         """Update the load, and wake event loops that wait for new text."""
         used = self._cells.used_by_live
-        self.load = EngineLoad(len(self._running), len(self._waiting), self.load.nCells, used, self._cells.used - used)
+        self.load = EngineLoad(len(self._running), len(self._waiting), self._nCells, used, self._cells.used - used)
         if self._wake:
             wake_up(self._wake)
             self._wake.clear()

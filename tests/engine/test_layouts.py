@@ -66,6 +66,11 @@ def test_a_fixed_layout(plain: Model, alone: Texts, layout: bool) -> None:
                 ask(engine, [5] * 300, 4)
 
 
+def test_a_layout_that_does_not_exist(plain: Model) -> None:
+    with pytest.raises(TypeError, match=r"kvUnified.*'streams'|kvUnified.*str"):
+        Engine(plain, kvUnified="streams")  # type: ignore[arg-type]
+
+
 def test_small_streams_are_made_larger_if_asked_for(plain: Model) -> None:
     with running(plain, nSeqMax=4, nCtx=400, kvUnified=False) as engine:
         assert engine._scheduler._context.nCtxSeq == 256
@@ -168,6 +173,17 @@ def test_back_to_streams_for_many(plain: Model, alone: Texts) -> None:
         for request, prompt in zip(requests, PROMPTS, strict=False):
             assert request.result(60) is not None and request.tokens == alone(prompt, 100)
         assert not unified(engine)
+
+
+def test_the_size_is_the_one_that_a_request_can_have(plain: Model) -> None:
+    with running(plain, nSeqMax=3, nCtx=1000) as engine:
+        assert engine.nCtx == 1000 and engine.load.nCells == 768
+        assert ask(engine, [5] * 990, 5).result(60) is not None
+        while not engine._scheduler._idle:
+            pass
+        assert engine.load.nCells == 1024 and engine.load.keptCells > 768
+    with running(plain, nSeqMax=3, nCtx=1000, kvUnified=False) as engine:
+        assert engine.nCtx == engine.load.nCells == 768
 
 
 def test_changes_become_rare(plain: Model) -> None:
