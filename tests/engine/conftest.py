@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llama_cffi import Batch, Context, Engine, FlashAttnType, Ggml, Model, Sampler, TokenDataArray, tokenize
@@ -86,7 +87,7 @@ class Gate:
             self.reached.set()
             assert self.opened.wait(30)
         self.at -= 1
-        candidates.selected = max(range(len(candidates)), key=lambda i: candidates[i].logit)
+        candidates.selected = int(np.argmax(np.asarray(candidates)["logit"]))
 
     def sampler(self) -> Sampler:
         return Sampler.init(self)
