@@ -20,7 +20,7 @@ LENGTH = 256
 
 def greedy(given: Given) -> None:
     """A greedy loop over the facade."""
-    from llama_cffi import Batch, Context, Ggml, Model, Sampler, version
+    from llama_cffi import Batch, Context, Ggml, Model, Sampler
 
     Ggml.Backend.cpuLoad()
     model = Model.load(given.model, Model.Params(nGpuLayers=0))
@@ -39,7 +39,7 @@ def greedy(given: Given) -> None:
                 token = sampler.sample(ctx, -1)
                 yield
 
-    _measure(given, tokens(), version=version(), threads=ctx.nThreads)
+    _measure(given, tokens(), version=_version(), threads=ctx.nThreads)
 
 
 def llama_cpp_python(given: Given) -> None:
@@ -82,7 +82,7 @@ def _measure(given: Given, tokens: Iterator[None], **about: Any) -> None:
 
 def engine(given: Given) -> None:
     """An Engine with its default settings, and `seqs` clients that send a request when the last one has ended."""
-    from llama_cffi import Engine, Ggml, Model, Sampler, version
+    from llama_cffi import Engine, Ggml, Model, Sampler
 
     Ggml.Backend.cpuLoad()
     model = Model.load(given.model, Model.Params(nGpuLayers=0))
@@ -103,7 +103,7 @@ def engine(given: Given) -> None:
                     request.cancel()
 
     served.submit("Once upon a time", sampler=Sampler.initGreedy(), maxTokens=4).result()
-    ready(version=version(), clients=given.seqs)
+    ready(version=_version(), clients=given.seqs)
     for _ in repetitions():
         stopping.clear()
         clients = [threading.Thread(target=client, args=(number,)) for number in range(given.seqs)]
@@ -118,6 +118,16 @@ def engine(given: Given) -> None:
         for each in clients:
             each.join()
         answer(seconds, tokens, "")
+
+
+def _version() -> str:
+    """The version of llama.cpp. Older ones do not tell."""
+    from llama_cffi import UnavailableError, version
+
+    try:
+        return version()
+    except UnavailableError:
+        return "unknown"
 
 
 CASES: dict[str, Callable[[Given], None]] = {

@@ -63,7 +63,7 @@ class BatchRunner:
         if not self._entries:
             return False
         began = perf_counter()
-        failure = None
+        failure, errors = None, {}
         try:
             errors = self._step.run()
         except BaseException as error:
