@@ -308,9 +308,13 @@ def test_without_a_limit_a_text_fills_the_window_as_a_generation_does(plain: Mod
 def test_requests_without_a_limit_run_together(plain: Model, gate: Gate) -> None:
     """None of them reserves the whole window."""
     with running(plain, nCtx=1024, nSeqMax=6) as engine:
+        first = Gate()  # none begins before the last one is there: a slow machine would let them grow meanwhile
+        engine.submit("x", sampler=first.sampler(), maxTokens=1)
+        assert first.reached.wait(30)
         gate.at = 3
         held = [engine.submit(PROMPTS[k], sampler=_endless(plain)) for k in range(5)]
         last = engine.submit("a", sampler=gate.sampler())
+        first.opened.set()
         assert gate.reached.wait(30)
         assert engine.load.running == 6 and engine.load.waiting == 0
         for request in (*held, last):
