@@ -5,7 +5,7 @@ llama-server is a process of its own, and its clients talk to it by HTTP on the 
 turns, each time in a new process. `--ngl 99` compares on a GPU (Vulkan).
 
 The limit is what llama-batched-bench would need: it measures how fast prompts are processed, and how fast tokens are
-generated in as many sequences as there are slots. At these speeds the same number of tokens would take so many seconds,
+generated in as many sequences as there are slots. At these speeds the same tokens would take that much time,
 without sampling, text or scheduling.
 
 There are two workloads: prompts with different beginnings, and prompts with a common one (`--common` tokens), which

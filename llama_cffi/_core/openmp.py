@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A tenth of libgomp's default. On an AMD EPYC, 1 to 2 ms instead of 12: shorter than a time slice.
+# A tenth of libgomp's default.
 _SPIN_COUNT = "30000"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
 

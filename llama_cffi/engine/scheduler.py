@@ -223,7 +223,7 @@ class Scheduler:
     # The memory layout
 
     def _choose_layout(self) -> None:
-        """Change to one pool of cells for a request that does not fit a stream, and back if many have come since."""
+        """Change to one pool of cells for a request that is larger than a stream, and back to streams for many."""
         layout = self._layout
         if layout.unified:
             jobs = [*self._running, *self._waiting]

@@ -199,7 +199,7 @@ def test_import_loads_little() -> None:
     assert len([name for name in loaded if name.startswith("llama_cffi.")]) <= 7
 
 
-@pytest.mark.older("llama_version", "what says which names are missing is loaded too")
+@pytest.mark.older("llama_version", "its structs load compat_fields too")
 def test_import_of_the_main_classes_loads_little(tiny_path: Path) -> None:
     """And a program that loads a model and generates text imports next to nothing besides."""
     loaded, used = _imported(MAIN, USE, arguments=(str(tiny_path),))
@@ -210,7 +210,7 @@ def test_import_of_the_main_classes_loads_little(tiny_path: Path) -> None:
     assert used - loaded <= {"_json", "resource"}
 
 
-@pytest.mark.older("llama_version", "enumerations that lack a name are completed at import")
+@pytest.mark.older("llama_version", "fields of compat_fields name their enumerations at import")
 def test_import_makes_no_enumeration() -> None:
     """Each takes as long as the import of a small module."""
     code = f"{MAIN}\nfrom llama_cffi._generated import enums\nprint(*(set(vars(enums)) & set(enums.__all__)))"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llama_cffi import Batch, Context, Engine, FlashAttnType, Ggml, Model, Sampler, TokenDataArray, tokenize
+from llama_cffi.errors import ContextError, NativeMemoryError
 from tests import tiny_models
 
 Texts = Callable[[str, int], list[int]]
@@ -72,6 +73,21 @@ def running(model: Model, **options: Any) -> Iterator[Engine]:
 def engine(plain: Model) -> Iterator[Engine]:
     with running(plain) as made:
         yield made
+
+
+def refuse_layouts(
+    patch: pytest.MonkeyPatch, layouts: Collection[bool], error: type[ContextError | NativeMemoryError]
+) -> None:
+    """Let contexts fail whose `kvUnified` is one of these."""
+    make = Context.initFromModel
+
+    def fails(model: Model, params: Context.Params | None = None) -> Context:
+        assert params is not None
+        if params.kvUnified in layouts:
+            raise error("refused by the test", operation="llama_init_from_model")
+        return make(model, params)
+
+    patch.setattr(Context, "initFromModel", fails)
 
 
 class Gate:

@@ -17,7 +17,7 @@ from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.engine.stream_pool import StreamPool
 from llama_cffi.errors import ContextError, NativeMemoryError
 from tests import tiny_archs
-from tests.engine.conftest import Texts, exact, running, write_alone
+from tests.engine.conftest import Texts, exact, refuse_layouts, running, write_alone
 
 PROMPTS = ["The quick brown fox", "A boat on the river", "One", "Number one and two, said the", "Over the hills"]
 STEM = "The quick brown fox jumps over the lazy dog and then sleeps for a while in the shade of a tree. "
@@ -201,15 +201,7 @@ def test_changes_become_rare(plain: Model) -> None:
 
 
 def test_a_model_that_cannot_have_streams(plain: Model, alone: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Context.initFromModel
-
-    def fails(model: Model, params: Context.Params | None = None) -> Context:
-        assert params is not None
-        if not params.kvUnified:
-            raise ContextError("not this model", operation="llama_init_from_model")
-        return make(model, params)
-
-    monkeypatch.setattr(memory_layout.Context, "initFromModel", fails)
+    refuse_layouts(monkeypatch, {False}, ContextError)
     with streams(plain) as engine:
         assert unified(engine) and ask(engine, PROMPTS[0], 5).result(60) is not None
     with pytest.raises(ContextError), running(plain, nSeqMax=4, nCtx=1024, kvUnified=False):
@@ -220,16 +212,8 @@ def test_no_memory_for_the_other_layout(plain: Model, alone: Texts, monkeypatch:
     with streams(plain) as engine:
         request = ask(engine, PROMPTS[0], 60)
         next(iter(request))
-        make = Context.initFromModel
-
-        def fails(model: Model, params: Context.Params | None = None) -> Context:
-            assert params is not None
-            if params.kvUnified:
-                raise NativeMemoryError("out of memory", operation="llama_init_from_model")
-            return make(model, params)
-
         with monkeypatch.context() as patch:
-            patch.setattr(memory_layout.Context, "initFromModel", fails)
+            refuse_layouts(patch, {True}, NativeMemoryError)
             long = ask(engine, STEM * 14, 2)
             with pytest.raises(ContextFullError):
                 long.result(60)
@@ -238,14 +222,11 @@ def test_no_memory_for_the_other_layout(plain: Model, alone: Texts, monkeypatch:
 
 
 def test_no_memory_for_either_layout(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(model: Model, params: Context.Params | None = None) -> Context:
-        raise NativeMemoryError("out of memory", operation="llama_init_from_model")
-
     with streams(plain) as engine:
         request = ask(engine, PROMPTS[0], 200)
         next(iter(request))
         with monkeypatch.context() as patch:
-            patch.setattr(memory_layout.Context, "initFromModel", fails)
+            refuse_layouts(patch, {True, False}, NativeMemoryError)
             long = ask(engine, STEM * 14, 2)
             for ended in (long, request):
                 with pytest.raises(NativeMemoryError):

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from llama_cffi import BusyError, Context, ContextFullError, Engine, Model, Request, Sampler, TokenDataArray
-from llama_cffi.engine import memory_layout
 from llama_cffi.engine.job import Job
 from llama_cffi.errors import NativeMemoryError
-from tests.engine.conftest import Gate, Texts, running
+from tests.engine.conftest import Gate, Texts, refuse_layouts, running
 
 
 def test_a_sampler_cannot_wait_for_a_request_that_it_submits(engine: Engine) -> None:
@@ -90,15 +89,7 @@ def test_only_requests_that_do_not_fit_end(
     plain: Model, alone: Texts, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams that cannot become one pool: large requests end, and not the small one that came before them."""
-    make = Context.initFromModel
-
-    def fails(model: Model, params: Context.Params | None = None) -> Context:
-        assert params is not None
-        if params.kvUnified:
-            raise NativeMemoryError("out of memory", operation="llama_init_from_model")
-        return make(model, params)
-
-    monkeypatch.setattr(memory_layout.Context, "initFromModel", fails)
+    refuse_layouts(monkeypatch, {True}, NativeMemoryError)
     with running(plain, nSeqMax=2, nCtx=512) as engine:
         engine.submit("One", sampler=gate.sampler(), maxTokens=1)
         assert gate.reached.wait(30)
