@@ -31,7 +31,7 @@ def available_memory() -> int | None:
 class CpuLimits:
     """What limits the CPUs of this process."""
 
-    def __init__(self, present: int, allowed: int, cores: int, quota: float | None) -> None:
+    def __init__(self, present: int, allowed: int, cores: int, quota: float | None, tasks: int | None) -> None:
         self.present = present
         """CPUs of the machine that are online."""
         self.allowed = allowed
@@ -40,19 +40,22 @@ class CpuLimits:
         """Physical cores among those: hyper-threads of a core count once."""
         self.quota = quota
         """CPU time that control groups allow, in CPUs, as `docker --cpus=1.5` sets it; None without a quota."""
+        self.tasks = tasks
+        """Threads that the pids limit of control groups allows, with the present one; None without a limit."""
 
     @property
     def usable(self) -> int:
         """The number of CPUs that threads can be busy on all the time, at least 1."""
-        if self.quota is None:
-            return self.cores
-        return max(1, min(self.cores, int(self.quota + 0.25)))
+        limits = [self.cores, self.cores if self.quota is None else int(self.quota + 0.25)]
+        return max(1, min(limits if self.tasks is None else [*limits, self.tasks]))
 
     @property
     def reason(self) -> str:
         """The limit that decides, in words."""
         n = self.usable
-        if n < self.cores:
+        if self.tasks is not None and n == self.tasks < self.cores:
+            return f"the process may start {n - 1} more threads (pids.max of its control group)"
+        if n < self.cores and self.quota is not None:
             return f"the control group allows {self.quota:.4g} CPUs"
         if n < self.allowed:
             return f"{n} physical cores; more threads than cores are slower"
@@ -66,7 +69,9 @@ def cpu_limits() -> CpuLimits:
     allowed = cpu_affinity()
     cores = {"".join(_lines(f"{_CPUS}/cpu{cpu}/topology/thread_siblings_list")) or str(cpu) for cpu in allowed}
     quota = min(_cgroup_quotas(), default=None)
-    return CpuLimits(max(os.cpu_count() or 1, len(allowed)), len(allowed), len(cores), quota)
+    more = min(_group_threads(), default=None)
+    tasks = None if more is None else more + 1
+    return CpuLimits(max(os.cpu_count() or 1, len(allowed)), len(allowed), len(cores), quota, tasks)
 
 
 def usable_cpus() -> int:
@@ -82,11 +87,8 @@ def cpu_affinity() -> set[int]:
 
 def startable() -> int | None:
     """Return the number of threads that this process can still start; None if there is no limit."""
-    limits = [_user_limit()]
-    for group, _ in _cgroups("pids"):
-        limit, used = _number(f"{group}/pids.max"), _number(f"{group}/pids.current")
-        limits.append(None if limit is None or used is None else max(0, limit - used))
-    return min((limit for limit in limits if limit is not None), default=None)
+    user = _user_limit()
+    return min([*_group_threads(), *([] if user is None else [user])], default=None)
 
 
 def check_threads(name: str, n: int) -> None:
@@ -155,6 +157,14 @@ def _limit_v2(group: str, swap: int) -> int | None:
     if swap_limit is not None:
         swap = min(swap, swap_limit - (_number(f"{group}/memory.swap.current") or 0))
     return limit - used + cached.get("inactive_file", 0) + cached.get("active_file", 0) + swap
+
+
+def _group_threads() -> Iterator[int]:
+    """The threads that each control group still allows to start."""
+    for group, _ in _cgroups("pids"):
+        limit, used = _number(f"{group}/pids.max"), _number(f"{group}/pids.current")
+        if limit is not None and used is not None:
+            yield max(0, limit - used)
 
 
 def _cgroup_quotas() -> Iterator[float]:

@@ -129,6 +129,21 @@ def test_quota_of_control_groups_version_1(cpus: Path) -> None:
     assert resources.cpu_limits().quota == 3 and resources.usable_cpus() == 3
 
 
+def test_the_default_never_starts_more_threads_than_the_group_allows(cpus: Path) -> None:
+    """OpenMP ends a process that cannot start a thread."""
+    (cpus / "cgroup").write_text("8:pids:/x\n")
+    group = cpus / "groups" / "pids" / "x"
+    group.mkdir(parents=True)
+    (group / "pids.max").write_text("max\n")
+    (group / "pids.current").write_text("5\n")
+    assert resources.usable_cpus() == 4
+    for limit, usable in (("100", 4), ("7", 3), ("6", 2), ("5", 1), ("3", 1)):
+        (group / "pids.max").write_text(f"{limit}\n")
+        limits = resources.cpu_limits()
+        assert limits.usable == usable
+        assert ("pids.max" in limits.reason) == (usable < 4)
+
+
 def test_one_module_counts_the_cpus() -> None:
     package = Path(llama_cffi.__file__).parent
     counting = [
