@@ -13,6 +13,10 @@ from contextlib import contextmanager
 
 # A tenth of libgomp's default.
 _SPIN_COUNT = "30000"
+# If the process has more OpenMP threads than CPUs, libgomp spins 100 times only, and 1000 times with this policy. 100 is
+# too short for the barriers of a computation. Each thread that computes has OpenMP threads of its own, which count even
+# while they sleep: so has the thread that loads a model for AMX, and the one of an engine.
+_POLICY = "active"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
 
 _LIB = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lib")
@@ -20,7 +24,9 @@ _LIB = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 def spin_environment() -> dict[str, str]:
     """The environment variables with which libgomp is to be loaded. Empty if the user has made a choice."""
-    return {} if any(name in os.environ for name in _CHOICES) else {"GOMP_SPINCOUNT": _SPIN_COUNT}
+    if any(name in os.environ for name in _CHOICES):
+        return {}
+    return {"GOMP_SPINCOUNT": _SPIN_COUNT, "OMP_WAIT_POLICY": _POLICY}
 
 
 @contextmanager

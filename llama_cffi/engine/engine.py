@@ -12,6 +12,7 @@ from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
+from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
 from llama_cffi.engine.job import Job, claim, release
 from llama_cffi.engine.memory_layout import MemoryLayout
@@ -61,7 +62,8 @@ class Engine:
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
-        `nThreads` None uses as many threads as the process can use CPUs, and fewer while other programs need them.
+        `nThreads` None uses as many threads as the process can use CPUs, but leaves one CPU in eight to Python and the
+        clients. It uses fewer while other programs need the CPUs.
         `keepPrefixes` keeps the cells of ended requests until they are needed, for prefix sharing.
 
         `kvUnified` is the layout of the KV cache. True: one pool of cells, in which requests share prefixes without a
@@ -218,9 +220,17 @@ def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, 
     params.nCtx, params.nSeqMax, params.nBatch = nCtx, nSeqMax, nBatch
     if nThreads is not None:
         params.nThreads = params.nThreadsBatch = nThreads
+    elif "adaptThreads" not in params._keep:  # neither was set
+        params._c.n_threads = params._c.n_threads_batch = _default_threads(usable_cpus())
     if has("llama_context_params.n_outputs_max"):
         params.nOutputsMax = nSeqMax
     return params
+
+
+def _default_threads(cpus: int) -> int:
+    """Leave CPUs to Python and to the clients, which work while a step is computed: a compute thread that loses its CPU
+    to them stops all the others. With few CPUs, a thread less costs more than that."""
+    return cpus - cpus // 8
 
 
 def _claim_sampler(sampler: Sampler | None, seed: int) -> Sampler:

@@ -240,7 +240,7 @@ def test_a_context_makes_room(tiny: Model, crowd: None) -> None:
 def test_spinning_is_bounded_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    assert openmp.spin_environment() == {"GOMP_SPINCOUNT": "30000"}
+    assert openmp.spin_environment() == {"GOMP_SPINCOUNT": "30000", "OMP_WAIT_POLICY": "active"}
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     assert openmp.spin_environment() == {}
 
