@@ -5599,6 +5599,12 @@ class _Lib:
         Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none.
         """
         ...
+    def shim_openmp_release(self, /) -> None:
+        """`void shim_openmp_release(void)`
+
+        Ends the OpenMP threads that this thread has started. It starts others when it computes again.
+        """
+        ...
     def shim_abort(self, data: _CData, /) -> bool:
         """`bool shim_abort(void *data)`
 

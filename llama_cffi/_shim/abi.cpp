@@ -150,6 +150,7 @@ void find_linked(Loaded (&loaded)[n_linked]) {
 extern "C" {
 
 extern int omp_get_max_threads(void) __attribute__((weak));
+extern int omp_pause_resource_all(int kind) __attribute__((weak));
 
 size_t shim_openmp(char * buffer, size_t size) {
     Dl_info info;
@@ -158,6 +159,13 @@ size_t shim_openmp(char * buffer, size_t size) {
     }
     const int n = snprintf(buffer, size, "%s", info.dli_fname);
     return n > 0 ? static_cast<size_t>(n) : 0;
+}
+
+void shim_openmp_release(void) {
+    constexpr int soft = 1;  // omp_pause_soft
+    if (omp_pause_resource_all != nullptr) {
+        omp_pause_resource_all(soft);
+    }
 }
 
 bool shim_libraries_agree(void) {

@@ -81,6 +81,9 @@ int shim_log_take(char * buffer, size_t size);
 /* Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none. */
 size_t shim_openmp(char * buffer, size_t size);
 
+/* Ends the OpenMP threads that this thread has started. It starts others when it computes again. */
+void shim_openmp_release(void);
+
 /* Abort callback (ggml_abort_callback). Returns true if `*data` is non-zero, or if Python has a signal to handle
  * (Ctrl-C) and the main thread is inside the call. `data` is an `int32_t *`, or NULL. */
 bool shim_abort(void * data);

@@ -149,6 +149,7 @@ class Model(ModelInfo):
                 raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params = chosen
+        lib.shim_openmp_release()  # those that loaded weights for AMX would count while other threads compute
         return model
 
     def _set_up(self, file: ModelFile) -> None:
