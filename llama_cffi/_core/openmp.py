@@ -14,8 +14,8 @@ from contextlib import contextmanager
 # A tenth of libgomp's default.
 _SPIN_COUNT = "30000"
 # If a process has more OpenMP threads than CPUs, libgomp spins 100 times only, and 1000 times with this policy. 100 is
-# too short for the barriers of a computation. Each Python thread that computes has OpenMP threads of its own, which count
-# even while they sleep.
+# too short for the barriers of a computation. Each Python thread that computes has OpenMP threads of its own, and these
+# count even while they sleep.
 _POLICY = "active"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables by which a user decides
 
