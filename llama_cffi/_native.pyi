@@ -5692,6 +5692,12 @@ class _Lib:
         the token, or a negative shim_no_token.
         """
         ...
+    def shim_accept(self, smpl: _CData, tokens: _CData, n: int, /) -> None:
+        """`void shim_accept(struct llama_sampler *smpl, const int32_t *tokens, int32_t n)`
+
+        Lets a sampler accept tokens, in order.
+        """
+        ...
     def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
         """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
 

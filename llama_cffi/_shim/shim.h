@@ -218,6 +218,9 @@ enum shim_no_token {
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx, int32_t wanted);
 
+/* Lets a sampler accept tokens, in order. */
+void shim_accept(struct llama_sampler * smpl, const int32_t * tokens, int32_t n);
+
 /* A step of the engine. Each request has a row: an entry of each of these arrays. */
 struct shim_step {
     struct llama_batch *    batch;    /* whose tokens and positions become those of the next step, for sampled rows */

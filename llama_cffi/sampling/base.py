@@ -31,6 +31,7 @@ class Traits:
         "adaptive",
         "grammar",
         "is_chain",
+        "last_n",
         "lazy",
         "n_vocab",
         "picks",
@@ -53,6 +54,7 @@ class Traits:
         searches: bool = False,
         reset_stack: int = 0,
         adaptive: bool = False,
+        last_n: int = 0,
     ) -> None:
         self.recipe = recipe  # the constructor and its arguments: equal recipes have the same structure in C
         self.is_chain = is_chain
@@ -64,6 +66,7 @@ class Traits:
         self.searches = searches  # looks for its trigger pattern in all the text accepted so far
         self.reset_stack = reset_stack  # bytes of stack that a reset needs, because it parses the grammar again
         self.adaptive = adaptive  # remembers its pick until that is accepted, which a clone must not
+        self.last_n = last_n  # a penalty for this many latest tokens, those of the prompt too; -1: the context size
 
 
 class Deferred:
