@@ -189,12 +189,12 @@ class Model(ModelInfo):
                 "save it"
             )
         from llama_cffi._core.atomic_write import atomic_write
+        from llama_cffi.model.gguf import require_complete
 
         target = os.fsdecode(path_bytes(path))
         with atomic_write(target) as scratch:
             lib.llama_model_save_to_file(self._c, os.fsencode(scratch))
-            if not os.path.exists(scratch) or os.path.getsize(scratch) == 0:
-                raise OSError(f"llama.cpp wrote nothing to {target}: is the disk full?")
+            require_complete(scratch, target)
 
     @classmethod
     def quantizeDefaultParams(cls) -> ModelQuantizeParams:

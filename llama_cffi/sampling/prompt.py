@@ -12,7 +12,7 @@ from llama_cffi.sampling.base import SamplerBase
 def accept_prompt(sampler: SamplerBase, members: Sequence[SamplerBase], tokens: Sequence[Token]) -> None:
     """Let members of `sampler` accept a prompt: as many of its last tokens as each of them looks back at.
 
-    A sampler written in Python sees it through `acceptPrompt`, if it has that method: `accept` may be that of a grammar.
+    A sampler written in Python sees it through `acceptPrompt`, if it has that: its `accept` may be that of a grammar.
     """
     with sampler._exclusive():
         for member in members:
