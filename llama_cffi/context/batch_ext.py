@@ -31,6 +31,7 @@ class BatchExt(Handle):
     """
 
     _KIND = "batch"
+    _MADE_BY = "BatchExt.init(ctx) makes one"
 
     _context: ContextBase
     _count: int
@@ -53,6 +54,9 @@ class BatchExt(Handle):
         batch._context = ctx
         batch._reset()
         return batch
+
+    def _describe(self) -> str:
+        return f"of {self._count} entries, {len(self._outputs)} outputs"
 
     def _require_complete(self) -> tuple[int, int, int]:
         """Return the numbers of entries and outputs, and the largest position; raise if something is missing."""

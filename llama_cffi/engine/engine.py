@@ -208,7 +208,8 @@ class Engine:
     def __repr__(self) -> str:
         if self.closed:
             return "<Engine closed>"
-        return f"<Engine {self.load.running} running, {self.load.waiting} waiting>"
+        load = self.load
+        return f"<Engine nCtx={self._nCtx}, {load.running} running, {load.waiting} waiting, {self._model!r}>"
 
 
 def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None) -> Context.Params:

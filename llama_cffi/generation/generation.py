@@ -229,6 +229,8 @@ class Generation(Iterator[str]):
 class GenerationSteps(Iterator[GenerationStep]):
     """An iterator over the steps of a generation; `Generation.steps` makes it."""
 
+    _MADE_BY = "generation.steps() makes one"
+
     def __init__(self, generation: Generation) -> None:
         """Not for users: `generation.steps()` makes it."""
         self._generation = generation

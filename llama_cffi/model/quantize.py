@@ -145,7 +145,7 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
 
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
-    with open(name, "rb"):  # OSError names the problem
+    with open(os.fsdecode(name), "rb"):  # OSError names the problem
         pass
     for existing in [out, *glob.glob(f"{glob.escape(out)}-[0-9]*-of-[0-9]*.gguf")]:
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):

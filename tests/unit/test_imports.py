@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Low to high. Packages of one row do not import each other.
 PACKAGES: Mapping[str, tuple[set[str], ...]] = {
     "llama_cffi": (
+        {"_suggest"},
         {"errors", "_host", "_native", "_generated"},
         {"_core"},
         {"_generated.structs"},
