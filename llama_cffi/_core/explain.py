@@ -1,7 +1,7 @@
 """Explains the likeliest mistakes with public names: `model.n_params`, `Generation(ctx, text, max_tokens=3)`.
 
 `explain` is applied to each public class and function when the package hands out its name. Functions get a wrapper that
-rewords Python's TypeError for arguments that do not fit; classes get a `__getattr__` that suggests a name.
+rewords Python's own errors for arguments that do not fit; classes get a `__getattr__` that suggests a name.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def _wrapper(function: Any) -> Any:
     def call(*arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except TypeError as error:
-            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-                raise  # by the function itself, and not by the call
+        except (TypeError, AttributeError) as error:
             from llama_cffi._core.hints import call_error
 
-            problem = call_error(function, arguments, keywords) or str(error)
+            problem = call_error(function, arguments, keywords, error)
+            if not problem:
+                raise
         raise TypeError(problem)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):

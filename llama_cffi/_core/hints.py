@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from typing import Any
 
+from llama_cffi._core.annotations import wrong_type
 from llama_cffi._generated.names import FUNCTIONS
 from llama_cffi._suggest import did_you_mean, near
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+# How Python and cffi word a value of the wrong type, which says neither whose it is nor what to do.
+_BARE = re.compile(
+    r"object is not |object cannot be|has no attribute|has no len|not supported between|unsupported operand|"
+    r"bad operand|must be real number|a real number|initializer for ctype|cannot unpack|unhashable type|"
+    r"argument must be|can only concatenate|arguments? (are|is) required|not iterable|expected str instance|"
+    r"sequence item|indices must be"
+)
 
 _SAMPLER = "a sampler decides that: Generation, Engine.submit and ChatSession.send take sampler="
 _GRAMMAR = "pass sampler=Sampler.chain(Constraint.fromGbnf(text).sampler(vocab), Sampler.initDist())"
@@ -112,8 +124,24 @@ def _plain(name: str) -> str:
 # Calls
 
 
-def call_error(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    """Return what is wrong with the arguments of a call, and what to do; "" if that is not known."""
+def call_error(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], error: Exception) -> str:
+    """Return what is wrong with the arguments of a call, and what to do.
+
+    "" if the error says it itself, or comes from a callback.
+    """
+    trace = error.__traceback__
+    assert trace is not None
+    if trace.tb_next is None:
+        return _arguments_error(function, arguments, keywords)
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE) or not _BARE.search(str(error)):
+        return ""
+    return wrong_type(function, arguments, keywords)
+
+
+def _arguments_error(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    """Return what is wrong with a call that Python refuses."""
     name, skipped = _called(function, arguments)
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())[skipped:]

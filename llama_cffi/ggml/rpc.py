@@ -29,6 +29,9 @@ _MAX_TIMEOUT_S = 3600
 class Rpc:
     """Devices of other machines. RPC has neither encryption nor authentication: see docs/rpc.md."""
 
+    def __init__(self) -> None:
+        raise TypeError("Rpc is not made by calling the class: use its class methods, such as Rpc.addServer(endpoint)")
+
     _servers: dict[str, tuple[BackendDevice, ...]] = {}  # noqa: RUF012
 
     @classmethod

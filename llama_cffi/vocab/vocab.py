@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.checks import no_such_token
+from llama_cffi._core.checks import expected, no_such_token
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
@@ -176,7 +176,11 @@ class Vocab(Uncopyable, SpecialTokens):
 
     def _check(self, token: Token) -> None:
         self._require_tokenizer()
-        if not 0 <= token < self._nTokens:
+        try:
+            known = 0 <= token < self._nTokens
+        except TypeError:
+            raise expected("an integer", token, name="token") from None
+        if not known:
             raise no_such_token(token, self._nTokens)
 
     def _require_tokenizer(self) -> None:
