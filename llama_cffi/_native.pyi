@@ -5725,6 +5725,13 @@ class _Lib:
         `n_top` is out of range.
         """
         ...
+    def shim_is_cached_tensor(self, path: bytes | _CData, name: bytes | _CData, /) -> bool:
+        """`bool shim_is_cached_tensor(const char *path, const char *name)`
+
+        Returns true if the contents of a file have the checksum that is its name, as in the cache of an RPC worker, or if the
+        file cannot be read.
+        """
+        ...
     def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool:
         """`bool shim_after_newline(const struct llama_vocab *vocab, bool *goes_on)`
 
