@@ -16,6 +16,7 @@ import pytest
 
 from llama_cffi._core.atomic_write import atomic_write
 from tests.safety import isolated
+from vendor.scratch import scratch_folder
 
 # What a child can save: a name, and a function of a path. `WHOLE` is the file that each writes.
 _SAVES = """
@@ -321,3 +322,24 @@ def test_many_saves_at_once_in_one_folder(tmp_path: Path) -> None:
         thread.join()
     assert not errors
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {str(k): b"59" for k in range(4)}
+
+
+def test_the_cache_of_builds_is_swept_too(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from vendor.scratch import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'below').mkdir(); print('ready', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], cwd=isolated.ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    with scratch_folder(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2, "one that is in use stays"
+    child.kill()
+    child.communicate()
+    (left,) = tmp_path.iterdir()
+    with scratch_folder(tmp_path) as mine:
+        assert list(tmp_path.iterdir()) == [mine] and not left.exists()
+        mine.rename(tmp_path / "published")
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]

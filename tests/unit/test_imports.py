@@ -30,7 +30,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "codegen": ({"api"}, {"read"}, {"rules"}, {"emit", "fit", "diff"}, {"generate"}, {"__main__"}),
-    "vendor": ({"tools", "progress"}, {"source"}, {"vulkan"}, {"build"}, {"upgrade"}),
+    "vendor": ({"tools", "progress", "scratch"}, {"source"}, {"vulkan"}, {"build"}, {"upgrade"}),
 }
 
 
