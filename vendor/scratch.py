@@ -1,4 +1,4 @@
-"""Temporary folders beside what they become, so that publishing is one rename; those of killed processes are removed."""
+"""Temporary folders beside what they become, to publish by one rename; those of killed processes are removed."""
 
 from __future__ import annotations
 

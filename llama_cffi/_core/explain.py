@@ -6,6 +6,7 @@ rewords Python's own errors for arguments that do not fit; classes get a `__geta
 
 from __future__ import annotations
 
+import sys
 from types import FunctionType
 
 from llama_cffi._suggest import UnknownAttribute
@@ -27,8 +28,10 @@ def explain(value: Any) -> Any:
     """Return a public object whose errors explain themselves: a wrapper for a function, a class itself."""
     if isinstance(value, type):
         _explain_class(value)
-    elif isinstance(value, FunctionType) and _is_ours(value):
-        return _wrapper(value)
+    elif isinstance(value, FunctionType) and _is_ours(value) and not hasattr(value, "__wrapped__"):
+        wrapper = _wrapper(value)
+        setattr(sys.modules[value.__module__], value.__name__, wrapper)  # where pickle looks for it
+        return wrapper
     return value
 
 

@@ -17,6 +17,7 @@ import llama_cffi
 from llama_cffi import (
     Batch,
     ChatSession,
+    Constraint,
     Context,
     Engine,
     Ftype,
@@ -122,6 +123,8 @@ def test_copying_and_pickling_as_before(tiny: Model, ctx: Context) -> None:
         for action in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match="copied or pickled"):
                 action(value)
+    for function in (llama_cffi.tokenize, llama_cffi.defaultSampler, Model.load, Constraint.fromGbnf):
+        assert pickle.loads(pickle.dumps(function)) == function
     for member in (StopReason.END, Ftype.MOSTLY_Q4_0, Ggml.Type.Q4_0):
         assert pickle.loads(pickle.dumps(member)) is member and copy.copy(member) is member
 
