@@ -153,10 +153,10 @@ def _arguments_error(function: Any, arguments: tuple[Any, ...], keywords: dict[s
     for keyword in keywords:
         if keyword not in names:
             return f"{name}: there is no parameter {keyword!r}: {_keyword_hint(keyword, names) or shown}"
-    positional = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     given = len(arguments) - skipped
     if given > len(positional):
-        rest = [parameter.name for parameter in parameters[len(positional) :]]
+        rest = [one.name for one in parameters[len(positional) :] if one.kind is one.KEYWORD_ONLY]
         advice = f"write the others by name ({', '.join(f'{name}=...' for name in rest)})" if rest else shown
         most = len(positional)
         return f"{name}: expected at most {most} argument{'s' * (most != 1)} without a name, got {given}: {advice}"

@@ -223,7 +223,9 @@ def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
 
         if attribute not in PER_TOKEN:
             yield f"{name}(bogus=1)", lambda call=call, fitting=fitting: call((), {**fitting, "bogus": 1})
-            yield f"{name}(*[1] * 40)", lambda call=call: call((1,) * 40, {})
+            most = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+            for n in (most + 1, 40):
+                yield f"{name}(*[1] * {n})", lambda call=call, n=n: call((1,) * n, {})
             yield f"{name}()", lambda call=call: call((), {})
         for one in parameters:
             if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
