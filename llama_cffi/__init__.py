@@ -137,7 +137,7 @@ def _explain_loaded(explain: Any) -> None:
 
 
 _PLAIN = ("_core.ffi", "_core.base_types", "errors", "_generated.enums")  # without classes of the facade
-_explained = set(_PLAIN)
+_explained: set[str] = set(_PLAIN)
 
 
 def _unknown(name: str) -> NoReturn:
