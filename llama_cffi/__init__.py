@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 __version__ = "0.1.0"
 
@@ -113,12 +113,50 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _unknown(name)
     __import__(f"{__name__}.{home}")  # `importlib` would be one more module to import
     module = sys.modules[f"{__name__}.{home}"]
     value = module if name == "Ggml" else getattr(module, name)
-    globals()[name] = value
-    return value
+    if home not in _PLAIN:
+        from llama_cffi._core.explain import explain
+
+        value = explain(value)
+        _explain_loaded(explain)
+    return globals().setdefault(name, value)  # the first one, if two threads look it up at once
+
+
+def _explain_loaded(explain: Any) -> None:
+    """Explain the classes that other modules have loaded too: a Model has a Vocab, for example."""
+    for home, names in _MODULES.items():
+        module = sys.modules.get(f"{__name__}.{home}")
+        if module is not None and home not in _explained and home != "ggml":
+            for name in names:
+                if isinstance(getattr(module, name, None), type):
+                    explain(getattr(module, name))
+            _explained.add(home)
+
+
+_PLAIN = ("_core.ffi", "_core.base_types", "errors", "_generated.enums")  # without classes of the facade
+_explained: set[str] = set(_PLAIN)
+
+
+def _unknown(name: str) -> NoReturn:
+    """Raise AttributeError for a name that the package lacks; ImportError for `from llama_cffi import name`.
+
+    Python would turn an AttributeError into an ImportError without the hint, so the caller's instruction is looked at.
+    """
+    if name[:2] == "__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llama_cffi._core.explain import unknown
+
+    error = unknown(f"module {__name__!r} has no attribute {name!r}", sys.modules[__name__], name)
+    caller = sys._getframe(2)
+    if caller.f_lasti >= 0:
+        from opcode import opname
+
+        if opname[caller.f_code.co_code[caller.f_lasti]] == "IMPORT_FROM":
+            raise ImportError(f"cannot import name {name!r} from {__name__!r}: {error}", name=__name__, path=__file__)
+    raise error
 
 
 def __dir__() -> list[str]:

@@ -5692,6 +5692,12 @@ class _Lib:
         the token, or a negative shim_no_token.
         """
         ...
+    def shim_accept(self, smpl: _CData, tokens: _CData, n: int, /) -> None:
+        """`void shim_accept(struct llama_sampler *smpl, const int32_t *tokens, int32_t n)`
+
+        Lets a sampler accept tokens, in order.
+        """
+        ...
     def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
         """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
 
@@ -5717,6 +5723,13 @@ class _Lib:
         Returns the natural logarithm of a token's probability under a row of logits. Writes the `n_top` most probable tokens to
         `top`, best first, and their log-probabilities to `top_log_probs`. Returns NaN if a logit is NaN, or if `token` or
         `n_top` is out of range.
+        """
+        ...
+    def shim_is_cached_tensor(self, path: bytes | _CData, name: bytes | _CData, /) -> bool:
+        """`bool shim_is_cached_tensor(const char *path, const char *name)`
+
+        Returns true if the contents of a file have the checksum that is its name, as in the cache of an RPC worker, or if the
+        file cannot be read.
         """
         ...
     def shim_after_newline(self, vocab: _CData, goes_on: _CData, /) -> bool:

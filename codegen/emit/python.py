@@ -25,6 +25,7 @@ def emit_enums(api: Api) -> str:
         'A class is made at first use. `enums.pyi` has the same ones for type checkers.\n"""\n\n'
         "from __future__ import annotations\n\n"
         "from enum import IntEnum\n\n"
+        "from llama_cffi._suggest import SuggestingEnum\n\n"
         + "# Class -> its docstring, and its members.\n_ENUMS: dict[str, tuple[str, dict[str, int]]] = {\n"
         + "\n".join(map(_enum_row, _named(api)))
         + "\n}\n\n__all__ = list(_ENUMS)\n\n\n"
@@ -33,11 +34,15 @@ def emit_enums(api: Api) -> str:
 
 
 _ENUM_CLASSES = """\
+class _Enum(IntEnum, metaclass=SuggestingEnum):
+    \"\"\"Base of all: suggests a member for an unknown name.\"\"\"
+
+
 def __getattr__(name: str) -> type[IntEnum]:
     if name not in _ENUMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     doc, members = _ENUMS[name]
-    made = IntEnum(name, members, module=__name__)
+    made = _Enum(name, members, module=__name__)  # type: ignore[call-overload]
     made.__doc__ = doc
     kept: type[IntEnum] = globals().setdefault(name, made)  # the first one, if two threads make it at once
     return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.checks import expected, integer, out_of_range
 from llama_cffi._core.ffi import ffi
 
 TYPE_CHECKING = False
@@ -124,14 +124,17 @@ def read_buffer(buffer: Any, ctype: str, count: int | None, what: str, count_nam
         array = _cdata_array(buffer, ctype, what)
         length = len(array)
     elif isinstance(buffer, (list, tuple)):
-        array, length = ffi.new(f"{ctype}[]", buffer), len(buffer)
+        try:
+            array, length = ffi.new(f"{ctype}[]", buffer), len(buffer)
+        except TypeError:
+            raise TypeError(f"{what} must contain numbers only, got {str(buffer)[:80]}") from None
     else:
         array, length = _from_buffer(buffer, ctype, what, writable=False)
     return array, _checked_count(count, length, what, count_name)
 
 
 def _checked_count(count: int | None, length: int, what: str, count_name: str) -> int:
-    n = length if count is None else count
+    n = length if count is None else integer(count, -(1 << 63), (1 << 63) - 1, count_name)
     if not 0 <= n <= length:
         raise out_of_range(count_name, n, 0, length, f"{what} has {length} elements")
     return n

@@ -55,8 +55,10 @@ class Handle(Uncopyable):
     _pointer: Any  # None after the end of its use
     _closed_reason: str  # why `_pointer` is None, for the message of ClosedError
 
+    _MADE_BY: ClassVar[str] = "use its class methods"
+
     def __init__(self) -> None:
-        raise TypeError(f"{type(self).__name__} objects are made by its class methods, not by calling the class")
+        raise TypeError(f"{type(self).__name__} objects are not made by calling the class: {self._MADE_BY}")
 
     def _open(self, pointer: Any, parent: Handle | None = None) -> None:
         """Take ownership of a C object, which must not outlive that of `parent`."""
@@ -291,9 +293,18 @@ class Handle(Uncopyable):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _describe(self) -> str:
+        """What `repr` shows of an open object."""
+        return f"at {_address(self._pointer):#x}"
+
     def __repr__(self) -> str:
-        state = f"closed: {self._closed_reason}" if self._pointer is None else f"at {_address(self._pointer):#x}"
-        return f"<{type(self).__name__} {state}>"
+        kind = type(self).__name__
+        try:
+            if self._pointer is not None:
+                return f"<{kind} {self._describe()}>"
+        except Exception:  # it was closed meanwhile, or its constructor has not finished
+            pass
+        return f"<{kind} closed: {getattr(self, '_closed_reason', '') or 'its constructor did not finish'}>"
 
 
 def _address(pointer: Any) -> int:

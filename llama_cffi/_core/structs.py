@@ -6,6 +6,7 @@ from llama_cffi._core.checks import boolean, integer
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated import enums
+from llama_cffi._suggest import UnknownAttribute, did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,12 +75,10 @@ class Struct(Uncopyable):
 
 
 def _unknown(cls: type[Struct], name: str) -> NoReturn:
-    import difflib  # only this error needs it
-
-    names = cls._fields()
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-    raise AttributeError(f"{cls.__qualname__} has no attribute {name!r}: {hint}")
+    message = f"{cls.__qualname__} has no attribute {name!r}"
+    raise UnknownAttribute(
+        message, name, lambda: did_you_mean(name, cls._fields()) or f"it has {', '.join(cls._fields())}"
+    )
 
 
 class Field(Generic[T]):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from llama_cffi._core.explain import unknown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, NoReturn
 
 
-class Uncopyable:
+class _Suggesting(type):
+    """Metaclass that suggests a name for an unknown one: `Sampler.init_top_k`."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> NoReturn:
+            raise unknown(f"type object {cls.__name__!r} has no attribute {name!r}", cls, name)
+
+
+class Uncopyable(metaclass=_Suggesting):
     """Refuses `copy.copy`, `copy.deepcopy` and `pickle`. `_KIND` and `_INSTEAD` are parts of the message."""
 
     __slots__ = ()

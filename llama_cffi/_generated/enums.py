@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from llama_cffi._suggest import SuggestingEnum
+
 # Class -> its docstring, and its members.
 _ENUMS: dict[str, tuple[str, dict[str, int]]] = {
     "GgmlStatus": (
@@ -638,11 +640,15 @@ _ENUMS: dict[str, tuple[str, dict[str, int]]] = {
 __all__ = list(_ENUMS)
 
 
+class _Enum(IntEnum, metaclass=SuggestingEnum):
+    """Base of all: suggests a member for an unknown name."""
+
+
 def __getattr__(name: str) -> type[IntEnum]:
     if name not in _ENUMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     doc, members = _ENUMS[name]
-    made = IntEnum(name, members, module=__name__)
+    made = _Enum(name, members, module=__name__)  # type: ignore[call-overload]
     made.__doc__ = doc
     kept: type[IntEnum] = globals().setdefault(name, made)  # the first one, if two threads make it at once
     return kept

@@ -194,4 +194,13 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
     return SHIM_SAMPLE_NO_MEMORY;
 }
 
+void shim_accept(struct llama_sampler * smpl, const int32_t * tokens, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        llama_sampler_accept(smpl, tokens[i]);
+        if (shim_failed()) {
+            return;
+        }
+    }
+}
+
 }  // extern "C"

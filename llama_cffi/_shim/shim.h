@@ -9,6 +9,7 @@
  *   step.cpp                  a step of the engine: decode, and sample for all requests
  *   threads.cpp               adapt the number of compute threads to what else runs
  *   log_probs.cpp             log-probabilities from a row of logits
+ *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
  *   gate.cpp                  reader/writer lock between computing and changing adapters
  *   callbacks.cpp             callbacks from C into Python
@@ -218,6 +219,9 @@ enum shim_no_token {
 int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, const struct shim_limits * limits,
                     int32_t idx, int32_t wanted);
 
+/* Lets a sampler accept tokens, in order. */
+void shim_accept(struct llama_sampler * smpl, const int32_t * tokens, int32_t n);
+
 /* A step of the engine. Each request has a row: an entry of each of these arrays. */
 struct shim_step {
     struct llama_batch *    batch;    /* whose tokens and positions become those of the next step, for sampled rows */
@@ -250,6 +254,10 @@ float * shim_logits(struct llama_context * ctx, const struct shim_limits * limit
  * `n_top` is out of range. */
 double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
                       double * top_log_probs);
+
+/* Returns true if the contents of a file have the checksum that is its name, as in the cache of an RPC worker, or if the
+ * file cannot be read. */
+bool shim_is_cached_tensor(const char * path, const char * name);
 
 /* Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
  * vocabulary cannot be cut at a newline. */

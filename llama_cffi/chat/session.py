@@ -124,12 +124,13 @@ class ChatSession:
         maxTokens: int | None = None,
         stop: Sequence[str] = (),
         logProbs: int | None = None,
+        penalizePrompt: bool = True,
     ) -> ChatAnswer:
         """Send a message; iterate over the answer, or take its `result()`. None answers the history as it is.
 
-        A str is a message of the user. The other parameters are those of `Generation`. Raises ContextFullError if the
-        conversation does not fit the context window, ValueError if the template rejects it; the history is then as
-        before.
+        A str is a message of the user. The other parameters are those of `Generation`; the prompt of an answer is the
+        conversation so far, so penalties count all turns. Raises ContextFullError if the conversation does not fit the
+        context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
         new = [] if message is None else [_as_message(message)]
@@ -144,6 +145,7 @@ class ChatSession:
             maxTokens=maxTokens,
             stop=stop,
             logProbs=logProbs,
+            penalizePrompt=penalizePrompt,
             seqId=self._seqId,
             special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # they mark calls with control tokens
         )

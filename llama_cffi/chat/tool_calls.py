@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_cffi._core.checks import expected
+from llama_cffi._suggest import SuggestingEnum
 
 
-class ToolFormat(enum.Enum):
+class ToolFormat(enum.Enum, metaclass=SuggestingEnum):
     """The format in which a family of models writes tool calls."""
 
     HERMES = "hermes"

@@ -104,7 +104,9 @@ def _messages(args: argparse.Namespace) -> Iterator[str]:
 def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse.Namespace, total: Usage) -> None:
     """Send a message and print the answer as it is generated. In a terminal, Ctrl-C stops the answer, not the chat."""
     try:
-        answer = session.send(message, sampler=sampler, maxTokens=args.tokens, stop=args.stop)
+        answer = session.send(
+            message, sampler=sampler, maxTokens=args.tokens, stop=args.stop, penalizePrompt=args.penalize_prompt
+        )
     except ContextFullError:
         raise output.CommandError("the message does not fit the context: shorten it or raise --ctx") from None
     with answer:

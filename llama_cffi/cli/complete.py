@@ -60,7 +60,15 @@ def _run(args: argparse.Namespace) -> int:
 def _start(ctx: Context, tokens: list[Token], sampler: Sampler, args: argparse.Namespace) -> Generation:
     overflow: Literal["shift", "stop"] = "shift" if args.shift else "stop"
     try:
-        return Generation(ctx, tokens, sampler=sampler, maxTokens=args.tokens, stop=args.stop, overflow=overflow)
+        return Generation(
+            ctx,
+            tokens,
+            sampler=sampler,
+            maxTokens=args.tokens,
+            stop=args.stop,
+            overflow=overflow,
+            penalizePrompt=args.penalize_prompt,
+        )
     except ContextFullError:
         raise output.CommandError(
             f"the prompt has {len(tokens)} tokens, but the context holds {ctx.nCtxSeq}: raise --ctx"

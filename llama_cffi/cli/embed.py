@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -80,8 +81,10 @@ def _show(args: argparse.Namespace, texts: Sequence[str], vectors: Any, pooling:
     if args.output:
         import numpy as np
 
+        data = io.BytesIO()  # numpy's own errors of a full disk do not say so
+        np.save(data, vectors)
         with atomic_write(os.path.abspath(args.output)) as scratch, open(scratch, "wb") as file:
-            np.save(file, vectors)
+            file.write(data.getbuffer())
     if args.json:
         found = {"texts": list(texts), "pooling": pooling, "normalized": not args.no_normalize}
         if similar is not None:

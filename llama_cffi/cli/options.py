@@ -242,6 +242,12 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "context (default: %(default)s)",
     )
     group.add_argument(
+        "--no-penalize-prompt",
+        action="store_false",
+        dest="penalize_prompt",
+        help="apply --repeat-penalty to generated tokens only, not to those of the prompt and of earlier turns",
+    )
+    group.add_argument(
         "--seed",
         type=integer(0, DEFAULT_SEED),
         default=DEFAULT_SEED,

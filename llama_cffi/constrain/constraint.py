@@ -39,8 +39,10 @@ class Constraint(Uncopyable):
     Limit strings and arrays (`maxLength`, `maxItems`), and allow enough tokens.
     """
 
+    _MADE_BY = "use Constraint.fromJsonSchema, fromType, fromRegex, fromLark or fromGbnf"
+
     def __init__(self) -> None:
-        raise TypeError("use Constraint.fromJsonSchema, fromType, fromRegex, fromLark or fromGbnf")
+        raise TypeError(f"Constraint objects are not made by calling the class: {self._MADE_BY}")
 
     @classmethod
     def _new(cls, kind: str, grammar: str, root: str = "") -> Constraint:

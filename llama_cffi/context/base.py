@@ -23,6 +23,7 @@ class ContextBase(LogitsSource):
     """The state of a `Context`, with that of `LogitsSource`; `Context._set_up` fills it."""
 
     _KIND = "context"
+    _MADE_BY = "Context.initFromModel(model) makes one"
 
     _model: Model
     _memory: Memory
@@ -36,6 +37,9 @@ class ContextBase(LogitsSource):
     _kept: list[Any]  # what C may read through the context: parameters, thread pools
     _stop: Any  # an `int32_t *`: computations stop while it is not zero
     _abort: object  # keeps the abort callback of `setAbortCallback` alive
+
+    def _describe(self) -> str:
+        return f"nCtx={self.nCtx}, nSeqMax={self._nSeqMax}, {self._model!r}"
 
     def _reserve_outputs(self, outputs: int) -> None:
         """Prepare for a call that makes this many outputs: invalidate arrays that it would move, or raise BusyError."""

@@ -48,8 +48,10 @@ class Batch(Uncopyable):
     _nEmbd: int
     _nSeqMax: int  # 0 for a batch made by getOne
 
+    _MADE_BY = "Batch.getOne(tokens) or Batch.init(nTokens, embd, nSeqMax) makes one"
+
     def __init__(self) -> None:
-        raise TypeError("use Batch.getOne(tokens) or Batch.init(nTokens, embd, nSeqMax)")
+        raise TypeError(f"Batch objects are not made by calling the class: {self._MADE_BY}")
 
     @classmethod
     def getOne(cls, tokens: TokenSequence, nTokens: int | None = None) -> Batch:
@@ -251,7 +253,7 @@ class Batch(Uncopyable):
         return self.nTokens
 
     def __repr__(self) -> str:
-        if self._c is None:
+        if getattr(self, "_c", None) is None:
             return "<Batch freed>"
         what = f"embeddings of {self._nEmbd}" if self._nEmbd else "tokens"
         return f"<Batch {self.nTokens} of {self._capacity} {what}>"

@@ -31,6 +31,7 @@ class BatchExt(Handle):
     """
 
     _KIND = "batch"
+    _MADE_BY = "BatchExt.init(ctx) makes one"
 
     _context: ContextBase
     _count: int
@@ -53,6 +54,9 @@ class BatchExt(Handle):
         batch._context = ctx
         batch._reset()
         return batch
+
+    def _describe(self) -> str:
+        return f"of {self._count} entries, {len(self._outputs)} outputs"
 
     def _require_complete(self) -> tuple[int, int, int]:
         """Return the numbers of entries and outputs, and the largest position; raise if something is missing."""
@@ -190,6 +194,8 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_set_pos`.
         """
         values = [pos] if isinstance(pos, int) else list(pos)
+        if not all(hasattr(value, "__index__") for value in values):
+            raise expected("an integer, or four of them", pos, name="pos")
         if any(value < 0 for value in values) or len(values) not in (1, 4):
             raise ValueError(f"pos must be one or four numbers of at least 0, got {pos}")
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])

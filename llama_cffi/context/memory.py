@@ -27,11 +27,14 @@ class Memory(Uncopyable):
     """
 
     _KIND = "memory"
+    _MADE_BY = "ctx.getMemory() returns the one of a context"
 
     __slots__ = ("_changes", "_contents", "_context", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified")
 
     def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
         """Private: use `ctx.getMemory()`."""
+        if not isinstance(context, Handle):
+            raise TypeError(f"Memory objects are not made by calling the class: {self._MADE_BY}")
         self._context = context
         self._pointer = lib.llama_get_memory(context._c)
         self._nSeqMax = nSeqMax
@@ -46,6 +49,9 @@ class Memory(Uncopyable):
         if self._context._pointer is None:
             self._context._raise_closed()
         return self._pointer
+
+    def __repr__(self) -> str:
+        return f"<Memory of {getattr(self, '_context', 'no context')!r}>"
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call `function(memory, ...)` with exclusive use of the context."""

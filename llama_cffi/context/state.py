@@ -93,19 +93,19 @@ class ContextState(ContextBase):
 
         Maps to `llama_state_save_file`.
         """
-        from llama_cffi._core.atomic_write import atomic_write
+        from llama_cffi._core.atomic_write import atomic_write, require_size
         from llama_cffi.context import state_io
 
         array, n = token_array(tokens, count, count_name="count")
-        with atomic_write(os.fsdecode(path_bytes(path))) as scratch:
+        target = os.fsdecode(path_bytes(path))
+        with atomic_write(target) as scratch:
 
-            def save(context: Any) -> bool:
+            def save(context: Any) -> int:
                 size = lib.llama_state_get_size(context) + state_io.STATE_HEADER_SIZE + 4 * n
-                done = lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
-                return done and os.path.getsize(scratch) == size  # C does not notice a full disk at the end
+                lib.llama_state_save_file(context, os.fsencode(scratch), array, n)
+                return int(size)
 
-            if not self._run(save):
-                raise OSError(f"the state could not be written to {os.fsdecode(path)}: is the disk full?")
+            require_size(scratch, target, self._run(save))
         return True
 
     @overload
@@ -206,13 +206,15 @@ class ContextState(ContextBase):
         Maps to `llama_state_seq_save_file`.
         """
         self._check_seq(seqId)
-        from llama_cffi._core.atomic_write import atomic_write
+        from llama_cffi._core.atomic_write import atomic_write, require_size, write_error
 
         array, n = token_array(tokens, count, count_name="count")
-        with atomic_write(os.fsdecode(path_bytes(filepath))) as scratch:
+        target = os.fsdecode(path_bytes(filepath))
+        with atomic_write(target) as scratch:
             written: int = self._run(lib.llama_state_seq_save_file, os.fsencode(scratch), seqId, array, n)
             if written == 0:
-                raise OSError(f"the state could not be written to {os.fsdecode(filepath)}: is the disk full?")
+                raise write_error(scratch, target, "the state could not be written")
+            require_size(scratch, target, written)  # C does not notice a full disk at the end
         return written
 
     def stateSeqLoadFile(self, filepath: StrPath, destSeqId: SeqId) -> list[Token]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from llama_cffi._core.base_types import Token
@@ -82,7 +83,7 @@ def read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memor
 
     It is read rather than mapped: the process would die if a mapped file shrank.
     """
-    with open(path, "rb") as stream:
+    with open(os.fsdecode(path), "rb") as stream:
         data = stream.read()
     if len(data) < STATE_HEADER_SIZE:
         raise StateError(f"the file is too short for a state: {len(data)} bytes")

@@ -33,8 +33,10 @@ def main(argv: Sequence[str]) -> int:
         return _report(arguments.json, arguments.seconds)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit
+        if not isinstance(error, BrokenPipeError):  # the reader closed the pipe, as `| head` does
+            print(f"error: {error}", file=sys.stderr)
         return 1
 
 

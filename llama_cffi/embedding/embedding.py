@@ -181,7 +181,7 @@ class Embedder(_TextComputer):
             del rows  # a view of llama.cpp's memory, which the next decode overwrites
 
     def __repr__(self) -> str:
-        return f"<Embedder {self._pooling.name}, {self.nEmbd} dimensions>"
+        return f"<Embedder {self._pooling.name}, nCtx={self._longest}, {self._model!r}>"
 
 
 class Reranker(_TextComputer):
@@ -270,7 +270,8 @@ class Reranker(_TextComputer):
         return tokens
 
     def __repr__(self) -> str:
-        return f"<Reranker, {self._model.nClsOut} scores per document>"
+        scores = "" if self._model.closed else f"{self._model.nClsOut} scores per document, "
+        return f"<Reranker, {scores}nCtx={self._longest}, {self._model!r}>"
 
 
 def _require_model(model: Model) -> None:

@@ -137,6 +137,7 @@ class Engine:
         seed: int = DEFAULT_SEED,
         logProbs: int | None = None,
         special: bool = False,
+        penalizePrompt: bool = True,
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -147,17 +148,20 @@ class Engine:
         full is put back into the queue, and goes on later. `stop` lists strings that end the text before them,
         `stopTokens` tokens that do; `special` spells control tokens out. Requests with a higher `priority` start first,
         and their prompts are decoded first, but at most 32 later requests overtake a waiting one. `logProbs` is the
-        number of alternatives to report with each token's log-probability; see `Request.steps`.
+        number of alternatives to report with each token's log-probability; see `Request.steps`. `penalizePrompt` False
+        hides the prompt from penalties and DRY; see `Generation`.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
         """
         if self._scheduler.closing is not None:
             self._scheduler.raise_closed()
-        options = RequestOptions.check(self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special)
+        options = RequestOptions.check(
+            self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
+        )
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
-        chosen = _claim_sampler(sampler, seed)
+        chosen = _claim_sampler(sampler, seed, options)
         request = Request(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead)
         try:
@@ -204,7 +208,8 @@ class Engine:
     def __repr__(self) -> str:
         if self.closed:
             return "<Engine closed>"
-        return f"<Engine {self.load.running} running, {self.load.waiting} waiting>"
+        load = self.load
+        return f"<Engine nCtx={self._nCtx}, {load.running} running, {load.waiting} waiting, {self._model!r}>"
 
 
 def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None) -> Context.Params:
@@ -233,8 +238,8 @@ def _default_threads(cpus: int) -> int:
     return cpus - cpus // 8
 
 
-def _claim_sampler(sampler: Sampler | None, seed: int) -> Sampler:
-    """The sampler for one request, reset, and claimed so that no other request uses it."""
+def _claim_sampler(sampler: Sampler | None, seed: int, options: RequestOptions) -> Sampler:
+    """The sampler for one request, ready for its prompt, and claimed so that no other request uses it."""
     if sampler is None:
         chosen = defaultSampler(seed=seed)
     else:
@@ -245,7 +250,7 @@ def _claim_sampler(sampler: Sampler | None, seed: int) -> Sampler:
             raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
     claim(chosen)
     try:
-        chosen.reset()
+        options.start(chosen)
     except BaseException:
         release(chosen)
         raise

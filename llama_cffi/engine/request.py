@@ -45,6 +45,8 @@ class Request:
     that came before it. A `with` block cancels the request when it ends; so does cancelling a task that waits for it.
     """
 
+    _MADE_BY = "engine.submit(prompt) makes one"
+
     def __init__(self, prompt: list[Token], priority: int, cancel: Callable[[], None], keep: object) -> None:
         """Not for users: `engine.submit(prompt)` makes it."""
         self.prompt = prompt

@@ -55,6 +55,7 @@ class Generation(Iterator[str]):
         nKeep: int | None = None,
         seqId: SeqId = 0,
         special: bool = False,
+        penalizePrompt: bool = True,
     ) -> None:
         """Checks the arguments; nothing is computed before you ask for the first text.
 
@@ -62,7 +63,8 @@ class Generation(Iterator[str]):
         is reset first; None means `defaultSampler()`. `maxTokens` None means until the model ends the text or the
         context window is full. `stop` lists strings that end the text before them, `stopTokens` tokens that do;
         `special` spells control tokens out. `logProbs` is the number of alternatives to report with each token's
-        log-probability; see `steps`.
+        log-probability; see `steps`. Penalties and DRY of the sampler count the tokens of the prompt too, as in
+        llama-server, unless `penalizePrompt` is False; grammars and constraints start after the prompt.
 
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
         `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the
@@ -76,7 +78,10 @@ class Generation(Iterator[str]):
         check_overflow(overflow, ("stop", "error", "shift"))
         model = ctx.getModel()
         cache = TokenCache(ctx, seqId)
-        options = RequestOptions.check(model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special)
+        options = RequestOptions.check(
+            model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
+        )
+        options.penalizes_prompt &= not model.hasEncoder  # its prompt is not part of the text that the decoder writes
         tokens = options.prompt
         capacity = _capacity_for(ctx, tokens)
         least = int(tokens[0] == model.vocab.bos) if nKeep is None else nKeep
@@ -88,6 +93,7 @@ class Generation(Iterator[str]):
         run.owns_sampler = chosen is None
         run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
         run.log_probs = options.log_probs
+        run.start_sampler = options.start
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
     # State
@@ -222,6 +228,8 @@ class Generation(Iterator[str]):
 
 class GenerationSteps(Iterator[GenerationStep]):
     """An iterator over the steps of a generation; `Generation.steps` makes it."""
+
+    _MADE_BY = "generation.steps() makes one"
 
     def __init__(self, generation: Generation) -> None:
         """Not for users: `generation.steps()` makes it."""

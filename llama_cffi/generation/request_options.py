@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llama_cffi._core.base_types import Token
-from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.text_stream import TextStream
@@ -19,7 +19,7 @@ INT32_MAX = (1 << 31) - 1
 class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
-    __slots__ = ("log_probs", "max_tokens", "prompt", "stop_tokens", "stream")
+    __slots__ = ("log_probs", "max_tokens", "penalizes_prompt", "prompt", "stop_tokens", "stream")
 
     def __init__(
         self,
@@ -28,12 +28,14 @@ class RequestOptions:
         max_tokens: int | None,
         stop_tokens: frozenset[Token],
         log_probs: int | None,
+        penalizes_prompt: bool,
     ) -> None:
         self.prompt = prompt
         self.stream = stream
         self.max_tokens = max_tokens
         self.stop_tokens = stop_tokens
         self.log_probs = log_probs  # how many alternatives to report for each token
+        self.penalizes_prompt = penalizes_prompt
 
     @classmethod
     def check(
@@ -45,6 +47,7 @@ class RequestOptions:
         stopTokens: Iterable[Token],
         logProbs: int | None,
         special: bool,
+        penalizePrompt: bool,
     ) -> RequestOptions:
         """Raises TypeError or ValueError for a wrong argument, by its public name."""
         last = vocab.nTokens - 1
@@ -55,7 +58,13 @@ class RequestOptions:
         if isinstance(stopTokens, (str, bytes)) or not isinstance(stopTokens, Iterable):
             raise expected("a list of tokens", stopTokens, "strings go to stop", "stopTokens")
         ends = frozenset(integer(token, 0, last, "a token of stopTokens") for token in stopTokens)
-        return cls(tokens, stream, most, ends, count)
+        return cls(tokens, stream, most, ends, count, boolean(penalizePrompt, "penalizePrompt"))
+
+    def start(self, sampler: Sampler) -> None:
+        """Prepare the sampler for this text: reset it, and let its penalties see the prompt."""
+        sampler.reset()
+        if self.penalizes_prompt:
+            sampler._accept_prompt(self.prompt)
 
     def stop_rules(self, capacity: int | None) -> StopRules:
         """The stop rules in a context window of `capacity` tokens (None: without a limit).

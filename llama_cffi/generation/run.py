@@ -37,6 +37,7 @@ class Run:
         self.capacity: int | None = None  # tokens that fit the sequence; None: no limit
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
+        self.start_sampler: Callable[[Sampler], None] = Sampler.reset
         self.when_begun: Callable[[], None] | None = None
         self.when_ended: Callable[[Run], None] | None = None
 
@@ -104,7 +105,7 @@ class Run:
         if not cache.decode_lock.acquire(False):
             self._raise_busy()
         try:
-            self.sampler.reset()
+            self.start_sampler(self.sampler)
             cache.claim(self._ticket)
             if self.model.hasEncoder:
                 cache.clear()

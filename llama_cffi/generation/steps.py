@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._suggest import SuggestingEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ else:
 _set = object.__setattr__  # frozen classes refuse their own
 
 
-class StopReason(enum.Enum):
+class StopReason(enum.Enum, metaclass=SuggestingEnum):
     """Why a generation stopped. The values are stable codes, for JSON."""
 
     END = "end"

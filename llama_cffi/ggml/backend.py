@@ -28,6 +28,9 @@ _info_lock = threading.Lock()
 class Backend:
     """The backends of ggml. They may be loaded in any order, on any thread, and repeatedly."""
 
+    def __init__(self) -> None:
+        raise TypeError("Backend is not made by calling the class: use its class methods, such as Backend.devices()")
+
     _cpu: Candidate | None = None
     _others: ClassVar[set[str]] = set()  # names of loaded backends besides the CPU
     _complete = False  # `ensure` has loaded what a model needs

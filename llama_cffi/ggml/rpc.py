@@ -29,6 +29,9 @@ _MAX_TIMEOUT_S = 3600
 class Rpc:
     """Devices of other machines. RPC has neither encryption nor authentication: see docs/rpc.md."""
 
+    def __init__(self) -> None:
+        raise TypeError("Rpc is not made by calling the class: use its class methods, such as Rpc.addServer(endpoint)")
+
     _servers: dict[str, tuple[BackendDevice, ...]] = {}  # noqa: RUF012
 
     @classmethod
@@ -87,7 +90,8 @@ class Rpc:
         thread in a separate process. The host is an IPv4 address of this machine. Everybody who reaches it can compute
         here and crash the process. `devices` defaults to the GPUs, or to the CPU without GPUs. `nThreads` is the number
         of CPU threads; None means one for each CPU that the process can use. Large tensors are cached in the folder
-        `cacheDir`, and then need not be sent again.
+        `cacheDir`, and then need not be sent again. Its files are read first, and those that a full disk or a kill has
+        cut off are removed.
 
         Raises ValueError for invalid arguments, RpcError if the port cannot be used, NativeError if a request of a
         client fails.
@@ -103,11 +107,25 @@ class Rpc:
         if cacheDir is not None and not Path(os.fsdecode(cacheDir)).is_dir():
             raise ValueError(f"cacheDir: the folder {os.fsdecode(cacheDir)!r} does not exist: create it first")
         cls.load()
+        if cacheDir is not None:
+            _remove_partial(os.fsdecode(cacheDir))
         offered = _local(devices)
         array = ffi.new("ggml_backend_dev_t[]", [device._c for device in offered])
         where = _rpc_endpoint.resolve(wanted)
         lib.ggml_backend_rpc_start_server(str(where).encode(), folder, threads, len(offered), array)
         raise RpcError(f"llama.cpp could not listen at {where}, or stopped listening", log=native_log())
+
+
+def _remove_partial(folder: str) -> None:
+    """Remove cached tensors that were not written to their end: llama.cpp would take the rest of them for weights."""
+    for entry in os.scandir(folder):
+        if (
+            len(entry.name) == 16
+            and set(entry.name) <= set("0123456789abcdef")
+            and entry.is_file(follow_symlinks=False)
+        ):
+            if not lib.shim_is_cached_tensor(os.fsencode(entry.path), entry.name.encode()):
+                os.unlink(entry.path)
 
 
 def _add(where: str) -> tuple[BackendDevice, ...]:

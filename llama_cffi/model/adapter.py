@@ -33,7 +33,9 @@ class Adapter(Handle):
     """
 
     _KIND = "adapter"
+    _MADE_BY = "Adapter.loraInit(model, path) loads one"
 
+    _file: str  # its name without a folder, for `repr`
     _model: Model
     _users: weakref.WeakSet[AdapterUser]
 
@@ -48,13 +50,13 @@ class Adapter(Handle):
         if not isinstance(model, Model):
             raise expected("a Model", model, "Model.load(path) makes one")
         name = path_bytes(path)
-        with open(name, "rb"):
+        with open(os.fsdecode(name), "rb"):  # OSError names the problem
             pass
         if model._params.vocabOnly or model._params.noAlloc:
             raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it without them")
         check_adapter(name)
         adapter = cls.__new__(cls)
-        adapter._model = model
+        adapter._model, adapter._file = model, os.path.basename(os.fsdecode(name))
         adapter._users = weakref.WeakSet()
         with model._exclusive_waiting() as owner:  # it must not be freed before the adapter holds it
             try:
@@ -70,6 +72,9 @@ class Adapter(Handle):
                 )
             adapter._open(pointer, parent=model)
         return adapter
+
+    def _describe(self) -> str:
+        return f"{self._file!r} for {self._model!r}"
 
     def loraFree(self) -> None:
         """Free the adapter. Contexts that use it continue without it. Freeing twice is harmless.

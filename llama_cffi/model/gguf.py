@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -136,6 +137,12 @@ class GgufFile:
                 lib.gguf_get_tensor_size(self._c, i),
             )
 
+    def file_size(self) -> int:
+        """The size in bytes that the whole file must have."""
+        alignment = lib.gguf_get_alignment(self._c)
+        sizes = [lib.gguf_get_tensor_size(self._c, i) for i in range(lib.gguf_get_n_tensors(self._c))]
+        return int(lib.gguf_get_data_offset(self._c)) + sum(-size // alignment * -alignment for size in sizes)
+
     def _lengths(self, i: int) -> Any:
         """The four dimensions of a tensor, as a C array."""
         if self._tensors == ffi.NULL:
@@ -159,6 +166,16 @@ def open_gguf(path: bytes) -> Iterator[GgufFile | None]:
     finally:
         lib.gguf_free(pointer)
         lib.ggml_free(tensors[0])  # does nothing with NULL
+
+
+def require_complete(path: str, target: str) -> None:
+    """Raise OSError for a file that llama.cpp has not written to its end; `target` is its name in the message."""
+    from llama_cffi._core.atomic_write import require_size, write_error
+
+    with open_gguf(os.fsencode(path)) as file:
+        if file is None:
+            raise write_error(path, target, "its metadata were not written completely")
+        require_size(path, target, file.file_size())
 
 
 def _text(pointer: Any) -> str:

@@ -40,9 +40,11 @@ class Model(ModelInfo):
     """
 
     _KIND = "model"
+    _MADE_BY = "Model.load(path) loads one"
     Params: TypeAlias = ModelParams
     QuantizeParams: TypeAlias = ModelQuantizeParams
 
+    _file: str  # its name without a folder, for `repr`
     _params: ModelParams
     _quantized: bool  # some weights are in a format that may be repacked in memory
     _vocab: Vocab
@@ -148,9 +150,13 @@ class Model(ModelInfo):
             if progress.stopped:
                 raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
-        model._params = chosen
+        model._params, model._file = chosen, os.path.basename(path)
         lib.shim_openmp_release()  # those that loaded weights for AMX would count while other threads compute
         return model
+
+    def _describe(self) -> str:
+        name = self.metaValStr("general.name") or self._file
+        return f"{name!r}, {self.desc()}, {self.size / (1 << 20):,.1f} MiB"
 
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
@@ -189,12 +195,12 @@ class Model(ModelInfo):
                 "save it"
             )
         from llama_cffi._core.atomic_write import atomic_write
+        from llama_cffi.model.gguf import require_complete
 
         target = os.fsdecode(path_bytes(path))
         with atomic_write(target) as scratch:
             lib.llama_model_save_to_file(self._c, os.fsencode(scratch))
-            if not os.path.exists(scratch) or os.path.getsize(scratch) == 0:
-                raise OSError(f"llama.cpp wrote nothing to {target}: is the disk full?")
+            require_complete(scratch, target)
 
     @classmethod
     def quantizeDefaultParams(cls) -> ModelQuantizeParams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 
@@ -139,11 +140,12 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
         raise ValueError(f"nthread must be at most {lib.GGML_MAX_N_THREADS}, got {chosen.nthread}")
     import glob
 
-    from llama_cffi._core.atomic_write import atomic_write
+    from llama_cffi._core.atomic_write import atomic_write, write_error
+    from llama_cffi.model.gguf import require_complete
 
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
-    with open(name, "rb"):  # OSError names the problem
+    with open(os.fsdecode(name), "rb"):  # OSError names the problem
         pass
     for existing in [out, *glob.glob(f"{glob.escape(out)}-[0-9]*-of-[0-9]*.gguf")]:
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
@@ -151,10 +153,18 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
     Backend.ensureCpu()
     with atomic_write(out) as scratch:
         code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
-        if code:
+        written = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(scratch)), "*")))
+        if not code:
+            for path in written:
+                require_complete(path, out)
+        else:
+            log = native_log()
+            error = write_error(written[-1], out, "the quantized model could not be written") if written else None
+            if error is not None and error.errno != errno.EIO:
+                raise error
             raise NativeError(
                 f"{os.fsdecode(source)} could not be quantized",
                 operation="llama_model_quantize",
                 code=code,
-                log=native_log(),
+                log=log,
             )

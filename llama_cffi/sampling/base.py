@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from llama_cffi.sampling.custom import CustomSampler
 
 
+_SHOWN = 16  # members or numbers in a `repr`
+_NUMBERS = (int, float)
+
+
 class Traits:
     """What the facade must know about a kind of sampler."""
 
@@ -31,6 +35,7 @@ class Traits:
         "adaptive",
         "grammar",
         "is_chain",
+        "last_n",
         "lazy",
         "n_vocab",
         "picks",
@@ -53,6 +58,7 @@ class Traits:
         searches: bool = False,
         reset_stack: int = 0,
         adaptive: bool = False,
+        last_n: int = 0,
     ) -> None:
         self.recipe = recipe  # the constructor and its arguments: equal recipes have the same structure in C
         self.is_chain = is_chain
@@ -64,6 +70,7 @@ class Traits:
         self.searches = searches  # looks for its trigger pattern in all the text accepted so far
         self.reset_stack = reset_stack  # bytes of stack that a reset needs, because it parses the grammar again
         self.adaptive = adaptive  # remembers its pick until that is accepted, which a clone must not
+        self.last_n = last_n  # a penalty for this many latest tokens, those of the prompt too; -1: the context size
 
 
 class Deferred:
@@ -88,6 +95,10 @@ class SamplerBase(Handle):
     """
 
     _KIND = "sampler"
+    _MADE_BY = (
+        "defaultSampler(temperature, seed) makes the usual chain; Sampler.initTemp(0.5), Sampler.initTopK(40), "
+        "Sampler.initDist(seed) and so on make its members, and Sampler.chain(...) combines them"
+    )
 
     _traits: Traits
     _custom: CustomSampler | None  # the Python side of a sampler written in Python
@@ -136,6 +147,22 @@ class SamplerBase(Handle):
         """
         with self._exclusive() as pointer:
             return bytes(ffi.string(lib.llama_sampler_name(pointer))).decode("utf-8", "replace")
+
+    def _describe(self) -> str:
+        """The kind of sampler with its numbers; the members of a chain, or the first 16."""
+        if self._traits.is_chain:
+            members = list(self._members)
+            shown = [member._describe() for member in members[:_SHOWN]]
+            more = [f"and {len(members) - _SHOWN} more"] if len(members) > _SHOWN else []
+            return f"chain[{', '.join(shown + more)}]"
+        if self._custom is not None:
+            return type(self._custom.iface).__name__
+        kind, *arguments = self._traits.recipe
+        numbers = [
+            f"{one:.6g}" if isinstance(one, float) else str(one) for one in arguments if isinstance(one, _NUMBERS)
+        ]
+        name = str(kind).removeprefix("llama_sampler_init_").replace("_", "-")
+        return f"{name}({', '.join(numbers)})" if 0 < len(numbers) <= _SHOWN else name
 
     # Chains and members
 

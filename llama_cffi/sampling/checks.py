@@ -183,10 +183,13 @@ def string_array(values: list[bytes]) -> tuple[Any, list[Any]]:
 def biases(values: Mapping[int, float] | Iterable[tuple[int, float]], n_vocab: int) -> list[tuple[int, float]]:
     """Return pairs of a token and the bias added to its logit, each token once."""
     pairs = cast("Iterable[tuple[int, float]]", values.items() if isinstance(values, Mapping) else values)
-    rows = [(token, bias) for token, bias in pairs]
+    try:
+        rows = [(operator.index(token), float(bias)) for token, bias in pairs]
+    except (TypeError, ValueError):
+        raise TypeError(f"logitBias must be {{token: bias}}, or pairs of both, got {str(values)[:80]}") from None
     seen: set[int] = set()
     for token, bias in rows:
-        if not 0 <= operator.index(token) < n_vocab:
+        if not 0 <= token < n_vocab:
             raise no_such_token(token, n_vocab)
         if token in seen:
             raise ValueError(f"token {token} has two biases: pass their sum")

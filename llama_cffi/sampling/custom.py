@@ -72,7 +72,7 @@ def check_iface(iface: object) -> None:
         raise TypeError(f"iface: expected an object, got the class {iface.__name__}: write {iface.__name__}()")
     if not callable(getattr(iface, "apply", None)):
         raise expected("an object with a method apply(candidates)", iface, name="iface")
-    for name in ("accept", "reset", "clone"):
+    for name in ("accept", "acceptPrompt", "reset", "clone"):
         member = getattr(iface, name, check_iface)
         if not callable(member):
             raise expected("a method", member, name=f"{kind}.{name}")

@@ -13,6 +13,8 @@ class SamplerI(Protocol):
     - `apply(candidates)` changes the candidates: their logits, their order, their number, or `candidates.selected` to
       pick one. The `TokenDataArray` is valid until `apply` returns; later use raises ClosedError.
     - `accept(token)` is called with the token that came next.
+    - `acceptPrompt(tokens)` is called with the tokens of a prompt, after `reset`; without it, a sampler does not see
+      the prompt. It is for penalties. See `penalizePrompt` of `Generation`.
     - `reset()` forgets the accepted tokens.
     - `clone()` returns an object with the same state. `Sampler.clone` raises TypeError without it.
     - `name` is a str; the default is the name of the class.

@@ -239,7 +239,7 @@ class SamplerMakers(SamplerBase):
         def make(n_ctx: int, n_vocab: int) -> Any:
             return lib.llama_sampler_init_penalties(n_vocab, n_ctx if n == -1 else n, *rest)
 
-        sampler = cls._make(make(0, 0), Traits(("llama_sampler_init_penalties", n, *rest)))
+        sampler = cls._make(make(0, 0), Traits(("llama_sampler_init_penalties", n, *rest), last_n=n))
         sampler._deferred = Deferred(make, required=n == -1)
         return sampler
 

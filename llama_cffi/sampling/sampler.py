@@ -19,7 +19,7 @@ from llama_cffi.sampling.vocab_makers import VocabSamplerMakers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from llama_cffi.sampling.token_data_array import TokenDataArray
@@ -247,6 +247,14 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         for member, size in zip(searching, sizes, strict=True):
             member._text_bytes = size
 
+    def _accept_prompt(self, tokens: Sequence[Token]) -> None:
+        """Let penalties and DRY see the prompt. Grammars and constraints follow only the text after it."""
+        members = [member for member in self._leaves() if member._traits.last_n or member._custom is not None]
+        if members:
+            from llama_cffi.sampling.prompt import accept_prompt
+
+            accept_prompt(self, members, tokens)
+
     def reset(self) -> None:
         """Return to the state of a new sampler: forget the accepted tokens.
 
@@ -323,8 +331,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         """Put a new C sampler in place of the old one, in the same state."""
         old, self._pointer, self._deferred = self._pointer, pointer, None
         if deferred.required:
-            for token in deferred.history:
-                lib.llama_sampler_accept(pointer, token)
+            lib.shim_accept(pointer, ffi.new("int32_t[]", deferred.history), len(deferred.history))
         else:
             lib.llama_sampler_copy(old, pointer)
         self._register_address(pointer)

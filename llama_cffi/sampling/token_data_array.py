@@ -281,7 +281,10 @@ class TokenDataArray(Uncopyable):
 
     def _place(self, index: int) -> int:
         size = self.size
-        place = index + size if index < 0 else index
+        try:
+            place = index + size if index < 0 else index
+        except TypeError:
+            raise expected("an integer", index, name="index") from None
         if not 0 <= place < size:
             raise IndexError(f"index {index} is out of range: there are {size} candidates")
         return place
@@ -329,7 +332,10 @@ _DESCR = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
 def _floats(numbers: Iterable[float]) -> memoryview[Any]:
     from array import array
 
-    return memoryview(array("f", numbers))
+    try:
+        return memoryview(array("f", numbers))
+    except TypeError:
+        raise expected("a buffer or a list of numbers", numbers, name="logits") from None
 
 
 @lru_cache(maxsize=2)

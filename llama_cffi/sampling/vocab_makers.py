@@ -69,7 +69,7 @@ class VocabSamplerMakers(SamplerBase):
             return lib.llama_sampler_init_dry(vocab._c, multiplier, base, length, size, array, len(owned))
 
         recipe = ("llama_sampler_init_dry", vocab._model, multiplier, base, length, n, *breakers)
-        sampler = cls._make(make(0, 0), Traits(recipe, n_vocab=vocab.nTokens), vocab._model)
+        sampler = cls._make(make(0, 0), Traits(recipe, n_vocab=vocab.nTokens, last_n=n), vocab._model)
         if n == -1:
             sampler._deferred = Deferred(make, required=True)
         return sampler

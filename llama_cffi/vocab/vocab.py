@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.checks import no_such_token
+from llama_cffi._core.checks import expected, no_such_token
 from llama_cffi._core.compat import is_pinned_version
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated import enums
 from llama_cffi.errors import NativeError
@@ -18,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, overload
 
-    from llama_cffi._core.handle import Handle
     from llama_cffi._generated.enums import VocabType
 else:
     from llama_cffi._core.stand_ins import overload
@@ -35,6 +35,7 @@ class Vocab(Uncopyable, SpecialTokens):
     """
 
     _KIND = "vocabulary"
+    _MADE_BY = "model.vocab is that of a model"
 
     __slots__ = (
         "_after_newline",
@@ -56,6 +57,8 @@ class Vocab(Uncopyable, SpecialTokens):
 
     def __init__(self, model: Handle, overrides: Mapping[str, Any]) -> None:
         """Internal: use `model.vocab`. `overrides` replace metadata of the file."""
+        if not isinstance(model, Handle):
+            raise TypeError(f"Vocab objects are not made by calling the class: {self._MADE_BY}")
         self._model = model
         self._pointer = lib.llama_model_get_vocab(model._c)
         self._nTokens = lib.llama_vocab_n_tokens(self._pointer)
@@ -173,7 +176,11 @@ class Vocab(Uncopyable, SpecialTokens):
 
     def _check(self, token: Token) -> None:
         self._require_tokenizer()
-        if not 0 <= token < self._nTokens:
+        try:
+            known = 0 <= token < self._nTokens
+        except TypeError:
+            raise expected("an integer", token, name="token") from None
+        if not known:
             raise no_such_token(token, self._nTokens)
 
     def _require_tokenizer(self) -> None:
@@ -216,7 +223,8 @@ class Vocab(Uncopyable, SpecialTokens):
             )
 
     def __repr__(self) -> str:
-        return f"<Vocab {self._type.name}, {self._nTokens} tokens>"
+        closed = ", its model is closed" if self._model.closed else ""
+        return f"<Vocab {self._type.name}, {self._nTokens} tokens{closed}>"
 
     def _missing_special(self) -> str:
         """The name of a special token that the tokenizer adds but the vocabulary lacks; empty if it lacks nothing."""

@@ -81,6 +81,17 @@ def test_a_penalty_for_repetitions(tiny_path: Path) -> None:
     assert len(set(favoured)) < len(set(plain)) / 2  # less than 1 asks for repetitions
 
 
+def test_a_penalty_sees_the_prompt_unless_told_otherwise(tiny_path: Path) -> None:
+    first = document("complete", "b", "-n", 1, "-m", tiny_path, "--temperature", 0)["text"]
+    base = ["complete", f"b{first}b", "-n", 8, "-m", tiny_path, "--temperature", 0, "--repeat-last", -1]
+    plain = document(*base)["tokens"]
+    # Favours repetitions: with the prompt in sight, its tokens are repeated from the first one on.
+    seen, unseen = (
+        document(*base, "--repeat-penalty", 0.01, *more)["tokens"] for more in ([], ["--no-penalize-prompt"])
+    )
+    assert unseen[0] == plain[0] and seen != unseen
+
+
 def test_a_grammar(tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "digits.gbnf").write_text('root ::= [0-9]{3} "-" [0-9]{3}\n')
     result = run("complete", PROMPT, "-m", tiny_path, "-n", 40, "--grammar", tmp_path / "digits.gbnf", "-q")

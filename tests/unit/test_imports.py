@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Low to high. Packages of one row do not import each other.
 PACKAGES: Mapping[str, tuple[set[str], ...]] = {
     "llama_cffi": (
+        {"_suggest"},
         {"errors", "_host", "_native", "_generated"},
         {"_core"},
         {"_generated.structs"},
@@ -29,7 +30,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "codegen": ({"api"}, {"read"}, {"rules"}, {"emit", "fit", "diff"}, {"generate"}, {"__main__"}),
-    "vendor": ({"tools", "progress"}, {"source"}, {"vulkan"}, {"build"}, {"upgrade"}),
+    "vendor": ({"tools", "progress", "scratch"}, {"source"}, {"vulkan"}, {"build"}, {"upgrade"}),
 }
 
 

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from vendor.build import overrides
 from vendor.build.recipe import ONE_VARIANT, SOURCE, SUFFIX, VENDOR, WORK, Backend
 from vendor.progress import Progress
+from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
 from vendor.tools import BuildError, compilers, find, require
 from vendor.vulkan import vulkan
@@ -132,7 +132,16 @@ def _tail(text: str, lines: int = 40) -> str:
 
 def _collect(build: Build, work: Path) -> None:
     """Copy the libraries, stripped, beside the OpenMP runtime that they need, and publish all by one rename."""
-    made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=build.prefix.parent))
+    with scratch_folder(build.prefix.parent) as made:
+        _copy_libraries(build, work, made)
+        try:
+            os.rename(made, build.prefix)
+        except OSError:
+            if not build.lib.is_dir():  # otherwise another process was faster
+                raise
+
+
+def _copy_libraries(build: Build, work: Path, made: Path) -> None:
     lib = made / "lib"
     lib.mkdir()
     patterns = list(build.expected)
@@ -155,12 +164,6 @@ def _collect(build: Build, work: Path) -> None:
         "overrides": _inspect(build, work),
     }
     (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    try:
-        os.rename(made, build.prefix)
-    except OSError:
-        shutil.rmtree(made, ignore_errors=True)
-        if not build.lib.is_dir():
-            raise
 
 
 def _inspect(build: Build, work: Path) -> dict[str, str]:

@@ -12,12 +12,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build.libraries import Libraries, module_name
+from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
 from vendor.tools import BuildError, require
 
@@ -105,17 +105,15 @@ class Prefix(Libraries):
         """Copy the libraries, under the names by which they find each other (their SONAMEs)."""
         lib = self.lib
         if not lib.is_dir():
-            lib.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=lib.parent))
-            for name, path in self.chosen:
-                shutil.copy2(path, scratch / name)
-            scratch.chmod(0o755)
-            try:
-                os.rename(scratch, lib)
-            except OSError:
-                shutil.rmtree(scratch, ignore_errors=True)
-                if not lib.is_dir():
-                    raise
+            with scratch_folder(lib.parent) as scratch:
+                for name, path in self.chosen:
+                    shutil.copy2(path, scratch / name)
+                scratch.chmod(0o755)
+                try:
+                    os.rename(scratch, lib)
+                except OSError:
+                    if not lib.is_dir():  # otherwise another process was faster
+                        raise
 
     def files(self) -> dict[str, Path]:
         return {name: self.lib / name for name, _ in self.chosen}

@@ -10,18 +10,17 @@ What this project changes in llama.cpp, it changes when it is compiled: see `ven
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from vendor.progress import Progress
+from vendor.scratch import scratch_folder
 from vendor.source import pin as pins, trees
 from vendor.tools import FetchError
 
@@ -114,7 +113,7 @@ def _cached(pin: pins.Pin, kind: str) -> Path:
             raise FetchError(f"{pin.label} has no files of the kind {kind!r}")
         return target
     archive = _archive(pin)
-    with _scratch(target.parent) as scratch:
+    with scratch_folder(target.parent) as scratch:
         tree = scratch / "tree"
         _extract(archive, tree, _KINDS[kind], kind)
         _publish(tree, target)
@@ -128,7 +127,7 @@ def adopt(tree: Path, pin: pins.Pin) -> None:
         paths = [] if target.is_dir() else [path for path in _files(tree) if wanted(path)]
         if not paths:
             continue
-        with _scratch(target.parent) as scratch:
+        with scratch_folder(target.parent) as scratch:
             for path in paths:
                 out = scratch / "tree" / path
                 out.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +153,7 @@ def _clone(pin: pins.Pin) -> None:
             f"LLAMA_CPP_SOURCE to a copy of it (with the digest {pin.sha256}), or move the pin with `make upgrade`."
         )
     print(f"fetching {pin.label} from {pin.repository}", file=sys.stderr, flush=True)
-    with _scratch(pins.cache_root() / "source") as scratch:
+    with scratch_folder(pins.cache_root() / "source") as scratch:
         for words in (
             ["init", "--quiet"],
             ["fetch", "--quiet", "--depth", "1", pin.repository, pin.commit],
@@ -193,7 +192,7 @@ def downloaded(package: str, version: str) -> list[Path]:
 def download(package: str, version: str, sha256: str = "") -> Path:
     """Download the sdist of a release into the cache, with pip. Without `sha256`, only the index's hash is checked."""
     folder = _download_target(package, version, sha256).parent
-    with _scratch(folder) as scratch:
+    with scratch_folder(folder) as scratch:
         requirements = scratch / "requirements.txt"
         pinned = f" --hash=sha256:{sha256}" if sha256 else ""
         requirements.write_text(f"{package}=={version}{pinned}\n", encoding="utf-8")
@@ -213,6 +212,8 @@ def download(package: str, version: str, sha256: str = "") -> Path:
         if sha256:
             _verify(files[0], sha256)
         target = _download_target(package, version, sha256 or sha256_of(files[0]))
+        with files[0].open("rb+") as file:
+            os.fsync(file.fileno())  # a later build trusts the name
         os.replace(files[0], target)
     return target
 
@@ -261,17 +262,6 @@ def _inside_llama_cpp(name: str) -> PurePosixPath | None:
     if len(parts) > 3 and parts[1:3] == ("vendor", "llama.cpp") and ".." not in parts:
         return PurePosixPath(*parts[3:])
     return None
-
-
-@contextlib.contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """A temporary folder beside its target, so that publishing is one rename. It is removed in any case."""
-    parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(made: Path, target: Path) -> None:

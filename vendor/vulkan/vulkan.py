@@ -16,11 +16,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
 from vendor.tools import BuildError, compilers, version_of
 from vendor.vulkan import debian
@@ -226,16 +226,12 @@ def _machine_has_lavapipe() -> bool:
 @contextlib.contextmanager
 def _new(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A scratch folder, and one that becomes `folder` if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-    try:
+    with scratch_folder(folder.parent) as scratch:
         root = scratch / "root"
         root.mkdir()
         yield scratch / "work", root
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.rename(root, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def main() -> int:

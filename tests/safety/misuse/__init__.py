@@ -9,6 +9,7 @@ from tests.safety.misuse import (
     context,
     globals,
     memory,
+    mistakes,
     model,
     outputs,
     process,
@@ -34,4 +35,5 @@ AREAS: dict[str, tuple[Case, ...]] = {
     "memory": memory.CASES,
     "globals": globals.CASES,
     "process": process.CASES,
+    "mistakes": mistakes.CASES,
 }

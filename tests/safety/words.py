@@ -1,0 +1,290 @@
+"""Calls every public function with arguments of the wrong kind, and prints messages that Python itself words.
+
+For a child process: `python -m tests.safety.words FOLDER`. Each parameter in turn gets each of WRONG, while the other
+ones that are required have a value that fits; besides, each function gets an unknown keyword, too many arguments, and
+none. It prints nothing if every error is the facade's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cffi
+from llama_cffi import (
+    Adapter,
+    Batch,
+    BatchExt,
+    ChatMessage,
+    ChatSession,
+    ChatTemplate,
+    Constraint,
+    Context,
+    Embedder,
+    Engine,
+    Ggml,
+    Model,
+    ProcessType,
+    Reranker,
+    Sampler,
+    SamplerSeqConfig,
+    TokenDataArray,
+    ToolCall,
+    logSet,
+)
+from llama_cffi._core.explain import PER_TOKEN
+
+BARE = re.compile(
+    r"object is not (iterable|subscriptable|callable|a mapping)|has no attribute|unexpected keyword argument|"
+    r"takes (no|from|exactly|\d+) .*argument|missing \d+ required|positional argument|has no len|not supported between|"
+    r"unsupported operand|bad operand|must be (a )?real number|cannot be interpreted as an integer|"
+    r"initializer for ctype|cannot unpack|object cannot be|not enough values|too many values|unhashable type|"
+    r"object is not reversible|expected str instance|can only concatenate|descriptor '"
+)
+"""How CPython and cffi word a wrong type; an AttributeError with a suggestion of ours has a colon and more."""
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "5": lambda: 5,
+    "-1": lambda: -1,
+    "2.5": lambda: 2.5,
+    "'x'": lambda: "x",
+    "b'x'": lambda: b"x",
+    "None": lambda: None,
+    "[]": list,
+    "[None]": lambda: [None],
+    "['x']": lambda: ["x"],
+    "[[1]]": lambda: [[1]],
+    "[5]": lambda: [5],
+    "{}": dict,
+    "{'a': 1}": lambda: {"a": 1},
+    "{1: 'a'}": lambda: {1: "a"},
+    "(1, 2)": lambda: (1, 2),
+    "object()": object,
+    "int": lambda: int,
+    "len": lambda: len,
+    "iter([])": lambda: iter([]),
+    "2**70": lambda: 2**70,
+    "nan": lambda: float("nan"),
+    "1j": lambda: 1j,
+}
+
+SKIPPED = {
+    "backendFree": "the rest of the process needs the backends",
+    "Request": "engine.submit makes one",
+    "GenerationSteps": "generation.steps makes one",
+    "EngineLoad": "a result",
+    "RequestUsage": "a result",
+    "Usage": "a result",
+    "Alternative": "a result",
+    "GenerationStep": "a result",
+    "ParsedAnswer": "a result",
+    "SamplerI": "a protocol",
+    "EvalTensor": "valid in a callback only",
+}
+"""Public names without calls here, and why."""
+
+
+def functions() -> Iterator[tuple[str, Any, str]]:
+    """Every public function: its name, the class or None, and its name there ("" for the class itself)."""
+    for name in llama_cffi.__all__:
+        value = getattr(llama_cffi, name)
+        if name in SKIPPED or name in ("ffi", "lib") or not str(getattr(value, "__module__", "")).startswith("llama_"):
+            continue
+        if inspect.isfunction(value):
+            yield name, None, name
+        elif isinstance(value, type) and not issubclass(value, BaseException) and not hasattr(value, "__members__"):
+            yield from _of_class(name, value)
+    for name in ("Backend", "Rpc", "Threadpool"):
+        yield from _of_class(f"Ggml.{name}", getattr(Ggml, name))
+
+
+def _of_class(name: str, cls: type) -> Iterator[tuple[str, Any, str]]:
+    yield name, cls, ""
+    for attribute in dir(cls):
+        found = inspect.getattr_static(cls, attribute)
+        if attribute[0] != "_" and (inspect.isfunction(found) or isinstance(found, (classmethod, staticmethod))):
+            yield f"{name}.{attribute}", cls, attribute
+        elif (
+            isinstance(found, type) and attribute[0] != "_" and attribute in ("Params", "QuantizeParams", "ChainParams")
+        ):
+            yield f"{name}.{attribute}", found, ""
+
+
+class Objects:
+    """What methods are called on, and arguments that fit, by the names of parameters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scratch = tempfile.mkdtemp(dir=folder)
+        self.model = Model.load(folder / "llama.gguf")
+        self.ctx = Context.initFromModel(self.model, Context.Params(nCtx=64, nThreads=1, nThreadsBatch=1))
+        self.bert = Model.load(folder / "bert.gguf")
+        self.ranker = Model.load(folder / "ranker.gguf")
+        self.engine = Engine(self.model, nCtx=64, nSeqMax=2, nThreads=1)
+        self.values: dict[str, Any] = {
+            **dict.fromkeys(
+                ("i", "idx", "seqId", "seq", "seqIdSrc", "seqIdDst", "destSeqId", "p0", "p1", "pos", "d"), 0
+            ),
+            **dict.fromkeys(("token", "id", "n", "k", "m", "count", "delta", "nMsg", "len", "flags", "priority"), 1),
+            **dict.fromkeys(("p", "t", "target", "tau", "eta", "scale", "dryMultiplier", "temperature", "decay"), 0.5),
+            **dict.fromkeys(("text", "query", "message", "result", "key", "name", "prompt", "schema", "root"), "a"),
+            "tokens": [1, 2],
+            "stopTokens": [1, 2],
+            "seqIds": [0],
+            "texts": ["a"],
+            "documents": ["a"],
+            "messages": [ChatMessage("user", "a")],
+            **dict.fromkeys(("path", "filepath", "source"), str(folder / "llama.gguf")),
+            "paths": [str(folder / "llama.gguf")],
+            "target": os.path.join(self.scratch, "out"),
+            "vocab": self.model.vocab,
+            "nVocab": self.model.vocab,
+            "model": self.model,
+            "ctx": self.ctx,
+            "grammar": 'root ::= "a"',
+            "grammarStr": 'root ::= "a"',
+            "pattern": "a",
+            "logitBias": {1: 1.0},
+            "penaltyLastN": 4,
+            "nTokens": 1,
+            "type": ProcessType.DECODE,
+            "cand": TokenDataArray([(1, 0.5)]),
+            "iface": type("S", (), {"apply": lambda self, candidates: None})(),
+            "logits": [0.0, 1.0],
+            "sampler": Sampler.initGreedy(),
+            "rows": [(1, 0.5)],
+            "embd": [0.0] * 64,
+            "role": "user",
+            "content": "a",
+            "chat": [ChatMessage("user", "a")],
+            "call": ToolCall("f", {}, "1"),
+            "timeout": 0.01,
+        }
+
+        out = os.path.join(self.scratch, "out")
+        self.saves = {"path": out, "filepath": out}  # for functions that write
+
+    def of(self, cls: type, name: str) -> Any:
+        """An object of a class to call a method on; a new one where a call may end it."""
+        makers: dict[str, Callable[[], Any]] = {
+            "Model": lambda: Model.load(self.folder / "llama.gguf") if name in ("close", "free") else self.model,
+            "Context": lambda: Context.initFromModel(self.model, Context.Params(nCtx=64, nThreads=1)),
+            "Vocab": lambda: self.model.vocab,
+            "Memory": lambda: self.ctx.getMemory(),
+            "Sampler": lambda: Sampler.chain(Sampler.initPenalties(4), Sampler.initGreedy()),
+            "Adapter": lambda: Adapter.loraInit(self.model, self.folder / "lora.gguf"),
+            "Batch": lambda: Batch.init(4, 0, 1),
+            "BatchExt": lambda: BatchExt.init(self.ctx),
+            "TokenDataArray": lambda: TokenDataArray([(1, 0.5), (2, 0.25)]),
+            "Generation": lambda: llama_cffi.Generation(self.ctx, [1, 2], maxTokens=1),
+            "ChatAnswer": lambda: ChatSession(self.ctx, template="chatml").send("a", maxTokens=1),
+            "ChatSession": lambda: ChatSession(self.ctx, template="chatml"),
+            "ChatTemplate": lambda: ChatTemplate(self.model, "chatml"),
+            "Constraint": lambda: Constraint.fromGbnf('root ::= "a"'),
+            "Embedder": lambda: Embedder(self.bert, nThreads=1),
+            "Reranker": lambda: Reranker(self.ranker, nThreads=1),
+            "Engine": lambda: self.engine,
+            "SamplerSeqConfig": lambda: SamplerSeqConfig(0, Sampler.chain(Sampler.initGreedy())),
+            "Threadpool": lambda: Ggml.Threadpool(1),
+        }
+        return makers[cls.__name__]()
+
+
+def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every call, with its text."""
+    for name, cls, attribute in functions():
+        if name in ("Engine.close", "Ggml.Rpc.startServer"):
+            continue
+        target = (lambda cls=cls, attribute=attribute: _target(objects, cls, attribute)) if cls else None
+        function = getattr(llama_cffi, attribute) if target is None else target()
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:
+            continue
+        values = objects.values | (objects.saves if "save" in name.lower() else {})
+        fitting = {
+            one.name: values.get(one.name, 1)
+            for one in parameters
+            if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        }
+
+        def call(
+            arguments: tuple[Any, ...], keywords: dict[str, Any], target: Any = target, function: Any = function
+        ) -> Any:
+            return (function if target is None else target())(*arguments, **keywords)
+
+        if attribute not in PER_TOKEN:
+            yield f"{name}(bogus=1)", lambda call=call, fitting=fitting: call((), {**fitting, "bogus": 1})
+            most = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+            for n in (most + 1, 40):
+                yield f"{name}(*[1] * {n})", lambda call=call, n=n: call((1,) * n, {})
+            yield f"{name}()", lambda call=call: call((), {})
+        for one in parameters:
+            if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+                for text, wrong in WRONG.items():
+                    if one.kind is not one.VAR_KEYWORD:
+                        yield f"{name}({text})", lambda call=call, wrong=wrong: call((wrong(),), {})
+                continue
+            for text, wrong in WRONG.items():
+                yield (
+                    f"{name}({one.name}={text})",
+                    lambda call=call, fitting=fitting, one=one, wrong=wrong: call((), {**fitting, one.name: wrong()}),
+                )
+
+
+def _target(objects: Objects, cls: type, attribute: str) -> Any:
+    if not attribute:
+        return cls
+    if isinstance(inspect.getattr_static(cls, attribute), (classmethod, staticmethod)):
+        return getattr(cls, attribute)
+    return getattr(objects.of(cls, attribute), attribute)
+
+
+def finding(error: BaseException) -> str:
+    """What is wrong with an error, or ""."""
+    text = str(error)
+    if isinstance(error, AttributeError) and not hasattr(error, "_hint"):
+        return "AttributeError"
+    if isinstance(error, (NameError, AssertionError, RecursionError, UnboundLocalError, StopIteration)):
+        return "of the facade's own code"
+    found = BARE.search(text)
+    return f"{found[0]!r}" if found and not hasattr(error, "_hint") else ""
+
+
+def main(folder: Path) -> int:
+    logSet(lambda level, text, data: None)
+    objects = Objects(folder)
+    count = 0
+    os.chdir(objects.scratch)
+    threading.excepthook = lambda args: None
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("it took more than 10 s")))
+    for text, call in calls(objects):
+        count += 1
+        signal.alarm(10)
+        try:
+            result = call()
+            if inspect.isgenerator(result):
+                result.close()
+        except TimeoutError as error:
+            print(f"{text}: {error}")
+        except BaseException as error:
+            problem = finding(error)
+            if problem:
+                print(f"{text}: {type(error).__name__}: {error}".replace("\n", " ")[:300])
+        finally:
+            signal.alarm(0)
+    objects.engine.close()
+    print(f"{count} calls", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))
