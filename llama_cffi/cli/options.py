@@ -309,7 +309,7 @@ def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:
     return chain
 
 
-def _json_constraint(path: str) -> Constraint:
+def _json_constraint(path: str) -> Constraint[object]:
     text = read_file(path, "--json-schema")
     try:
         return Constraint.fromJsonSchema(text)

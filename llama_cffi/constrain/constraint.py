@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import threading
-import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.checks import expected
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._core.user_warnings import warn
-from llama_cffi.constrain.json_schema import adapter_of, narrow, schema_of
+from llama_cffi.constrain.document import read_json
+from llama_cffi.constrain.guidance import MAX_TEXT, STACK_PER_BYTE, Grammar, library
+from llama_cffi.constrain.json_schema import SchemaOptions, checker_of, compile_schema
 from llama_cffi.constrain.mask import Mask
-from llama_cffi.constrain.tokenizer import library, tokenizer_of
+from llama_cffi.constrain.types import adapter_of, schema_of
 from llama_cffi.errors import GrammarError
 from llama_cffi.sampling.checks import grammar_text, root_name
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.vocab import Vocab
 
 if TYPE_CHECKING:
-    from llama_cffi._core.handle import Handle
+    Late = Literal["refuse", "check"]
 
-# White space between the parts of JSON: none, a space, or line breaks with an indent. It is limited, as a model might
-# otherwise write nothing else.
-_SPACE = r"( |\n{1,2}[ \t]{0,20})?"
+T = TypeVar("T")
+Value = TypeVar("Value")
 
 
-class Constraint(Uncopyable):
+class Constraint(Uncopyable, Generic[T]):
     """A constraint on generated text, for structured output such as JSON.
 
     `fromJsonSchema`, `fromType`, `fromRegex`, `fromLark` and `fromGbnf` make one. `sampler` makes a sampler that allows
@@ -45,26 +44,23 @@ class Constraint(Uncopyable):
         raise TypeError(f"Constraint objects are not made by calling the class: {self._MADE_BY}")
 
     @classmethod
-    def _new(cls, kind: str, grammar: str, root: str = "") -> Constraint:
+    def _new(cls, kind: str, grammar: Grammar | str, root: str = "") -> Constraint[Any]:
         constraint = cls.__new__(cls)
         constraint._kind, constraint._grammar, constraint._root = kind, grammar, root
         constraint._schema, constraint._read = None, str
-        constraint._matchers, constraint._lock = weakref.WeakKeyDictionary(), threading.Lock()
         return constraint
 
     _KIND = "constraint"
     _INSTEAD = "make another one from the same schema or grammar; several samplers may share one"
 
     _kind: str
-    _grammar: str
+    _grammar: Grammar | str  # text for GBNF
     _root: str  # the first rule, for GBNF; else empty
     _schema: Any
     _read: Callable[[str], Any]  # converts a finished text to a value
-    _matchers: weakref.WeakKeyDictionary[Handle, Any]  # model -> a matcher in the initial state, to be copied
-    _lock: threading.Lock  # guards _matchers
 
     @classmethod
-    def fromGbnf(cls, grammar: StrOrBytes, root: StrOrBytes = "root") -> Constraint:
+    def fromGbnf(cls, grammar: StrOrBytes, root: StrOrBytes = "root") -> Constraint[str]:
         """Make a constraint from a GBNF grammar, which starts at the rule `root`. llama.cpp itself enforces it.
 
         `sampler` raises GrammarError for a grammar that llama.cpp cannot parse.
@@ -79,73 +75,105 @@ class Constraint(Uncopyable):
         whitespace: bool = True,
         maxLength: int | None = None,
         maxItems: int | None = None,
-    ) -> Constraint:
+        formats: Late = "check",
+        unenforced: Late = "refuse",
+    ) -> Constraint[Any]:
         """Make a constraint from a JSON Schema, given as a dict or as JSON text; `{}` and True allow any JSON.
 
         `whitespace` allows a space, or line breaks with an indent, between the parts. `maxLength` and `maxItems` limit
         the strings and arrays for which the schema has no limit. Properties come in the schema's order.
 
-        Raises GrammarError for a schema that no text satisfies, or with a keyword that cannot be enforced (`not`, `if`,
-        `uniqueItems`, `contains`, ...): nothing is ignored silently. Raises ValueError for text that is not JSON.
+        `unenforced` says what happens to a keyword that cannot be enforced while a text is generated (`uniqueItems`,
+        `contains`, a `oneOf` with choices that overlap, ...): "refuse" raises GrammarError, "check" has `parse` check
+        the text with jsonschema. `formats` says the same for a `format` that cannot be enforced. There, "check" leaves
+        names that are not in the standard as annotations, as the standard says.
+
+        Raises GrammarError for a schema that is malformed or too deep, that no text satisfies, or with an integer
+        beyond 64 bits; ValueError for text that is not JSON.
         """
         if isinstance(schema, str):
-            try:
-                schema = json.loads(schema)
-            except ValueError as error:
-                raise ValueError(f"schema is not valid JSON: {error}") from None
+            schema = read_json(schema)
         if not isinstance(schema, (Mapping, bool)):
             raise expected("a dict, a bool or JSON text", schema, name="schema")
-        chosen = narrow(
-            dict(schema) if isinstance(schema, Mapping) else {} if schema else {"not": {}}, maxLength, maxItems
-        )
-        options = {"whitespace_pattern": _SPACE} if whitespace else {"whitespace_flexible": False}
-        grammar = library().LLMatcher.grammar_from_json_schema(chosen, overrides=options)
-        constraint = cls._checked("JSON", grammar)
-        constraint._schema, constraint._read = chosen, json.loads
+        options = SchemaOptions(whitespace, maxLength, maxItems, formats, unenforced)
+        grammar, copied, late = compile_schema(schema, options)
+        constraint = cls._new("JSON", grammar)
+        constraint._schema, constraint._read = copied, _json_reader(checker_of(copied) if late else None)
         return constraint
+
+    @overload
+    @classmethod
+    def fromType(
+        cls,
+        type: type[Value],
+        *,
+        whitespace: bool = True,
+        maxLength: int | None = None,
+        maxItems: int | None = None,
+        unenforced: Late = "refuse",
+    ) -> Constraint[Value]: ...
+
+    @overload
+    @classmethod
+    def fromType(
+        cls,
+        type: Any,
+        *,
+        whitespace: bool = True,
+        maxLength: int | None = None,
+        maxItems: int | None = None,
+        unenforced: Late = "refuse",
+    ) -> Constraint[Any]: ...
 
     @classmethod
     def fromType(
-        cls, type: Any, *, whitespace: bool = True, maxLength: int | None = None, maxItems: int | None = None
-    ) -> Constraint:
+        cls,
+        type: Any,
+        *,
+        whitespace: bool = True,
+        maxLength: int | None = None,
+        maxItems: int | None = None,
+        unenforced: Late = "refuse",
+    ) -> Constraint[Any]:
         """Make a constraint from a Python type by means of pydantic: JSON that `parse` converts to a value of the type.
 
         All types of pydantic work: its models, dataclasses, TypedDict, Literal, Enum, Optional, Union, list, dict,
         tuple, int, float, str, bool, with `Annotated` and `Field` for limits. Objects have only the properties of the
-        class. Validators in Python code run in `parse`. The other parameters and errors are those of `fromJsonSchema`;
-        raises TypeError for a type that pydantic does not support.
+        class. Validators in Python code run in `parse`, and with `unenforced="check"` what cannot be enforced before
+        is left to it too. The other parameters and errors are those of `fromJsonSchema`; raises TypeError for a type
+        that pydantic does not support.
         """
         adapter = adapter_of(type)
-        constraint = cls.fromJsonSchema(
-            schema_of(adapter), whitespace=whitespace, maxLength=maxLength, maxItems=maxItems
-        )
+        options = SchemaOptions(whitespace, maxLength, maxItems, "check", unenforced)
+        grammar, copied, _ = compile_schema(schema_of(adapter), options)
+        constraint = cls._new("JSON", grammar)
         constraint._kind = getattr(type, "__name__", None) or str(type)
-        constraint._read = adapter.validate_json
+        constraint._schema, constraint._read = copied, adapter.validate_json
         return constraint
 
     @classmethod
-    def fromRegex(cls, pattern: str) -> Constraint:
+    def fromRegex(cls, pattern: str) -> Constraint[str]:
         """Make a constraint from a regular expression that the whole text must match, in the syntax of Rust's regex.
 
-        Raises GrammarError for an expression that it does not support, such as one with look-around.
+        Raises GrammarError for an expression that it does not support, such as one with look-around, that matches no
+        text, or of more than 65,536 bytes.
         """
-        return cls._checked("regex", library().LLMatcher.grammar_from_regex(_text(pattern, "pattern")))
+        text = library().LLMatcher.grammar_from_regex(_text(pattern, "pattern", MAX_TEXT))
+        return cls._tried("regex", Grammar("regex", text, STACK_PER_BYTE * len(text)))
 
     @classmethod
-    def fromLark(cls, grammar: str) -> Constraint:
+    def fromLark(cls, grammar: str) -> Constraint[str]:
         """Make a constraint from a grammar in llguidance's variant of Lark, which starts at the rule `start`.
 
         The grammar may contain JSON Schema (`%json {...}`), regular expressions and special tokens (`<|name|>`). Raises
-        GrammarError for a grammar that llguidance cannot parse.
+        GrammarError for a grammar that llguidance cannot parse, that no text satisfies, or of more than 65,536 bytes.
         """
-        return cls._checked("Lark", library().LLMatcher.grammar_from_lark(_text(grammar, "grammar")))
+        text = library().LLMatcher.grammar_from_lark(_text(grammar, "grammar", MAX_TEXT))
+        return cls._tried("Lark", Grammar("Lark", text, STACK_PER_BYTE * len(text)))
 
     @classmethod
-    def _checked(cls, kind: str, grammar: str) -> Constraint:
-        failed, messages = library().LLMatcher.validate_grammar_with_warnings(grammar)
-        if failed:
-            raise GrammarError(f"this {kind} constraint cannot be enforced: {' '.join(messages)}")
-        for message in messages:
+    def _tried(cls, kind: str, grammar: Grammar) -> Constraint[Any]:
+        for message in grammar.try_out():
             warn(f"{kind} constraint: {message}", UserWarning)
         return cls._new(kind, grammar)
 
@@ -168,9 +196,9 @@ class Constraint(Uncopyable):
         """
         if not isinstance(vocab, Vocab):
             raise expected("a Vocab", vocab, "pass model.vocab", "vocab")
-        if self._root:
+        if isinstance(self._grammar, str):
             return Sampler.initGrammar(vocab, self._grammar, self._root)
-        return Sampler.init(Mask(vocab, self._matcher(vocab)))
+        return Sampler.init(Mask(vocab, self._grammar))
 
     def chain(self, vocab: Vocab, *members: Sampler) -> Sampler:
         """Make a sampler chain of this constraint and `members`, which the chain owns from then on.
@@ -180,36 +208,43 @@ class Constraint(Uncopyable):
         """
         return Sampler.chain(self.sampler(vocab), *members, noPerf=True)
 
-    def _matcher(self, vocab: Vocab) -> Any:
-        tokenizer = tokenizer_of(vocab)
-        with self._lock:
-            first = self._matchers.get(vocab._model)
-            if first is None:
-                first = library().LLMatcher(tokenizer, self._grammar, log_level=0)
-                if first.is_error():
-                    raise GrammarError(f"this {self._kind} constraint cannot be enforced: {first.get_error()}")
-                self._matchers[vocab._model] = first
-            return first.deep_copy()
-
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> T:
         """Convert a finished text to a value: that of the JSON, an object of the type, or the text itself.
 
-        Raises ValueError for invalid JSON, such as a text that was cut off at a maximum number of tokens. For a type,
-        this is pydantic's ValidationError (a ValueError), which its validators raise as well.
+        Raises ValueError for invalid JSON, such as a text that was cut off at a maximum number of tokens, and for a
+        text that violates what could not be enforced. For a type, this is pydantic's ValidationError (a ValueError),
+        which its validators raise as well.
         """
-        _text(text, "text")
-        if self._read is json.loads:
-            try:
-                return json.loads(text)
-            except ValueError as error:
-                raise ValueError(f"the text is not complete JSON, was it cut off? {error}") from None
-        return self._read(text)
+        value: T = self._read(_text(text, "text"))
+        return value
 
     def __repr__(self) -> str:
         return f"<Constraint {self._kind}>"
 
 
-def _text(value: str, name: str) -> str:
+def _json_reader(check: Callable[[Any], None] | None) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise ValueError("the text is nested too deeply to be read: limit the schema's depth") from None
+        except ValueError as error:
+            raise ValueError(f"the text is not complete JSON, was it cut off? {error}") from None
+        if check is not None:
+            check(value)
+        return value
+
+    return read
+
+
+def _text(value: str, name: str, longest: int | None = None) -> str:
     if not isinstance(value, str):
         raise expected("a str", value, name=name)
+    if longest is not None:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as error:
+            raise GrammarError(f"{name} must be valid Unicode: {error}") from None
+        if size > longest:
+            raise GrammarError(f"{name} must have at most {longest} bytes, got {size}")
     return value

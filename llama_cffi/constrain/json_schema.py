@@ -1,103 +1,141 @@
-"""JSON Schemas of Python types, made by pydantic; limits and stricter formats for JSON Schemas."""
+"""From a JSON Schema to a grammar of llguidance, and the check of what that grammar cannot enforce."""
 
 from __future__ import annotations
 
-import copy
+import json
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llama_cffi._core.checks import integer
+from llama_cffi._core.user_warnings import warn
+from llama_cffi.constrain.document import plain_copy
+from llama_cffi.constrain.finish import drop, finish
+from llama_cffi.constrain.guidance import STACK_PER_LEVEL, Grammar, library, seam
+from llama_cffi.constrain.reader import Reader
+from llama_cffi.errors import GrammarError
 
-# Formats that llguidance enforces. Others are left to pydantic, when it parses the text.
-_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
-# llguidance also allows year 0, 29 February in every year, 60 seconds, and fractions of any length; these do not.
-_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
-_DIVISIBLE_BY_4 = "(0[48]|[2468][048]|[13579][26])"
-_DATE = (
-    f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
-    f"|([0-9]{{2}}{_DIVISIBLE_BY_4}|{_DIVISIBLE_BY_4}00)-02-29)"
-)
-_TIME = "[0-9]{2}:[0-9]{2}:[0-5][0-9](\\.[0-9]{1,6})?([zZ]|[+-][0-9]{2}:[0-9]{2})"
-_STRICT_PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}[Tt]{_TIME}$"}
-# Where a schema contains others: as values of an object, in a list, or alone.
-_IN_OBJECTS = ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas")
-_IN_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_ALONE = ("items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains")
-_LIMITS_LENGTH = ("maxLength", "pattern", "format", "enum", "const")
+# White space between the parts of JSON: none, a space, or line breaks with an indent. It is limited, as a model might
+# otherwise write nothing else.
+_SPACE = r"( |\n{1,2}[ \t]{0,20})?"
+_CHOICES = ("refuse", "check")
+_MOST_TRIALS = 20
+_UNSATISFIABLE = re.compile(r"Unsatisfiable schema.* while processing json-schema:///#/\$defs/([0-9]+)$")
+_MOST_NAMED = 5  # problems in a message
 
 
-def adapter_of(kind: Any) -> Any:
-    """Return pydantic's TypeAdapter for a type."""
+class SchemaOptions:
+    """The options of `fromJsonSchema` and `fromType`, checked."""
+
+    def __init__(
+        self, whitespace: bool, max_length: int | None, max_items: int | None, formats: str, unenforced: str
+    ) -> None:
+        for name, value in (("maxLength", max_length), ("maxItems", max_items)):
+            if value is not None:
+                integer(value, 0, 1 << 31, name)
+        for name, choice in (("formats", formats), ("unenforced", unenforced)):
+            if choice not in _CHOICES:
+                raise ValueError(f"{name} must be 'refuse' or 'check', got {choice!r}")
+        self.whitespace, self.max_length, self.max_items = whitespace, max_length, max_items
+        self.formats, self.unenforced = formats, unenforced
+
+
+def compile_schema(schema: Any, options: SchemaOptions) -> tuple[Grammar, Any, bool]:
+    """Return the grammar of a schema, a copy of the schema, and True if a text must be checked once it is finished.
+
+    Raises GrammarError for a schema that is malformed, that no text satisfies, or that cannot be enforced.
+    """
+    copied = plain_copy(schema)
+    reader = Reader(copied, options.max_length, options.max_items, options.formats == "refuse")
+    rewritten, levels = finish(reader, reader.read(), options.max_length)
+    if reader.problems and options.unenforced == "refuse":
+        named = [*reader.problems][:_MOST_NAMED]
+        more = f" and {len(reader.problems) - len(named)} more" if len(reader.problems) > len(named) else ""
+        raise GrammarError(
+            f"this JSON constraint cannot be enforced while a text is generated: {'; '.join(named)}{more}: remove it, "
+            "or pass unenforced='check' to have parse() check it"
+        )
+    for pattern in reader.unreadable():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise GrammarError(f"pattern {pattern[:100]!r} cannot be read: {error}") from None
+    settings = {"whitespace_pattern": _SPACE} if options.whitespace else {"whitespace_flexible": False}
+    grammar = _grammar(rewritten, settings, levels * STACK_PER_LEVEL)
+    return grammar, copied, bool(reader.problems) or reader.late_formats
+
+
+def _grammar(schema: dict[str, Any], settings: Any, stack: int) -> Grammar:
+    """Return the grammar of a rewritten schema, without the optional parts that no text satisfies."""
+    failure = GrammarError("")
+    for _ in range(_MOST_TRIALS):
+        text = seam(
+            lambda: library().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=settings), "this schema"
+        )
+        grammar = Grammar("JSON", text, stack)
+        try:
+            for message in grammar.try_out():
+                warn(f"JSON constraint: {message}", UserWarning)
+            return grammar
+        except GrammarError as error:
+            # llguidance refuses a definition that no text satisfies, even if nothing requires it.
+            match = _UNSATISFIABLE.search(str(error))
+            if match is None:
+                raise
+            try:
+                drop(schema, match[1])
+            except GrammarError:
+                raise error from None
+            failure = error
+    raise failure
+
+
+def checker_of(schema: Any) -> Callable[[Any], None]:
+    """Return a function that raises ValueError for a value that does not satisfy the schema."""
     try:
-        from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+        import jsonschema
+        import jsonschema.validators
+        from jsonschema_specifications import REGISTRY
     except ImportError as error:
-        raise ImportError("Constraint.fromType needs pydantic: pip install 'llama-cffi[constrain]'") from error
+        raise ImportError(
+            "parts of this schema are checked in parse(), which needs jsonschema: pip install 'llama-cffi[constrain]'"
+        ) from error
+    validators: Any = jsonschema.validators
+    drafts: Any = (jsonschema.Draft202012Validator, jsonschema.Draft7Validator, jsonschema.Draft4Validator)
+    named = validators.validator_for(schema, default=None)
+    reason = ""
+    for kind in (named,) if named else drafts:
+        try:
+            kind.check_schema(schema, format_checker=jsonschema.FormatChecker(()))
+        except jsonschema.SchemaError as error:
+            reason = error.message
+            continue
+        # With this registry, no reference is ever fetched.
+        validator = validators.extend(kind, {"pattern": _match})(
+            schema, registry=REGISTRY, format_checker=jsonschema.FormatChecker(("regex",))
+        )
+        break
+    else:
+        raise GrammarError(f"this schema cannot be checked in parse(), as it is malformed: {reason[:200]}")
+
+    def check(value: Any) -> None:
+        try:
+            error = next(validator.iter_errors(value), None)
+        except Exception as failure:  # a pattern that Python's re does not read, a value that is nested too deeply
+            raise ValueError(f"the text cannot be checked against the schema: {failure}") from failure
+        if error is not None:
+            raise ValueError(f"the text does not satisfy the schema at {error.json_path}: {error.message[:500]}")
+
+    return check
+
+
+def _match(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Exception]:
+    """Check `pattern` as jsonschema does, except for one that only llguidance can read, which has enforced it."""
+    import jsonschema
+
     try:
-        return TypeAdapter(kind)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise TypeError(f"pydantic does not support the type {kind!r}: {error}") from error
-
-
-def schema_of(adapter: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a type, without the parts that only pydantic can enforce."""
-    from pydantic.errors import PydanticUserError
-    from pydantic.json_schema import GenerateJsonSchema
-
-    class Schemas(GenerateJsonSchema):
-        def decimal_schema(self, schema: Any) -> dict[str, Any]:
-            limits = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
-            return {"type": "number"} | {name: float(schema[key]) for key, name in limits.items() if key in schema}
-
-    try:
-        schema: dict[str, Any] = adapter.json_schema(schema_generator=Schemas)
-    except PydanticUserError as error:  # also for a name in quotes that is not defined
-        raise TypeError(f"this type has no JSON Schema: {error}") from error
-    return _walk(schema, _plain)  # type: ignore[no-any-return]
-
-
-def _plain(schema: dict[str, Any]) -> None:
-    if schema.get("format") not in _FORMATS:
-        schema.pop("format", None)
-    # Objects have only the properties of the class; types that allow others (dict, extra="allow") say so.
-    if "properties" in schema:
-        schema.setdefault("additionalProperties", False)
-    schema.pop("uniqueItems", None)  # a Python set drops duplicates, so it need not be enforced
-
-
-def narrow(schema: Any, max_length: int | None, max_items: int | None) -> Any:
-    """Return a stricter copy of a schema: only dates that exist, and limits for strings and arrays without any."""
-    for name, value in (("maxLength", max_length), ("maxItems", max_items)):
-        if value is not None:
-            integer(value, 0, 1 << 31, name)
-
-    def change(part: dict[str, Any]) -> None:
-        pattern = _STRICT_PATTERNS.get(str(part.get("format")))
-        if pattern is not None:
-            part["allOf"] = [*part.get("allOf", ()), {"pattern": pattern}]
-        kinds = part.get("type", ())
-        kinds = (kinds,) if isinstance(kinds, str) else kinds
-        if max_length is not None and "string" in kinds and not any(key in part for key in _LIMITS_LENGTH):
-            part["maxLength"] = max(max_length, part.get("minLength", 0))
-        if max_items is not None and "array" in kinds and "maxItems" not in part:
-            part["maxItems"] = max(max_items, part.get("minItems", 0))
-        if max_length is not None and "object" in kinds and isinstance(part.get("additionalProperties"), dict):
-            if not part.get("properties") and not part.get("patternProperties"):  # then names are not limited
-                part["patternProperties"] = {f"^(?s:.){{0,{max_length}}}$": part["additionalProperties"]}
-                part["additionalProperties"] = False
-
-    return _walk(copy.deepcopy(schema), change)
-
-
-def _walk(schema: Any, change: Any) -> Any:
-    """Apply `change` in place to a schema and to all schemas in it, but not to values such as defaults."""
-    if isinstance(schema, dict):
-        change(schema)
-        for key in _IN_OBJECTS:
-            if isinstance(schema.get(key), dict):
-                for part in schema[key].values():
-                    _walk(part, change)
-        for key in _IN_LISTS:
-            for part in schema.get(key) or ():
-                _walk(part, change)
-        for key in _ALONE:
-            _walk(schema.get(key), change)
-    return schema
+        fits = not isinstance(value, str) or re.search(pattern, value) is not None
+    except re.error:
+        return
+    if not fits:
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.enums import TokenAttr
+from llama_cffi.constrain.guidance import library, seam
 from llama_cffi.vocab.tokenize import tokenize
 from llama_cffi.vocab.vocab import Vocab
 
@@ -18,20 +19,11 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 512  # size of the buffer for a token's text; longer ones take another call
 _NOT_TEXT = TokenAttr.CONTROL | TokenAttr.UNKNOWN
+_LONGEST = 1000  # bytes of a token: llguidance's tree of the vocabulary takes no longer ones
 _SEPARATOR = b"\n"  # tokenizers do not join it with the text after it
 
 _tokenizers: weakref.WeakKeyDictionary[Handle, Any] = weakref.WeakKeyDictionary()  # one for each model
 _lock = threading.Lock()  # guards _tokenizers
-
-
-def library() -> Any:
-    """Import and return llguidance; raise ImportError if it or numpy is not installed."""
-    try:
-        import llguidance
-        import numpy  # noqa: F401  for the masks
-    except ImportError as error:
-        raise ImportError("constraints need llguidance and numpy: pip install 'llama-cffi[constrain]'") from error
-    return llguidance
 
 
 def tokenizer_of(vocab: Vocab) -> Any:
@@ -53,7 +45,7 @@ def _make(vocab: Vocab) -> Any:
             "set tokenizer.ggml.eos_token_id in the model file"
         )
     source = _Source(weakref.ref(vocab._model), pieces, specials, ends)
-    return module.LLTokenizer(module.TokenizerWrapper(source), eos_token=ends)
+    return seam(lambda: module.LLTokenizer(module.TokenizerWrapper(source), eos_token=ends), "this vocabulary")
 
 
 def _read(vocab: Vocab) -> tuple[list[bytes], list[Token], list[Token]]:
@@ -68,12 +60,17 @@ def _read(vocab: Vocab) -> tuple[list[bytes], list[Token], list[Token]]:
             end = is_end(pointer, token)
             special = end or bool(attr(pointer, token) & _NOT_TEXT)
             size = to_piece(pointer, token, buffer, _PIECE_BYTES, 0, special)
-            pieces.append(view[:size] if size >= 0 else vocab._piece(token, 0, special))
+            pieces.append(view[:size] if size >= 0 else piece_or_nothing(vocab._piece(token, 0, special)))
             if special:
                 specials.append(token)
             if end:
                 ends.append(token)
     return pieces, specials, ends
+
+
+def piece_or_nothing(piece: bytes) -> bytes:
+    """Return the bytes of a token; none for one that is too long for llguidance, which is then never allowed."""
+    return piece if len(piece) <= _LONGEST else b""
 
 
 class _Source:

@@ -93,9 +93,8 @@ def test_dates_exist(write: Write, format: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"not": {"type": "string"}}, "not"),
+        ({"not": {"pattern": "a"}}, "not"),
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
-        ({"type": "string", "format": "colour"}, "colour"),
         ({"type": "string", "pattern": "a(?=b)"}, "look-around"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "greater than maximum"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),

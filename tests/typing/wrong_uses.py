@@ -76,6 +76,8 @@ name: str = model.metaValStr("general.name")  # wrong: may be None
 count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
 layers: str = Model.Params().nGpuLayers  # wrong: a number
 reason: str = Generation(ctx, "Hello").stopReason  # wrong: a StopReason or None
+number: int = Constraint.fromRegex("a").parse("a")  # wrong: the text
+session: ChatSession = Constraint.fromType(StopReason).parse("1")  # wrong: a value of the type
 
 # And the same, right.
 pieces: list[str] = list(Generation(ctx, tokenize(model.vocab, "Hello"), stop=["###"], stopTokens={1}))
@@ -87,3 +89,8 @@ also: int = detokenize(model.vocab, [1], 1, bytearray(8), 8, 0, 0)
 value: str | None = model.metaValStr("general.name")
 code: int = ctx.decode(Batch.getOne(tokens))
 token: int = sampler.sample(ctx, -1)
+match: str = Constraint.fromRegex("a").parse("a")
+stop: StopReason = Constraint.fromType(StopReason).parse("1")
+numbers: list[int] = Constraint.fromType(list[int]).parse("[1]")
+either: int | str = Constraint.fromType(int | str).parse("1")
+found: dict[str, int] = Constraint.fromJsonSchema({}).parse("{}")
