@@ -34,7 +34,8 @@ def sources() -> list[Path]:
 def inputs() -> list[Path]:
     """Every file that the extension depends on, except llama.cpp's headers."""
     generated = [GENERATED / name for name in ("cdef.h", "guard.h", "pin.py")]
-    return [*sources(), *generated, *sorted(SHIM.glob("*.h*")), ROOT / "build_ffi.py"]
+    chat = ROOT / "vendor" / "build" / "chat" / "chat_api.h"
+    return [*sources(), *generated, *sorted(SHIM.glob("*.h*")), chat, ROOT / "build_ffi.py"]
 
 
 def make_ffibuilder(plan: Libraries) -> cffi.FFI:

@@ -5850,6 +5850,44 @@ class _Lib:
         Calls python_sampler_free.
         """
         ...
+    def shim_chat_open(self, path: bytes | _CData, /) -> bool:
+        """`bool shim_chat_open(const char *path)`
+
+        Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that.
+        """
+        ...
+    def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, made: _CData, error: _CData, /) -> int:
+        """`int shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+
+        These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+        Python has a signal to handle.
+        """
+        ...
+    def shim_chat_free_templates(self, templates: _CData, /) -> None:
+        """`void shim_chat_free_templates(void *templates)`"""
+        ...
+    def shim_chat_call(self, templates: _CData, function: bytes | _CData, json: bytes | _CData, size: int, given: _CData, result: _CData, /) -> int:
+        """`int shim_chat_call(void *templates, const char *function, const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+        """
+        ...
+    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, made: _CData, error: _CData, /) -> int:
+        """`int shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+        """
+        ...
+    def shim_chat_free_parser(self, parser: _CData, /) -> None:
+        """`void shim_chat_free_parser(void *parser)`"""
+        ...
+    def shim_chat_parse(self, parser: _CData, text: bytes | _CData, size: int, partial: int, given: _CData, result: _CData, /) -> int:
+        """`int shim_chat_parse(void *parser, const char *text, size_t size, bool partial, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+        """
+        ...
+    def shim_chat_schema_to_grammar(self, json: bytes | _CData, size: int, given: _CData, result: _CData, /) -> int:
+        """`int shim_chat_schema_to_grammar(const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+        """
+        ...
+    def shim_chat_free_text(self, text: _CData, /) -> None:
+        """`void shim_chat_free_text(struct shim_chat_text *text)`"""
+        ...
     def python_progress(self, progress: float, data: _CData, /) -> bool:
         """`bool python_progress(float progress, void *data)`
 

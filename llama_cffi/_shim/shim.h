@@ -11,6 +11,7 @@
  *   log_probs.cpp             log-probabilities from a row of logits
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
+ *   chat.cpp                  llama.cpp's chat code, in a library of its own
  *   gate.cpp                  reader/writer lock between computing and changing adapters
  *   callbacks.cpp             callbacks from C into Python
  *
@@ -320,6 +321,39 @@ struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler);
 
 /* Calls python_sampler_free. */
 void shim_sampler_free(struct llama_sampler * sampler);
+
+/* Limits of a call of the chat library: CPU seconds, bytes that it may allocate at a time, and bytes of the stack on which
+ * templates run. */
+struct shim_chat_limits {
+    double seconds;
+    size_t memory;
+    size_t stack;
+};
+
+/* A text of the chat library; free it with shim_chat_free_text. */
+struct shim_chat_text {
+    char * data;
+    size_t size;
+};
+
+/* Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that. */
+bool shim_chat_open(const char * path);
+
+/* These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+ * Python has a signal to handle. */
+int  shim_chat_make_templates(const char * source, const char * bos, const char * eos,
+                              const struct shim_chat_limits * given, void ** made, struct shim_chat_text * error);
+void shim_chat_free_templates(void * templates);
+int  shim_chat_call(void * templates, const char * function, const char * json, size_t size,
+                    const struct shim_chat_limits * given, struct shim_chat_text * result);
+int  shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, void ** made,
+                           struct shim_chat_text * error);
+void shim_chat_free_parser(void * parser);
+int  shim_chat_parse(void * parser, const char * text, size_t size, bool partial,
+                     const struct shim_chat_limits * given, struct shim_chat_text * result);
+int  shim_chat_schema_to_grammar(const char * json, size_t size, const struct shim_chat_limits * given,
+                                 struct shim_chat_text * result);
+void shim_chat_free_text(struct shim_chat_text * text);
 
 /* CDEF end */
 

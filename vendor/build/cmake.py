@@ -92,9 +92,10 @@ def _configure(build: Build, work: Path) -> None:
     command += [*build.arguments, f"-DCMAKE_MAKE_PROGRAM={find('ninja')}"]
     for name, place in places.items():
         command = [word.replace(name, place) for word in command]
-    if build.places:
+    headers = dict(build.places).get("Vulkan_INCLUDE_DIR")
+    if headers is not None:
         work.mkdir(exist_ok=True)
-        vulkan.compile_loader(Path(dict(build.places)["Vulkan_INCLUDE_DIR"]), work / "libvulkan.a")
+        vulkan.compile_loader(Path(headers), work / "libvulkan.a")
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode != 0:
         raise BuildError(f"CMake could not configure llama.cpp:\n{_tail(result.stdout)}")

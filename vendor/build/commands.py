@@ -152,5 +152,6 @@ class sdist(_sdist):
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
         with _plain_errors():
-            source = fetch.source_dir()
-        shutil.copytree(source, Path(base_dir) / fetch.BUNDLED.relative_to(ROOT), dirs_exist_ok=True)
+            sources = (fetch.source_dir(), fetch.chat_dir())
+        for source in sources:
+            shutil.copytree(source, Path(base_dir) / fetch.BUNDLED.relative_to(ROOT), dirs_exist_ok=True)

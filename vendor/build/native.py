@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build import overrides, variants
+from vendor.build.chat import library
 from vendor.build.cmake import Build
 from vendor.build.libraries import Libraries, module_name
 from vendor.build.prefix import Prefix
@@ -155,7 +156,22 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
                 versions |= dict(tools.versions)
                 notices += tools.notices
             builds.append(_planned(source, common | ALONE, [row], (), tools))
+    if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
+        builds += _chat()
     return Plan(source, tuple(builds), versions, notices, flags)
+
+
+def _chat() -> list[Build]:
+    """The build of llama.cpp's chat code; none where its interface is another one."""
+    tree = fetch.chat_dir()
+    missing = library.lacking(tree)
+    if missing is not None:
+        print(f"the chat library is not built: this llama.cpp has no {missing}", file=sys.stderr, flush=True)
+        return []
+    pinned = tree != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE")
+    identity = pins.load().sha256 if pinned else library.identity(tree)
+    seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
+    return [library.plan(tree, identity, lambda items: _hashed((*seed, *items)))]
 
 
 def _planned(
@@ -202,10 +218,13 @@ def _asked_for(row: Backend) -> bool:
 
 
 def _digest(source: Path, arguments: Sequence[str]) -> str:
-    seed = hashlib.sha256()
-    for item in (RECIPE, _source_digest(source), *arguments, *(version_of(tool) for tool in compilers()), _machine()):
-        seed.update(item.encode() + b"\0")
-    return seed.hexdigest()[:16]
+    return _hashed(
+        [RECIPE, _source_digest(source), *arguments, *(version_of(tool) for tool in compilers()), _machine()]
+    )
+
+
+def _hashed(items: Sequence[str]) -> str:
+    return hashlib.sha256(b"".join(item.encode() + b"\0" for item in items)).hexdigest()[:16]
 
 
 def _machine() -> str:

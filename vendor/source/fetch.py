@@ -33,6 +33,9 @@ PROGRAM_PARTS = (
     *("tools/llama-bench", "tools/batched-bench", "tools/server", "tools/mtmd", "tools/ui"),
 )
 
+# llama.cpp's chat code, and what it includes.
+CHAT_PARTS = ("common", "include", "ggml/include", "vendor/nlohmann")
+
 # Where a source distribution of this package holds the tree.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
 
@@ -50,6 +53,12 @@ def source_dir(pin: pins.Pin | None = None) -> Path:
 def programs_dir(pin: pins.Pin | None = None) -> Path:
     """A llama.cpp tree with the sources of the programs that benchmarks run, or the checkout of `LLAMA_CPP_SOURCE`."""
     return _override() or _cached(pin or pins.load(), "programs")
+
+
+def chat_dir(pin: pins.Pin | None = None) -> Path:
+    """A llama.cpp tree with the sources of its chat code, or the checkout of `LLAMA_CPP_SOURCE`."""
+    bundled = BUNDLED if (BUNDLED / "common" / "chat.h").is_file() else None
+    return _override() or bundled or _cached(pin or pins.load(), "chat")
 
 
 def _override() -> Path | None:
@@ -88,15 +97,19 @@ def _is_program_part(path: PurePosixPath) -> bool:
     return path.suffix in _SOURCES and any(path.is_relative_to(part) for part in PROGRAM_PARTS)
 
 
+def _is_chat_part(path: PurePosixPath) -> bool:
+    return path.suffix in _SOURCES and any(path.is_relative_to(part) for part in CHAT_PARTS)
+
+
 def _is_vector(path: PurePosixPath) -> bool:
     return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
 
 
-_KINDS = {"source": _is_build_part, "programs": _is_program_part, "vectors": _is_vector}
+_KINDS = {"source": _is_build_part, "programs": _is_program_part, "chat": _is_chat_part, "vectors": _is_vector}
 
 
 # Folders that hold any of it.
-_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in PROGRAM_PARTS), "models"}
+_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in (*PROGRAM_PARTS, *CHAT_PARTS)), "models"}
 
 
 def _target(pin: pins.Pin, kind: str) -> Path:

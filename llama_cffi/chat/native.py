@@ -1,0 +1,138 @@
+"""llama.cpp's chat code: renders templates, makes the grammar of tool calls, and parses answers.
+
+It is a library of its own (`vendor/build/chat`), with JSON both ways. A llama.cpp with another interface is built without
+it; chat templates then run in jinja2, and answers are not parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from llama_cffi._core.ffi import ffi, lib
+from llama_cffi.errors import NativeMemoryError, UnavailableError
+
+_LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lib", "libllama-chat-cffi.so")
+
+# Templates and answers may come from strangers. What a conversation needs grows with its length.
+SECONDS = 10.0  # CPU time of a call
+MEMORY = 128 << 20  # bytes, and ...
+MEMORY_PER_BYTE = 64  # ... for each byte of the conversation
+_STACK = 4  # bytes of stack for each byte of memory: values of templates can be nested as deeply as memory allows
+
+# Results of calls: `enum chat_status` of chat_api.h.
+_OK, _ERROR, _LIMIT, _MEMORY, _STOPPED = range(5)
+
+
+class ChatCodeError(ValueError):
+    """llama.cpp's chat code failed. The text is its message."""
+
+
+class ChatLimitError(ChatCodeError):
+    """The call took too much time, memory or stack."""
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Return True if this build has the chat library."""
+    return os.path.isfile(_LIBRARY) and bool(lib.shim_chat_open(os.fsencode(_LIBRARY)))
+
+
+def require() -> None:
+    """Raise UnavailableError if this build does not have the chat library."""
+    if not available():
+        raise UnavailableError(
+            "this build has no chat library, because its llama.cpp has another interface: build with the pinned "
+            "llama.cpp (unset LLAMA_CPP_SOURCE and LLAMA_CFFI_PREFIX)"
+        )
+
+
+class NativeTemplate:
+    """A template of llama.cpp's chat code. Threads can share it."""
+
+    __slots__ = ("_pointer",)
+
+    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        """Raises ChatCodeError if the template cannot be parsed; UnavailableError."""
+        require()
+        made, text = ffi.new("void **"), ffi.new("struct shim_chat_text *")
+        words = [word.encode() for word in (source, bos, eos)]
+        status = lib.shim_chat_make_templates(*words, _limits(len(words[0])), made, text)
+        if made[0] != ffi.NULL:
+            self._pointer = ffi.gc(made[0], lib.shim_chat_free_templates)
+        _check(status, text)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the template can do."""
+        return self._call(b"info", {})
+
+    def render(self, inputs: Mapping[str, Any]) -> str:
+        """Return the prompt for `messages`."""
+        prompt: str = self._call(b"render", inputs)["prompt"]
+        return prompt
+
+    def apply(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the prompt with the grammar, the triggers and the parser of the answer."""
+        return self._call(b"apply", inputs)
+
+    def _call(self, function: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        given = json.dumps(inputs).encode()
+        text = ffi.new("struct shim_chat_text *")
+        status = lib.shim_chat_call(self._pointer, function, given, len(given), _limits(len(given)), text)
+        found: dict[str, Any] = json.loads(_check(status, text))
+        return found
+
+
+class NativeParser:
+    """A parser of answers. Threads can share it."""
+
+    __slots__ = ("_pointer",)
+
+    def __init__(self, parser: Mapping[str, Any], **options: Any) -> None:
+        """`parser` is what `NativeTemplate.apply` returned as such."""
+        require()
+        given = json.dumps({**parser, **options}).encode()
+        made, text = ffi.new("void **"), ffi.new("struct shim_chat_text *")
+        status = lib.shim_chat_make_parser(given, len(given), _limits(len(given)), made, text)
+        if made[0] != ffi.NULL:
+            self._pointer = ffi.gc(made[0], lib.shim_chat_free_parser)
+        _check(status, text)
+
+    def parse(self, text: str | bytes, partial: bool = False) -> dict[str, Any]:
+        """Parse an answer from its beginning. Returns `content`, `reasoning` and `calls`.
+
+        Raises ChatCodeError if the text is not in the format of the template.
+        """
+        given = text.encode() if isinstance(text, str) else text
+        result = ffi.new("struct shim_chat_text *")
+        status = lib.shim_chat_parse(self._pointer, given, len(given), partial, _limits(len(given)), result)
+        found: dict[str, Any] = json.loads(_check(status, result))
+        return found
+
+
+def schema_to_grammar(schema: str) -> str:
+    """Convert a JSON Schema to a GBNF grammar."""
+    require()
+    given, result = schema.encode(), ffi.new("struct shim_chat_text *")
+    return _check(lib.shim_chat_schema_to_grammar(given, len(given), _limits(len(given)), result), result)
+
+
+def _limits(size: int) -> Any:
+    memory = MEMORY + MEMORY_PER_BYTE * size
+    return ffi.new("struct shim_chat_limits *", (SECONDS, memory, _STACK * memory))
+
+
+def _check(status: int, text: Any) -> str:
+    """Take the text of a call, and raise its error."""
+    try:
+        found = bytes(ffi.buffer(text.data, text.size)).decode(errors="replace") if text.data != ffi.NULL else ""
+    finally:
+        lib.shim_chat_free_text(text)
+    if status == _OK:
+        return found
+    if status == _MEMORY and not found:
+        raise NativeMemoryError("out of memory in llama.cpp's chat code", operation="chat")
+    raise (ChatCodeError if status == _ERROR else ChatLimitError)(found.strip())

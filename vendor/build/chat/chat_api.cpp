@@ -1,0 +1,232 @@
+#include "chat_api.h"
+
+#include "chat_limits.hpp"
+
+#include "chat-auto-parser.h"
+#include "chat.h"
+#include "json-schema-to-grammar.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+/* A template, and what has been found out about it. */
+struct chat_templates {
+    common_chat_templates_ptr all;
+    bool                      special = false;  // llama.cpp has a parser for this family, which may change messages
+};
+
+struct chat_parser {
+    common_chat_parser_params params;
+};
+
+namespace {
+
+using Json = common_json;
+
+void put(chat_text & text, const std::string & value) {
+    text.data = static_cast<char *>(malloc(value.size() + 1));
+    text.size = text.data != nullptr ? value.size() : 0;
+    if (text.data != nullptr) {
+        memcpy(text.data, value.data(), value.size());
+    }
+}
+
+/* Runs a call, and turns its exception into a status and a text. */
+enum chat_status guarded(bool large, const chat_limits * given, chat_text * text, const std::function<void()> & call) {
+    *text = {};
+    try {
+        (large ? limits::run_on_large_stack : limits::run)(*given, call);
+        return CHAT_OK;
+    } catch (const limits::Exceeded & error) {
+        put(*text, error.what());
+        return error.status;
+    } catch (const std::bad_alloc &) {
+        return CHAT_MEMORY;
+    } catch (const std::exception & error) {
+        put(*text, error.what());
+        return CHAT_ERROR;
+    } catch (...) {
+        put(*text, "an exception of an unknown type");
+        return CHAT_ERROR;
+    }
+}
+
+common_chat_templates_inputs inputs_of(const Json & given) {
+    common_chat_templates_inputs inputs;
+    inputs.messages               = common_chat_msgs_parse_oaicompat(given.at("messages"));
+    inputs.tools                  = common_chat_tools_parse_oaicompat(given.value("tools", Json::array()));
+    inputs.tool_choice            = common_chat_tool_choice_parse_oaicompat(given.value("tool_choice", "auto"));
+    inputs.parallel_tool_calls    = given.value("parallel_tool_calls", false);
+    inputs.json_schema            = given.value("json_schema", "");
+    inputs.grammar                = given.value("grammar", "");
+    inputs.add_generation_prompt  = given.value("add_generation_prompt", true);
+    inputs.enable_thinking        = given.value("enable_thinking", true);
+    inputs.reasoning_format       = common_reasoning_format_from_name(given.value("reasoning_format", "auto"));
+    inputs.continue_final_message = given.value("continue_final_message", false) ? COMMON_CHAT_CONTINUATION_AUTO
+                                                                                 : COMMON_CHAT_CONTINUATION_NONE;
+    if (given.contains("variables")) {
+        for (const auto & item : given.at("variables").items()) {
+            inputs.chat_template_kwargs[item.key()] = item.value().dump();
+        }
+    }
+    return inputs;
+}
+
+bool is_special(const chat_templates & templates) {
+    const std::string             source = common_chat_templates_source(templates.all.get());
+    const common_chat_template    one(source, "", "");
+    autoparser::generation_params params;
+    params.messages = Json::array({Json::object({{"role", "user"}, {"content", "Hello"}})});
+    try {
+        return common_chat_try_specialized_template(one, source, params).has_value();
+    } catch (const std::runtime_error &) {  // it rejects these messages
+        return true;
+    }
+}
+
+Json info(const chat_templates & templates) {
+    Json caps = Json::object();
+    for (const auto & [name, value] : common_chat_templates_get_caps(templates.all.get())) {
+        caps[name] = value;
+    }
+    Json found                 = Json::object();
+    found["caps"]              = caps;
+    found["source"]            = common_chat_templates_source(templates.all.get());
+    found["supports_thinking"] = common_chat_templates_support_enable_thinking(templates.all.get());
+    return found;
+}
+
+Json render(const chat_templates & templates, const Json & given) {
+    auto inputs               = inputs_of(given);
+    inputs.force_pure_content = !templates.special;  // without analysing the template
+    Json found                = Json::object();
+    found["prompt"]           = common_chat_templates_apply(templates.all.get(), inputs).prompt;
+    return found;
+}
+
+Json triggers_of(const common_chat_params & params) {
+    Json found = Json::array();
+    for (const auto & trigger : params.grammar_triggers) {
+        const char * type = "";
+        switch (trigger.type) {
+            case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN: type = "token"; break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_WORD: type = "word"; break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN: type = "pattern"; break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL: type = "pattern_full"; break;
+        }
+        found.push_back(Json::object({{"type", type}, {"value", trigger.value}}));
+    }
+    return found;
+}
+
+Json apply(const chat_templates & templates, const Json & given) {
+    const auto params  = common_chat_templates_apply(templates.all.get(), inputs_of(given));
+    Json       parser  = Json::object();
+    parser["format"]            = static_cast<int>(params.format);
+    parser["generation_prompt"] = params.generation_prompt;
+    parser["parser"]            = params.parser;
+    Json found                  = Json::object();
+    found["prompt"]             = params.prompt;
+    found["format"]             = common_chat_format_name(params.format);
+    found["grammar"]            = params.grammar;
+    found["grammar_lazy"]       = params.grammar_lazy;
+    found["triggers"]           = triggers_of(params);
+    found["preserved_tokens"]   = params.preserved_tokens;
+    found["stops"]              = params.additional_stops;
+    found["supports_thinking"]  = params.supports_thinking;
+    found["thinking_start"]     = params.thinking_start_tag;
+    found["thinking_ends"]      = params.thinking_end_tags;
+    found["generation_prompt"]  = params.generation_prompt;
+    found["parser"]             = parser;
+    return found;
+}
+
+}  // namespace
+
+extern "C" {
+
+enum chat_status chat_make_templates(const char * source, const char * bos, const char * eos,
+                                     const struct chat_limits * given, struct chat_templates ** made,
+                                     struct chat_text * error) {
+    *made = nullptr;
+    return guarded(true, given, error, [&] {
+        auto found = std::make_unique<chat_templates>();
+        found->all = common_chat_templates_init(nullptr, source, bos, eos);
+        found->special = is_special(*found);
+        *made          = found.release();
+    });
+}
+
+void chat_free_templates(struct chat_templates * templates) {
+    delete templates;
+}
+
+enum chat_status chat_call(struct chat_templates * templates, const char * function, const char * json, size_t size,
+                           const struct chat_limits * given, struct chat_text * result) {
+    return guarded(true, given, result, [&] {
+        const std::string name = function;
+        const Json        in   = Json::parse(std::string(json, size));
+        put(*result, (name == "info" ? info(*templates) : name == "render" ? render(*templates, in)
+                                                                            : apply(*templates, in)).dump());
+    });
+}
+
+enum chat_status chat_make_parser(const char * json, size_t size, const struct chat_limits * given,
+                                  struct chat_parser ** made, struct chat_text * error) {
+    *made = nullptr;
+    return guarded(true, given, error, [&] {
+        const Json  in     = Json::parse(std::string(json, size));
+        auto        found  = std::make_unique<chat_parser>();
+        auto &      params = found->params;
+        params.format               = static_cast<common_chat_format>(in.at("format").get<int>());
+        params.generation_prompt    = in.value("generation_prompt", "");
+        params.reasoning_format     = common_reasoning_format_from_name(in.value("reasoning_format", "auto"));
+        params.reasoning_in_content = in.value("reasoning_in_content", false);
+        params.parse_tool_calls     = in.value("parse_tool_calls", true);
+        params.is_continuation      = in.value("is_continuation", false);
+        params.echo                 = in.value("echo", false);
+        const std::string arena     = in.value("parser", "");
+        if (!arena.empty()) {
+            params.parser.load(arena);
+        }
+        *made = found.release();
+    });
+}
+
+void chat_free_parser(struct chat_parser * parser) {
+    delete parser;
+}
+
+enum chat_status chat_parse(struct chat_parser * parser, const char * text, size_t size, bool partial,
+                            const struct chat_limits * given, struct chat_text * result) {
+    return guarded(false, given, result, [&] {
+        const auto message = common_chat_parse(std::string(text, size), partial, parser->params);
+        Json       calls   = Json::array();
+        for (const auto & call : message.tool_calls) {
+            calls.push_back(Json::object({{"name", call.name}, {"arguments", call.arguments}, {"id", call.id}}));
+        }
+        Json found         = Json::object();
+        found["content"]   = message.content;
+        found["reasoning"] = message.reasoning_content;
+        found["calls"]     = calls;
+        put(*result, found.dump_safe());
+    });
+}
+
+enum chat_status chat_schema_to_grammar(const char * json, size_t size, const struct chat_limits * given,
+                                        struct chat_text * result) {
+    return guarded(true, given, result,
+                   [&] { put(*result, json_schema_to_grammar(Json::parse(std::string(json, size)))); });
+}
+
+void chat_free_text(struct chat_text * text) {
+    free(text->data);
+    *text = {};
+}
+
+}  // extern "C"
