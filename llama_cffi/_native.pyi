@@ -512,6 +512,7 @@ class _Lib:
     SHIM_CHECK_INTERPRETER: Final[int]
     SHIM_CLOSED: Final[int]
     SHIM_EXCEPTION: Final[int]
+    SHIM_GRAMMAR: Final[int]
     SHIM_NO_MEMORY: Final[int]
     SHIM_OK: Final[int]
     SHIM_PYTHON: Final[int]
@@ -5696,6 +5697,13 @@ class _Lib:
         """`void shim_accept(struct llama_sampler *smpl, const int32_t *tokens, int32_t n)`
 
         Lets a sampler accept tokens, in order.
+        """
+        ...
+    def shim_grammar(self, vocab: _CData, text: bytes | _CData, root: bytes | _CData, lazy: int, patterns: _CData, n_patterns: int, tokens: _CData, n_tokens: int, /) -> _CData:
+        """`struct llama_sampler *shim_grammar(const struct llama_vocab *vocab, const char *text, const char *root, bool lazy, const char **patterns, size_t n_patterns, const int32_t *tokens, size_t n_tokens)`
+
+        Makes the sampler of a GBNF grammar, which starts at the rule `root`. If `lazy`, it starts once a pattern or a token has
+        triggered it. Returns NULL on failure.
         """
         ...
     def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:

@@ -1,6 +1,4 @@
-"""Calls that need more stack than a thread may have: llama.cpp recurses for every character of a text, or every rule of
-a grammar.
-"""
+"""Calls that need more stack than a thread may have: llama.cpp and std::regex recurse for every character of a text."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _SCALE = int(os.environ.get("LLAMA_CFFI_STACK_SCALE", "1"))
 # Bytes of stack for each byte of text.
 TOKENIZER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in tokenizers: measured 895 for superbpe, 325 for all others
 TRIGGER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in the search for a grammar's trigger: measured 607
-GRAMMAR_STACK_PER_BYTE = 128 * _SCALE  # the rules of a grammar: measured 13 with a chain of short rules
+PATTERN_STACK = (1 << 20) * _SCALE  # bytes: std::regex parses a pattern
 
 TRIGGER_ANY_STACK = 256 // _SCALE  # bytes of text that can be searched on a stack of any size
 

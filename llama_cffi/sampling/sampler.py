@@ -10,7 +10,7 @@ from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.process import leave_if_ending
-from llama_cffi.errors import NativeError, NativeMemoryError
+from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling.base import Deferred, SamplerBase
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
@@ -261,22 +261,12 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         Maps to `llama_sampler_reset`.
         """
         with self._exclusive() as pointer:
-
-            def reset() -> None:
-                lib.llama_sampler_reset(pointer)
-                reraise()
-
-            stack = max((member._traits.reset_stack for member in self._leaves()), default=0)
             for member in self._leaves():
                 member._text_bytes = 0
                 if member._deferred is not None:
                     member._deferred.history.clear()
-            if stack:
-                from llama_cffi._core.large_stack import on_large_stack
-
-                on_large_stack(reset, stack)
-            else:
-                reset()
+            lib.llama_sampler_reset(pointer)
+            reraise()
 
     def copy(self, dst: Sampler) -> None:
         """Copy the state of this sampler to another one, made by the same constructor with equal arguments.
@@ -377,6 +367,8 @@ def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
     trial = lib.llama_sampler_clone(grammar)  # a trigger may start the grammar anywhere in the text so far
     try:
         lib.llama_sampler_accept(trial, token)
+    except GrammarError:
+        raise
     except NativeError:
         return True
     finally:
