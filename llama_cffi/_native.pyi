@@ -5747,6 +5747,12 @@ class _Lib:
         vocabulary cannot be cut at a newline.
         """
         ...
+    def shim_longest_text(self, vocab: _CData, /) -> int:
+        """`int32_t shim_longest_text(const struct llama_vocab *vocab)`
+
+        Returns the bytes of the longest text of a token, as the file spells it.
+        """
+        ...
     def shim_tokenize(self, vocab: _CData, text: bytes | _CData, size: int, tokens: _CData, room: int, add_special: int, parse_special: int, goes_on: _CData, /) -> int:
         """`int32_t shim_tokenize(const struct llama_vocab *vocab, const char *text, int32_t size, int32_t *tokens, int32_t room, bool add_special, bool parse_special, const bool *goes_on)`
 

@@ -30,7 +30,10 @@ _lock = threading.Lock()  # the size of a new thread's stack is a setting of the
 
 
 def on_large_stack(call: Callable[[], T], size: int) -> T:
-    """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises."""
+    """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises.
+
+    Ctrl-C ends the waiting, but not the call: it must not write to what the caller uses then.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -40,7 +43,7 @@ def on_large_stack(call: Callable[[], T], size: int) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="llama_cffi large stack")
+    thread = threading.Thread(target=run, name="llama_cffi large stack", daemon=True)
     with _lock:
         before = threading.stack_size(-(-(size + _HEADROOM) // 4096) * 4096)  # whole pages
         try:

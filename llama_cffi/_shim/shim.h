@@ -272,6 +272,9 @@ bool shim_is_cached_tensor(const char * path, const char * name);
  * vocabulary cannot be cut at a newline. */
 bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on);
 
+/* Returns the bytes of the longest text of a token, as the file spells it. */
+int32_t shim_longest_text(const struct llama_vocab * vocab);
+
 /* Tokenizes as llama_tokenize does, in pieces that end at a newline. For a SentencePiece vocabulary that adds nothing to
  * a text but one token at its beginning. Returns the number of tokens; negative if there are more than `room`. */
 int32_t shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t size, int32_t * tokens, int32_t room,

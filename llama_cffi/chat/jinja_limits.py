@@ -1,17 +1,14 @@
 """A Jinja sandbox with limits: on the steps and the CPU time of a template, and on the size of what it makes.
 
-Jinja's own sandbox keeps a template away from Python's internals, but lets it run forever and take all memory. Here each
-call, operator, filter and turn of a loop is a step, and whatever could make a large text from a small one is estimated
-before it runs.
+Jinja's own sandbox keeps a template away from Python's internals, but lets it run forever and take all memory. Here
+each call, operator, filter and turn of a loop is a step, and whatever could make a large text from a small one is
+estimated before it runs.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -23,201 +20,35 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_STEPS = 2_000_000
-MAX_SECONDS = 10  # of CPU time
-MAX_TEXT = 1 << 25  # characters of one text
-MAX_ITEMS = 1 << 20  # items of one list, those in inner lists included
-MAX_MADE = 1 << 28  # characters of all texts that a rendering makes,
-PER_INPUT = 256  # and as many more for each character of the messages
-MAX_WIDTH = 10_000  # columns to pad or indent to, and digits
-MAX_BITS = 1 << 14  # of a whole number
-
-_HERE = __name__
-_local = threading.local()
-
-
-class LimitError(ValueError):
-    """A template does more than it may."""
-
-
-class Budget:
-    """What a rendering has used."""
-
-    def __init__(self, given: int) -> None:
-        self.steps = 0
-        self.made = 0
-        self.most = MAX_MADE + PER_INPUT * given
-        self.end = time.thread_time() + MAX_SECONDS
-
-    def step(self) -> None:
-        """Count a step."""
-        self.steps += 1
-        if self.steps > MAX_STEPS:
-            raise LimitError(f"it takes more than {MAX_STEPS:,} steps")
-        if self.steps % 64 == 0:
-            self.check_time()
-
-    def check_time(self) -> None:
-        """Raise LimitError after the time limit."""
-        if time.thread_time() > self.end:
-            raise LimitError(f"it takes more than {MAX_SECONDS} s")
-
-    def make(self, size: int) -> None:
-        """Count a text of `size` characters."""
-        if size > MAX_TEXT:
-            raise LimitError(f"it makes a text of {size:,} characters, and the limit is {MAX_TEXT:,}")
-        self.made += size
-        if self.made > self.most:
-            raise LimitError(f"it makes texts of more than {self.most:,} characters")
-
-
-def budget() -> Budget:
-    """The budget of the rendering on this thread."""
-    found: Budget = _local.budget
-    return found
+from llama_cffi.chat import jinja_budget
+from llama_cffi.chat.jinja_budget import (
+    MAX_BITS,
+    MAX_ITEMS,
+    MAX_WIDTH,
+    LimitError,
+    budget,
+    characters,
+    comparable,
+    is_simple,
+    join,
+    limited_to,
+    made,
+    measure,
+    text_of,
+)
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:
     """Render a template within the limits. Raises LimitError, or what the template raises."""
-    before = getattr(_local, "budget", None)
-    _local.budget = Budget(_characters(variables))
-    try:
+    with limited_to(characters(variables)):
         return template.render(variables)
-    finally:
-        _local.budget = before
 
 
-# Sizes
-
-
-def _parts(value: Any) -> Iterable[Any] | None:
-    """What a value contains that its text spells out; None for a value without parts."""
-    if isinstance(value, Mapping):
-        return (part for pair in value.items() for part in pair)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return value
-    if isinstance(value, (type({}.values()), type({}.items()))):
-        return value
-    if isinstance(value, Namespace):
-        return _parts(value._Namespace__attrs)  # type: ignore[attr-defined]
-    return None
-
-
-def _walk(value: Any) -> Iterator[tuple[Any, int]]:
-    """A value and all its parts, each with its depth."""
-    todo = [iter((value,))]
-    while todo:
-        for part in todo[-1]:
-            yield part, len(todo)
-            inner = _parts(part)
-            if inner is not None:
-                todo.append(iter(inner))
-                break
-        else:
-            todo.pop()
-
-
-def _characters(value: Any) -> int:
-    """About how many characters a value has; of a very large one, the first."""
-    return sum(len(part) for part, _ in islice(_walk(value), MAX_ITEMS) if isinstance(part, str))
-
-
-def measure(*values: Any, indent: int = 0) -> int:
-    """Return how many characters values have as text. Raises LimitError if they are too large, or contain themselves."""
-    items = size = 0
-    for part, depth in _walk(values):
-        items += 1
-        size += 4 + indent * depth
-        if isinstance(part, str):
-            size += len(part)
-        elif isinstance(part, int) and part.bit_length() > MAX_BITS:
-            raise LimitError(f"it makes a number of {part.bit_length():,} bits, and the limit is {MAX_BITS:,}")
-        if items > MAX_ITEMS:
-            raise LimitError(f"it makes a list of more than {MAX_ITEMS:,} items")
-        if size > MAX_TEXT:
-            raise LimitError(f"it makes a text of more than {MAX_TEXT:,} characters")
-    if items > 1000:
-        budget().check_time()
-    return size
-
-
-def _is_simple(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, float, str)) or (isinstance(value, int) and abs(value) < 1 << 64)
-
-
-def made(value: Any) -> Any:
-    """Count a value that a template has made: a list or a text."""
-    if isinstance(value, str):
-        budget().make(len(value))
-    elif not _is_simple(value):
-        budget().make(measure(value))
-    return value
-
-
-def join(parts: Iterable[str]) -> str:
-    """Join texts, as the output of a template or of a block in it."""
-    texts, size, used = [], 0, budget()
-    for text in parts:
-        used.step()
-        size += len(text)
-        if size > MAX_TEXT:
-            used.make(size)
-        texts.append(text)
-    used.make(size)
-    return "".join(texts)
-
-
-def text_of(value: Any) -> Any:
-    """Check a value that is about to become text."""
-    if not _is_simple(value):
-        measure(value)
-    return value
-
-
-# What code of templates is changed to
-
-
-def concat(*parts: Any) -> str:
-    """The operator ~."""
-    return join([part if isinstance(part, str) else str(text_of(part)) for part in parts])
-
-
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "lteq": operator.le,
-    "gt": operator.gt,
-    "gteq": operator.ge,
-    "in": lambda item, whole: item in whole,
-    "notin": lambda item, whole: item not in whole,
-}
-
-
-def comparable(left: Any, right: Any) -> None:
-    """Check two values that are about to be compared."""
-    if not (_is_simple(left) or _is_simple(right)):
-        measure(left, right)
-
-
-def compared(left: Any, *pairs: Any) -> Any:
-    """A comparison, such as `a < b < c`: `pairs` are operators and operands."""
-    result: Any = True
-    for name, right in zip(pairs[::2], pairs[1::2], strict=True):
-        comparable(left, right)
-        result = _COMPARE[name](left, right)
-        if not result:
-            break
-        left = right
-    return result
-
-
-def step() -> None:
-    """A turn of a loop or the beginning of a macro: the call of this function is the step."""
+# The code of a template: with calls of functions of `jinja_budget` in it
 
 
 def _call(name: str, *arguments: nodes.Expr) -> nodes.Call:
-    return nodes.Call(nodes.ImportedName(f"{_HERE}.{name}"), list(arguments), [], None, None)
+    return nodes.Call(nodes.ImportedName(f"{jinja_budget.__name__}.{name}"), list(arguments), [], None, None)
 
 
 def _is_constant(node: nodes.Node) -> bool:
@@ -345,7 +176,7 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             args = (*args[:skipped], value, *rest)
         if isinstance(value, str) and name not in _TEXT and len(value) > (1 << 14 if name == "urlize" else MAX_ITEMS):
             raise LimitError(f"the filter {name} gets a text of {len(value):,} characters")
-        if name not in _SHALLOW and not _is_simple(value):
+        if name not in _SHALLOW and not is_simple(value):
             measure(value)
         numbers = (*rest, *named.values())
         if name in ("center", "indent", "wordwrap", "batch", "slice", "round"):

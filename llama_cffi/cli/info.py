@@ -13,6 +13,7 @@ from typing import Any
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.arguments import is_hub_name
+from llama_cffi._core.files import require_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
 from llama_cffi.cli import options, output
@@ -47,8 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     options.prepare(args)
     options.quiet_downloads(sys.stderr.isatty())
     if not is_hub_name(args.file):
-        with open(args.file, "rb"):  # raises OSError with the reason if the path is wrong
-            pass
+        require_regular(args.file)  # raises OSError with the reason if the path is wrong
     path = os.fsdecode(local_path(args.file))
     info = Info(path)
     if args.template:

@@ -122,9 +122,9 @@ def test_a_template_that_cannot_be_compiled(source: str) -> None:
 
 
 def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llama_cffi.chat import jinja_limits
+    from llama_cffi.chat import jinja_budget
 
-    monkeypatch.setattr(jinja_limits, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(jinja_budget, "MAX_SECONDS", 0.2)
     for body in ("b[1:]", "'y' in b", "b == c"):
         source = f"{{% set b = 'x' * 9000000 %}}{{% for i in range(100000) %}}{{% set c = {body} %}}{{% endfor %}}"
         before = time.thread_time()
