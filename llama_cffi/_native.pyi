@@ -517,6 +517,7 @@ class _Lib:
     SHIM_OK: Final[int]
     SHIM_PYTHON: Final[int]
     SHIM_SAMPLE_NAN: Final[int]
+    SHIM_SAMPLE_NONE_LEFT: Final[int]
     SHIM_SAMPLE_NO_MEMORY: Final[int]
     SHIM_SAMPLE_NO_OUTPUT: Final[int]
     SHIM_SAMPLE_NO_PICK: Final[int]

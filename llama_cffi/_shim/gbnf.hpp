@@ -49,4 +49,7 @@ struct Rules {
  * Throws Error with the line and the reason. */
 Rules parse(const char * text, const char * root, const llama_vocab * vocab);
 
+/* Returns true if a rule begins with itself and goes on after that. */
+bool has_left_recursion(const Rules & rules);
+
 }  // namespace gbnf

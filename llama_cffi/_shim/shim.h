@@ -8,7 +8,7 @@
  *   compute.cpp, sample.cpp   decode and sample with checks, in one call each
  *   step.cpp                  a step of the engine: decode, and sample for all requests
  *   threads.cpp               adapt the number of compute threads to what else runs
- *   gbnf.cpp, grammar.cpp     parse a grammar, and follow it
+ *   gbnf*.cpp, grammar.cpp    parse a grammar, and follow it
  *   grammar_sampler.cpp       the sampler that masks what a grammar does not allow
  *   log_probs.cpp             log-probabilities from a row of logits
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
@@ -214,6 +214,7 @@ enum shim_no_token {
     SHIM_SAMPLE_NAN       = -2, /* a logit is NaN, which cannot be ranked */
     SHIM_SAMPLE_NO_PICK   = -3, /* no sampler selected a token, or one removed the selected token */
     SHIM_SAMPLE_NO_MEMORY = -4,
+    SHIM_SAMPLE_NONE_LEFT = -5, /* no candidate has a probability: all logits are -inf, or one is +inf or NaN */
 };
 
 /* Samples and accepts a token as llama_sampler_sample does, for a context without samplers of its own, and checks what

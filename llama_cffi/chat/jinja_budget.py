@@ -90,7 +90,7 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if isinstance(value, (type({}.values()), type({}.items()))):
         return value
     if isinstance(value, Namespace):
-        return _parts(value._Namespace__attrs)  # type: ignore[attr-defined]
+        return _parts(value._Namespace__attrs)
     return None
 
 
@@ -114,7 +114,7 @@ def characters(value: Any) -> int:
 
 
 def measure(*values: Any, indent: int = 0) -> int:
-    """Return how many characters values have as text. Raises LimitError if they are too large, or contain themselves."""
+    """Return how many characters values have as text. Raises LimitError if they are too large or contain themselves."""
     items = size = 0
     for part, depth in _walk(values):
         items += 1

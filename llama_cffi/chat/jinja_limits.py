@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import nodes
 from jinja2.environment import Template
@@ -226,7 +226,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with limits. `render` of this module renders its templates."""
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
-    concat = staticmethod(join)  # type: ignore[assignment]
+    concat = staticmethod(join)
 
     def __init__(self, extensions: Iterable[Any] = ()) -> None:
         super().__init__(
@@ -241,7 +241,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def limit(self) -> None:
         """Put limits on the filters and tests. To be called once all are there."""
         self.filters.update({name: _filter(name, function) for name, function in self.filters.items()})
-        self.tests.update({name: _test(function) for name, function in self.tests.items()})
+        self.tests.update({name: _test(cast("Callable[..., Any]", function)) for name, function in self.tests.items()})
 
     def _generate(self, source: nodes.Template, *args: Any, **named: Any) -> str:
         return super()._generate(limited(source), *args, **named)

@@ -120,7 +120,7 @@ class Info:
     # Text
 
     def text(self, planned: Estimate | None, no_estimate: str, args: argparse.Namespace) -> str:
-        parts = ["\n".join([self.path, output.table(self._summary(), align="<<")])]
+        parts = ["\n".join([output.plain(self.path), output.table(self._summary(), align="<<")])]
         rows = [[key, _shown(value)] for key, value in self.metadata.items()]
         parts.append("\n".join([f"Metadata ({len(rows)})", output.table(rows, align="<<")]))
         lines = [f"Tensors ({len(self.tensors)})"]
@@ -205,7 +205,7 @@ def _shown(value: Scalar | ArrayInfo) -> str:
         text = f"{value:.7g}"
     else:
         text = str(value)
-    text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\x1b", "\\e")
+    text = output.plain(text)
     return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
 
 

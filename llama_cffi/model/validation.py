@@ -22,8 +22,8 @@ _ELEMENTWISE = ("_norm.weight", ".ssm_conv1d.weight", ".shortconv.conv.weight")
 _WITHOUT_HEADS = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "wavtokenizer-dec")
 _RELATIVE_BIAS = {"t5": ("enc.blk.0", "dec.blk.0"), "t5encoder": ("enc.blk.0",)}  # blocks with its table
 _POOLING_UNSPECIFIED = 0xFFFFFFFF  # -1 as an unsigned number
-# Tokenizers that prepare tables of the vocabulary: the power of a token's characters that these take, and the largest sum
-# of that. t5 and rwkv also use a stack frame for each byte of a token.
+# Tokenizers that prepare tables of the vocabulary: the power of a token's characters that these take, and the largest
+# sum of that. t5 and rwkv also use a stack frame for each byte of a token.
 _TOKENIZERS = {"t5": (1, 1 << 24), "rwkv": (1, 1 << 24), "plamo2": (3, 1 << 30)}
 _MAX_TOKEN_BYTES = 4096
 _TEMPLATE = "tokenizer.chat_template."

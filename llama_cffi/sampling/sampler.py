@@ -31,7 +31,13 @@ _NAN = (
 
 _SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
+_INFINITE = float("inf")
 _TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
+
+_NONE_LEFT = (
+    "no candidate has a probability: the logits are all -inf, or one of them became +inf or NaN. Look at the biases, "
+    "grammars and samplers that change logits"
+)
 
 _NO_PICK = "no sampler picked a token: end the chain with Sampler.initDist or initGreedy"
 
@@ -94,6 +100,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 raise ValueError(_NAN)
             case lib.SHIM_SAMPLE_NO_PICK:
                 raise ValueError(_NO_PICK)
+            case lib.SHIM_SAMPLE_NONE_LEFT:
+                raise ValueError(_NONE_LEFT)
         raise NativeMemoryError(f"out of memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
@@ -170,6 +178,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             candidates._sync_from_c()
             if candidates.selected < 0:
                 raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your sampler")
+            _check_pick(candidates)
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
@@ -179,7 +188,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
     def apply(self, cand: TokenDataArray) -> None:
         """Run the sampler on candidates, in place: drop some, change their logits, or pick one.
 
-        Raises ValueError for a logit that is NaN, IndexError for a token outside of the vocabulary.
+        Raises ValueError for a logit that is NaN and if no candidate is left to pick, IndexError for a token outside
+        of the vocabulary.
 
         Maps to `llama_sampler_apply`.
         """
@@ -197,6 +207,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             lib.llama_sampler_apply(pointer, struct)
             cand._sync_from_c()
             reraise()
+        if cand.selected >= 0 and self._can_pick():
+            _check_pick(cand)
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
@@ -337,6 +349,13 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         """
         with self._exclusive() as pointer:
             return lib.llama_sampler_get_seed(pointer)
+
+
+def _check_pick(candidates: TokenDataArray) -> None:
+    """Raise ValueError if a candidate was picked without a probability: then llama.cpp picks the last one."""
+    picked = candidates[candidates.selected]
+    if picked.p != picked.p or not picked.logit > -_INFINITE:
+        raise ValueError(_NONE_LEFT)
 
 
 def _text_size(member: SamplerBase, token: Token) -> int:

@@ -76,7 +76,7 @@ def test_masks_are_llama_cpps(model: Model, grammar: str) -> None:
                 wrong = np.flatnonzero(expected != found)
                 if "<[" in grammar:  # llama.cpp lets no token pass for another's number that is a part of a character
                     wrong = [t for t in wrong if "\ufffd" not in vocab.tokenToPiece(int(t), special=True)]
-                assert not wrong
+                assert list(wrong) == []
                 allowed = np.flatnonzero(expected)
                 token = int(rng.choice(allowed)) if len(allowed) else vocab.eos
                 if not len(allowed) or vocab.isEog(token):

@@ -221,6 +221,45 @@ CASES = (
         "GrammarError",
         "33554432 steps",
     ),
+    *(
+        Case(
+            f"a sampler in Python that sets {name}, before {pick}",
+            CHECK,
+            "llama_sampler_apply",
+            "class Bad:\n    def apply(self, c):\n"
+            f"        for x in c: x.{field} = float('{value}')\n"
+            "c = decoded()\n"
+            f"Sampler.chain(Sampler.init(Bad()), Sampler.{pick}).sample(c)",
+            "ValueError",
+            words,
+        )
+        for name, field, value, words in (
+            ("every logit to NaN", "logit", "nan", "to NaN"),
+            ("every p to NaN", "p", "nan", "to NaN"),
+            ("every logit to -inf", "logit", "-inf", "no candidate has a probability"),
+        )
+        for pick in ("initDist(1)", "initGreedy()", "initMirostatV2(1, 5.0, 0.1)")
+    ),
+    *(
+        Case(
+            f"nothing but {value}, and initDist",
+            CHECK,
+            "llama_sampler_apply",
+            f"Sampler.initDist(1).apply(TokenDataArray([(i, math.inf * {sign}) for i in range(9)]))",
+            "ValueError",
+            "no candidate has a probability",
+        )
+        for value, sign in (("-inf", -1), ("+inf", 1))
+    ),
+    Case(
+        "biases that rule every token out",
+        CHECK,
+        "llama_sampler_sample",
+        "c = decoded(); b = {t: -math.inf for t in range(N_VOCAB)}\n"
+        "Sampler.chain(Sampler.initLogitBias(N_VOCAB, b), Sampler.initDist(1)).sample(c)",
+        "ValueError",
+        "no candidate has a probability",
+    ),
     Case(
         "a vocabulary whose model was freed",
         OWNERSHIP,
