@@ -1,4 +1,4 @@
-"""What the rendering of a chat template may use: steps, CPU time, and the size of texts and lists; see `jinja_limits`."""
+"""What the rendering of a chat template may use: steps, CPU time, and the size of texts and lists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Budget:
             raise LimitError(f"it makes texts of more than {self.most:,} characters")
 
 
-class limited_to:
+class Rendering:
     """Context manager: the budget of a rendering on this thread, for messages of so many characters."""
 
     def __init__(self, given: int) -> None:

@@ -26,12 +26,12 @@ from llama_cffi.chat.jinja_budget import (
     MAX_ITEMS,
     MAX_WIDTH,
     LimitError,
+    Rendering,
     budget,
     characters,
     comparable,
     is_simple,
     join,
-    limited_to,
     made,
     measure,
     text_of,
@@ -40,7 +40,7 @@ from llama_cffi.chat.jinja_budget import (
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:
     """Render a template within the limits. Raises LimitError, or what the template raises."""
-    with limited_to(characters(variables)):
+    with Rendering(characters(variables)):
         return template.render(variables)
 
 

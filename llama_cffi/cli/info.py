@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json(info.document(planned, no_estimate))
     else:
-        output.write(info.text(planned, no_estimate, args) + "\n")
+        output.write(output.plain_lines(info.text(planned, no_estimate, args)) + "\n")
     return 0
 
 

@@ -61,7 +61,7 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 
 def say(line: str) -> None:
     """Print a line to stderr, for people. Control characters, which a file may have given a name, are escaped."""
-    print(line.translate(_ESCAPED_CONTROLS), file=sys.stderr, flush=True)
+    print(plain_lines(line), file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:
@@ -69,6 +69,11 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """Text of several lines, each as `plain` makes it."""
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def write(text: str) -> None:

@@ -91,8 +91,12 @@ class VocabSamplerMakers(SamplerBase):
         """Grammar: masks with -inf the tokens that a GBNF grammar does not allow. Put it at the start of the chain.
 
         `grammarRoot` names the rule to start from. The sampler follows the text by `accept`, which `sample` calls; a
-        token that the grammar does not allow raises ValueError there. Keeps the vocabulary's model alive. Raises
-        GrammarError for a grammar that llama.cpp cannot parse.
+        token that the grammar does not allow raises ValueError there. Keeps the vocabulary's model alive. This
+        package's own code follows the grammar, with the masks of llama.cpp but with limits (docs/safety.md).
+
+        Raises GrammarError with the line and the reason for a grammar that cannot be parsed, begins a rule with itself
+        or has more than 4,194,304 elements; and in `apply`, `accept` and `sample` if a token takes more than 33,554,432
+        steps, after which the sampler is as before.
 
         Maps to `llama_sampler_init_grammar`.
         """
