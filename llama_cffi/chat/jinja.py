@@ -15,7 +15,8 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template. Raises ValueError if it rejects the messages, fails, or takes too much time or memory."""
     import jinja2
 
-    from llama_cffi.chat.jinja_limits import LimitError, render as render_limited
+    from llama_cffi.chat.jinja_budget import LimitError
+    from llama_cffi.chat.jinja_limits import render as render_limited
 
     try:
         return render_limited(_compiled(source), variables)
