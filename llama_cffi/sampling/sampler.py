@@ -178,10 +178,12 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             candidates._sync_from_c()
             if candidates.selected < 0:
                 raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your sampler")
-            _check_pick(candidates)
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
+            if not _has_probability(candidates):
+                self._check_grammars(token)  # the likeliest reason
+                raise ValueError(_NONE_LEFT)
         self._accept(pointer, token)
         return token
 
@@ -207,8 +209,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             lib.llama_sampler_apply(pointer, struct)
             cand._sync_from_c()
             reraise()
-        if cand.selected >= 0 and self._can_pick():
-            _check_pick(cand)
+        if cand.selected >= 0 and self._can_pick() and not _has_probability(cand):
+            raise ValueError(_NONE_LEFT)
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
@@ -231,16 +233,19 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 if member._deferred is not None and member._deferred.required:
                     member._deferred.history.append(token)
 
+    def _check_grammars(self, token: Token) -> None:
+        for member in self._leaves():
+            if member._traits.grammar and _rejects(member._c, member._traits.lazy, token):
+                raise ValueError(
+                    f"the grammar does not allow token {token} here: put the grammar at the start of the chain, "
+                    "accept only tokens that come after the prompt, and stop at the end-of-generation token"
+                )
+
     def _accept(self, pointer: Any, token: Token) -> None:
         """Let the C sampler accept a token, if all of its grammars allow it: otherwise C would throw halfway."""
 
         def accept() -> None:
-            for member in self._leaves():
-                if member._traits.grammar and _rejects(member._c, member._traits.lazy, token):
-                    raise ValueError(
-                        f"the grammar does not allow token {token} here: put the grammar at the start of the chain, "
-                        "accept only tokens that come after the prompt, and stop at the end-of-generation token"
-                    )
+            self._check_grammars(token)
             lib.llama_sampler_accept(pointer, token)
             reraise()
 
@@ -351,11 +356,10 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             return lib.llama_sampler_get_seed(pointer)
 
 
-def _check_pick(candidates: TokenDataArray) -> None:
-    """Raise ValueError if a candidate was picked without a probability: then llama.cpp picks the last one."""
+def _has_probability(candidates: TokenDataArray) -> bool:
+    """Return True if the picked candidate has a probability. Where none has one, llama.cpp picks the last."""
     picked = candidates[candidates.selected]
-    if picked.p != picked.p or not picked.logit > -_INFINITE:
-        raise ValueError(_NONE_LEFT)
+    return picked.p == picked.p and picked.logit > -_INFINITE
 
 
 def _text_size(member: SamplerBase, token: Token) -> int:
