@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,22 @@ def usage() -> str:
     )
 
 
+def _open_streams() -> bool:
+    """Put /dev/null in place of standard streams that are closed. Returns False if stdout was.
+
+    Otherwise Python has no such streams, and the next file that is opened gets their number: the model, for example.
+    """
+    written = sys.stdout is not None
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    return written
+
+
 def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit status; an unknown command is status 2."""
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -35,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in COMMANDS:
         print(f"llama_cffi: unknown command {argv[0]!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
+    if not _open_streams():
+        print("error: stdout is closed, so there is nowhere to write to", file=sys.stderr)
+        return 1
     module, _ = COMMANDS[argv[0]]
     status: int = importlib.import_module(module).main(argv[1:])
     return status

@@ -512,10 +512,12 @@ class _Lib:
     SHIM_CHECK_INTERPRETER: Final[int]
     SHIM_CLOSED: Final[int]
     SHIM_EXCEPTION: Final[int]
+    SHIM_GRAMMAR: Final[int]
     SHIM_NO_MEMORY: Final[int]
     SHIM_OK: Final[int]
     SHIM_PYTHON: Final[int]
     SHIM_SAMPLE_NAN: Final[int]
+    SHIM_SAMPLE_NONE_LEFT: Final[int]
     SHIM_SAMPLE_NO_MEMORY: Final[int]
     SHIM_SAMPLE_NO_OUTPUT: Final[int]
     SHIM_SAMPLE_NO_PICK: Final[int]
@@ -5698,6 +5700,13 @@ class _Lib:
         Lets a sampler accept tokens, in order.
         """
         ...
+    def shim_grammar(self, vocab: _CData, text: bytes | _CData, root: bytes | _CData, lazy: int, patterns: _CData, n_patterns: int, tokens: _CData, n_tokens: int, /) -> _CData:
+        """`struct llama_sampler *shim_grammar(const struct llama_vocab *vocab, const char *text, const char *root, bool lazy, const char **patterns, size_t n_patterns, const int32_t *tokens, size_t n_tokens)`
+
+        Makes the sampler of a GBNF grammar, which starts at the rule `root`. If `lazy`, it starts once a pattern or a token has
+        triggered it. Returns NULL on failure.
+        """
+        ...
     def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
         """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
 
@@ -5737,6 +5746,12 @@ class _Lib:
 
         Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
         vocabulary cannot be cut at a newline.
+        """
+        ...
+    def shim_longest_text(self, vocab: _CData, /) -> int:
+        """`int32_t shim_longest_text(const struct llama_vocab *vocab)`
+
+        Returns the bytes of the longest text of a token, as the file spells it.
         """
         ...
     def shim_tokenize(self, vocab: _CData, text: bytes | _CData, size: int, tokens: _CData, room: int, add_special: int, parse_special: int, goes_on: _CData, /) -> int:

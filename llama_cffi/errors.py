@@ -83,7 +83,7 @@ class AdapterError(NativeError, OSError):
 
 
 class GrammarError(NativeError, ValueError):
-    """A grammar, or a pattern that triggers it, could not be parsed."""
+    """A grammar, or a pattern that triggers it, could not be parsed, or takes too many steps for a token."""
 
 
 class DecodeError(NativeError):

@@ -83,6 +83,9 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
         raise errors.ClosedError(f"{operation}: its object was freed before the call, maybe by another thread")
     if kind == lib.SHIM_BUSY:
         raise errors.BusyError(f"{operation}: a call further up the stack uses the object: free it after that call")
+    if kind == lib.SHIM_GRAMMAR:
+        made = not operation.startswith("llama_sampler_init_grammar")
+        raise errors.GrammarError(message if made else f"cannot parse this grammar: {message}", operation=operation)
     handles = [handle for handle in map(handles_by_address.get, suspects) if handle is not None]
     if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
         reason, advice = failure

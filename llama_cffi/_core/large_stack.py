@@ -1,6 +1,4 @@
-"""Calls that need more stack than a thread may have: llama.cpp recurses for every character of a text, or every rule of
-a grammar.
-"""
+"""Calls that need more stack than a thread may have: llama.cpp and std::regex recurse for every character of a text."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _SCALE = int(os.environ.get("LLAMA_CFFI_STACK_SCALE", "1"))
 # Bytes of stack for each byte of text.
 TOKENIZER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in tokenizers: measured 895 for superbpe, 325 for all others
 TRIGGER_STACK_PER_BYTE = 1024 * _SCALE  # std::regex in the search for a grammar's trigger: measured 607
-GRAMMAR_STACK_PER_BYTE = 128 * _SCALE  # the rules of a grammar: measured 13 with a chain of short rules
+PATTERN_STACK = (1 << 20) * _SCALE  # bytes: std::regex parses a pattern
 
 TRIGGER_ANY_STACK = 256 // _SCALE  # bytes of text that can be searched on a stack of any size
 
@@ -32,7 +30,10 @@ _lock = threading.Lock()  # the size of a new thread's stack is a setting of the
 
 
 def on_large_stack(call: Callable[[], T], size: int) -> T:
-    """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises."""
+    """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises.
+
+    Ctrl-C ends the waiting, but not the call: it must not write to what the caller uses then.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -42,7 +43,7 @@ def on_large_stack(call: Callable[[], T], size: int) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="llama_cffi large stack")
+    thread = threading.Thread(target=run, name="llama_cffi large stack", daemon=True)
     with _lock:
         before = threading.stack_size(-(-(size + _HEADROOM) // 4096) * 4096)  # whole pages
         try:

@@ -1,6 +1,7 @@
 /* The guard's runtime: every guarded call records its errors here. */
 #include "call.hpp"
 
+#include "gbnf.hpp"
 #include "guard.hpp"
 
 #include "ggml.h"
@@ -168,6 +169,11 @@ void Call::record_exception(std::initializer_list<const void *> suspects) noexce
         throw;
     } catch (const AssertFailure & failure) {
         record(SHIM_ASSERT, failure.message.c_str());
+    } catch (const gbnf::Error & e) {
+        record(SHIM_GRAMMAR, e.what());
+        call_error.function   = function_;
+        call_error.n_suspects = 0;  // nothing has changed
+        return;
     } catch (const std::bad_alloc & e) {
         record(SHIM_NO_MEMORY, e.what());
     } catch (const std::length_error & e) {

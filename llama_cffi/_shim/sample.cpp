@@ -3,6 +3,7 @@
 #include "sample.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -166,7 +167,11 @@ int32_t pick(llama_sampler * sampler, Candidates & candidates) {
     if (array.selected < 0 || static_cast<size_t>(array.selected) >= array.size) {
         return SHIM_SAMPLE_NO_PICK;
     }
-    const llama_token token = array.data[array.selected].id;
+    const llama_token_data & picked = array.data[array.selected];
+    if (std::isnan(picked.p) || !(picked.logit > -INFINITY)) {
+        return SHIM_SAMPLE_NONE_LEFT;
+    }
+    const llama_token token = picked.id;
     llama_sampler_accept(sampler, token);
     return token;
 }

@@ -8,6 +8,8 @@
  *   compute.cpp, sample.cpp   decode and sample with checks, in one call each
  *   step.cpp                  a step of the engine: decode, and sample for all requests
  *   threads.cpp               adapt the number of compute threads to what else runs
+ *   gbnf*.cpp, grammar.cpp    parse a grammar, and follow it
+ *   grammar_sampler.cpp       the sampler that masks what a grammar does not allow
  *   log_probs.cpp             log-probabilities from a row of logits
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
@@ -50,6 +52,7 @@ enum shim_error_kind {
     SHIM_BUSY,              /* the handle to free is in use by an outer call on this thread */
     SHIM_CHECK_INTERPRETER, /* not an error: check that we run in the main interpreter */
     SHIM_ABSENT,            /* this llama.cpp does not have the function */
+    SHIM_GRAMMAR,           /* a grammar cannot be parsed, or needs too much work */
 };
 
 /* Installs the log and the guard's abort callback. Call it once, before anything else. Raises ImportError in a
@@ -212,6 +215,7 @@ enum shim_no_token {
     SHIM_SAMPLE_NAN       = -2, /* a logit is NaN, which cannot be ranked */
     SHIM_SAMPLE_NO_PICK   = -3, /* no sampler selected a token, or one removed the selected token */
     SHIM_SAMPLE_NO_MEMORY = -4,
+    SHIM_SAMPLE_NONE_LEFT = -5, /* no candidate has a probability: all logits are -inf, or one is +inf or NaN */
 };
 
 /* Samples and accepts a token as llama_sampler_sample does, for a context without samplers of its own, and checks what
@@ -222,6 +226,12 @@ int32_t shim_sample(struct llama_sampler * smpl, struct llama_context * ctx, con
 
 /* Lets a sampler accept tokens, in order. */
 void shim_accept(struct llama_sampler * smpl, const int32_t * tokens, int32_t n);
+
+/* Makes the sampler of a GBNF grammar, which starts at the rule `root`. If `lazy`, it starts once a pattern or a token has
+ * triggered it. Returns NULL on failure. */
+struct llama_sampler * shim_grammar(const struct llama_vocab * vocab, const char * text, const char * root, bool lazy,
+                                    const char ** patterns, size_t n_patterns, const int32_t * tokens,
+                                    size_t n_tokens);
 
 /* A step of the engine. Each request has a row: an entry of each of these arrays. */
 struct shim_step {
@@ -263,6 +273,9 @@ bool shim_is_cached_tensor(const char * path, const char * name);
 /* Finds the bytes that follow a newline inside a token, and sets 256 flags in `goes_on`. Returns false if texts of this
  * vocabulary cannot be cut at a newline. */
 bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on);
+
+/* Returns the bytes of the longest text of a token, as the file spells it. */
+int32_t shim_longest_text(const struct llama_vocab * vocab);
 
 /* Tokenizes as llama_tokenize does, in pieces that end at a newline. For a SentencePiece vocabulary that adds nothing to
  * a text but one token at its beginning. Returns the number of tokens; negative if there are more than `room`. */

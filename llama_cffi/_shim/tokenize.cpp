@@ -3,6 +3,10 @@
  * and the byte after the cut: no merge crosses it, and the merges on one side do not depend on the other side. */
 #include "shim.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
 #include "guard.h"  // from here on llama.cpp's functions are the guarded ones
 
 namespace {
@@ -56,6 +60,16 @@ bool shim_after_newline(const struct llama_vocab * vocab, bool * goes_on) {
     goes_on[static_cast<unsigned char>(' ')] |= goes_on[0xE2];  // a space is spelled U+2581 in most tokens
     goes_on[0xE2] |= goes_on[static_cast<unsigned char>(' ')];
     return true;
+}
+
+int32_t shim_longest_text(const struct llama_vocab * vocab) {
+    size_t        longest = 0;
+    const int32_t n       = llama_vocab_n_tokens(vocab);
+    for (int32_t token = 0; token < n; token++) {
+        const char * text = llama_vocab_get_text(vocab, token);
+        longest           = std::max(longest, text == nullptr ? 0 : strlen(text));
+    }
+    return static_cast<int32_t>(std::min<size_t>(longest, INT32_MAX));
 }
 
 int32_t shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t size, int32_t * tokens, int32_t room,

@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
+MAX_SOURCE = 1 << 18  # characters of a template: compiling takes time that grows with their square
+
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template. Raises ValueError if it rejects the messages, or fails."""
+    """Render a template. Raises ValueError if it rejects the messages, fails, or takes too much time or memory."""
     import jinja2
 
+    from llama_cffi.chat.jinja_budget import LimitError
+    from llama_cffi.chat.jinja_limits import render as render_limited
+
     try:
-        text: str = _compiled(source).render(variables)
-        return text
+        return render_limited(_compiled(source), variables)
+    except LimitError as error:
+        raise ValueError(f"the chat template was stopped: {error}") from error
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template rejects these messages: {error}") from error
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+    except _FAILURES as error:
         raise ValueError(f"the chat template fails with these messages: {type(error).__name__}: {error}") from error
 
 
@@ -31,10 +37,29 @@ def check(source: str) -> None:
             "this chat template is written in Jinja, which needs jinja2: pip install 'llama-cffi[chat]'; or name a "
             "built-in template (chatBuiltinTemplates() lists them)"
         ) from None
+    if len(source) > MAX_SOURCE:
+        raise ValueError(f"the chat template may have {MAX_SOURCE} characters, got {len(source)}")
     try:
         _compiled(source)
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"the chat template cannot be parsed: line {error.lineno}: {error.message}") from error
+    except (jinja2.TemplateError, SyntaxError, *_FAILURES) as error:  # of Python's compiler, and of Jinja's parser
+        raise ValueError(f"the chat template cannot be compiled: {type(error).__name__}: {error}") from error
+
+
+# What templates raise that do something wrong.
+_FAILURES = (
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    StopIteration,
+    RuntimeError,  # RecursionError is one
+    MemoryError,
+)
 
 
 @lru_cache(maxsize=16)
@@ -45,8 +70,9 @@ def _compiled(source: str) -> Any:
 @lru_cache(maxsize=1)
 def _environment() -> Any:
     from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.ext import Extension
+
+    from llama_cffi.chat.jinja_limits import LimitedEnvironment
 
     class Generation(Extension):
         """`{% generation %}` marks the assistant's text for training; here only its content is rendered."""
@@ -58,12 +84,11 @@ def _environment() -> Any:
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body).set_lineno(line)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = LimitedEnvironment([Generation])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = time.strftime
+    environment.limit()
     return environment
 
 

@@ -77,8 +77,7 @@ class ChatTemplate:
     @property
     def variants(self) -> list[str]:
         """Names of the model's other templates, such as `tool_use`."""
-        keys = (self._model.metaKeyByIndex(i) or "" for i in range(self._model.metaCount))
-        return [key.removeprefix(f"{_KEY}.") for key in keys if key.startswith(f"{_KEY}.")]
+        return list(self._model._templates)
 
     @property
     def takesTools(self) -> bool:

@@ -169,12 +169,40 @@ def _skip(text: str, place: int, pattern: str) -> int:
 
 
 def _json(text: str, place: int) -> tuple[Any, int]:
-    """Parse the JSON value at an index. Returns it and the index after it."""
+    """Parse the JSON value at an index. Returns it and the index after it.
+
+    It is parsed from the next few characters, and from more of them where these end within it: for an error, Python's
+    decoder counts the lines of all it was given, which takes quadratic time in a text of many invalid calls.
+    """
+    size = _WINDOW
+    while True:
+        part = text[place : place + size]
+        whole = place + size >= len(text)
+        try:
+            value, end = json.JSONDecoder(strict=False).raw_decode(part)
+            if whole or end < len(part):  # else it may be a number that goes on
+                return value, place + end
+        except json.JSONDecodeError as error:
+            if whole or not (error.msg.startswith("Unterminated") or error.pos > len(part) - _LONGEST_WORD):
+                raise _unreadable(part, error.msg) from None
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(part, str(error)) from None
+        size *= 4
+
+
+_WINDOW = 512  # characters
+_LONGEST_WORD = 16  # characters: -Infinity, and an escape in a text
+
+
+def _unreadable(part: str, why: str) -> _Unreadable:
+    return _Unreadable(f"a call has invalid JSON at {part[:40]!r}: {why}")
+
+
+def _shown(value: Any) -> str:
     try:
-        return json.JSONDecoder(strict=False).raw_decode(text, place)
-    except (ValueError, RecursionError) as error:
-        shown = text[place : place + 40]
-        raise _Unreadable(f"a call has invalid JSON at {shown!r}: {error}") from None
+        return json.dumps(value)[:80]
+    except RecursionError:
+        return "a value that is nested too deep"
 
 
 def _call(value: Any) -> ToolCall:
@@ -183,13 +211,13 @@ def _call(value: Any) -> ToolCall:
         value = {**value, **value["function"]}
     name = value.get("name", value.get("function")) if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        raise _Unreadable(f"a call has no tool name: {json.dumps(value)[:80]}")
+        raise _Unreadable(f"a call has no tool name: {_shown(value)}")
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):  # JSON in JSON
         arguments = _json(arguments, 0)[0] if arguments.strip() else {}
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise _Unreadable(f"the arguments of {name} are not an object: {json.dumps(arguments)[:80]}")
+        raise _Unreadable(f"the arguments of {name} are not an object: {_shown(arguments)}")
     identity = value.get("id")
     return ToolCall(name, arguments, identity if isinstance(identity, str) else "")

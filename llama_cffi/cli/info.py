@@ -13,6 +13,7 @@ from typing import Any
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.arguments import is_hub_name
+from llama_cffi._core.files import require_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
 from llama_cffi.cli import options, output
@@ -47,8 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     options.prepare(args)
     options.quiet_downloads(sys.stderr.isatty())
     if not is_hub_name(args.file):
-        with open(args.file, "rb"):  # raises OSError with the reason if the path is wrong
-            pass
+        require_regular(args.file)  # raises OSError with the reason if the path is wrong
     path = os.fsdecode(local_path(args.file))
     info = Info(path)
     if args.template:
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json(info.document(planned, no_estimate))
     else:
-        output.write(info.text(planned, no_estimate, args) + "\n")
+        output.write(output.plain_lines(info.text(planned, no_estimate, args)) + "\n")
     return 0
 
 
@@ -120,7 +120,7 @@ class Info:
     # Text
 
     def text(self, planned: Estimate | None, no_estimate: str, args: argparse.Namespace) -> str:
-        parts = ["\n".join([self.path, output.table(self._summary(), align="<<")])]
+        parts = ["\n".join([output.plain(self.path), output.table(self._summary(), align="<<")])]
         rows = [[key, _shown(value)] for key, value in self.metadata.items()]
         parts.append("\n".join([f"Metadata ({len(rows)})", output.table(rows, align="<<")]))
         lines = [f"Tensors ({len(self.tensors)})"]
@@ -205,7 +205,7 @@ def _shown(value: Scalar | ArrayInfo) -> str:
         text = f"{value:.7g}"
     else:
         text = str(value)
-    text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\x1b", "\\e")
+    text = output.plain(text)
     return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
 
 

@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
+from llama_cffi._core.files import open_regular
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
 from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
@@ -279,7 +279,8 @@ def _decoded(data: bytes) -> str:
 def read_file(path: str, option: str) -> str:
     """The text of the file at `path`; `option` names the option in errors."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            return file.read().decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise output.CommandError(f"{option} {path}: the file is not UTF-8 text") from None
     except OSError as error:

@@ -60,8 +60,20 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, for people."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line to stderr, for people. Control characters, which a file may have given a name, are escaped."""
+    print(plain_lines(line), file=sys.stderr, flush=True)
+
+
+def plain(text: str) -> str:
+    """Text from a file, with escapes for whatever is not a visible character or a space."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """Text of several lines, each as `plain` makes it."""
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def write(text: str) -> None:
@@ -89,7 +101,7 @@ class Progress:
     """A progress bar on stderr, callable as `Model.Params.progressCallback`; hidden unless stderr is a terminal."""
 
     def __init__(self, verb: str, name: str, quiet: bool = False) -> None:
-        self.label = f"{verb} {name}".rstrip()
+        self.label = plain(f"{verb} {name}".rstrip())
         self.shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.started = time.perf_counter()
         self._last = -1
@@ -152,6 +164,7 @@ def table(rows: list[list[str]], align: str = "") -> str:
 
     `align` has a character per column: < is left, > is right. By default only the first column is left-aligned.
     """
+    rows = [[plain(cell) for cell in row] for row in rows]
     sides = align or "<" + ">" * (len(rows[0]) - 1 if rows else 0)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.files import open_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi.context.sequences import POSITION_LIMIT
 from llama_cffi.errors import StateError
@@ -83,7 +83,7 @@ def read_file(path: bytes, magic: int, version: int) -> tuple[list[Token], memor
 
     It is read rather than mapped: the process would die if a mapped file shrank.
     """
-    with open(os.fsdecode(path), "rb") as stream:
+    with open_regular(path) as stream:
         data = stream.read()
     if len(data) < STATE_HEADER_SIZE:
         raise StateError(f"the file is too short for a state: {len(data)} bytes")

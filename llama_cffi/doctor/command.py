@@ -40,12 +40,16 @@ def main(argv: Sequence[str]) -> int:
         return 1
 
 
+# Names of devices and drivers come from elsewhere.
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+
+
 def _report(as_json: bool, seconds: float) -> int:
     done: list[Section] = []
     for section in sections(seconds):
         done.append(section)
         if not as_json:
-            print(section.lines(), end="\n\n", flush=True)
+            print(section.lines().translate(_ESCAPED), end="\n\n", flush=True)
     print(json.dumps(document(done), indent=2) if as_json else summary(done), flush=True)
     return int(failed(done))
 

@@ -19,6 +19,7 @@ PORT = 50052
 
 _HELLO, _DEVICE_COUNT = 14, 15  # commands
 _CAPABILITIES = 24  # bytes: transports besides TCP; all zeros for none
+_MAX_DEVICES = 16  # GGML_SCHED_MAX_BACKENDS: one model cannot use more
 _HELLO_ANSWER = 4 + _CAPABILITIES
 _HINT = "python -m llama_cffi rpc-worker"
 
@@ -103,6 +104,11 @@ def greet(endpoint: Endpoint, timeout: float) -> Greeting:
             f"the worker at {endpoint} uses version {'.'.join(map(str, version))} of the RPC protocol, but this "
             f"llama.cpp uses {lib.RPC_PROTO_MAJOR_VERSION}.{lib.RPC_PROTO_MINOR_VERSION}: install the same llama_cffi "
             "on both machines"
+        )
+    if devices > _MAX_DEVICES:
+        raise RpcError(
+            f"the worker at {endpoint} claims to have {devices} devices, and ggml has room for {_MAX_DEVICES}: it is "
+            "damaged or hostile, or offers too many (`--device NAME`)"
         )
     if not devices:
         raise RpcError(f"the worker at {endpoint} does not offer a device: start it with `{_HINT} --device NAME`")

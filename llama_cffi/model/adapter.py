@@ -10,6 +10,7 @@ from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string,
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.files import require_regular
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
 from llama_cffi._core.native_log import native_log
@@ -50,8 +51,7 @@ class Adapter(Handle):
         if not isinstance(model, Model):
             raise expected("a Model", model, "Model.load(path) makes one")
         name = path_bytes(path)
-        with open(os.fsdecode(name), "rb"):  # OSError names the problem
-            pass
+        require_regular(path)
         if model._params.vocabOnly or model._params.noAlloc:
             raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it without them")
         check_adapter(name)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.files import is_regular
 from llama_cffi._generated import enums
 
 TYPE_CHECKING = False
@@ -72,6 +73,9 @@ class GgufFile:
     def __init__(self, pointer: Any, tensors: Any) -> None:
         self._c = pointer
         self._tensors = tensors  # older versions tell shapes of tensor objects only; NULL for others
+        self._places: dict[str, int] = {}  # of the metadata entries: ggml's own search compares one key after another
+        for i in range(lib.gguf_get_n_kv(pointer)):
+            self._places.setdefault(_text(lib.gguf_get_key(pointer, i)), i)
 
     @property
     def version(self) -> int:
@@ -80,17 +84,17 @@ class GgufFile:
 
     def keys(self) -> list[str]:
         """The keys of all metadata entries."""
-        return [_text(lib.gguf_get_key(self._c, i)) for i in range(lib.gguf_get_n_kv(self._c))]
+        return list(self._places)
 
     def scalar(self, key: str) -> Scalar | None:
         """A metadata value; None if it is missing or an array."""
-        i = lib.gguf_find_key(self._c, key.encode())
+        i = self._places.get(key, -1)
         read = _READERS.get(lib.gguf_get_kv_type(self._c, i)) if i >= 0 else None
         return None if read is None else read(self._c, i)
 
     def numbers(self, key: str) -> list[int | float] | None:
         """An array of numbers, or a number as an array of one; None if it is missing, empty or of another type."""
-        i = lib.gguf_find_key(self._c, key.encode())
+        i = self._places.get(key, -1)
         if i < 0:
             return None
         if lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
@@ -104,7 +108,7 @@ class GgufFile:
 
     def array(self, key: str, limit: int) -> ArrayInfo | None:
         """An array with its first `limit` items; None if it is missing or not an array."""
-        i = lib.gguf_find_key(self._c, key.encode())
+        i = self._places.get(key, -1)
         if i < 0 or lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
             return None
         kind, n = lib.gguf_get_arr_type(self._c, i), lib.gguf_get_arr_n(self._c, i)
@@ -117,15 +121,15 @@ class GgufFile:
             first = [bool(item) if kind == lib.GGUF_TYPE_BOOL else item for item in ffi.unpack(data, shown)]
         return ArrayInfo(enums.GgufType(kind).name.lower(), n, first)
 
-    def has_longer_text(self, key: str, limit: int) -> bool:
-        """Return True if an array of strings contains one of more than `limit` bytes."""
-        i = lib.gguf_find_key(self._c, key.encode())
+    def texts(self, key: str, limit: int) -> Iterator[bytes]:
+        """The first `limit` bytes of each item of an array of strings; nothing if it is not such an array."""
+        i = self._places.get(key, -1)
         if i < 0 or lib.gguf_get_kv_type(self._c, i) != lib.GGUF_TYPE_ARRAY:
-            return False
+            return
         if lib.gguf_get_arr_type(self._c, i) != lib.GGUF_TYPE_STRING:
-            return False
-        texts = (lib.gguf_get_arr_str(self._c, i, j) for j in range(lib.gguf_get_arr_n(self._c, i)))
-        return any(len(ffi.string(text, limit + 1)) > limit for text in texts)
+            return
+        for j in range(lib.gguf_get_arr_n(self._c, i)):
+            yield ffi.string(lib.gguf_get_arr_str(self._c, i, j), limit)
 
     def tensors(self) -> Iterator[TensorInfo]:
         """The tensors, in the order of the file."""
@@ -153,6 +157,9 @@ class GgufFile:
 @contextmanager
 def open_gguf(path: bytes) -> Iterator[GgufFile | None]:
     """Open a file and read its metadata. Yields None if ggml cannot read it: llama.cpp reports why at the load."""
+    if not is_regular(path):  # the next file of a split model, which only its first file names
+        yield None
+        return
     params = ffi.new("struct gguf_init_params *", {"no_alloc": True})
     tensors = ffi.new("struct ggml_context **")
     if not has("gguf_get_tensor_ne"):

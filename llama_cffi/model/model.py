@@ -11,6 +11,7 @@ from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.files import require_regular
 from llama_cffi._core.locks import listing
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.process import leave_if_ending
@@ -48,6 +49,7 @@ class Model(ModelInfo):
     _params: ModelParams
     _quantized: bool  # some weights are in a format that may be repacked in memory
     _vocab: Vocab
+    _templates: list[str]  # names of chat templates in the file besides the default one
     _nPositions: int  # the size of the model's table of positions; 0: no limit
 
     @classmethod
@@ -160,7 +162,7 @@ class Model(ModelInfo):
 
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
-        self._quantized, self._nPositions = file.quantized, file.positions
+        self._quantized, self._nPositions, self._templates = file.quantized, file.positions, file.templates
         # Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
         multi_part = (enums.RopeType.MROPE, member(enums.RopeType, "IMROPE"), enums.RopeType.VISION)
         if not self._params.vocabOnly and self.ropeType in multi_part:
@@ -247,8 +249,7 @@ def _readable_files(paths: Sequence[StrPath], split: bool) -> list[bytes]:
     local = [_downloaded(path, split) if is_hub_name(path) else path for path in paths]
     names = [path_bytes(path) for path in local]
     for path in local:
-        with open(path, "rb"):  # OSError names the problem; llama.cpp would only return NULL
-            pass
+        require_regular(path)  # OSError names the problem; llama.cpp would only return NULL
     return names
 
 

@@ -141,12 +141,12 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
     import glob
 
     from llama_cffi._core.atomic_write import atomic_write, write_error
+    from llama_cffi._core.files import require_regular
     from llama_cffi.model.gguf import require_complete
 
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
-    with open(os.fsdecode(name), "rb"):  # OSError names the problem
-        pass
+    require_regular(source)  # OSError names the problem
     for existing in [out, *glob.glob(f"{glob.escape(out)}-[0-9]*-of-[0-9]*.gguf")]:
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
             raise ValueError(f"target would overwrite the source {existing}: choose another name")

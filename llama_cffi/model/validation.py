@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.files import require_regular
 from llama_cffi._generated import enums
 from llama_cffi.errors import AdapterError, ModelLoadError
 from llama_cffi.model.gguf import GgufFile, Scalar, TensorInfo, open_gguf
@@ -21,8 +22,11 @@ _ELEMENTWISE = ("_norm.weight", ".ssm_conv1d.weight", ".shortconv.conv.weight")
 _WITHOUT_HEADS = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "wavtokenizer-dec")
 _RELATIVE_BIAS = {"t5": ("enc.blk.0", "dec.blk.0"), "t5encoder": ("enc.blk.0",)}  # blocks with its table
 _POOLING_UNSPECIFIED = 0xFFFFFFFF  # -1 as an unsigned number
-_RECURSIVE_TOKENIZERS = ("t5", "rwkv")  # they use a stack frame for each byte of a token
+# Tokenizers that prepare tables of the vocabulary: the power of a token's characters that these take, and the largest
+# sum of that. t5 and rwkv also use a stack frame for each byte of a token.
+_TOKENIZERS = {"t5": (1, 1 << 24), "rwkv": (1, 1 << 24), "plamo2": (3, 1 << 30)}
 _MAX_TOKEN_BYTES = 4096
+_TEMPLATE = "tokenizer.chat_template."
 
 
 class ModelFile:
@@ -36,6 +40,7 @@ class ModelFile:
         self.head_size = 0
         self.positions = 0  # rows in the table of position embeddings (0: no table): ggml ends the process beyond them
         self.names: set[str] = set()  # of all tensors
+        self.templates: list[str] = []  # names of chat templates besides the default one
 
     @classmethod
     def inspect(cls, paths: Sequence[bytes], overrides: KvOverrides | None, vocab_only: bool) -> ModelFile:
@@ -49,6 +54,7 @@ class ModelFile:
             if first is None:
                 return model
             values = {**_scalars(first), **(overrides or {})}
+            model.templates = [key[len(_TEMPLATE) :] for key in first.keys() if key.startswith(_TEMPLATE)]
             if values.get("general.type") == "adapter":
                 raise ModelLoadError(
                     f"{os.fsdecode(paths[0])} is an adapter, not a model: Adapter.loraInit(model, path) loads it"
@@ -86,14 +92,26 @@ class ModelFile:
 
 
 def _scalars(file: GgufFile) -> dict[str, Scalar]:
-    found = ((key, file.scalar(key)) for key in file.keys())
+    """The values that are looked at here: reading all of a file with many keys would take longer than its load."""
+    prefixes = ("general.", "split.", "tokenizer.ggml.model", f"{file.scalar('general.architecture') or ''}.")
+    found = ((key, file.scalar(key)) for key in file.keys() if key.startswith(prefixes) or is_epsilon(key))
     return {key: value for key, value in found if value is not None}
 
 
 def _check_tokens(file: GgufFile, values: dict[str, Scalar]) -> None:
-    recursive = values.get("tokenizer.ggml.model") in _RECURSIVE_TOKENIZERS
-    if recursive and file.has_longer_text("tokenizer.ggml.tokens", _MAX_TOKEN_BYTES):
-        raise _damaged(f"a token has more than {_MAX_TOKEN_BYTES} bytes")
+    name = values.get("tokenizer.ggml.model")
+    if name not in _TOKENIZERS:
+        return
+    power, limit = _TOKENIZERS[str(name)]
+    work = 0
+    for text in file.texts("tokenizer.ggml.tokens", _MAX_TOKEN_BYTES + 1):
+        if len(text) > _MAX_TOKEN_BYTES:
+            raise _damaged(f"a token has more than {_MAX_TOKEN_BYTES} bytes")
+        work += len(text.decode("utf-8", "replace")) ** power
+    if work > limit:
+        raise _damaged(
+            f"the tokenizer {name} would take {work} steps to prepare for these tokens, and the limit is {limit}"
+        )
 
 
 def _check_epsilons(values: dict[str, Scalar]) -> None:
@@ -174,6 +192,7 @@ def _other_files(first: bytes, values: dict[str, Scalar]) -> Iterable[bytes]:
         name = bytes(ffi.string(path))
         if not os.path.exists(name):
             return
+        require_regular(name)
         yield name
 
 

@@ -41,7 +41,6 @@ class Traits:
         "picks",
         "reads_ids",
         "recipe",
-        "reset_stack",
         "searches",
     )
 
@@ -56,7 +55,6 @@ class Traits:
         grammar: bool = False,
         lazy: bool = False,
         searches: bool = False,
-        reset_stack: int = 0,
         adaptive: bool = False,
         last_n: int = 0,
     ) -> None:
@@ -68,7 +66,6 @@ class Traits:
         self.grammar = grammar  # rejects tokens
         self.lazy = lazy  # a grammar that starts only once it is triggered
         self.searches = searches  # looks for its trigger pattern in all the text accepted so far
-        self.reset_stack = reset_stack  # bytes of stack that a reset needs, because it parses the grammar again
         self.adaptive = adaptive  # remembers its pick until that is accepted, which a clone must not
         self.last_n = last_n  # a penalty for this many latest tokens, those of the prompt too; -1: the context size
 

@@ -95,7 +95,9 @@ def python_sampler_apply(sampler: Any, candidates: Any) -> None:
             raise ValueError("there are no candidates for this sampler: an earlier one dropped them all")
         copy = copy_out(candidates)
         try:
-            ffi.from_handle(sampler.ctx).iface.apply(copy)
+            iface = ffi.from_handle(sampler.ctx).iface
+            iface.apply(copy)
+            copy._check_written(type(iface).__name__)
             copy_back(copy, candidates)
         finally:
             copy._expire()

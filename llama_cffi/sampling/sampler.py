@@ -10,7 +10,7 @@ from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.process import leave_if_ending
-from llama_cffi.errors import NativeError, NativeMemoryError
+from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling.base import Deferred, SamplerBase
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
@@ -31,7 +31,13 @@ _NAN = (
 
 _SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
+_INFINITE = float("inf")
 _TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
+
+_NONE_LEFT = (
+    "no candidate has a probability: the logits are all -inf, or one of them became +inf or NaN. Look at the biases, "
+    "grammars and samplers that change logits"
+)
 
 _NO_PICK = "no sampler picked a token: end the chain with Sampler.initDist or initGreedy"
 
@@ -94,6 +100,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 raise ValueError(_NAN)
             case lib.SHIM_SAMPLE_NO_PICK:
                 raise ValueError(_NO_PICK)
+            case lib.SHIM_SAMPLE_NONE_LEFT:
+                raise ValueError(_NONE_LEFT)
         raise NativeMemoryError(f"out of memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
@@ -173,13 +181,17 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
+            if not _has_probability(candidates):
+                self._check_grammars(token)  # the likeliest reason
+                raise ValueError(_NONE_LEFT)
         self._accept(pointer, token)
         return token
 
     def apply(self, cand: TokenDataArray) -> None:
         """Run the sampler on candidates, in place: drop some, change their logits, or pick one.
 
-        Raises ValueError for a logit that is NaN, IndexError for a token outside of the vocabulary.
+        Raises ValueError for a logit that is NaN and if no candidate is left to pick, IndexError for a token outside
+        of the vocabulary.
 
         Maps to `llama_sampler_apply`.
         """
@@ -197,6 +209,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             lib.llama_sampler_apply(pointer, struct)
             cand._sync_from_c()
             reraise()
+        if cand.selected >= 0 and self._can_pick() and not _has_probability(cand):
+            raise ValueError(_NONE_LEFT)
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
@@ -219,16 +233,19 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
                 if member._deferred is not None and member._deferred.required:
                     member._deferred.history.append(token)
 
+    def _check_grammars(self, token: Token) -> None:
+        for member in self._leaves():
+            if member._traits.grammar and _rejects(member._c, member._traits.lazy, token):
+                raise ValueError(
+                    f"the grammar does not allow token {token} here: put the grammar at the start of the chain, "
+                    "accept only tokens that come after the prompt, and stop at the end-of-generation token"
+                )
+
     def _accept(self, pointer: Any, token: Token) -> None:
         """Let the C sampler accept a token, if all of its grammars allow it: otherwise C would throw halfway."""
 
         def accept() -> None:
-            for member in self._leaves():
-                if member._traits.grammar and _rejects(member._c, member._traits.lazy, token):
-                    raise ValueError(
-                        f"the grammar does not allow token {token} here: put the grammar at the start of the chain, "
-                        "accept only tokens that come after the prompt, and stop at the end-of-generation token"
-                    )
+            self._check_grammars(token)
             lib.llama_sampler_accept(pointer, token)
             reraise()
 
@@ -261,22 +278,12 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         Maps to `llama_sampler_reset`.
         """
         with self._exclusive() as pointer:
-
-            def reset() -> None:
-                lib.llama_sampler_reset(pointer)
-                reraise()
-
-            stack = max((member._traits.reset_stack for member in self._leaves()), default=0)
             for member in self._leaves():
                 member._text_bytes = 0
                 if member._deferred is not None:
                     member._deferred.history.clear()
-            if stack:
-                from llama_cffi._core.large_stack import on_large_stack
-
-                on_large_stack(reset, stack)
-            else:
-                reset()
+            lib.llama_sampler_reset(pointer)
+            reraise()
 
     def copy(self, dst: Sampler) -> None:
         """Copy the state of this sampler to another one, made by the same constructor with equal arguments.
@@ -349,6 +356,12 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             return lib.llama_sampler_get_seed(pointer)
 
 
+def _has_probability(candidates: TokenDataArray) -> bool:
+    """Return True if the picked candidate has a probability. Where none has one, llama.cpp picks the last."""
+    picked = candidates[candidates.selected]
+    return picked.p == picked.p and picked.logit > -_INFINITE
+
+
 def _text_size(member: SamplerBase, token: Token) -> int:
     """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
     model = member._parent
@@ -377,6 +390,8 @@ def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
     trial = lib.llama_sampler_clone(grammar)  # a trigger may start the grammar anywhere in the text so far
     try:
         lib.llama_sampler_accept(trial, token)
+    except GrammarError:
+        raise
     except NativeError:
         return True
     finally:

@@ -170,11 +170,11 @@ class TokenDataArray(Uncopyable):
             ffi.memmove(self._array, struct.data, SIZE * struct.size)
             struct.data = self._array
 
-    def _has_nan(self) -> bool:
+    def _has_nan(self, offset: int = 1) -> bool:
         size, numpy = 3 * self._c.size, _numpy()
         if numpy is not None:
-            return bool(numpy.isnan(numpy.asarray(self._words("f"))[1:size:3]).any())
-        first, second = self._words("f")[1:size:3], self._words("f")[1:size:3]
+            return bool(numpy.isnan(numpy.asarray(self._words("f"))[offset:size:3]).any())
+        first, second = self._words("f")[offset:size:3], self._words("f")[offset:size:3]
         return bool(first != second)  # only NaN differs from itself
 
     def _check_logits(self) -> None:
@@ -184,6 +184,16 @@ class TokenDataArray(Uncopyable):
                 f"the logit of candidate {index} (token {self[index].id}) is NaN, which cannot be ranked: "
                 "use float('-inf') to rule a token out"
             )
+
+    def _check_written(self, sampler: str) -> None:
+        """Raise ValueError if a sampler written in Python left NaN, from which llama.cpp would pick anything."""
+        for offset, field in ((1, "logit"), (2, "p")):
+            if self._has_nan(offset):
+                index = next(i for i, item in enumerate(self) if getattr(item, field) != getattr(item, field))
+                raise ValueError(
+                    f"the sampler {sampler} set {field} of candidate {index} (token {self[index].id}) to NaN: "
+                    "use float('-inf') as the logit to rule a token out"
+                )
 
     def _check_ids(self, n_vocab: int) -> None:
         ids = self._words("i")[0 : 3 * self._c.size : 3].tobytes()

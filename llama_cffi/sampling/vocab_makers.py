@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from llama_cffi._core.arguments import StrOrBytes, TokenSequence, token_array
 from llama_cffi._core.base_types import TOKEN_NULL
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# llama.cpp turns a repetition into up to 2,000 rules.
-_REPETITION_BYTES = 8192  # bytes of grammar that need as much stack as a repetition
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
 
 
@@ -94,14 +91,18 @@ class VocabSamplerMakers(SamplerBase):
         """Grammar: masks with -inf the tokens that a GBNF grammar does not allow. Put it at the start of the chain.
 
         `grammarRoot` names the rule to start from. The sampler follows the text by `accept`, which `sample` calls; a
-        token that the grammar does not allow raises ValueError there. Keeps the vocabulary's model alive. Raises
-        GrammarError for a grammar that llama.cpp cannot parse.
+        token that the grammar does not allow raises ValueError there. Keeps the vocabulary's model alive. This
+        package's own code follows the grammar, with the masks of llama.cpp but with limits (docs/safety.md).
+
+        Raises GrammarError with the line and the reason for a grammar that cannot be parsed, begins a rule with itself
+        or has more than 4,194,304 elements; and in `apply`, `accept` and `sample` if a token takes more than 33,554,432
+        steps, after which the sampler is as before.
 
         Maps to `llama_sampler_init_grammar`.
         """
         pointer, text, root = check.tokenizer(vocab), check.grammar_text(grammarStr), check.root_name(grammarRoot)
-        operation = "llama_sampler_init_grammar"
-        return cls._grammar(vocab, operation, (text, root), lambda: lib.llama_sampler_init_grammar(pointer, text, root))
+        made = lib.shim_grammar(pointer, text, root, False, ffi.NULL, 0, ffi.NULL, 0)
+        return cls._make(made, _grammar_traits("llama_sampler_init_grammar", vocab, (text, root)), vocab._model)
 
     @classmethod
     def initGrammarLazyPatterns(
@@ -133,51 +134,27 @@ class VocabSamplerMakers(SamplerBase):
         array, owned = check.string_array(found)
         operation = "llama_sampler_init_grammar_lazy_patterns"
         what = (text, root, *found, *ffi.unpack(tokens, n_tokens))
-        return cls._grammar(
-            vocab,
-            operation,
-            what,
-            lambda: lib.llama_sampler_init_grammar_lazy_patterns(
-                pointer, text, root, array, len(owned), tokens, n_tokens
-            ),
-            lazy=True,
-            searches=bool(found),
-        )
 
-    @classmethod
-    def _grammar(
-        cls,
-        vocab: Vocab,
-        operation: str,
-        what: tuple[Any, ...],
-        make: Callable[[], Any],
-        lazy: bool = False,
-        searches: bool = False,
-    ) -> Self:
-        from llama_cffi._core.large_stack import GRAMMAR_STACK_PER_BYTE, on_large_stack
+        def make() -> Any:
+            return lib.shim_grammar(pointer, text, root, True, array, len(owned), tokens, n_tokens)
 
-        def parse() -> tuple[Any, str]:
-            pointer = make()
-            return pointer, native_log() if pointer == ffi.NULL else ""  # each thread has its own log
+        from llama_cffi._core.large_stack import PATTERN_STACK, on_large_stack
 
-        stack = (len(what[0]) + _REPETITION_BYTES) * GRAMMAR_STACK_PER_BYTE
         try:
-            pointer, log = on_large_stack(parse, stack)
-        except NativeMemoryError:
+            made = on_large_stack(make, PATTERN_STACK) if found else make()
+        except (NativeMemoryError, GrammarError):
             raise
         except NativeError as error:
             raise GrammarError(
                 f"a pattern of triggerPatterns is not a C++ (ECMAScript) regular expression: {error}",
                 operation=operation,
             ) from None
-        if pointer == ffi.NULL:
-            raise GrammarError(
-                "llama.cpp cannot parse this grammar: see its log below, and grammars/README.md of llama.cpp",
-                operation=operation,
-                log=log,
-            )
-        recipe = (operation, vocab._model, *what)
-        traits = Traits(
-            recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches, reset_stack=stack
-        )
-        return cls._make(pointer, traits, vocab._model)
+        traits = _grammar_traits(operation, vocab, what, lazy=True, searches=bool(found))
+        return cls._make(made, traits, vocab._model)
+
+
+def _grammar_traits(
+    operation: str, vocab: Vocab, what: tuple[Any, ...], lazy: bool = False, searches: bool = False
+) -> Traits:
+    recipe = (operation, vocab._model, *what)
+    return Traits(recipe, n_vocab=vocab.nTokens, reads_ids=True, grammar=True, lazy=lazy, searches=searches)

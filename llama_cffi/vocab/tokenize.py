@@ -93,6 +93,7 @@ _WITHOUT_REGEX = frozenset(
 _ANY_STACK = 512  # bytes that can be matched on a stack of any size
 _LONGEST_MATCH = 1 << 20  # bytes
 _LONG_TEXT = 1 << 15  # bytes: to cut shorter texts does not save time
+_SLOW_TEXT = 1 << 18  # bytes: takes more than a moment, and nothing can interrupt C
 _LONG = rb"[^ \t-\r]{256}|[ \t-\r]{256}"
 _WORD = rb"[^ \t-\r]+[ \t-\r]*|[ \t-\r]+"
 
@@ -131,8 +132,10 @@ def tokenize(
     its file says; `parseSpecial` recognizes control tokens in the text (leave it off for text that you do not trust).
     Without `tokens` and `nTokensMax`: returns the tokens as a list. With them: writes at most `nTokensMax` tokens
     (int32) and returns their number, or minus the required number if it is larger than `nTokensMax`.
-    Raises UnicodeError for bytes that are not valid UTF-8, ValueError for a length beyond the text or the buffer, and
-    NativeError if the model has no tokenizer, or its vocabulary lacks a special token that it adds.
+    Ctrl-C interrupts it: a long text is tokenized on a thread, which then ends unheard.
+    Raises UnicodeError for bytes that are not valid UTF-8, ValueError for a length beyond the text or the buffer and
+    for a text that would take minutes, and NativeError if the model has no tokenizer, or its vocabulary lacks a special
+    token that it adds.
 
     Maps to `llama_tokenize`.
     """
@@ -144,10 +147,17 @@ def tokenize(
     vocab._require_terminating()
     if addSpecial:
         vocab._require_special()
+    if len(data) >= _LONG_TEXT:
+        vocab._require_work(len(data))
     if require_together(tokens, nTokensMax, "tokens and nTokensMax"):
         assert nTokensMax is not None
         array = out_buffer(tokens, "int32_t", nTokensMax, "tokens", "nTokensMax")
-        return _call(vocab, data, array, nTokensMax, addSpecial, parseSpecial)
+        if len(data) < _SLOW_TEXT:
+            return _call(vocab, data, array, nTokensMax, addSpecial, parseSpecial)
+        scratch = new_uncleared("int32_t[]", nTokensMax or 1)  # an interrupted call goes on to write
+        n = _call(vocab, data, scratch, nTokensMax, addSpecial, parseSpecial)
+        ffi.memmove(array, scratch, 4 * max(n, 0))
+        return n
     cuts = vocab._cuts() if len(data) >= _LONG_TEXT and b"\0" not in data else None
     if addSpecial and cuts is not None and vocab.getAddEos():
         cuts = None  # every piece would end with EOS
@@ -155,7 +165,7 @@ def tokenize(
     while True:
         array, n = new_uncleared("int32_t[]", size), -1
         if cuts is not None:
-            n = lib.shim_tokenize(vocab._c, data, len(data), array, size, addSpecial, parseSpecial, cuts)
+            n = _in_pieces(vocab, data, array, size, addSpecial, parseSpecial, cuts)
         if n < 0:
             n = _call(vocab, data, array, size, addSpecial, parseSpecial)
         if n >= 0:
@@ -164,6 +174,19 @@ def tokenize(
         if n == -(1 << 31):
             raise ValueError("the text has more than 2,147,483,647 tokens: tokenize it in pieces")
         size = -n
+
+
+def _in_pieces(
+    vocab: Vocab, data: bytes, array: Any, capacity: int, special: BoolLike, parse: BoolLike, cuts: Any
+) -> int:
+    def call() -> int:
+        return lib.shim_tokenize(vocab._c, data, len(data), array, capacity, special, parse, cuts)
+
+    if len(data) < _SLOW_TEXT:
+        return call()
+    from llama_cffi._core.large_stack import on_large_stack
+
+    return on_large_stack(call, 0)
 
 
 def _require_vocab(vocab: Vocab) -> None:
@@ -176,7 +199,7 @@ def _call(vocab: Vocab, data: bytes, array: Any, capacity: int, special: BoolLik
         return lib.llama_tokenize(vocab._c, data, len(data), array, capacity, special, parse)
 
     longest = _longest_match(vocab, data)
-    if longest <= _ANY_STACK:
+    if longest <= _ANY_STACK and len(data) < _SLOW_TEXT:
         return call()
     if longest > _LONGEST_MATCH:
         raise ValueError(

@@ -24,6 +24,7 @@ else:
     from llama_cffi._core.stand_ins import overload
 
 _PIECE_BYTES = 64  # nearly every token is shorter
+_MAX_WORK = 1 << 36  # steps to tokenize a text
 
 _NOT_COMPUTED: Any = object()
 
@@ -40,6 +41,7 @@ class Vocab(Uncopyable, SpecialTokens):
     __slots__ = (
         "_after_newline",
         "_endless",
+        "_longest",
         "_missing",
         "_model",
         "_nTokens",
@@ -53,6 +55,7 @@ class Vocab(Uncopyable, SpecialTokens):
     _space_prefix: bool  # SentencePiece may put a space before a text
     _missing: str  # a special token that the model adds to texts, but its vocabulary lacks; empty if there is none
     _endless: bool | None  # llama.cpp might not come to an end; None: not computed
+    _longest: int  # bytes of the longest token; 0: not computed
     _after_newline: Any  # the cuts of `_cuts`, or _NOT_COMPUTED
 
     def __init__(self, model: Handle, overrides: Mapping[str, Any]) -> None:
@@ -67,6 +70,7 @@ class Vocab(Uncopyable, SpecialTokens):
         self._space_prefix = _metadata(model, "tokenizer.ggml.add_space_prefix", overrides) not in ("false", False)
         self._missing = self._missing_special()
         self._endless = None
+        self._longest = 0
         self._after_newline = _NOT_COMPUTED
 
     @property
@@ -199,6 +203,18 @@ class Vocab(Uncopyable, SpecialTokens):
             raise NativeError(
                 "this vocabulary cannot tokenize text: some tokens begin with a byte that is not a token itself. The "
                 "file is damaged: download it again"
+            )
+
+    def _require_work(self, size: int) -> None:
+        """Refuse to tokenize `size` bytes if that may take more steps than a minute has."""
+        if not self._longest:
+            self._longest = max(1, lib.shim_longest_text(self._c))
+        # Each place may be tried with a token of each length, and WordPiece makes a copy for each.
+        work = size * self._longest * (self._longest if self._type == enums.VocabType.WPM else 1)
+        if work > _MAX_WORK:
+            raise ValueError(
+                f"the text has {size} bytes and the longest token of the vocabulary {self._longest}, so this may take "
+                f"{work} steps, and the limit is {_MAX_WORK}: tokenize it in pieces"
             )
 
     def _cuts(self) -> Any:

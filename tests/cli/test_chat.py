@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -163,3 +164,22 @@ def test_ctrl_c_ends_an_answer_and_then_the_chat(tiny_path: Path) -> None:
         time.sleep(0.5)
     assert re.search(r"loaded in .* tokens/s", terminal.shown + terminal.rest())
     assert terminal.end() == 130
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 0), (">&-", 1), ("<&- >&- 2>&-", 1), ("2>&-", 0)])
+def test_streams_that_are_closed(tiny_path: Path, closed: str, status: int) -> None:
+    command = (
+        f"{shlex.quote(sys.executable)} -m llama_cffi chat --template chatml -m {shlex.quote(str(tiny_path))} -n 2"
+    )
+    message = "" if closed == "<&-" else " hi"
+    result = subprocess.run(["sh", "-c", f"{command}{message} {closed}"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == status and "Traceback" not in result.stderr
+    assert ("stdout is closed" in result.stderr) is (closed == ">&-")
+
+
+@pytest.mark.parametrize("source", ["{{ 'x' * 10**9 }}", "{% for a in b %}" * 30 + "{% endfor %}" * 30 + "{{ 1 }}"])
+def test_a_template_that_goes_too_far(tiny_path: Path, tmp_path: Path, source: str) -> None:
+    file = tmp_path / "evil.jinja"
+    file.write_text(source)
+    result = run("chat", "-m", tiny_path, "--template-file", file, "hi")
+    assert result.returncode == 1 and "error: " in result.stderr and "Traceback" not in result.stderr

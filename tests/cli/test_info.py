@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests import tiny_models
 from tests.cli.commands import document, run
 from tests.cli.fake_hub import REPO, FakeHub
 from tests.cli.test_model_source import split_model
+from tests.hostile.document import STRING, parse
 
 TOLERANCE = 0.05  # repacked weights are in memory twice
 
@@ -179,3 +181,31 @@ def test_a_pipe_that_breaks(tiny_path: Path) -> None:
 def test_verbose_shows_the_log(tiny_path: Path) -> None:
     result = run("info", tiny_path, "-v")
     assert "llama_model_loader: " in result.stderr and "architecture   llama" in result.stdout
+
+
+def test_names_cannot_control_the_terminal(tiny_path: Path, tmp_path: Path) -> None:
+    document_ = parse(tiny_path.read_bytes())
+    name = "x\x1b[31m\x07\n\u202etxt.\x9b2J"
+    document_.put("general.name", STRING, name.encode())
+    document_.put("evil\x1b]0;title\x07key", STRING, name.encode())
+    document_.tensors[0].name = b"blk\x1b[2J\r\nfake"
+    path = tmp_path / "evil.gguf"
+    path.write_bytes(document_.encoded())
+    result = run("info", path, "--tensors")
+    assert "x\\x1b[31m\\x07\\n\\u202etxt.\\x9b2J" in result.stdout and "blk\\x1b[2J\\r\\nfake" in result.stdout
+    for text in (result.stdout, result.stderr):
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert document("info", path)["name"] == name
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path, tiny_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for arguments in (
+        ("info", fifo),
+        ("complete", "-m", fifo, "x"),
+        ("complete", "-m", tiny_path, "--grammar", fifo, "x"),
+        ("chat", "-m", tiny_path, "--template-file", fifo, "x"),
+    ):
+        result = run(*arguments)
+        assert result.returncode == 1 and "a FIFO" in result.stderr and "Traceback" not in result.stderr

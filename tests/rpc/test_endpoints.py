@@ -116,6 +116,8 @@ def test_greet() -> None:
         (_answer(MAJOR, MINOR + 1, 0), rf"version {MAJOR}\.{MINOR + 1}\.0"),
         (_answer(MAJOR - 1, 0, 0), "install the same llama_cffi on both machines"),
         (_answer(MAJOR, MINOR, 0, devices=0), "does not offer a device"),
+        (_answer(MAJOR, MINOR, 0, devices=17), "17 devices, and ggml has room for 16"),
+        (_answer(MAJOR, MINOR, 0, devices=1 << 31), "2147483648 devices, and ggml has room for 16"),
         (lambda connection: connection.close(), "does not answer as a worker"),
         (lambda connection: connection.shutdown(socket.SHUT_WR), "does not answer as a worker"),
         (lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "does not answer as a worker"),

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llama_cffi import Adapter, AdapterError, LoadMode, Model, ModelLoadError, NativeError, NativeMemoryError
+from llama_cffi import (
+    Adapter,
+    AdapterError,
+    ChatTemplate,
+    LoadMode,
+    Model,
+    ModelLoadError,
+    NativeError,
+    NativeMemoryError,
+)
 from llama_cffi.model import model as model_module
+from llama_cffi.model.validation import ModelFile
 from tests.hostile import bases
-from tests.hostile.document import ARRAY, FLOAT32, STRING, UINT32, Document, parse, size_of
+from tests.hostile.document import ARRAY, FLOAT32, STRING, UINT32, Document, Entry, parse, size_of
 
 F16, Q8_0, I32 = 1, 8, 26  # types of tensors
 INT32 = 5
@@ -42,6 +53,11 @@ def retype(name: str, type: int) -> Callable[[Document], object]:
     return change
 
 
+def plamo2(document: Document, token: bytes) -> None:
+    document.put("tokenizer.ggml.model", STRING, b"plamo2")
+    document.entry("tokenizer.ggml.tokens").value[-1] = token
+
+
 def drop(name: str) -> Callable[[Document], object]:
     return lambda document: document.tensors.remove(document.tensor(name))
 
@@ -55,6 +71,8 @@ def drop(name: str) -> Callable[[Document], object]:
         ("mamba", retype("blk.0.ssm_d", F16), "ssm_d must be of type F32.*got F16"),
         ("t5", drop("dec.blk.0.attn_rel_b.weight"), "dec.blk.0.attn_rel_b.weight is missing"),
         ("t5", lambda d: d.entry("tokenizer.ggml.tokens").value.append(b"x" * 5000), "more than 4096 bytes"),
+        ("llama", lambda d: plamo2(d, b"ab" * 1000), r"plamo2 would take 80\d+ steps .*limit is 1073741824"),
+        ("llama", lambda d: plamo2(d, b"x" * 62000), "more than 4096 bytes"),
         ("llama", lambda d: d.put("llama.attention.head_count", UINT32, 0), "head_count is missing or 0"),
         ("llama", lambda d: d.put("llama.attention.head_count", ARRAY, [0], UINT32), "head_count is missing or 0"),
         ("llama", lambda d: d.put("llama.attention.layer_norm_rms_epsilon", FLOAT32, -1.0), "epsilon .*got -1.0"),
@@ -148,3 +166,15 @@ def test_a_model_larger_than_the_memory(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(model_module, "available_memory", lambda: None)
     Model.load(path, Model.Params(loadMode=LoadMode.NONE)).free()
     assert os.path.getsize(path) > size
+
+
+def test_many_keys_take_no_time(folder: Path) -> None:
+    def change(document: Document) -> None:
+        document.entries += [Entry(f"x.{number}".encode(), UINT32, number) for number in range(40_000)]
+
+    path = falsified(folder, "llama", change)
+    before = time.process_time()
+    ModelFile.inspect([os.fsencode(path)], None, False)
+    assert time.process_time() - before < 1.5  # with a search for each key: 5 s
+    with Model.load(path) as model:
+        assert ChatTemplate(model, "{{ 1 }}").variants == []

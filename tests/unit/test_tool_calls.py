@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -158,3 +159,38 @@ def test_deep_nesting_is_no_crash() -> None:
 )
 def test_the_template_declares_the_format(template: str, format: ToolFormat | None) -> None:
     assert ToolFormat.ofTemplate(template) is format
+
+
+@pytest.mark.parametrize(
+    ("format", "unit"),
+    [
+        (ToolFormat.HERMES, "<tool_call>{"),
+        (ToolFormat.HERMES, '<tool_call>"'),
+        (ToolFormat.HERMES, '<tool_call>["'),
+        (ToolFormat.HERMES, "<tool_call>" + "[" * 500),
+        (ToolFormat.HERMES, '<tool_call>{"a": 1}\n'),
+        (ToolFormat.HERMES, "<tool_call>12"),
+        (ToolFormat.HERMES, "<tool_call>   \n  "),
+        (ToolFormat.MISTRAL, "[TOOL_CALLS]f[ARGS]{"),
+        (ToolFormat.MISTRAL, '[TOOL_CALLS]["'),
+        (ToolFormat.MISTRAL, "[TOOL_CALLS]" + "a" * 50),
+        (ToolFormat.LLAMA3, '{"name": "f", "parameters": {}};'),
+        (ToolFormat.LLAMA3, '{"name": '),
+    ],
+)
+def test_the_time_grows_with_the_text(format: ToolFormat, unit: str) -> None:
+    text = "a b\n" * 50_000 + unit * (1_100_000 // len(unit)) if format is not ToolFormat.LLAMA3 else unit * 30_000
+    before = time.thread_time()
+    answer = parseToolCalls(text, format)
+    assert time.thread_time() - before < 3
+    assert answer.toolCalls or answer.content == text
+
+
+@pytest.mark.parametrize("size", [1, 300, 480, 500, 511, 512, 513, 2047, 2048, 70_000])
+@pytest.mark.parametrize("value", ["x{}", "\u00e9{}\\n", '"\\"{}', "{}-Infinity"])
+def test_calls_of_every_length(size: int, value: str) -> None:
+    arguments = {"a": value.format("b" * size), "n": int("1" * min(size, 4000)), "t": [True, None, 1.5e-7]}
+    call = json.dumps({"name": "f", "arguments": arguments})
+    answer = parseToolCalls(f"x<tool_call>{call}</tool_call>y<tool_call>{call[:-1]}", ToolFormat.HERMES)
+    assert [c.arguments for c in answer.toolCalls] == [arguments] and answer.content == f"xy<tool_call>{call[:-1]}"
+    assert len(answer.problems) == 1

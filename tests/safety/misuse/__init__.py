@@ -16,6 +16,7 @@ from tests.safety.misuse import (
     sampler,
     sampler_makers,
     state,
+    strangers,
     threadpool,
     vocab,
 )
@@ -36,4 +37,5 @@ AREAS: dict[str, tuple[Case, ...]] = {
     "globals": globals.CASES,
     "process": process.CASES,
     "mistakes": mistakes.CASES,
+    "strangers": strangers.CASES,
 }

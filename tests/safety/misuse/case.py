@@ -34,9 +34,7 @@ class Case:
     """Words of that exception's message: the limit, the value, or what to do."""
     alone: bool = False
     """Whether nothing may be loaded before it."""
-    says: str = ""
-    """What llama.cpp itself writes to the standard error stream."""
 
     def run(self, folder: Path) -> isolated.Ended:
         code = f"misuse({self.code!r}, {self.error!r}, {self.words!r}, {self.alone})"
-        return isolated.run(code, folder, says=self.says)
+        return isolated.run(code, folder)

@@ -1,0 +1,55 @@
+"""Opening files that a caller names: only regular ones, because a FIFO waits for a writer that may never come."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> BufferedReader:
+    """Open a file for reading. Raises OSError if it is not a regular file, or cannot be read.
+
+    It is looked at before it is opened, which alone may change a device, and after that, as it may have been replaced.
+    """
+    name = os.fsdecode(path)
+    _require_regular(os.stat(name).st_mode, name)
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, name)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+    """Raise OSError for what is not a regular file, or cannot be read: C would not say why, or wait."""
+    open_regular(path).close()
+
+
+def is_regular(path: bytes) -> bool:
+    """Return True for a regular file that exists."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _require_regular(mode: int, path: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise OSError(errno.EINVAL, f"expected a regular file, got {kind}: copy its contents to one", path)
