@@ -25,12 +25,15 @@ from llama_cffi._generated.enums import (
     TokenAttr as TokenAttr,
     VocabType as VocabType,
 )
+from llama_cffi.chat.answer import ChatAnswer as ChatAnswer
+from llama_cffi.chat.answer_format import AnswerFormat as AnswerFormat
 from llama_cffi.chat.apply_template import (
     ChatMessage as ChatMessage,
     chatApplyTemplate as chatApplyTemplate,
     chatBuiltinTemplates as chatBuiltinTemplates,
 )
-from llama_cffi.chat.session import ChatAnswer as ChatAnswer, ChatSession as ChatSession
+from llama_cffi.chat.events import ChatEvent as ChatEvent
+from llama_cffi.chat.session import ChatSession as ChatSession
 from llama_cffi.chat.template import ChatTemplate as ChatTemplate
 from llama_cffi.chat.tool_calls import (
     ParsedAnswer as ParsedAnswer,

@@ -5707,6 +5707,18 @@ class _Lib:
         triggered it. Returns NULL on failure.
         """
         ...
+    def shim_grammar_waits(self, sampler: _CData, /) -> bool:
+        """`bool shim_grammar_waits(const struct llama_sampler *sampler)`
+
+        Returns true if a sampler of shim_grammar is lazy and has not been triggered since its last reset.
+        """
+        ...
+    def shim_grammar_prefill(self, sampler: _CData, text: bytes | _CData, size: int, /) -> bool:
+        """`bool shim_grammar_prefill(struct llama_sampler *sampler, const char *text, size_t size)`
+
+        Lets a sampler of shim_grammar that is not lazy follow a text before the first token. Returns false if it does not fit.
+        """
+        ...
     def shim_step_run(self, ctx: _CData, limits: _CData, threads: _CData, width: int, pinned: int, vocab: _CData, step: _CData, /) -> int:
         """`int32_t shim_step_run(struct llama_context *ctx, struct shim_limits *limits, struct shim_threads *threads, int32_t width, bool pinned, const struct llama_vocab *vocab, struct shim_step *step)`
 

@@ -85,6 +85,16 @@ class Grammar {
         }
     }
 
+    /* Accepts a text that comes before the first token. */
+    bool prefill(const std::string & text) {
+        matcher_.begin();
+        return matcher_.accept(LLAMA_TOKEN_NULL, text);
+    }
+
+    bool waits() const {
+        return waits_;
+    }
+
     void reset() {
         matcher_.reset();
         waits_ = trigger_ != nullptr;
@@ -199,5 +209,19 @@ extern "C" struct llama_sampler * shim_grammar(const struct llama_vocab * vocab,
     } catch (...) {
         call.record_exception({});
         return nullptr;
+    }
+}
+
+extern "C" bool shim_grammar_waits(const struct llama_sampler * sampler) {
+    return grammar_of(sampler).waits();
+}
+
+extern "C" bool shim_grammar_prefill(struct llama_sampler * sampler, const char * text, size_t size) {
+    guard::Call call("llama_sampler_accept");
+    try {
+        return grammar_of(sampler).prefill(std::string(text, size));
+    } catch (...) {
+        call.record_exception({});
+        return false;
     }
 }

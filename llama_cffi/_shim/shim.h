@@ -233,6 +233,12 @@ struct llama_sampler * shim_grammar(const struct llama_vocab * vocab, const char
                                     const char ** patterns, size_t n_patterns, const int32_t * tokens,
                                     size_t n_tokens);
 
+/* Returns true if a sampler of shim_grammar is lazy and has not been triggered since its last reset. */
+bool shim_grammar_waits(const struct llama_sampler * sampler);
+
+/* Lets a sampler of shim_grammar that is not lazy follow a text before the first token. Returns false if it does not fit. */
+bool shim_grammar_prefill(struct llama_sampler * sampler, const char * text, size_t size);
+
 /* A step of the engine. Each request has a row: an entry of each of these arrays. */
 struct shim_step {
     struct llama_batch *    batch;    /* whose tokens and positions become those of the next step, for sampled rows */

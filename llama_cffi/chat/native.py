@@ -1,7 +1,7 @@
 """llama.cpp's chat code: renders templates, makes the grammar of tool calls, and parses answers.
 
-It is a library of its own (`vendor/build/chat`), with JSON both ways. A llama.cpp with another interface is built without
-it; chat templates then run in jinja2, and answers are not parsed.
+It is a library of its own (`vendor/build/chat`), with JSON both ways. Where the chat code of llama.cpp has another
+interface, it is not built: templates then run in jinja2, and `tool_calls.py` reads the calls of three families.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OK, _ERROR, _LIMIT, _MEMORY, _STOPPED = range(5)
 
 
 class ChatCodeError(ValueError):
-    """llama.cpp's chat code failed. The text is its message."""
+    """llama.cpp's chat code failed, and says why."""
 
 
 class ChatLimitError(ChatCodeError):
@@ -59,8 +59,9 @@ class NativeTemplate:
         """Raises ChatCodeError if the template cannot be parsed; UnavailableError."""
         require()
         made, text = ffi.new("void **"), ffi.new("struct shim_chat_text *")
-        words = [word.encode() for word in (source, bos, eos)]
-        status = lib.shim_chat_make_templates(*words, _limits(len(words[0])), made, text)
+        given = source.encode(errors="replace")
+        limits = _limits(len(given))
+        status = lib.shim_chat_make_templates(given, bos.encode(), eos.encode(), limits, made, text)
         if made[0] != ffi.NULL:
             self._pointer = ffi.gc(made[0], lib.shim_chat_free_templates)
         _check(status, text)

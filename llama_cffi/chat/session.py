@@ -7,47 +7,18 @@ from typing import Any, Literal
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected
-from llama_cffi.chat.template import ChatTemplate, Message
-from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall, ToolFormat, parseToolCalls
+from llama_cffi.chat.answer import ChatAnswer, answer_message
+from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
+from llama_cffi.chat.messages import Message, call_ids
+from llama_cffi.chat.template import ChatTemplate
+from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
-from llama_cffi.generation.generation import Generation
 from llama_cffi.generation.overflow import check_overflow
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.sampling.sampler import Sampler
-
-
-class ChatAnswer(Generation):
-    """The assistant's answer, as it is generated: a `Generation`. When it ends, it is added to the session's history.
-
-    A cancelled answer is added as far as it came. If it has no text at all, the message that it would have answered is
-    removed instead.
-    """
-
-    _format: ToolFormat | None
-    _tools: bool  # the model was told about tools
-
-    @property
-    def toolCalls(self) -> list[ToolCall]:
-        """The tool calls in the answer: run them, pass each result to `addToolResult`, and call `send()`."""
-        return self._parsed().toolCalls
-
-    @property
-    def content(self) -> str:
-        """The text without the tool calls."""
-        return self._parsed().content
-
-    @property
-    def problems(self) -> list[str]:
-        """Why text that looks like a tool call could not be parsed and stays in `content`."""
-        return self._parsed().problems
-
-    def _parsed(self) -> ParsedAnswer:
-        if self._tools and self._format is None:
-            return ParsedAnswer(self.text, problems=["the format of this model's tool calls is not known"])
-        return parseToolCalls(self.text, self._format)
 
 
 class ChatSession:
@@ -67,9 +38,11 @@ class ChatSession:
         overflow: Literal["stop", "error", "drop"] = "stop",
         seqId: SeqId = 0,
         variables: Mapping[str, Any] | None = None,
+        thinking: bool = True,
+        reasoningFormat: ReasoningFormat = "split",
     ) -> None:
-        """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools` and `variables` are those of
-        `ChatTemplate.render`.
+        """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
+        `reasoningFormat` are those of `ChatTemplate.format`.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -84,6 +57,7 @@ class ChatSession:
         self.messages = []
         self.dropped = []
         self.variables = dict(variables or {})
+        self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.tools = list(tools)
         if self.tools and not self.template.takesTools:
             raise ValueError("this chat template does not tell the model about tools: leave tools out")
@@ -98,6 +72,10 @@ class ChatSession:
     """The tools that the model may call."""
     variables: dict[str, Any]
     """Variables of the template itself."""
+    thinking: bool
+    """False asks the model to answer without a thought."""
+    reasoningFormat: ReasoningFormat
+    """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
 
     @property
     def system(self) -> str | None:
@@ -125,31 +103,38 @@ class ChatSession:
         stop: Sequence[str] = (),
         logProbs: int | None = None,
         penalizePrompt: bool = True,
+        toolChoice: str = "auto",
+        parallelToolCalls: bool | None = None,
+        responseFormat: Any = None,
+        prefill: str | None = None,
     ) -> ChatAnswer:
         """Send a message; iterate over the answer, or take its `result()`. None answers the history as it is.
 
-        A str is a message of the user. The other parameters are those of `Generation`; the prompt of an answer is the
-        conversation so far, so penalties count all turns. Raises ContextFullError if the conversation does not fit the
-        context window, ValueError if the template rejects it; the history is then as before.
+        A str is a message of the user. `prefill` is how the answer begins. `toolChoice`, `parallelToolCalls` and
+        `responseFormat` are those of `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of
+        an answer is the conversation so far, so penalties count all turns. Raises ContextFullError if the conversation
+        does not fit the context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
         new = [] if message is None else [_as_message(message)]
         if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
-        tokens, dropped = self._fit(new, maxTokens)
-        tool_format = self.template.toolFormat if self.tools else None
+        begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
+        options = {"toolChoice": toolChoice, "parallelToolCalls": parallelToolCalls, "responseFormat": responseFormat}
+        form, tokens, dropped = self._fit(new + begun, maxTokens, {**options, "continueLast": bool(begun)})
         answer = ChatAnswer(
             self._context,
             tokens,
             sampler=sampler,
             maxTokens=maxTokens,
-            stop=stop,
+            stop=[*stop, *form.stop],
             logProbs=logProbs,
             penalizePrompt=penalizePrompt,
             seqId=self._seqId,
-            special=tool_format in (ToolFormat.LLAMA3, ToolFormat.MISTRAL),  # they mark calls with control tokens
+            special=form.special,
         )
-        answer._format, answer._tools = tool_format, bool(self.tools)
+        taken = call_ids(self.messages)
+        answer._follow(form, taken)
         first = self._first_turn()
 
         def begin() -> None:
@@ -163,7 +148,7 @@ class ChatSession:
             self._answering = False
             text = "".join(run.texts)
             if text or run.rules.reason not in (None, StopReason.CANCELLED):
-                self.messages.append(_answer(parseToolCalls(text, tool_format)))
+                self.messages.append(answer_message(form.parse(text, taken=taken)))
             elif new and self.messages and self.messages[-1] is new[0]:
                 self.messages.pop()
 
@@ -189,38 +174,52 @@ class ChatSession:
     def _tokens(self, messages: Sequence[Message]) -> list[Token]:
         return self.template.tokens(messages, tools=self.tools or None, **self.variables)
 
+    def _format(self, messages: Sequence[Message], options: Mapping[str, Any]) -> AnswerFormat:
+        return self.template.format(
+            messages,
+            tools=self.tools or None,
+            thinking=self.thinking,
+            reasoningFormat=self.reasoningFormat,
+            **options,
+            **self.variables,
+        )
+
     # Overflow
 
-    def _fit(self, new: list[dict[str, Any]], limit: int | None) -> tuple[list[Token], int]:
-        """Return the conversation as tokens that leave room for an answer, and how many messages were dropped for it.
+    def _fit(
+        self, new: list[dict[str, Any]], limit: int | None, options: Mapping[str, Any]
+    ) -> tuple[AnswerFormat, list[Token], int]:
+        """Return the conversation in its format, and as tokens that leave room for an answer.
 
-        An answer needs `limit` tokens, or at least one. Dropping frees at least a quarter of the window, so that the
-        rest is not decoded again in every turn.
+        The third is how many messages were dropped for that. An answer needs `limit` tokens, or at least one. Dropping
+        frees at least a quarter of the window, so that the rest is not decoded again in every turn.
         """
-        tokens = self.render(new)
+        form = self._format([*self.messages, *new], options)
+        tokens = self.template._tokenize(form.prompt)
         capacity = context_capacity(self._context)
         if capacity is None or len(tokens) + (limit or 1) <= capacity:
-            return tokens, 0
+            return form, tokens, 0
         if not self._drops:
             if len(tokens) > capacity:
                 raise ContextFullError(
                     f"the conversation has {len(tokens)} tokens, but a sequence of the context takes {capacity}: "
                     'remove old messages, make the session with overflow="drop", or raise Context.Params.nCtx'
                 )
-            return tokens, 0
+            return form, tokens, 0
         first, dropped = self._first_turn(), 0
         goal = capacity - max(limit or 1, capacity // 4)
         for end in self._turn_ends(new):
             if len(tokens) <= goal:
                 break
             dropped = end - first
-            tokens = self._tokens([*self.messages[:first], *self.messages[end:], *new])
+            form = self._format([*self.messages[:first], *self.messages[end:], *new], options)
+            tokens = self.template._tokenize(form.prompt)
         if len(tokens) > capacity:
             raise ContextFullError(
                 f"the newest turn has {len(tokens)} tokens with the system message, but a sequence of the context "
                 f"takes {capacity}: shorten it, or raise Context.Params.nCtx"
             )
-        return tokens, dropped
+        return form, tokens, dropped
 
     def _turn_ends(self, new: list[dict[str, Any]]) -> list[int]:
         """The index at which each turn but the newest ends: before a message of the user."""
@@ -239,14 +238,3 @@ def _as_message(message: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message.get("role"), str):
         raise ValueError(f'a message needs a role ("user", "tool"), got {message!r}')
     return dict(message)
-
-
-def _answer(parsed: ParsedAnswer) -> dict[str, Any]:
-    """The assistant's message for the history."""
-    message: dict[str, Any] = {"role": "assistant", "content": parsed.content}
-    if parsed.toolCalls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in parsed.toolCalls
-        ]
-    return message

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import expected
-from llama_cffi.chat import jinja
+from llama_cffi.chat import jinja, native
+from llama_cffi.chat.answer_format import REASONING, AnswerFormat, ReasoningFormat
 from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+from llama_cffi.chat.messages import KNOWN, Message, as_list, as_message, as_tool, for_native
+from llama_cffi.chat.response_format import schema_text
 from llama_cffi.chat.tool_calls import ToolFormat
 from llama_cffi.model.model import Model
 from llama_cffi.vocab.tokenize import tokenize
 
-# `{"role": ..., "content": ...}`, with `tool_calls`, `tool_call_id` or whatever else the template uses.
-Message: TypeAlias = Mapping[str, Any] | ChatMessage
 _KEY = "tokenizer.chat_template"
 
 
 class ChatTemplate:
     """Formats a conversation for a model: with the model's own Jinja template, a built-in one, or your own.
 
-    A Jinja template runs in jinja2's sandbox (`pip install 'llama-cffi[chat]'`). Control tokens that are spelled out in
-    messages are not escaped: the model reads them as control tokens.
+    llama.cpp's chat code runs a Jinja template, with limits on time and memory. Builds without it use jinja2 (`pip
+    install 'llama-cffi[chat]'`). Control tokens that are spelled out in messages are not escaped: the model reads them
+    as control tokens.
     """
 
-    __slots__ = ("_model", "_variant", "builtin", "source", "toolFormat")
+    __slots__ = ("_model", "_natives", "_variant", "builtin", "source", "toolFormat")
 
     source: str
     """The Jinja template, or the name of a built-in one."""
@@ -39,15 +41,17 @@ class ChatTemplate:
         """`template` None is the model's own. A str is the name of a variant of it (see `variants`), the name of one of
         `chatBuiltinTemplates()`, or the text of a Jinja template.
 
-        Raises ValueError if there is no such template, or it cannot be parsed; ImportError if it needs jinja2.
+        Raises ValueError if there is no such template, or it cannot be parsed; ImportError if this build runs templates
+        in jinja2, which is not installed.
         """
         if not isinstance(model, Model):
             raise expected("a Model", model, "Model.load(path) makes one", "model")
         self._model = model
         self._variant: str | None = None  # for messages with tools
         self.source, self.builtin = self._find(template)
+        self._natives: dict[str, native.NativeTemplate] = {}
         if not self.builtin:
-            jinja.check(self.source)
+            self._native(self.source) if native.available() else jinja.check(self.source)
         self.toolFormat = None if self.builtin else ToolFormat.ofTemplate(self._variant or self.source)
 
     def _find(self, template: str | None) -> tuple[str, bool]:
@@ -82,7 +86,33 @@ class ChatTemplate:
     @property
     def takesTools(self) -> bool:
         """True if the template tells the model about tools."""
-        return not self.builtin and "tools" in (self._variant or self.source)
+        if self.builtin:
+            return False
+        source = self._variant or self.source
+        return self.capabilities["tools"] if native.available() else "tools" in source
+
+    @property
+    def capabilities(self) -> dict[str, bool]:
+        """What the template can do: "tools", "toolCalls", "parallelToolCalls", "system", "thinking" and "parts".
+
+        "system" is False if it has no place for a system message, which then becomes a part of the first message;
+        "thinking" is True if thoughts can be turned off; "parts" is True if it takes lists of parts. Raises
+        UnavailableError in a build without llama.cpp's chat code.
+        """
+        if self.builtin:
+            return dict.fromkeys(("tools", "toolCalls", "parallelToolCalls", "thinking", "parts"), False) | {
+                "system": True
+            }
+        info = self._native(self._variant or self.source).info()
+        caps = info["caps"]
+        return {
+            "tools": caps["supports_tools"],
+            "toolCalls": caps["supports_tool_calls"],
+            "parallelToolCalls": caps["supports_parallel_tool_calls"],
+            "system": caps["supports_system_role"],
+            "thinking": info["supports_thinking"],
+            "parts": caps["supports_typed_content"],
+        }
 
     def render(
         self,
@@ -94,29 +124,172 @@ class ChatTemplate:
     ) -> str:
         """Format a conversation as text. `addGenerationPrompt` ends it where the assistant's answer begins.
 
-        `tools` are dicts `{"type": "function", "function": {"name", "description", "parameters"}}`, or only the inner
-        dict. `variables` are passed to the template, such as `enable_thinking`.
+        Messages have OpenAI's form: `content` may be a list of parts or None, a thought is `reasoning_content`, and
+        `tool_calls` have arguments as a dict or as JSON text. `tools` are dicts `{"type": "function", "function":
+        {"name", "description", "parameters"}}`, or only the inner dict. `variables` are passed to the template, such
+        as `enable_thinking`.
 
-        Raises ValueError for messages that the template rejects, and for tools if it does not support them.
+        Raises ValueError for messages that the template rejects, for tools if it does not support them, and for a
+        template that takes too much time or memory.
         """
-        prepared = [_as_dict(message) for message in _listed(messages)]
-        described = [as_tool(tool) for tool in tools] if tools else None
+        prepared, described = self._prepare(messages, tools)
+        if self.builtin:
+            return self._apply(prepared, addGenerationPrompt, variables)
+        if native.available() and all(message.keys() <= KNOWN for message in prepared):
+            inputs = self._inputs(prepared, described, addGenerationPrompt, variables)
+            own = self._native(self._source(described))
+            try:
+                return own.render(inputs)
+            except native.ChatCodeError as error:
+                raise self._rejected(error) from None
+        jinja.check(self.source)
+        given = {
+            "messages": [_joined(message) for message in prepared],
+            "add_generation_prompt": addGenerationPrompt,
+            "bos_token": self._special(self._model.vocab.bos),
+            "eos_token": self._special(self._model.vocab.eos),
+        }
+        if described:
+            given["tools"] = described
+        return jinja.render(self._source(described), {**given, **variables})
+
+    def format(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        toolChoice: str = "auto",
+        parallelToolCalls: bool | None = None,
+        responseFormat: Any = None,
+        thinking: bool = True,
+        reasoningFormat: ReasoningFormat = "split",
+        continueLast: bool = False,
+        **variables: Any,
+    ) -> AnswerFormat:
+        """Return the prompt of a conversation, with the grammar and the parser of the answer.
+
+        `toolChoice` is "auto", "none", "required" or the name of a tool; `parallelToolCalls` None allows several calls
+        if the template supports them. `responseFormat` is a JSON Schema or a type that the answer follows. `thinking`
+        False asks the model to answer at once. `reasoningFormat` says where thoughts go: "split" from the content,
+        "keep" in it, or "drop". `continueLast` continues the last message, which is the assistant's.
+
+        Raises ValueError like `render`; UnavailableError for what a build without llama.cpp's chat code cannot do.
+        """
+        prepared, described = self._prepare(messages, tools)
+        if reasoningFormat not in REASONING:
+            raise ValueError(f"reasoningFormat must be one of {', '.join(REASONING)}, got {reasoningFormat!r}")
+        offered, choice = _chosen(described, toolChoice)
+        schema = None if responseFormat is None else schema_text(responseFormat)
+        if self.builtin or not native.available():
+            self._require_simple(toolChoice, schema, thinking, continueLast)
+            return self._simple(self.render(messages, tools=tools, **variables), offered, reasoningFormat)
+        for message in prepared:
+            if not message.keys() <= KNOWN:
+                unknown = ", ".join(sorted(message.keys() - KNOWN))
+                raise ValueError(f"llama.cpp's chat code does not pass {unknown} of a message on: leave it out")
+        inputs = self._inputs(prepared, offered, not continueLast, variables)
+        inputs |= {"enable_thinking": thinking, "reasoning_format": "none" if reasoningFormat == "keep" else "auto"}
+        if continueLast:
+            if not prepared or prepared[-1]["role"] != "assistant":
+                raise ValueError("continueLast needs a last message of the assistant")
+            last = prepared[-1]
+            whole = bool(last.get("content")) or not last.get("reasoning_content")
+            inputs["continue_final_message"] = "content" if whole else "reasoning"
+        if schema is not None:
+            inputs["json_schema"] = schema
+        plain = {**inputs, "tools": []}
+        if offered:
+            parallel = parallelToolCalls
+            if parallel is None:
+                parallel = self.capabilities["parallelToolCalls"]
+            inputs |= {"tool_choice": choice, "parallel_tool_calls": parallel}
+        own = self._native(self._source(offered))
+        try:
+            applied = own.apply(inputs)
+        except native.ChatCodeError as error:
+            if "Unable to generate parser" not in str(error) or choice == "required" or schema is not None:
+                raise self._rejected(error) from None
+            prompt = self.render(messages, tools=tools, **variables)
+            return self._simple(prompt, offered, reasoningFormat)
+        without = applied
+        if offered:
+            try:
+                without = own.apply(plain)
+            except native.ChatCodeError:  # this template needs tools
+                without = {"parser": {"format": 0}}
+        made = AnswerFormat._native(applied, without, offered, reasoningFormat, continueLast, self._model.vocab)
+        made.readsCalls = not offered or bool(made.grammar) or self.capabilities["toolCalls"]
+        return made
+
+    def _simple(self, prompt: str, tools: list[dict[str, Any]], reasoningFormat: ReasoningFormat) -> AnswerFormat:
+        """Return a format without llama.cpp's parser."""
+        made = AnswerFormat(prompt, tools, reasoningFormat)
+        made.toolFormat = self.toolFormat if tools else None
+        made.readsCalls = not tools or made.toolFormat is not None
+        made.special = made.toolFormat in (ToolFormat.LLAMA3, ToolFormat.MISTRAL)  # their marks are control tokens
+        return made
+
+    def _prepare(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        prepared = [as_message(message) for message in as_list(messages)]
+        described = [as_tool(tool) for tool in tools] if tools else []
         if described and not self.takesTools:
             raise ValueError(
                 "this chat template does not tell the model about tools: leave tools out, or use a model or a template "
                 "that supports them"
             )
-        if self.builtin:
-            return self._apply(prepared, addGenerationPrompt, variables)
-        given = {
-            "messages": prepared,
-            "tools": described,
-            "documents": None,
-            "add_generation_prompt": addGenerationPrompt,
-            "bos_token": self._special(self._model.vocab.bos),
-            "eos_token": self._special(self._model.vocab.eos),
-        }
-        return jinja.render(self._variant if described and self._variant else self.source, {**given, **variables})
+        return prepared, described
+
+    def _source(self, tools: Sequence[Mapping[str, Any]]) -> str:
+        return self._variant if tools and self._variant else self.source
+
+    def _native(self, source: str) -> native.NativeTemplate:
+        found = self._natives.get(source)
+        if found is None:
+            bos, eos = (self._special(token) for token in (self._model.vocab.bos, self._model.vocab.eos))
+            try:
+                found = self._natives[source] = native.NativeTemplate(source, bos, eos)
+            except native.ChatCodeError as error:
+                _check_with_jinja2(source)
+                raise ValueError(f"the chat template cannot be parsed: {_last_line(error)}") from None
+        return found
+
+    def _inputs(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], add: bool, variables: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        source = self._source(tools)
+        given = [for_native(message) for message in messages]
+        if "thinking" not in source and "reasoning" not in source:  # some parsers of llama.cpp lose the content then
+            for message in given:
+                message.pop("reasoning_content", None)
+        values = dict(variables)
+        if tools and "functions" in source and "tools" not in source:
+            values.setdefault("functions", json.dumps(tools, indent=4))
+        inputs = {"messages": given, "tools": tools, "add_generation_prompt": add, "variables": values}
+        if isinstance(values.get("enable_thinking"), bool):
+            inputs["enable_thinking"] = values["enable_thinking"]
+        try:
+            json.dumps(inputs)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"messages, tools and variables of a chat template must be JSON: {error}") from None
+        return inputs
+
+    @staticmethod
+    def _rejected(error: native.ChatCodeError) -> ValueError:
+        if isinstance(error, native.ChatLimitError):
+            return ValueError(f"the chat template was stopped: {error}")
+        return ValueError(f"the chat template rejects these messages: {_last_line(error)}")
+
+    def _require_simple(self, choice: str, schema: str | None, thinking: bool, continueLast: bool) -> None:
+        """Raise UnavailableError for what only llama.cpp's chat code can do."""
+        if choice not in ("auto", "none") or schema is not None or not thinking or continueLast:
+            if self.builtin:
+                raise ValueError(
+                    "a built-in template has no tools, response formats, thoughts or continued messages: pass the text "
+                    "of a Jinja template"
+                )
+            native.require()
 
     def tokens(
         self,
@@ -127,8 +300,10 @@ class ChatTemplate:
         **variables: Any,
     ) -> list[Token]:
         """Format a conversation as tokens, starting with exactly one BOS token if the model uses it."""
+        return self._tokenize(self.render(messages, tools=tools, addGenerationPrompt=addGenerationPrompt, **variables))
+
+    def _tokenize(self, text: str) -> list[Token]:
         vocab = self._model.vocab
-        text = self.render(messages, tools=tools, addGenerationPrompt=addGenerationPrompt, **variables)
         bos = self._special(vocab.bos)
         if bos and vocab.getAddBos():  # tokenize adds another one
             text = text.removeprefix(bos)
@@ -152,47 +327,45 @@ class ChatTemplate:
         return f"<ChatTemplate {self.source if self.builtin else f'in Jinja, {len(self.source)} characters'}>"
 
 
-def as_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool's description in the form that templates use."""
-    if not isinstance(tool, Mapping):
-        raise expected("a dict", tool, "it has name, description and parameters", "a tool")
-    whole = dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
-    function = whole["function"]
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise ValueError(f"a tool needs a name, got {tool!r}")
-    return whole
+def _chosen(
+    tools: list[dict[str, Any]], choice: str
+) -> tuple[list[dict[str, Any]], Literal["auto", "none", "required"]]:
+    """Return the tools to offer, and llama.cpp's word for the choice."""
+    if choice == "auto":
+        return tools, "auto"
+    if choice == "none":
+        return tools, "none"
+    if choice == "required":
+        if not tools:
+            raise ValueError('toolChoice="required" needs tools')
+        return tools, "required"
+    named = [tool for tool in tools if tool["function"]["name"] == choice]
+    if not named:
+        names = ", ".join(tool["function"]["name"] for tool in tools) or "there are no tools"
+        raise ValueError(
+            f'toolChoice must be "auto", "none", "required" or the name of a tool ({names}), got {choice!r}'
+        )
+    return named, "required"
 
 
-def _listed(messages: Sequence[Message]) -> Sequence[Message]:
-    if isinstance(messages, (str, bytes, Mapping, ChatMessage)):
-        hint = 'write [{"role": "user", "content": text}] for one'
-        raise expected("a list of messages", messages, hint, "messages")
-    return messages
+def _joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with parts of text joined, for jinja2."""
+    content = message.get("content")
+    if isinstance(content, list) and all(part["type"] == "text" for part in content):
+        return {**message, "content": "".join(part["text"] for part in content)}
+    return message
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    """A message in the form that templates use."""
-    if isinstance(message, ChatMessage):
-        texts = (message.role, message.content)
-        role, content = (text.decode() if isinstance(text, bytes) else text for text in texts)
-        return {"role": role, "content": content}
-    if not isinstance(message, Mapping):
-        raise expected("a dict or a ChatMessage", message, 'write {"role": ..., "content": ...}', "a message")
-    if not isinstance(message.get("role"), str):
-        raise ValueError(f'a message needs a role ("user", "assistant", "system", "tool"), got {message!r}')
-    prepared = dict(message)
-    if prepared.get("tool_calls"):
-        prepared["tool_calls"] = [_as_call(call) for call in prepared["tool_calls"]]
-    return prepared
-
-
-def _as_call(call: Any) -> Any:
-    """A tool call with its arguments parsed, because templates convert them to JSON themselves."""
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
-        return call
+def _check_with_jinja2(source: str) -> None:
+    """Raise jinja2's error for a template, which names the line, if it is installed."""
     try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
-        return call
-    return {**call, "function": {**function, "arguments": arguments}}
+        jinja.check(source)
+    except ImportError:
+        pass
+
+
+def _last_line(error: Exception) -> str:
+    """The reason in an error of llama.cpp's chat code, without the place in the template."""
+    text = str(error).strip()
+    reason = text.rpartition("Error: ")[2] or text
+    return reason.removeprefix("Jinja Exception: ").strip()

@@ -1,13 +1,16 @@
-"""Parses tool calls in generated text, in the formats of several model families."""
+"""Parses tool calls in generated text, in the formats of several model families.
+
+This serves builds without llama.cpp's chat code (`native.py`), which reads many more formats.
+"""
 
 from __future__ import annotations
 
 import enum
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from llama_cffi._core.checks import expected
 from llama_cffi._suggest import SuggestingEnum
@@ -28,7 +31,9 @@ class ToolFormat(enum.Enum, metaclass=SuggestingEnum):
         """The format that the text of a chat template declares; None if it declares none, or an unknown one."""
         if "[TOOL_CALLS]" in template:
             return cls.MISTRAL
-        if any(tag in template for tag in ("<function=", "<arg_key>", "<invoke name=")):  # not JSON
+        if any(
+            tag in template for tag in ("<function=", "<arg_key>", "<invoke name=", "<tool_calls>")
+        ):  # other formats
             return None
         if "<tool_call>" in template:
             return cls.HERMES
@@ -56,61 +61,110 @@ class ParsedAnswer:
     toolCalls: list[ToolCall] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Why text that looks like a call could not be parsed, one reason for each."""
+    reasoning: str = ""
+    """What the model thought before it answered."""
+
+
+class AnswerParser(Protocol):
+    """What `ChatTemplate.format` returns."""
+
+    def parse(self, text: str, *, taken: Iterable[str] = ()) -> ParsedAnswer: ...
 
 
 class _Unreadable(ValueError):
     """The text is not a valid call."""
 
 
-def parseToolCalls(text: str, format: ToolFormat | None) -> ParsedAnswer:
-    """Split generated text into content and tool calls. Invalid calls stay in the content, with a reason each."""
+def parseToolCalls(
+    text: str,
+    format: ToolFormat | AnswerParser | None,
+    *,
+    tools: Iterable[str] | None = None,
+    taken: Iterable[str] = (),
+) -> ParsedAnswer:
+    """Split generated text into reasoning, content and tool calls. Invalid calls stay in the content.
+
+    `problems` has a reason for each of them. `format` is what `ChatTemplate.format` returns, or one of the families of
+    `ToolFormat`. `tools` are the names of the tools that were given: a call of another one stays text. Calls without an
+    id get one that is not in `taken`.
+    """
     if not isinstance(text, str):
         raise expected("a str", text, name="text")
+    if format is not None and not isinstance(format, (ToolFormat, str)):
+        if not hasattr(format, "parse"):
+            raise expected("a ToolFormat or an AnswerFormat", format, "ChatTemplate.format makes one", "format")
+        return format.parse(text, taken=taken)
+    reasoning, rest = _split_thought(text)
     if format is None:
-        return ParsedAnswer(text)
+        return ParsedAnswer(rest, reasoning=reasoning)
     finder = {ToolFormat.HERMES: _hermes, ToolFormat.LLAMA3: _llama3, ToolFormat.MISTRAL: _mistral}[ToolFormat(format)]
+    known = None if tools is None else set(tools)
+    used = set(taken)
     calls: list[ToolCall] = []
     problems: list[str] = []
     kept: list[str] = []
-    for found in finder(text):
+    for found in finder(rest, known):
         if isinstance(found, str):
             kept.append(found)
         elif isinstance(found, ToolCall):
-            calls.append(found)
+            calls.append(ToolCall(found.name, found.arguments, new_id(found.id, used)))
         else:
             problems.append(str(found))
     content = "".join(kept)
-    if calls:
-        content = content.strip()
-        calls = [ToolCall(c.name, c.arguments, c.id or f"call{n:05}") for n, c in enumerate(calls, 1)]
-    return ParsedAnswer(content, calls, problems)
+    return ParsedAnswer(content.strip() if calls else content, calls, problems, reasoning)
+
+
+def new_id(given: str, taken: set[str]) -> str:
+    """Return the id of a call, or another one if it is empty or taken; and take it."""
+    number, found = len(taken), given
+    while not found or found in taken:
+        number += 1
+        found = f"call{number:05}"
+    taken.add(found)
+    return found
+
+
+_THOUGHT = re.compile(r"\s*(?:<think>|\[THINK\])?(.*?)(?:</think>|\[/THINK\])\s*", re.DOTALL)
+
+
+def _split_thought(text: str) -> tuple[str, str]:
+    """Split a thought from the text after it. The template may have opened it already; without its end, it is all."""
+    found = _THOUGHT.match(text)
+    if found is not None:
+        return found[1].strip(), text[found.end() :]
+    opened = re.match(r"\s*(?:<think>|\[THINK\])", text)
+    return (text[opened.end() :].strip(), "") if opened else ("", text)
 
 
 _Found = str | ToolCall | _Unreadable
 
 
-def _hermes(text: str) -> Iterator[_Found]:
+def _hermes(text: str, tools: set[str] | None) -> Iterator[_Found]:
     place = 0
     for begin in re.finditer(r"<tool_call>\s*", text):
         if begin.start() < place:  # inside the arguments of the previous call
             continue
         yield text[place : begin.start()]
         try:
-            value, end = _json(text, begin.end())
-            call = _call(value)
+            calls, end = [], begin.end()
+            while True:  # several objects may follow each other
+                value, end = _json(text, end)
+                calls.append(_call(value, tools))
+                closing = re.compile(r"\s*(</tool_call>)?").match(text, end)
+                assert closing is not None
+                place = end = closing.end()
+                if closing[1] or not text.startswith("{", end):
+                    break
         except _Unreadable as problem:
             yield problem
             yield begin[0]
             place = begin.end()
             continue
-        yield call
-        closing = re.compile(r"\s*(</tool_call>)?").match(text, end)
-        assert closing is not None
-        place = closing.end()
+        yield from calls
     yield text[place:]
 
 
-def _llama3(text: str) -> Iterator[_Found]:
+def _llama3(text: str, tools: set[str] | None) -> Iterator[_Found]:
     before, tag, rest = text.partition("<|python_tag|>")
     body = rest if tag else text
     if not tag and not re.match(r"\s*\{\s*\"(name|type|function|parameters)\"", body):
@@ -123,7 +177,9 @@ def _llama3(text: str) -> Iterator[_Found]:
             if place == len(body):
                 break
             value, place = _json(body, place)
-            calls.append(_call(value))
+            if not tag and not ("arguments" in value or "parameters" in value):  # a text in JSON
+                raise _Unreadable(f"a call has no arguments: {_shown(value)}")
+            calls.append(_call(value, tools))
         if not calls:
             raise _Unreadable("nothing follows <|python_tag|>")
     except _Unreadable as problem:
@@ -135,14 +191,14 @@ def _llama3(text: str) -> Iterator[_Found]:
     yield from calls
 
 
-def _mistral(text: str) -> Iterator[_Found]:
+def _mistral(text: str, tools: set[str] | None) -> Iterator[_Found]:
     place = 0
     for begin in re.finditer(r"\[TOOL_CALLS\]\s*", text):
         if begin.start() < place:
             continue
         yield text[place : begin.start()]
         try:
-            calls, place = _mistral_calls(text, begin.end())
+            calls, place = _mistral_calls(text, begin.end(), tools)
         except _Unreadable as problem:
             yield problem
             yield begin[0]
@@ -152,15 +208,15 @@ def _mistral(text: str) -> Iterator[_Found]:
     yield text[place:]
 
 
-def _mistral_calls(text: str, place: int) -> tuple[list[ToolCall], int]:
+def _mistral_calls(text: str, place: int, tools: set[str] | None) -> tuple[list[ToolCall], int]:
     named = re.compile(r"([\w.-]+)\s*(?:\[CALL_ID\]\s*(\w+)\s*)?\[ARGS\]\s*").match(text, place)
     if named is not None:
         arguments, end = _json(text, named.end())
-        return [_call({"name": named[1], "arguments": arguments, "id": named[2]})], end
+        return [_call({"name": named[1], "arguments": arguments, "id": named[2]}, tools)], end
     values, end = _json(text, place)
     if values == []:
         raise _Unreadable("the list of calls is empty")
-    return [_call(value) for value in (values if isinstance(values, list) else [values])], end
+    return [_call(value, tools) for value in (values if isinstance(values, list) else [values])], end
 
 
 def _skip(text: str, place: int, pattern: str) -> int:
@@ -179,7 +235,7 @@ def _json(text: str, place: int) -> tuple[Any, int]:
         part = text[place : place + size]
         whole = place + size >= len(text)
         try:
-            value, end = json.JSONDecoder(strict=False).raw_decode(part)
+            value, end = _DECODER.raw_decode(part)
             if whole or end < len(part):  # else it may be a number that goes on
                 return value, place + end
         except json.JSONDecodeError as error:
@@ -190,6 +246,11 @@ def _json(text: str, place: int) -> tuple[Any, int]:
         size *= 4
 
 
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
 _WINDOW = 512  # characters
 _LONGEST_WORD = 16  # characters: -Infinity, and an escape in a text
 
@@ -205,13 +266,15 @@ def _shown(value: Any) -> str:
         return "a value that is nested too deep"
 
 
-def _call(value: Any) -> ToolCall:
-    """Make a call from its JSON value."""
+def _call(value: Any, tools: set[str] | None) -> ToolCall:
+    """Make a call from its JSON value, of one of these tools."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = {**value, **value["function"]}
     name = value.get("name", value.get("function")) if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
         raise _Unreadable(f"a call has no tool name: {_shown(value)}")
+    if tools is not None and name not in tools:
+        raise _Unreadable(f"{name!r} is not one of the tools: {', '.join(sorted(tools))}")
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):  # JSON in JSON
         arguments = _json(arguments, 0)[0] if arguments.strip() else {}

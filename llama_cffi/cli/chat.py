@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
-from llama_cffi.chat.session import ChatAnswer, ChatSession
+from llama_cffi.chat.answer import ChatAnswer
+from llama_cffi.chat.session import ChatSession
 from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.cli import options, output
 from llama_cffi.context.context import Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
@@ -27,7 +27,16 @@ from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
     from typing_extensions import Self
+
+    from llama_cffi.chat.answer_format import ReasoningFormat
+    from llama_cffi.chat.messages import Message
+    from llama_cffi.chat.template import ChatTemplate
+    from llama_cffi.engine.chat_request import ChatRequest
+
+    R = TypeVar("R", bound=Request)
 
 __all__ = ["Engine", "EngineLoad", "Request", "RequestUsage"]
 
@@ -90,6 +99,7 @@ class Engine:
             context.close()
             raise ValueError(_NO_TEXT)
         self._model = model
+        self._templates: dict[str | None, ChatTemplate] = {}
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         self._scheduler = Scheduler(layout, keepPrefixes)
         self._capacity = self._most_cells(context, layout)
@@ -154,15 +164,87 @@ class Engine:
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
         """
-        if self._scheduler.closing is not None:
-            self._scheduler.raise_closed()
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
         )
+        return self._submit(Request, options, sampler, priority, seed)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        template: ChatTemplate | str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        toolChoice: str = "auto",
+        parallelToolCalls: bool | None = None,
+        responseFormat: Any = None,
+        thinking: bool = True,
+        reasoningFormat: ReasoningFormat = "split",
+        continueLast: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        sampler: Sampler | None = None,
+        maxTokens: int | None = None,
+        stop: Sequence[str] = (),
+        priority: int = 0,
+        seed: int = DEFAULT_SEED,
+        logProbs: int | None = None,
+        penalizePrompt: bool = True,
+    ) -> ChatRequest:
+        """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
+
+        `template` None is the model's own. The other parameters are those of `ChatTemplate.format` and of `submit`.
+        Requests share the prefix of their conversations. With a grammar (`toolChoice`, `responseFormat`), `sampler` is
+        cloned. Raises what these raise.
+        """
+        from llama_cffi.chat.messages import call_ids
+        from llama_cffi.chat.template import ChatTemplate
+        from llama_cffi.engine.chat_request import ChatRequest
+
+        if isinstance(template, ChatTemplate):
+            chosen = template
+        elif template in self._templates:
+            chosen = self._templates[template]
+        else:
+            chosen = self._templates[template] = ChatTemplate(self._model, template)
+        form = chosen.format(
+            messages,
+            tools=tools,
+            toolChoice=toolChoice,
+            parallelToolCalls=parallelToolCalls,
+            responseFormat=responseFormat,
+            thinking=thinking,
+            reasoningFormat=reasoningFormat,
+            continueLast=continueLast,
+            **(variables or {}),
+        )
+        vocab = self._model.vocab
+        options = RequestOptions.check(
+            vocab,
+            chosen._tokenize(form.prompt),
+            maxTokens,
+            [*stop, *form.stop],
+            (),
+            logProbs,
+            form.special,
+            penalizePrompt,
+        )
+        grammar = form.grammarSampler(vocab)
+        if grammar is not None:
+            own = defaultSampler(seed=seed) if sampler is None else require_sampler(sampler).clone()
+            sampler, seed = Sampler.chain(grammar, own), DEFAULT_SEED
+            first = sampler.chainGet(0)
+            options.begin = lambda: form.begin(first)
+        request = self._submit(ChatRequest, options, sampler, priority, seed)
+        request._format, request._taken = form, call_ids(messages)
+        return request
+
+    def _submit(self, kind: type[R], options: RequestOptions, sampler: Sampler | None, priority: int, seed: int) -> R:
+        if self._scheduler.closing is not None:
+            self._scheduler.raise_closed()
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = _claim_sampler(sampler, seed, options)
-        request = Request(options.prompt, priority, self._scheduler.notify, self)
+        request = kind(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead)
         try:
             self._scheduler.submit(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import boolean, expected, integer
@@ -19,7 +19,7 @@ INT32_MAX = (1 << 31) - 1
 class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
-    __slots__ = ("log_probs", "max_tokens", "penalizes_prompt", "prompt", "stop_tokens", "stream")
+    __slots__ = ("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "stop_tokens", "stream")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class RequestOptions:
         self.stop_tokens = stop_tokens
         self.log_probs = log_probs  # how many alternatives to report for each token
         self.penalizes_prompt = penalizes_prompt
+        self.begin: Callable[[], None] | None = None  # called when the sampler has been reset
 
     @classmethod
     def check(
@@ -65,6 +66,8 @@ class RequestOptions:
         sampler.reset()
         if self.penalizes_prompt:
             sampler._accept_prompt(self.prompt)
+        if self.begin is not None:
+            self.begin()
 
     def stop_rules(self, capacity: int | None) -> StopRules:
         """The stop rules in a context window of `capacity` tokens (None: without a limit).

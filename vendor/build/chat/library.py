@@ -29,6 +29,7 @@ NEEDS = {
         "common_chat_msgs_parse_oaicompat",
         "common_chat_tools_parse_oaicompat",
         "common_chat_tool_choice_parse_oaicompat",
+        "common_chat_continuation_parse",
         "common_chat_parse",
         "common_chat_format_name",
         "common_reasoning_format_from_name",

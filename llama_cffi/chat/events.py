@@ -1,0 +1,86 @@
+"""The parts of an answer while it is generated: pieces of reasoning, of content, and of tool calls, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from llama_cffi.chat.answer_format import AnswerFormat
+
+_AGAIN = 256  # the text is parsed again once it has grown by a part of this size: the time stays linear
+
+
+@dataclass(frozen=True)
+class ChatEvent:
+    """A piece of an answer. `kind` says what `text` is a piece of.
+
+    - "reasoning", "content": text to append
+    - "call": a tool call begins; `name` and `id` are the tool's name and the id that the model gave, often ""
+    - "arguments": JSON text to append to the arguments of the call
+
+    `index` is the number of the call, from 0.
+    """
+
+    kind: Literal["reasoning", "content", "call", "arguments"]
+    text: str = ""
+    index: int = 0
+    name: str = ""
+    id: str = ""
+
+
+class EventParser:
+    """Parses an answer again and again while it grows, and returns what is new.
+
+    Nothing that was returned is taken back: a piece waits until the parser is sure of it.
+    """
+
+    def __init__(self, format: AnswerFormat) -> None:
+        self._format = format
+        self._text = ""
+        self._parsed = 0  # characters that the last parse has seen
+        self._reasoning = self._content = ""
+        self._calls: list[str] = []  # the arguments of each call so far
+
+    def feed(self, text: str) -> Iterator[ChatEvent]:
+        """Add generated text, and yield the pieces that it completes."""
+        self._text += text
+        if text and len(self._text) - self._parsed > self._parsed // _AGAIN:
+            yield from self._parse(partial=True)
+
+    def finish(self) -> Iterator[ChatEvent]:
+        """Yield the rest, at the end of the text."""
+        yield from self._parse(partial=False)
+
+    def _parse(self, partial: bool) -> Iterator[ChatEvent]:
+        self._parsed = len(self._text)
+        try:
+            reasoning, content, calls = self._format.pieces(self._text, partial)
+        except ValueError:
+            if partial:
+                return  # more text may make it readable; if not, `finish` yields it as content
+            found = self._format.parse(self._text)
+            reasoning, content, calls = found.reasoning, found.content, []
+            if self._calls or not content.startswith(self._content):  # parts of it are out already
+                return
+        yield from self._grown("reasoning", self._reasoning, reasoning)
+        yield from self._grown("content", self._content, content)
+        if reasoning.startswith(self._reasoning):
+            self._reasoning = reasoning
+        if content.startswith(self._content):
+            self._content = content
+        for index, (name, arguments, identity) in enumerate(calls):
+            if index == len(self._calls):
+                if not name:
+                    return
+                self._calls.append("")
+                yield ChatEvent("call", "", index, name, identity)
+            known = self._calls[index]
+            if arguments.startswith(known) and len(arguments) > len(known):
+                self._calls[index] = arguments
+                yield ChatEvent("arguments", arguments[len(known) :], index, name)
+
+    @staticmethod
+    def _grown(kind: Literal["reasoning", "content"], known: str, now: str) -> Iterator[ChatEvent]:
+        if now.startswith(known) and len(now) > len(known):
+            yield ChatEvent(kind, now[len(known) :])

@@ -1,0 +1,296 @@
+"""Answers in their formats: thoughts, calls, choices and response formats, whole and while they stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from llama_cffi import (
+    AnswerFormat,
+    ChatEvent,
+    ChatSession,
+    ChatTemplate,
+    Context,
+    Engine,
+    Model,
+    Sampler,
+    ToolCall,
+    ToolFormat,
+    defaultSampler,
+    parseToolCalls,
+)
+from llama_cffi.chat import native
+from tests.generate.test_chat_session import Scripted
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="this llama.cpp's chat code has another interface")
+
+# Thoughts in tags, calls as JSON in tags: what many families do, in few words.
+TEMPLATE = """{%- if tools %}<|im_start|>system
+Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}<|im_end|>
+{% endif -%}
+{%- for m in messages %}<|im_start|>{{ m.role }}
+{%- if m.role == "assistant" and m.reasoning_content %}
+<think>
+{{ m.reasoning_content }}
+</think>
+{% endif %}
+{{ m.content }}
+{%- for call in m.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+WEATHER = {
+    "name": "weather",
+    "description": "The weather of a city",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+}
+CLOCK = {"name": "clock", "description": "The time", "parameters": {"type": "object", "properties": {}}}
+ASK = [{"role": "user", "content": "What is it like in Bern?"}]
+THOUGHT = "I could call <tool_call> but must not."
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>'
+
+
+@pytest.fixture
+def template(tiny: Model) -> ChatTemplate:
+    return ChatTemplate(tiny, TEMPLATE)
+
+
+@pytest.fixture
+def format(template: ChatTemplate) -> AnswerFormat:
+    return template.format(ASK, tools=[WEATHER, CLOCK])
+
+
+def test_what_is_only_thought_of_is_not_called(format: AnswerFormat) -> None:
+    found = format.parse(f"<think>\n{THOUGHT}\n</think>\n\nHello.")
+    assert (found.content.strip(), found.reasoning.strip(), found.toolCalls) == ("Hello.", THOUGHT, [])
+
+
+def test_a_call_and_its_id(format: AnswerFormat) -> None:
+    found = format.parse(f"<think>\nHm.\n</think>\n\nLet me see.\n{CALL}", taken={"call00001", "call00003"})
+    assert [(call.name, call.arguments) for call in found.toolCalls] == [("weather", {"city": "Bern"})]
+    assert found.reasoning.strip() == "Hm." and found.content.strip() == "Let me see." and found.problems == []
+    assert found.toolCalls[0].id not in {"", "call00001", "call00003"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('<tool_call>\n{"name": "rm", "arguments": {}}\n</tool_call>', "format"),
+        ('<tool_call>\n{"name": "weather", "arguments": {"city": NaN}}\n</tool_call>', "format|NaN"),
+        ('<tool_call>\n{"name": "weather", "arguments": [1]}\n</tool_call>', "format|object"),
+        ('<tool_call>\n{"name": "weather", "argum', "format|JSON"),
+        ("<tool_call>\n" + "[" * 5000, "format|deep"),
+    ],
+)
+def test_what_cannot_be_read_stays_text(format: AnswerFormat, text: str, reason: str) -> None:
+    found = format.parse(text)
+    if found.toolCalls == []:
+        assert found.content == text and len(found.problems) == 1
+        assert any(word in found.problems[0] for word in reason.split("|"))
+    else:  # cut off, and read as far as it goes
+        assert found.toolCalls == [ToolCall("weather", {}, found.toolCalls[0].id)]
+
+
+def test_json_is_not_a_call(template: ChatTemplate) -> None:
+    text = '{"name": "Ada", "age": 36}'
+    assert parseToolCalls(text, template.format(ASK, tools=[WEATHER])).content == text
+    found = parseToolCalls(text, ToolFormat.LLAMA3, tools=["weather"])
+    assert found.content == text and found.toolCalls == [] and "Ada" in found.problems[0]
+
+
+@pytest.mark.parametrize(("reasoning", "thought", "content"), [("split", "Hm.", "Yes."), ("drop", "", "Yes.")])
+def test_where_thoughts_go(template: ChatTemplate, reasoning: Any, thought: str, content: str) -> None:
+    found = template.format(ASK, reasoningFormat=reasoning).parse("<think>\nHm.\n</think>\n\nYes.")
+    assert (found.reasoning.strip(), found.content.strip()) == (thought, content)
+
+
+def test_thoughts_can_stay(template: ChatTemplate) -> None:
+    text = "<think>\nHm.\n</think>\n\nYes."
+    found = template.format(ASK, reasoningFormat="keep").parse(text)
+    assert (found.reasoning, found.content) == ("", text)
+    assert template.format(ASK, thinking=False).prompt.endswith("<think>\n\n</think>\n\n")
+
+
+def test_wrong_options(template: ChatTemplate) -> None:
+    with pytest.raises(ValueError, match="reasoningFormat must be one of split"):
+        template.format(ASK, reasoningFormat="hide")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='toolChoice="required" needs tools'):
+        template.format(ASK, toolChoice="required")
+    with pytest.raises(ValueError, match="name of a tool \\(weather\\), got 'clock'"):
+        template.format(ASK, tools=[WEATHER], toolChoice="clock")
+    with pytest.raises(ValueError, match="last message of the assistant"):
+        template.format(ASK, continueLast=True)
+    with pytest.raises(TypeError, match="responseFormat.*got str"):
+        template.format(ASK, responseFormat="json")
+    with pytest.raises(ValueError, match="parts of text only.*image_url"):
+        template.format([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])
+
+
+def test_messages_in_the_form_of_openai(template: ChatTemplate) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "cold?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+        {"role": "tool", "content": "3 degrees", "tool_call_id": "c1"},
+    ]
+    text = template.render(chat, tools=[WEATHER])
+    assert "It is cold?" in text and '{"name": "weather", "arguments": {"city": "Bern"}}' in text
+    assert "3 degrees" in text and "None" not in text
+
+
+# While it streams
+
+
+def _events(format: AnswerFormat, text: str, size: int) -> list[ChatEvent]:
+    from llama_cffi.chat.events import EventParser
+
+    parser, found = EventParser(format), []
+    for start in range(0, len(text), size):
+        found += parser.feed(text[start : start + size])
+    return [*found, *parser.finish()]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_each_piece_once(format: AnswerFormat, size: int) -> None:
+    events = _events(format, f"<think>\n{THOUGHT}\n</think>\n\nLet me see.\n{CALL}", size)
+    joined = {kind: "".join(e.text for e in events if e.kind == kind) for kind in ("reasoning", "content", "arguments")}
+    assert joined["reasoning"].strip() == THOUGHT and joined["content"].strip() == "Let me see."
+    assert json.loads(joined["arguments"]) == {"city": "Bern"}
+    assert [(e.name, e.index) for e in events if e.kind == "call"] == [("weather", 0)]
+    assert "tool_call" not in joined["content"] and "think" not in joined["content"]
+
+
+def test_streaming_takes_linear_time(format: AnswerFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    pieces = AnswerFormat.pieces
+    monkeypatch.setattr(
+        AnswerFormat, "pieces", lambda self, text, partial: (seen.append(len(text)), pieces(self, text, partial))[1]
+    )
+    for length in (20_000, 80_000):
+        seen.clear()
+        events = _events(format, "word " * (length // 5), 5)
+        assert "".join(event.text for event in events) == "word " * (length // 5)
+        assert sum(seen) < 600 * length  # and not length squared / 10
+
+
+# In a session and an engine
+
+
+def _context(model: Model) -> Context:
+    return Context.initFromModel(model, Context.Params(nCtx=2048, nThreads=1, nThreadsBatch=1))
+
+
+def test_a_session_keeps_thoughts_apart(tiny: Model) -> None:
+    script = Scripted(tiny, f"<think>\nHm.\n</think>\n\n{CALL}", "It is cold.")
+    with _context(tiny) as ctx, Sampler.init(script) as sampler:
+        session = ChatSession(ctx, template=TEMPLATE, tools=[WEATHER])
+        answer = session.send("What is it like in Bern?", sampler=sampler)
+        kinds = [event.kind for event in answer.events()]
+        assert kinds[0] == "reasoning" and kinds[-1] == "arguments" and "call" in kinds
+        assert answer.reasoning.strip() == "Hm." and answer.content.strip() == ""
+        message = session.messages[-1]
+        assert (
+            message["reasoning_content"].strip() == "Hm." and message["tool_calls"][0]["function"]["name"] == "weather"
+        )
+        session.addToolResult(answer.toolCalls[0], "3 degrees")
+        assert session.send(sampler=sampler).result().strip() == "It is cold."
+        assert "Hm." in session.template.render(session.messages)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_required_call_fits_its_schema(tiny: Model, seed: int) -> None:
+    with _context(tiny) as ctx:
+        session = ChatSession(ctx, template=TEMPLATE, tools=[WEATHER, CLOCK])
+        answer = session.send("Hi", sampler=defaultSampler(1.0, seed=seed), maxTokens=400, toolChoice="weather")
+        text = answer.result()
+        if answer.stopReason is not None and answer.stopReason.value == "end":
+            (call,) = answer.toolCalls
+            assert call.name == "weather" and isinstance(call.arguments["city"], str), text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_response_format(tiny: Model, seed: int) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    with _context(tiny) as ctx:
+        session = ChatSession(ctx, template=TEMPLATE)
+        answer = session.send(
+            "Hi",
+            sampler=defaultSampler(1.0, seed=seed),
+            maxTokens=300,
+            responseFormat={**schema, "additionalProperties": False},
+        )
+        answer.result()
+        if answer.stopReason is not None and answer.stopReason.value == "end":
+            assert isinstance(json.loads(answer.content)["ok"], bool)
+
+
+def test_an_answer_can_be_begun(tiny: Model) -> None:
+    with _context(tiny) as ctx, Sampler.init(Scripted(tiny, "cold in Bern.")) as sampler:
+        session = ChatSession(ctx, template=TEMPLATE)
+        answer = session.send("What is it like?", sampler=sampler, prefill="It is")
+        answer.result()
+        assert session.messages[-1] == {"role": "assistant", "content": "It is cold in Bern."}
+
+
+def test_an_engine_answers_many(tiny: Model) -> None:
+    with Engine(tiny, nCtx=4096, nSeqMax=4, nThreads=1) as engine:
+        chats = [[{"role": "user", "content": f"Question {n}"}] for n in range(6)]
+        requests = [
+            engine.chat(chat, template=TEMPLATE, tools=[WEATHER], toolChoice="required", seed=n, maxTokens=300)
+            for n, chat in enumerate(chats)
+        ]
+        for request in requests:
+            events = list(request.events())
+            if request.stopReason is not None and request.stopReason.value == "end":
+                assert [call.name for call in request.toolCalls] == ["weather"] and request.content.strip() == ""
+                assert next(event.name for event in events if event.kind == "call") == "weather"
+                assert request.message["tool_calls"][0]["function"]["name"] == "weather"
+
+
+def test_events_of_coroutines(tiny: Model) -> None:
+    async def run() -> str:
+        with Engine(tiny, nCtx=1024, nSeqMax=2, nThreads=1) as engine:
+            request = engine.chat(ASK, template=TEMPLATE, sampler=Sampler.initGreedy(), maxTokens=8)
+            return "".join([event.text async for event in request.events()])
+
+    assert asyncio.run(run())
+
+
+# Templates from strangers
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(1000000000) %}x{% endfor %}",
+        "{{ 'x' * 1000000000 }}",
+        "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(9999999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{{ " + "(" * 100_000 + ")" * 100_000 + " }}",
+        "{{ messages | map('upper') | list | tojson }}" + "{% if 1 %}" * 20_000 + "{% endif %}" * 20_000,
+    ],
+)
+def test_a_template_cannot_take_all(tiny: Model, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "SECONDS", 3.0)
+    try:
+        text = ChatTemplate(tiny, source).render(ASK)
+    except ValueError as error:
+        assert "the chat template" in str(error)
+    else:
+        assert len(text) < 1 << 26
