@@ -18,6 +18,7 @@ from llama_cffi.model.model import Model
 from llama_cffi.vocab.tokenize import tokenize
 
 _KEY = "tokenizer.chat_template"
+_MOST_PLAIN = 16
 
 
 class ChatTemplate:
@@ -28,7 +29,7 @@ class ChatTemplate:
     as control tokens.
     """
 
-    __slots__ = ("_model", "_natives", "_variant", "builtin", "source", "toolFormat")
+    __slots__ = ("_info", "_model", "_natives", "_plain", "_variant", "builtin", "source", "toolFormat")
 
     source: str
     """The Jinja template, or the name of a built-in one."""
@@ -50,6 +51,8 @@ class ChatTemplate:
         self._variant: str | None = None  # for messages with tools
         self.source, self.builtin = self._find(template)
         self._natives: dict[str, native.NativeTemplate] = {}
+        self._info: dict[str, Any] | None = None
+        self._plain: dict[str, dict[str, Any]] = {}  # parsers of answers without calls, by what they depend on
         if not self.builtin:
             self._native(self.source) if native.available() else jinja.check(self.source)
         self.toolFormat = None if self.builtin else ToolFormat.ofTemplate(self._variant or self.source)
@@ -103,7 +106,9 @@ class ChatTemplate:
             return dict.fromkeys(("tools", "toolCalls", "parallelToolCalls", "thinking", "parts"), False) | {
                 "system": True
             }
-        info = self._native(self._variant or self.source).info()
+        if self._info is None:
+            self._info = self._native(self._variant or self.source).info()
+        info = self._info
         caps = info["caps"]
         return {
             "tools": caps["supports_tools"],
@@ -213,13 +218,25 @@ class ChatTemplate:
             return self._simple(prompt, offered, reasoningFormat)
         without = applied
         if offered:
-            try:
-                without = own.apply(plain)
-            except native.ChatCodeError:  # this template needs tools
-                without = {"parser": {"format": 0}}
+            without = self._without_tools(own, plain)
         made = AnswerFormat._native(applied, without, offered, reasoningFormat, continueLast, self._model.vocab)
         made.readsCalls = not offered or bool(made.grammar) or self.capabilities["toolCalls"]
         return made
+
+    def _without_tools(self, own: native.NativeTemplate, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a format without tools, for answers whose calls cannot be read. Its prompt may be another one's."""
+        key = json.dumps({**inputs, "messages": []})
+        if key in self._plain and "continue_final_message" not in inputs:
+            return self._plain[key]
+        found: dict[str, Any]
+        try:
+            found = own.apply(inputs)
+        except native.ChatCodeError:  # this template needs tools
+            found = {"parser": {"format": 0}}
+        if len(self._plain) >= _MOST_PLAIN:
+            self._plain.clear()
+        self._plain[key] = found
+        return found
 
     def _simple(self, prompt: str, tools: list[dict[str, Any]], reasoningFormat: ReasoningFormat) -> AnswerFormat:
         """Return a format without llama.cpp's parser."""
