@@ -40,6 +40,7 @@ class AnswerFormat:
             "special",
             "stop",
             "thinkingEnd",
+            "thinkingStart",
             "thinks",
             "toolFormat",
             "tools",
@@ -55,7 +56,7 @@ class AnswerFormat:
         self.readsCalls = True
         self.stop: list[str] = []
         self.special = self.thinks = False
-        self.thinkingEnd = ""
+        self.thinkingStart = self.thinkingEnd = ""
         self.grammar = ""
         self._lazy = False
         self._triggers: list[Mapping[str, str]] = []
@@ -78,6 +79,7 @@ class AnswerFormat:
         made = cls(applied["prompt"], tools, reasoning)
         made.stop = list(applied["stops"])
         made.thinks = bool(applied["supports_thinking"])
+        made.thinkingStart = applied["thinking_start"]
         made.thinkingEnd = applied["thinking_ends"][0] if applied["thinking_ends"] else ""
         made.grammar, made._lazy = applied["grammar"], applied["grammar_lazy"]
         made._triggers, made._preserved = applied["triggers"], applied["preserved_tokens"]

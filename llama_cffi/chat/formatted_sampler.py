@@ -45,6 +45,11 @@ class FormattedSampler:
         self._grammar.accept(token)
         return token
 
+    def accept(self, token: Token) -> None:
+        self._sampler.accept(token)
+        self._grammar.accept(token)
+        self._waits = bool(lib.shim_grammar_waits(self._grammar._c))
+
     def close(self) -> None:
         self._grammar.close()
         if self._owned:

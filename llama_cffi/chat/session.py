@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import SeqId, Token
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, integer
 from llama_cffi.chat.answer import ChatAnswer, answer_message
 from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
 from llama_cffi.chat.messages import Message, call_ids
@@ -15,6 +15,7 @@ from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.overflow import check_overflow
+from llama_cffi.generation.request_options import INT32_MAX
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
@@ -107,15 +108,21 @@ class ChatSession:
         parallelToolCalls: bool | None = None,
         responseFormat: Any = None,
         prefill: str | None = None,
+        thinkingBudget: int | None = None,
+        thinkingClose: str = "",
     ) -> ChatAnswer:
         """Send a message; iterate over the answer, or take its `result()`. None answers the history as it is.
 
-        A str is a message of the user. `prefill` is how the answer begins. `toolChoice`, `parallelToolCalls` and
+        A str is a message of the user. `prefill` is how the answer begins. A thought ends after `thinkingBudget`
+        tokens, with the text `thinkingClose`. `toolChoice`, `parallelToolCalls` and
         `responseFormat` are those of `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of
         an answer is the conversation so far, so penalties count all turns. Raises ContextFullError if the conversation
         does not fit the context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
+        budget = None if thinkingBudget is None else integer(thinkingBudget, 0, INT32_MAX, "thinkingBudget")
+        if not isinstance(thinkingClose, str):
+            raise expected("a str", thinkingClose, name="thinkingClose")
         new = [] if message is None else [_as_message(message)]
         if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
@@ -134,7 +141,7 @@ class ChatSession:
             special=form.special,
         )
         taken = call_ids(self.messages)
-        answer._follow(form, taken)
+        answer._follow(form, taken, budget, thinkingClose)
         first = self._first_turn()
 
         def begin() -> None:

@@ -239,6 +239,19 @@ def test_a_response_format(tiny: Model, seed: int) -> None:
             assert isinstance(json.loads(answer.content)["ok"], bool)
 
 
+@pytest.mark.parametrize(("budget", "thought"), [(3, 3), (0, 0), (10_000, None)])
+def test_a_thought_ends_in_time(tiny: Model, budget: int, thought: int | None) -> None:
+    long = "one two three four five six seven eight nine ten"
+    with _context(tiny) as ctx, Sampler.init(Scripted(tiny, f"<think>\n{long}\n</think>\n\nYes.")) as sampler:
+        session = ChatSession(ctx, template=TEMPLATE)
+        answer = session.send("Hi", sampler=sampler, maxTokens=200, thinkingBudget=budget, thinkingClose=" Enough.")
+        answer.result()
+        if thought is None:
+            assert answer.reasoning.strip() == long and answer.content.strip() == "Yes."
+        else:
+            assert answer.reasoning.strip().endswith("Enough.") and long not in answer.reasoning
+
+
 def test_an_answer_can_be_begun(tiny: Model) -> None:
     with _context(tiny) as ctx, Sampler.init(Scripted(tiny, "cold in Bern.")) as sampler:
         session = ChatSession(ctx, template=TEMPLATE)
