@@ -86,6 +86,17 @@ def vectors_dir(pin: pins.Pin | None = None) -> Path:
     return _cached(pin, "vectors") / "models"
 
 
+def chat_tests_dir(pin: pins.Pin | None = None) -> Path:
+    """The folder with llama.cpp's tests of chat templates, and its collection of templates. Raises FetchError."""
+    override = os.environ.get("LLAMA_CPP_SOURCE")
+    if override and (Path(override) / "tests" / "test-chat.cpp").is_file():
+        return Path(override).resolve()
+    pin = pin or pins.load()
+    if pin.is_tree and not _target(pin, "chat-tests").is_dir() and _target(pin, "source").is_dir():
+        pin = pins.known()[-1]  # the tree has none
+    return _cached(pin, "chat-tests")
+
+
 def _is_build_part(path: PurePosixPath) -> bool:
     return path.parts[0] in BUILD_PARTS
 
@@ -105,11 +116,22 @@ def _is_vector(path: PurePosixPath) -> bool:
     return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
 
 
-_KINDS = {"source": _is_build_part, "programs": _is_program_part, "chat": _is_chat_part, "vectors": _is_vector}
+def _is_chat_test(path: PurePosixPath) -> bool:
+    return path.match("tests/test-chat*.cpp") or path.match("models/templates/*.jinja")
+
+
+_KINDS = {
+    "source": _is_build_part,
+    "programs": _is_program_part,
+    "chat": _is_chat_part,
+    "vectors": _is_vector,
+    "chat-tests": _is_chat_test,
+}
 
 
 # Folders that hold any of it.
-_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in (*PROGRAM_PARTS, *CHAT_PARTS)), "models"}
+_PARTS = (*PROGRAM_PARTS, *CHAT_PARTS)
+_TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in _PARTS), "models", "tests"}
 
 
 def _target(pin: pins.Pin, kind: str) -> Path:
