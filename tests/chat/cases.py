@@ -74,6 +74,8 @@ class RenderCase:
 
     name: str
     source: str
+    bos: str
+    eos: str
     inputs: dict[str, Any]
     expected: str
 
@@ -449,7 +451,5 @@ def render_cases() -> list[RenderCase]:
         ]
         if supported:
             messages = [{"role": role, "content": text} for role, text in [*scope.find("conversation"), *extra]]
-            variables = {"bos_token": bos, "eos_token": eos}
-            inputs = {"messages": messages, "add_generation_prompt": True, "variables": variables}
-            found.append(RenderCase(name, template, inputs, expected_jinja or expected))
+            found.append(RenderCase(name, template, bos, eos, {"messages": messages}, expected_jinja or expected))
     return found
