@@ -96,7 +96,15 @@ class Cases:
 
 
 # Calls of C++ in a test function, each of which holds a case or a part of one.
-_SITES = ("run", "check", "assert_contains", "assert_not_contains", "assert_ends_with", "assert_equals", "runtime_error")
+_SITES = (
+    "run",
+    "check",
+    "assert_contains",
+    "assert_not_contains",
+    "assert_ends_with",
+    "assert_equals",
+    "runtime_error",
+)
 
 
 # Structs of C++.
