@@ -1,52 +1,69 @@
-"""Compares the native renderer of chat templates with Hugging Face's: `python -m tests.chat.judge [--write] [TEXT]`.
+"""Compares the native renderer of chat templates with another one: `python -m tests.chat.judge [--write] [TEMPLATE]`.
 
-Every template of llama.cpp's collection renders every conversation of `conversations.py`. Where the prompts differ,
-Hugging Face's renderer gets the same conversation in other forms: those in which llama.cpp passes it to templates. If
-the prompts are equal then, these forms are the reason. `differences.json` holds what is known: for each template and
-conversation the forms, or what is different. `reasons.py` says why. Anything else is an error.
+Every template of llama.cpp's collection renders every conversation of `conversations.py`. Where the prompts differ, the
+other renderer gets the conversation in the forms in which llama.cpp passes it to templates (`FORMS`). If the prompts
+are equal then, these forms are the reason. `differences.json` says what is known for each template and conversation:
+nothing (the prompts are equal), the forms, or a difference that `REASONS` explains. Anything else is an error.
+
+The other renderer is Hugging Face's. The tests, which do without `transformers`, take jinja2 as this package uses it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import itertools
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from llama_cffi.chat.native import NativeTemplate
-from tests.chat import cases, reasons
+from tests.chat import cases
 from tests.chat.conversations import CONVERSATIONS, Conversation
 
 KNOWN = Path(__file__).with_name("differences.json")
 BOS, EOS = "<s>", "</s>"
 MOST_FORMS = 4  # that explain one difference together
 
+# Differences that no form explains.
+DIFFERS, NATIVE, OTHER = "differs", "native-only", "other-only"
+_OTHERS = (DIFFERS, NATIVE, OTHER)
+
 Variables = dict[str, Any]
 
 
+Renderer = Callable[[str, Variables], str]
+
+
 def hugging_face(source: str, variables: Variables) -> str:
-    """Render with `transformers`, as `apply_chat_template` does. Raises whatever the template raises."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    """Render as `apply_chat_template` of `transformers` does. Raises whatever the template raises."""
+    from transformers.utils import chat_template_utils
 
     rest = {name: value for name, value in variables.items() if name not in ("messages", "tools")}
-    if "add_generation_prompt" not in rest:  # which the function would set
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        return str(_compile_jinja_template(source).render(**variables))
-    rendered, _ = render_jinja_template([variables["messages"]], variables["tools"], chat_template=source, **rest)
-    return str(rendered[0])
+    if "add_generation_prompt" not in rest or "tools" not in variables:  # the function would set them
+        return str(chat_template_utils._compile_jinja_template(source).render(**variables))
+    found, _ = chat_template_utils.render_jinja_template(
+        [variables["messages"]], variables["tools"], chat_template=source, **rest
+    )
+    return str(found[0])
 
 
 def variables_of(conversation: Conversation) -> Variables:
-    """What `apply_chat_template` passes to a template."""
+    """What `apply_chat_template` passes to a template: with thoughts under each name that templates know."""
+    messages = copy.deepcopy(conversation.messages)
+    for message in messages:
+        if "reasoning_content" in message:
+            message["thinking"] = message["reasoning_content"]
     return {
-        "messages": conversation.messages,
+        "messages": messages,
         "tools": conversation.tools or None,
         "add_generation_prompt": conversation.opens,
         "bos_token": BOS,
@@ -65,12 +82,9 @@ def _sets_variables(given: Variables) -> None:
 
 
 def _leaves_out_what_is_empty(given: Variables) -> None:
-    if not given["add_generation_prompt"]:
-        del given["add_generation_prompt"]
-    if not given["tools"]:
-        del given["tools"]
-    if "add_generation_prompt" in given and "tools" not in given:
-        given["tools"] = []
+    for name in ("add_generation_prompt", "tools"):
+        if not given[name]:
+            del given[name]
 
 
 def _developer_is_system(given: Variables) -> None:
@@ -151,6 +165,7 @@ def _thoughts_are_parts(given: Variables) -> None:
             parts = message["content"] or []
             parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
             thought = message.pop("reasoning_content", None)
+            message.pop("thinking", None)
             message["content"] = ([{"type": "thinking", "thinking": thought}] if thought else []) + parts
 
 
@@ -171,6 +186,95 @@ FORMS: dict[str, Callable[[Variables], None]] = {
 }
 
 
+# Why prompts differ beyond these forms, by template, conversation and kind: the first row that fits.
+REASONS = (
+    ("*", "result in parts", "*", "llama.cpp joins parts only where the whole template wants text"),
+    ("StepFun3.5-Flash", "parts", "*", "llama.cpp trims each part"),
+    ("Kimi-K2-*", "*call*", NATIVE, "the sandbox of jinja2 forbids to append to a list"),
+    ("Kimi-K2-*", "result in parts", NATIVE, "the sandbox of jinja2 forbids to append to a list"),
+    ("fireworks-*", "*", NATIVE, "the template reads `functions`, which nobody sets: in llama.cpp it is empty"),
+    ("llama-cpp-deepseek-r1", "*", NATIVE, "jinja2's `map` is a generator, which `tojson` cannot write"),
+    ("meetkai-functionary-medium-v3.1", "*", DIFFERS, "jinja2's `safe` marks text whose rest is escaped for HTML"),
+    ("ByteDance-Seed-OSS", "*", NATIVE, "a tool without parameters: what is undefined is empty in llama.cpp"),
+    ("CohereForAI-c4ai-command-r-plus-tool_use", "*", NATIVE, "a parameter without a type: as above"),
+    ("google-gemma-4-*", "*", DIFFERS, "llama.cpp puts results of tools into the call's message; null is empty"),
+    ("openai-gpt-oss-120b", "*, closed", DIFFERS, "llama.cpp ends a last answer as those before it"),
+    ("openbmb-MiniCPM5-1B", "*call*", DIFFERS, "llama.cpp prints a list as its joined items, and a dict as nothing"),
+)
+
+
+def reason(template: str, conversation: str, kind: str) -> str:
+    """Why these prompts differ; "" if nobody knows."""
+    found = [why for *patterns, why in REASONS if all(map(fnmatchcase, (template, conversation, kind), patterns))]
+    return found[0] if found else ""
+
+
+@dataclass
+class Comparison:
+    """Two prompts of a conversation, or the errors of the renderers."""
+
+    template: str
+    source: str
+    conversation: Conversation
+    native: NativeTemplate
+    other: Renderer
+
+    def __post_init__(self) -> None:
+        self.prompt, self.error = _attempt(lambda: str(self.native.render(self.conversation.inputs)))
+
+    def equal(self, forms: Sequence[str] = ()) -> bool | None:
+        """Return whether the prompts are equal, or both are errors; None if a form changes nothing."""
+        given = variables_of(self.conversation)
+        for name in forms:
+            before = copy.deepcopy(given)
+            try:
+                FORMS[name](given)
+            except (KeyError, ValueError):
+                return None
+            if given == before:
+                return None
+        prompt, error = _attempt(lambda: self.other(self.source, given))
+        return (prompt, bool(error)) == (self.prompt, bool(self.error))
+
+    def kind(self) -> str:
+        """Find how the prompts differ: "" for not, the names of forms, or one of the other kinds with a digest."""
+        if self.equal():
+            return ""
+        for size in range(1, MOST_FORMS + 1):
+            for forms in itertools.combinations(FORMS, size):
+                if self.equal(forms):
+                    return " + ".join(forms)
+        return self.rest()
+
+    def rest(self) -> str:
+        """The kind of a difference that no form explains."""
+        _, other_error = self._other()
+        kind = DIFFERS if bool(self.error) == bool(other_error) else OTHER if self.error else NATIVE
+        today = [datetime.now().strftime(form) for form in ("%d %b %Y", "%b %d %Y", "%B %d, %Y", "%Y-%m-%d")]
+        dateless = re.sub("|".join(map(re.escape, today)), "today", self.prompt)
+        return f"{kind} {hashlib.sha256(dateless.encode()).hexdigest()[:8]}"
+
+    def _other(self) -> tuple[str, str]:
+        given = variables_of(self.conversation)
+        _sets_variables(given)
+        return _attempt(lambda: self.other(self.source, given))
+
+    def still(self, known: str) -> bool:
+        """Return whether the prompts are equal, or differ, as they are known to."""
+        if known.split(" ")[0] in (DIFFERS, NATIVE, OTHER):
+            return not self.equal() and known == self.rest()
+        return bool(self.equal(known.split(" + ") if known else ()))
+
+    def excerpt(self) -> str:
+        """Both prompts around the first character that differs, or the errors."""
+        prompt, error = self._other()
+        if error or self.error:
+            return f"native: {self.error or 'a prompt'}; other: {error or 'a prompt'}"
+        pairs = enumerate(zip(self.prompt, prompt, strict=False))
+        at = next((i for i, (a, b) in pairs if a != b), min(len(self.prompt), len(prompt)))
+        return f"native {self.prompt[max(0, at - 30) : at + 60]!r}, other {prompt[max(0, at - 30) : at + 60]!r}"
+
+
 def _attempt(render: Callable[[], str]) -> tuple[str, str]:
     """Return the prompt, or "" and the error."""
     try:
@@ -179,45 +283,68 @@ def _attempt(render: Callable[[], str]) -> tuple[str, str]:
         return "", f"{type(error).__name__}: {error}"
 
 
-def compare(source: str, template: NativeTemplate, conversation: Conversation) -> tuple[str, str]:
-    """Return how the prompts differ, "" if they are equal, and an excerpt of both."""
-    prompt, error = _attempt(lambda: str(template.render(conversation.inputs)))
-    given = variables_of(conversation)
-    other, other_error = _attempt(lambda: hugging_face(source, copy.deepcopy(given)))
-    if (prompt, bool(error)) == (other, bool(other_error)):
-        return "", ""
-    for size in range(1, MOST_FORMS + 1):
-        for names in itertools.combinations(FORMS, size):
-            changed = copy.deepcopy(given)
-            before = None
-            for name in names:
-                before = copy.deepcopy(changed)
-                try:
-                    FORMS[name](changed)
-                except (KeyError, ValueError):
-                    before = changed
-                if changed == before:
-                    break  # this form changes nothing
-            if changed == before:
-                continue
-            again, again_error = _attempt(lambda changed=changed: hugging_face(source, changed))
-            if (prompt, bool(error)) == (again, bool(again_error)):
-                return " + ".join(names), ""
-    if bool(error) != bool(other_error):
-        return ("only Hugging Face renders" if error else "only native renders"), error or other_error
-    return "differs", _excerpt(prompt, other)
+def templates() -> list[Path]:
+    return sorted((cases.folder() / "models" / "templates").glob("*.jinja"))
 
 
-def _excerpt(one: str, two: str) -> str:
-    at = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
-    return f"native {one[max(0, at - 20) : at + 60]!r}, Hugging Face {two[max(0, at - 20) : at + 60]!r}"
+def comparisons(path: Path, other: Renderer) -> Iterator[Comparison]:
+    source = path.read_text(encoding="utf-8")
+    native = NativeTemplate(source, BOS, EOS)
+    for conversation in CONVERSATIONS:
+        yield Comparison(path.stem, source, conversation, native, other)
 
 
-def run(only: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Yield template, conversation, how the prompts differ, and an excerpt."""
-    for path in sorted((cases.folder() / "models" / "templates").glob("*.jinja")):
-        if only in path.name:
-            source = path.read_text(encoding="utf-8")
-            template = NativeTemplate(source, BOS, EOS)
-            for conversation in CONVERSATIONS:
-                yield path.stem, conversation.name, *compare(source, template, conversation)
+def known() -> dict[str, dict[str, str]]:
+    """What is known, by template and conversation."""
+    stored = json.loads(KNOWN.read_text(encoding="utf-8"))
+    return {
+        template: {name: kind for kind, names in kinds.items() for name in names} for template, kinds in stored.items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chat.judge", description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", default="", help="only templates whose name holds this text")
+    parser.add_argument("--write", action="store_true", help="find the forms, and write differences.json")
+    arguments = parser.parse_args()
+    stored = known() if KNOWN.is_file() else {}
+    counts: Counter[str] = Counter()
+    bad = 0
+    for path in templates():
+        if arguments.only not in path.stem:
+            continue
+        found: dict[str, str] = {}
+        for one in comparisons(path, hugging_face):
+            name = one.conversation.name
+            kind = one.kind() if arguments.write else stored.get(path.stem, {}).get(name, "")
+            words = "equal" if not kind else kind.rsplit(" ", 1)[0] if kind.split(" ")[0] in _OTHERS else kind
+            counts[words] += 1
+            if kind:
+                found[name] = kind
+            if words in _OTHERS and not reason(path.stem, name, words) or not one.still(kind):
+                bad += 1
+                print(f"{path.stem}, {name}: known as {words!r}; {one.excerpt()}")
+        stored[path.stem] = found
+    if arguments.write:
+        _write(stored)
+    for words, count in counts.most_common():
+        print(f"{count:6} {words}")
+    print(f"{sum(counts.values()):6} prompts, {bad} of them without an explanation")
+    return 1 if bad or not counts else 0
+
+
+def _write(stored: dict[str, dict[str, str]]) -> None:
+    grouped: dict[str, dict[str, list[str]]] = {}
+    for template, found in sorted(stored.items()):
+        grouped[template] = {}
+        for name, kind in found.items():
+            grouped[template].setdefault(kind, []).append(name)
+    rows = []
+    for template, kinds in grouped.items():
+        lines = [f"  {json.dumps(kind)}: {json.dumps(names)}" for kind, names in kinds.items()]
+        rows.append(f" {json.dumps(template)}: {{\n" + ",\n".join(lines) + "\n }")
+    KNOWN.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
