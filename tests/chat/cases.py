@@ -200,7 +200,8 @@ def _json_inputs(inputs: Record) -> dict[str, Any]:
     }
     for name in ("add_generation_prompt", "enable_thinking", "parallel_tool_calls", "tool_choice", "reasoning_format"):
         given[name] = inputs[name]
-    given["continue_final_message"] = inputs["continue_final_message"] is not None
+    if inputs["continue_final_message"]:
+        given["continue_final_message"] = inputs["continue_final_message"]
     given["json_schema"] = inputs["json_schema"]
     if inputs["chat_template_kwargs"]:
         given["variables"] = {name: json.loads(text) for name, text in inputs["chat_template_kwargs"].items()}
@@ -233,8 +234,8 @@ class _Reader:
             "__func__": "",
             "COMMON_CHAT_CONTINUATION_NONE": None,
         }
-        for name in ("AUTO", "CONTENT", "REASONING"):
-            names[f"COMMON_CHAT_CONTINUATION_{name}"] = name.lower()
+        for name, value in (("AUTO", True), ("CONTENT", "content"), ("REASONING", "reasoning_content")):
+            names[f"COMMON_CHAT_CONTINUATION_{name}"] = value
         for name in ("NONE", "AUTO", "DEEPSEEK", "DEEPSEEK_LEGACY"):
             names[f"COMMON_REASONING_FORMAT_{name}"] = name.lower().replace("_", "-")
         for name in ("NONE", "AUTO", "REQUIRED"):

@@ -1,4 +1,7 @@
-"""Evaluates a case of `cases.py` with the native chat library, as llama.cpp's own test does."""
+"""Evaluates a case of `cases.py`, as llama.cpp's own test does: the whole answer, all its prefixes, its grammar.
+
+There are two layers: "native" calls the chat library itself, and "public" goes through `ChatTemplate`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
+from llama_cffi import ChatTemplate
 from llama_cffi.chat.native import NativeParser, NativeTemplate
-from tests.chat import cases
+from tests.chat import cases, grammars
 from tests.chat.cases import ParseCase, PromptCase, RenderCase
 
 Message = dict[str, Any]
@@ -17,10 +21,24 @@ Message = dict[str, Any]
 
 @dataclass
 class Result:
-    """What is wrong with a case: "content", "reasoning", "calls", "streaming", "grammar", "history" or "error"."""
+    """What is wrong with a case, by kind: "content", "reasoning", "calls", "streaming", "grammar", "history", "error"."""
 
     case: Any
     wrong: dict[str, str] = field(default_factory=dict)
+
+
+class Layer(Protocol):
+    """Prompt, grammar and parser of one case."""
+
+    prompt: str
+
+    def parse(self, text: str, partial: bool) -> Message: ...
+
+    def message(self, text: str) -> Message: ...
+
+    def render(self, messages: list[Message]) -> str: ...
+
+    def grammar(self) -> str: ...
 
 
 @cache
@@ -28,28 +46,99 @@ def template(source: str, bos: str = "", eos: str = "") -> NativeTemplate:
     return NativeTemplate(source, bos, eos)
 
 
-def parse(case: ParseCase) -> Result:
+class Native:
+    def __init__(self, case: ParseCase) -> None:
+        self.case, self.template = case, template(cases.template_source(case.template))
+        self.made = self.template.apply(case.inputs)
+        self.prompt = self.made["prompt"]
+        self.parser = NativeParser(self.made["parser"])
+
+    def parse(self, text: str, partial: bool) -> Message:
+        return self.parser.parse(text, partial)
+
+    def message(self, text: str) -> Message:
+        """The message of a whole answer."""
+        return self.parser.parse(text, False)
+
+    def render(self, messages: list[Message]) -> str:
+        return self.template.render({**self.case.inputs, "messages": messages, "add_generation_prompt": False})
+
+    def grammar(self) -> str:
+        """Why the grammar does not fit the answer, or ""."""
+        if self.case.inputs["json_schema"] and (not self.made["grammar"] or self.made["grammar_lazy"]):
+            return "a response format needs a grammar from the first token"
+        return grammars.problem(self.case, self.made)
+
+
+class Public:
+    def __init__(self, case: ParseCase) -> None:
+        given = self.given = case.inputs
+        self.template = ChatTemplate(grammars.model(), cases.template_source(case.template))
+        self.format = self.template.format(
+            given["messages"],
+            tools=given["tools"] or None,
+            toolChoice=given["tool_choice"],
+            parallelToolCalls=given["parallel_tool_calls"],
+            responseFormat=json.loads(given["json_schema"]) if given["json_schema"] else None,
+            thinking=given["enable_thinking"],
+            reasoningFormat="keep" if given["reasoning_format"] == "none" else "split",
+            continueLast="continue_final_message" in given,
+            **given.get("variables", {}),
+        )
+        self.prompt = self.format.prompt
+        self.ids = bool(case.expected["calls"] and case.expected["calls"][0]["id"])
+
+    def parse(self, text: str, partial: bool) -> Message:
+        reasoning, content, calls = self.format.pieces(text, partial)
+        return {
+            "content": content,
+            "reasoning": reasoning,
+            "calls": [{"name": name, "arguments": arguments, "id": one} for name, arguments, one in calls],
+        }
+
+    def message(self, text: str) -> Message:
+        found = self.format.parse(text)
+        calls = [
+            {"name": call.name, "arguments": json.dumps(call.arguments), "id": call.id if self.ids else ""}
+            for call in found.toolCalls
+        ]
+        assert all(call.id for call in found.toolCalls), "each call has an id"
+        return {"content": found.content, "reasoning": found.reasoning, "calls": calls}
+
+    def render(self, messages: list[Message]) -> str:
+        variables = {"enable_thinking": self.given["enable_thinking"], **self.given.get("variables", {})}
+        return self.template.render(messages, tools=self.given["tools"] or None, addGenerationPrompt=False, **variables)
+
+    def grammar(self) -> str:
+        return ""
+
+
+LAYERS = {"native": Native, "public": Public}
+
+
+def parse(case: ParseCase, layer: str = "native") -> Result:
     """Parse the text of a case, whole and in all its prefixes, and compare it with what llama.cpp expects."""
     result = Result(case)
     try:
-        made = template(cases.template_source(case.template)).apply(case.inputs)
-        parser = NativeParser(made["parser"])
+        subject: Layer = LAYERS[layer](case)
         shown = Shown()
         for text, partial in prefixes(case):
-            shown.follow(parser.parse(text, partial))
-        last = parser.parse(case.text, case.partial)
+            shown.follow(subject.parse(text, partial))
+        last = subject.parse(case.text, case.partial)
+        message = last if case.partial else subject.message(case.text)
+        result.wrong.update(differences(case.expected, message))
+        if shown.taken_back:
+            result.wrong["streaming"] = shown.taken_back[0]
+        elif shown.message() != last:
+            result.wrong["streaming"] = f"the pieces add up to {shown.message()}, the whole is {last}"
+        if problem := subject.grammar():
+            result.wrong["grammar"] = problem
+        if case.rebuilds:
+            whole, again = subject.prompt + case.text, subject.render(_history(case, last))
+            if not again.startswith(whole):
+                result.wrong["history"] = f"{whole!r} is rendered as {again!r}"
     except ValueError as error:
         result.wrong["error"] = str(error)
-        return result
-    result.wrong.update(differences(case.expected, last))
-    if shown.taken_back:
-        result.wrong["streaming"] = shown.taken_back[0]
-    elif shown.message() != last:
-        result.wrong["streaming"] = f"the pieces add up to {shown.message()}, the whole is {last}"
-    if case.inputs["json_schema"] and (not made["grammar"] or made["grammar_lazy"]):
-        result.wrong["grammar"] = "a response format needs a grammar from the first token"
-    if case.rebuilds:
-        _check_history(case, made["prompt"], last, result)
     return result
 
 
@@ -105,8 +194,8 @@ def _normal(call: Message) -> Message:
         return {**call, "arguments": None}  # cut off: llama.cpp's test does not compare it either
 
 
-def _check_history(case: ParseCase, prompt: str, found: Message, result: Result) -> None:
-    """Rendering the answer as part of the history must give the text that the model has written."""
+def _history(case: ParseCase, found: Message) -> list[Message]:
+    """The conversation with the answer, whose arguments are spelled as the model has written them."""
     message: Message = {"role": "assistant", "content": case.expected["content"]}
     if case.expected["reasoning"]:
         message["reasoning_content"] = case.expected["reasoning"]
@@ -119,14 +208,7 @@ def _check_history(case: ParseCase, prompt: str, found: Message, result: Result)
             }
             for call, as_written in zip(calls, found["calls"], strict=False)
         ]
-    inputs = {**case.inputs, "messages": [*case.inputs["messages"], message], "add_generation_prompt": False}
-    try:
-        again = template(cases.template_source(case.template)).render(inputs)
-    except ValueError as error:
-        result.wrong["history"] = str(error)
-        return
-    if not again.startswith(prompt + case.text):
-        result.wrong["history"] = f"{prompt + case.text!r} is rendered as {again!r}"
+    return [*case.inputs["messages"], message]
 
 
 def prompt(case: PromptCase) -> Result:
