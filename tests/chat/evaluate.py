@@ -47,8 +47,12 @@ def template(source: str, bos: str = "", eos: str = "") -> NativeTemplate:
 
 
 class Native:
+    """The chat library itself, without BOS and EOS, as llama.cpp tests it."""
+
+    bos = eos = ""
+
     def __init__(self, case: ParseCase) -> None:
-        self.case, self.template = case, template(cases.template_source(case.template))
+        self.case, self.template = case, template(cases.template_source(case.template), self.bos, self.eos)
         self.made = self.template.apply(case.inputs)
         self.prompt = self.made["prompt"]
         self.parser = NativeParser(self.made["parser"])
@@ -70,7 +74,15 @@ class Native:
         return grammars.problem(self.case, self.made)
 
 
+class WithTokens(Native):
+    """The chat library with the BOS and EOS that most models have."""
+
+    bos, eos = "<s>", "</s>"
+
+
 class Public:
+    """`ChatTemplate` and the format that it makes."""
+
     def __init__(self, case: ParseCase) -> None:
         given = self.given = case.inputs
         self.template = ChatTemplate(grammars.model(), cases.template_source(case.template))
@@ -113,16 +125,19 @@ class Public:
         return ""
 
 
-LAYERS = {"native": Native, "public": Public}
+LAYERS = {"native": Native, "with tokens": WithTokens, "public": Public}
 
 
-def parse(case: ParseCase, layer: str = "native") -> Result:
-    """Parse the text of a case, whole and in all its prefixes, and compare it with what llama.cpp expects."""
+def parse(case: ParseCase, layer: str = "native", step: int = 1) -> Result:
+    """Parse the text of a case, whole and in its prefixes, and compare it with what llama.cpp expects.
+
+    `step` leaves out prefixes: 3 takes each third.
+    """
     result = Result(case)
     try:
         subject: Layer = LAYERS[layer](case)
         shown = Shown()
-        for text, partial in prefixes(case):
+        for text, partial in prefixes(case, step):
             shown.follow(subject.parse(text, partial))
         last = subject.parse(case.text, case.partial)
         message = last if case.partial else subject.message(case.text)
@@ -142,9 +157,9 @@ def parse(case: ParseCase, layer: str = "native") -> Result:
     return result
 
 
-def prefixes(case: ParseCase) -> Iterator[tuple[str, bool]]:
-    """The texts that a case's answer has while it streams, each with whether more follows."""
-    for end in range(1, len(case.text) + 1):
+def prefixes(case: ParseCase, step: int = 1) -> Iterator[tuple[str, bool]]:
+    """The texts that a case's answer has while it streams, each with whether more follows; the last is the whole."""
+    for end in (*range(1, len(case.text), step), len(case.text)):
         yield case.text[:end], case.partial or end < len(case.text)
 
 

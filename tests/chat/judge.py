@@ -259,10 +259,14 @@ class Comparison:
         _sets_variables(given)
         return _attempt(lambda: self.other(self.source, given))
 
-    def still(self, known: str) -> bool:
-        """Return whether the prompts are equal, or differ, as they are known to."""
-        if known.split(" ")[0] in (DIFFERS, NATIVE, OTHER):
-            return not self.equal() and known == self.rest()
+    def still(self, known: str, richer: bool = False) -> bool:
+        """Return True if the prompts are equal, or differ, as they are known to.
+
+        `richer`: the other renderer may render what Hugging Face's rejects, if the prompts are equal then.
+        """
+        if known.split(" ")[0] in _OTHERS:
+            kind = self.kind()
+            return kind == known or (richer and known.startswith(NATIVE) and kind.split(" ")[0] not in _OTHERS)
         return bool(self.equal(known.split(" + ") if known else ()))
 
     def excerpt(self) -> str:
