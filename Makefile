@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h c cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks chat chat-judge sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -42,6 +42,8 @@ help:
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
+	@echo "make chat              llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
+	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
@@ -152,6 +154,16 @@ mutations: $(VENV)/.test
 
 leaks: $(VENV)/.test
 	$(PY) -m tests.leaks
+
+chat: $(VENV)/.test
+	$(PY) -m tests.chat.report
+
+$(VENV)/.judge: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable '.[judge]'
+	touch $@
+
+chat-judge: $(VENV)/.judge
+	$(PY) -m tests.chat.judge $(if $(filter 1,$(WRITE)),--write)
 
 sanitize: $(VENV)/.test
 	$(PY) -m tests.sanitizers address

@@ -14,14 +14,16 @@ from typing import Any, Protocol
 from llama_cffi import ChatTemplate
 from llama_cffi.chat.native import NativeParser, NativeTemplate
 from tests.chat import cases, grammars
-from tests.chat.cases import ParseCase, PromptCase, RenderCase
+from tests.chat.case import ParseCase, PromptCase, RenderCase
 
 Message = dict[str, Any]
 
 
 @dataclass
 class Result:
-    """What is wrong with a case, by kind: "content", "reasoning", "calls", "streaming", "grammar", "history", "error"."""
+    """What is wrong with a case, by kind: "content", "reasoning", "calls", "streaming", "grammar", "history",
+    "error".
+    """
 
     case: Any
     wrong: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from llama_cffi import Model, Sampler, tokenize
-from tests.chat.cases import ParseCase
+from tests.chat.case import ParseCase
 from vendor.source import fetch
 
 Applied = dict[str, Any]

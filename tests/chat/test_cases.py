@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.chat import cases, evaluate, grammars, report
+from tests.chat.case import ParseCase
 
 
 def test_all_cases_of_the_pinned_tree_are_read() -> None:
@@ -48,7 +49,7 @@ def test_prompts_are_those_that_llama_cpp_expects() -> None:
     assert not wrong
 
 
-def _call_case() -> cases.ParseCase:
+def _call_case() -> ParseCase:
     """A case with one call, which a lazy grammar constrains."""
     return next(
         case
