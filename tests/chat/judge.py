@@ -1,11 +1,12 @@
-"""Compares the native renderer of chat templates with another one: `python -m tests.chat.judge [--write] [TEMPLATE]`.
+"""Compares our two renderers of chat templates with Hugging Face's: `python -m tests.chat.judge [--write]`.
 
-Every template of llama.cpp's collection renders every conversation of `conversations.py`. Where the prompts differ, the
-other renderer gets the conversation in the forms in which llama.cpp passes it to templates (`FORMS`). If the prompts
-are equal then, these forms are the reason. `differences.json` says what is known for each template and conversation:
-nothing (the prompts are equal), the forms, or a difference that `REASONS` explains. Anything else is an error.
+"native" is the chat library itself, and "public" is `ChatTemplate.render`. Every template of llama.cpp's collection
+renders every conversation of `conversations.py`. Where the prompts differ, the other renderer gets the conversation in
+the forms in which llama.cpp passes it to templates (`FORMS`). If the prompts are equal then, these forms are the
+reason. `differences.json` says what is known for each template and conversation: nothing (the prompts are equal), the
+forms, or a difference that `REASONS` explains. Anything else is an error.
 
-The other renderer is Hugging Face's. The tests, which do without `transformers`, take jinja2 as this package uses it.
+The tests do without `transformers`, and take jinja2 as this package uses it in its place.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llama_cffi import ChatTemplate, Ggml, Model
 from llama_cffi.chat.native import NativeTemplate
 from tests.chat import cases
 from tests.chat.conversations import CONVERSATIONS, Conversation
+from vendor.source import fetch
 
 KNOWN = Path(__file__).with_name("differences.json")
 BOS, EOS = "<s>", "</s>"
@@ -35,7 +39,7 @@ MOST_FORMS = 4  # that explain one difference together
 
 # Differences that no form explains.
 DIFFERS, NATIVE, OTHER = "differs", "native-only", "other-only"
-_OTHERS = (DIFFERS, NATIVE, OTHER)
+OTHERS = (DIFFERS, NATIVE, OTHER)
 
 Variables = dict[str, Any]
 
@@ -111,6 +115,12 @@ def _parts_are_lines(given: Variables) -> None:
             message["content"] = _text(message["content"])
 
 
+def _parts_are_joined(given: Variables) -> None:
+    for message in given["messages"]:
+        if isinstance(message.get("content"), list):
+            message["content"] = "".join(part["text"] for part in message["content"])
+
+
 def _text_is_a_part(given: Variables) -> None:
     for message in given["messages"]:
         if isinstance(message.get("content"), str):
@@ -174,6 +184,7 @@ FORMS: dict[str, Callable[[Variables], None]] = {
     "leaves out what is empty": _leaves_out_what_is_empty,
     "developer is system": _developer_is_system,
     "parts are lines": _parts_are_lines,
+    "parts are joined": _parts_are_joined,
     "arguments are values": _arguments_are_values,
     "None is empty": _none_is_empty,
     "system joins user": _system_joins_user,
@@ -189,6 +200,7 @@ FORMS: dict[str, Callable[[Variables], None]] = {
 # Why prompts differ beyond these forms, by template, conversation and kind: the first row that fits.
 REASONS = (
     ("*", "result in parts", "*", "llama.cpp joins parts only where the whole template wants text"),
+    ("*", "*", OTHER, "ChatTemplate refuses tools that the template would drop silently"),
     ("StepFun3.5-Flash", "parts", "*", "llama.cpp trims each part"),
     ("Kimi-K2-*", "*call*", NATIVE, "the sandbox of jinja2 forbids to append to a list"),
     ("Kimi-K2-*", "result in parts", NATIVE, "the sandbox of jinja2 forbids to append to a list"),
@@ -216,14 +228,16 @@ class Comparison:
     template: str
     source: str
     conversation: Conversation
-    native: NativeTemplate
+    ours: Callable[[Conversation], str]
     other: Renderer
 
     def __post_init__(self) -> None:
-        self.prompt, self.error = _attempt(lambda: str(self.native.render(self.conversation.inputs)))
+        self.prompt, self.error = _attempt(lambda: self.ours(self.conversation))
 
     def equal(self, forms: Sequence[str] = ()) -> bool | None:
-        """Return whether the prompts are equal, or both are errors; None if a form changes nothing."""
+        """Return True if the prompts are equal, or both are errors; None if a form changes nothing or cannot matter."""
+        if forms and self.error:
+            return None
         given = variables_of(self.conversation)
         for name in forms:
             before = copy.deepcopy(given)
@@ -264,19 +278,19 @@ class Comparison:
 
         `richer`: the other renderer may render what Hugging Face's rejects, if the prompts are equal then.
         """
-        if known.split(" ")[0] in _OTHERS:
+        if known.split(" ")[0] in OTHERS:
             kind = self.kind()
-            return kind == known or (richer and known.startswith(NATIVE) and kind.split(" ")[0] not in _OTHERS)
+            return kind == known or (richer and known.startswith(NATIVE) and kind.split(" ")[0] not in OTHERS)
         return bool(self.equal(known.split(" + ") if known else ()))
 
     def excerpt(self) -> str:
         """Both prompts around the first character that differs, or the errors."""
         prompt, error = self._other()
         if error or self.error:
-            return f"native: {self.error or 'a prompt'}; other: {error or 'a prompt'}"
+            return f"ours: {self.error or 'a prompt'}; other: {error or 'a prompt'}"
         pairs = enumerate(zip(self.prompt, prompt, strict=False))
         at = next((i for i, (a, b) in pairs if a != b), min(len(self.prompt), len(prompt)))
-        return f"native {self.prompt[max(0, at - 30) : at + 60]!r}, other {prompt[max(0, at - 30) : at + 60]!r}"
+        return f"ours {self.prompt[max(0, at - 30) : at + 60]!r}, other {prompt[max(0, at - 30) : at + 60]!r}"
 
 
 def _attempt(render: Callable[[], str]) -> tuple[str, str]:
@@ -291,63 +305,98 @@ def templates() -> list[Path]:
     return sorted((cases.folder() / "models" / "templates").glob("*.jinja"))
 
 
-def comparisons(path: Path, other: Renderer) -> Iterator[Comparison]:
+def _native(source: str) -> Callable[[Conversation], str]:
+    template = NativeTemplate(source, BOS, EOS)
+    return lambda conversation: template.render(conversation.inputs)
+
+
+@cache
+def _model() -> Model:
+    """A vocabulary with these BOS and EOS."""
+    return Model.load(fetch.vectors_dir() / "ggml-vocab-llama-spm.gguf", Model.Params(vocabOnly=True))
+
+
+def _public(source: str) -> Callable[[Conversation], str]:
+    template = ChatTemplate(_model(), source)
+
+    def render(one: Conversation) -> str:
+        return template.render(one.messages, tools=one.tools or None, addGenerationPrompt=one.opens, **one.variables)
+
+    return render
+
+
+OURS = {"native": _native, "public": _public}
+
+
+def comparisons(path: Path, ours: str, other: Renderer) -> Iterator[Comparison]:
     source = path.read_text(encoding="utf-8")
-    native = NativeTemplate(source, BOS, EOS)
+    render = OURS[ours](source)
     for conversation in CONVERSATIONS:
-        yield Comparison(path.stem, source, conversation, native, other)
+        yield Comparison(path.stem, source, conversation, render, other)
 
 
-def known() -> dict[str, dict[str, str]]:
-    """What is known, by template and conversation."""
-    stored = json.loads(KNOWN.read_text(encoding="utf-8"))
+Known = dict[str, dict[str, str]]  # by template and conversation
+
+
+def known(ours: str) -> Known:
+    """What is known about one of our renderers."""
+    stored = json.loads(KNOWN.read_text(encoding="utf-8"))[ours]
     return {
         template: {name: kind for kind, names in kinds.items() for name in names} for template, kinds in stored.items()
     }
 
 
+def word(kind: str) -> str:
+    """A kind without its digest."""
+    first = kind.split(" ")[0]
+    return first if first in OTHERS else kind
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chat.judge", description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="?", default="", help="only templates whose name holds this text")
     parser.add_argument("--write", action="store_true", help="find the forms, and write differences.json")
     arguments = parser.parse_args()
-    stored = known() if KNOWN.is_file() else {}
-    counts: Counter[str] = Counter()
+    Ggml.Backend.cpuLoad()
+    found: dict[str, Known] = {}
     bad = 0
-    for path in templates():
-        if arguments.only not in path.stem:
-            continue
-        found: dict[str, str] = {}
-        for one in comparisons(path, hugging_face):
-            name = one.conversation.name
-            kind = one.kind() if arguments.write else stored.get(path.stem, {}).get(name, "")
-            words = "equal" if not kind else kind.rsplit(" ", 1)[0] if kind.split(" ")[0] in _OTHERS else kind
-            counts[words] += 1
-            if kind:
-                found[name] = kind
-            if words in _OTHERS and not reason(path.stem, name, words) or not one.still(kind):
-                bad += 1
-                print(f"{path.stem}, {name}: known as {words!r}; {one.excerpt()}")
-        stored[path.stem] = found
+    for ours in OURS:
+        counts: Counter[str] = Counter()
+        stored = {} if arguments.write else known(ours)
+        found[ours] = {}
+        for path in templates():
+            kinds = found[ours][path.stem] = {}
+            for one in comparisons(path, ours, hugging_face):
+                name = one.conversation.name
+                kind = one.kind() if arguments.write else stored.get(path.stem, {}).get(name, "")
+                counts[word(kind) or "equal"] += 1
+                if kind:
+                    kinds[name] = kind
+                explained = word(kind) not in OTHERS or reason(path.stem, name, word(kind))
+                if not explained or not one.still(kind):
+                    bad += 1
+                    print(f"{ours}, {path.stem}, {name}: known as {kind!r}; {one.excerpt()}")
+        print(f"{ours}: {sum(counts.values())} prompts")
+        for words, count in counts.most_common():
+            print(f"{count:6} {words}")
     if arguments.write:
-        _write(stored)
-    for words, count in counts.most_common():
-        print(f"{count:6} {words}")
-    print(f"{sum(counts.values()):6} prompts, {bad} of them without an explanation")
-    return 1 if bad or not counts else 0
+        _write(found)
+    print(f"{bad} differences without an explanation")
+    return 1 if bad else 0
 
 
-def _write(stored: dict[str, dict[str, str]]) -> None:
-    grouped: dict[str, dict[str, list[str]]] = {}
-    for template, found in sorted(stored.items()):
-        grouped[template] = {}
-        for name, kind in found.items():
-            grouped[template].setdefault(kind, []).append(name)
-    rows = []
-    for template, kinds in grouped.items():
-        lines = [f"  {json.dumps(kind)}: {json.dumps(names)}" for kind, names in kinds.items()]
-        rows.append(f" {json.dumps(template)}: {{\n" + ",\n".join(lines) + "\n }")
-    KNOWN.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+def _write(found: dict[str, Known]) -> None:
+    """Write a row for each template and kind."""
+    sections = []
+    for ours, stored in found.items():
+        rows = []
+        for template, kinds in sorted(stored.items()):
+            grouped: dict[str, list[str]] = {}
+            for name, kind in kinds.items():
+                grouped.setdefault(kind, []).append(name)
+            lines = [f"   {json.dumps(kind)}: {json.dumps(names)}" for kind, names in grouped.items()]
+            rows.append(f"  {json.dumps(template)}: {{\n" + ",\n".join(lines) + "\n  }")
+        sections.append(f" {json.dumps(ours)}: {{\n" + ",\n".join(rows) + "\n }")
+    KNOWN.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

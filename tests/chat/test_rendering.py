@@ -21,11 +21,12 @@ def test_there_are_templates_and_conversations() -> None:
 
 
 @pytest.mark.slow
-def test_prompts_are_equal_or_differ_as_explained() -> None:
-    known = judge.known()
+@pytest.mark.parametrize("ours", judge.OURS)
+def test_prompts_are_equal_or_differ_as_explained(ours: str) -> None:
+    known = judge.known(ours)
     wrong, equal = [], 0
     for path in judge.templates():
-        for one in judge.comparisons(path, jinja.render):
+        for one in judge.comparisons(path, ours, jinja.render):
             kind = known[path.stem].get(one.conversation.name, "")
             equal += not kind
             if not one.still(kind, richer=True):
@@ -36,15 +37,15 @@ def test_prompts_are_equal_or_differ_as_explained() -> None:
 
 def test_every_difference_has_a_reason() -> None:
     used = set()
-    for template, kinds in judge.known().items():
-        for name, kind in kinds.items():
-            word = kind.split(" ")[0]
-            if word in (judge.DIFFERS, judge.NATIVE, judge.OTHER):
-                reason = judge.reason(template, name, word)
-                assert reason, (template, name)
-                used.add(reason)
-            else:
-                assert set(kind.split(" + ")) <= judge.FORMS.keys()
+    for ours in judge.OURS:
+        for template, kinds in judge.known(ours).items():
+            for name, kind in kinds.items():
+                if judge.word(kind) in judge.OTHERS:
+                    reason = judge.reason(template, name, judge.word(kind))
+                    assert reason, (template, name)
+                    used.add(reason)
+                else:
+                    assert set(kind.split(" + ")) <= judge.FORMS.keys()
     assert used == {row[-1] for row in judge.REASONS}
 
 
@@ -66,5 +67,6 @@ def test_a_new_difference_is_noticed() -> None:
     def spoiled(source: str, variables: judge.Variables) -> str:
         return jinja.render(source, variables).replace("<|im_end|>", "")
 
-    for one in judge.comparisons(path, spoiled):
-        assert not one.still(judge.known()[path.stem].get(one.conversation.name, ""))
+    known = judge.known("native")[path.stem]
+    for one in judge.comparisons(path, "native", spoiled):
+        assert not one.still(known.get(one.conversation.name, ""))
