@@ -278,9 +278,9 @@ class Comparison:
 
         `richer`: the other renderer may render what Hugging Face's rejects, if the prompts are equal then.
         """
-        if known.split(" ")[0] in OTHERS:
-            kind = self.kind()
-            return kind == known or (richer and known.startswith(NATIVE) and kind.split(" ")[0] not in OTHERS)
+        if word(known) in OTHERS:
+            same = not self.equal() and self.rest() == known
+            return same or (richer and word(known) == NATIVE and word(self.kind()) not in OTHERS)
         return bool(self.equal(known.split(" + ") if known else ()))
 
     def excerpt(self) -> str:
