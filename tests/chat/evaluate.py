@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from llama_cffi import ChatTemplate
+from llama_cffi.chat.events import EventParser
 from llama_cffi.chat.native import NativeParser, NativeTemplate
 from tests.chat import cases, grammars
 from tests.chat.case import ParseCase, PromptCase, RenderCase
@@ -21,8 +22,8 @@ Message = dict[str, Any]
 
 @dataclass
 class Result:
-    """What is wrong with a case, by kind: "content", "reasoning", "calls", "streaming", "grammar", "history",
-    "error".
+    """What is wrong with a case, by kind: "content", "reasoning", "calls", "streaming", "grammar", "events",
+    "history", "error".
     """
 
     case: Any
@@ -40,7 +41,7 @@ class Layer(Protocol):
 
     def render(self, messages: list[Message]) -> str: ...
 
-    def grammar(self) -> str: ...
+    def problem(self, last: Message) -> tuple[str, str] | None: ...
 
 
 @cache
@@ -69,11 +70,12 @@ class Native:
     def render(self, messages: list[Message]) -> str:
         return self.template.render({**self.case.inputs, "messages": messages, "add_generation_prompt": False})
 
-    def grammar(self) -> str:
-        """Why the grammar does not fit the answer, or ""."""
+    def problem(self, last: Message) -> tuple[str, str] | None:
+        """Return "grammar" and why it does not fit the answer; None if it does."""
         if self.case.inputs["json_schema"] and (not self.made["grammar"] or self.made["grammar_lazy"]):
-            return "a response format needs a grammar from the first token"
-        return grammars.problem(self.case, self.made)
+            return "grammar", "a response format needs a grammar from the first token"
+        found = grammars.problem(self.case, self.made)
+        return ("grammar", found) if found else None
 
 
 class WithTokens(Native):
@@ -86,7 +88,8 @@ class Public:
     """`ChatTemplate` and the format that it makes."""
 
     def __init__(self, case: ParseCase) -> None:
-        given = self.given = case.inputs
+        self.case, given = case, case.inputs
+        self.given = given
         self.template = ChatTemplate(grammars.model(), cases.template_source(case.template))
         self.format = self.template.format(
             given["messages"],
@@ -123,8 +126,23 @@ class Public:
         variables = {"enable_thinking": self.given["enable_thinking"], **self.given.get("variables", {})}
         return self.template.render(messages, tools=self.given["tools"] or None, addGenerationPrompt=False, **variables)
 
-    def grammar(self) -> str:
-        return ""
+    def problem(self, last: Message) -> tuple[str, str] | None:
+        """Return "events" and how their sum differs from the answer, if it does."""
+        parser = EventParser(self.format)
+        events = [event for piece in self.case.text for event in parser.feed(piece)]
+        if not self.case.partial:
+            events += parser.finish()
+        texts = {"content": "", "reasoning": ""}
+        calls: list[Message] = []
+        for event in events:
+            if event.kind == "call":
+                calls.append({"name": event.name, "arguments": "", "id": event.id})
+            elif event.kind == "arguments":
+                calls[event.index]["arguments"] += event.text
+            else:
+                texts[event.kind] += event.text
+        found = {**texts, "calls": calls}
+        return None if found == last else ("events", f"they add up to {found}, the answer is {last}")
 
 
 LAYERS = {"native": Native, "with tokens": WithTokens, "public": Public}
@@ -148,8 +166,8 @@ def parse(case: ParseCase, layer: str = "native", step: int = 1) -> Result:
             result.wrong["streaming"] = shown.taken_back[0]
         elif shown.message() != last:
             result.wrong["streaming"] = f"the pieces add up to {shown.message()}, the whole is {last}"
-        if problem := subject.grammar():
-            result.wrong["grammar"] = problem
+        if problem := subject.problem(last):
+            result.wrong[problem[0]] = problem[1]
         if case.rebuilds:
             whole, again = subject.prompt + case.text, subject.render(_history(case, last))
             if not again.startswith(whole):

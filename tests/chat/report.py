@@ -26,6 +26,10 @@ KNOWN = {
         2,
         "llama.cpp finds out the format of a call by rendering some; with EOS, it misses the id of a call",
     ),
+    ("public", "mistralai-Mistral-Nemo-Instruct-2407", "events"): (
+        1,
+        "the model writes the id of a call after its arguments, when the event of the call is out",
+    ),
     ("public", "inclusionai-ling-3.0-flash", "content"): (1, _ENDED),
     ("public", "inclusionai-ling-3.0-flash", "reasoning"): (1, _ENDED),
 }
