@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from llama_cffi._core.checks import expected
 from llama_cffi.chat.apply_template import ChatMessage
+from llama_cffi.chat.native import ChatCodeError, NativeTemplate
 
 # `{"role": ..., "content": ...}`, with `tool_calls`, `tool_call_id` or whatever else the template uses.
 Message: TypeAlias = Mapping[str, Any] | ChatMessage
@@ -99,8 +100,9 @@ def _call_for_native(call: Any) -> dict[str, Any]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ValueError(f"a tool call needs a function with a name, got {call!r}")
     arguments = function.get("arguments")
-    text = arguments if isinstance(arguments, str) else json.dumps({} if arguments is None else arguments)
-    made = {"type": "function", "function": {"name": function["name"], "arguments": text}}
+    if not isinstance(arguments, str):
+        arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+    made = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     return {**made, "id": call["id"]} if isinstance(call.get("id"), str) else made
 
 
@@ -109,6 +111,19 @@ def call_ids(messages: Sequence[Message]) -> set[str]:
     lists = [message.get("tool_calls") or () for message in messages if isinstance(message, Mapping)]
     calls = [call for found in lists for call in found if isinstance(call, Mapping)]
     return {call["id"] for call in calls if isinstance(call.get("id"), str)}
+
+
+def keeps_content(template: NativeTemplate) -> bool:
+    """Return False for a template with which llama.cpp loses the content of a message that has a thought beside it.
+
+    llama.cpp passes both as parts to some families, and not each template of a family knows parts of thoughts.
+    """
+    mark, user = "c0ntent", {"role": "user", "content": "Hello"}
+    messages = [user, {"role": "assistant", "content": mark, "reasoning_content": "A thought"}, user]
+    try:
+        return mark in template.render({"messages": messages, "tools": []})
+    except ChatCodeError:  # it rejects these messages
+        return True
 
 
 def as_tool(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi.chat import jinja, native
 from llama_cffi.chat.answer_format import REASONING, AnswerFormat, ReasoningFormat
 from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
-from llama_cffi.chat.messages import KNOWN, Message, as_list, as_message, as_tool, for_native
+from llama_cffi.chat.messages import KNOWN, Message, as_list, as_message, as_tool, for_native, keeps_content
 from llama_cffi.chat.response_format import schema_text
 from llama_cffi.chat.tool_calls import ToolFormat
 from llama_cffi.model.model import Model
@@ -29,7 +29,7 @@ class ChatTemplate:
     as control tokens.
     """
 
-    __slots__ = ("_info", "_model", "_natives", "_plain", "_variant", "builtin", "source", "toolFormat")
+    __slots__ = ("_info", "_model", "_natives", "_plain", "_thoughts", "_variant", "builtin", "source", "toolFormat")
 
     source: str
     """The Jinja template, or the name of a built-in one."""
@@ -53,6 +53,7 @@ class ChatTemplate:
         self._natives: dict[str, native.NativeTemplate] = {}
         self._info: dict[str, Any] | None = None
         self._plain: dict[str, dict[str, Any]] = {}  # parsers of answers without calls, by what they depend on
+        self._thoughts: dict[str, bool] = {}  # whether a template keeps the content beside a thought
         if not self.builtin:
             self._native(self.source) if native.available() else jinja.check(self.source)
         self.toolFormat = None if self.builtin else ToolFormat.ofTemplate(self._variant or self.source)
@@ -199,7 +200,8 @@ class ChatTemplate:
                 raise ValueError("continueLast needs a last message of the assistant")
             last = prepared[-1]
             whole = bool(last.get("content")) or not last.get("reasoning_content")
-            inputs["continue_final_message"] = "content" if whole else "reasoning"
+            inputs["continue_final_message"] = "content" if whole else "reasoning_content"
+            inputs["messages"][-1] = for_native(last)  # its thought is not for the template: llama.cpp writes it
         if schema is not None:
             inputs["json_schema"] = schema
         plain = {**inputs, "tools": []}
@@ -272,12 +274,17 @@ class ChatTemplate:
                 raise ValueError(f"the chat template cannot be parsed: {_last_line(error)}") from None
         return found
 
+    def _takes_thoughts(self, source: str) -> bool:
+        if source not in self._thoughts:
+            self._thoughts[source] = keeps_content(self._native(source))
+        return self._thoughts[source]
+
     def _inputs(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], add: bool, variables: Mapping[str, Any]
     ) -> dict[str, Any]:
         source = self._source(tools)
         given = [for_native(message) for message in messages]
-        if "thinking" not in source and "reasoning" not in source:  # some parsers of llama.cpp lose the content then
+        if any("reasoning_content" in message for message in given) and not self._takes_thoughts(source):
             for message in given:
                 message.pop("reasoning_content", None)
         values = dict(variables)
