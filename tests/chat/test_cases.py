@@ -33,7 +33,7 @@ def test_cases_cover_every_kind() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layer", "step"), [("native", 1), ("with tokens", 7), ("public", 3)])
+@pytest.mark.parametrize(("layer", "step"), [("native", 1), ("with tokens", 9), ("public", 5)])
 def test_answers_are_read_as_llama_cpp_expects(layer: str, step: int) -> None:
     results = [evaluate.parse(case, layer, step) for case in cases.read().parse]
     assert not report.unknown(layer, results)
