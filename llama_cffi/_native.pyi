@@ -505,6 +505,7 @@ class _Lib:
     SHIM_BATCH_POSITION_DIMS: Final[int]
     SHIM_BATCH_SEQUENCE: Final[int]
     SHIM_BATCH_SIZE: Final[int]
+    SHIM_BATCH_THREADS: Final[int]
     SHIM_BATCH_TOKEN: Final[int]
     SHIM_BATCH_UNKNOWN: Final[int]
     SHIM_BATCH_WIDTH: Final[int]
@@ -5645,16 +5646,35 @@ class _Lib:
         Returns the index of the first token that is not in 0 to n_vocab - 1; -1 if there is none.
         """
         ...
-    def shim_pin(self, handle: _CData, /) -> _CData:
-        """`void *shim_pin(const void *handle)`
+    def shim_begin_listing(self, /) -> None:
+        """`void shim_begin_listing(void)`
 
-        Acquires a handle until shim_unpin: a thread that frees it waits. Returns NULL if it was already freed.
+        Acquires ggml's list of backends and devices for reading. Waits while another thread adds a backend.
         """
         ...
-    def shim_unpin(self, pin: _CData, /) -> None:
-        """`void shim_unpin(void *pin)`
+    def shim_end_listing(self, /) -> None:
+        """`void shim_end_listing(void)`
 
-        Releases a handle that shim_pin acquired.
+        Releases what shim_begin_listing acquired.
+        """
+        ...
+    def shim_begin_registering(self, /) -> bool:
+        """`bool shim_begin_registering(void)`
+
+        Acquires ggml's list of backends and devices for adding one. Waits for the readers. Returns false, without the lock,
+        if this thread is one of them.
+        """
+        ...
+    def shim_end_registering(self, /) -> None:
+        """`void shim_end_registering(void)`
+
+        Releases what shim_begin_registering acquired.
+        """
+        ...
+    def shim_adapter_free(self, adapter: _CData, /) -> None:
+        """`void shim_adapter_free(struct llama_adapter_lora *adapter)`
+
+        Frees an adapter while nothing computes. In a callback of a computation it leaves it to the model.
         """
         ...
     def shim_threads_start(self, state: _CData, single: int, batch: int, cpus: int, /) -> None:
@@ -5678,6 +5698,13 @@ class _Lib:
         Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
         space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. `threads` adapts the
         number of threads, unless it is NULL. Returns the number of outputs, or a negative shim_refusal.
+        """
+        ...
+    def shim_require_threads(self, ctx: _CData, n_tokens: int, /) -> int:
+        """`int32_t shim_require_threads(struct llama_context *ctx, int32_t n_tokens)`
+
+        Starts the threads that computing this many tokens takes on the calling thread. Returns 0, or the number of threads if
+        they cannot be started. shim_compute does so itself.
         """
         ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:
@@ -5950,7 +5977,7 @@ class _Lib:
         """`void python_sampler_reset(struct llama_sampler *sampler)`"""
         ...
     def python_sampler_clone(self, sampler: _CData, /) -> _CData:
-        """`struct llama_sampler *python_sampler_clone(const struct llama_sampler *sampler)`"""
+        """`void *python_sampler_clone(const struct llama_sampler *sampler)`"""
         ...
     def python_sampler_free(self, sampler: _CData, /) -> None:
         """`void python_sampler_free(struct llama_sampler *sampler)`"""

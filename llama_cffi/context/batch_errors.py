@@ -6,7 +6,7 @@ from llama_cffi._core.checks import no_such_token, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi.context.sequences import POSITION_LIMIT
-from llama_cffi.errors import BusyError, ContextFullError, DecodeError
+from llama_cffi.errors import BusyError, ContextFullError, DecodeError, NativeMemoryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
         case lib.SHIM_BATCH_POSITION_DIMS:
             return ValueError(
                 f"positions of embeddings have {value} dimensions in this model, and 1 in a Batch: use BatchExt"
+            )
+        case lib.SHIM_BATCH_THREADS:
+            return NativeMemoryError(
+                f"{operation}: the process cannot start the {value} threads of this computation: lower nThreads and "
+                "nThreadsBatch, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of "
+                "memory for their stacks (ulimit -v)",
+                operation=operation,
             )
         case lib.SHIM_BATCH_NOT_ENCODED:
             return ValueError("this model decodes the output of its encoder: call encode first")

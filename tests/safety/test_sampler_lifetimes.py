@@ -43,9 +43,9 @@ c = Sampler.chain(grammar(model), Sampler.initDry(model.vocab, 0.8, seqBreakers=
 c2 = c.clone(); del c; gc.collect()
 c2.chainRemove(0); gc.collect()
 del c2; gc.collect()
-assert model._dependents == 0, model._dependents
+assert model._owned.dependents == 0, model._owned.dependents
 c = Sampler.chain(Sampler.chain(grammar(model))); c.free()
-assert model._dependents == 0, model._dependents
+assert model._owned.dependents == 0, model._owned.dependents
 """,
     "cycles in any order": """
 class Node: pass

@@ -1,0 +1,99 @@
+"""Where no threads are left, a computation raises: OpenMP would end the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.safety.isolated import run
+
+_BEGIN = """
+import os, resource, threading
+model = load()
+def ready(n):
+    return Context.initFromModel(model, Context.Params(nCtx=32, nThreads=n, nThreadsBatch=n))
+def refused(ctx):
+    try:
+        ctx.decode(Batch.getOne([1, 2]))
+    except NativeMemoryError as error:
+        assert "threads" in str(error) and "nThreads" in str(error), error
+        return True
+    return False
+def threads():
+    return sum(len(os.listdir(f"/proc/{p}/task")) for p in os.listdir("/proc") if p.isdecimal() and own(p))
+def own(p):
+    try:
+        return os.stat(f"/proc/{p}").st_uid == os.getuid()
+    except OSError:
+        return False
+def limit_threads(more):
+    if os.geteuid() == 0:
+        os.setuid(54321)  # root has no limit
+    resource.setrlimit(resource.RLIMIT_NPROC, (threads() + more, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+def limit_memory(more):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + more, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.parametrize("limit", ["limit_threads(0)", "limit_threads(3)", "limit_memory(30 << 20)"])
+def test_after_the_context_was_made(folder: Path, limit: str) -> None:
+    """Between making a context, where the number is checked, and its first computation."""
+    ended = run(
+        _BEGIN
+        + f"""
+ctx, other = ready(12), ready(1)
+{limit}
+assert refused(ctx) and refused(ctx) and not refused(other)
+ctx.setNThreads(1)
+assert not refused(ctx)
+batch = Batch.getOne([1, 2])
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+ctx.free()
+""",
+        folder,
+    )
+    assert ended.passed, ended
+
+
+def test_each_thread_that_computes_needs_its_own(folder: Path) -> None:
+    ended = run(
+        _BEGIN
+        + """
+contexts, results = [ready(3) for _ in range(50)], []
+begin = threading.Barrier(51)
+def compute(ctx):
+    begin.wait()
+    for _ in range(5):
+        results.append(refused(ctx))
+workers = [threading.Thread(target=compute, args=(ctx,)) for ctx in contexts]
+for worker in workers:
+    worker.start()
+limit_threads(20)
+begin.wait()
+for worker in workers:
+    worker.join()
+assert len(results) == 250 and 0 < sum(results) < 250, sum(results)
+""",
+        folder,
+    )
+    assert ended.passed, ended
+
+
+def test_an_engine_whose_requests_cannot_be_computed(folder: Path) -> None:
+    ended = run(
+        _BEGIN
+        + """
+engine = Engine(model, nCtx=64, nThreads=12)
+limit_threads(2)
+try:
+    engine.submit("a", maxTokens=2).result(30)
+    raise SystemExit("computed")
+except NativeMemoryError:
+    pass
+engine.close()
+""",
+        folder,
+    )
+    assert ended.passed, ended
