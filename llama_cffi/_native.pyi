@@ -5602,6 +5602,13 @@ class _Lib:
         Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none.
         """
         ...
+    def shim_openmp_start(self, /) -> bool:
+        """`bool shim_openmp_start(void)`
+
+        Starts the OpenMP threads of a parallel region for which the calling thread does not choose their number. Returns false
+        if they cannot be started.
+        """
+        ...
     def shim_openmp_release(self, /) -> None:
         """`void shim_openmp_release(void)`
 
@@ -5705,6 +5712,12 @@ class _Lib:
 
         Starts the threads that computing this many tokens takes on the calling thread. Returns 0, or the number of threads if
         they cannot be started. shim_compute does so itself.
+        """
+        ...
+    def shim_can_start_threads(self, n: int, /) -> bool:
+        """`bool shim_can_start_threads(int32_t n)`
+
+        Returns true if the process can have `n` threads more, less the calling one; 0 or less: one for each CPU.
         """
         ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:

@@ -162,6 +162,10 @@ size_t shim_openmp(char * buffer, size_t size) {
     return n > 0 ? static_cast<size_t>(n) : 0;
 }
 
+bool shim_openmp_start(void) {
+    return omp_get_max_threads == nullptr || threads::start(omp_get_max_threads());
+}
+
 void shim_openmp_release(void) {
     threads::forget();
     constexpr int soft = 1;  // omp_pause_soft

@@ -549,7 +549,7 @@ PyObject * own(PyObject *, PyObject * arguments) {
     PyObject * rest = self != nullptr ? PyTuple_GetSlice(arguments, 1, n) : nullptr;
     PyObject * made = rest != nullptr ? call(rest) : nullptr;
     Py_XDECREF(rest);
-    const int some = made != nullptr ? PyObject_IsTrue(made) : -1;
+    const int some = made == nullptr ? -1 : PyLong_Check(made) ? 1 : PyObject_IsTrue(made);  // a file can be number 0
     if (some == 1) {
         take_pointer(self, made);
     } else {

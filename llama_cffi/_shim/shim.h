@@ -89,6 +89,10 @@ int shim_log_take(char * buffer, size_t size);
 /* Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none. */
 size_t shim_openmp(char * buffer, size_t size);
 
+/* Starts the OpenMP threads of a parallel region for which the calling thread does not choose their number. Returns false
+ * if they cannot be started. */
+bool shim_openmp_start(void);
+
 /* Ends the OpenMP threads that this thread has started. It starts others when it computes again. */
 void shim_openmp_release(void);
 
@@ -223,6 +227,9 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
 /* Starts the threads that computing this many tokens takes on the calling thread. Returns 0, or the number of threads if
  * they cannot be started. shim_compute does so itself. */
 int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens);
+
+/* Returns true if the process can have `n` threads more, less the calling one; 0 or less: one for each CPU. */
+bool shim_can_start_threads(int32_t n);
 
 /* Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal. */
 int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);

@@ -17,6 +17,7 @@
 #include <cstdlib>
 
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "llama.h"
@@ -97,10 +98,6 @@ thread_local shim_threads * computing = nullptr;
  * threads that it does not need. */
 thread_local int32_t team = 1;
 
-#ifdef _OPENMP
-
-std::mutex starting;  // of a team
-
 void * wait_at(void * gate) {
     pthread_mutex_lock(static_cast<pthread_mutex_t *>(gate));
     pthread_mutex_unlock(static_cast<pthread_mutex_t *>(gate));
@@ -127,6 +124,10 @@ bool can_start(int32_t n) {
     }
     return all;
 }
+
+#ifdef _OPENMP
+
+std::mutex starting;  // of a team
 
 /* Makes a team of `n` threads. It starts here, so that no other thread can take what was found to be free. */
 bool start_team(int32_t n) try {
@@ -193,11 +194,15 @@ bool end(shim_threads & state) noexcept {
     return shim_threads_decide(&state, at, last.computed / span, rate, cpus, mean) != last.now;
 }
 
+bool start(int32_t n) noexcept {
+    return n <= team || start_team(n);
+}
+
 int32_t require(llama_context * ctx, int32_t n_tokens) noexcept {
     const int32_t one  = llama_n_threads(ctx);  // the last part of a larger batch can be a single token
     const int32_t many = n_tokens == 1 ? one : llama_n_threads_batch(ctx);
     const int32_t most = std::max(one, many);
-    if (most > team && !start_team(most)) {
+    if (!start(most)) {
         return most;
     }
     team = std::min(one, many);
@@ -218,6 +223,12 @@ extern "C" {
 
 int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens) {
     return threads::require(ctx, n_tokens);
+}
+
+bool shim_can_start_threads(int32_t n) try {
+    return can_start((n > 0 ? n : static_cast<int32_t>(std::thread::hardware_concurrency())) - 1);
+} catch (const std::bad_alloc &) {
+    return false;
 }
 
 void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus) {

@@ -19,6 +19,9 @@ bool end(shim_threads & state) noexcept;
  * threads that the computation would need. */
 int32_t require(llama_context * ctx, int32_t n_tokens) noexcept;
 
+/* Starts a team of `n` OpenMP threads, if the calling thread has fewer. Returns false if they cannot be started. */
+bool start(int32_t n) noexcept;
+
 /* The number of threads that a parallel region of the calling thread can have without starting any. */
 int32_t started() noexcept;
 

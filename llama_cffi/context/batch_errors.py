@@ -5,8 +5,9 @@ from __future__ import annotations
 from llama_cffi._core.checks import no_such_token, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
+from llama_cffi._host.resources import no_threads
 from llama_cffi.context.sequences import POSITION_LIMIT
-from llama_cffi.errors import BusyError, ContextFullError, DecodeError, NativeMemoryError
+from llama_cffi.errors import BusyError, ContextFullError, DecodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
                 f"positions of embeddings have {value} dimensions in this model, and 1 in a Batch: use BatchExt"
             )
         case lib.SHIM_BATCH_THREADS:
-            return NativeMemoryError(
-                f"{operation}: the process cannot start the {value} threads of this computation: lower nThreads and "
-                "nThreadsBatch, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of "
-                "memory for their stacks (ulimit -v)",
-                operation=operation,
-            )
+            what = f"{operation}: the process cannot start the {value} threads of this computation"
+            return no_threads(what, "lower nThreads and nThreadsBatch", operation)
         case lib.SHIM_BATCH_NOT_ENCODED:
             return ValueError("this model decodes the output of its encoder: call encode first")
     raise AssertionError(reason)

@@ -107,7 +107,7 @@ class Job:
         return min(self._capacity, len(self.tokens) + self._ahead)
 
     def start_sampler(self) -> None:
-        """Prepare the sampler for the prompt. Raises ValueError if it is used by a request that has not ended, of any engine."""
+        """Prepare the sampler for the prompt. Raises ValueError if a request of any engine still uses it."""
         other = self.sampler._job
         if other is not None and other.is_open:  # type: ignore[attr-defined]
             raise ValueError(

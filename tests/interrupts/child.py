@@ -50,7 +50,7 @@ class Trial:
         for _ in range(3):
             self.operate()
         gc.collect()
-        self.owned = n_owned()
+        self.owned, self.files = n_owned(), n_files()
         self.unraisable.clear()
 
     def _note(self, what: Any) -> None:
@@ -65,11 +65,16 @@ class Trial:
         except BaseException as error:
             raise Failed(f"{where}: afterwards {type(error).__name__}: {error}") from error
         end = time.monotonic() + 10
-        while n_owned() != self.owned and time.monotonic() < end:  # the thread of an engine may be at its end
+        while (n_owned(), n_files()) != (
+            self.owned,
+            self.files,
+        ) and time.monotonic() < end:  # the thread of an engine may be at its end
             gc.collect()
             time.sleep(0.001)
         if n_owned() != self.owned:
             raise Failed(f"{where}: {n_owned()} C objects, not {self.owned}")
+        if n_files() != self.files:
+            raise Failed(f"{where}: {n_files()} open files, not {self.files}")
         if handle._in_use():
             raise Failed(f"{where}: a handle is still in use")
         if self.unraisable:
@@ -138,6 +143,10 @@ def signals(trial: Trial, seconds: float) -> dict[str, Any]:
         if len(failures) > 20:
             break
     return {"points": tried, "tried": tried, "failures": failures}
+
+
+def n_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def blocks() -> int:

@@ -97,3 +97,53 @@ engine.close()
         folder,
     )
     assert ended.passed, ended
+
+
+def test_the_threads_of_a_thread_that_has_loaded_a_model(folder: Path) -> None:
+    """Loading for AMX starts all threads of OpenMP's default and ends them: the next computation is checked again."""
+    ended = run(
+        _BEGIN
+        + """
+import ctypes, llama_cffi.model.model as module
+module._uses_amx = lambda: True
+runtime = ffi.new("char[]", 4096)
+lib.shim_openmp(runtime, 4096)
+ctypes.CDLL(ffi.string(runtime).decode()).omp_set_num_threads(12)
+ctx, other = ready(12), ready(1)
+assert not refused(ctx)
+load()
+count = len(os.listdir("/proc/self/task"))
+assert count < 12, count
+limit_memory(30 << 20)
+assert refused(ctx) and not refused(other)
+try:
+    load()
+    raise SystemExit("loaded")
+except NativeMemoryError as error:
+    assert "threads" in str(error) and "useExtraBufts" in str(error), error
+load(useExtraBufts=False)
+""",
+        folder,
+    )
+    assert ended.passed, ended
+
+
+def test_quantize(folder: Path) -> None:
+    """C++ would end the process: it destroys threads that run where it cannot start one."""
+    ended = run(
+        _BEGIN
+        + """
+quantize = lambda n: Model.quantize(path(), scratch(), Model.QuantizeParams(ftype=Ftype.MOSTLY_Q8_0, nthread=n))
+quantize(9)
+limit_memory(30 << 20)
+try:
+    quantize(9)
+    raise SystemExit("quantized")
+except NativeMemoryError as error:
+    assert "threads" in str(error) and "nthread" in str(error), error
+quantize(1)
+quantize(3)
+""",
+        folder,
+    )
+    assert ended.passed, ended
