@@ -5714,10 +5714,11 @@ class _Lib:
         they cannot be started. shim_compute does so itself.
         """
         ...
-    def shim_can_start_threads(self, n: int, /) -> bool:
-        """`bool shim_can_start_threads(int32_t n)`
+    def shim_can_quantize(self, nthread: int, /) -> bool:
+        """`bool shim_can_quantize(int32_t nthread)`
 
-        Returns true if the process can have `n` threads more, less the calling one; 0 or less: one for each CPU.
+        Returns true if the process can start the threads of llama_model_quantize with this parameter; 1: none, 0: one for each
+        CPU.
         """
         ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:

@@ -108,8 +108,8 @@ def check_threads(name: str, n: int) -> None:
 def no_threads(what: str, advice: str, operation: str) -> NativeMemoryError:
     """Return the error for threads that could not be started when they were needed."""
     return NativeMemoryError(
-        f"{what}: {advice}, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of memory for "
-        "their stacks (ulimit -v)",
+        f"{what}: {advice}, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of memory "
+        "for their stacks (ulimit -v)",
         operation=operation,
     )
 

@@ -228,8 +228,9 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
  * they cannot be started. shim_compute does so itself. */
 int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens);
 
-/* Returns true if the process can have `n` threads more, less the calling one; 0 or less: one for each CPU. */
-bool shim_can_start_threads(int32_t n);
+/* Returns true if the process can start the threads of llama_model_quantize with this parameter; 1: none, 0: one for each
+ * CPU. */
+bool shim_can_quantize(int32_t nthread);
 
 /* Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal. */
 int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);

@@ -225,8 +225,9 @@ int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens) {
     return threads::require(ctx, n_tokens);
 }
 
-bool shim_can_start_threads(int32_t n) try {
-    return can_start((n > 0 ? n : static_cast<int32_t>(std::thread::hardware_concurrency())) - 1);
+bool shim_can_quantize(int32_t nthread) try {
+    const int32_t n = nthread > 0 ? nthread : static_cast<int32_t>(std::thread::hardware_concurrency());
+    return n < 2 || can_start(n);
 } catch (const std::bad_alloc &) {
     return false;
 }

@@ -152,7 +152,7 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
             raise ValueError(f"target would overwrite the source {existing}: choose another name")
     Backend.ensureCpu()
-    if not lib.shim_can_start_threads(chosen.nthread):  # C++ would end the process
+    if not lib.shim_can_quantize(chosen.nthread):  # C++ would end the process
         what = f"the process cannot start the threads of quantize: nthread is {chosen.nthread}"
         raise no_threads(what, "lower nthread; 1 needs no thread", "llama_model_quantize")
     with atomic_write(out) as scratch:

@@ -38,6 +38,9 @@ _TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 class Custom:
     """A sampler in Python."""
 
+    def acceptPrompt(self, tokens: list[int]) -> None:
+        self.seen = tokens
+
     def apply(self, candidates: TokenDataArray) -> None:
         candidates.selected = 0
 
@@ -68,6 +71,7 @@ NAMES = (
     "Adapter",
     "Threadpool",
     "Generation",
+    "Generation, prompt penalized",
     "Generation, steps",
     "Generation, asyncio",
     "ChatSession",
@@ -282,6 +286,18 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def penalized() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            dry = Sampler.initDry(model.vocab, 0.5, seqBreakers=["a"])
+            with Sampler.chain(
+                dry, Sampler.init(Custom()), Sampler.initPenalties(-1, 1.1), Sampler.initGreedy()
+            ) as chain:
+                Generation(ctx, "Once", maxTokens=2, sampler=chain).result()
+
+        return run
+
     def stepwise() -> Operation:
         ctx = context()
 
@@ -320,7 +336,8 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
         return run
 
     def requests() -> Operation:
-        made, sampler = Engine(model, nCtx=64, nSeqMax=2, nThreads=1), Sampler.initGreedy()
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+        sampler = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.init(Custom()), Sampler.initGreedy())
 
         def run() -> None:
             first = made.submit("Once", maxTokens=3)
@@ -431,6 +448,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 adapter,
                 pool,
                 generation,
+                penalized,
                 stepwise,
                 asynchronous,
                 chat,

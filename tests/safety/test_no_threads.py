@@ -133,16 +133,19 @@ def test_quantize(folder: Path) -> None:
     ended = run(
         _BEGIN
         + """
-quantize = lambda n: Model.quantize(path(), scratch(), Model.QuantizeParams(ftype=Ftype.MOSTLY_Q8_0, nthread=n))
-quantize(9)
+def quantize(n, source, target):
+    Model.quantize(source, target, Model.QuantizeParams(ftype=ftype, nthread=n, allowRequantize=True))
+source, ftype = scratch(), Ftype.MOSTLY_Q8_0
+quantize(9, path(), source)
+ftype = Ftype.MOSTLY_Q4_0  # from here on, C++ starts threads to read the weights
 limit_memory(30 << 20)
 try:
-    quantize(9)
+    quantize(9, source, scratch())
     raise SystemExit("quantized")
 except NativeMemoryError as error:
     assert "threads" in str(error) and "nthread" in str(error), error
-quantize(1)
-quantize(3)
+quantize(1, source, scratch())
+quantize(3, source, scratch())
 """,
         folder,
     )
