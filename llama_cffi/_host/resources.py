@@ -10,8 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from llama_cffi.errors import NativeMemoryError
-
 _MEMINFO = "/proc/meminfo"
 _PROCESS_CGROUPS = "/proc/self/cgroup"
 _CGROUPS = "/sys/fs/cgroup"
@@ -103,15 +101,6 @@ def check_threads(name: str, n: int) -> None:
             f"{name} must be at most {limit + 1}, got {n}: this process may start {limit} more threads. To use more, "
             "raise the limit (ulimit -u, or pids.max of its control group)"
         )
-
-
-def no_threads(what: str, advice: str, operation: str) -> NativeMemoryError:
-    """Return the error for threads that could not be started when they were needed."""
-    return NativeMemoryError(
-        f"{what}: {advice}, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of memory "
-        "for their stacks (ulimit -v)",
-        operation=operation,
-    )
 
 
 def _user_limit() -> int | None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 
 from llama_cffi._core.arguments import StrPath, is_hub_name, path_bytes
 from llama_cffi._core.callbacks import forget, reraise
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.checks import expected, no_threads, out_of_range
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import require_regular
@@ -17,7 +17,7 @@ from llama_cffi._core.native_log import native_log
 from llama_cffi._core.ownership import hold, own
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi._generated import enums
-from llama_cffi._host.resources import available_memory, no_threads
+from llama_cffi._host.resources import available_memory
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.model.info import ModelInfo

@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 from llama_cffi._core.arguments import StrPath, c_string, path_bytes
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, no_threads
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.structs import FLOAT_MAX, EnumField
 from llama_cffi._generated import enums
 from llama_cffi._generated.structs import ModelQuantizeParamsFields
-from llama_cffi._host.resources import no_threads
 from llama_cffi.errors import NativeError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.model.params import KvOverrides, PointerField, kv_overrides
