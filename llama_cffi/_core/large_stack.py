@@ -31,7 +31,7 @@ _HEADROOM = 1 << 20  # bytes for the frames below and above the call
 def on_large_stack(call: Callable[[], T], size: int, leave: bool = False) -> T:
     """Run `call` on a new thread with `size` bytes of stack; return what it returns and raise what it raises.
 
-    A signal handler that raises (Ctrl-C) is heard when `call` has ended, since `call` uses what the caller has acquired.
+    A signal handler that raises (Ctrl-C) is heard when `call` has ended, which uses what the caller has acquired.
     If it does not, pass `leave`: then the exception ends the waiting, but not the call.
     """
     try:
