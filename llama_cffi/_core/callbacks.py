@@ -9,11 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi
-from llama_cffi._core.ownership import forget_raised
+from llama_cffi._core.ownership import forget_raised, keep_raised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 raised: dict[int, BaseException] = {}
 forget = partial(forget_raised, raised)
 forget()
+# `onerror` of cffi, for an exception that left a trampoline: Ctrl-C before its `try` statement, or after that.
+keep_early = keep_raised
 
 
 class Callback:
@@ -58,11 +59,6 @@ def reraise() -> None:
 def failing() -> bool:
     """Return True if a callback has raised in the current call of this thread."""
     return threading.get_ident() in raised
-
-
-def keep_early(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
-    """Called by cffi for an exception that left a trampoline: Ctrl-C before its `try` statement, or after that."""
-    keep(error)
 
 
 @ffi.def_extern(error=False, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]

@@ -98,6 +98,9 @@ if TYPE_CHECKING:
     def forget_raised(raised: dict[int, BaseException]) -> None:
         """Drop this thread's exception, unless it is in a callback. The first call says from which dict, in general."""
 
+    def keep_raised(kind: type[BaseException], error: BaseException, trace: object) -> None:
+        """Store this thread's exception in the dict of `forget_raised`, unless an earlier one is stored."""
+
     def large_stack(call: Callable[[], T], size: int, leave: bool) -> T:
         """Call a function on a new thread with this size of stack. MemoryError without arguments if there is none.
 
@@ -111,7 +114,7 @@ else:
     own, hold, atomic, n_owned = native.own, native.hold, native.atomic, native.n_owned
     exclusive, exclusive_waiting = native.exclusive, native.exclusive_waiting
     exclusive_closing, exclusive_for = native.exclusive_closing, native.exclusive_for
-    large_stack, forget_raised = native.large_stack, native.forget_raised
+    large_stack, forget_raised, keep_raised = native.large_stack, native.forget_raised, native.keep_raised
 
 
 class WeakRefs:

@@ -147,6 +147,16 @@ bool forget_raised() {
     return thread != nullptr;
 }
 
+/* keep_raised(type, error, traceback): a function of C, in which no signal handler runs. */
+PyObject * keep_raised(PyObject *, PyObject * arguments) {
+    PyObject * error  = PyTuple_GetItem(arguments, 1);
+    PyObject * thread = error != nullptr ? PyLong_FromUnsignedLong(PyThread_get_thread_ident()) : nullptr;
+    const int  found  = thread == nullptr ? -1 : PyDict_Contains(raised, thread);
+    const bool failed = found < 0 || (found == 0 && PyDict_SetItem(raised, thread, error) != 0);
+    Py_XDECREF(thread);
+    return failed ? nullptr : Py_NewRef(Py_None);
+}
+
 PyObject * forget_raised_in(PyObject *, PyObject * dict) {
     if (dict != Py_None && raised == nullptr) {
         raised = Py_NewRef(dict);
@@ -747,6 +757,7 @@ PyMethodDef functions[] = {{"own", own, METH_VARARGS, nullptr},
                             METH_VARARGS | METH_KEYWORDS, nullptr},
                            {"large_stack", large_stack, METH_VARARGS, nullptr},
                            {"forget_raised", forget_raised_in, METH_O, nullptr},
+                           {"keep_raised", keep_raised, METH_VARARGS, nullptr},
                            {"n_owned", n_owned, METH_NOARGS, nullptr},
                            {}};
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.ffi import ffi
-from llama_cffi.context.memory import Memory
+from llama_cffi.context.memory import Memory, check_sequence
 from llama_cffi.context.output_views import Views
-from llama_cffi.context.sequences import check_sequence
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.sampler import Sampler

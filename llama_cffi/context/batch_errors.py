@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_cffi._core.checks import no_such_token, no_threads, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
-from llama_cffi.context.sequences import POSITION_LIMIT
+from llama_cffi.context.memory import POSITION_LIMIT
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
 
 TYPE_CHECKING = False

@@ -9,12 +9,23 @@ from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
-from llama_cffi.context.sequences import POSITION_LIMIT, check_sequence
 from llama_cffi.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+# Positions are below this. No model was trained for more, and higher ones would overflow in the batches after.
+POSITION_LIMIT = 1 << 30
+
+
+def check_sequence(seq: SeqId, n_seq_max: int, name: str = "seqId", allow_all: bool = False) -> None:
+    """Raise ValueError for a sequence that a context of `n_seq_max` sequences does not have; -1 may stand for all."""
+    hint = "raise Context.Params.nSeqMax for more sequences"
+    if allow_all:
+        integer(seq, -1, n_seq_max - 1, name, f"-1 means all; {hint}")
+    else:
+        integer(seq, 0, n_seq_max - 1, name, hint)
 
 
 class Memory(Uncopyable):

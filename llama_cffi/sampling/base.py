@@ -128,6 +128,12 @@ class SamplerBase(Handle):
         sampler._open(owned, parent)  # last: from here on, freeing the parent closes the sampler
         return sampler
 
+    def _text_size(self, token: Token) -> int:
+        """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
+        model = self._parent
+        assert model is not None
+        return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
+
     @classmethod
     def _make_from(
         cls,

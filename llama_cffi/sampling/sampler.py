@@ -10,7 +10,7 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import Owned, atomic, exclusive
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
-from llama_cffi.sampling.base import Deferred, SamplerBase, own_sampler
+from llama_cffi.sampling.base import Deferred, own_sampler
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import SamplerMakers
@@ -231,7 +231,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             reraise()
 
         searching = [member for member in self._leaves() if member._traits.searches]
-        sizes = [member._text_bytes + _text_size(member, token) for member in searching]
+        sizes = [member._text_bytes + member._text_size(token) for member in searching]
         largest = max(sizes, default=0)
         if largest > _SEARCH_LIMIT:
             raise ValueError(
@@ -367,13 +367,6 @@ def _has_probability(candidates: TokenDataArray) -> bool:
     """Return True if the picked candidate has a probability. Where none has one, llama.cpp picks the last."""
     picked = candidates[candidates.selected]
     return picked.p == picked.p and picked.logit > -_INFINITE
-
-
-def _text_size(member: SamplerBase, token: Token) -> int:
-    """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
-    model = member._parent
-    assert model is not None
-    return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
 
 def _search(accept: Callable[[], None], size: int) -> None:

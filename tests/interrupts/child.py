@@ -18,19 +18,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from llama_cffi import ClosedError
+from llama_cffi import BusyError, ClosedError
 from llama_cffi._core import handle
 from llama_cffi._core.ownership import n_owned
 from tests.interrupts.operations import operations
 from tests.interrupts.points import Interrupted, Points, Signals
 
 PATIENCE_S = 60
+TRANSIENT_S = 5  # for threads that are at their end
 VERBOSE = "INTERRUPTS_VERBOSE" in os.environ
 _BLOCKS_A_POINT = 0.5  # Python objects that an interrupted operation may leave behind: caches fill up
-
-
-class Failed(Exception):
-    """An interruption did harm."""
 
 
 class Trial:
@@ -38,6 +35,8 @@ class Trial:
 
     def __init__(self, prepare: Any) -> None:
         self.prepare = prepare
+        gc.collect()
+        self.before = counts()
         self.unraisable: list[tuple[Any, ...]] = []
         sys.unraisablehook = self._note
         self.renew()
@@ -45,41 +44,58 @@ class Trial:
     def renew(self) -> None:
         """Make new objects."""
         self.operate: Any = None
-        gc.collect()
+        if not settled(self.before):
+            raise SystemExit(f"{counts()} C objects and open files outlive the operation, not {self.before}")
         self.operate = self.prepare()
         for _ in range(3):
             self.operate()
         gc.collect()
-        self.owned, self.files = n_owned(), n_files()
+        self.made = counts()
         self.unraisable.clear()
 
     def _note(self, what: Any) -> None:
         self.unraisable.append((what.exc_value, what.object, what.err_msg, what.exc_traceback))  # may be interrupted
 
-    def check(self, where: str) -> None:
-        """After an interruption: the same operation works, and nothing is left over."""
-        try:
-            self.operate()
-        except ClosedError:
-            self.renew()
-        except BaseException as error:
-            raise Failed(f"{where}: afterwards {type(error).__name__}: {error}") from error
-        end = time.monotonic() + 10
-        while (n_owned(), n_files()) != (
-            self.owned,
-            self.files,
-        ) and time.monotonic() < end:  # the thread of an engine may be at its end
-            gc.collect()
-            time.sleep(0.001)
-        if n_owned() != self.owned:
-            raise Failed(f"{where}: {n_owned()} C objects, not {self.owned}")
-        if n_files() != self.files:
-            raise Failed(f"{where}: {n_files()} open files, not {self.files}")
+    def check(self, where: str) -> str:
+        """After an interruption: the same operation works, and nothing is left over. Returns what is wrong."""
+        end = time.monotonic() + TRANSIENT_S
+        while (error := self._attempt()) is not None:
+            if isinstance(error, ClosedError):
+                del error  # it refers to objects
+                self.renew()
+            elif not isinstance(error, BusyError) or time.monotonic() > end:
+                return f"{where}: afterwards {type(error).__name__}: {error}"
+            time.sleep(0.001)  # a thread of asyncio computes until its step ends
+        if not settled(self.made):
+            return f"{where}: {counts()} C objects and open files, not {self.made}"
         if handle._in_use():
-            raise Failed(f"{where}: a handle is still in use")
+            return f"{where}: a handle is still in use"
         if self.unraisable:
             error, what, message, trace = self.unraisable[0]
-            raise Failed(f"{where}: {error!r} in {what!r}: {message}\n{''.join(traceback.format_tb(trace))}")
+            return f"{where}: {error!r} in {what!r}: {message}\n{''.join(traceback.format_tb(trace))}"
+        return ""
+
+    def _attempt(self) -> BaseException | None:
+        try:
+            self.operate()
+        except BaseException as error:
+            return error.with_traceback(None)
+        return None
+
+
+def counts() -> tuple[int, int]:
+    """The numbers of C objects and of open files."""
+    return n_owned(), len(os.listdir("/proc/self/fd"))
+
+
+def settled(expected: tuple[int, int]) -> bool:
+    """Wait for these counts: a thread may be at its end."""
+    end = time.monotonic() + TRANSIENT_S
+    gc.collect()
+    while counts() != expected and time.monotonic() < end:
+        time.sleep(0.001)
+        gc.collect()
+    return counts() == expected
 
 
 def points(trial: Trial, kind: str, seed: int, budget: float) -> dict[str, Any]:
@@ -106,12 +122,10 @@ def points(trial: Trial, kind: str, seed: int, budget: float) -> dict[str, Any]:
                 if not at.where:
                     raise
         tried += 1
-        try:
-            trial.check(f"{kind} {n}, {at.where}")
-        except Failed as error:
-            failures.append(str(error))
+        if failure := trial.check(f"{kind} {n}, {at.where}"):
+            failures.append(failure)
             trial.renew()
-            if len(failures) > 20:
+            if len(failures) > 5:
                 break
     grown = blocks() - before
     if grown > _BLOCKS_A_POINT * tried + 2000:
@@ -135,18 +149,12 @@ def signals(trial: Trial, seconds: float) -> dict[str, Any]:
                 timer.disarm()
             except Interrupted:
                 pass
-        try:
-            trial.check("signal")
-        except Failed as error:
-            failures.append(str(error))
+        if failure := trial.check("signal"):
+            failures.append(failure)
             trial.renew()
-        if len(failures) > 20:
+        if len(failures) > 5:
             break
     return {"points": tried, "tried": tried, "failures": failures}
-
-
-def n_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def blocks() -> int:

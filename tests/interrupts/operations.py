@@ -85,6 +85,10 @@ NAMES = (
     "GGUF header",
 )
 
+# The interpreter's own event loop, executors and weak sets are Python code too, which an exception breaks anywhere.
+# asyncio.run turns Ctrl-C into a cancellation instead (tests/generate/test_async.py).
+WITHOUT_SIGNALS = ("Generation, asyncio",)
+
 
 def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
     """Names, and functions that prepare an operation. `folder` holds the models of `tests.fuzz.models`."""

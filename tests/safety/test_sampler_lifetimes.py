@@ -110,7 +110,7 @@ assert Own.freed == 2
 model = load(); errors = []
 def work():
     try:
-        ctx = context(model, nThreads=1); c = Sampler.chain(grammar(model), Sampler.init(Own()))
+        ctx = context(model, nThreads=1); c = Sampler.chain(grammar(model), Sampler.initTopK(1), Sampler.init(Own()))
         for _ in range(30):
             ctx.decode(Batch.getOne([5])); ctx.getMemory().clear(True)
             candidates = TokenDataArray(N_VOCAB); c.apply(candidates); assert candidates.selected == 0
