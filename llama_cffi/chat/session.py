@@ -146,7 +146,7 @@ class ChatSession:
         answer._follow(form, taken, budget, thinkingClose)
         first = self._first_turn()
 
-        begun: list[bool] = []
+        started: list[bool] = []
         this = weakref.ref(answer)
 
         def begin() -> None:
@@ -158,12 +158,12 @@ class ChatSession:
                     (self.messages.__delitem__, begins),
                     (self.messages.extend, new),
                     (setattr, self, "_answering", this),
-                    (begun.append, True),
+                    (started.append, True),
                 )
             )
 
         def end(run: Run) -> None:
-            if not begun:
+            if not started:
                 return
             self._answering = None
             text = "".join(run.texts)
