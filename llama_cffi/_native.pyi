@@ -5924,10 +5924,10 @@ class _Lib:
         Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that.
         """
         ...
-    def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, made: _CData, error: _CData, /) -> int:
-        """`int shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+    def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, status: _CData, error: _CData, /) -> _CData:
+        """`void *shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
 
-        These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+        These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
         Python has a signal to handle.
         """
         ...
@@ -5938,8 +5938,8 @@ class _Lib:
         """`int shim_chat_call(void *templates, const char *function, const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
         """
         ...
-    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, made: _CData, error: _CData, /) -> int:
-        """`int shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, status: _CData, error: _CData, /) -> _CData:
+        """`void *shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
         """
         ...
     def shim_chat_free_parser(self, parser: _CData, /) -> None:

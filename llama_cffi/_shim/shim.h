@@ -384,15 +384,15 @@ struct shim_chat_text {
 /* Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that. */
 bool shim_chat_open(const char * path);
 
-/* These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+/* These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
  * Python has a signal to handle. */
-int  shim_chat_make_templates(const char * source, const char * bos, const char * eos,
-                              const struct shim_chat_limits * given, void ** made, struct shim_chat_text * error);
+void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
+                                const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error);
 void shim_chat_free_templates(void * templates);
 int  shim_chat_call(void * templates, const char * function, const char * json, size_t size,
                     const struct shim_chat_limits * given, struct shim_chat_text * result);
-int  shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, void ** made,
-                           struct shim_chat_text * error);
+void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
+                             struct shim_chat_text * error);
 void shim_chat_free_parser(void * parser);
 int  shim_chat_parse(void * parser, const char * text, size_t size, bool partial,
                      const struct shim_chat_limits * given, struct shim_chat_text * result);

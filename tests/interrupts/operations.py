@@ -74,9 +74,11 @@ NAMES = (
     "Generation, prompt penalized",
     "Generation, steps",
     "Generation, asyncio",
+    "ChatTemplate",
     "ChatSession",
     "Engine",
     "Engine, requests",
+    "Engine.chat",
     "Embedder",
     "Embedder.embed",
     "Constraint",
@@ -332,6 +334,23 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def chat_template() -> Operation:
+        def run() -> None:
+            form = ChatTemplate(model, _TEMPLATE).format([{"role": "user", "content": "hi"}])
+            form.parse("hello", partial=True)
+            form.parse("hello")
+
+        return run
+
+    def engine_chat() -> Operation:
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+
+        def run() -> None:
+            request = made.chat([{"role": "user", "content": "hi"}], template=_TEMPLATE, maxTokens=2)
+            list(request.events())
+
+        return run
+
     def engine() -> Operation:
         def run() -> None:
             with Engine(model, nCtx=64, nSeqMax=2, nThreads=1) as made:
@@ -455,9 +474,11 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 penalized,
                 stepwise,
                 asynchronous,
+                chat_template,
                 chat,
                 engine,
                 requests,
+                engine_chat,
                 make_embedder,
                 embedder,
                 constraint,
