@@ -166,6 +166,7 @@ class Engine:
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
         """
+        self._require_open()
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
         )
@@ -198,6 +199,7 @@ class Engine:
         Requests share the prefix of their conversations. With a grammar (`toolChoice`, `responseFormat`), `sampler` is
         cloned. Raises what these raise.
         """
+        self._require_open()
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
         from llama_cffi.engine.chat_request import ChatRequest
@@ -241,8 +243,6 @@ class Engine:
         return request
 
     def _submit(self, kind: type[R], options: RequestOptions, sampler: Sampler | None, priority: int, seed: int) -> R:
-        if self._scheduler.closing is not None:
-            self._scheduler.raise_closed()
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = _chosen_sampler(sampler, seed)
@@ -257,6 +257,10 @@ class Engine:
                 chosen.close()
             raise
         return request
+
+    def _require_open(self) -> None:
+        if self._scheduler.closing is not None:
+            self._scheduler.raise_closed()
 
     def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
         n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
