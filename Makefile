@@ -24,10 +24,10 @@ ifneq ($(if $(GIT_FOLDER),$(wildcard $(GIT_FOLDER)/llama-cffi-upgrade/journal.js
   $(if $(filter-out 0,$(.SHELLSTATUS)),$(error an upgrade was interrupted and could not be completed))
 endif
 
-INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h c cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
+INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks chat chat-judge sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat chat-judge sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-busy        generation beside other programs, in a quota, with several processes (QUICK=1: shorter)"
 	@echo "make bench-engine      many requests: the Engine, llama-server and the hardware's limit (QUICK=1: shorter)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
+	@echo "make interrupts        an exception at every point inside the facade, for 36 operations (hours)"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
@@ -142,6 +143,9 @@ bench-engine: $(VENV)/.bench
 
 misuse: $(VENV)/.test
 	$(PY) -m tests.safety.misuse
+
+interrupts: $(VENV)/.test
+	$(PY) -m tests.interrupts
 
 hostile: $(VENV)/.test
 	$(PY) -m tests.hostile

@@ -505,6 +505,7 @@ class _Lib:
     SHIM_BATCH_POSITION_DIMS: Final[int]
     SHIM_BATCH_SEQUENCE: Final[int]
     SHIM_BATCH_SIZE: Final[int]
+    SHIM_BATCH_THREADS: Final[int]
     SHIM_BATCH_TOKEN: Final[int]
     SHIM_BATCH_UNKNOWN: Final[int]
     SHIM_BATCH_WIDTH: Final[int]
@@ -5601,6 +5602,13 @@ class _Lib:
         Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none.
         """
         ...
+    def shim_openmp_start(self, /) -> bool:
+        """`bool shim_openmp_start(void)`
+
+        Starts the OpenMP threads of a parallel region for which the calling thread does not choose their number. Returns false
+        if they cannot be started.
+        """
+        ...
     def shim_openmp_release(self, /) -> None:
         """`void shim_openmp_release(void)`
 
@@ -5645,16 +5653,35 @@ class _Lib:
         Returns the index of the first token that is not in 0 to n_vocab - 1; -1 if there is none.
         """
         ...
-    def shim_pin(self, handle: _CData, /) -> _CData:
-        """`void *shim_pin(const void *handle)`
+    def shim_begin_listing(self, /) -> None:
+        """`void shim_begin_listing(void)`
 
-        Acquires a handle until shim_unpin: a thread that frees it waits. Returns NULL if it was already freed.
+        Acquires ggml's list of backends and devices for reading. Waits while another thread adds a backend.
         """
         ...
-    def shim_unpin(self, pin: _CData, /) -> None:
-        """`void shim_unpin(void *pin)`
+    def shim_end_listing(self, /) -> None:
+        """`void shim_end_listing(void)`
 
-        Releases a handle that shim_pin acquired.
+        Releases what shim_begin_listing acquired.
+        """
+        ...
+    def shim_begin_registering(self, /) -> bool:
+        """`bool shim_begin_registering(void)`
+
+        Acquires ggml's list of backends and devices for adding one. Waits for the readers. Returns false, without the lock,
+        if this thread is one of them.
+        """
+        ...
+    def shim_end_registering(self, /) -> None:
+        """`void shim_end_registering(void)`
+
+        Releases what shim_begin_registering acquired.
+        """
+        ...
+    def shim_adapter_free(self, adapter: _CData, /) -> None:
+        """`void shim_adapter_free(struct llama_adapter_lora *adapter)`
+
+        Frees an adapter while nothing computes. In a callback of a computation it leaves it to the model.
         """
         ...
     def shim_threads_start(self, state: _CData, single: int, batch: int, cpus: int, /) -> None:
@@ -5678,6 +5705,20 @@ class _Lib:
         Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
         space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. `threads` adapts the
         number of threads, unless it is NULL. Returns the number of outputs, or a negative shim_refusal.
+        """
+        ...
+    def shim_require_threads(self, ctx: _CData, n_tokens: int, /) -> int:
+        """`int32_t shim_require_threads(struct llama_context *ctx, int32_t n_tokens)`
+
+        Starts the threads that computing this many tokens takes on the calling thread. Returns 0, or the number of threads if
+        they cannot be started. shim_compute does so itself.
+        """
+        ...
+    def shim_can_quantize(self, nthread: int, /) -> bool:
+        """`bool shim_can_quantize(int32_t nthread)`
+
+        Returns true if the process can start the threads of llama_model_quantize with this parameter; 1: none, 0: one for each
+        CPU.
         """
         ...
     def shim_check_size(self, limits: _CData, n_tokens: int, n_outputs: int, encode: int, pinned: int, /) -> int:
@@ -5883,10 +5924,10 @@ class _Lib:
         Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that.
         """
         ...
-    def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, made: _CData, error: _CData, /) -> int:
-        """`int shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+    def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, status: _CData, error: _CData, /) -> _CData:
+        """`void *shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
 
-        These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+        These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
         Python has a signal to handle.
         """
         ...
@@ -5897,8 +5938,8 @@ class _Lib:
         """`int shim_chat_call(void *templates, const char *function, const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
         """
         ...
-    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, made: _CData, error: _CData, /) -> int:
-        """`int shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, void **made, struct shim_chat_text *error)`
+    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, status: _CData, error: _CData, /) -> _CData:
+        """`void *shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
         """
         ...
     def shim_chat_free_parser(self, parser: _CData, /) -> None:
@@ -5950,7 +5991,7 @@ class _Lib:
         """`void python_sampler_reset(struct llama_sampler *sampler)`"""
         ...
     def python_sampler_clone(self, sampler: _CData, /) -> _CData:
-        """`struct llama_sampler *python_sampler_clone(const struct llama_sampler *sampler)`"""
+        """`void *python_sampler_clone(const struct llama_sampler *sampler)`"""
         ...
     def python_sampler_free(self, sampler: _CData, /) -> None:
         """`void python_sampler_free(struct llama_sampler *sampler)`"""

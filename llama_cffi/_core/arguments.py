@@ -115,7 +115,8 @@ def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> tuple[An
     # CPython before 3.13 crashes when it collects a reference cycle with a cffi array over a memoryview in it, and the
     # frames of a stored exception form such cycles. So C gets a pointer that keeps the memoryview alive instead.
     with ffi.from_buffer(f"{ctype}[]", view, require_writable=writable) as array:
-        return ffi.gc(ffi.cast(f"{ctype} *", array), lambda _, kept=view: None), len(array)
+        pointer: Any = ffi.gc(ffi.cast(f"{ctype} *", array), {None: view}.get)  # a function of C that keeps it
+        return pointer, len(array)
 
 
 def read_buffer(buffer: Any, ctype: str, count: int | None, what: str, count_name: str) -> tuple[Any, int]:

@@ -13,6 +13,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from llama_cffi._core.ownership import own
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llama_cffi._core.ownership import Owned
+
 _PREFIX = ".llama-cffi-save-"
 _TRIAL_BYTES = 1 << 20
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)  # file systems that cannot flush a folder
@@ -42,7 +48,7 @@ def atomic_write(target: str) -> Iterator[str]:
         raise OSError(error.errno, error.strerror, target) from error
     finally:
         _remove(scratch)
-        os.close(lock)
+        lock.finish()
 
 
 def require_size(path: str, target: str, size: int) -> None:
@@ -64,30 +70,29 @@ def write_error(path: str, target: str, problem: str) -> OSError:
     return OSError(errno.EIO, f"{problem}: is the disk full?", target)
 
 
-def _make_scratch(folder: str) -> tuple[str, int]:
+def _make_scratch(folder: str) -> tuple[str, Owned]:
     """Make a locked folder in `folder`, and remove the ones of processes that were killed. Returns path and lock."""
     import tempfile  # rarely needed, and slow to import
 
     _sweep(folder)
     while True:
-        scratch, lock = tempfile.mkdtemp(prefix=_PREFIX, dir=folder), -1
+        scratch = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
         try:
-            lock = os.open(scratch, os.O_RDONLY)
+            lock = _open(scratch)
             with suppress(OSError):  # a file system without locks, where nobody sweeps either
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock.pointer, fcntl.LOCK_EX)
             os.stat(scratch)
             return scratch, lock
         except FileNotFoundError:  # another process has swept it before it was locked
-            _close(lock)
+            pass
         except BaseException:
-            _close(lock)
             _remove(scratch)
             raise
 
 
-def _close(file: int) -> None:
-    if file >= 0:
-        os.close(file)
+def _open(folder: str, flags: int = 0) -> Owned:
+    """Open a folder; it is closed at the latest when Python destroys the result."""
+    return own(os.close, os.open, folder, os.O_RDONLY | flags)
 
 
 def _sweep(folder: str) -> None:
@@ -96,13 +101,11 @@ def _sweep(folder: str) -> None:
         left = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
         for path in left:
             with suppress(OSError):
-                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError for one in use
-                    if os.fstat(lock).st_uid == os.geteuid():
-                        _remove(path)
-                finally:
-                    os.close(lock)
+                lock = _open(path, os.O_DIRECTORY | os.O_NOFOLLOW)
+                fcntl.flock(lock.pointer, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError for one in use
+                if os.fstat(lock.pointer).st_uid == os.geteuid():
+                    _remove(path)
+                lock.finish()
 
 
 def _remove(scratch: str) -> None:
@@ -120,13 +123,10 @@ def _publish(scratch: str, target: str) -> None:
         written, place = os.path.join(scratch, name), os.path.join(os.path.dirname(target), name)
         place = os.path.realpath(place) if os.path.islink(place) else place
         moves.append((written, place))
-        file = os.open(written, os.O_RDWR)
-        try:
+        with open(written, "r+b", buffering=0) as file:
             with suppress(FileNotFoundError):
-                _copy_mode(os.stat(place), file)
-            os.fsync(file)
-        finally:
-            os.close(file)
+                _copy_mode(os.stat(place), file.fileno())
+            os.fsync(file.fileno())
     for written, place in moves:
         os.replace(written, place)
     for folder in {os.path.dirname(place) for _, place in moves}:
@@ -142,13 +142,13 @@ def _copy_mode(old: os.stat_result, file: int) -> None:
 def _flush_folder(path: str) -> None:
     """Flush the new name of a file to disk."""
     try:
-        folder = os.open(path, os.O_RDONLY)
+        folder = _open(path)
     except PermissionError:  # it can be written but not read
         return
     try:
-        os.fsync(folder)
+        os.fsync(folder.pointer)
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
     finally:
-        os.close(folder)
+        folder.finish()

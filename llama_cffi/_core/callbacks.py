@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from functools import partial
 
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi
+from llama_cffi._core.ownership import forget_raised, keep_raised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Thread -> the exception of a callback, during a call into C.
+# Thread -> the exception of a callback, during a call into C. One that is left of an interrupted call is dropped when
+# the thread acquires a handle, or by `forget`.
 raised: dict[int, BaseException] = {}
+forget = partial(forget_raised, raised)
+forget()
+# `onerror` of cffi, for an exception that left a trampoline: Ctrl-C before its `try` statement, or after that.
+keep_early = keep_raised
 
 
 class Callback:
@@ -55,12 +61,7 @@ def failing() -> bool:
     return threading.get_ident() in raised
 
 
-def _keep_early(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
-    """Called by cffi if Ctrl-C arrives in a trampoline before its `try` statement."""
-    keep(error)
-
-
-@ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(error=False, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_progress(progress: float, data: Any) -> bool:
     """`llama_progress_callback`: False stops the load; None, of a function without a return value, does not."""
     try:
@@ -70,7 +71,7 @@ def python_progress(progress: float, data: Any) -> bool:
         return False
 
 
-@ffi.def_extern(error=True, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(error=True, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_abort(data: Any) -> bool:
     """`ggml_abort_callback`: True stops the computation."""
     try:
@@ -80,7 +81,7 @@ def python_abort(data: Any) -> bool:
         return True
 
 
-@ffi.def_extern(error=False, onerror=_keep_early)  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(error=False, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_eval(tensor: Any, ask: bool, data: Any) -> bool:
     """`ggml_backend_sched_eval_callback`: `ask` asks if the tensor is needed; then False stops the computation."""
     try:

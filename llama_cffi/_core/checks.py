@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import operator
 
+from llama_cffi.errors import NativeMemoryError
+
 
 def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeError:
     """Return the TypeError for a value of the wrong type.
@@ -45,3 +47,12 @@ def boolean(value: bool, name: str) -> bool:
 def no_such_token(token: object, n_vocab: int) -> IndexError:
     """Return the IndexError for a number that is not a token of a vocabulary of `n_vocab` tokens."""
     return IndexError(f"token must be between 0 and {n_vocab - 1}, the last of the vocabulary, got {token}")
+
+
+def no_threads(what: str, advice: str, operation: str) -> NativeMemoryError:
+    """Return the error for threads that could not be started when they were needed."""
+    return NativeMemoryError(
+        f"{what}: {advice}, or raise the limit of threads (ulimit -u, or pids.max of the control group) or of memory "
+        "for their stacks (ulimit -v)",
+        operation=operation,
+    )

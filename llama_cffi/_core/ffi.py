@@ -9,6 +9,7 @@ _ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", **openmp.spin_environment()}
 
 try:
     with openmp.environment(_ENVIRONMENT):
+        import llama_cffi._native as native
         from llama_cffi._native import ffi, lib
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -40,4 +41,4 @@ lib.shim_init()
 # do that at once (seen with 2.1.1). So all are created here, in two milliseconds: this is the cheapest way.
 vars(lib)
 
-__all__ = ["PIN", "ffi", "lib"]
+__all__ = ["PIN", "ffi", "lib", "native"]

@@ -8,6 +8,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from io import BufferedReader
 
 _KINDS = {
@@ -16,6 +17,7 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
+_BUFFERED: Callable[[int, str], BufferedReader] = open  # type: ignore[assignment,unused-ignore]
 
 
 def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> BufferedReader:
@@ -25,12 +27,13 @@ def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> B
     """
     name = os.fsdecode(path)
     _require_regular(os.stat(name).st_mode, name)
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    file = next(map(_BUFFERED, map(os.open, [name], [flags]), ["rb"]))  # one call of C; see `atomic`
     try:
-        _require_regular(os.fstat(descriptor).st_mode, name)
-        return open(descriptor, "rb")
+        _require_regular(os.fstat(file.fileno()).st_mode, name)
+        return file
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
 
 

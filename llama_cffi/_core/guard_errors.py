@@ -15,20 +15,27 @@ from llama_cffi._core.native_log import native_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import threading
     from typing import NoReturn, Protocol
+
+    from llama_cffi._core.ownership import Lock
 
     class Suspect(Protocol):
         """A handle that a failed call may have left half-changed."""
 
-        _busy: threading.Lock
+        _busy: Lock
 
         def _invalidate(self, why: str) -> None: ...
         def _allow_only_close(self, why: str) -> None: ...
 
 
-# Address of a C object -> its handle.
-handles_by_address: weakref.WeakValueDictionary[int, Suspect] = weakref.WeakValueDictionary()
+# Address of a C object -> its handle. In the Python callbacks of a WeakValueDictionary, Ctrl-C would be lost.
+handles_by_address: dict[int, weakref.ref[Suspect]] = {}
+
+
+def find_handle(address: int) -> Suspect | None:
+    """Return the handle of a C object."""
+    reference = handles_by_address.get(address)
+    return None if reference is None else reference()
 
 
 _HINT = "python -m llama_cffi rpc-worker"
@@ -86,7 +93,7 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     if kind == lib.SHIM_GRAMMAR:
         made = not operation.startswith("llama_sampler_init_grammar")
         raise errors.GrammarError(message if made else f"cannot parse this grammar: {message}", operation=operation)
-    handles = [handle for handle in map(handles_by_address.get, suspects) if handle is not None]
+    handles = [handle for handle in map(find_handle, suspects) if handle is not None]
     if kind == lib.SHIM_ASSERT and (failure := remote_failure(message)) is not None:
         reason, advice = failure
         for handle in handles:

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
+from threading import get_ident
 
 from llama_cffi import errors
 from llama_cffi._core import callbacks, process
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.guard_errors import handles_by_address
-from llama_cffi._core.process import fork_safe_lock
+from llama_cffi._core.guard_errors import find_handle, handles_by_address
+from llama_cffi._core.ownership import Lock, Owned, exclusive, exclusive_closing, exclusive_waiting, hold
 from llama_cffi._core.uncopyable import Uncopyable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any, ClassVar, NoReturn
 
     from typing_extensions import Self
 
-# Protects the counts of all handles. Reentrant: the garbage collector may run a finalizer while it is held.
-_lock = fork_safe_lock(threading.RLock())
+    from llama_cffi._core.guard_errors import Suspect
 
 
 class Handle(Uncopyable):
@@ -42,46 +41,41 @@ class Handle(Uncopyable):
         "_children",
         "_closing",
         "_closed_reason",
-        "_dependents",
-        "_free_pending",
-        "_owner",
+        "_owned",
         "_parent",
         "_pointer",
-        "_pending_pointer",
     )
 
     _KIND: ClassVar[str] = "object"
 
     _pointer: Any  # None after the end of its use
+    _owned: Owned | None  # frees the C object; None after the end of its use
     _closed_reason: str  # why `_pointer` is None, for the message of ClosedError
+    _closing: str  # why new calls are refused although the object is not closed yet; empty: they are not
+    _busy: Lock  # who uses it
 
     _MADE_BY: ClassVar[str] = "use its class methods"
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} objects are not made by calling the class: {self._MADE_BY}")
 
-    def _open(self, pointer: Any, parent: Handle | None = None) -> None:
-        """Take ownership of a C object, which must not outlive that of `parent`."""
-        self._pointer = pointer
-        self._closed_reason = ""
+    def _open(self, owned: Owned, parent: Handle | None = None) -> None:
+        """Take a C object, which must not outlive that of `parent`. Until this has returned, `owned` alone frees it."""
+        self._closed_reason = self._closing = ""
         self._parent = parent
-        self._children: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._dependents = 0
-        self._free_pending = False
-        self._busy = threading.Lock()
-        self._owner = 0  # the thread that has acquired it
-        self._closing = ""  # why new calls are refused although the object is not closed yet; empty: they are not
-        with _lock:
-            orphaned = parent is not None and parent._pointer is None
-            if parent is not None and not orphaned:
-                parent._dependents += 1
-                parent._children.add(self)
-        if parent is not None and orphaned:  # another thread has closed the parent since the call began
-            self._pointer, self._parent = None, None
-            self._destroy(pointer)
-            parent._raise_closed()
+        self._children: set[weakref.ref[Handle]] = set()
         self._addresses: list[int] = []
-        self._register_address(pointer)
+        self._busy = Lock()
+        self._owned = owned
+        self._pointer = owned.pointer
+        if parent is not None:
+            owner = parent._owned
+            if owner is not None and owned.keep(owner):
+                parent._children.add(weakref.ref(self, parent._children.discard))
+            if parent._pointer is None:  # another thread has closed the parent since the call began
+                self._finish(f"its {parent._KIND} was freed")
+                parent._raise_closed()
+        self._register_address(self._pointer)
 
     # Use
 
@@ -99,75 +93,31 @@ class Handle(Uncopyable):
         if not isinstance(value, cls):
             raise expected(f"a {cls.__name__}", value)
 
-    @contextmanager
-    def _pinned(self) -> Iterator[Any]:
-        """Yield the C pointer, and keep the C object until the block ends: a thread that frees it waits.
+    def _pinned(self) -> AbstractContextManager[Any]:
+        """Return a context manager that keeps the C object until the block ends, and yields the C pointer.
 
         For results that point into the object.
         """
-        pointer = self._c
-        pin = lib.shim_pin(pointer)
-        if pin == ffi.NULL:
-            self._raise_closed()
-        try:
-            yield pointer
-        finally:
-            lib.shim_unpin(pin)
+        owned = self._owned
+        return (None if owned is None else owned.pin()) or self._raise_closed()
 
-    # One call at a time uses the object. Three places contain copies of `_acquire` and `_release`, because they run for
-    # every token: `Context._compute` (context/context.py), the outputs of a context (context/outputs.py) and
-    # `Sampler.sample` (sampling/sampler.py). Change all of them together.
+    # One call at a time uses the object. `self._exclusive()` is `exclusive(self)`; but samplers acquire their chain.
 
-    def _acquire(self) -> Any:
-        """Acquire exclusive use and return the C pointer. Raises BusyError if in use, ClosedError if closed."""
-        if not self._busy.acquire(blocking=False):
-            self._raise_busy()
-        self._owner = threading.get_ident()
-        pointer = self._pointer
-        if pointer is None or self._closing:  # another thread has closed it, or is waiting to
-            self._release()
-            self._raise_closed()
-        return pointer
+    def _exclusive(self) -> AbstractContextManager[Any]:
+        """Return a context manager that acquires exclusive use for a block and yields the C pointer.
 
-    def _release(self) -> None:
-        self._owner = 0
-        self._busy.release()
+        Raises BusyError if the object is in use, ClosedError if it is closed.
+        """
+        return exclusive(self)
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[Any]:
-        """Acquire exclusive use for a block and yield the C pointer; see `_acquire`."""
-        pointer = self._acquire()
-        try:
-            yield pointer
-        finally:
-            self._release()
-
-    def _acquire_waiting(self) -> None:
-        """Acquire exclusive use after the calls of other threads. Raises BusyError if waiting would deadlock."""
-        if self._busy.acquire(blocking=False):
-            pass
-        elif self._owner == threading.get_ident() or lib.shim_in_callback():
-            self._raise_busy()  # this thread would wait for itself, or for a thread that may wait for it
-        else:
-            self._busy.acquire()
-        self._owner = threading.get_ident()
-
-    @contextmanager
-    def _exclusive_waiting(self) -> Iterator[Any]:
-        """Acquire exclusive use for a block, after the calls of other threads, and yield the C pointer."""
-        self._acquire_waiting()
-        try:
-            yield self._c
-        finally:
-            self._release()
+    def _exclusive_waiting(self) -> AbstractContextManager[Any]:
+        """Return `_exclusive`, after the calls of other threads. Raises BusyError if waiting would deadlock."""
+        return exclusive_waiting(self)
 
     def _run(self, function: Any, *arguments: Any) -> Any:
         """Call `function(pointer, ...)` with exclusive use. Raises what a callback raised meanwhile."""
-        pointer = self._acquire()
-        try:
+        with exclusive(self) as pointer:
             result = function(pointer, *arguments)
-        finally:
-            self._release()
         callbacks.reraise()
         return result
 
@@ -186,15 +136,17 @@ class Handle(Uncopyable):
 
     def _invalidate(self, why: str) -> None:
         """Refuse all further use, and never free the C object: that may not be safe after a failed call."""
-        self._pointer = None
         self._closed_reason = why
+        self._pointer = None
+        if self._owned is not None:
+            self._owned.abandon()
+            self._owned = None
 
     def _register_address(self, pointer: Any) -> None:
         """Map the address of this C object, or of one inside it, to this handle, for calls that fail in it."""
         address = _address(pointer)
         self._addresses.append(address)
-        with _lock:
-            handles_by_address[address] = self
+        handles_by_address[address] = weakref.ref(self, partial(handles_by_address.pop, address))
 
     def _allow_only_close(self, why: str) -> None:
         """Refuse all further calls except `close`."""
@@ -212,29 +164,23 @@ class Handle(Uncopyable):
 
         Waits until a call of another thread on the object ends. Raises BusyError inside a callback of such a call.
         """
-        pointer = self._pointer
-        if pointer is None:
+        if self._owned is None:
             return
-        self._closing = "it is being freed"
-        try:
-            self._acquire_waiting()
-            try:
-                with _lock:  # another thread may create a child
-                    children = [child for child in self._children if not child.closed]
-                for child in children:
-                    child._check_no_deadlock()
-                for child in children:
-                    child._close_with_parent(f"its {self._KIND} was freed")
-                self._detach_users()
-                self._finish("it was freed")
-            finally:
-                self._release()
-        finally:
-            self._closing = ""
+        set_closing = partial(setattr, self, "_closing")
+        with hold(partial(set_closing, "it is being freed"), partial(set_closing, "")), exclusive_closing(self):
+            made = [reference() for reference in tuple(self._children)]
+            children = [child for child in made if child is not None and child._owned is not None]
+            for child in children:
+                child._check_no_deadlock()
+            for child in children:
+                child._close_with_parent(f"its {self._KIND} was freed")
+            self._detach_users()
+            self._finish("it was freed")
 
     def _check_no_deadlock(self) -> None:
         """Before the parent is closed: raise BusyError if waiting for the call in progress would deadlock."""
-        if self._busy.locked() and (self._owner == threading.get_ident() or lib.shim_in_callback()):
+        owner = self._busy.owner
+        if owner and (owner == get_ident() or lib.shim_in_callback()):
             self._raise_busy()
 
     def _detach_users(self) -> None:
@@ -245,47 +191,17 @@ class Handle(Uncopyable):
         self._closed_reason = why
 
     def _finish(self, why: str) -> None:
-        """Free the C object now, or after its last dependent."""
-        with _lock:
-            pointer, self._pointer = self._pointer, None
-            if pointer is None:
-                return
+        """Free the C object now, or after what depends on it. Without this, the garbage collector does."""
+        if self._pointer is not None:
             self._closed_reason = why
-            if self._dependents:
-                self._free_pending = True
-                self._pending_pointer = pointer
-                return
-        self._free_native(pointer)
-
-    def _free_native(self, pointer: Any) -> None:
-        for address in [address for address in self._addresses if handles_by_address.get(address) is self]:
-            del handles_by_address[address]
-        self._destroy(pointer)
-        parent, self._parent = self._parent, None
-        if parent is not None:
-            parent._remove_dependent()
-
-    def _add_dependent(self) -> None:
-        """Delay the end of the C object until a matching call of `_remove_dependent`."""
-        with _lock:
-            self._dependents += 1
-
-    def _remove_dependent(self) -> None:
-        with _lock:
-            self._dependents -= 1
-            if self._dependents or not self._free_pending:
-                return
-            self._free_pending = False
-            pointer = self._pending_pointer
-        self._free_native(pointer)
-
-    def _destroy(self, pointer: Any) -> None:
-        """Call the C function that frees this kind of object."""
-        raise NotImplementedError
-
-    def __del__(self) -> None:
-        if getattr(self, "_pointer", None) is not None:
-            self._finish("it was collected")
+            self._pointer = None
+        for address in self._addresses:
+            if find_handle(address) is self:
+                handles_by_address.pop(address, None)
+        owned = self._owned
+        if owned is not None:
+            owned.finish()
+            self._owned = None
 
     def __enter__(self) -> Self:
         return self
@@ -313,7 +229,7 @@ def _address(pointer: Any) -> int:
 
 def _after_fork() -> None:
     """A forked child has the parent's memory but not its threads: it must neither use nor free any object."""
-    for handle in list(handles_by_address.values()):
+    for handle in _handles():
         handle._invalidate(
             "it belongs to the parent process; load the model after the fork, or start processes with spawn"
         )
@@ -336,4 +252,9 @@ def _at_exit() -> None:
 
 
 def _in_use() -> bool:
-    return any(handle._busy.locked() for handle in list(handles_by_address.values()))
+    return any([handle._busy.locked() for handle in _handles()])
+
+
+def _handles() -> list[Suspect]:
+    found = [reference() for reference in list(handles_by_address.values())]
+    return [handle for handle in found if handle is not None]

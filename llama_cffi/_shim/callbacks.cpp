@@ -16,7 +16,7 @@ const char * python_sampler_name(const struct llama_sampler * sampler);
 void python_sampler_accept(struct llama_sampler * sampler, llama_token token);
 void python_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates);
 void python_sampler_reset(struct llama_sampler * sampler);
-struct llama_sampler * python_sampler_clone(const struct llama_sampler * sampler);
+void * python_sampler_clone(const struct llama_sampler * sampler);
 void python_sampler_free(struct llama_sampler * sampler);
 
 }  // extern "C"
@@ -108,7 +108,8 @@ void shim_sampler_reset(struct llama_sampler * sampler) {
 
 struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler) {
     const Entered entered;
-    return entered ? python_sampler_clone(sampler) : nullptr;
+    void *        data = entered ? python_sampler_clone(sampler) : nullptr;
+    return data != nullptr ? llama_sampler_init(sampler->iface, data) : nullptr;
 }
 
 void shim_sampler_free(struct llama_sampler * sampler) {

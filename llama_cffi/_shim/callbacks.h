@@ -16,5 +16,5 @@ extern "Python+C" const char * python_sampler_name(const struct llama_sampler * 
 extern "Python+C" void python_sampler_accept(struct llama_sampler * sampler, int32_t token);
 extern "Python+C" void python_sampler_apply(struct llama_sampler * sampler, struct llama_token_data_array * candidates);
 extern "Python+C" void python_sampler_reset(struct llama_sampler * sampler);
-extern "Python+C" struct llama_sampler * python_sampler_clone(const struct llama_sampler * sampler);
+extern "Python+C" void * python_sampler_clone(const struct llama_sampler * sampler); /* the user data of the clone */
 extern "Python+C" void python_sampler_free(struct llama_sampler * sampler);

@@ -57,14 +57,13 @@ bool shim_chat_open(const char * path) {
     return open;
 }
 
-int shim_chat_make_templates(const char * source, const char * bos, const char * eos,
-                             const struct shim_chat_limits * given, void ** made, struct shim_chat_text * error) {
+void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
+                                const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error) {
     chat_templates *  found  = nullptr;
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    const auto        status = chat.make_templates(source, bos, eos, &limits, &found, &text);
-    *made                    = found;
-    return ended(status, text, error);
+    *status = ended(chat.make_templates(source, bos, eos, &limits, &found, &text), text, error);
+    return found;
 }
 
 void shim_chat_free_templates(void * templates) {
@@ -80,14 +79,13 @@ int shim_chat_call(void * templates, const char * function, const char * json, s
     return ended(status, text, result);
 }
 
-int shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, void ** made,
-                          struct shim_chat_text * error) {
+void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
+                             struct shim_chat_text * error) {
     chat_parser *     found  = nullptr;
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    const auto        status = chat.make_parser(json, size, &limits, &found, &text);
-    *made                    = found;
-    return ended(status, text, error);
+    *status = ended(chat.make_parser(json, size, &limits, &found, &text), text, error);
+    return found;
 }
 
 void shim_chat_free_parser(void * parser) {
@@ -111,8 +109,10 @@ int shim_chat_schema_to_grammar(const char * json, size_t size, const struct shi
 }
 
 void shim_chat_free_text(struct shim_chat_text * text) {
-    chat_text given = {text->data, text->size};
-    chat.free_text(&given);
+    if (text->data != nullptr) {
+        chat_text given = {text->data, text->size};
+        chat.free_text(&given);
+    }
     *text = {};
 }
 

@@ -194,6 +194,12 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
     if (adapted != nullptr && threads::begin(*adapted)) {
         use_threads(ctx, *adapted);
     }
+    if (const int32_t n = threads::require(ctx, batch.n_tokens); n > 0) {
+        if (adapted != nullptr) {
+            threads::end(*adapted);
+        }
+        return reject(*limits, SHIM_BATCH_THREADS, 0, n);
+    }
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
     if (adapted != nullptr && threads::end(*adapted)) {
         use_threads(ctx, *adapted);

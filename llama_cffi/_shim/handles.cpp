@@ -139,12 +139,3 @@ bool remove_handle(const void * handle, Entry * entry) noexcept {
 }
 
 }  // namespace guard
-
-extern "C" void * shim_pin(const void * handle) {
-    bool freed = false;
-    return guard::acquire(handle, freed);
-}
-
-extern "C" void shim_unpin(void * pin) {
-    guard::release(static_cast<guard::Entry *>(pin));
-}

@@ -1,5 +1,5 @@
 /* Raises the errors of guarded calls as Python exceptions, and handles Python's signals during a computation. */
-#include <Python.h>
+#include "ownership.hpp"
 
 #include "guard.hpp"
 #include "threads.hpp"
@@ -55,6 +55,16 @@ bool warn(const char * deprecated) {
     return result != nullptr;
 }
 
+/* Raises the exception that is set after this call, at the next step of this thread's Python code. */
+void raise_later() {
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), kind);
+    Py_XDECREF(kind);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+}
+
 bool is_main_interpreter() {
     if (PyInterpreterState_GetID(PyInterpreterState_Get()) == 0) {
         return true;
@@ -78,8 +88,12 @@ extern "C" bool shim_finish_call(void) {
         PyObject * result = call_python("llama_cffi._core.native_log", "deliver_log", PyTuple_New(0));
         shim_leave_python();
         call_last() = call;
-        if (result == nullptr && signal[0] == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-            PyErr_Fetch(&signal[0], &signal[1], &signal[2]);  // Ctrl-C in the target
+        if (result == nullptr && !PyErr_ExceptionMatches(PyExc_Exception)) {
+            if (signal[0] == nullptr) {
+                raise_later();  // Ctrl-C in the target; raised here, what the call has made would be lost
+            } else {
+                PyErr_Clear();  // the second one
+            }
         } else if (result == nullptr) {
             PyErr_WriteUnraisable(nullptr);  // a failing log target must not hide the call's error
         }
@@ -93,7 +107,7 @@ extern "C" bool shim_finish_call(void) {
         return deprecated == nullptr || warn(deprecated);
     }
     if (error.kind == SHIM_CHECK_INTERPRETER) {
-        return is_main_interpreter();
+        return is_main_interpreter() && ownership_install();
     }
     raise_error(error);
     return false;

@@ -14,7 +14,9 @@
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
  *   chat.cpp                  llama.cpp's chat code, in a library of its own
- *   gate.cpp                  reader/writer lock between computing and changing adapters
+ *   gate.cpp                  reader/writer locks: computing and adapters, reading and changing the list of backends
+ *   ownership.cpp             Python types that own C objects and locks
+ *   large_stack.cpp           calls on a thread with a larger stack
  *   callbacks.cpp             callbacks from C into Python
  *
  * This is the only place that declares the shim. cffi (build_ffi.py) and the stub (codegen/read/shim.py) read the text
@@ -31,6 +33,7 @@ struct llama_batch;
 struct llama_context;
 struct llama_sampler;
 struct llama_vocab;
+struct llama_adapter_lora;
 struct llama_token_data_array;
 struct ggml_tensor;
 
@@ -86,6 +89,10 @@ int shim_log_take(char * buffer, size_t size);
 /* Writes the path of the OpenMP runtime that computations use. Returns its length; 0 if there is none. */
 size_t shim_openmp(char * buffer, size_t size);
 
+/* Starts the OpenMP threads of a parallel region for which the calling thread does not choose their number. Returns false
+ * if they cannot be started. */
+bool shim_openmp_start(void);
+
 /* Ends the OpenMP threads that this thread has started. It starts others when it computes again. */
 void shim_openmp_release(void);
 
@@ -117,11 +124,21 @@ bool shim_module_open(const char * name, const char * path);
 /* Returns the index of the first token that is not in 0 to n_vocab - 1; -1 if there is none. */
 int32_t shim_first_outside(const int32_t * tokens, int32_t n, int32_t n_vocab);
 
-/* Acquires a handle until shim_unpin: a thread that frees it waits. Returns NULL if it was already freed. */
-void * shim_pin(const void * handle);
+/* Acquires ggml's list of backends and devices for reading. Waits while another thread adds a backend. */
+void shim_begin_listing(void);
 
-/* Releases a handle that shim_pin acquired. */
-void shim_unpin(void * pin);
+/* Releases what shim_begin_listing acquired. */
+void shim_end_listing(void);
+
+/* Acquires ggml's list of backends and devices for adding one. Waits for the readers. Returns false, without the lock,
+ * if this thread is one of them. */
+bool shim_begin_registering(void);
+
+/* Releases what shim_begin_registering acquired. */
+void shim_end_registering(void);
+
+/* Frees an adapter while nothing computes. In a callback of a computation it leaves it to the model. */
+void shim_adapter_free(struct llama_adapter_lora * adapter);
 
 /* What a context accepts, the state of its last outputs, and details of the last rejected batch. */
 struct shim_limits {
@@ -163,6 +180,7 @@ enum shim_refusal {
     SHIM_BATCH_POSITION_DIMS = -12, /* embeddings whose positions have several numbers */
     SHIM_BATCH_NOT_ENCODED   = -13, /* decoding needs encoder output */
     SHIM_BATCH_FAILED        = -14, /* llama.cpp failed; its code is in `value` */
+    SHIM_BATCH_THREADS       = -15, /* the threads for it cannot be started; their number is in `value` */
 };
 
 /* How many threads a context computes with at present, and what that was decided by. */
@@ -205,6 +223,14 @@ int32_t shim_threads_decide(struct shim_threads * state, double at, double share
  * number of threads, unless it is NULL. Returns the number of outputs, or a negative shim_refusal. */
 int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
                      const struct llama_batch * batch, int32_t width, int32_t n_embd, bool encode, bool pinned);
+
+/* Starts the threads that computing this many tokens takes on the calling thread. Returns 0, or the number of threads if
+ * they cannot be started. shim_compute does so itself. */
+int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens);
+
+/* Returns true if the process can start the threads of llama_model_quantize with this parameter; 1: none, 0: one for each
+ * CPU. */
+bool shim_can_quantize(int32_t nthread);
 
 /* Checks only the number of entries and outputs of a batch. Returns 0, or a negative shim_refusal. */
 int32_t shim_check_size(struct shim_limits * limits, int32_t n_tokens, int32_t n_outputs, bool encode, bool pinned);
@@ -358,15 +384,15 @@ struct shim_chat_text {
 /* Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that. */
 bool shim_chat_open(const char * path);
 
-/* These return a `chat_status` of vendor/build/chat/chat_api.h, and are its functions of the same names. They end early if
+/* These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
  * Python has a signal to handle. */
-int  shim_chat_make_templates(const char * source, const char * bos, const char * eos,
-                              const struct shim_chat_limits * given, void ** made, struct shim_chat_text * error);
+void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
+                                const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error);
 void shim_chat_free_templates(void * templates);
 int  shim_chat_call(void * templates, const char * function, const char * json, size_t size,
                     const struct shim_chat_limits * given, struct shim_chat_text * result);
-int  shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, void ** made,
-                           struct shim_chat_text * error);
+void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
+                             struct shim_chat_text * error);
 void shim_chat_free_parser(void * parser);
 int  shim_chat_parse(void * parser, const char * text, size_t size, bool partial,
                      const struct shim_chat_limits * given, struct shim_chat_text * result);

@@ -16,7 +16,14 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "llama.h"
+
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,6 +94,64 @@ void sample_at(shim_threads & state, double at) {
 
 thread_local shim_threads * computing = nullptr;
 
+/* The OpenMP threads of the calling thread, with itself. Each thread has a team of its own, and a smaller team ends the
+ * threads that it does not need. */
+thread_local int32_t team = 1;
+
+void * wait_at(void * gate) {
+    pthread_mutex_lock(static_cast<pthread_mutex_t *>(gate));
+    pthread_mutex_unlock(static_cast<pthread_mutex_t *>(gate));
+    return nullptr;
+}
+
+/* Returns true if `n` more threads can exist at once. */
+bool can_start(int32_t n) {
+    std::vector<pthread_t> threads;
+    threads.reserve(static_cast<size_t>(std::max(n, 0)));
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&gate);
+    bool all = true;
+    for (int32_t i = 0; i < n && all; i++) {
+        pthread_t thread;
+        all = pthread_create(&thread, nullptr, wait_at, &gate) == 0;
+        if (all) {
+            threads.push_back(thread);
+        }
+    }
+    pthread_mutex_unlock(&gate);
+    for (const pthread_t thread : threads) {
+        pthread_join(thread, nullptr);
+    }
+    return all;
+}
+
+#ifdef _OPENMP
+
+std::mutex starting;  // of a team
+
+/* Makes a team of `n` threads. It starts here, so that no other thread can take what was found to be free. */
+bool start_team(int32_t n) try {
+    const std::lock_guard<std::mutex> lock(starting);
+    if (!can_start(n - team)) {
+        return false;
+    }
+#pragma omp parallel num_threads(n)
+    {
+        asm volatile("" ::: "memory");
+    }
+    return true;
+} catch (const std::bad_alloc &) {
+    return false;
+}
+
+#else
+
+bool start_team(int32_t) {
+    return true;
+}
+
+#endif
+
 }  // namespace
 
 namespace threads {
@@ -129,9 +194,43 @@ bool end(shim_threads & state) noexcept {
     return shim_threads_decide(&state, at, last.computed / span, rate, cpus, mean) != last.now;
 }
 
+bool start(int32_t n) noexcept {
+    return n <= team || start_team(n);
+}
+
+int32_t require(llama_context * ctx, int32_t n_tokens) noexcept {
+    const int32_t one  = llama_n_threads(ctx);  // the last part of a larger batch can be a single token
+    const int32_t many = n_tokens == 1 ? one : llama_n_threads_batch(ctx);
+    const int32_t most = std::max(one, many);
+    if (!start(most)) {
+        return most;
+    }
+    team = std::min(one, many);
+    return 0;
+}
+
+int32_t started() noexcept {
+    return team;
+}
+
+void forget() noexcept {
+    team = 1;
+}
+
 }  // namespace threads
 
 extern "C" {
+
+int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens) {
+    return threads::require(ctx, n_tokens);
+}
+
+bool shim_can_quantize(int32_t nthread) try {
+    const int32_t n = nthread > 0 ? nthread : static_cast<int32_t>(std::thread::hardware_concurrency());
+    return n < 2 || can_start(n);
+} catch (const std::bad_alloc &) {
+    return false;
+}
 
 void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus) {
     *state          = {};

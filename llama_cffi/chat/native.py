@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import Owned, own
 from llama_cffi.errors import NativeMemoryError, UnavailableError
 
 _LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lib", "libllama-chat-cffi.so")
@@ -53,18 +54,18 @@ def require() -> None:
 class NativeTemplate:
     """A template of llama.cpp's chat code. Threads can share it."""
 
-    __slots__ = ("_pointer",)
+    __slots__ = ("_owned", "_pointer")
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
         """Raises ChatCodeError if the template cannot be parsed; UnavailableError."""
         require()
-        made, text = ffi.new("void **"), ffi.new("struct shim_chat_text *")
+        status, text = ffi.new("int32_t *"), _new_text()
         given = source.encode(errors="replace")
         limits = _limits(len(given))
-        status = lib.shim_chat_make_templates(given, bos.encode(), eos.encode(), limits, made, text)
-        if made[0] != ffi.NULL:
-            self._pointer = ffi.gc(made[0], lib.shim_chat_free_templates)
-        _check(status, text)
+        make, words = lib.shim_chat_make_templates, (given, bos.encode(), eos.encode())
+        self._owned = own(lib.shim_chat_free_templates, make, *words, limits, status, text.pointer)
+        _check(status[0], text)
+        self._pointer = self._owned.pointer
 
     def info(self) -> dict[str, Any]:
         """Return what the template can do."""
@@ -81,8 +82,8 @@ class NativeTemplate:
 
     def _call(self, function: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
         given = json.dumps(inputs).encode()
-        text = ffi.new("struct shim_chat_text *")
-        status = lib.shim_chat_call(self._pointer, function, given, len(given), _limits(len(given)), text)
+        text = _new_text()
+        status = lib.shim_chat_call(self._pointer, function, given, len(given), _limits(len(given)), text.pointer)
         found: dict[str, Any] = json.loads(_check(status, text))
         return found
 
@@ -90,17 +91,17 @@ class NativeTemplate:
 class NativeParser:
     """A parser of answers. Threads can share it."""
 
-    __slots__ = ("_pointer",)
+    __slots__ = ("_owned", "_pointer")
 
     def __init__(self, parser: Mapping[str, Any], **options: Any) -> None:
         """`parser` is what `NativeTemplate.apply` returned as such."""
         require()
         given = json.dumps({**parser, **options}).encode()
-        made, text = ffi.new("void **"), ffi.new("struct shim_chat_text *")
-        status = lib.shim_chat_make_parser(given, len(given), _limits(len(given)), made, text)
-        if made[0] != ffi.NULL:
-            self._pointer = ffi.gc(made[0], lib.shim_chat_free_parser)
-        _check(status, text)
+        status, text = ffi.new("int32_t *"), _new_text()
+        make, size = lib.shim_chat_make_parser, len(given)
+        self._owned = own(lib.shim_chat_free_parser, make, given, size, _limits(size), status, text.pointer)
+        _check(status[0], text)
+        self._pointer = self._owned.pointer
 
     def parse(self, text: str | bytes, partial: bool = False) -> dict[str, Any]:
         """Parse an answer from its beginning. Returns `content`, `reasoning` and `calls`.
@@ -108,8 +109,8 @@ class NativeParser:
         Raises ChatCodeError if the text is not in the format of the template.
         """
         given = text.encode() if isinstance(text, str) else text
-        result = ffi.new("struct shim_chat_text *")
-        status = lib.shim_chat_parse(self._pointer, given, len(given), partial, _limits(len(given)), result)
+        result = _new_text()
+        status = lib.shim_chat_parse(self._pointer, given, len(given), partial, _limits(len(given)), result.pointer)
         found: dict[str, Any] = json.loads(_check(status, result))
         return found
 
@@ -117,8 +118,8 @@ class NativeParser:
 def schema_to_grammar(schema: str) -> str:
     """Convert a JSON Schema to a GBNF grammar."""
     require()
-    given, result = schema.encode(), ffi.new("struct shim_chat_text *")
-    return _check(lib.shim_chat_schema_to_grammar(given, len(given), _limits(len(given)), result), result)
+    given, result = schema.encode(), _new_text()
+    return _check(lib.shim_chat_schema_to_grammar(given, len(given), _limits(len(given)), result.pointer), result)
 
 
 def _limits(size: int) -> Any:
@@ -126,12 +127,15 @@ def _limits(size: int) -> Any:
     return ffi.new("struct shim_chat_limits *", (SECONDS, memory, _STACK * memory))
 
 
-def _check(status: int, text: Any) -> str:
+def _new_text() -> Owned:
+    return own(lib.shim_chat_free_text, ffi.new, "struct shim_chat_text *")
+
+
+def _check(status: int, text: Owned) -> str:
     """Take the text of a call, and raise its error."""
-    try:
-        found = bytes(ffi.buffer(text.data, text.size)).decode(errors="replace") if text.data != ffi.NULL else ""
-    finally:
-        lib.shim_chat_free_text(text)
+    given = text.pointer
+    found = bytes(ffi.buffer(given.data, given.size)).decode(errors="replace") if given.data != ffi.NULL else ""
+    text.finish()
     if status == _OK:
         return found
     if status == _MEMORY and not found:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.ownership import atomic
 from llama_cffi.chat.answer import ChatAnswer, answer_message
 from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
 from llama_cffi.chat.messages import Message, call_ids
@@ -54,7 +56,7 @@ class ChatSession:
         check_overflow(overflow, ("stop", "error", "drop"))
         self._context, self._seqId, self._drops = ctx, seqId, overflow == "drop"
         self.template = template if isinstance(template, ChatTemplate) else ChatTemplate(ctx.getModel(), template)
-        self._answering = False
+        self._answering: weakref.ref[ChatAnswer] | None = None
         self.messages = []
         self.dropped = []
         self.variables = dict(variables or {})
@@ -144,15 +146,26 @@ class ChatSession:
         answer._follow(form, taken, budget, thinkingClose)
         first = self._first_turn()
 
+        started: list[bool] = []
+        this = weakref.ref(answer)
+
         def begin() -> None:
             self._require_idle()
-            self._answering = True
-            self.dropped += self.messages[first : first + dropped]
-            del self.messages[first : first + dropped]
-            self.messages.extend(new)
+            begins = slice(first, first + dropped)
+            atomic(
+                (
+                    (self.dropped.extend, self.messages[begins]),
+                    (self.messages.__delitem__, begins),
+                    (self.messages.extend, new),
+                    (setattr, self, "_answering", this),
+                    (started.append, True),
+                )
+            )
 
         def end(run: Run) -> None:
-            self._answering = False
+            if not started:
+                return
+            self._answering = None
             text = "".join(run.texts)
             if text or run.rules.reason not in (None, StopReason.CANCELLED):
                 self.messages.append(answer_message(form.parse(text, taken=taken)))
@@ -163,7 +176,8 @@ class ChatSession:
         return answer
 
     def _require_idle(self) -> None:
-        if self._answering:
+        answer = None if self._answering is None else self._answering()
+        if answer is not None and not answer.done:
             raise BusyError("an answer of this session has not ended: iterate to its end, or close() it, first")
 
     def addToolResult(self, call: ToolCall, result: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.large_stack import on_large_stack
+from llama_cffi._core.ownership import locked
 from llama_cffi.errors import GrammarError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def library() -> Any:
 def seam(call: Callable[[], T], what: str, stack: int = 0) -> T:
     """Run a call of llguidance, with `stack` bytes of stack if not 0. Raises GrammarError if it fails or panics."""
     try:
-        return on_large_stack(call, stack) if stack else call()
+        return on_large_stack(call, stack, leave=True) if stack else call()
     except (TypeError, ValueError, RecursionError) as error:
         raise GrammarError(f"{what} cannot be used: {reason(str(error))}") from None
     except BaseException as error:
@@ -78,7 +79,7 @@ class Grammar:
 
     def matcher(self, key: Any, tokenizer: Any) -> Any:
         """Return a matcher in the initial state. `key` stands for the tokenizer: its model."""
-        with self._lock:
+        with locked(self._lock):
             found = self._pristine.get(key)
             if found is None:
                 found = self._pristine[key] = self.compile(tokenizer)
@@ -86,7 +87,7 @@ class Grammar:
 
     def replacement(self, key: Any, tokenizer: Any) -> Any:
         """Return a matcher that shares nothing with the others, one of which failed; new ones share nothing either."""
-        with self._lock:
+        with locked(self._lock):
             self.generation += 1
             self._pristine.pop(key, None)
         return self.compile(tokenizer)
@@ -134,7 +135,7 @@ def _reason(matcher: Any) -> str:
 def _trial() -> Any:
     """Return a tokenizer whose tokens are the bytes, and an end."""
     global _trial_tokenizer
-    with _trial_lock:
+    with locked(_trial_lock):
         if _trial_tokenizer is None:
             module = library()
             _trial_tokenizer = module.LLTokenizer(module.TokenizerWrapper(_Bytes()), eos_token=[_BYTES])

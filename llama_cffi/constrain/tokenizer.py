@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import locked
 from llama_cffi._generated.enums import TokenAttr
 from llama_cffi.constrain.guidance import library, seam
 from llama_cffi.vocab.tokenize import tokenize
@@ -28,7 +29,7 @@ _lock = threading.Lock()  # guards _tokenizers
 
 def tokenizer_of(vocab: Vocab) -> Any:
     """Return the llguidance tokenizer of a vocabulary, made once per model: a second for 262,144 tokens."""
-    with _lock:
+    with locked(_lock):
         found = _tokenizers.get(vocab._model)
         if found is None:
             found = _tokenizers[vocab._model] = _make(vocab)

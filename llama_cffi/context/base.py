@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from llama_cffi._core.base_types import SeqId
-from llama_cffi._core.ffi import ffi, lib
-from llama_cffi.context.memory import Memory
+from llama_cffi._core.ffi import ffi
+from llama_cffi.context.memory import Memory, check_sequence
 from llama_cffi.context.output_views import Views
-from llama_cffi.context.sequences import check_sequence
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.sampler import Sampler
@@ -53,12 +52,8 @@ class ContextBase(LogitsSource):
     def _finish(self, why: str) -> None:
         """Free the C context now, or when the last array over its outputs is gone."""
         self._views.invalidate()
-        self._dependents += self._views.close_when_unused(self._remove_dependent)
         super()._finish(why)
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_free(pointer)
-        self._kept.clear()
+        self._chains.clear()
 
     def _check_seq(self, seq: SeqId, name: str = "seqId") -> None:
         check_sequence(seq, self._nSeqMax, name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.checks import no_such_token, out_of_range
+from llama_cffi._core.checks import no_such_token, no_threads, out_of_range
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.native_log import native_log
-from llama_cffi.context.sequences import POSITION_LIMIT
+from llama_cffi.context.memory import POSITION_LIMIT
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
 
 TYPE_CHECKING = False
@@ -64,6 +64,9 @@ def batch_error(reason: int, limits: Any, width: int, operation: str) -> Excepti
             return ValueError(
                 f"positions of embeddings have {value} dimensions in this model, and 1 in a Batch: use BatchExt"
             )
+        case lib.SHIM_BATCH_THREADS:
+            what = f"{operation}: the process cannot start the {value} threads of this computation"
+            return no_threads(what, "lower nThreads and nThreadsBatch", operation)
         case lib.SHIM_BATCH_NOT_ENCODED:
             return ValueError("this model decodes the output of its encoder: call encode first")
     raise AssertionError(reason)

@@ -9,6 +9,7 @@ from llama_cffi._core.base_types import Pos, SeqId, Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
+from llama_cffi._core.ownership import own
 from llama_cffi.context.base import ContextBase
 
 TYPE_CHECKING = False
@@ -50,9 +51,9 @@ class BatchExt(Handle):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         batch = cls.__new__(cls)
         with ctx._exclusive() as context:
-            batch._open(lib.llama_batch_ext_init(context), parent=ctx)
-        batch._context = ctx
-        batch._reset()
+            batch._context = ctx
+            batch._reset()
+            batch._open(own(lib.llama_batch_ext_free, lib.llama_batch_ext_init, context), parent=ctx)
         return batch
 
     def _describe(self) -> str:
@@ -73,9 +74,6 @@ class BatchExt(Handle):
     def _reset(self) -> None:
         self._count, self._embeddings = 0, []
         self._filled, self._outputs, self._positions = set(), set(), {}
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_batch_ext_free(pointer)
 
     def free(self) -> None:
         """Free the batch. Freeing twice is harmless.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from threading import get_ident
 
 from llama_cffi._core import callbacks
 from llama_cffi._core.base_types import SeqId
@@ -11,6 +10,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, reading
 from llama_cffi._core.native_log import native_log
+from llama_cffi._core.ownership import Owned, exclusive, own
 from llama_cffi._core.process import leave_if_ending, require_threads
 from llama_cffi._generated import enums
 from llama_cffi.context.batch import Batch
@@ -19,7 +19,7 @@ from llama_cffi.context.memory import Memory
 from llama_cffi.context.output_views import Views
 from llama_cffi.context.outputs import ContextOutputs
 from llama_cffi.context.params import ContextParams
-from llama_cffi.context.samplers import attach_samplers, release_samplers, set_sampler
+from llama_cffi.context.samplers import attach, checked_configs, pass_samplers, set_sampler
 from llama_cffi.context.state import ContextState
 from llama_cffi.context.tuning import ContextTuning, adapting_threads
 from llama_cffi.errors import ContextError
@@ -74,28 +74,34 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         check_params(model, chosen)
         require_threads()
         context = cls.__new__(cls)
+        configs = checked_configs(chosen, model)
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context refers to it.
-        with attach_samplers(chosen, model) as attach, model._exclusive_waiting() as owner:
+        with exclusive(*(config.sampler for config in configs)), model._exclusive_waiting() as owner:
             struct, kept = chosen._for_c()
+            array = pass_samplers(configs, model, struct)
             with reading(), listing():
-                pointer = lib.llama_init_from_model(owner, struct[0])
-            if pointer == ffi.NULL:
+                owned = own(lib.llama_free, lib.llama_init_from_model, owner, struct[0])
+            if owned.pointer is None:
                 raise ContextError(
                     "llama.cpp could not make a context with these parameters",
                     operation="llama_init_from_model",
                     log=native_log(),
                 )
-            context._set_up(pointer, model, chosen, kept)
-            attach(context)
+            del array
+            context._set_up(owned, model, chosen, kept)
+            for config in configs:
+                attach(config.sampler, context)
         return context
 
-    def _set_up(self, pointer: Any, model: Model, params: ContextParams, kept: list[Any]) -> None:
-        """Fill the state of a new context. `kept` comes from `params._for_c`: C may read it through `pointer`."""
+    def _set_up(self, owned: Owned, model: Model, params: ContextParams, kept: list[Any]) -> None:
+        """Fill the state of a new context. `kept` comes from `params._for_c`: C may read it until the end."""
+        pointer = owned.pointer
+        owned.keep(kept)
         self._model, self._serial, self._samples = model, next(_serials), False
-        self._views, self._chains, self._adapters, self._pools = Views(), [], {}, None
+        self._views, self._chains, self._adapters, self._pools = Views(owned), [], {}, None
         self._kept, self._stop, self._abort = kept, kept[-1], None
         self._nVocab, self._nSeqMax = model.vocab.nTokens, lib.llama_n_seq_max(pointer)
-        self._open(pointer, parent=model)  # from here on, the context owns the C object
+        self._open(owned, parent=model)
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)
         decodes = self._memory._pointer != ffi.NULL
         if decodes:
@@ -127,10 +133,6 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 "reserved": self._nSeqMax,
             },
         )
-
-    def _destroy(self, pointer: Any) -> None:
-        super()._destroy(pointer)
-        release_samplers(self)
 
     def setSampler(self, seqId: SeqId, smpl: Sampler | None) -> bool:
         """Run a sampler chain for a sequence together with the model; None removes it.
@@ -250,21 +252,11 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         if struct is None:
             batch._alive  # noqa: B018  raises
         views = self._views
-        # What `_exclusive` does, inlined, as this runs for every token.
-        if not self._busy.acquire(False):
-            self._raise_busy()
-        try:
-            self._owner = get_ident()
-            pointer = self._pointer
-            if pointer is None or self._closing:
-                self._raise_closed()
-            pinned = views.invalidate() if views.exported else views.count > 0
+        with exclusive(self) as pointer:
+            pinned = views.invalidate() if views.exported else views.owned.pins > 0
             outputs = lib.shim_compute(
                 pointer, self._limits, self._threads, struct, batch._nSeqMax, batch._nEmbd, encode, pinned
             )
-        finally:
-            self._owner = 0
-            self._busy.release()
         del memory
         if callbacks.raised:
             callbacks.reraise()
@@ -281,7 +273,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         views = self._views
         step.done = 0
         with self._exclusive() as pointer:
-            pinned = views.invalidate() if views.exported else views.count > 0
+            pinned = views.invalidate() if views.exported else views.owned.pins > 0
             try:
                 outputs = lib.shim_step_run(pointer, self._limits, self._threads, batch._nSeqMax, pinned, vocab, step)
             except BaseException as error:
@@ -327,9 +319,10 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                 raise unknown_position(last, limits)
             if encode or limits.embeds or not limits.decodes:
                 outputs = n  # llama.cpp then computes the outputs of all tokens
-            context = self._acquire()
-            try:
+            with exclusive(self) as context:
                 reason = lib.shim_check_size(limits, n, outputs, encode, self._views.invalidate())
+                if not reason and (threads := lib.shim_require_threads(context, n)):
+                    limits.value, reason = threads, lib.SHIM_BATCH_THREADS
                 if not reason:
                     limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
                     with reading():
@@ -339,8 +332,6 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     else:
                         limits.rows, limits.logits = outputs, not encode if limits.decodes else limits.diffuses
                         limits.wants_encoder &= not encode
-            finally:
-                self._release()
         callbacks.reraise()
         if reason:
             self._fail(reason, "llama_process", 1)

@@ -9,12 +9,23 @@ from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
-from llama_cffi.context.sequences import POSITION_LIMIT, check_sequence
 from llama_cffi.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+# Positions are below this. No model was trained for more, and higher ones would overflow in the batches after.
+POSITION_LIMIT = 1 << 30
+
+
+def check_sequence(seq: SeqId, n_seq_max: int, name: str = "seqId", allow_all: bool = False) -> None:
+    """Raise ValueError for a sequence that a context of `n_seq_max` sequences does not have; -1 may stand for all."""
+    hint = "raise Context.Params.nSeqMax for more sequences"
+    if allow_all:
+        integer(seq, -1, n_seq_max - 1, name, f"-1 means all; {hint}")
+    else:
+        integer(seq, 0, n_seq_max - 1, name, hint)
 
 
 class Memory(Uncopyable):
@@ -57,6 +68,15 @@ class Memory(Uncopyable):
         """Call `function(memory, ...)` with exclusive use of the context."""
         return self._context._run(lambda _: function(self._c, *arguments))
 
+    def _change(self, seq: SeqId, function: Any, *arguments: Any) -> Any:
+        """Call `function(memory, ...)`, which changes a sequence (-1: all), and note that before."""
+
+        def change(_: Any) -> Any:
+            self._changed(seq)
+            return function(self._c, *arguments)
+
+        return self._context._run(change)
+
     def _changed(self, seq: SeqId = -1) -> None:
         """Note that the tokens of a sequence (-1: of all) may have changed."""
         for changed in range(self._nSeqMax) if seq == -1 else (seq,):
@@ -67,8 +87,7 @@ class Memory(Uncopyable):
 
         Maps to `llama_memory_clear`.
         """
-        self._call(lib.llama_memory_clear, bool(data))
-        self._changed()
+        self._change(-1, lib.llama_memory_clear, bool(data))
 
     def seqRemove(self, seq: SeqId, p0: Pos = -1, p1: Pos = -1) -> bool:
         """Remove a range of positions of a sequence (-1: of all).
@@ -78,8 +97,7 @@ class Memory(Uncopyable):
         Maps to `llama_memory_seq_rm`.
         """
         check_sequence(seq, self._nSeqMax, "seq", allow_all=True)
-        removed: bool = self._call(lib.llama_memory_seq_rm, seq, p0, p1)
-        self._changed(seq)
+        removed: bool = self._change(seq, lib.llama_memory_seq_rm, seq, p0, p1)
         return removed
 
     def seqCopy(self, src: SeqId, dst: SeqId, p0: Pos = -1, p1: Pos = -1) -> None:
@@ -96,8 +114,7 @@ class Memory(Uncopyable):
             raise ValueError(
                 "copying a part of a sequence needs Context.Params.kvUnified=True: set it, or copy the whole sequence"
             )
-        self._call(lib.llama_memory_seq_cp, src, dst, p0, p1)
-        self._changed(dst)
+        self._change(dst, lib.llama_memory_seq_cp, src, dst, p0, p1)
 
     def seqKeep(self, seq: SeqId) -> None:
         """Remove all other sequences.
@@ -105,8 +122,7 @@ class Memory(Uncopyable):
         Maps to `llama_memory_seq_keep`.
         """
         check_sequence(seq, self._nSeqMax, "seq")
-        self._call(lib.llama_memory_seq_keep, seq)
-        self._changed()
+        self._change(-1, lib.llama_memory_seq_keep, seq)
 
     def seqAdd(self, seq: SeqId, p0: Pos, p1: Pos, delta: Pos) -> None:
         """Add `delta` to the positions of a range. Tokens that would move below position 0 are removed.
@@ -128,8 +144,7 @@ class Memory(Uncopyable):
                 raise ValueError(f"positions must be at most {limit}, but delta {delta} moves {last} to {last + delta}")
             lib.llama_memory_seq_add(memory, seq, p0, p1, delta)
 
-        self._call(add)
-        self._changed(seq)
+        self._change(seq, add)
 
     def seqDiv(self, seq: SeqId, p0: Pos, p1: Pos, d: int) -> None:
         """Divide the positions of a range by `d`, at least 1. Raises UnavailableError if `canShift()` is False.
@@ -139,8 +154,7 @@ class Memory(Uncopyable):
         check_sequence(seq, self._nSeqMax, "seq")
         self._check_shift()
         d = integer(d, 1, (1 << 31) - 1, "d")
-        self._call(lib.llama_memory_seq_div, seq, p0, p1, d)
-        self._changed(seq)
+        self._change(seq, lib.llama_memory_seq_div, seq, p0, p1, d)
 
     def canShift(self) -> bool:
         """Return True if `seqAdd` and `seqDiv` work for this model.

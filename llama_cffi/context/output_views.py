@@ -7,40 +7,38 @@ garbage collector clears those of a context that it collects.)
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Callable
 
 from llama_cffi._core.ffi import ffi
-from llama_cffi._core.process import fork_safe_lock
+from llama_cffi._core.ownership import Owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_lock = fork_safe_lock(threading.RLock())  # reentrant: a destructor may run on this thread while it holds the lock
-
 
 class Views:
-    """The arrays over one block of C memory."""
+    """The arrays over one block of C memory, which belongs to the C object of `owned`."""
 
-    __slots__ = ("_when_unused", "count", "exported")
+    __slots__ = ("exported", "owned")
 
-    count: int
-    """Number of arrays that use the memory, including those made of them by numpy."""
     exported: list[weakref.ref[memoryview[float]]]
     """The memoryviews that `invalidate` can release."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._when_unused: Callable[[], None] | None = None
+    def __init__(self, owned: Owned) -> None:
+        self.owned = owned
         self.exported = []
+
+    @property
+    def count(self) -> int:
+        """Number of arrays that use the memory, including those made of them by numpy."""
+        return self.owned.pins
 
     def export(self, pointer: Any, count: int, shape: tuple[int, ...] | None = None) -> memoryview[float]:
         """Return a writable array over `count` floats of C, without a copy."""
-        with _lock:
-            self.count += 1
-        pinned = ffi.gc(pointer, self._unpin)
+        pin = self.owned.pin()
+        assert pin is not None  # the context is acquired
+        pinned = ffi.gc(pointer, pin.finish)
         plain = memoryview(ffi.buffer(pinned, 4 * count)).cast("B")
         view = plain.cast("f", shape) if shape else plain.cast("f")
         exported = self.exported
@@ -50,13 +48,6 @@ class Views:
         if len(exported) > 2 * self.count + 8:
             self.exported = [reference for reference in exported if reference() is not None]
         return view
-
-    def _unpin(self, _: Any) -> None:
-        with _lock:
-            self.count -= 1
-            when_unused = self._when_unused if self.count == 0 else None
-        if when_unused is not None:
-            when_unused()
 
     def invalidate(self) -> bool:
         """Make the exported memoryviews raise when used. Return True if arrays are left that cannot, such as numpy's.
@@ -72,14 +63,6 @@ class Views:
                     pass
         self.exported.clear()
         return self.count > 0
-
-    def close_when_unused(self, when_unused: Callable[[], None]) -> int:
-        """Call `when_unused` when the last array is gone, and return 1; return 0 if there are no arrays now."""
-        with _lock:
-            if self.count == 0:
-                return 0
-            self._when_unused = when_unused
-            return 1
 
 
 def own_copy(pointer: Any, count: int) -> memoryview[float]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import get_ident
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import exclusive
 from llama_cffi._generated import enums
 from llama_cffi._generated.structs import PerfContextDataFields
 from llama_cffi.context.base import ContextBase
@@ -39,21 +39,11 @@ class ContextOutputs(ContextBase):
 
         Maps to `llama_get_logits_ith`.
         """
-        # What `_row` does, inlined: programs with their own sampling call this for every token.
-        if not self._busy.acquire(False):
-            self._raise_busy()
-        try:
-            self._owner = get_ident()
-            context = self._pointer
-            if context is None or self._closing:
-                self._raise_closed()
+        with exclusive(self) as context:
             pointer = lib.shim_logits(context, self._limits, i)
             if not pointer:
                 raise IndexError(self._no_output(i))
             return self._views.export(pointer, self._nVocab)
-        finally:
-            self._owner = 0
-            self._busy.release()
 
     def getLogits(self) -> memoryview[float]:
         """Return the logits of all outputs of the last batch, in the order of their entries.
@@ -102,16 +92,13 @@ class ContextOutputs(ContextBase):
         model = self._model._c
         ranked = pooling == enums.PoolingType.RANK
         width = lib.llama_model_n_cls_out(model) if ranked else lib.llama_model_n_embd_out(model)
-        context = self._acquire()
-        try:
+        with exclusive(self) as context:
             pointer = lib.llama_get_embeddings_seq(context, seqId) if self._limits.rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(
                     f"sequence {seqId} has no embedding: it was not in the last batch, or embeddings is False"
                 )
             return own_copy(pointer, width)
-        finally:
-            self._release()
 
     def _require_logits(self) -> None:
         if self._limits.rows and not self._limits.logits:
@@ -128,25 +115,19 @@ class ContextOutputs(ContextBase):
     # The array is made before the context is released, so that no other call moves the memory in between.
 
     def _row(self, function: Any, i: int, width: int) -> memoryview[float]:
-        context = self._acquire()
-        try:
+        with exclusive(self) as context:
             pointer = function(context, i) if self._limits.rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(self._no_output(i))
             return self._views.export(pointer, width)
-        finally:
-            self._release()
 
     def _rows(self, function: Any, width: int) -> memoryview[float]:
-        context = self._acquire()
-        try:
+        with exclusive(self) as context:
             rows = self._limits.rows
             pointer = function(context) if rows else ffi.NULL
             if pointer == ffi.NULL:
                 raise IndexError(self._no_output(-1))
             return self._views.export(pointer, rows * width, (rows, width))
-        finally:
-            self._release()
 
     def _no_output(self, idx: int) -> str:
         if not self._limits.rows:
@@ -215,12 +196,9 @@ class ContextOutputs(ContextBase):
         return count
 
     def _sampled(self, values: Any, counts: Any, i: int, copy: Callable[[Any, int], T]) -> T | None:
-        context = self._acquire()
-        try:
+        with exclusive(self) as context:
             pointer, count = values(context, i), counts(context, i)
             return None if pointer == ffi.NULL or not count else copy(pointer, count)
-        finally:
-            self._release()
 
     # Performance counters
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.checks import expected, out_of_range
@@ -18,7 +17,7 @@ from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias, cast
+    from typing import Any, TypeAlias, cast
 else:
     from llama_cffi._core.stand_ins import cast
 
@@ -130,41 +129,34 @@ class SamplersParam(ContextParamsFields):
             self._c.n_samplers = 0
 
 
-@contextmanager
-def attach_samplers(params: SamplersParam, model: Model) -> Iterator[Callable[[ContextBase], None]]:
-    """Context manager around the C call that makes a context: checks the chains and puts them into `params`.
-
-    Yields a function that attaches the chains to the new context. The chains cannot be used for another context even
-    if the call fails, because llama.cpp prepares a chain only once.
-    """
-    configs = params.samplers[: params.nSamplers]
-    if not has("llama_context_params.samplers"):
-        yield lambda context: None
-        return
+def checked_configs(params: SamplersParam, model: Model) -> tuple[SamplerSeqConfig, ...]:
+    """Return the chains for a new context, which llama.cpp can run. Raises ValueError for others."""
+    configs = params.samplers[: params.nSamplers] if has("llama_context_params.samplers") else ()
     for config in configs:
         if config.seqId >= params.nSeqMax:
             raise out_of_range(
                 "seqId of a sampler", config.seqId, 0, params.nSeqMax - 1, "raise Context.Params.nSeqMax for more"
             )
         _check(config.sampler, model)
-    n_ctx = (params.nCtx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
-    array = ffi.new("struct llama_sampler_seq_config[]", len(configs) or 1)
-    with ExitStack() as stack:
-        for index, config in enumerate(configs):
-            array[index].seq_id, array[index].sampler = config.seqId, stack.enter_context(config.sampler._exclusive())
-            config.sampler._rebuild_with_context(n_ctx, model.vocab.nTokens, everything=True)
-        params._c.samplers = array if configs else ffi.NULL
-        try:
-            for config in configs:
-                config.sampler._context_ref, config.sampler._checked_for = _detached, None
+    return configs
 
-            def attach(context: ContextBase) -> None:
-                for config in configs:
-                    _attach_to(config.sampler, context)
 
-            yield attach
-        finally:
-            params._c.samplers = ffi.NULL
+def pass_samplers(configs: Sequence[SamplerSeqConfig], model: Model, struct: Any) -> object:
+    """Put chains, which are acquired, into the parameters for C. Return what must be kept until C has read them.
+
+    They cannot be used for another context even if the call fails, because llama.cpp prepares a chain only once.
+    """
+    if not configs:
+        return None
+    n_ctx = (struct.n_ctx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
+    array = ffi.new("struct llama_sampler_seq_config[]", len(configs))
+    for index, config in enumerate(configs):
+        config.sampler._rebuild_with_context(n_ctx, model.vocab.nTokens, everything=True)
+        array[index].seq_id, array[index].sampler = config.seqId, config.sampler._c
+    for config in configs:
+        config.sampler._context_ref, config.sampler._checked_for = _detached, None
+    struct.samplers = array
+    return array
 
 
 def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> bool:
@@ -177,27 +169,22 @@ def set_sampler(context: ContextBase, seqId: SeqId, sampler: Sampler | None) -> 
         _check(sampler, context._model)
         with sampler._exclusive() as chain:
             sampler._rebuild_with_context(lib.llama_n_ctx(pointer), context._nVocab, everything=True)
-            _attach_to(sampler, context)
+            attach(sampler, context)
             return lib.llama_set_sampler(pointer, seqId, chain)
-
-
-def release_samplers(context: ContextBase) -> None:
-    """Release the chains of a context whose C object is gone."""
-    chains, context._chains = context._chains, []
-    for chain in chains:
-        chain._remove_dependent()
 
 
 def _detached() -> None:
     """The `_context_ref` of a chain whose context could not be made."""
 
 
-def _attach_to(chain: Sampler, context: ContextBase) -> None:
+def attach(chain: Sampler, context: ContextBase) -> None:
+    """Note that a chain belongs to a context. Both are acquired."""
     chain._context_ref = weakref.ref(context)
     chain._checked_for = None
     context._samples, context._serial = True, NO_SERIAL  # sampling must look for the token that the chain picked
-    chain._add_dependent()
-    context._chains.append(chain)  # keeps it alive
+    if context._owned is not None:
+        context._owned.keep(chain._owned)  # C must not free it before the context
+    context._chains.append(chain)
 
 
 def _check(chain: Sampler, model: Model) -> None:

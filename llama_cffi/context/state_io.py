@@ -8,7 +8,7 @@ from llama_cffi._core.base_types import Token
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import open_regular
 from llama_cffi._core.native_log import native_log
-from llama_cffi.context.sequences import POSITION_LIMIT
+from llama_cffi.context.memory import POSITION_LIMIT
 from llama_cffi.errors import StateError
 
 TYPE_CHECKING = False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import exclusive
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_limits
@@ -88,20 +88,19 @@ class ContextTuning(ContextBase):
         return 0
 
     def _set_adapters(self, adapters: dict[Adapter, float]) -> None:
-        with ExitStack() as stack:  # so that no adapter is freed before it knows that this context uses it
-            pointers = ffi.new(
-                "struct llama_adapter_lora *[]", [stack.enter_context(ad._exclusive()) for ad in adapters]
-            )
+        with exclusive(*adapters):  # so that no adapter is freed before it knows that this context uses it
+            pointers = ffi.new("struct llama_adapter_lora *[]", [ad._c for ad in adapters])
             scales = ffi.new("float[]", list(adapters.values()))
+            for ad in adapters:  # first: one that is freed is removed from all contexts that might use it
+                ad._users.add(self)
+            self._memory._changed()  # the KV cache was computed with other adapters
             code = self._run(lib.llama_set_adapters_lora, pointers, len(adapters), scales)
             if code != 0:
                 raise NativeError(
                     f"llama_set_adapters_lora returned {code}", operation="llama_set_adapters_lora", code=code
                 )
             self._adapters = adapters
-            self._memory._changed()  # the KV cache was computed with other adapters
-            for ad in adapters:
-                ad._users.add(self)
+            self._memory._changed()
 
     def setAdapterCvec(
         self, data: Any, len: int | None = None, nEmbd: int = 0, ilStart: int = 1, ilEnd: int = -1
@@ -198,7 +197,7 @@ class ContextTuning(ContextBase):
 
         def attach(context: Any) -> None:
             for pool in pools:
-                self._kept += pool._attach(self)
+                pool._attach(self)
             lib.llama_attach_threadpool(context, tp._c, null_if_none(tpBatch and tpBatch._c))
             for pool in self._pools or ():
                 if pool not in pools:

@@ -11,6 +11,7 @@ from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import expected, integer, out_of_range
 from llama_cffi._core.ffi import lib
+from llama_cffi._core.ownership import locked
 from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated.enums import AttentionType, PoolingType
 from llama_cffi.context.context import Context
@@ -154,7 +155,7 @@ class Embedder(_TextComputer):
         found = [self._fit(tokenize(vocab, text), f"text {i}", truncate) for i, text in enumerate(texts)]
         flat = Texts(np, found)
         vectors = np.zeros((len(found), self.nEmbd), np.float32)
-        with self._lock:
+        with locked(self._lock):
             self._packer.context._c  # noqa: B018  raises ClosedError
             self._fill(np, flat, vectors)
         if self._pooling == PoolingType.MEAN:
@@ -220,7 +221,7 @@ class Reranker(_TextComputer):
         found = [self._pair(query, document, i, truncate) for i, document in enumerate(documents)]
         flat = Texts(np, found)
         scores = np.zeros(len(found), np.float32)
-        with self._lock:
+        with locked(self._lock):
             self._packer.context._c  # noqa: B018  raises ClosedError
             for begin, end, _, _ in self._packer.runs(flat):
                 scores[flat.order[begin:end]] = self._scores(end - begin)

@@ -182,5 +182,5 @@ class Texts:
         self.ends = np.cumsum(self.lengths)
         self.starts = self.ends - self.lengths
         total = int(self.ends[-1]) if len(texts) else 0
-        self.tokens = np.fromiter(chain.from_iterable(texts[i] for i in self.order), np.int32, total)
+        self.tokens = np.fromiter(chain.from_iterable([texts[i] for i in self.order]), np.int32, total)
         self.positions = np.arange(total, dtype=np.int32) - np.repeat(self.starts, self.lengths).astype(np.int32)

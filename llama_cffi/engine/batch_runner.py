@@ -68,8 +68,9 @@ class BatchRunner:
             errors = self._step.run()
         except BaseException as error:
             failure = error
-        for job in lent:  # before anybody learns that the request has ended
-            job.return_sampler()
+        finally:
+            for job in lent:  # before anybody learns that the request has ended
+                job.return_sampler()
         if failure is not None:
             self._recover(failure)
             return False

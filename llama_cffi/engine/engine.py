@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,10 @@ from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi
+from llama_cffi._core.ownership import WeakRefs
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
-from llama_cffi.engine.job import Job, claim, release
+from llama_cffi.engine.job import Job
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
 from llama_cffi.engine.scheduler import EngineLoad, Scheduler
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineLoad", "Request", "RequestUsage"]
 
 _NO_TEXT = "an engine needs a model that writes text from left to right, with a decoder alone"
-_engines: weakref.WeakSet[Engine]
+_engines = WeakRefs()  # of Engine
 
 
 class Engine:
@@ -104,7 +104,9 @@ class Engine:
         self._scheduler = Scheduler(layout, keepPrefixes)
         self._capacity = self._most_cells(context, layout)
         _engines.add(self)
+        self._collected = self._scheduler.when_collected()
         self._scheduler.thread.start()
+        self._collected.__enter__()
 
     @staticmethod
     def _most_cells(context: Context, layout: MemoryLayout) -> int:
@@ -164,6 +166,7 @@ class Engine:
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
         """
+        self._require_open()
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
         )
@@ -196,6 +199,7 @@ class Engine:
         Requests share the prefix of their conversations. With a grammar (`toolChoice`, `responseFormat`), `sampler` is
         cloned. Raises what these raise.
         """
+        self._require_open()
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
         from llama_cffi.engine.chat_request import ChatRequest
@@ -239,19 +243,24 @@ class Engine:
         return request
 
     def _submit(self, kind: type[R], options: RequestOptions, sampler: Sampler | None, priority: int, seed: int) -> R:
-        if self._scheduler.closing is not None:
-            self._scheduler.raise_closed()
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
-        chosen = _claim_sampler(sampler, seed, options)
+        chosen = _chosen_sampler(sampler, seed)
         request = kind(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead)
         try:
             self._scheduler.submit(job)
-        except BaseException:
-            job.release_sampler()
+        except BaseException:  # also Ctrl-C, after which nobody has the request
+            if job.is_open:
+                request.cancel()
+            elif sampler is None:
+                chosen.close()
             raise
         return request
+
+    def _require_open(self) -> None:
+        if self._scheduler.closing is not None:
+            self._scheduler.raise_closed()
 
     def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
         n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
@@ -281,11 +290,6 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        scheduler = getattr(self, "_scheduler", None)
-        if scheduler is not None:
-            scheduler.stop(ClosedError("this engine cannot be used: it was collected"))
 
     def __repr__(self) -> str:
         if self.closed:
@@ -320,26 +324,16 @@ def _default_threads(cpus: int) -> int:
     return cpus - cpus // 8
 
 
-def _claim_sampler(sampler: Sampler | None, seed: int, options: RequestOptions) -> Sampler:
-    """The sampler for one request, ready for its prompt, and claimed so that no other request uses it."""
+def _chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:
+    """The sampler for one request."""
     if sampler is None:
-        chosen = defaultSampler(seed=seed)
-    else:
-        chosen = require_sampler(sampler)
-        if seed != DEFAULT_SEED:
-            raise ValueError("seed is for the default sampler: give your own its seed, as Sampler.initDist(seed) does")
-        if chosen._chain is not None:
-            raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
-    claim(chosen)
-    try:
-        options.start(chosen)
-    except BaseException:
-        release(chosen)
-        raise
+        return defaultSampler(seed=seed)
+    chosen = require_sampler(sampler)
+    if seed != DEFAULT_SEED:
+        raise ValueError("seed is for the default sampler: give your own its seed, as Sampler.initDist(seed) does")
+    if chosen._chain is not None:
+        raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
     return chosen
-
-
-_engines = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from array import array
-from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from llama_cffi._core.ownership import exclusive
 from llama_cffi._core.process import fork_safe_lock
 from llama_cffi.engine.request import Request
 from llama_cffi.engine.sequence_pool import EngineSequence
+from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.generation.log_probs import log_probs
 from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from asyncio import Future
+    from contextlib import AbstractContextManager
+    from typing import Any
 
     from llama_cffi._core.base_types import Token
     from llama_cffi.context.context import Context
     from llama_cffi.generation.request_options import RequestOptions
 
-_lock = fork_safe_lock(threading.Lock())
-_claimed: weakref.WeakSet[Sampler] = weakref.WeakSet()  # samplers of requests, of all engines
+# Held while a sampler is given to a request. Reentrant: a signal handler may submit another one.
+sampler_lock = fork_safe_lock(threading.RLock())
 
 
 class Job:
@@ -37,9 +39,12 @@ class Job:
     __slots__ = (
         "_ahead",
         "_capacity",
+        "_loan",
         "_log_probs",
         "owns_sampler",
         "_rules",
+        "_start",
+        "is_open",
         "open_ended",
         "overtaken",
         "preempted_at",
@@ -68,12 +73,15 @@ class Job:
         self.request, self.sampler, self.owns_sampler = request, sampler, owns_sampler
         self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
         self.special = options.stream._special
+        self._start = options.start
         request.tokens = self._rules.tokens
         self._capacity, self._ahead = capacity, ahead
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
         self.serial = 0
+        self.is_open = False  # between submit and the end
+        self._loan: AbstractContextManager[Any] | None = None  # use of the sampler by a step
         self.overtaken = 0  # later requests that started before this one
         self.preemptions = 0
         self.preempted_at = -1  # the number of ended requests at that time: it waits for one more
@@ -98,6 +106,16 @@ class Job:
         """The reservation of an open-ended job with its present tokens."""
         return min(self._capacity, len(self.tokens) + self._ahead)
 
+    def start_sampler(self) -> None:
+        """Prepare the sampler for the prompt. Raises ValueError if a request of any engine still uses it."""
+        other = self.sampler._job
+        if other is not None and other.is_open:  # type: ignore[attr-defined]
+            raise ValueError(
+                "this sampler belongs to a request that has not ended, and a sampler serves one request at a time: "
+                "make one for each, or pass its clone()"
+            )
+        self._start(self.sampler)
+
     def lend_sampler(self, ctx: Context) -> bool:
         """Lend the sampler to a step, until `return_sampler`. False if its first or each use needs checks in Python, or
         if another thread uses it.
@@ -107,19 +125,19 @@ class Job:
             return False
         if self.owns_sampler:  # nobody else has it
             return True
-        if not sampler._busy.acquire(False):
+        self._loan = exclusive(sampler)
+        try:
+            self._loan.__enter__()
+        except (BusyError, ClosedError):
             return False
-        if sampler._pointer is None or sampler._closing or sampler._checked_for != ctx._serial:  # by now
-            sampler._busy.release()
+        if sampler._checked_for != ctx._serial:  # by now
+            self.return_sampler()
             return False
-        sampler._owner = get_ident()
         return True
 
     def return_sampler(self) -> None:
         """End `lend_sampler`."""
-        if not self.owns_sampler:
-            self.sampler._owner = 0
-            self.sampler._busy.release()
+        self._loan = None  # which ends it
 
     def sample(self, ctx: Context, index: int, wake: list[Future[None]]) -> StopReason | None:
         """Sample the next token from an output of the last batch and publish its text.
@@ -173,23 +191,9 @@ class Job:
 
     def release_sampler(self) -> None:
         """Give the sampler back to the caller; close it if it is the default one."""
-        release(self.sampler)
+        self.return_sampler()
+        self.is_open = False
+        if self.sampler._job is self:
+            self.sampler._job = None
         if self.owns_sampler:
             self.sampler.close()
-
-
-def claim(sampler: Sampler) -> None:
-    """Reserve a sampler for one request. Raises ValueError if another request uses it."""
-    with _lock:
-        if sampler in _claimed:
-            raise ValueError(
-                "this sampler belongs to a request that has not ended, and a sampler serves one request at a time: "
-                "make one for each, or pass its clone()"
-            )
-        _claimed.add(sampler)
-
-
-def release(sampler: Sampler) -> None:
-    """Make a sampler available for other requests."""
-    with _lock:
-        _claimed.discard(sampler)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.ownership import hold, locked
 from llama_cffi.errors import BusyError
 from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
 
@@ -62,10 +64,11 @@ class Request:
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
         self._cancelled = False
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # Who waits for the next text. They register before they look whether it is there, and the engine adds it before
         # it looks whether somebody waits. So adding needs no lock.
-        self._readers = 0  # threads
+        self._readers: list[None] = []  # one for each thread
         self._futures: list[Future[None]] = []  # of event loops
         self._end_futures: list[Future[None]] = []  # of those that wait for the whole text
         self._cancel = cancel
@@ -125,10 +128,12 @@ class Request:
     async def _whole(self) -> str:
         from asyncio import get_running_loop
 
-        with self._changed:
-            future = None if self._ended else get_running_loop().create_future()
-            if future is not None:
-                self._end_futures.append(future)
+        future = None
+        if not self._ended:
+            with locked(self._lock):
+                future = None if self._ended else get_running_loop().create_future()
+                if future is not None:
+                    self._end_futures.append(future)
         if future is not None:
             await _cancelling(self, future)
         self._raise()
@@ -140,14 +145,17 @@ class Request:
         `timeout` is in seconds; None waits without a limit. Raises TimeoutError, and the request goes on; or the error
         that ended the request.
         """
-        with self._changed:
-            self._require_other_thread()
-            if not self._changed.wait_for(lambda: self._ended, timeout):
-                raise TimeoutError(
-                    f"the text is not complete after {timeout} s: wait again, or cancel() the request, which goes on"
-                )
+        if not self._ended and not self._wait_for_end(timeout):
+            raise TimeoutError(
+                f"the text is not complete after {timeout} s: wait again, or cancel() the request, which goes on"
+            )
         self._raise()
         return self.text
+
+    def _wait_for_end(self, timeout: float | None) -> bool:
+        with locked(self._lock):
+            self._require_other_thread()
+            return self._changed.wait_for(lambda: self._ended, timeout)
 
     def cancel(self) -> None:
         """Stop at the next step of the engine. Returns at once; cancelling a request that has ended is harmless."""
@@ -173,14 +181,11 @@ class Request:
         texts = self._texts
         if at < len(texts):
             return True
-        with self._changed:
-            self._readers += 1
-            try:
+        if not self._ended:
+            with locked(self._lock), hold(partial(self._readers.append, None), self._readers.pop):
                 if at >= len(texts) and not self._ended:
                     self._require_other_thread()
                     self._changed.wait_for(lambda: at < len(texts) or self._ended)
-            finally:
-                self._readers -= 1
         if at < len(texts):
             return True
         self._raise()
@@ -210,11 +215,11 @@ class Request:
             self._log_steps.append(step)
         self._texts.append(text)
         if self._readers or self._futures:
-            with self._changed:
+            with locked(self._lock):
                 self._notify(wake)
 
     def _end(self, reason: StopReason | None, error: BaseException | None, wake: list[Future[None]]) -> None:
-        with self._changed:
+        with locked(self._lock):
             if self._ended:
                 return
             self.stopReason, self._error = reason, error
@@ -237,7 +242,8 @@ class Request:
         return self._mark - last
 
     def _after_fork(self, error: BaseException) -> None:
-        self._changed = threading.Condition(threading.Lock())  # a thread of the parent may hold the other one
+        self._lock = threading.RLock()  # a thread of the parent may hold the other one
+        self._changed = threading.Condition(self._lock)
         self._futures, self._end_futures = [], []
         self._end(None, error, [])
 
@@ -277,7 +283,7 @@ class _AsyncReader(AsyncIterator[T]):
                 self._at += 1
                 if found := self._read(self._at - 1):
                     return found
-            with request._changed:
+            with locked(request._lock):
                 future: Future[None] = get_running_loop().create_future()
                 request._futures.append(future)
                 if self._at < len(texts) or request._ended:  # meanwhile

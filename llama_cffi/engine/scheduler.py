@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
+from llama_cffi._core.ownership import atomic, hold, locked
 from llama_cffi.engine.batch_policy import BatchPolicy
 from llama_cffi.engine.batch_runner import BatchRunner
-from llama_cffi.engine.job import Job
+from llama_cffi.engine.job import Job, sampler_lock
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.sequence_pool import UNLIMITED
@@ -20,6 +23,7 @@ from llama_cffi.generation.steps import StopReason
 
 if TYPE_CHECKING:
     from asyncio import Future
+    from contextlib import AbstractContextManager
 
 _AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
 _MANY = 4  # requests for which streams are worth a change of the layout
@@ -68,13 +72,16 @@ class Scheduler:
         self._keep_prefixes = keepPrefixes
         # Guards what follows, up to `closing`. A signal handler or a finalizer may cancel a request while its thread is
         # in `submit`, so a thread can acquire it twice.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        # Wakes the thread. Signal handlers and finalizers can use it at any point.
+        self._signals: SimpleQueue[None] = SimpleQueue()
         self._arrivals: deque[Job] = deque()
         self._open: set[Job] = set()  # all that have not ended, wherever they are
         self._notified = False
         self._idle = False  # the thread waits for work
         self._serial = 0
         self.closing: BaseException | None = None
+        self.collected = False  # nobody has the engine any more
         self._queue = WaitingQueue(layout)
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
@@ -97,16 +104,24 @@ class Scheduler:
     # For other threads
 
     def submit(self, job: Job) -> None:
-        """Add a job to the queue. Raises ClosedError."""
-        with self._changed:
-            if self.closing is not None:
-                self.raise_closed()
-            self._serial += 1
-            job.serial = self._serial
-            job.request._worker = self.thread.ident or 0
-            self._open.add(job)
-            self._arrivals.append(job)
-            self._changed.notify()
+        """Add a job to the queue. Raises ClosedError, ValueError if another request uses its sampler."""
+        with locked(sampler_lock):
+            job.start_sampler()
+            with locked(self._lock):
+                if self.closing is not None:
+                    self.raise_closed()
+                self._serial += 1
+                job.serial = self._serial
+                job.request._worker = self.thread.ident or 0
+                atomic(
+                    (
+                        (self._signals.put, None),  # the thread looks when the lock is released
+                        (self._open.add, job),
+                        (setattr, job, "is_open", True),
+                        (setattr, job.sampler, "_job", job),
+                        (self._arrivals.append, job),
+                    )
+                )
 
     def raise_closed(self) -> NoReturn:
         """Raise why the engine takes no requests; a new exception each time, because tracebacks grow."""
@@ -117,19 +132,23 @@ class Scheduler:
 
     def notify(self) -> None:
         """Make the thread look for cancelled requests."""
-        with self._changed:
+        with locked(self._lock):
             self._notified = True
-            self._changed.notify()
+            self._signals.put(None)
 
     def stop(self, why: BaseException) -> None:
         """End the thread after this step, and all requests with it. Does not wait."""
-        with self._changed:
+        with locked(self._lock):
             if self.closing is None:
                 self.closing = why
-            self._changed.notify()
-        stop = getattr(self._context, "_stop", None)
-        if stop is not None:
-            stop[0] = 1
+            self._signals.put(None)
+        self._context._stop[0] = 1
+
+    def when_collected(self) -> AbstractContextManager[object]:
+        """Return what the engine must hold and nobody else: its end ends the thread, without running Python code."""
+        stop = self._layout.context._stop
+        calls = (setattr, self, "collected", True), (self._signals.put, None), (stop.__setitem__, 0, 1)
+        return hold(bool, partial(atomic, calls))
 
     def jobs(self) -> list[Job]:
         """The jobs that have not ended."""
@@ -137,7 +156,7 @@ class Scheduler:
 
     def after_fork(self, error: Exception) -> None:
         """End all requests in a forked child, which does not have the thread."""
-        self._changed = threading.Condition(threading.RLock())
+        self._lock, self._signals = threading.RLock(), SimpleQueue()
         self.closing = error
         for job in self.jobs():
             job.request._after_fork(error)
@@ -158,14 +177,19 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do. False if the engine is closing."""
-        with self._changed:
-            while not (self._arrivals or self._notified or self._running or self._waiting or self.closing):
+        while True:
+            with locked(self._lock):
+                if self.collected and self.closing is None:
+                    self.closing = ClosedError("this engine cannot be used: it was collected")
+                if self._arrivals or self._notified or self._running or self._waiting or self.closing:
+                    self._idle = self._notified = False
+                    self._waiting += self._arrivals
+                    self._arrivals.clear()
+                    return self.closing is None
                 self._idle = True
-                self._changed.wait()
-            self._idle = self._notified = False
-            self._waiting += self._arrivals
-            self._arrivals.clear()
-            return self.closing is None
+            self._signals.get()
+            while not self._signals.empty():  # all that have come since the last look
+                self._signals.get()
 
     @property
     def _context_is_gone(self) -> bool:
@@ -174,7 +198,7 @@ class Scheduler:
 
     def _finish(self) -> None:
         assert self.closing is not None
-        with self._changed:
+        with locked(self._lock):
             self._waiting += self._arrivals
             self._arrivals.clear()
         for job in (*self._running, *self._waiting):

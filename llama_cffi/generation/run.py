@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator
+from functools import partial
 from threading import RLock
 from time import perf_counter
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
+from llama_cffi._core.ownership import atomic, hold, locked
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError
@@ -52,6 +55,11 @@ class Run:
         self._lock = RLock()  # reentrant: a signal handler may cancel on the thread that holds it
         self._cancelled = False
         self._abortable = False  # a long computation is running
+        abortable, lock = partial(setattr, weakref.proxy(self), "_abortable"), self._lock
+        self._begin_abortable = partial(abortable, True)
+        end = (lock.acquire,), (abortable, False), (ctx._stop.__setitem__, 0, 0), (lock.release,)
+        self._end_abortable = partial(atomic, end)
+        self._acquire_decoding = partial(cache.decode_lock.acquire, False)
 
     def steps(self) -> Generator[str, None, None]:
         """Yield the text of every token, even if it is empty; then text that was held back, if there is any.
@@ -60,9 +68,9 @@ class Run:
         """
         rules, feed = self.rules, self.rules.feed
         resumed = perf_counter()
-        if self.when_begun is not None:
-            self.when_begun()
         try:
+            if self.when_begun is not None:
+                self.when_begun()
             token = self._begin()
             now = perf_counter()
             self.prompt_seconds, resumed = now - resumed, now
@@ -102,9 +110,7 @@ class Run:
     def _begin(self) -> Token | None:
         """Decode the new part of the prompt and sample the first token. None if cancelled."""
         cache = self.cache
-        if not cache.decode_lock.acquire(False):
-            self._raise_busy()
-        try:
+        with hold(self._acquire_decoding, cache.decode_lock.release, _raise_busy):
             self.start_sampler(self.sampler)
             cache.claim(self._ticket)
             if self.model.hasEncoder:
@@ -114,8 +120,6 @@ class Run:
                 self.reused = cache.adapt_to(self.prompt)
                 done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
             return self._sample() if done else None
-        finally:
-            cache.decode_lock.release()
 
     def _encode(self) -> None:
         """Run the encoder on the prompt, and start the decoder."""
@@ -131,18 +135,16 @@ class Run:
         if self._cancelled:
             self.rules.reason = StopReason.CANCELLED
             return None
-        if not cache.decode_lock.acquire(False):
-            self._raise_busy()
         try:
-            if self.capacity is not None and len(cache.contents.tokens) >= self.capacity and not self._shift_context():
-                return None
-            cache.push(token, self._ticket)
-            return self.sampler.sample(self.context, -1) if self.log_probs is None else self._sample()
+            with hold(self._acquire_decoding, cache.decode_lock.release, _raise_busy):
+                tokens = cache.contents.tokens
+                if self.capacity is not None and len(tokens) >= self.capacity and not self._shift_context():
+                    return None
+                cache.push(token, self._ticket)
+                return self.sampler.sample(self.context, -1) if self.log_probs is None else self._sample()
         except ContextFullError:  # other sequences use the cells
             self.rules.reason = StopReason.CONTEXT_FULL
             return None
-        finally:
-            cache.decode_lock.release()
 
     def _sample(self) -> Token:
         token = self.sampler.sample(self.context, -1)
@@ -161,33 +163,23 @@ class Run:
         count = max(1, (len(self.cache) - self.keep) // 2)
         return self._compute(lambda: self.cache.discard(self.keep, count))
 
-    def _raise_busy(self) -> NoReturn:
-        raise BusyError(
-            "another thread computes with this context: use a context for each thread, or an Engine for many requests"
-        )
-
     # Cancelling
 
     def cancel(self) -> None:
-        with self._lock:
+        with locked(self._lock):
             self._cancelled = True
             if self._abortable:
                 self.context._stop[0] = 1
 
     def _compute(self, work: Callable[[], None]) -> bool:
         """Do work that may take long and can be cancelled. False if it was."""
-        with self._lock:
-            self._abortable = not self._cancelled
         try:
-            if self._abortable:
-                work()
+            with hold(self._begin_abortable, self._end_abortable):
+                if not self._cancelled:
+                    work()
         except DecodeError as error:
             if not (self._cancelled and error.code == _ABORTED):
                 raise
-        finally:
-            with self._lock:
-                self._abortable = False
-                self.context._stop[0] = 0
         if self._cancelled:
             self.rules.reason = StopReason.CANCELLED
         return not self._cancelled
@@ -196,3 +188,9 @@ class Run:
         """Free what only this generation uses."""
         if self.owns_sampler:
             self.sampler.close()
+
+
+def _raise_busy() -> NoReturn:
+    raise BusyError(
+        "another thread computes with this context: use a context for each thread, or an Engine for many requests"
+    )

@@ -10,6 +10,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import listing, registering
 from llama_cffi._core.native_log import listener, native_log
+from llama_cffi._core.ownership import locked
 from llama_cffi._core.process import devices_opened, require_devices
 from llama_cffi.errors import UnavailableError
 from llama_cffi.ggml._cpu_variants import LINKED, Candidate, candidates, choose, library_of
@@ -17,7 +18,7 @@ from llama_cffi.ggml.device import BackendDevice, BackendReg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from typing import Any, ClassVar
 
     from llama_cffi._host import vulkan
     from llama_cffi.ggml.facts import CpuVariant
@@ -175,6 +176,9 @@ def _told(candidate: Candidate) -> CpuVariant:
     return CpuVariant(candidate.name, Path(candidate.file), candidate.score, candidate.reason)
 
 
+_loaded: dict[bytes, Any] = {}  # files of modules that ggml has loaded
+
+
 def load_module(name: str, path: str, *, linked: bool = False) -> None:
     """Register a backend of the manifest with ggml, and its functions with `lib`. Call it inside `registering()`.
 
@@ -189,7 +193,12 @@ def load_module(name: str, path: str, *, linked: bool = False) -> None:
                 f"the {name} backend, which is part of libggml in this build, did not start: run "
                 "`python -m llama_cffi doctor`"
             )
-    elif lib.ggml_backend_load(file) == ffi.NULL:
+        lib.shim_module_open(name.encode(), file)
+        return
+    if file not in _loaded:
+        _loaded.update(zip([file], map(lib.ggml_backend_load, [file])))  # noqa: B905  # one call of C; see `atomic`
+    if _loaded[file] == ffi.NULL:
+        del _loaded[file]
         log = "".join(f"\n  {line}" for line in native_log().splitlines()[-4:])
         odd = [variable for variable in sorted(os.environ) if variable.startswith("GGML_")]
         raise UnavailableError(
@@ -212,5 +221,5 @@ def _report_foreign_openmp() -> None:
 
 def system_info() -> str:
     """Return the features of the loaded backends as one line. (llama.cpp writes it to a static buffer.)"""
-    with _info_lock, listing():
+    with locked(_info_lock), listing():
         return bytes(ffi.string(lib.llama_print_system_info())).decode("utf-8", "replace")

@@ -13,6 +13,7 @@ from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import registering
 from llama_cffi._core.native_log import native_log
+from llama_cffi._core.ownership import atomic, locked
 from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._generated.enums import GgmlBackendDevType as _Type
 from llama_cffi._host.resources import check_threads, usable_cpus
@@ -22,6 +23,8 @@ from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 
 _lock = fork_safe_lock(threading.RLock())  # adds one worker at a time
+
+_registered: set[object] = set()  # workers that ggml knows
 
 _MAX_TIMEOUT_S = 3600
 
@@ -60,7 +63,7 @@ class Rpc:
             raise ValueError(f"timeout must be above 0 and at most {_MAX_TIMEOUT_S} seconds, got {timeout}")
         cls.load()
         where = _rpc_endpoint.resolve(wanted)
-        with _lock:
+        with locked(_lock):
             if str(where) not in cls._servers:
                 _rpc_endpoint.greet(where, timeout)
                 cls._servers[str(where)] = _add(str(where))
@@ -133,7 +136,8 @@ def _add(where: str) -> tuple[BackendDevice, ...]:
     if reg == ffi.NULL:
         raise RpcError(f"the worker at {where} does not offer a device any more: restart it", log=native_log())
     with registering():
-        lib.ggml_backend_register(reg)
+        if reg not in _registered:
+            atomic(((lib.ggml_backend_register, reg), (_registered.add, reg)))
     return tuple(
         BackendDevice(lib.ggml_backend_reg_dev_get(reg, index)) for index in range(lib.ggml_backend_reg_dev_count(reg))
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 
 from llama_cffi._core.checks import out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
+from llama_cffi._core.ownership import WeakRefs, exclusive, own
 from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_affinity
 from llama_cffi.errors import BusyError, NativeMemoryError
@@ -63,16 +62,13 @@ class Threadpool(Handle):
         for cpu in _check_cpus(cpumask):
             params.cpumask[cpu] = True
         Backend.ensureCpu()
-        pointer = lib.ggml_threadpool_new(params)
-        if pointer == ffi.NULL:
+        owned = own(lib.ggml_threadpool_free, lib.ggml_threadpool_new, params)
+        if owned.pointer is None:
             raise NativeMemoryError(f"out of memory for a pool of {nThreads} threads", operation="ggml_threadpool_new")
         self._nThreads = nThreads
-        self._contexts: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._leased: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._open(pointer)
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.ggml_threadpool_free(pointer)
+        self._contexts = WeakRefs()  # that use it
+        self._leased = WeakRefs()  # that have used it, and keep the C pool
+        self._open(owned)
 
     @property
     def nThreads(self) -> int:
@@ -107,24 +103,22 @@ class Threadpool(Handle):
 
     def _while_idle(self, function: Callable[[Any], None]) -> None:
         """Call `function(pool)` with exclusive use of the pool and of its contexts."""
-        with ExitStack() as stack:
-            for handle in (self, *self._contexts):
-                stack.enter_context(handle._exclusive())
-            function(self._c)
+        with exclusive(self, *self._contexts) as pointer:
+            function(pointer)
 
     # For contexts
 
-    def _attach(self, context: Handle) -> list[_Lease]:
-        """Called before a context uses the pool. Returns leases that the context must keep until it is freed."""
+    def _attach(self, context: Handle) -> None:
+        """Called before a context uses the pool."""
         if self.closed:
             self._raise_closed()
         if any(other is not context and not other.closed for other in self._contexts):
             raise BusyError("another context uses this thread pool: create one pool for each context")
         self._contexts.add(context)
-        if context in self._leased or not _keeps_last_pool():
-            return []
-        self._leased.add(context)
-        return [_Lease(self)]
+        owned = context._owned
+        if context not in self._leased and owned is not None and _keeps_last_pool():
+            owned.keep(self._owned)  # until the context is freed
+            self._leased.add(context)
 
     def _detach(self, context: Handle) -> None:
         """Called after a context has stopped using the pool."""
@@ -137,19 +131,6 @@ class Threadpool(Handle):
 def _keeps_last_pool() -> bool:
     """Return True if a C context reads its last pool when it changes to another one: not in builds with OpenMP."""
     return "OPENMP = 1" not in system_info()
-
-
-class _Lease:
-    """Keeps a C pool alive as long as a context that has used it."""
-
-    __slots__ = ("pool",)
-
-    def __init__(self, pool: Threadpool) -> None:
-        self.pool = pool
-        pool._add_dependent()
-
-    def __del__(self) -> None:
-        self.pool._remove_dependent()
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import weakref
-from typing import Any, Protocol, overload
+from typing import Protocol, overload
 
 from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string, meta_text, path_bytes
 from llama_cffi._core.base_types import Token
@@ -14,7 +13,8 @@ from llama_cffi._core.files import require_regular
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
 from llama_cffi._core.native_log import native_log
-from llama_cffi.errors import AdapterError, BusyError, NativeAssertionError
+from llama_cffi._core.ownership import WeakRefs, own
+from llama_cffi.errors import AdapterError, NativeAssertionError
 from llama_cffi.model.model import Model
 from llama_cffi.model.validation import check_adapter
 
@@ -38,7 +38,7 @@ class Adapter(Handle):
 
     _file: str  # its name without a folder, for `repr`
     _model: Model
-    _users: weakref.WeakSet[AdapterUser]
+    _users: WeakRefs  # of AdapterUser
 
     @classmethod
     def loraInit(cls, model: Model, path: StrPath) -> Adapter:
@@ -57,20 +57,20 @@ class Adapter(Handle):
         check_adapter(name)
         adapter = cls.__new__(cls)
         adapter._model, adapter._file = model, os.path.basename(os.fsdecode(name))
-        adapter._users = weakref.WeakSet()
+        adapter._users = WeakRefs()
         with model._exclusive_waiting() as owner:  # it must not be freed before the adapter holds it
             try:
                 with writing():
-                    pointer = lib.llama_adapter_lora_init(owner, name)
+                    owned = own(lib.shim_adapter_free, lib.llama_adapter_lora_init, owner, name)
             except NativeAssertionError as error:
                 raise AdapterError(f"{os.fsdecode(name)} could not be loaded as a LoRA adapter: {error}") from error
-            if pointer == ffi.NULL:
+            if owned.pointer is None:
                 raise AdapterError(
                     f"{os.fsdecode(name)} could not be loaded as a LoRA adapter for this model",
                     operation="llama_adapter_lora_init",
                     log=native_log(),
                 )
-            adapter._open(pointer, parent=model)
+            adapter._open(owned, parent=model)
         return adapter
 
     def _describe(self) -> str:
@@ -88,13 +88,6 @@ class Adapter(Handle):
         for context in list(self._users):
             if not context.closed:
                 context.removeAdapterLora(self)
-
-    def _destroy(self, pointer: Any) -> None:
-        try:
-            with writing():
-                lib.llama_adapter_lora_free(pointer)
-        except BusyError:  # collected inside a callback: it is freed with the model
-            pass
 
     @property
     def metaCount(self) -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import is_regular
+from llama_cffi._core.ownership import own
 from llama_cffi._generated import enums
 
 TYPE_CHECKING = False
@@ -164,15 +165,16 @@ def open_gguf(path: bytes) -> Iterator[GgufFile | None]:
     tensors = ffi.new("struct ggml_context **")
     if not has("gguf_get_tensor_ne"):
         params.ctx = tensors
-    pointer = lib.gguf_init_from_file(path, params[0])
-    if pointer == ffi.NULL:
+    owned = own(lib.gguf_free, lib.gguf_init_from_file, path, params[0])
+    shapes = own(lib.ggml_free, tensors.__getitem__, 0)
+    if owned.pointer is None:
         yield None
         return
     try:
-        yield GgufFile(pointer, tensors[0])
+        yield GgufFile(owned.pointer, tensors[0])
     finally:
-        lib.gguf_free(pointer)
-        lib.ggml_free(tensors[0])  # does nothing with NULL
+        owned.finish()
+        shapes.finish()
 
 
 def require_complete(path: str, target: str) -> None:

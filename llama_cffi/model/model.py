@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 
 from llama_cffi._core.arguments import StrPath, is_hub_name, path_bytes
-from llama_cffi._core.callbacks import reraise
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.callbacks import forget, reraise
+from llama_cffi._core.checks import expected, no_threads, out_of_range
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import require_regular
 from llama_cffi._core.locks import listing
 from llama_cffi._core.native_log import native_log
+from llama_cffi._core.ownership import hold, own
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi._generated import enums
 from llama_cffi._host.resources import available_memory
@@ -29,7 +30,7 @@ from llama_cffi.vocab.vocab import Vocab
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any, TypeAlias
+    from typing import NoReturn, TypeAlias
 
 _NOT_SAVEABLE = ("t5", "gemma3n", "bitnet", "apertus", "step35")  # llama.cpp fails an assertion when it saves these
 
@@ -133,27 +134,27 @@ class Model(ModelInfo):
         arrays = [ffi.new("char[]", name) for name in names]
         operation = "llama_model_load_from_splits" if split else "llama_model_load_from_file"
         path = os.fsdecode(names[0])
-        params = for_c(chosen)[0]
+        forget()
+        params, free = for_c(chosen)[0], lib.llama_model_free
         try:
-            with listing():
+            with listing(), _openmp_threads(chosen):
                 if split:
-                    pointer = lib.llama_model_load_from_splits(ffi.new("char *[]", arrays), len(arrays), params)
+                    pointers = ffi.new("char *[]", arrays)
+                    owned = own(free, lib.llama_model_load_from_splits, pointers, len(arrays), params)
                 else:
-                    pointer = lib.llama_model_load_from_file(arrays[0], params)
+                    owned = own(free, lib.llama_model_load_from_file, arrays[0], params)
         except NativeAssertionError as error:
             raise ModelLoadError(f"{path} could not be loaded as a model: {error}", operation=operation) from error
         log = native_log()
-        model = cls.__new__(cls)
-        if pointer != ffi.NULL:
-            model._open(pointer)
         reraise()
-        if pointer == ffi.NULL:
+        model = cls.__new__(cls)
+        if owned.pointer is None:
             leave_if_ending()
             if progress.stopped:
                 raise ModelLoadError(f"{path} was not loaded: progressCallback stopped it", operation=operation)
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params, model._file = chosen, os.path.basename(path)
-        lib.shim_openmp_release()  # those that loaded weights for AMX would count while other threads compute
+        model._open(owned)
         return model
 
     def _describe(self) -> str:
@@ -168,9 +169,6 @@ class Model(ModelInfo):
         if not self._params.vocabOnly and self.ropeType in multi_part:
             file.require_positions()
         self._vocab = Vocab(self, self._params.kvOverrides or {})
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_model_free(pointer)
 
     def free(self) -> None:
         """Free the model, its contexts and its adapters. Freeing twice is harmless.
@@ -265,6 +263,25 @@ def _check_params(params: ModelParams) -> None:
         raise ValueError("noAlloc needs loadMode=LoadMode.NONE: without memory for it, there is nothing to map")
     Backend.ensure()
     check_offload(params)
+
+
+def _openmp_threads(params: ModelParams) -> AbstractContextManager[None]:
+    """Start the OpenMP threads that prepare weights for AMX, and end them after the load.
+
+    OpenMP would end the process if it could not start them; and later, they would count while other threads compute.
+    """
+    if not (params.useExtraBufts and _uses_amx()):
+        return nullcontext()
+    return hold(lib.shim_openmp_start, lib.shim_openmp_release, _refuse_threads)
+
+
+def _uses_amx() -> bool:
+    return bool(lib.ggml_cpu_has_amx_int8())
+
+
+def _refuse_threads() -> NoReturn:
+    what = "the process cannot start the threads that prepare weights for AMX"
+    raise no_threads(what, "pass useExtraBufts=False in the parameters", "llama_model_load_from_file")
 
 
 def _check_memory(params: ModelParams, file: ModelFile) -> None:

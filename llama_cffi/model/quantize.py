@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from llama_cffi._core.arguments import StrPath, c_string, path_bytes
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, no_threads
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.structs import FLOAT_MAX, EnumField
@@ -151,6 +151,9 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
         if os.path.exists(existing) and os.path.samefile(existing, os.fsdecode(source)):
             raise ValueError(f"target would overwrite the source {existing}: choose another name")
     Backend.ensureCpu()
+    if not lib.shim_can_quantize(chosen.nthread):  # C++ would end the process
+        what = f"the process cannot start the threads of quantize: nthread is {chosen.nthread}"
+        raise no_threads(what, "lower nthread; 1 needs no thread", "llama_model_quantize")
     with atomic_write(out) as scratch:
         code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
         written = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(scratch)), "*")))

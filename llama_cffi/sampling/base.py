@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from llama_cffi._core import process
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
+from llama_cffi._core.ownership import Owned, WeakRefs, exclusive_for, own
 from llama_cffi.errors import NativeError
 from llama_cffi.sampling.logits_source import LogitsSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from typing_extensions import Self
@@ -73,7 +74,7 @@ class Traits:
 class Deferred:
     """How to make the C sampler again once the size of the context is known."""
 
-    def __init__(self, make: Callable[[int, int], Any], required: bool, history: Iterable[Token] = ()) -> None:
+    def __init__(self, make: Callable[[int, int], Owned], required: bool, history: Iterable[Token] = ()) -> None:
         self.make = make  # (context size, vocabulary size) -> a new C sampler
         self.required = (
             required  # sampling needs the new one; else the present one will do outside of a context's own chain
@@ -104,21 +105,34 @@ class SamplerBase(Handle):
     # Weak reference to the context that a chain was given to; it stays when the context is gone.
     _context_ref: Callable[[], LogitsSource | None] | None
     _deferred: Deferred | None  # set until the C sampler was made for a context's size
+    _job: object = None  # the request of an engine that uses it
     _text_bytes: int  # size of the accepted text, for a sampler that searches it
     _checked_for: int | None  # serial number of the context it was checked for; None after a change of the chain
     _top_n: int  # only this many of the largest logits can be picked; 0: any. Valid for the context checked for
 
     @classmethod
-    def _make(cls, pointer: Any, traits: Traits, parent: Handle | None = None) -> Self:
-        if pointer == ffi.NULL:
+    def _make(
+        cls, owned: Owned, traits: Traits, parent: Handle | None = None, custom: CustomSampler | None = None
+    ) -> Self:
+        if owned.pointer is None:
             raise NativeError(f"{traits.recipe[0]} returned NULL", operation=str(traits.recipe[0]))
         sampler = cls.__new__(cls)
         sampler._traits = traits
         sampler._members = []
-        sampler._custom = sampler._chain = sampler._context_ref = sampler._deferred = sampler._checked_for = None
+        sampler._chain = sampler._context_ref = sampler._deferred = sampler._checked_for = None
         sampler._text_bytes = 0
-        sampler._open(pointer, parent)  # last: from here on, freeing the parent closes the sampler
+        sampler._custom = custom
+        if custom is not None:
+            owned.keep(custom)
+            _python_samplers.add(sampler)
+        sampler._open(owned, parent)  # last: from here on, freeing the parent closes the sampler
         return sampler
+
+    def _text_size(self, token: Token) -> int:
+        """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
+        model = self._parent
+        assert model is not None
+        return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
     @classmethod
     def _make_from(
@@ -132,7 +146,7 @@ class SamplerBase(Handle):
     ) -> Self:
         """A sampler of a C constructor that takes nothing but numbers."""
         traits = Traits((operation, *arguments), picks=picks, n_vocab=n_vocab, adaptive=adaptive)
-        return cls._make(function(*arguments), traits)
+        return cls._make(own_sampler(function, *arguments), traits)
 
     @property
     def name(self) -> str:
@@ -163,12 +177,11 @@ class SamplerBase(Handle):
 
     # Chains and members
 
-    def _leaves(self) -> Iterator[SamplerBase]:
+    def _leaves(self) -> list[SamplerBase]:
         """This sampler; for a chain, its members, including those of nested chains."""
         if not self._traits.is_chain:
-            yield self
-        for member in self._members:
-            yield from member._leaves()
+            return [self]
+        return [leaf for member in self._members for leaf in member._leaves()]
 
     def _root(self) -> SamplerBase:
         """The outermost chain that this sampler is in; the sampler itself if it is not in a chain."""
@@ -197,29 +210,24 @@ class SamplerBase(Handle):
         """True if sampling must first make the C sampler for the context's size."""
         return self._deferred is not None and self._deferred.required
 
-    @contextmanager
-    def _exclusive(self, with_context: bool = True) -> Iterator[Any]:
-        """Context manager: exclusive use of the sampler and the chain it is in; yields the C pointer.
+    def _exclusive(self, with_context: bool = True) -> AbstractContextManager[Any]:
+        """Return a context manager: exclusive use of the sampler and the chain it is in; yields the C pointer.
 
         Calls of a context use the chains given to it, so `with_context` acquires that context as well.
         """
         if self._pointer is None:
             self._raise_closed()  # with the sampler's reason, not the chain's
         root = self._root()
-        root._acquire()
-        try:
-            if self._root() is not root:  # another thread has just added it to a chain, or removed it
-                self._raise_busy()
-            context = self._context() if with_context else None
-            if context is not None:
-                context._acquire()
-            try:
-                yield self._c
-            finally:
-                if context is not None:
-                    context._release()
-        finally:
-            root._release()
+        context = self._context() if with_context else None
+        if context is None:
+            return exclusive_for(partial(self._pointer_in, root, None, with_context), root)
+        return exclusive_for(partial(self._pointer_in, root, context, with_context), root, context)
+
+    def _pointer_in(self, root: SamplerBase, context: LogitsSource | None, with_context: bool) -> Any:
+        """Return the C pointer, once `root` and `context` are acquired, if it is still they that the sampler is in."""
+        if self._root() is not root or (with_context and self._context() is not context):
+            self._raise_busy()  # another thread has just added it to a chain, or removed it
+        return self._c
 
     # End
 
@@ -260,24 +268,18 @@ class SamplerBase(Handle):
         self._closed_reason = why
 
     def _mark_freed(self, why: str) -> None:
-        """Note that the chain that owned this sampler freed the C object."""
+        """Note that the chain that owns this sampler frees the C object."""
         if self._pointer is not None:
-            self._pointer = None
             self._closed_reason = why
-            parent, self._parent = self._parent, None
-            if parent is not None:
-                parent._remove_dependent()
+            self._pointer = None
         for member in self._members:
             member._mark_freed(why)
 
     def _finish(self, why: str) -> None:
         if self._chain is None:
+            for member in self._members:
+                member._mark_freed("its chain was freed")
             super()._finish(why)
-
-    def _destroy(self, pointer: Any) -> None:
-        lib.llama_sampler_free(pointer)
-        for member in self._members:
-            member._mark_freed("its chain was freed")
 
     # Copies
 
@@ -293,38 +295,34 @@ class SamplerBase(Handle):
             for sampler in self._leaves():
                 if sampler._custom is not None:
                     sampler._custom.require_cloneable()
-            copy = lib.llama_sampler_clone(pointer)
-            try:
-                reraise()
-            except BaseException:
-                lib.llama_sampler_free(copy)
-                raise
+            copy = own_sampler(lib.llama_sampler_clone, pointer)
+            reraise()  # of a sampler in Python; else each member has its clone
             return self._wrap_clone(copy)
 
-    def _wrap_clone(self, pointer: Any) -> Self:
-        copy = type(self)._make(pointer, self._traits, self._parent)
-        copy._custom = self._custom and self._custom.of_clone(pointer)
-        copy._register_python_sampler()
+    def _wrap_clone(self, owned: Owned) -> Self:
+        custom = self._custom and self._custom.of_clone(owned.pointer)
+        copy = type(self)._make(owned, self._traits, self._parent, custom)
         copy._deferred = self._deferred and self._deferred.copy()
         copy._text_bytes = self._text_bytes
         if self._traits.adaptive:
             copy._forget_pick()
         for index, member in enumerate(self._members):
-            twin = member._wrap_clone(lib.llama_sampler_chain_get(pointer, index))
-            copy._members.append(twin)
+            twin = member._wrap_clone(owned.part(lib.llama_sampler_chain_get(owned.pointer, index)))
             twin._chain = copy
+            copy._members.append(twin)
         return copy
 
     def _forget_pick(self) -> None:
         lib.llama_sampler_accept(self._pointer, 0x7FFFFFFF)  # not a token, so not the pending one
 
-    def _register_python_sampler(self) -> None:
-        if self._custom is not None:
-            _python_samplers.add(self)
+
+def own_sampler(make: Callable[..., Any], *arguments: Any) -> Owned:
+    """Make a C sampler with a function of C, and own it from the beginning."""
+    return own(lib.llama_sampler_free, make, *arguments)
 
 
 # Samplers that call Python, which must stop before the interpreter ends.
-_python_samplers: weakref.WeakSet[SamplerBase] = weakref.WeakSet()
+_python_samplers = WeakRefs()
 
 
 @atexit.register

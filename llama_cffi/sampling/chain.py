@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
+from llama_cffi._core.ownership import atomic, exclusive
 from llama_cffi._generated.structs import PerfSamplerDataFields, SamplerChainParamsFields
-from llama_cffi.sampling.base import SamplerBase, Traits
+from llama_cffi.sampling.base import SamplerBase, Traits, own_sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class SamplerChain(SamplerBase):
         chosen = SamplerChainParams() if params is None else params
         if not isinstance(chosen, SamplerChainParams):
             raise expected("a Sampler.ChainParams", params, "Sampler.ChainParams(noPerf=True) makes one", "params")
-        return cls._make(lib.llama_sampler_chain_init(chosen._c[0]), _TRAITS)
+        return cls._make(own_sampler(lib.llama_sampler_chain_init, chosen._c[0]), _TRAITS)
 
     @classmethod
     def chain(cls, *members: Self, noPerf: bool = False) -> Self:
@@ -85,17 +84,17 @@ class SamplerChain(SamplerBase):
         Maps to `llama_sampler_chain_init` and `llama_sampler_chain_add`.
         """
         chain = cls.chainInit(SamplerChainParams(noPerf=noPerf))
-        with ExitStack() as held:  # to the end, so that nothing can get in the way of undoing it
-            pointer = held.enter_context(chain._exclusive())
-            try:
-                for member in members:
-                    chain._check_member(member)
-                    chain._append(pointer, member, held.enter_context(member._exclusive()))
-            except BaseException:
-                while chain._members:
-                    chain._take(pointer, 0)
-                chain._finish("one of its members could not be added")
-                raise
+        for index, member in enumerate(members):
+            chain._check_member(member)
+            if any(member is other for other in members[:index]):
+                raise ValueError(f"member {index} is given twice, but a chain owns each member once: pass its clone()")
+        with exclusive(chain, *members) as pointer:
+            for member in members:
+                member._require_unowned()  # another thread may have added it elsewhere since the check
+            atomic(
+                tuple(call for member in members for call in chain._appending(pointer, member)),
+                undo=tuple(call for member in members for call in chain._removing(pointer, member, 0)),
+            )
         return chain
 
     def chainAdd(self, s: Self) -> None:
@@ -109,8 +108,10 @@ class SamplerChain(SamplerBase):
         self._require_chain("chainAdd")
         self._check_member(s)
         self._require_unattached("chainAdd")
-        with self._exclusive() as chain, s._exclusive() as pointer:
-            self._append(chain, s, pointer)
+        with self._exclusive() as chain, exclusive(s):
+            s._require_unowned()  # another thread may have added it elsewhere since the check
+            atomic(self._appending(chain, s))
+            self._root()._checked_for = None
 
     def _check_member(self, s: SamplerBase) -> None:
         if not isinstance(s, SamplerChain):
@@ -130,13 +131,20 @@ class SamplerChain(SamplerBase):
         if self._chain is not None:
             raise ValueError("this sampler belongs to a chain already: add s.clone(), or chainRemove it there first")
 
-    def _append(self, chain: Any, s: SamplerChain, pointer: Any) -> None:
-        """Append a sampler, in C and here; the chain and the sampler are held."""
-        s._require_unowned()  # another thread may have added it elsewhere since the check
-        lib.llama_sampler_chain_add(chain, pointer)
-        self._members.append(s)
-        s._chain = self
-        s._checked_for = self._root()._checked_for = None
+    def _appending(self, chain: Any, s: SamplerChain) -> tuple[tuple[Any, ...], ...]:
+        """Return the calls that append a sampler, here and in C; see `atomic`. Both are acquired.
+
+        Only the last one can fail.
+        """
+        assert s._owned is not None
+        return (
+            (setattr, s, "_checked_for", None),
+            (setattr, self, "_checked_for", None),
+            (lib.llama_sampler_chain_add, chain, s._c),
+            (s._owned.lend, self._owned),
+            (self._members.append, s),
+            (setattr, s, "_chain", self),
+        )
 
     def chainGet(self, idx: int) -> Self:
         """Return the member at an index, counted from 0. It still belongs to the chain.
@@ -161,11 +169,20 @@ class SamplerChain(SamplerBase):
 
     def _take(self, chain: Any, idx: int) -> SamplerBase:
         """Remove a member, in C and here; the chain is held."""
-        lib.llama_sampler_chain_remove(chain, idx)
-        member = self._members.pop(idx)
-        member._chain = None
+        member = self._members[idx]
         self._root()._checked_for = None
+        atomic(self._removing(chain, member, idx))
         return member
+
+    def _removing(self, chain: Any, member: SamplerBase, idx: int) -> tuple[tuple[Any, ...], ...]:
+        """Return the calls that remove a member, in C and here; see `atomic`."""
+        assert member._owned is not None
+        return (
+            (lib.llama_sampler_chain_remove, chain, idx),
+            (member._owned.lend, None),
+            (setattr, member, "_chain", None),
+            (self._members.__delitem__, slice(idx, idx + 1)),
+        )
 
     @property
     def chainCount(self) -> int:

@@ -6,9 +6,10 @@ The C sampler points to `_IFACE`, which all samplers of this kind share, and to 
 
 from __future__ import annotations
 
-from llama_cffi._core.callbacks import failing, keep
+from llama_cffi._core.callbacks import failing, keep, keep_early
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import Owned, own
 from llama_cffi.sampling.candidates import copy_back, copy_out
 
 TYPE_CHECKING = False
@@ -38,9 +39,9 @@ class CustomSampler:
         self.c_name = ffi.new("char[]", str(name).encode().replace(b"\0", b""))  # C may ask for it at any time
         self.data = ffi.new_handle(self)
 
-    def make(self) -> Any:
+    def make(self) -> Owned:
         """Make a C sampler that calls this object."""
-        return lib.llama_sampler_init(_IFACE, self.data)
+        return own(lib.llama_sampler_free, lib.llama_sampler_init, _IFACE, self.data)
 
     def require_cloneable(self) -> None:
         """Raise TypeError for a sampler without `clone`."""
@@ -81,12 +82,12 @@ def check_iface(iface: object) -> None:
         raise expected("a str", label, name=f"{kind}.name")
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_name(sampler: Any) -> Any:
     return ffi.from_handle(sampler.ctx).c_name
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_apply(sampler: Any, candidates: Any) -> None:
     try:
         if failing():
@@ -105,12 +106,12 @@ def python_sampler_apply(sampler: Any, candidates: Any) -> None:
         keep(error)
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_accept(sampler: Any, token: int) -> None:
     _call_optional(sampler, "accept", token)
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_reset(sampler: Any) -> None:
     _call_optional(sampler, "reset")
 
@@ -125,21 +126,20 @@ def _call_optional(sampler: Any, what: str, *arguments: int) -> None:
         keep(error)
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_clone(sampler: Any) -> Any:
     try:
         if failing():
             return ffi.NULL
         twin = ffi.from_handle(sampler.ctx).clone()
-        pointer = twin.make()
         _cloned[twin.data] = twin
-        return pointer
+        return twin.data  # C makes a sampler for it
     except BaseException as error:
         keep(error)
         return ffi.NULL
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator,unused-ignore]
+@ffi.def_extern(onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
 def python_sampler_free(sampler: Any) -> None:
     _cloned.pop(sampler.ctx, None)
 

@@ -8,15 +8,14 @@ from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.sampling import checks as check
-from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
+from llama_cffi.sampling.base import Deferred, SamplerBase, Traits, own_sampler
 from llama_cffi.vocab.vocab import Vocab
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from typing_extensions import Self
 
+    from llama_cffi._core.ownership import Owned
     from llama_cffi.sampling.interface import SamplerI
 
 
@@ -39,10 +38,7 @@ class SamplerMakers(SamplerBase):
         from llama_cffi.sampling.custom import CustomSampler
 
         custom = CustomSampler(iface, ctx)
-        sampler = cls._make(custom.make(), Traits(("llama_sampler_init", type(iface)), picks=True))
-        sampler._custom = custom
-        sampler._register_python_sampler()
-        return sampler
+        return cls._make(custom.make(), Traits(("llama_sampler_init", type(iface)), picks=True), custom=custom)
 
     @classmethod
     def initGreedy(cls) -> Self:
@@ -236,8 +232,8 @@ class SamplerMakers(SamplerBase):
             check.finite(penaltyPresent, "penaltyPresent"),
         )
 
-        def make(n_ctx: int, n_vocab: int) -> Any:
-            return lib.llama_sampler_init_penalties(n_vocab, n_ctx if n == -1 else n, *rest)
+        def make(n_ctx: int, n_vocab: int) -> Owned:
+            return own_sampler(lib.llama_sampler_init_penalties, n_vocab, n_ctx if n == -1 else n, *rest)
 
         sampler = cls._make(make(0, 0), Traits(("llama_sampler_init_penalties", n, *rest), last_n=n))
         sampler._deferred = Deferred(make, required=n == -1)
@@ -256,4 +252,4 @@ class SamplerMakers(SamplerBase):
         rows = check.biases(logitBias, size)
         array = ffi.new("struct llama_logit_bias[]", rows or 1)
         traits = Traits(("llama_sampler_init_logit_bias", size, *rows), n_vocab=size)
-        return cls._make(lib.llama_sampler_init_logit_bias(size, len(rows), array), traits)
+        return cls._make(own_sampler(lib.llama_sampler_init_logit_bias, size, len(rows), array), traits)

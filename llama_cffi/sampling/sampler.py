@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from threading import get_ident
-
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, integer, no_such_token
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import Owned, atomic, exclusive
 from llama_cffi._core.process import leave_if_ending
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
-from llama_cffi.sampling.base import Deferred, SamplerBase
+from llama_cffi.sampling.base import Deferred, own_sampler
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import SamplerMakers
@@ -69,26 +68,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             known = False
         if not known:
             return self._sample_carefully(ctx, idx)
-        # What `_exclusive` does for both, inlined, as this runs for every token.
-        if not self._busy.acquire(False):
-            self._raise_busy()
-        try:
-            if not ctx._busy.acquire(False):
-                ctx._raise_busy()
-            try:
-                self._owner = ctx._owner = get_ident()
-                pointer, context = self._pointer, ctx._pointer
-                if pointer is None or self._closing:
-                    self._raise_closed()
-                if context is None or ctx._closing:
-                    ctx._raise_closed()
-                token: Token = lib.shim_sample(pointer, context, ctx._limits, idx, self._top_n)
-            finally:
-                ctx._owner = 0
-                ctx._busy.release()
-        finally:
-            self._owner = 0
-            self._busy.release()
+        with exclusive(self, ctx) as pointer:
+            token: Token = lib.shim_sample(pointer, ctx._pointer, ctx._limits, idx, self._top_n)
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _no_token(self, reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
@@ -112,7 +93,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             raise ValueError(_NO_PICK)
         with self._exclusive(with_context=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
-            if any(member._needs_context for member in self._leaves()):
+            if any([member._needs_context for member in self._leaves()]):
                 self._rebuild_with_context(ctx.nCtx, ctx._nVocab)
             if careful:
                 if not (ctx._limits.rows and ctx._limits.logits) or lib.llama_get_logits_ith(context, idx) == ffi.NULL:
@@ -125,7 +106,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
-        return any(member._traits.picks for member in self._leaves())
+        return any([member._traits.picks for member in self._leaves()])
 
     def _find_top_n(self) -> int:
         """Return n if only the n largest logits can be picked; 0 if any can.
@@ -250,7 +231,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             reraise()
 
         searching = [member for member in self._leaves() if member._traits.searches]
-        sizes = [member._text_bytes + _text_size(member, token) for member in searching]
+        sizes = [member._text_bytes + member._text_size(token) for member in searching]
         largest = max(sizes, default=0)
         if largest > _SEARCH_LIMIT:
             raise ValueError(
@@ -321,28 +302,54 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
         `everything` includes those that work without, but not with the model on a device.
         """
+        calls: list[tuple[Any, ...]] = []
+        self._root()._checked_for = None
+        self._plan_rebuild(n_ctx, n_vocab, everything, calls)
+        atomic(tuple(calls))  # all at once: between these calls, C and Python own other samplers
+
+    def _plan_rebuild(self, n_ctx: int, n_vocab: int, everything: bool, calls: list[tuple[Any, ...]]) -> Any:
+        """Make the new C samplers, and collect the calls that put them in place. Return the C pointer from then on."""
+        deferred, pointer = self._deferred, self._c
         self._checked_for = None
         if not self._traits.is_chain:
-            deferred = self._deferred
-            if deferred is not None and (deferred.required or (everything and has("llama_sampler_copy"))):
-                self._replace(deferred.make(n_ctx, n_vocab), deferred)
-            return
-        for _ in self._members:
-            lib.llama_sampler_chain_remove(self._c, 0)
-        for member in self._members:
-            assert isinstance(member, Sampler)
-            member._rebuild_with_context(n_ctx, n_vocab, everything)
-            lib.llama_sampler_chain_add(self._c, member._c)
+            if deferred is None or not (deferred.required or (everything and has("llama_sampler_copy"))):
+                return pointer
+            new = deferred.make(n_ctx, n_vocab)
+            calls += self._replacing(new, deferred)
+            return new.pointer
+        members = [member for member in self._members if isinstance(member, Sampler)]
+        assert len(members) == len(self._members)
+        taken: list[tuple[Any, ...]] = [(lib.llama_sampler_chain_remove, pointer, 0) for _ in members]
+        calls += taken
+        for member in members:
+            planned = member._plan_rebuild(n_ctx, n_vocab, everything, calls)
+            calls.append((lib.llama_sampler_chain_add, pointer, planned))
+        return pointer
 
-    def _replace(self, pointer: Any, deferred: Deferred) -> None:
-        """Put a new C sampler in place of the old one, in the same state."""
-        old, self._pointer, self._deferred = self._pointer, pointer, None
+    def _replacing(self, new: Owned, deferred: Deferred) -> tuple[tuple[Any, ...], ...]:
+        """Prepare a new C sampler in the state of the present one, and return the calls that put it in its place."""
+        old = self._owned
+        assert old is not None
+        if new.pointer is None:
+            raise NativeError(f"{self._traits.recipe[0]} returned NULL", operation=str(self._traits.recipe[0]))
         if deferred.required:
-            lib.shim_accept(pointer, ffi.new("int32_t[]", deferred.history), len(deferred.history))
+            lib.shim_accept(new.pointer, ffi.new("int32_t[]", deferred.history), len(deferred.history))
         else:
-            lib.llama_sampler_copy(old, pointer)
-        self._register_address(pointer)
-        lib.llama_sampler_free(old)
+            lib.llama_sampler_copy(self._c, new.pointer)
+        if self._parent is not None:
+            new.keep(self._parent._owned)
+        if self._custom is not None:
+            new.keep(self._custom)
+        self._register_address(new.pointer)
+        chain = None if self._chain is None else self._chain._owned
+        return (
+            (old.lend, None),
+            (new.lend, chain),
+            (setattr, self, "_owned", new),
+            (setattr, self, "_pointer", new.pointer),
+            (setattr, self, "_deferred", None),
+            (old.finish,),
+        )
 
     def getSeed(self) -> int:
         """Return the seed in use, even if DEFAULT_SEED asked for a random one; DEFAULT_SEED if there is no randomness.
@@ -360,13 +367,6 @@ def _has_probability(candidates: TokenDataArray) -> bool:
     """Return True if the picked candidate has a probability. Where none has one, llama.cpp picks the last."""
     picked = candidates[candidates.selected]
     return picked.p == picked.p and picked.logit > -_INFINITE
-
-
-def _text_size(member: SamplerBase, token: Token) -> int:
-    """Return the size of a token's text, for a sampler that was made for a model's vocabulary."""
-    model = member._parent
-    assert model is not None
-    return len(model.vocab._piece(token, special=True))  # type: ignore[attr-defined]
 
 
 def _search(accept: Callable[[], None], size: int) -> None:
@@ -387,13 +387,11 @@ def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
         one = TokenDataArray([(token, 0.0)])
         lib.llama_sampler_apply(grammar, one._c)
         return one[0].logit < 0
-    trial = lib.llama_sampler_clone(grammar)  # a trigger may start the grammar anywhere in the text so far
+    trial = own_sampler(lib.llama_sampler_clone, grammar)  # a trigger may start the grammar anywhere in the text so far
     try:
-        lib.llama_sampler_accept(trial, token)
+        lib.llama_sampler_accept(trial.pointer, token)
     except GrammarError:
         raise
     except NativeError:
         return True
-    finally:
-        lib.llama_sampler_free(trial)
     return False

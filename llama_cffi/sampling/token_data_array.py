@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 from llama_cffi._core.checks import expected, no_such_token, out_of_range
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.ownership import Lock, exclusive, own
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.sampling.token_data import SIZE, Row, TokenData, row_values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any, NoReturn
 
     from typing_extensions import Buffer
@@ -62,6 +62,8 @@ class TokenDataArray(Uncopyable):
 
     __slots__ = ("__weakref__", "_array", "_busy", "_c", "_capacity", "_dead")
 
+    _closing = ""  # for `exclusive`
+
     _KIND = "TokenDataArray"
     _INSTEAD = "TokenDataArray(candidates) makes a copy"
 
@@ -97,7 +99,7 @@ class TokenDataArray(Uncopyable):
         self._c = ffi.new("struct llama_token_data_array *", {"data": self._array, "size": count, "selected": -1})
         self._capacity = count
         self._dead = ""
-        self._busy = threading.Lock()
+        self._busy = Lock()
 
     @classmethod
     def fromLogits(cls, logits: Buffer | Iterable[float]) -> TokenDataArray:
@@ -137,19 +139,19 @@ class TokenDataArray(Uncopyable):
         if struct is None:
             self._raise_closed()
         if self._busy.locked():
-            raise BusyError("a sampler is working on these candidates: use a TokenDataArray for each thread")
+            self._raise_busy()
         return struct
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[Any]:
-        """Context manager: exclusive use of the candidates; yields the C struct."""
-        struct = self._alive()
-        if not self._busy.acquire(blocking=False):
-            self._alive()
-        try:
-            yield struct
-        finally:
-            self._busy.release()
+    def _exclusive(self) -> AbstractContextManager[Any]:
+        """Return a context manager: exclusive use of the candidates; yields the C struct."""
+        return exclusive(self)
+
+    @property
+    def _pointer(self) -> Any:
+        return getattr(self, "_c", None)
+
+    def _raise_busy(self) -> NoReturn:
+        raise BusyError("a sampler is working on these candidates: use a TokenDataArray for each thread")
 
     def _raise_closed(self) -> NoReturn:
         why = getattr(self, "_dead", "the array was never initialized")
@@ -271,9 +273,9 @@ class TokenDataArray(Uncopyable):
             ffi.memmove(self._array, TokenDataArray(items)._array, SIZE * size)  # type: ignore[arg-type]
         else:
             struct.sorted = False
-            sampler = lib.llama_sampler_init_top_k(size)
-            lib.llama_sampler_apply(sampler, struct)
-            lib.llama_sampler_free(sampler)
+            sampler = own(lib.llama_sampler_free, lib.llama_sampler_init_top_k, size)
+            lib.llama_sampler_apply(sampler.pointer, struct)
+            sampler.finish()
         struct.sorted = True
         if picked is not None:
             struct.selected = self._words("i")[0 : 3 * size : 3].tolist().index(picked)

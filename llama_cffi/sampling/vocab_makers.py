@@ -10,7 +10,7 @@ from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
 from llama_cffi.sampling import checks as check
-from llama_cffi.sampling.base import Deferred, SamplerBase, Traits
+from llama_cffi.sampling.base import Deferred, SamplerBase, Traits, own_sampler
 from llama_cffi.vocab.vocab import Vocab
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from typing_extensions import Self
+
+    from llama_cffi._core.ownership import Owned
 
 
 _DRY_BREAKERS = ("\n", ":", '"', "*")  # as in llama.cpp's own tools
@@ -60,10 +62,10 @@ class VocabSamplerMakers(SamplerBase):
             if len(breaker) > 40:
                 raise ValueError(f"an item of seqBreakers must have at most 40 bytes, got {len(breaker)}: shorten it")
 
-        def make(n_ctx: int, n_vocab: int) -> Any:
+        def make(n_ctx: int, n_vocab: int) -> Owned:
             array, owned = check.string_array(breakers)
             size = n_ctx if n == -1 else n
-            return lib.llama_sampler_init_dry(vocab._c, multiplier, base, length, size, array, len(owned))
+            return own_sampler(lib.llama_sampler_init_dry, vocab._c, multiplier, base, length, size, array, len(owned))
 
         recipe = ("llama_sampler_init_dry", vocab._model, multiplier, base, length, n, *breakers)
         sampler = cls._make(make(0, 0), Traits(recipe, n_vocab=vocab.nTokens, last_n=n), vocab._model)
@@ -84,7 +86,7 @@ class VocabSamplerMakers(SamplerBase):
         if TOKEN_NULL == lib.llama_vocab_eot(pointer) == lib.llama_vocab_eos(pointer):
             raise ValueError("infill needs an end-of-turn or end-of-sequence token, and this vocabulary has neither")
         traits = Traits(("llama_sampler_init_infill", vocab._model), n_vocab=vocab.nTokens, reads_ids=True)
-        return cls._make(lib.llama_sampler_init_infill(pointer), traits, vocab._model)
+        return cls._make(own_sampler(lib.llama_sampler_init_infill, pointer), traits, vocab._model)
 
     @classmethod
     def initGrammar(cls, vocab: Vocab, grammarStr: StrOrBytes, grammarRoot: StrOrBytes = "root") -> Self:
@@ -101,7 +103,7 @@ class VocabSamplerMakers(SamplerBase):
         Maps to `llama_sampler_init_grammar`.
         """
         pointer, text, root = check.tokenizer(vocab), check.grammar_text(grammarStr), check.root_name(grammarRoot)
-        made = lib.shim_grammar(pointer, text, root, False, ffi.NULL, 0, ffi.NULL, 0)
+        made = own_sampler(lib.shim_grammar, pointer, text, root, False, ffi.NULL, 0, ffi.NULL, 0)
         return cls._make(made, _grammar_traits("llama_sampler_init_grammar", vocab, (text, root)), vocab._model)
 
     @classmethod
@@ -135,8 +137,8 @@ class VocabSamplerMakers(SamplerBase):
         operation = "llama_sampler_init_grammar_lazy_patterns"
         what = (text, root, *found, *ffi.unpack(tokens, n_tokens))
 
-        def make() -> Any:
-            return lib.shim_grammar(pointer, text, root, True, array, len(owned), tokens, n_tokens)
+        def make() -> Owned:
+            return own_sampler(lib.shim_grammar, pointer, text, root, True, array, len(owned), tokens, n_tokens)
 
         from llama_cffi._core.large_stack import PATTERN_STACK, on_large_stack
 

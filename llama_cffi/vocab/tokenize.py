@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from llama_cffi._core.arguments import (
     BoolLike,
     OutBuffer,
@@ -22,6 +24,7 @@ from llama_cffi.vocab.vocab import Vocab
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, overload
 else:
     from llama_cffi._core.stand_ins import overload
@@ -186,7 +189,7 @@ def _in_pieces(
         return call()
     from llama_cffi._core.large_stack import on_large_stack
 
-    return on_large_stack(call, 0)
+    return on_large_stack(partial(_pinned, vocab, call), 0, leave=True)
 
 
 def _require_vocab(vocab: Vocab) -> None:
@@ -208,7 +211,13 @@ def _call(vocab: Vocab, data: bytes, array: Any, capacity: int, special: BoolLik
         )
     from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
 
-    return on_large_stack(call, longest * TOKENIZER_STACK_PER_BYTE)
+    return on_large_stack(partial(_pinned, vocab, call), longest * TOKENIZER_STACK_PER_BYTE, len(data) >= _SLOW_TEXT)
+
+
+def _pinned(vocab: Vocab, call: Callable[[], int]) -> int:
+    """Make a call that goes on if Ctrl-C ends the waiting for it, and needs the model until its end."""
+    with vocab._model._pinned():
+        return call()
 
 
 def _longest_match(vocab: Vocab, data: bytes) -> int:

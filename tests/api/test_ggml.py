@@ -170,6 +170,7 @@ def test_a_pool_that_was_detached_stays_where_ggml_remembers_it(
     monkeypatch.setattr("llama_cffi.ggml.threadpool.system_info", lambda: f"OPENMP = {openmp:d}")
     ctx = Context.initFromModel(tiny, Context.Params(nCtx=32, nThreads=2, nThreadsBatch=2))
     first, second = Ggml.Threadpool(2), Ggml.Threadpool(2)
+    pools = [pool._owned for pool in (first, second) if pool._owned is not None]
     ctx.attachThreadpool(first)
     ctx.attachThreadpool(second)  # takes the place of the first, which may be freed
     first.free()
@@ -177,10 +178,11 @@ def test_a_pool_that_was_detached_stays_where_ggml_remembers_it(
     ctx.detachThreadpool()
     second.free()
     assert first.closed and second.closed
-    assert first._dependents == second._dependents == (0 if openmp else 1)  # of the C pools
+    assert [pool.dependents for pool in pools] == [0 if openmp else 1] * 2
+    assert [pool.pointer is None for pool in pools] == [openmp] * 2
     assert ctx.decode(Batch.getOne([5])) == 0
     ctx.free()
-    assert first._dependents == second._dependents == 0
+    assert [(pool.dependents, pool.pointer) for pool in pools] == [(0, None)] * 2
 
 
 def test_a_pool_is_left_alone_while_its_context_computes(tiny: Model) -> None:

@@ -269,7 +269,7 @@ def test_tokenizers_that_have_code_of_their_own(name: str, monkeypatch: pytest.M
 
 def test_ordinary_text_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(large_stack, "on_large_stack", lambda call, size: calls.append(size) or call())
+    monkeypatch.setattr(large_stack, "on_large_stack", lambda call, size, leave: calls.append(size) or call())
     vocab = _model("deepseek-llm").vocab
     tokenize(vocab, "The quick brown fox. " * 5000)
     assert calls == []

@@ -238,7 +238,7 @@ def _settled(engine: Engine) -> None:
     """Wait until the thread waits for work."""
     scheduler = engine._scheduler
     for _ in range(3000):
-        with scheduler._changed:
+        with scheduler._lock:
             if scheduler._idle and not (scheduler.jobs() or scheduler._notified):
                 return
         threading.Event().wait(0.01)

@@ -18,9 +18,10 @@ engine = Engine(model, nCtx=2048, nThreads=1)
 """
 
 
-def _run(tiny_path: Path, program: str) -> subprocess.CompletedProcess[str]:
+def run_program(tiny_path: Path, program: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a program with an `engine` in an interpreter of its own."""
     command = [sys.executable, "-X", "faulthandler", "-c", _BEGIN + textwrap.dedent(program), str(tiny_path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,19 @@ def _run(tiny_path: Path, program: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_an_interpreter_that_ends(tiny_path: Path, program: str) -> None:
-    ended = _run(tiny_path, program + "\nprint('end')")
+    ended = run_program(tiny_path, program + "\nprint('end')")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "end\n", "")
 
 
 def test_an_exception_reaches_the_user(tiny_path: Path) -> None:
-    ended = _run(tiny_path, "request = engine.submit('a', maxTokens=1900)\nnext(iter(request))\nraise SystemExit(3)")
+    ended = run_program(
+        tiny_path, "request = engine.submit('a', maxTokens=1900)\nnext(iter(request))\nraise SystemExit(3)"
+    )
     assert (ended.returncode, ended.stderr) == (3, "")
 
 
 def test_a_child_cannot_use_the_engine_and_is_told_so(tiny_path: Path) -> None:
-    ended = _run(
+    ended = run_program(
         tiny_path,
         """
         request = engine.submit('a', maxTokens=1900)
@@ -74,7 +77,7 @@ def test_a_child_cannot_use_the_engine_and_is_told_so(tiny_path: Path) -> None:
 
 def test_a_fork_while_a_request_ends(tiny_path: Path) -> None:
     """The engine's thread has taken it off its lists, but its end is not published yet."""
-    ended = _run(
+    ended = run_program(
         tiny_path,
         """
         entered, go = threading.Event(), threading.Event()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llama_cffi import BusyError, Context, ContextFullError, Engine, Model, Request, Sampler, TokenDataArray
+from llama_cffi._core.ownership import Lock
 from llama_cffi.engine.engine import _params
 from llama_cffi.engine.job import Job
 from llama_cffi.errors import NativeMemoryError
@@ -55,10 +56,10 @@ def test_a_handler_can_cancel_while_its_thread_submits(engine: Engine, gate: Gat
     """A signal handler or a finalizer runs between any two instructions, and must not wait for its own thread."""
     request = engine.submit("One", sampler=gate.sampler(), maxTokens=5)
     assert gate.reached.wait(30)
-    changed = engine._scheduler._changed
-    with changed:
-        assert changed.acquire(blocking=False)
-        changed.release()
+    lock = engine._scheduler._lock
+    with lock:
+        assert lock.acquire(blocking=False)
+        lock.release()
         request.cancel()
     gate.opened.set()
     request.result(30)
@@ -67,23 +68,23 @@ def test_a_handler_can_cancel_while_its_thread_submits(engine: Engine, gate: Gat
 
 def test_a_sampler_that_changes_before_it_is_lent() -> None:
     """Another thread changes a chain between the first look at it and the lock."""
-    sampler = SimpleNamespace(_checked_for=7, _pointer=object(), _closing="", _busy=None, _owner=0)
 
-    class Busy:
-        held = False
+    class Changing:
+        _checked_for: int | None = 7
+        _pointer = object()
+        _busy = Lock()
 
-        def acquire(self, blocking: bool) -> bool:
-            sampler._checked_for = None
-            self.held = True
-            return True
+        @property
+        def _closing(self) -> str:  # asked for once the lock is held
+            assert self._busy.locked()
+            self._checked_for = None
+            return ""
 
-        def release(self) -> None:
-            self.held = False
-
-    sampler._busy = busy = Busy()
-    job: Any = SimpleNamespace(sampler=sampler, owns_sampler=False)
+    sampler = Changing()
+    job: Any = SimpleNamespace(sampler=sampler, owns_sampler=False, return_sampler=lambda: Job.return_sampler(job))
     context: Any = SimpleNamespace(_serial=7)
-    assert Job.lend_sampler(job, context) is False and not busy.held
+    assert Job.lend_sampler(job, context) is False and not sampler._busy.locked()
+    assert sampler._checked_for is None
 
 
 def test_only_requests_that_do_not_fit_end(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import Batch, BatchExt, BusyError, ClosedError, Context, Model, ffi, lib, tokenize
+from llama_cffi._core.ownership import n_owned
 
 
 @pytest.fixture
@@ -164,13 +165,14 @@ def test_a_free_by_the_facade_waits_and_turns_new_calls_away(tiny_path: Path) ->
 
 def test_a_result_that_points_into_a_model_is_read_before_it_goes(tiny_path: Path) -> None:
     model = Model.load(tiny_path)
-    with model._pinned():
+    with model._pinned() as pointer:
+        owned = n_owned()
         freeing = threading.Thread(target=model.free)
         freeing.start()
-        freeing.join(0.2)
-        assert freeing.is_alive()
-    freeing.join(30)
-    assert model.closed
+        freeing.join(30)
+        assert model.closed and n_owned() == owned  # C frees it after the block
+        assert lib.llama_model_n_embd(pointer) == 64
+    assert n_owned() == owned - 1
     with pytest.raises(ClosedError), model._pinned():
         pass
 

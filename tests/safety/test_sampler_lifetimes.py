@@ -43,9 +43,9 @@ c = Sampler.chain(grammar(model), Sampler.initDry(model.vocab, 0.8, seqBreakers=
 c2 = c.clone(); del c; gc.collect()
 c2.chainRemove(0); gc.collect()
 del c2; gc.collect()
-assert model._dependents == 0, model._dependents
+assert model._owned.dependents == 0, model._owned.dependents
 c = Sampler.chain(Sampler.chain(grammar(model))); c.free()
-assert model._dependents == 0, model._dependents
+assert model._owned.dependents == 0, model._owned.dependents
 """,
     "cycles in any order": """
 class Node: pass
@@ -110,7 +110,7 @@ assert Own.freed == 2
 model = load(); errors = []
 def work():
     try:
-        ctx = context(model, nThreads=1); c = Sampler.chain(grammar(model), Sampler.init(Own()))
+        ctx = context(model, nThreads=1); c = Sampler.chain(grammar(model), Sampler.initTopK(1), Sampler.init(Own()))
         for _ in range(30):
             ctx.decode(Batch.getOne([5])); ctx.getMemory().clear(True)
             candidates = TokenDataArray(N_VOCAB); c.apply(candidates); assert candidates.selected == 0

@@ -1,0 +1,491 @@
+"""Operations of the facade: each is done over and over on the same objects, and interrupted at every point."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_cffi import (
+    Adapter,
+    Batch,
+    BatchExt,
+    ChatSession,
+    ChatTemplate,
+    Constraint,
+    Context,
+    Embedder,
+    Engine,
+    Generation,
+    Ggml,
+    Model,
+    ProcessType,
+    Sampler,
+    TokenDataArray,
+    defaultSampler,
+    detokenize,
+    logGet,
+    logSet,
+    tokenize,
+)
+from llama_cffi.model.validation import ModelFile
+
+Operation = Callable[[], object]
+
+_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+class Custom:
+    """A sampler in Python."""
+
+    def acceptPrompt(self, tokens: list[int]) -> None:
+        self.seen = tokens
+
+    def apply(self, candidates: TokenDataArray) -> None:
+        candidates.selected = 0
+
+    def clone(self) -> Custom:
+        return Custom()
+
+
+NAMES = (
+    "Model",
+    "Model, with children",
+    "Model.save",
+    "Model.quantize",
+    "Context",
+    "Context, decode",
+    "Context, encode",
+    "Context, chains",
+    "Context, callbacks",
+    "Memory",
+    "state",
+    "Batch",
+    "BatchExt",
+    "defaultSampler",
+    "chainAdd, chainRemove",
+    "Sampler.clone",
+    "Sampler, context size",
+    "Sampler.sample",
+    "tokenize",
+    "Adapter",
+    "Threadpool",
+    "Generation",
+    "Generation, prompt penalized",
+    "Generation, steps",
+    "Generation, asyncio",
+    "ChatTemplate",
+    "ChatSession",
+    "Engine",
+    "Engine, requests",
+    "Engine.chat",
+    "Embedder",
+    "Embedder.embed",
+    "Constraint",
+    "log",
+    "backends",
+    "GGUF header",
+)
+
+# The interpreter's own event loop, executors and weak sets are Python code too, which an exception breaks anywhere.
+# asyncio.run turns Ctrl-C into a cancellation instead (tests/generate/test_async.py).
+WITHOUT_SIGNALS = ("Generation, asyncio",)
+
+
+def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
+    """Names, and functions that prepare an operation. `folder` holds the models of `tests.fuzz.models`."""
+    path = folder / "llama.gguf"
+    params = dict(nCtx=64, nThreads=1, nThreadsBatch=1, nSeqMax=2)
+    model = Model.load(path)
+
+    def context() -> Context:
+        return Context.initFromModel(model, Context.Params(**params))  # type: ignore[arg-type]
+
+    def decoded() -> Context:
+        ctx = context()
+        ctx.decode(Batch.getOne([5, 6, 7]))
+        return ctx
+
+    def make_model() -> Operation:
+        def load() -> None:
+            with Model.load(path, Model.Params(progressCallback=lambda done: True)) as made:
+                made.desc()
+
+        return load
+
+    def make_context() -> Operation:
+        def make() -> None:
+            with context() as ctx:
+                ctx.decode(Batch.getOne([5, 6]))
+
+        return make
+
+    def model_with_children() -> Operation:
+        def make() -> None:
+            made = Model.load(path)
+            ctx = Context.initFromModel(made, Context.Params(**params))  # type: ignore[arg-type]
+            Sampler.initGrammar(made.vocab, 'root ::= "a"')
+            BatchExt.init(ctx)
+            made.close()
+
+        return make
+
+    def default_sampler() -> Operation:
+        ctx = decoded()
+
+        def make() -> None:
+            with defaultSampler(seed=1) as chain:
+                chain.sample(ctx)
+
+        return make
+
+    def chain_add() -> Operation:
+        def make() -> None:
+            chain = Sampler.chainInit()
+            for _ in range(2):
+                chain.chainAdd(Sampler.initTopK(3))
+            outer = Sampler.chain(chain, Sampler.initGreedy())
+            outer.chainRemove(1).close()
+            outer.close()
+
+        return make
+
+    def clone() -> Operation:
+        chain = Sampler.chain(Sampler.initTopK(3), Sampler.init(Custom()), Sampler.chain(Sampler.initDist(1)))
+
+        def make() -> None:
+            twin = chain.clone()
+            twin.chainRemove(0).close()
+            twin.close()
+
+        return make
+
+    def rebuilt() -> Operation:
+        ctx = decoded()
+
+        def make() -> None:
+            inner = Sampler.chain(Sampler.initPenalties(-1, 1.1), Sampler.initTopK(3))
+            with Sampler.chain(inner, Sampler.initGreedy()) as chain:
+                chain.sample(ctx)
+
+        return make
+
+    def decode() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            ctx.getMemory().clear()
+            ctx.decode(Batch.getOne([5, 6, 7]))
+            ctx.getLogitsIth(-1)[0]
+            ctx.getLogits()[0, 0]
+
+        return run
+
+    def encode() -> Operation:
+        ctx = Context.initFromModel(Model.load(folder / "t5.gguf"), Context.Params(nCtx=64, nThreads=1))
+
+        def run() -> None:
+            ctx.encode(Batch.getOne([3, 4, 5]))
+
+        return run
+
+    def batch_ext() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            ctx.getMemory().clear()
+            with BatchExt.init(ctx) as batch:
+                i = batch.addToken(0, 5)
+                batch.setPos(i, 0)
+                batch.setOutputLogits(i)
+                ctx.process(ProcessType.DECODE, batch)
+
+        return run
+
+    def batch() -> Operation:
+        def run() -> None:
+            made = Batch.init(4)
+            made.extend([5, 6, 7], 0)
+            made.free()
+
+        return run
+
+    def sample() -> Operation:
+        ctx, greedy = decoded(), Sampler.initGreedy()
+        chain = Sampler.chain(Sampler.init(Custom()), Sampler.initTopK(3), Sampler.initDist(1))
+        grammar = Sampler.chain(Sampler.initGrammar(model.vocab, "root ::= [a-z ]+"), Sampler.initGreedy())
+
+        def run() -> None:
+            greedy.sample(ctx)
+            chain.sample(ctx)
+            grammar.reset()
+            grammar.sample(ctx)
+            greedy.apply(TokenDataArray(9))
+
+        return run
+
+    def context_chain() -> Operation:
+        def run() -> None:
+            chain = Sampler.chain(Sampler.initPenalties(-1, 1.1), Sampler.initGreedy())
+            other = Sampler.chain(Sampler.initDist(1))
+            with Context.initFromModel(model, Context.Params(samplers={0: chain}, **params)) as ctx:  # type: ignore[arg-type]
+                ctx.setSampler(1, other)
+                ctx.decode(Batch.getOne([5, 6]))
+                chain.sample(ctx)
+
+        return run
+
+    def text() -> Operation:
+        return lambda: detokenize(model.vocab, tokenize(model.vocab, "Once upon a time"))
+
+    def state() -> Operation:
+        ctx, file = decoded(), folder / "state.bin"
+
+        def run() -> None:
+            ctx.stateSetData(ctx.stateGetData())
+            ctx.stateSeqSetData(ctx.stateSeqGetData(seqId=0), destSeqId=1)
+            ctx.stateSaveFile(file, [5, 6, 7])
+            ctx.stateLoadFile(file)
+
+        return run
+
+    def memory() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            ctx.getMemory().clear()
+            ctx.decode(Batch.getOne([5, 6, 7]))
+            ctx.getMemory().seqCopy(0, 1)
+            ctx.getMemory().seqAdd(0, 1, -1, 4)
+            ctx.getMemory().seqRemove(0, 1)
+            ctx.getMemory().seqKeep(1)
+
+        return run
+
+    def adapter() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            ctx.clearAdapterLora()  # of an earlier run, which was interrupted
+            with Adapter.loraInit(model, folder / "lora.gguf") as made:
+                ctx.setAdapterLora(made)
+
+        return run
+
+    def pool() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            made = Ggml.Threadpool(1)
+            ctx.attachThreadpool(made)
+            ctx.detachThreadpool()
+            made.pause()
+            made.free()
+
+        return run
+
+    def generation() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            Generation(ctx, "Once", maxTokens=3, logProbs=1).result()
+
+        return run
+
+    def penalized() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            dry = Sampler.initDry(model.vocab, 0.5, seqBreakers=["a"])
+            with Sampler.chain(
+                dry, Sampler.init(Custom()), Sampler.initPenalties(-1, 1.1), Sampler.initGreedy()
+            ) as chain:
+                Generation(ctx, "Once", maxTokens=2, sampler=chain).result()
+
+        return run
+
+    def stepwise() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            with Generation(ctx, "Once", maxTokens=3) as made:
+                for _ in made.steps():
+                    pass
+                made.cancel()
+
+        return run
+
+    def asynchronous() -> Operation:
+        ctx = context()
+
+        async def read() -> None:
+            async with Generation(ctx, "Once", maxTokens=3) as made:
+                async for _ in made:
+                    pass
+
+        return lambda: asyncio.run(read())
+
+    def chat() -> Operation:
+        session = ChatSession(context(), template=ChatTemplate(model, _TEMPLATE))
+
+        def run() -> None:
+            session.messages.clear()
+            session.send("hi", maxTokens=3).result()
+
+        return run
+
+    def chat_template() -> Operation:
+        def run() -> None:
+            form = ChatTemplate(model, _TEMPLATE).format([{"role": "user", "content": "hi"}])
+            form.parse("hello", partial=True)
+            form.parse("hello")
+
+        return run
+
+    def engine_chat() -> Operation:
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+
+        def run() -> None:
+            request = made.chat([{"role": "user", "content": "hi"}], template=_TEMPLATE, maxTokens=2)
+            list(request.events())
+
+        return run
+
+    def engine() -> Operation:
+        def run() -> None:
+            with Engine(model, nCtx=64, nSeqMax=2, nThreads=1) as made:
+                made.submit("Once", maxTokens=2).result()
+
+        return run
+
+    def requests() -> Operation:
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+        sampler = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.init(Custom()), Sampler.initGreedy())
+
+        def run() -> None:
+            first = made.submit("Once", maxTokens=3)
+            list(first)
+            second = made.submit("Once", maxTokens=30)
+            second.cancel()
+            second.result()
+            made.submit("Once", maxTokens=2, sampler=sampler).result()
+
+        return run
+
+    def embedder() -> Operation:
+        made = Embedder(Model.load(folder / "bert.gguf"), nCtx=32, nThreads=1)
+        return lambda: made.embed(["a", "b"])
+
+    def make_embedder() -> Operation:
+        bert = Model.load(folder / "bert.gguf")
+
+        def run() -> None:
+            with Embedder(bert, nCtx=32, nThreads=1) as made:
+                made.embed(["a"])
+
+        return run
+
+    def constraint() -> Operation:
+        made, ctx = Constraint.fromJsonSchema({"type": "boolean"}), decoded()
+
+        def run() -> None:
+            with Sampler.chain(made.sampler(model.vocab), Sampler.initGreedy()) as chain:
+                chain.sample(ctx)
+
+        return run
+
+    def log() -> Operation:
+        lines: list[object] = []
+
+        def run() -> None:
+            before, _ = logGet()
+            logSet(lambda level, text, data: lines.append(text))
+            Model.load(path).close()
+            logSet(before)
+            lines.clear()
+
+        return run
+
+    def backends() -> Operation:
+        def run() -> None:
+            Ggml.Backend.cpuLoad()
+            Ggml.Backend.devices()
+            Ggml.Backend.registrations()
+
+        return run
+
+    def header() -> Operation:
+        def run() -> None:
+            ModelFile.inspect([bytes(path)], {}, False)
+
+        return run
+
+    def callbacks() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            ctx.setAbortCallback(lambda: False)
+            ctx.getMemory().clear()
+            ctx.decode(Batch.getOne([5, 6]))
+            ctx.setAbortCallback(None)
+
+        return run
+
+    def save() -> Operation:
+        plain = Model.load(path, Model.Params(useExtraBufts=False))
+
+        def run() -> None:
+            plain.save(folder / "copy.gguf")
+
+        return run
+
+    def quantize() -> Operation:
+        def run() -> None:
+            Model.quantize(folder / "bare.gguf", folder / "quantized.gguf")
+
+        return run
+
+    return dict(
+        zip(
+            NAMES,
+            [
+                make_model,
+                model_with_children,
+                save,
+                quantize,
+                make_context,
+                decode,
+                encode,
+                context_chain,
+                callbacks,
+                memory,
+                state,
+                batch,
+                batch_ext,
+                default_sampler,
+                chain_add,
+                clone,
+                rebuilt,
+                sample,
+                text,
+                adapter,
+                pool,
+                generation,
+                penalized,
+                stepwise,
+                asynchronous,
+                chat_template,
+                chat,
+                engine,
+                requests,
+                engine_chat,
+                make_embedder,
+                embedder,
+                constraint,
+                log,
+                backends,
+                header,
+            ],
+            strict=True,
+        )
+    )
