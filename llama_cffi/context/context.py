@@ -93,7 +93,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         """Fill the state of a new context. `kept` comes from `params._for_c`: C may read it through `pointer`."""
         self._model, self._serial, self._samples = model, next(_serials), False
         self._views, self._chains, self._adapters, self._pools = Views(), [], {}, None
-        self._kept, self._stop, self._abort = kept, kept[-1], None
+        self._kept, self._stop, self._abort, self._steered = kept, kept[-1], None, False
         self._nVocab, self._nSeqMax = model.vocab.nTokens, lib.llama_n_seq_max(pointer)
         self._open(pointer, parent=model)  # from here on, the context owns the C object
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)

@@ -56,6 +56,22 @@ class TokenCache:
         """A copy of the tokens in the sequence."""
         return list(self.contents.tokens)
 
+    # Saving
+
+    def saveable(self) -> tuple[list[Token], int]:
+        """Return the tokens that the memory holds now, and how many were computed where they are; [] if unknown."""
+        if not self._matches_memory():
+            return [], 0
+        return self.tokens, min(self.contents.exact_prefix, len(self))
+
+    def adopt(self, tokens: Sequence[Token], exact_prefix: int) -> bool:
+        """Take over tokens whose state has been restored. False if the memory has other positions than they."""
+        contents = self.contents
+        contents.tokens[:], contents.owner = tokens, None
+        contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
+        self._mark_current()
+        return self._matches_memory()
+
     # Ownership
 
     def claim(self, owner: object) -> None:
