@@ -37,6 +37,7 @@ def npy(path):
     embed._show(args, ["a"], np.ones((50, 100), np.float32), "mean")
 
 session = ChatSession(ctx, template="chatml")
+session.send("Hi", maxTokens=3).result()
 session.messages += [{"role": "user", "content": "Hello" * 999}, {"role": "assistant", "content": "Yes"}]
 
 SAVES = {
