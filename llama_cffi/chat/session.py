@@ -163,6 +163,7 @@ class ChatSession:
             elif new and self.messages and self.messages[-1] is new[0]:
                 self.messages.pop()
 
+        answer._run.keeps_checkpoints = True
         answer._run.when_begun, answer._run.when_ended = begin, end
         return answer
 
