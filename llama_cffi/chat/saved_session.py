@@ -2,8 +2,8 @@
 
 A file begins with a fixed header (`_HEADER`): magic, version of the format, and length and digest of the two parts that
 follow. The head is JSON: the history, what identifies model and template, and the tokens in the KV cache. The state is
-what llama.cpp saves of the sequence; it is empty if there is no memory to save. Everything is checked before use:
-lengths against the size of the file, digests, types, depth, and the tokens against the vocabulary.
+what llama.cpp saves of the sequence, and its checkpoints; it is empty if there is no memory to save. Everything is
+checked before use: lengths against the size of the file, digests, types, depth, and the tokens against the vocabulary.
 """
 
 from __future__ import annotations
@@ -85,23 +85,29 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
     try:
         head["unsaved"] = _ADAPTED if _is_adapted(ctx) else ""
         tokens, exact = ([], 0) if head["unsaved"] or ctx.getModel().hasEncoder else cache.saveable()
-        state = ctx.stateSeqGetData(None, None, seqId) if tokens else b""
+        states = [ctx.stateSeqGetData(None, None, seqId)] if tokens else []
+        checkpoints = cache.contents.checkpoints.items() if tokens else []
     finally:
         cache.decode_lock.release()
-    head |= {"tokens": tokens, "exactPrefix": exact}
+    states += [state for _, state in checkpoints]
+    sizes = [[count, len(state)] for count, state in checkpoints]
+    head |= {"tokens": tokens, "exactPrefix": exact, "checkpoints": sizes}
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     if len(text) > MAX_HEAD:
         raise ValueError(
             f"the history must be at most {MAX_HEAD:,} bytes in JSON, got {len(text):,}: clear session.dropped, or "
             "remove old messages"
         )
-    header = _HEADER.pack(_MAGIC, _VERSION, len(text), len(state), sha256(text).digest(), sha256(state).digest())
+    hashed, n_state = sha256(), sum(map(len, states))
+    for state in states:
+        hashed.update(state)
+    header = _HEADER.pack(_MAGIC, _VERSION, len(text), n_state, sha256(text).digest(), hashed.digest())
     target = os.fsdecode(path)
     with atomic_write(target) as scratch:
         with open(scratch, "wb") as file:
-            for part in (header, text, state):
+            for part in (header, text, *states):
                 file.write(part)
-        require_size(scratch, target, len(header) + len(text) + len(state))
+        require_size(scratch, target, len(header) + len(text) + n_state)
 
 
 class SavedSession:
@@ -134,7 +140,7 @@ class SavedSession:
             raise self._damaged("the digest of the history differs")
         try:
             head = json.loads(text.decode("utf-8", "surrogatepass"))
-            self._take(head, model)
+            self._take(head)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
         if head["model"]["digest"] != model_digest(model):
@@ -142,9 +148,13 @@ class SavedSession:
                 f"was saved with another model ({self._model!r}, not {_name(model)!r}): load it with a context of that "
                 "model"
             )
+        if any(not 0 <= token < model.vocab.nTokens for token in self._tokens):
+            raise self._damaged("a token is not in the vocabulary")
+        if n_state and sum(size for _, size in self._checkpoints) >= n_state:
+            raise self._damaged("its checkpoints are longer than the file")
         return n_state, state_digest
 
-    def _take(self, head: Any, model: Model) -> None:
+    def _take(self, head: Any) -> None:
         """Take what is in the head. Raises ValueError, TypeError or KeyError if it does not have the right form."""
         head = _plain(head, "the history")
         messages, dropped, tools = (
@@ -157,8 +167,9 @@ class SavedSession:
         self._model, self._params = _typed(head["model"]["name"], str), _typed(head["context"], dict)
         self._unsaved = _typed(head["unsaved"], str)[:200]
         self._tokens: list[Token] = [_typed(token, int) for token in head["tokens"]]
-        if any(not 0 <= token < model.vocab.nTokens for token in self._tokens):
-            raise ValueError("a token is not in the vocabulary")
+        self._checkpoints = [(_typed(count, int), _typed(size, int)) for count, size in head["checkpoints"]]
+        if any(not 0 < count <= len(self._tokens) or size <= 0 for count, size in self._checkpoints):
+            raise ValueError("a checkpoint is out of range")
         self._exact = min(max(_typed(head["exactPrefix"], int), 0), len(self._tokens))
 
     def _find_problem(self, ctx: Context, n_state: int) -> str:
@@ -217,17 +228,20 @@ class SavedSession:
         cache = TokenCache(ctx, seqId)
         if not cache.decode_lock.acquire(False):
             raise BusyError("another thread computes with this context: load the session when it has ended")
+        view, checkpoints = memoryview(self._state), []
+        for count, size in reversed(self._checkpoints):
+            checkpoints.append((count, bytes(view[len(view) - size :])))
+            view = view[: len(view) - size]
         try:
-            if ctx.stateSeqSetData(self._state, None, seqId) == len(self._state) and cache.adopt(
-                self._tokens, self._exact
-            ):
+            read = ctx.stateSeqSetData(view, None, seqId)
+            if read == len(view) and cache.adopt(self._tokens, self._exact, checkpoints):
                 return ""
+            cache.clear()
         except StateError as error:
             cache.clear()
             return " ".join([str(error).partition("\n")[0], *error.log.splitlines()[-1:]])
         finally:
             cache.decode_lock.release()
-        cache.clear()
         raise self._damaged("the memory does not contain the tokens that it should")
 
     def _damaged(self, how: str) -> StateError:

@@ -198,7 +198,7 @@ class ChatSession:
     # Files
 
     def save(self, path: StrPath) -> None:
-        """Write the session to a file: `messages`, `dropped`, `tools`, `variables`, and its tokens in the KV cache.
+        """Write the session to a file: `messages`, `dropped`, `tools`, `variables`, and its KV cache with checkpoints.
 
         The file is written under another name and then renamed. It contains the conversation in plain text. Raises
         OSError if it cannot be written, BusyError while an answer is generated, TypeError for a message with anything

@@ -7,6 +7,8 @@ rest of the memory (the attention of hybrid models, the layers without a window)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llama_cffi._core.base_types import SeqId
 from llama_cffi._core.compat import has
 from llama_cffi.context.context import Context
@@ -27,8 +29,12 @@ class Checkpoints:
 
     __slots__ = ("_states",)
 
-    def __init__(self) -> None:
+    def __init__(self, states: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Takes over at most as many checkpoints as the limits allow, the last ones."""
         self._states: dict[int, bytes] = {}  # in ascending order
+        for count, state in sorted(states)[-MAX_CHECKPOINTS:]:
+            if self.size + len(state) <= MAX_BYTES:
+                self._states[count] = state
 
     def __len__(self) -> int:
         return len(self._states)
@@ -47,6 +53,10 @@ class Checkpoints:
         while len(self) >= MAX_CHECKPOINTS or self.size + size > MAX_BYTES:
             self._thin()
         self._states[count] = ctx.stateSeqGetData(None, None, seq, PARTIAL_ONLY)
+
+    def items(self) -> list[tuple[int, bytes]]:
+        """Return the number of tokens before each checkpoint, and its state."""
+        return list(self._states.items())
 
     def best(self, most: int) -> tuple[int, bytes] | None:
         """Return the last checkpoint with at most `most` tokens before it: their number, and its state."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import has
@@ -70,12 +70,12 @@ class TokenCache:
             return [], 0
         return self.tokens, min(self.contents.exact_prefix, len(self))
 
-    def adopt(self, tokens: Sequence[Token], exact_prefix: int) -> bool:
+    def adopt(self, tokens: Sequence[Token], exact_prefix: int, checkpoints: Iterable[tuple[int, bytes]] = ()) -> bool:
         """Take over tokens whose state has been restored. False if the memory has other positions than they."""
         contents = self.contents
         contents.tokens[:], contents.owner = tokens, None
         contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
-        contents.checkpoints.keep(0)
+        contents.checkpoints = Checkpoints(checkpoints)
         self._mark_current()
         return self._matches_memory()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_cffi import ChatSession, Context, Generation, Model, Sampler, StateError, defaultSampler
+from llama_cffi import ChatSession, Context, DecodeError, Generation, Model, Sampler, StateError, defaultSampler
 from llama_cffi._generated.enums import GgmlType
 from llama_cffi.generation import checkpoints
 from llama_cffi.generation.checkpoints import Checkpoints
@@ -176,6 +176,48 @@ def test_a_cancelled_prompt(stiff: Model) -> None:
         ctx.getMemory().clear()
         session.messages = messages
         assert _say(session, "And?").text == found.text and found.usage.reusedTokens > 0
+
+
+def _edited(session: ChatSession) -> tuple[str, int, int]:
+    session.messages[3]["content"] = "edited"
+    answer = _say(session, "And?")
+    return answer.text, answer.usage.reusedTokens, answer.usage.restoredTokens
+
+
+def test_a_saved_session_keeps_its_checkpoints(stiff: Model, tmp_path: Path) -> None:
+    with _context(stiff) as ctx:
+        session = ChatSession(ctx, template=SHORT)
+        for turn in range(4):
+            _say(session, f"This is question number {turn}{LONG}")
+        session.save(tmp_path / "chat")
+        expected = _edited(session)
+    with _context(stiff) as ctx:
+        assert _edited(ChatSession.load(ctx, tmp_path / "chat", template=SHORT)) == expected
+    assert expected[2] > 100
+
+
+def test_a_batch_that_fails(stiff: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _context(stiff, nBatch=32) as ctx:
+        session = ChatSession(ctx, template=SHORT)
+        for turn in range(3):
+            _say(session, f"This is question number {turn}")
+        compute, calls = Context._compute, []
+
+        def failing(ctx: Context, batch: Any, encode: bool) -> int:
+            calls.append(batch.nTokens)
+            if len(calls) == 3:
+                raise DecodeError("it failed")
+            return compute(ctx, batch, encode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Context, "_compute", failing)
+            with pytest.raises(DecodeError):
+                _say(session, LONG)
+        found, messages = _say(session, "And?"), [dict(message) for message in session.messages[:-2]]
+        assert found.usage.reusedTokens > 50
+        ctx.getMemory().clear()
+        session.messages = messages
+        assert _say(session, "And?").text == found.text
 
 
 def test_a_checkpoint_that_cannot_be_restored(stiff: Model, monkeypatch: pytest.MonkeyPatch) -> None:

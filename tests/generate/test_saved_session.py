@@ -330,6 +330,10 @@ _HOSTILE: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
     "a role that is a number": lambda head: head.update(dropped=[{"role": 1}]),
     "variables of a list": lambda head: head.update(variables=[]),
     "a model of text": lambda head: head.update(model="x"),
+    "a checkpoint behind the tokens": lambda head: head.update(checkpoints=[[1 << 20, 5]]),
+    "a checkpoint of nothing": lambda head: head.update(checkpoints=[[1, 0]]),
+    "a checkpoint longer than the file": lambda head: head.update(checkpoints=[[1, 1 << 40]]),
+    "checkpoints of numbers": lambda head: head.update(checkpoints=[1, 2]),
     "one token too many": lambda head: head["tokens"].append(5),
     "one token too few": lambda head: head["tokens"].pop(),
 }
