@@ -41,7 +41,7 @@ def read_messages() -> Iterator[str]:
 def open_session(ctx: Context, args: argparse.Namespace) -> ChatSession:
     """The session of the file --save, or a new one."""
     if args.save and os.path.exists(args.save):
-        session = ChatSession.load(ctx, args.save, template=args.template, overflow="drop")
+        session = ChatSession.load(ctx, args.save, template=args.template)
         for message in session.messages:
             print(f"{NAMES.get(message['role'], message['role'])}: {message['content']}")
         return session

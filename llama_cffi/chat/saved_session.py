@@ -47,6 +47,7 @@ _PARAMS = {
     "yarnBetaSlow": "yarn_beta_slow",
     "yarnOrigCtx": "yarn_orig_ctx",
 }
+_OPTIONS = {"overflow": str, "reasoningFormat": str, "thinking": bool}
 _STREAMS = "nSeqMax without kvUnified"  # each sequence has a stream of cells then, and a state fits as many streams
 
 _ADAPTED = "a LoRA adapter or a control vector is in use, which a file cannot identify"
@@ -55,13 +56,14 @@ _ADAPTED = "a LoRA adapter or a control vector is in use, which a file cannot id
 class History:
     """What a session knows besides its memory. All of it is JSON."""
 
-    __slots__ = ("dropped", "messages", "tools", "variables")
+    __slots__ = ("dropped", "messages", "options", "tools", "variables")
 
-    def __init__(self, messages: Any, dropped: Any, tools: Any, variables: Any) -> None:
+    def __init__(self, messages: Any, dropped: Any, tools: Any, variables: Any, options: Any) -> None:
         self.messages: list[dict[str, Any]] = messages
         self.dropped: list[dict[str, Any]] = dropped
         self.tools: list[dict[str, Any]] = tools
         self.variables: dict[str, Any] = variables
+        self.options: dict[str, Any] = options  # other options of the constructor
 
     def as_json(self) -> dict[str, Any]:
         """Return plain copies. Raises TypeError and ValueError for what a file cannot keep."""
@@ -162,7 +164,8 @@ class SavedSession:
         )
         for message in [*messages, *dropped]:
             _typed(message["role"], str)
-        self.history = History(messages, dropped, tools, _typed(head["variables"], dict))
+        options = {name: _typed(head["options"][name], kind) for name, kind in _OPTIONS.items()}
+        self.history = History(messages, dropped, tools, _typed(head["variables"], dict), options)
         self._template, self._llama_cpp = _typed(head["template"], str), _typed(head["llamaCpp"], str)
         self._model, self._params = _typed(head["model"]["name"], str), _typed(head["context"], dict)
         self._unsaved = _typed(head["unsaved"], str)[:200]

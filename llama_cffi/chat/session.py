@@ -195,10 +195,11 @@ class ChatSession:
             **options,
             **self.variables,
         )
+
     # Files
 
     def save(self, path: StrPath) -> None:
-        """Write the session to a file: `messages`, `dropped`, `tools`, `variables`, and its KV cache with checkpoints.
+        """Write the session to a file: its history and options, and its KV cache with checkpoints.
 
         The file is written under another name and then renamed. It contains the conversation in plain text. Raises
         OSError if it cannot be written, BusyError while an answer is generated, TypeError for a message with anything
@@ -207,15 +208,20 @@ class ChatSession:
         from llama_cffi.chat import saved_session
 
         self._require_idle()
-        history = saved_session.History(self.messages, self.dropped, self.tools, self.variables)
+        options = {
+            "overflow": "drop" if self._drops else "stop",
+            "reasoningFormat": self.reasoningFormat,
+            "thinking": self.thinking,
+        }
+        history = saved_session.History(self.messages, self.dropped, self.tools, self.variables, options)
         saved_session.write(path, self._context, self._seqId, self.template.source, history)
 
     @classmethod
     def load(cls, ctx: Context, path: StrPath, **options: Any) -> Self:
         """Read a session from a file that `save` has written. The next turn decodes only what is new in it.
 
-        `options` are those of the constructor; pass `template`, `overflow` and `seqId` as for the saved session.
-        `system`, `tools` and `variables` replace the saved ones.
+        `options` are those of the constructor, and replace the saved ones. `template` and `seqId` are not saved: if the
+        session was made with a template, pass it again.
 
         If the context cannot take the saved KV cache (its `nCtx` is too small, its KV types are others, it is of
         another llama.cpp), the messages are loaded, a RuntimeWarning says why, and the next turn decodes all of them.
@@ -230,7 +236,7 @@ class ChatSession:
             template = ChatTemplate(ctx.getModel(), template)
         saved.require_template(template.source)
         history = saved.history
-        chosen = {"tools": history.tools, "variables": history.variables, **options}
+        chosen = {"tools": history.tools, "variables": history.variables, **history.options, **options}
         session = cls(ctx, template=template, **chosen)
         session.messages, session.dropped = history.messages, history.dropped
         if "system" in options:

@@ -87,18 +87,28 @@ def test_the_same_text_after_loading_with_every_kind_of_memory(kind: Kind, tmp_p
 def test_everything_comes_back(chatty: Model, tmp_path: Path) -> None:
     path = tmp_path / "chat"
     with _context(chatty, nCtx=256) as ctx:
-        session = ChatSession(ctx, system="Grüße 世界", tools=[TOOL], variables={"x": [1, 2.5, None]}, overflow="drop")
+        session = ChatSession(
+            ctx,
+            system="Grüße 世界",
+            tools=[TOOL],
+            variables={"x": [1, 2.5, None]},
+            overflow="drop",
+            thinking=False,
+            reasoningFormat="keep",
+        )
         for i in range(6):
             session.send(f"Question {i}", sampler=defaultSampler(0), maxTokens=12).result()
         session.messages[-1] |= {"parts": ({"type": "text"}, ()), "surrogate": "\ud800"}
         assert session.dropped
         session.save(path)
     with _context(chatty, nCtx=256) as ctx:
-        loaded = _quiet_load(ctx, path, overflow="drop")
+        loaded = _quiet_load(ctx, path)
+        assert (loaded._drops, loaded.thinking, loaded.reasoningFormat) == (True, False, "keep")
         session.messages[-1]["parts"] = [{"type": "text"}, []]  # JSON knows no tuples
         assert (loaded.messages, loaded.dropped) == (session.messages, session.dropped)
         assert (loaded.tools, loaded.variables, loaded.system) == ([TOOL], {"x": [1, 2.5, None]}, "Grüße 世界")
-        other = _quiet_load(ctx, path, system=None, tools=[], variables={})
+        other = _quiet_load(ctx, path, system=None, tools=[], variables={}, thinking=True)
+        assert other.thinking and other._drops
         assert (other.system, other.tools, other.variables) == (None, [], {})
         assert other.messages == session.messages[1:]
 
@@ -328,6 +338,8 @@ _HOSTILE: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
     "messages of lists": lambda head: head.update(messages=[["role", "user"]]),
     "a message without a role": lambda head: head.update(messages=[{"content": "x"}]),
     "a role that is a number": lambda head: head.update(dropped=[{"role": 1}]),
+    "options of other types": lambda head: head["options"].update(thinking="no"),
+    "no options": lambda head: head.pop("options"),
     "variables of a list": lambda head: head.update(variables=[]),
     "a model of text": lambda head: head.update(model="x"),
     "a checkpoint behind the tokens": lambda head: head.update(checkpoints=[[1 << 20, 5]]),
