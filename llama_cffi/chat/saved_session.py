@@ -88,7 +88,8 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
         head["unsaved"] = _ADAPTED if _is_adapted(ctx) else ""
         tokens, exact = ([], 0) if head["unsaved"] or ctx.getModel().hasEncoder else cache.saveable()
         states = [ctx.stateSeqGetData(None, None, seqId)] if tokens else []
-        checkpoints = cache.contents.checkpoints.items() if tokens else []
+        kept = cache.contents.checkpoints
+        checkpoints = kept.items() if tokens and kept is not None else []
     finally:
         cache.decode_lock.release()
     states += [state for _, state in checkpoints]

@@ -9,8 +9,11 @@ from llama_cffi._core.compat import has
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, LlamaError, StateError
-from llama_cffi.generation.checkpoints import BEFORE_END, PARTIAL_ONLY, Checkpoints, are_useful
 from llama_cffi.generation.prefix import common_length
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llama_cffi.generation.checkpoints import Checkpoints
 
 _ALL = 1 << 31
 
@@ -25,7 +28,12 @@ class SequenceContents:
         self.changes = 0  # the memory's change count for which this is true
         self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
         self.owner: object = None  # who uses the sequence
-        self.checkpoints = Checkpoints()
+        self.checkpoints: Checkpoints | None = None  # of chats with models that need them
+
+    def keep_checkpoints(self, most: int) -> None:
+        """Remove the checkpoints with more than `most` tokens before them."""
+        if self.checkpoints is not None:
+            self.checkpoints.keep(most)
 
 
 class TokenCache:
@@ -72,6 +80,8 @@ class TokenCache:
 
     def adopt(self, tokens: Sequence[Token], exact_prefix: int, checkpoints: Iterable[tuple[int, bytes]] = ()) -> bool:
         """Take over tokens whose state has been restored. False if the memory has other positions than they."""
+        from llama_cffi.generation.checkpoints import Checkpoints
+
         contents = self.contents
         contents.tokens[:], contents.owner = tokens, None
         contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
@@ -120,7 +130,7 @@ class TokenCache:
         self._memory.seqRemove(self._seqId)
         self.contents.tokens.clear()
         self.contents.exact_prefix = _ALL
-        self.contents.checkpoints.keep(0)
+        self.contents.keep_checkpoints(0)
         self._mark_current()
 
     def _matches_memory(self) -> bool:
@@ -138,16 +148,19 @@ class TokenCache:
     def _forget_after(self, keep: int) -> None:
         contents = self.contents
         del contents.tokens[keep:]
-        contents.checkpoints.keep(keep)
+        contents.keep_checkpoints(keep)
         if keep <= contents.exact_prefix:
             contents.exact_prefix = _ALL
         self._mark_current()
 
     def _restore_checkpoint(self, most: int) -> bool:
         """Go back to the last checkpoint with at most `most` tokens before it. False if there is none."""
-        found = self.contents.checkpoints.best(most)
+        checkpoints = self.contents.checkpoints
+        found = None if checkpoints is None else checkpoints.best(most)
         if found is None:
             return False
+        from llama_cffi.generation.checkpoints import PARTIAL_ONLY
+
         count, state = found
         try:
             self._context.stateSeqSetData(state, None, self._seqId, PARTIAL_ONLY)
@@ -192,9 +205,12 @@ class TokenCache:
 
     def decode_prompt(self, tokens: Sequence[Token]) -> None:
         """Decode what the sequence lacks of a prompt, with a checkpoint near its end if the memory cannot go back."""
+        from llama_cffi.generation.checkpoints import BEFORE_END, Checkpoints, are_useful
+
         done, near_end = len(self), len(tokens) - BEFORE_END
         if done < near_end and are_useful(self._context):
             self.decode(tokens[done:near_end], output=False)
+            self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
             self.contents.checkpoints.add(self._context, self._seqId, near_end)
         self.decode(tokens[len(self) :])
 
@@ -227,7 +243,7 @@ class TokenCache:
             memory.seqAdd(self._seqId, start + count, -1, -count)
             contents.tokens[start:] = rest
             contents.exact_prefix = min(contents.exact_prefix, start)
-            contents.checkpoints.keep(start)
+            contents.keep_checkpoints(start)
             self._mark_current()
             return
         whole = contents.tokens[:start] + rest
