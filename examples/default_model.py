@@ -1,4 +1,4 @@
-"""The default model of the examples: Gemma 3 270M, from the optional extra `gemma`."""
+"""The default models of the examples: Gemma 3 270M, from the optional extra `gemma`, and SmolLM2 for chats."""
 
 from __future__ import annotations
 
@@ -27,3 +27,15 @@ def path() -> Path:
         finally:
             scratch.unlink(missing_ok=True)
     return target
+
+
+def chat_path() -> Path:
+    """The path of SmolLM2-135M-Instruct, a small chat model, which the first call downloads (93 MB)."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the source tree, of which `vendor` is a part
+    from vendor.source import chat_model
+    from vendor.tools import FetchError
+
+    try:
+        return chat_model.path()
+    except FetchError as error:
+        sys.exit(f"error: {error} Or name another model with --model FILE.gguf.")

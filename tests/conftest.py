@@ -16,7 +16,7 @@ import pytest
 
 import llama_cffi
 from tests import older
-from vendor.source import fetch
+from vendor.source import chat_model, fetch
 
 if TYPE_CHECKING:
     from llama_cffi import Context, Model
@@ -36,7 +36,7 @@ _REQUIRED = (
 _PURE = ("unit", "codegen")
 _HEADERS = {"real_folders"}
 # A test that uses one of these has a model to load.
-_MODELS = {"chatty", "folder", "gemma_path", "kind", "models", "path", "plain", "tiny_path", "vectors"}
+_MODELS = {"chatty", "folder", "gemma_path", "kind", "models", "path", "plain", "smol_path", "tiny_path", "vectors"}
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +84,20 @@ def gemma(gemma_path: Path) -> Iterator[Model]:
     from llama_cffi import Model
 
     with Model.load(gemma_path) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def smol_path() -> Path:
+    """SmolLM2-135M-Instruct, a small chat model, which the first run downloads."""
+    return chat_model.path()
+
+
+@pytest.fixture(scope="session")
+def smol(smol_path: Path) -> Iterator[Model]:
+    from llama_cffi import Model
+
+    with Model.load(smol_path) as model:
         yield model
 
 

@@ -192,6 +192,37 @@ def _rwkv7(model: _Builder) -> None:
         model.matrix(f"{blk}channel_mix_value.weight", n_embd, spec.n_ff)
 
 
+def write_hybrid(path: PathLike, window: int = 0) -> Path:
+    """Write an LFM2: layers of short convolutions, and layers of attention (with a sliding window, if it is not 0)."""
+    n_conv, n_layer = 3, 4
+    spec = TinySpec(arch="lfm2", quant="F32", n_layer=n_layer, n_head=4, n_head_kv=2, n_embd=128)
+    model, head = _Builder(spec, "lfm2", name="tiny"), 128 // 4
+    n_vocab = tiny_vocabs.add_sentencepiece(model.writer)
+    model.common_keys()
+    model.integers({"vocab_size": n_vocab, "feed_forward_length": spec.n_ff, "shortconv.l_cache": n_conv})
+    model.integers({"attention.head_count": spec.n_head, **({"attention.sliding_window": window} if window else {})})
+    model.writer.add_head_count_kv([2 * (i % 2) for i in range(n_layer)])  # 0: a layer without attention
+    model.writer.add_layer_norm_rms_eps(1e-5)
+    model.table("token_embd.weight", n_vocab)
+    _scales(model, "token_embd_norm.weight", spec.n_embd, LOGIT_GAIN)
+    for i in range(n_layer):
+        blk = f"blk.{i}."
+        for norm in ("attn_norm", "ffn_norm"):
+            _scales(model, f"{blk}{norm}.weight", spec.n_embd)
+        if i % 2:
+            for part, width in {"q": spec.n_embd, "k": spec.n_embd_kv, "v": spec.n_embd_kv}.items():
+                model.matrix(f"{blk}attn_{part}.weight", width, spec.n_embd)
+            for part in "qk":
+                _scales(model, f"{blk}attn_{part}_norm.weight", head)
+            model.matrix(f"{blk}attn_output.weight", spec.n_embd, spec.n_embd, ATTN_GAIN)
+        else:
+            model.matrix(f"{blk}shortconv.conv.weight", spec.n_embd, n_conv, dense=True)
+            model.matrix(f"{blk}shortconv.in_proj.weight", 3 * spec.n_embd, spec.n_embd)
+            model.matrix(f"{blk}shortconv.out_proj.weight", spec.n_embd, spec.n_embd)
+        _feed_forward(1)(model, blk)
+    return model.save(path)
+
+
 ARCHITECTURES: dict[str, Callable[[_Builder], None]] = {
     "qwen2": lambda model: _transformer(model, biased=True),
     "qwen3": lambda model: _transformer(model, head_norms=True),

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from llama_cffi._core.arguments import StrPath
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ownership import atomic
@@ -22,6 +23,10 @@ from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.sampling.sampler import Sampler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ChatSession:
@@ -51,8 +56,7 @@ class ChatSession:
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
         turn always stay. An answer that fills the window ends with StopReason.CONTEXT_FULL.
         """
-        if not isinstance(ctx, Context):
-            raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
+        _require_context(ctx)
         check_overflow(overflow, ("stop", "error", "drop"))
         self._context, self._seqId, self._drops = ctx, seqId, overflow == "drop"
         self.template = template if isinstance(template, ChatTemplate) else ChatTemplate(ctx.getModel(), template)
@@ -172,6 +176,7 @@ class ChatSession:
             elif new and self.messages and self.messages[-1] is new[0]:
                 self.messages.pop()
 
+        answer._run.keeps_checkpoints = True
         answer._run.when_begun, answer._run.when_ended = begin, end
         return answer
 
@@ -204,6 +209,54 @@ class ChatSession:
             **options,
             **self.variables,
         )
+
+    # Files
+
+    def save(self, path: StrPath) -> None:
+        """Write the session to a file: its history and options, and its KV cache with checkpoints.
+
+        The file is written under another name and then renamed. It contains the conversation in plain text. Raises
+        OSError if it cannot be written, BusyError while an answer is generated, TypeError for a message with anything
+        that is not JSON, and ValueError for more than 32 MiB or 100 levels of it.
+        """
+        from llama_cffi.chat import saved_session
+
+        self._require_idle()
+        options = {
+            "overflow": "drop" if self._drops else "stop",
+            "reasoningFormat": self.reasoningFormat,
+            "thinking": self.thinking,
+        }
+        history = saved_session.History(self.messages, self.dropped, self.tools, self.variables, options)
+        saved_session.write(path, self._context, self._seqId, self.template.source, history)
+
+    @classmethod
+    def load(cls, ctx: Context, path: StrPath, **options: Any) -> Self:
+        """Read a session from a file that `save` has written. The next turn decodes only what is new in it.
+
+        `options` are those of the constructor, and replace the saved ones. `template` and `seqId` are not saved: if the
+        session was made with a template, pass it again.
+
+        If the context cannot take the saved KV cache (its `nCtx` is too small, its KV types are others, it is of
+        another llama.cpp), the messages are loaded, a RuntimeWarning says why, and the next turn decodes all of them.
+        Raises OSError if the file cannot be read, StateError if it is damaged, or the model or the template is another.
+        """
+        from llama_cffi.chat.saved_session import SavedSession
+
+        _require_context(ctx)
+        saved = SavedSession(ctx, path)
+        template = options.pop("template", None)
+        if not isinstance(template, ChatTemplate):
+            template = ChatTemplate(ctx.getModel(), template)
+        saved.require_template(template.source)
+        history = saved.history
+        chosen = {"tools": history.tools, "variables": history.variables, **history.options, **options}
+        session = cls(ctx, template=template, **chosen)
+        session.messages, session.dropped = history.messages, history.dropped
+        if "system" in options:
+            session.system = options["system"]
+        saved.restore(ctx, session._seqId)
+        return session
 
     # Overflow
 
@@ -249,6 +302,11 @@ class ChatSession:
 
     def __repr__(self) -> str:
         return f"<ChatSession, {len(self.messages)} messages>"
+
+
+def _require_context(ctx: Context) -> None:
+    if not isinstance(ctx, Context):
+        raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
 
 
 def _as_message(message: str | Mapping[str, Any]) -> dict[str, Any]:

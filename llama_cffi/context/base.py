@@ -32,6 +32,7 @@ class ContextBase(LogitsSource):
     _views: Views  # the arrays over llama.cpp's output buffer
     _chains: list[Sampler]  # chains that run with the model
     _adapters: dict[Adapter, float]  # the LoRA adapters in use, and their scales
+    _steered: bool  # a control vector is in use
     _pools: tuple[Threadpool, Threadpool] | None  # for single tokens, for larger batches
     _kept: list[Any]  # what C may read through the context: parameters, thread pools
     _stop: Any  # an `int32_t *`: computations stop while it is not zero

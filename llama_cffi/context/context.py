@@ -99,7 +99,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         owned.keep(kept)
         self._model, self._serial, self._samples = model, next(_serials), False
         self._views, self._chains, self._adapters, self._pools = Views(owned), [], {}, None
-        self._kept, self._stop, self._abort = kept, kept[-1], None
+        self._kept, self._stop, self._abort, self._steered = kept, kept[-1], None, False
         self._nVocab, self._nSeqMax = model.vocab.nTokens, lib.llama_n_seq_max(pointer)
         self._open(owned, parent=model)
         self._memory = Memory(self, self._nSeqMax, params.kvUnified)

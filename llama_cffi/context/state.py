@@ -192,8 +192,12 @@ class ContextState(ContextBase):
 
         self._check_seq(destSeqId, "destSeqId")
         array, n = read_buffer(src, "uint8_t", size, "src", "size")
-        self._memory._changed()  # of all: a state that does not fit may clear the whole context
-        read: int = self._run(state_io.restore_sequence, array, n, destSeqId, _check_flags(flags))
+        self._memory._changed(destSeqId)
+        try:
+            read: int = self._run(state_io.restore_sequence, array, n, destSeqId, _check_flags(flags))
+        except BaseException:
+            self._memory._changed()  # of all: a state that does not fit may clear the whole context
+            raise
         return read
 
     def stateSeqSaveFile(

@@ -131,6 +131,7 @@ class ContextTuning(ContextBase):
         code: int = self._run(lib.llama_set_adapter_cvec, array, n, n_embd, ilStart, end)
         if code != 0:
             raise NativeError(f"llama_set_adapter_cvec returned {code}", operation="llama_set_adapter_cvec", code=code)
+        self._steered = data is not None
         self._memory._changed()
         return code
 

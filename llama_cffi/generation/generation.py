@@ -132,7 +132,11 @@ class Generation(Iterator[str]):
     def usage(self) -> Usage:
         """Counts and times so far."""
         run = self._run
-        return Usage(len(run.prompt), run.reused, len(run.rules.tokens), run.prompt_seconds, run.seconds)
+        usage = Usage(len(run.prompt), run.reused, len(run.rules.tokens), run.prompt_seconds, run.seconds)
+        kept = run.cache.contents.checkpoints
+        if kept is not None:
+            usage.checkpoints, usage.checkpointBytes, usage.restoredTokens = len(kept), kept.size, run.restored
+        return usage
 
     @property
     def done(self) -> bool:

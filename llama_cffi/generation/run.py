@@ -40,6 +40,8 @@ class Run:
         self.capacity: int | None = None  # tokens that fit the sequence; None: no limit
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
+        self.keeps_checkpoints = False  # the next prompt of the sequence may change what this one has
+
         self.start_sampler: Callable[[Sampler], None] = Sampler.reset
         self.when_begun: Callable[[], None] | None = None
         self.when_ended: Callable[[Run], None] | None = None
@@ -47,7 +49,7 @@ class Run:
         self.texts: list[str] = []
         self.step: GenerationStep | None = None  # the last one, if it is more than a token and its text
         self.error = ""  # the name of the exception that ended the generation
-        self.reused = 0
+        self.reused = self.restored = 0
         self.prompt_seconds = self.seconds = 0.0
 
         self._log_probs: tuple[float, tuple[Alternative, ...]] = (0.0, ())  # of the last token
@@ -118,7 +120,11 @@ class Run:
                 done = self._compute(self._encode)
             else:
                 self.reused = cache.adapt_to(self.prompt)
-                done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+                self.restored = cache.restored
+                if self.keeps_checkpoints:
+                    done = self._compute(lambda: cache.decode_prompt(self.prompt))
+                else:
+                    done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
             return self._sample() if done else None
 
     def _encode(self) -> None:

@@ -89,6 +89,12 @@ class Usage:
     """Seconds from the start to the first token."""
     generationSeconds: float = 0.0
     """Seconds from the first token to the end."""
+    checkpoints: int = 0
+    """Checkpoints of the sequence: at most 8, for chats with models whose memory cannot go back by itself."""
+    checkpointBytes: int = 0
+    """Memory that the checkpoints take, at most 512 MiB."""
+    restoredTokens: int = 0
+    """Reused tokens that would have been decoded again without a checkpoint."""
 
     def __init__(
         self,
@@ -97,9 +103,15 @@ class Usage:
         generatedTokens: int = 0,
         promptSeconds: float = 0.0,
         generationSeconds: float = 0.0,
+        checkpoints: int = 0,
+        checkpointBytes: int = 0,
+        restoredTokens: int = 0,
     ) -> None:
         self.promptTokens = promptTokens
         self.reusedTokens = reusedTokens
         self.generatedTokens = generatedTokens
         self.promptSeconds = promptSeconds
         self.generationSeconds = generationSeconds
+        self.checkpoints = checkpoints
+        self.checkpointBytes = checkpointBytes
+        self.restoredTokens = restoredTokens

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import has
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
-from llama_cffi.errors import BusyError, LlamaError
+from llama_cffi.errors import BusyError, LlamaError, StateError
 from llama_cffi.generation.prefix import common_length
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llama_cffi.generation.checkpoints import Checkpoints
 
 _ALL = 1 << 31
 
@@ -17,13 +21,19 @@ _ALL = 1 << 31
 class SequenceContents:
     """The tokens of one sequence. The context keeps one object for each sequence, shared by everyone who uses it."""
 
-    __slots__ = ("changes", "exact_prefix", "owner", "tokens")
+    __slots__ = ("changes", "checkpoints", "exact_prefix", "owner", "tokens")
 
     def __init__(self) -> None:
         self.tokens: list[Token] = []  # by position, from 0 on
         self.changes = 0  # the memory's change count for which this is true
         self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
         self.owner: object = None  # who uses the sequence
+        self.checkpoints: Checkpoints | None = None  # of chats with models that need them
+
+    def keep_checkpoints(self, most: int) -> None:
+        """Remove the checkpoints with more than `most` tokens before them."""
+        if self.checkpoints is not None:
+            self.checkpoints.keep(most)
 
 
 class TokenCache:
@@ -33,7 +43,10 @@ class TokenCache:
     noticed by the next `adapt_to`, which then starts from an empty sequence.
     """
 
-    __slots__ = ("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token", "contents", "decode_lock")
+    __slots__ = (
+        *("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token"),
+        *("contents", "decode_lock", "restored"),
+    )
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
         """Raises ValueError for a sequence that the context does not have, and for a model without a memory."""
@@ -43,6 +56,7 @@ class TokenCache:
         self._nBatch = ctx.nBatch
         self.contents: SequenceContents = self._memory._contents.setdefault(seqId, SequenceContents())
         self.decode_lock = self._memory._decode_lock  # held from a decode until its outputs are read
+        self.restored = 0  # tokens that `adapt_to` kept thanks to a checkpoint
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
@@ -55,6 +69,25 @@ class TokenCache:
     def tokens(self) -> list[Token]:
         """A copy of the tokens in the sequence."""
         return list(self.contents.tokens)
+
+    # Saving
+
+    def saveable(self) -> tuple[list[Token], int]:
+        """Return the tokens that the memory holds now, and how many were computed where they are; [] if unknown."""
+        if not self._matches_memory():
+            return [], 0
+        return self.tokens, min(self.contents.exact_prefix, len(self))
+
+    def adopt(self, tokens: Sequence[Token], exact_prefix: int, checkpoints: Iterable[tuple[int, bytes]] = ()) -> bool:
+        """Take over tokens whose state has been restored. False if the memory has other positions than they."""
+        from llama_cffi.generation.checkpoints import Checkpoints
+
+        contents = self.contents
+        contents.tokens[:], contents.owner = tokens, None
+        contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
+        contents.checkpoints = Checkpoints(checkpoints)
+        self._mark_current()
+        return self._matches_memory()
 
     # Ownership
 
@@ -81,10 +114,10 @@ class TokenCache:
         """Keep the prefix that the sequence shares with these tokens and remove the rest. Returns its length.
 
         At least the last token is left to be decoded, because its outputs are needed. If the memory cannot remove a
-        part (recurrent models; a sliding window that has moved on), everything is removed. Tokens that were shifted
-        are not reused: they were computed with other tokens before them.
+        part (recurrent models; a sliding window that has moved on), it goes back to the last checkpoint, or everything
+        is removed. Tokens that were shifted are not reused: they were computed with other tokens before them.
         """
-        contents = self.contents
+        contents, self.restored = self.contents, 0
         if not self._matches_memory():
             self.clear()
         keep = min(common_length(contents.tokens, tokens), len(tokens) - 1, contents.exact_prefix)
@@ -97,6 +130,7 @@ class TokenCache:
         self._memory.seqRemove(self._seqId)
         self.contents.tokens.clear()
         self.contents.exact_prefix = _ALL
+        self.contents.keep_checkpoints(0)
         self._mark_current()
 
     def _matches_memory(self) -> bool:
@@ -107,12 +141,36 @@ class TokenCache:
 
     def _go_back(self, keep: int) -> None:
         if keep and self._can_attend_from(keep) and self._memory.seqRemove(self._seqId, keep):
-            del self.contents.tokens[keep:]
-            if keep <= self.contents.exact_prefix:
-                self.contents.exact_prefix = _ALL
-            self._mark_current()
-        else:
+            self._forget_after(keep)
+        elif not self._restore_checkpoint(keep):
             self.clear()
+
+    def _forget_after(self, keep: int) -> None:
+        contents = self.contents
+        del contents.tokens[keep:]
+        contents.keep_checkpoints(keep)
+        if keep <= contents.exact_prefix:
+            contents.exact_prefix = _ALL
+        self._mark_current()
+
+    def _restore_checkpoint(self, most: int) -> bool:
+        """Go back to the last checkpoint with at most `most` tokens before it. False if there is none."""
+        checkpoints = self.contents.checkpoints
+        found = None if checkpoints is None else checkpoints.best(most)
+        if found is None:
+            return False
+        from llama_cffi.generation.checkpoints import PARTIAL_ONLY
+
+        count, state = found
+        try:
+            self._context.stateSeqSetData(state, None, self._seqId, PARTIAL_ONLY)
+        except StateError:  # other sequences use the cells
+            return False
+        if not self._memory.seqRemove(self._seqId, count):  # of the part that no checkpoint contains
+            return False
+        self._forget_after(count)
+        self.restored = count
+        return self._matches_memory()
 
     def _can_attend_from(self, position: int) -> bool:
         """True if the memory still has all tokens that one at this position attends to. A sliding window drops some."""
@@ -145,7 +203,18 @@ class TokenCache:
             raise
         tokens.append(token)
 
-    def decode(self, tokens: Sequence[Token]) -> None:
+    def decode_prompt(self, tokens: Sequence[Token]) -> None:
+        """Decode what the sequence lacks of a prompt, with a checkpoint near its end if the memory cannot go back."""
+        from llama_cffi.generation.checkpoints import BEFORE_END, Checkpoints, are_useful
+
+        done, near_end = len(self), len(tokens) - BEFORE_END
+        if done < near_end and are_useful(self._context):
+            self.decode(tokens[done:near_end], output=False)
+            self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
+            self.contents.checkpoints.add(self._context, self._seqId, near_end)
+        self.decode(tokens[len(self) :])
+
+    def decode(self, tokens: Sequence[Token], output: bool = True) -> None:
         """Decode tokens at the end of the sequence, in batches that the context takes. The last one has outputs.
 
         If a batch fails, the tokens of the batches before it stay.
@@ -154,7 +223,9 @@ class TokenCache:
         for start in range(0, len(tokens), self._nBatch):
             piece = tokens[start : start + self._nBatch]
             try:
-                self._context._compute(self._batch(piece, len(known), start + len(piece) == len(tokens)), False)
+                self._context._compute(
+                    self._batch(piece, len(known), output and start + len(piece) == len(tokens)), False
+                )
             except BaseException:
                 self._recover()
                 raise
@@ -172,6 +243,7 @@ class TokenCache:
             memory.seqAdd(self._seqId, start + count, -1, -count)
             contents.tokens[start:] = rest
             contents.exact_prefix = min(contents.exact_prefix, start)
+            contents.keep_checkpoints(start)
             self._mark_current()
             return
         whole = contents.tokens[:start] + rest
@@ -187,7 +259,8 @@ class TokenCache:
         """After a decode that failed halfway: bring the memory back to the known tokens, or clear both."""
         try:
             if self._is_recurrent():  # the state may have been updated in part
-                self.clear()
+                if not self._restore_checkpoint(len(self.contents.tokens)):
+                    self.clear()
             else:
                 self._go_back(len(self.contents.tokens))
         except LlamaError:  # the context is busy or closed

@@ -1,4 +1,4 @@
-"""Chat templates: both forms, against texts written by hand, against Jinja, and the example that chats."""
+"""Chat templates: both forms, against texts written by hand, against Jinja, and the example that chats by hand."""
 
 from __future__ import annotations
 
@@ -249,10 +249,10 @@ def _positions(ctx: Context) -> tuple[int, int]:
 
 
 def test_the_example_decodes_what_is_new(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    import chat
+    import chat_by_hand
 
     with Context.initFromModel(tiny, Context.Params(nCtx=2048)) as ctx, Sampler.initGreedy() as sampler:
-        talk = chat.Chat(ctx, sampler, "chatml", "Be brief.")
+        talk = chat_by_hand.Chat(ctx, sampler, "chatml", "Be brief.")
         counted = Counted(monkeypatch)
         for turn in range(5):
             counted.tokens = 0
@@ -265,12 +265,12 @@ def test_the_example_decodes_what_is_new(tiny: Model, monkeypatch: pytest.Monkey
 
 
 def test_the_example_answers_the_same_as_from_an_empty_memory(tiny: Model) -> None:
-    import chat
+    import chat_by_hand
 
     def last_answer(from_scratch: bool) -> str:
         answer = ""
         with Context.initFromModel(tiny, Context.Params(nCtx=1024, nThreads=2)) as ctx, Sampler.initGreedy() as sampler:
-            talk = chat.Chat(ctx, sampler, "chatml")
+            talk = chat_by_hand.Chat(ctx, sampler, "chatml")
             for turn in range(3):
                 if from_scratch:
                     ctx.getMemory().clear()
@@ -282,10 +282,10 @@ def test_the_example_answers_the_same_as_from_an_empty_memory(tiny: Model) -> No
 
 
 def test_the_example_makes_room(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    import chat
+    import chat_by_hand
 
     with Context.initFromModel(tiny, Context.Params(nCtx=256)) as ctx, Sampler.initGreedy() as sampler:
-        talk = chat.Chat(ctx, sampler, "chatml", "Be brief.")
+        talk = chat_by_hand.Chat(ctx, sampler, "chatml", "Be brief.")
         counted = Counted(monkeypatch)
         for turn in range(20):
             counted.tokens = 0
@@ -299,22 +299,22 @@ def test_the_example_makes_room(tiny: Model, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_example_where_memory_cannot_be_cut(vectors: Path, tmp_path: Path) -> None:
-    import chat
+    import chat_by_hand
 
     path = tiny_models.write_mamba(tmp_path / "mamba.gguf", vectors / "ggml-vocab-llama-spm.gguf")
     with Model.load(path) as model, Context.initFromModel(model, Context.Params(nCtx=256)) as ctx:
         with Sampler.initGreedy() as sampler:
-            talk = chat.Chat(ctx, sampler, "chatml")
+            talk = chat_by_hand.Chat(ctx, sampler, "chatml")
             for turn in range(8):
                 assert "".join(talk.say(f"Question number {turn}", 16))
                 assert _positions(ctx)[1] == len(talk.tokens) - 1
 
 
 def test_the_example_refuses_what_never_fits(tiny: Model) -> None:
-    import chat
+    import chat_by_hand
 
     with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx, Sampler.initGreedy() as sampler:
-        talk = chat.Chat(ctx, sampler, "chatml")
+        talk = chat_by_hand.Chat(ctx, sampler, "chatml")
         with pytest.raises(ValueError, match="raise --ctx"):
             list(talk.say("word " * 300, 8))
         assert talk.messages == []
@@ -322,10 +322,10 @@ def test_the_example_refuses_what_never_fits(tiny: Model) -> None:
 
 
 def test_the_example_survives_an_interrupted_answer(tiny: Model) -> None:
-    import chat
+    import chat_by_hand
 
     with Context.initFromModel(tiny, Context.Params(nCtx=512)) as ctx, Sampler.initGreedy() as sampler:
-        talk = chat.Chat(ctx, sampler, "chatml")
+        talk = chat_by_hand.Chat(ctx, sampler, "chatml")
         answer = talk.say("Hello", 16)
         first = next(answer)
         answer.close()  # type: ignore[attr-defined]
@@ -335,7 +335,7 @@ def test_the_example_survives_an_interrupted_answer(tiny: Model) -> None:
 
 
 def _run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "examples" / "chat.py"), *arguments]
+    command = [sys.executable, str(ROOT / "examples" / "chat_by_hand.py"), *arguments]
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
 
 

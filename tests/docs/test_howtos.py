@@ -48,8 +48,9 @@ def hub(tiny_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, gemma_path: Path) -> Path:
+def folder(tmp_path: Path, gemma_path: Path, smol_path: Path) -> Path:
     (tmp_path / "model.gguf").symlink_to(gemma_path)
+    (tmp_path / "chat-model.gguf").symlink_to(smol_path)
     return tmp_path
 
 

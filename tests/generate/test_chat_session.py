@@ -362,3 +362,10 @@ def test_wrong_messages(chatty: Model, message: Any, error: type[Exception], wor
         ChatSession(ctx).send(message)
     with pytest.raises(TypeError, match="makes one"):
         ChatSession(chatty)  # type: ignore[arg-type]
+
+
+def test_a_real_chat_model_answers_and_ends(smol: Model) -> None:
+    with _context(smol) as ctx, Sampler.initGreedy() as sampler:
+        answer = ChatSession(ctx).send("What is 2+2?", sampler=sampler)
+        assert answer.result() == "The answer to this classic math problem is 4."
+        assert answer.stopReason is StopReason.END

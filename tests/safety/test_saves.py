@@ -36,12 +36,17 @@ def npy(path):
     args = type("Args", (), dict(output=path, similarities=False, json=False, no_normalize=False))
     embed._show(args, ["a"], np.ones((50, 100), np.float32), "mean")
 
+session = ChatSession(ctx, template="chatml")
+session.send("Hi", maxTokens=3).result()
+session.messages += [{"role": "user", "content": "Hello" * 999}, {"role": "assistant", "content": "Yes"}]
+
 SAVES = {
     "model": model.save,
     "quantize": lambda path: Model.quantize(source, path, Model.QuantizeParams(ftype=Ftype.MOSTLY_Q8_0, nthread=1)),
     "state": lambda path: ctx.stateSaveFile(path, [1, 2, 3]),
     "sequence": lambda path: ctx.stateSeqSaveFile(path, 0, [1, 2, 3]),
     "embed": npy,
+    "session": session.save,
 }
 
 def read(path):
@@ -96,7 +101,7 @@ assert read(target) == expected and stat.S_IMODE(os.stat(target).st_mode) == 0o6
 """
 
 
-@pytest.mark.parametrize("name", ["model", "quantize", "state", "sequence", "embed"])
+@pytest.mark.parametrize("name", ["model", "quantize", "state", "sequence", "embed", "session"])
 def test_a_limit_of_any_size_leaves_the_old_file(name: str, models: Path, tmp_path: Path) -> None:
     ended = isolated.run(_SAVES + _LIMITED, models, tmp_path, name, timeout=240)
     assert ended.passed, ended

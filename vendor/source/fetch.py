@@ -18,6 +18,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from vendor.progress import Progress
 from vendor.scratch import scratch_folder
@@ -228,29 +229,40 @@ def download(package: str, version: str, sha256: str = "") -> Path:
     """Download the sdist of a release into the cache, with pip. Without `sha256`, only the index's hash is checked."""
     folder = _download_target(package, version, sha256).parent
     with scratch_folder(folder) as scratch:
-        requirements = scratch / "requirements.txt"
-        pinned = f" --hash=sha256:{sha256}" if sha256 else ""
-        requirements.write_text(f"{package}=={version}{pinned}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-binary", package, *(["--require-hashes"] if sha256 else [])]
-        command += ["-r", str(requirements), "-d", str(scratch)]
-        # The build isolation of an outer pip must not affect this one.
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
-        result = subprocess.run(command, env=env, stdout=sys.stderr)
-        files = sorted(scratch.glob("*.tar.gz"))
-        if result.returncode != 0 or len(files) != 1:
+        file = pip_download(package, version, sha256, scratch, "tar.gz")
+        if file is None:
             raise FetchError(
-                f"pip could not download the source of {package} {version} (exit status {result.returncode}). "
-                "Check the network and pip's index settings (`pip config list`), or set LLAMA_CPP_SOURCE to a "
-                "llama.cpp checkout."
+                f"pip could not download the source of {package} {version}. Check the network and pip's index settings "
+                "(`pip config list`), or set LLAMA_CPP_SOURCE to a llama.cpp checkout."
             )
         if sha256:
-            _verify(files[0], sha256)
-        target = _download_target(package, version, sha256 or sha256_of(files[0]))
-        with files[0].open("rb+") as file:
-            os.fsync(file.fileno())  # a later build trusts the name
-        os.replace(files[0], target)
+            _verify(file, sha256)
+        target = _download_target(package, version, sha256 or sha256_of(file))
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())  # a later build trusts the name
+        os.replace(file, target)
     return target
+
+
+def pip_download(
+    package: str, version: str, sha256: str, folder: Path, suffix: Literal["tar.gz", "whl"]
+) -> Path | None:
+    """Download one file of a release into `folder`, with pip and without dependencies: the sdist or the wheel.
+
+    Returns its path; None if pip failed, which has written why to stderr. Without `sha256`, only the index's hash is
+    checked.
+    """
+    requirements = folder / "requirements.txt"
+    pinned = f" --hash=sha256:{sha256}" if sha256 else ""
+    requirements.write_text(f"{package}=={version}{pinned}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary" if suffix == "whl" else "--no-binary", package]
+    command += [*(["--require-hashes"] if sha256 else []), "-r", str(requirements), "-d", str(folder)]
+    # The build isolation of an outer pip must not affect this one.
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
+    result = subprocess.run(command, env=env, stdout=sys.stderr)
+    files = sorted(folder.glob(f"*.{suffix}"))
+    return files[0] if result.returncode == 0 and len(files) == 1 else None
 
 
 def sha256_of(path: Path) -> str:
