@@ -1,4 +1,4 @@
-"""llama.cpp's own chat cases, read from its tests and evaluated with this package. `make chat-cases` runs more of each."""
+"""llama.cpp's own chat cases, read from its tests. `make chat-cases` runs more prefixes of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat library is built exactly where llama.cpp has the interface that it was written for; the newest release has."""
+"""The chat library is built where llama.cpp has the interface that it was written for, and the newest release has."""
 
 from __future__ import annotations
 
