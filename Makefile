@@ -191,7 +191,7 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/*)
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h*)
 	$(VENV)/bin/mypy
 
 # KEEP=1 keeps the copy. FORCE=1 moves the pin although the extension does not compile or tests fail.

@@ -50,19 +50,19 @@ bool shim_chat_open(const char * path) {
     void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     open = library != nullptr && find(library, "chat_make_templates", chat.make_templates) &&
            find(library, "chat_free_templates", chat.free_templates) && find(library, "chat_call", chat.call) &&
-           find(library, "chat_make_parser", chat.make_parser) &&
-           find(library, "chat_free_parser", chat.free_parser) && find(library, "chat_parse", chat.parse) &&
-           find(library, "chat_schema_to_grammar", chat.schema_to_grammar) &&
+           find(library, "chat_make_parser", chat.make_parser) && find(library, "chat_free_parser", chat.free_parser) &&
+           find(library, "chat_parse", chat.parse) && find(library, "chat_schema_to_grammar", chat.schema_to_grammar) &&
            find(library, "chat_free_text", chat.free_text);
     return open;
 }
 
 void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
-                                const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error) {
+                                const struct shim_chat_limits * given, int32_t * status,
+                                struct shim_chat_text * error) {
     chat_templates *  found  = nullptr;
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    *status = ended(chat.make_templates(source, bos, eos, &limits, &found, &text), text, error);
+    *status                  = ended(chat.make_templates(source, bos, eos, &limits, &found, &text), text, error);
     return found;
 }
 
@@ -74,8 +74,7 @@ int shim_chat_call(void * templates, const char * function, const char * json, s
                    const struct shim_chat_limits * given, struct shim_chat_text * result) {
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    const auto        status =
-        chat.call(static_cast<chat_templates *>(templates), function, json, size, &limits, &text);
+    const auto status = chat.call(static_cast<chat_templates *>(templates), function, json, size, &limits, &text);
     return ended(status, text, result);
 }
 
@@ -84,7 +83,7 @@ void * shim_chat_make_parser(const char * json, size_t size, const struct shim_c
     chat_parser *     found  = nullptr;
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    *status = ended(chat.make_parser(json, size, &limits, &found, &text), text, error);
+    *status                  = ended(chat.make_parser(json, size, &limits, &found, &text), text, error);
     return found;
 }
 
@@ -92,11 +91,11 @@ void shim_chat_free_parser(void * parser) {
     chat.free_parser(static_cast<chat_parser *>(parser));
 }
 
-int shim_chat_parse(void * parser, const char * text, size_t size, bool partial,
-                    const struct shim_chat_limits * given, struct shim_chat_text * result) {
+int shim_chat_parse(void * parser, const char * text, size_t size, bool partial, const struct shim_chat_limits * given,
+                    struct shim_chat_text * result) {
     chat_text         message = {};
     const chat_limits limits  = limits_of(*given);
-    const auto status = chat.parse(static_cast<chat_parser *>(parser), text, size, partial, &limits, &message);
+    const auto        status  = chat.parse(static_cast<chat_parser *>(parser), text, size, partial, &limits, &message);
     return ended(status, message, result);
 }
 

@@ -91,9 +91,7 @@ class Grammar {
         return matcher_.accept(LLAMA_TOKEN_NULL, text);
     }
 
-    bool waits() const {
-        return waits_;
-    }
+    bool waits() const { return waits_; }
 
     void reset() {
         matcher_.reset();

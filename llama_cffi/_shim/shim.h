@@ -256,8 +256,7 @@ void shim_accept(struct llama_sampler * smpl, const int32_t * tokens, int32_t n)
 /* Makes the sampler of a GBNF grammar, which starts at the rule `root`. If `lazy`, it starts once a pattern or a token has
  * triggered it. Returns NULL on failure. */
 struct llama_sampler * shim_grammar(const struct llama_vocab * vocab, const char * text, const char * root, bool lazy,
-                                    const char ** patterns, size_t n_patterns, const int32_t * tokens,
-                                    size_t n_tokens);
+                                    const char ** patterns, size_t n_patterns, const int32_t * tokens, size_t n_tokens);
 
 /* Returns true if a sampler of shim_grammar is lazy and has not been triggered since its last reset. */
 bool shim_grammar_waits(const struct llama_sampler * sampler);
@@ -389,15 +388,15 @@ bool shim_chat_open(const char * path);
 void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
                                 const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error);
 void shim_chat_free_templates(void * templates);
-int  shim_chat_call(void * templates, const char * function, const char * json, size_t size,
-                    const struct shim_chat_limits * given, struct shim_chat_text * result);
+int shim_chat_call(void * templates, const char * function, const char * json, size_t size,
+                   const struct shim_chat_limits * given, struct shim_chat_text * result);
 void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
                              struct shim_chat_text * error);
 void shim_chat_free_parser(void * parser);
-int  shim_chat_parse(void * parser, const char * text, size_t size, bool partial,
-                     const struct shim_chat_limits * given, struct shim_chat_text * result);
-int  shim_chat_schema_to_grammar(const char * json, size_t size, const struct shim_chat_limits * given,
-                                 struct shim_chat_text * result);
+int shim_chat_parse(void * parser, const char * text, size_t size, bool partial, const struct shim_chat_limits * given,
+                    struct shim_chat_text * result);
+int shim_chat_schema_to_grammar(const char * json, size_t size, const struct shim_chat_limits * given,
+                                struct shim_chat_text * result);
 void shim_chat_free_text(struct shim_chat_text * text);
 
 /* CDEF end */

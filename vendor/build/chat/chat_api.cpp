@@ -58,15 +58,15 @@ enum chat_status guarded(bool large, const chat_limits * given, chat_text * text
 
 common_chat_templates_inputs inputs_of(const Json & given) {
     common_chat_templates_inputs inputs;
-    inputs.messages               = common_chat_msgs_parse_oaicompat(given.at("messages"));
-    inputs.tools                  = common_chat_tools_parse_oaicompat(given.value("tools", Json::array()));
-    inputs.tool_choice            = common_chat_tool_choice_parse_oaicompat(given.value("tool_choice", "auto"));
-    inputs.parallel_tool_calls    = given.value("parallel_tool_calls", false);
-    inputs.json_schema            = given.value("json_schema", "");
-    inputs.grammar                = given.value("grammar", "");
-    inputs.add_generation_prompt  = given.value("add_generation_prompt", true);
-    inputs.enable_thinking        = given.value("enable_thinking", true);
-    inputs.reasoning_format       = common_reasoning_format_from_name(given.value("reasoning_format", "auto"));
+    inputs.messages              = common_chat_msgs_parse_oaicompat(given.at("messages"));
+    inputs.tools                 = common_chat_tools_parse_oaicompat(given.value("tools", Json::array()));
+    inputs.tool_choice           = common_chat_tool_choice_parse_oaicompat(given.value("tool_choice", "auto"));
+    inputs.parallel_tool_calls   = given.value("parallel_tool_calls", false);
+    inputs.json_schema           = given.value("json_schema", "");
+    inputs.grammar               = given.value("grammar", "");
+    inputs.add_generation_prompt = given.value("add_generation_prompt", true);
+    inputs.enable_thinking       = given.value("enable_thinking", true);
+    inputs.reasoning_format      = common_reasoning_format_from_name(given.value("reasoning_format", "auto"));
     if (given.contains("continue_final_message")) {
         inputs.continue_final_message = common_chat_continuation_parse(given.at("continue_final_message"));
     }
@@ -98,9 +98,9 @@ Json info(const chat_templates & templates) {
     for (const auto & [name, value] : common_chat_templates_get_caps(templates.all.get())) {
         caps[name] = value;
     }
-    Json found                 = Json::object();
-    found["caps"]              = caps;
-    found["source"]            = common_chat_templates_source(templates.all.get());
+    Json found      = Json::object();
+    found["caps"]   = caps;
+    found["source"] = common_chat_templates_source(templates.all.get());
     try {
         found["supports_thinking"] = common_chat_templates_support_enable_thinking(templates.all.get());
     } catch (const std::runtime_error &) {  // it rejects the messages of this test
@@ -124,10 +124,18 @@ Json triggers_of(const common_chat_params & params) {
     for (const auto & trigger : params.grammar_triggers) {
         const char * type = "";
         switch (trigger.type) {
-            case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN: type = "token"; break;
-            case COMMON_GRAMMAR_TRIGGER_TYPE_WORD: type = "word"; break;
-            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN: type = "pattern"; break;
-            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL: type = "pattern_full"; break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN:
+                type = "token";
+                break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_WORD:
+                type = "word";
+                break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN:
+                type = "pattern";
+                break;
+            case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL:
+                type = "pattern_full";
+                break;
         }
         found.push_back(Json::object({{"type", type}, {"value", trigger.value}}));
     }
@@ -135,8 +143,8 @@ Json triggers_of(const common_chat_params & params) {
 }
 
 Json apply(const chat_templates & templates, const Json & given) {
-    const auto params  = common_chat_templates_apply(templates.all.get(), inputs_of(given));
-    Json       parser  = Json::object();
+    const auto params           = common_chat_templates_apply(templates.all.get(), inputs_of(given));
+    Json       parser           = Json::object();
     parser["format"]            = static_cast<int>(params.format);
     parser["generation_prompt"] = params.generation_prompt;
     parser["parser"]            = params.parser;
@@ -167,8 +175,8 @@ enum chat_status chat_make_templates(const char * source, const char * bos, cons
     return guarded(true, given, error, [&] {
         jinja::lexer lexer;
         jinja::parse_from_tokens(lexer.tokenize(source));  // common_chat_templates_init loses the message of an error
-        auto found = std::make_unique<chat_templates>();
-        found->all = common_chat_templates_init(nullptr, source, bos, eos);
+        auto found     = std::make_unique<chat_templates>();
+        found->all     = common_chat_templates_init(nullptr, source, bos, eos);
         found->special = is_special(*found);
         *made          = found.release();
     });
@@ -183,8 +191,10 @@ enum chat_status chat_call(struct chat_templates * templates, const char * funct
     return guarded(true, given, result, [&] {
         const std::string name = function;
         const Json        in   = Json::parse(std::string(json, size));
-        put(*result, (name == "info" ? info(*templates) : name == "render" ? render(*templates, in)
-                                                                            : apply(*templates, in)).dump());
+        put(*result, (name == "info"     ? info(*templates)
+                      : name == "render" ? render(*templates, in)
+                                         : apply(*templates, in))
+                         .dump());
     });
 }
 
@@ -192,9 +202,9 @@ enum chat_status chat_make_parser(const char * json, size_t size, const struct c
                                   struct chat_parser ** made, struct chat_text * error) {
     *made = nullptr;
     return guarded(true, given, error, [&] {
-        const Json  in     = Json::parse(std::string(json, size));
-        auto        found  = std::make_unique<chat_parser>();
-        auto &      params = found->params;
+        const Json in               = Json::parse(std::string(json, size));
+        auto       found            = std::make_unique<chat_parser>();
+        auto &     params           = found->params;
         params.format               = static_cast<common_chat_format>(in.at("format").get<int>());
         params.generation_prompt    = in.value("generation_prompt", "");
         params.reasoning_format     = common_reasoning_format_from_name(in.value("reasoning_format", "auto"));

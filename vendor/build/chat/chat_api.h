@@ -51,21 +51,21 @@ CHAT_API void chat_free_templates(struct chat_templates * templates);
  * - "info": what the templates can do
  * - "render": messages, tools and variables to the text of a prompt
  * - "apply": the same with tool_choice, response format, ... to a prompt, a grammar, triggers, stops and a parser */
-CHAT_API enum chat_status chat_call(struct chat_templates * templates, const char * function, const char * json, size_t size,
-                           const struct chat_limits * limits, struct chat_text * result);
+CHAT_API enum chat_status chat_call(struct chat_templates * templates, const char * function, const char * json,
+                                    size_t size, const struct chat_limits * limits, struct chat_text * result);
 
 /* Makes a parser of what "apply" returned as `parser`. */
 CHAT_API enum chat_status chat_make_parser(const char * json, size_t size, const struct chat_limits * limits,
-                                  struct chat_parser ** made, struct chat_text * error);
+                                           struct chat_parser ** made, struct chat_text * error);
 CHAT_API void chat_free_parser(struct chat_parser * parser);
 
 /* Parses an answer, from its beginning: to a message as JSON. `partial`: more text may follow. */
 CHAT_API enum chat_status chat_parse(struct chat_parser * parser, const char * text, size_t size, bool partial,
-                            const struct chat_limits * limits, struct chat_text * result);
+                                     const struct chat_limits * limits, struct chat_text * result);
 
 /* Converts a JSON Schema to a GBNF grammar. */
 CHAT_API enum chat_status chat_schema_to_grammar(const char * json, size_t size, const struct chat_limits * limits,
-                                        struct chat_text * result);
+                                                 struct chat_text * result);
 
 CHAT_API void chat_free_text(struct chat_text * text);
 

@@ -11,15 +11,16 @@
 
 namespace {
 
-constexpr unsigned EACH  = 128;      // allocations between two looks at the clock
-constexpr unsigned GRACE = 1 << 14;  // allocations that an exceeded call may still make: handlers of exceptions allocate
-constexpr size_t   SMALL = 1 << 20;  // ... of at most so many bytes
+constexpr unsigned EACH = 128;  // allocations between two looks at the clock
+constexpr unsigned GRACE =
+    1 << 14;                       // allocations that an exceeded call may still make: handlers of exceptions allocate
+constexpr size_t SMALL = 1 << 20;  // ... of at most so many bytes
 
 struct Budget {
     const chat_limits * given   = nullptr;
-    double              until   = 0;     // CPU time of this thread
-    size_t              used    = 0;     // bytes; those that were allocated before the call may be freed in it
-    uintptr_t           deepest = 0;     // the lowest address of the stack
+    double              until   = 0;  // CPU time of this thread
+    size_t              used    = 0;  // bytes; those that were allocated before the call may be freed in it
+    uintptr_t           deepest = 0;  // the lowest address of the stack
     unsigned            count   = 0;
     unsigned            grace   = 0;
     std::atomic<bool> * stop    = nullptr;
@@ -159,7 +160,7 @@ void * work(void * data) {
 namespace limits {
 
 void run(const chat_limits & limits, const std::function<void()> & call) {
-    const char here   = 0;
+    const char here = 0;
     Budget     spent;
     const auto top    = reinterpret_cast<uintptr_t>(&here);
     const auto bottom = stack_bottom();

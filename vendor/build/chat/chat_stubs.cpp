@@ -17,7 +17,8 @@ struct common_log * common_log_main() {
     return nullptr;
 }
 
-void common_log_add(struct common_log *, enum ggml_log_level, const char *, ...) {}
+void common_log_add(struct common_log *, enum ggml_log_level, const char *, ...) {
+}
 
 extern "C" void ggml_abort(const char *, int, const char * format, ...) {
     char    text[512];
