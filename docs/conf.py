@@ -203,6 +203,14 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def builtin_types(app: Sphinx, doctree: nodes.document) -> None:
+    """Take the links off `type` in signatures: Sphinx would find attributes of that name."""
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        if link.get("reftype") == "class" and link["reftarget"] == "type":
+            link.replace_self(nodes.Text(link["reftarget"]))
+
+
 def setup(app: Sphinx) -> None:
     app.add_role("code-or-reference", code_or_reference)
+    app.connect("doctree-read", builtin_types)
     app.connect("builder-inited", write_pages, priority=1)
