@@ -22,13 +22,7 @@ _UNKNOWN = "the format of this model's tool calls is not known"
 
 
 class AnswerFormat:
-    """The format of one answer; `ChatTemplate.format` makes it.
-
-    `prompt` is the conversation as text, `stop` the strings that end the answer beside the model's end tokens,
-    `special` is True if the answer has to be generated with control tokens spelled out, since they mark its parts.
-    `thinks` is True if the model may think before it answers, `readsCalls` is False if the format of its tool calls is
-    not known. `grammar` is the GBNF grammar of the answer, or "".
-    """
+    """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
         *("_choice", "_fallback", "_lazy", "_parser", "_prefill", "_preserved", "_triggers"),
@@ -47,14 +41,37 @@ class AnswerFormat:
         ),
     )
 
+    prompt: str
+    """The conversation as text, up to the point where the answer begins."""
+    grammar: str
+    """The GBNF grammar of the answer, or "" if it is free."""
+    stop: list[str]
+    """Strings that end the answer, beside the model's end tokens."""
+    special: bool
+    """True if the answer has to be generated with control tokens spelled out, since they mark its parts."""
+    thinks: bool
+    """True if the model may think before it answers."""
+    thinkingStart: str
+    """What begins a thought."""
+    thinkingEnd: str
+    """What ends a thought."""
+    readsCalls: bool
+    """False if the format of the model's tool calls is not known."""
+    reasoning: ReasoningFormat
+    """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
+    tools: set[str]
+    """The names of the tools that can be called."""
+    toolFormat: ToolFormat | None
+    """The family of the calls, in a build without llama.cpp's chat code."""
+
     def __init__(self, prompt: str, tools: Sequence[Mapping[str, Any]], reasoning: ReasoningFormat) -> None:
         """Not for users: `ChatTemplate.format(messages)` makes one."""
-        self.prompt: str = prompt
+        self.prompt = prompt
         self.tools = {tool["function"]["name"] for tool in tools}
         self.reasoning = reasoning
-        self.toolFormat: ToolFormat | None = None
+        self.toolFormat = None
         self.readsCalls = True
-        self.stop: list[str] = []
+        self.stop = []
         self.special = self.thinks = False
         self.thinkingStart = self.thinkingEnd = ""
         self.grammar = ""

@@ -13,20 +13,18 @@ _AGAIN = 256  # the text is parsed again once it has grown by a part of this siz
 
 @dataclass(frozen=True)
 class ChatEvent:
-    """A piece of an answer. `kind` says what `text` is a piece of.
-
-    - "reasoning", "content": text to append
-    - "call": a tool call begins; `name` and `id` are the tool's name and the id that the model gave, often ""
-    - "arguments": JSON text to append to the arguments of the call
-
-    `index` is the number of the call, from 0.
-    """
+    """A piece of an answer, while it is generated."""
 
     kind: Literal["reasoning", "content", "call", "arguments"]
+    """What `text` is a piece of. "call": a tool call begins, with its name; "arguments": JSON text of its arguments."""
     text: str = ""
+    """Text to append to what came before; "" for a "call"."""
     index: int = 0
+    """The number of the call, from 0."""
     name: str = ""
+    """The tool's name, for "call" and "arguments"."""
     id: str = ""
+    """The id that the model gave the call, often ""."""
 
 
 class EventParser:
