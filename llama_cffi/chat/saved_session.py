@@ -13,14 +13,17 @@ import os
 import stat
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from hashlib import sha256
 from io import BufferedReader
-from typing import Any
+from typing import Any, NoReturn
 
 from llama_cffi._core.arguments import StrPath
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import PIN
+from llama_cffi._core.ownership import hold
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, StateError
@@ -82,16 +85,12 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
         **history.as_json(),
     }
     cache = TokenCache(ctx, seqId)
-    if not cache.decode_lock.acquire(False):
-        raise BusyError("another thread computes with this context: save the session when its answer has ended")
-    try:
+    with _decoding(cache, "save the session when its answer has ended"):
         head["unsaved"] = _ADAPTED if _is_adapted(ctx) else ""
         tokens, exact = ([], 0) if head["unsaved"] or ctx.getModel().hasEncoder else cache.saveable()
         states = [ctx.stateSeqGetData(None, None, seqId)] if tokens else []
         kept = cache.contents.checkpoints
         checkpoints = kept.items() if tokens and kept is not None else []
-    finally:
-        cache.decode_lock.release()
     states += [state for _, state in checkpoints]
     sizes = [[count, len(state)] for count, state in checkpoints]
     head |= {"tokens": tokens, "exactPrefix": exact, "checkpoints": sizes}
@@ -230,22 +229,19 @@ class SavedSession:
 
     def _restore(self, ctx: Context, seqId: SeqId) -> str:
         cache = TokenCache(ctx, seqId)
-        if not cache.decode_lock.acquire(False):
-            raise BusyError("another thread computes with this context: load the session when it has ended")
-        view, checkpoints = memoryview(self._state), []
-        for count, size in reversed(self._checkpoints):
-            checkpoints.append((count, bytes(view[len(view) - size :])))
-            view = view[: len(view) - size]
-        try:
-            read = ctx.stateSeqSetData(view, None, seqId)
-            if read == len(view) and cache.adopt(self._tokens, self._exact, checkpoints):
-                return ""
-            cache.clear()
-        except StateError as error:
-            cache.clear()
-            return " ".join([str(error).partition("\n")[0], *error.log.splitlines()[-1:]])
-        finally:
-            cache.decode_lock.release()
+        with _decoding(cache, "load the session when it has ended"):
+            view, checkpoints = memoryview(self._state), []
+            for count, size in reversed(self._checkpoints):
+                checkpoints.append((count, bytes(view[len(view) - size :])))
+                view = view[: len(view) - size]
+            try:
+                read = ctx.stateSeqSetData(view, None, seqId)
+                if read == len(view) and cache.adopt(self._tokens, self._exact, checkpoints):
+                    return ""
+                cache.clear()
+            except StateError as error:
+                cache.clear()
+                return " ".join([str(error).partition("\n")[0], *error.log.splitlines()[-1:]])
         raise self._damaged("the memory does not contain the tokens that it should")
 
     def _damaged(self, how: str) -> StateError:
@@ -253,6 +249,15 @@ class SavedSession:
 
     def _error(self, problem: str) -> StateError:
         return StateError(f"{self._name} {problem}")
+
+
+def _decoding(cache: TokenCache, advice: str) -> AbstractContextManager[object]:
+    """Hold the right to decode with a context for a block. Raises BusyError if another thread has it."""
+
+    def refuse() -> NoReturn:
+        raise BusyError(f"another thread computes with this context: {advice}")
+
+    return hold(partial(cache.decode_lock.acquire, False), cache.decode_lock.release, refuse)
 
 
 def model_digest(model: Model) -> str:

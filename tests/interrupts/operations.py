@@ -76,6 +76,7 @@ NAMES = (
     "Generation, asyncio",
     "ChatTemplate",
     "ChatSession",
+    "ChatSession.save, load",
     "Engine",
     "Engine, requests",
     "Engine.chat",
@@ -342,6 +343,18 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def saved_session() -> Operation:
+        ctx, file = context(), folder / "session"
+        template = ChatTemplate(model, _TEMPLATE)
+        first = ChatSession(ctx, template=template)
+        first.send("hi", maxTokens=2).result()
+
+        def run() -> None:
+            first.save(file)
+            ChatSession.load(ctx, file, template=template)
+
+        return run
+
     def engine_chat() -> Operation:
         made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
 
@@ -476,6 +489,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 asynchronous,
                 chat_template,
                 chat,
+                saved_session,
                 engine,
                 requests,
                 engine_chat,
