@@ -64,23 +64,37 @@ class AnswerFormat:
     toolFormat: ToolFormat | None
     """The family of the calls, in a build without llama.cpp's chat code."""
 
-    def __init__(self, prompt: str, tools: Sequence[Mapping[str, Any]], reasoning: ReasoningFormat) -> None:
+    _lazy: bool
+    _triggers: list[Mapping[str, str]]
+    _preserved: list[str]
+    _prefill: str
+    _parser: native.NativeParser | None
+    _fallback: native.NativeParser | None
+
+    def __init__(self) -> None:
         """Not for users: `ChatTemplate.format(messages)` makes one."""
-        self.prompt = prompt
-        self.tools = {tool["function"]["name"] for tool in tools}
-        self.reasoning = reasoning
-        self.toolFormat = None
-        self.readsCalls = True
-        self.stop = []
-        self.special = self.thinks = False
-        self.thinkingStart = self.thinkingEnd = ""
-        self.grammar = ""
-        self._lazy = False
-        self._triggers: list[Mapping[str, str]] = []
-        self._preserved: list[str] = []
-        self._prefill = ""
-        self._parser: native.NativeParser | None = None
-        self._fallback: native.NativeParser | None = None
+        raise TypeError("an AnswerFormat is made by ChatTemplate.format(messages)")
+
+    @classmethod
+    def _make(cls, prompt: str, tools: Sequence[Mapping[str, Any]], reasoning: ReasoningFormat) -> AnswerFormat:
+        """Make the format of a free answer."""
+        made = cls.__new__(cls)
+        made.prompt = prompt
+        made.tools = {tool["function"]["name"] for tool in tools}
+        made.reasoning = reasoning
+        made.toolFormat = None
+        made.readsCalls = True
+        made.stop = []
+        made.special = made.thinks = False
+        made.thinkingStart = made.thinkingEnd = ""
+        made.grammar = ""
+        made._lazy = False
+        made._triggers = []
+        made._preserved = []
+        made._prefill = ""
+        made._parser = None
+        made._fallback = None
+        return made
 
     @classmethod
     def _native(
@@ -93,7 +107,7 @@ class AnswerFormat:
         vocab: Vocab,
     ) -> AnswerFormat:
         """Make a format of what llama.cpp's chat code returned, with the tools and without (`plain`)."""
-        made = cls(applied["prompt"], tools, reasoning)
+        made = cls._make(applied["prompt"], tools, reasoning)
         made.stop = list(applied["stops"])
         made.thinks = bool(applied["supports_thinking"])
         made.thinkingStart = applied["thinking_start"]

@@ -242,7 +242,7 @@ class ChatTemplate:
 
     def _simple(self, prompt: str, tools: list[dict[str, Any]], reasoningFormat: ReasoningFormat) -> AnswerFormat:
         """Return a format without llama.cpp's parser."""
-        made = AnswerFormat(prompt, tools, reasoningFormat)
+        made = AnswerFormat._make(prompt, tools, reasoningFormat)
         made.toolFormat = self.toolFormat if tools else None
         made.readsCalls = not tools or made.toolFormat is not None
         made.special = made.toolFormat in (ToolFormat.LLAMA3, ToolFormat.MISTRAL)  # their marks are control tokens

@@ -188,6 +188,7 @@ class Objects:
             "ChatAnswer": lambda: ChatSession(self.ctx, template="chatml").send("a", maxTokens=1),
             "ChatSession": lambda: ChatSession(self.ctx, template="chatml"),
             "ChatTemplate": lambda: ChatTemplate(self.model, "chatml"),
+            "AnswerFormat": lambda: ChatTemplate(self.model, "chatml").format([{"role": "user", "content": "a"}]),
             "Constraint": lambda: Constraint.fromGbnf('root ::= "a"'),
             "Embedder": lambda: Embedder(self.bert, nThreads=1),
             "Reranker": lambda: Reranker(self.ranker, nThreads=1),
