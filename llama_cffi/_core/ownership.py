@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
         def keep(self, other: object) -> bool:
             """Keep an object until the C object is freed. False if one of them was freed already."""
+            ...
 
         def pin(self) -> Pin | None:
             """Return an object that delays the free until its own `finish`; None if the C object was freed already.
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
         def part(self, pointer: Any) -> Owned:
             """Return the owner of a C object inside this one, which the free of this one frees."""
+            ...
 
         def finish(self, *ignored: object) -> None:
             """Free the C object: now, or after the last that depends on it; not while it is lent."""
@@ -71,26 +73,32 @@ if TYPE_CHECKING:
 
     def own(free: Callable[[Any], object], make: Callable[..., Any], *arguments: Any) -> Owned:
         """Call `make`, a function of C, and own the object that it returns."""
+        ...
 
     def exclusive(*handles: object) -> AbstractContextManager[Any]:
         """Exclusive use of handles for a block; yields the pointer of the first.
 
         Raises BusyError if one is in use, ClosedError if one is closed.
         """
+        ...
 
     def exclusive_waiting(*handles: object) -> AbstractContextManager[Any]:
         """Return `exclusive`, after the calls of other threads. Raises BusyError if waiting would deadlock."""
+        ...
 
     def exclusive_closing(*handles: object) -> AbstractContextManager[None]:
         """Return `exclusive_waiting`, for closed handles too."""
+        ...
 
     def exclusive_for(value: Callable[[], Any], *handles: object) -> AbstractContextManager[Any]:
         """Return `exclusive`, which yields what `value` returns then, or raises what it raises."""
+        ...
 
     def hold(
         acquire: Callable[[], Any], release: Callable[[], object], refuse: Callable[[], NoReturn] | None = None
     ) -> AbstractContextManager[Any]:
         """Call `acquire`, and `release` when the block ends; or `refuse`, which raises, if `acquire` returned False."""
+        ...
 
     def atomic(calls: tuple[tuple[Any, ...], ...], undo: tuple[tuple[Any, ...], ...] = ()) -> None:
         """Make calls, each a tuple of a function and its arguments; if one raises, the calls of `undo`."""
@@ -106,9 +114,11 @@ if TYPE_CHECKING:
 
         With `leave`, a signal handler that raises ends the waiting; otherwise, its exception is raised afterwards.
         """
+        ...
 
     def n_owned() -> int:
         """Return the number of C objects that will be freed."""
+        ...
 else:
     Lock, Owned = native.Lock, native.Owned
     own, hold, atomic, n_owned = native.own, native.hold, native.atomic, native.n_owned

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -191,7 +191,7 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _replace(value, *rest[:2])
         elif name == "int" and isinstance(value, str) and len(value) > MAX_WIDTH:
             raise LimitError(f"it makes a number of a text of {len(value):,} characters")
-        elif name == "join" and hasattr(value, "__len__"):
+        elif name == "join" and isinstance(value, Sized):
             budget().make(len(value) * max((len(x) for x in numbers if isinstance(x, str)), default=0))
         elif name == "sum":
             _sum(value, numbers)
