@@ -5927,34 +5927,51 @@ class _Lib:
     def shim_chat_make_templates(self, source: bytes | _CData, bos: bytes | _CData, eos: bytes | _CData, given: _CData, status: _CData, error: _CData, /) -> _CData:
         """`void *shim_chat_make_templates(const char *source, const char *bos, const char *eos, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
 
-        These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
-        Python has a signal to handle.
+        Makes a template of its text in Jinja. Like the functions below, it ends early if Python has a signal to handle. Writes a
+        `chat_status` of vendor/build/chat/chat_api.h, which has functions of the same names.
         """
         ...
     def shim_chat_free_templates(self, templates: _CData, /) -> None:
-        """`void shim_chat_free_templates(void *templates)`"""
+        """`void shim_chat_free_templates(void *templates)`
+
+        Frees a template.
+        """
         ...
     def shim_chat_call(self, templates: _CData, function: bytes | _CData, json: bytes | _CData, size: int, given: _CData, result: _CData, /) -> int:
         """`int shim_chat_call(void *templates, const char *function, const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+
+        Calls a function of the chat library, with JSON both ways. Returns a `chat_status`.
         """
         ...
     def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, status: _CData, error: _CData, /) -> _CData:
         """`void *shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
+
+        Makes a parser of answers. Writes a `chat_status`.
         """
         ...
     def shim_chat_free_parser(self, parser: _CData, /) -> None:
-        """`void shim_chat_free_parser(void *parser)`"""
+        """`void shim_chat_free_parser(void *parser)`
+
+        Frees a parser.
+        """
         ...
     def shim_chat_parse(self, parser: _CData, text: bytes | _CData, size: int, partial: int, given: _CData, result: _CData, /) -> int:
         """`int shim_chat_parse(void *parser, const char *text, size_t size, bool partial, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+
+        Parses an answer from its beginning. Returns a `chat_status`.
         """
         ...
     def shim_chat_schema_to_grammar(self, json: bytes | _CData, size: int, given: _CData, result: _CData, /) -> int:
         """`int shim_chat_schema_to_grammar(const char *json, size_t size, const struct shim_chat_limits *given, struct shim_chat_text *result)`
+
+        Converts a JSON Schema to a GBNF grammar. Returns a `chat_status`.
         """
         ...
     def shim_chat_free_text(self, text: _CData, /) -> None:
-        """`void shim_chat_free_text(struct shim_chat_text *text)`"""
+        """`void shim_chat_free_text(struct shim_chat_text *text)`
+
+        Frees a text of the chat library.
+        """
         ...
     def python_progress(self, progress: float, data: _CData, /) -> bool:
         """`bool python_progress(float progress, void *data)`

@@ -383,20 +383,34 @@ struct shim_chat_text {
 /* Loads the chat library, once. Returns false if it cannot be loaded. No function below may be called before that. */
 bool shim_chat_open(const char * path);
 
-/* These return or write a `chat_status` of vendor/build/chat/chat_api.h, whose functions have the same names. They end early if
- * Python has a signal to handle. */
+/* Makes a template of its text in Jinja. Like the functions below, it ends early if Python has a signal to handle. Writes a
+ * `chat_status` of vendor/build/chat/chat_api.h, which has functions of the same names. */
 void * shim_chat_make_templates(const char * source, const char * bos, const char * eos,
                                 const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error);
+
+/* Frees a template. */
 void shim_chat_free_templates(void * templates);
+
+/* Calls a function of the chat library, with JSON both ways. Returns a `chat_status`. */
 int shim_chat_call(void * templates, const char * function, const char * json, size_t size,
                    const struct shim_chat_limits * given, struct shim_chat_text * result);
+
+/* Makes a parser of answers. Writes a `chat_status`. */
 void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
                              struct shim_chat_text * error);
+
+/* Frees a parser. */
 void shim_chat_free_parser(void * parser);
+
+/* Parses an answer from its beginning. Returns a `chat_status`. */
 int shim_chat_parse(void * parser, const char * text, size_t size, bool partial, const struct shim_chat_limits * given,
                     struct shim_chat_text * result);
+
+/* Converts a JSON Schema to a GBNF grammar. Returns a `chat_status`. */
 int shim_chat_schema_to_grammar(const char * json, size_t size, const struct shim_chat_limits * given,
                                 struct shim_chat_text * result);
+
+/* Frees a text of the chat library. */
 void shim_chat_free_text(struct shim_chat_text * text);
 
 /* CDEF end */

@@ -68,7 +68,7 @@ def test_a_header_is_in_the_digest_of_its_backend_alone(
     row: Override, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = _digests(monkeypatch)
-    assert before.keys() == {"cpu", "rpc", "vulkan"}
+    assert before.keys() == {"cpu", "chat", "rpc", "vulkan"}
     folder = tmp_path / "overrides"
     shutil.copytree(overrides.FOLDER, folder)
     monkeypatch.setattr(overrides, "FOLDER", folder)
@@ -210,9 +210,10 @@ def rpc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> cmake.Build:
     monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LLAMA_CFFI_CPU_VARIANTS", raising=False)
     monkeypatch.setattr(fetch, "source_dir", lambda: tmp_path)
+    monkeypatch.setattr(fetch, "chat_dir", lambda: tmp_path)
     plan = native.plan()
     assert isinstance(plan, native.Plan)
-    build = plan.builds[1]
+    build = next(build for build in plan.builds if build.backends[0].name == "rpc")
     build.prefix.parent.mkdir(parents=True)
     return build
 

@@ -149,6 +149,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
             source, first, rows, linked, seed=seed, targets=variants.targets(some), sanitized=sanitizer is not None
         )
     ]
+    if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
+        builds += _chat()
     for row in chosen:
         if row.target:
             tools = vulkan.find() if row.name == "vulkan" else None
@@ -156,8 +158,6 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
                 versions |= dict(tools.versions)
                 notices += tools.notices
             builds.append(_planned(source, common | ALONE, [row], (), tools))
-    if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
-        builds += _chat()
     return Plan(source, tuple(builds), versions, notices, flags)
 
 
@@ -171,7 +171,8 @@ def _chat() -> list[Build]:
     pinned = tree != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE")
     identity = pins.load().sha256 if pinned else library.identity(tree)
     seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
-    return [library.plan(tree, identity, lambda items: _hashed((*seed, *items)))]
+    options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))]
 
 
 def _planned(

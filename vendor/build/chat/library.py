@@ -56,9 +56,9 @@ def lacking(tree: Path) -> str | None:
     return None
 
 
-def plan(tree: Path, identity: str, digest: Callable[[Sequence[str]], str]) -> Build:
-    """The build. `identity` stands for the sources in `tree` in its digest."""
-    arguments = ("-DCMAKE_BUILD_TYPE=Release",)
+def plan(tree: Path, identity: str, options: Sequence[str], digest: Callable[[Sequence[str]], str]) -> Build:
+    """The build, with further options of CMake. `identity` stands for the sources in `tree` in its digest."""
+    arguments = ("-DCMAKE_BUILD_TYPE=Release", *options)
     ours = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.iterdir()) if path.suffix in _INPUTS]
     return Build(
         source=FOLDER,
