@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from llama_cffi import LlamaError, NativeAssertionError, NativeMemoryError
+from llama_cffi import GrammarError, LlamaError, NativeAssertionError, NativeMemoryError
 
 
 class Boom(Exception):
@@ -28,7 +28,7 @@ def is_fine(error: BaseException) -> bool:
 
 def reached_native(error: BaseException) -> bool:
     """Whether the guard caught it: a check before the call is missing."""
-    if isinstance(error, NativeMemoryError):
+    if isinstance(error, (GrammarError, NativeMemoryError)):  # the parser of grammars is this package's own
         return False
     return isinstance(error, NativeAssertionError) or last_frame(error.__traceback__)[1] == "raise_guarded"
 
