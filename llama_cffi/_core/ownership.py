@@ -120,6 +120,8 @@ if TYPE_CHECKING:
         """Return the number of C objects that will be freed."""
         ...
 else:
+    if not hasattr(native, "Lock"):  # the types of the extension are made once in a process
+        raise ImportError("llama_cffi was removed from sys.modules and imported again: restart Python")
     Lock, Owned = native.Lock, native.Owned
     own, hold, atomic, n_owned = native.own, native.hold, native.atomic, native.n_owned
     exclusive, exclusive_waiting = native.exclusive, native.exclusive_waiting

@@ -428,7 +428,7 @@ CASES = (
         "a chain of a sampler twice",
         OWNERSHIP,
         "llama_sampler_chain_init",
-        "s = Sampler.initGreedy(); raises(ValueError, lambda: Sampler.chain(s, s), 's.clone()'); s.sample(decoded())",
+        "s = Sampler.initGreedy(); raises(ValueError, lambda: Sampler.chain(s, s), 'its clone()'); s.sample(decoded())",
     ),
     Case(
         "a chain of a freed sampler",

@@ -52,21 +52,20 @@ CASES = (
             f"a chat template with {name}",
             CHECK,
             "",
-            f"ChatTemplate(load(), {source!r}).render([])",
+            f"ChatTemplate(load(), {source}).render([])",
             "ValueError",
-            words,
+            "the chat template",
         )
-        for name, source, words in (
-            ("a long text", "{{ 'x' * 10**9 }}", "33,554,432"),
+        for name, source in (
+            ("a long text", repr("{{ 'x' * 1000000000 }}")),
             (
                 "nested loops",
-                "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}",
-                "2,000",
+                repr("{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"),
             ),
-            ("wide columns", "{{ '%1000000000d' % 1 }}", "10,000"),
-            ("a large number", "{{ 9 ** (9 ** 9) }}", "16,384"),
-            ("30 loops inside each other", "{% for a in b %}" * 30 + "{% endfor %}" * 30 + "{{ '' }}", "nested blocks"),
-            ("5,000 parentheses", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "RecursionError"),
+            ("wide columns", repr("{{ '%1000000000d' % 1 }}")),
+            ("a large number", repr("{{ 9 ** (9 ** 9) }}")),
+            ("a macro that calls itself", repr("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}")),
+            ("100,000 parentheses", "'{{ ' + '(' * 100_000 + '1' + ')' * 100_000 + ' }}'"),
         )
     ),
     Case(
