@@ -58,6 +58,7 @@ class Plan(Libraries):
     versions: Mapping[str, str]  # of tools beside the compilers
     notices: tuple[Path, ...] = ()  # the licences of headers whose code is in a module
     flags: tuple[str, ...] = ()  # a sanitizer's, for the extension too; empty in an ordinary build
+    note: str = ""  # what is left out, and why
 
     @property
     def digest(self) -> str:
@@ -76,6 +77,8 @@ class Plan(Libraries):
         return [f"lib{name}{SUFFIX}.so" for name in LINKED]
 
     def make(self) -> None:
+        if self.note:
+            print(self.note, file=sys.stderr, flush=True)
         for build in self.builds:
             build.make()
 
@@ -149,8 +152,10 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
             source, first, rows, linked, seed=seed, targets=variants.targets(some), sanitized=sanitizer is not None
         )
     ]
+    note = ""
     if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
-        builds += _chat()
+        chat, note = _chat()
+        builds += chat
     for row in chosen:
         if row.target:
             tools = vulkan.find() if row.name == "vulkan" else None
@@ -158,21 +163,20 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
                 versions |= dict(tools.versions)
                 notices += tools.notices
             builds.append(_planned(source, common | ALONE, [row], (), tools))
-    return Plan(source, tuple(builds), versions, notices, flags)
+    return Plan(source, tuple(builds), versions, notices, flags, note)
 
 
-def _chat() -> list[Build]:
-    """The build of llama.cpp's chat code; none where its interface is another one."""
+def _chat() -> tuple[list[Build], str]:
+    """The build of llama.cpp's chat code; none where its interface is another one, and the reason."""
     tree = fetch.chat_dir()
     missing = library.lacking(tree)
     if missing is not None:
-        print(f"the chat library is not built: this llama.cpp has no {missing}", file=sys.stderr, flush=True)
-        return []
+        return [], f"the chat library is not built: this llama.cpp has no {missing}"
     pinned = tree != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE")
     identity = pins.load().sha256 if pinned else library.identity(tree)
     seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
     options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))]
+    return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))], ""
 
 
 def _planned(
