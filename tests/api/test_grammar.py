@@ -33,7 +33,10 @@ GRAMMARS = (
     "root ::= [^\\n]{1,9} [\\n] | <[13]> [a-z]+ | !<[5]> [a]",
     'root ::= a b\r\na ::= (# comment\n "x" | [])\nb ::= "y"{0} "z"{3} | [z-a] | "" | [^]',
     "root ::= items*\nitems ::= inner\ninner ::= [a-c]?",
-    'root ::= "\\x41\\u0042\\U00000043\\t\\"\\\\" [\\]\\-\\[^-] [-a]*',
+    pytest.param(
+        'root ::= "\\x41\\u0042\\U00000043\\t\\"\\\\" [\\]\\-\\[^-] [-a]*',
+        marks=pytest.mark.older("llama_version", "a hyphen cannot be escaped"),
+    ),
     "root ::= [^é] [^日-本]{2} .{1,3}",
 )
 
