@@ -27,7 +27,7 @@ _NAMES = {
 
 
 def wrong_type(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    """Return the message for the first argument that does not fit its annotation; "" if all do."""
+    """Return the message for the first argument of a wrong type by its annotation, or "" if there is none."""
     signature = inspect.signature(function)
     try:
         bound = signature.bind(*arguments, **keywords).arguments
@@ -66,7 +66,7 @@ def _fits_any(annotation: str, value: Any, function: Any) -> bool:
 
 
 def _fits(kind: str, value: Any, function: Any) -> bool:
-    """Return False only for a value that certainly does not fit."""
+    """Return False only if a value certainly has the wrong type."""
     outer, inner = _parts(kind)
     if kind == "Any":
         return True

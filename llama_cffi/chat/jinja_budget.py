@@ -59,7 +59,7 @@ class Budget:
 
 
 class Rendering:
-    """Context manager: the budget of a rendering on this thread, for messages of so many characters."""
+    """Context manager: the budget of a rendering on this thread. `given` are the characters of the messages."""
 
     def __init__(self, given: int) -> None:
         self._new = Budget(given)

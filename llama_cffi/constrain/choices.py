@@ -165,7 +165,7 @@ def _of_property(parts: list[dict[str, Any]], name: str) -> Iterator[Schema]:
 
 
 def _refuses(rule: dict[str, Any], value: Any) -> bool:
-    """Return True if a value does not fit the plain keywords of a schema; False if that is not certain."""
+    """Return True if a value certainly violates the plain keywords of a schema."""
     if not keywords.has_type(value, keywords.types_of(rule)):
         return True
     if "enum" in rule:
