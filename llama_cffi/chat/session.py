@@ -123,7 +123,7 @@ class ChatSession:
         tokens, with the text `thinkingClose`. `toolChoice`, `parallelToolCalls` and
         `responseFormat` are those of `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of
         an answer is the conversation so far, so penalties count all turns. Raises ContextFullError if the conversation
-        does not fit the context window, ValueError if the template rejects it; the history is then as before.
+        exceeds the context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
         budget = None if thinkingBudget is None else integer(thinkingBudget, 0, INT32_MAX, "thinkingBudget")
