@@ -20,6 +20,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 60  # seconds without a new step
 _ENOUGH = 20  # dead processes
 _SHARE = 5_000  # steps that one process makes
+_TAIL = 6_000  # characters of what a dead process leaves that the summary shows
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -136,9 +137,13 @@ class Supervisor:
         journal = worker.journal()
         steps = journal.splitlines()
         self.steps += len(steps)
-        where.append(f"{what}, seed {worker.seed}, at step {len(steps)}: {steps[-1] if steps else 'none'}")
-        errors = worker.stderr.read_text(errors="replace")[-3000:].replace("\n", "\n# ")
-        self.save(f"{what.lower().replace(' ', '-')}-{worker.seed}.py", f"{journal}# {errors}\n")
+        errors = worker.stderr.read_text(errors="replace")[-_TAIL:]
+        where.append(
+            f"{what}, seed {worker.seed}, at step {len(steps)}: {steps[-1] if steps else 'none'}\n"
+            f"its last words:\n{errors}\nits journal, for tests.fuzz.replay:\n{journal[-_TAIL:]}"
+        )
+        commented = errors.replace("\n", "\n# ")
+        self.save(f"{what.lower().replace(' ', '-')}-{worker.seed}.py", f"{journal}# {commented}\n")
 
     def save(self, name: str, text: str) -> None:
         if self.keep is not None:
