@@ -5787,6 +5787,14 @@ class _Lib:
         `n_top` is out of range.
         """
         ...
+    def shim_score_rows(self, ctx: _CData, limits: _CData, first: int, n: int, tokens: _CData, log_probs: _CData, n_top: int, top: _CData, top_log_probs: _CData, /) -> int:
+        """`int32_t shim_score_rows(struct llama_context *ctx, const struct shim_limits *limits, int32_t first, int32_t n, const int32_t *tokens, double *log_probs, int32_t n_top, int32_t *top, double *top_log_probs)`
+
+        Does this for `n` tokens, each under the logits of an entry of the last batch: from entry `first` on, on as many threads
+        as the decode used. The arrays have `n_top` elements for each token. Returns -1; the first entry that has no logits; or
+        SHIM_SAMPLE_NO_MEMORY.
+        """
+        ...
     def shim_is_cached_tensor(self, path: bytes | _CData, name: bytes | _CData, /) -> bool:
         """`bool shim_is_cached_tensor(const char *path, const char *name)`
 

@@ -1,12 +1,19 @@
-/* Log-probabilities of a row of logits: the log-softmax of one token and of the best ones. */
+/* Log-probabilities of rows of logits: the log-softmax of one token and of the best ones. */
 #include "shim.h"
+#include "threads.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <new>
+#include <vector>
+
+#include "guard.h"  // from here on llama.cpp's functions are the guarded ones
 
 namespace {
+
+constexpr int32_t PARALLEL = 4;  // fewer rows are read on the calling thread
 
 /* Orders tokens by their logits, the largest first; equal ones by number. NaN comes last: an order must be total. */
 class Better {
@@ -64,8 +71,10 @@ void find_best(int32_t * best, int32_t count, const float * logits, int32_t n) {
 
 }  // namespace
 
-extern "C" double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
-                                 double * top_log_probs) {
+extern "C" {
+
+double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
+                      double * top_log_probs) {
     if (n_vocab <= 0 || token < 0 || token >= n_vocab || n_top < 0 || n_top > n_vocab) {
         return std::numeric_limits<double>::quiet_NaN();
     }
@@ -78,3 +87,29 @@ extern "C" double shim_log_probs(const float * logits, int32_t n_vocab, int32_t 
     }
     return static_cast<double>(logits[token]) - total;
 }
+
+int32_t shim_score_rows(struct llama_context * ctx, const struct shim_limits * limits, int32_t first, int32_t n,
+                        const int32_t * tokens, double * log_probs, int32_t n_top, int32_t * top,
+                        double * top_log_probs) try {
+    std::vector<const float *> rows(static_cast<size_t>(n));
+    for (int32_t i = 0; i < n; i++) {
+        rows[i] = shim_logits(ctx, limits, first + i);
+        if (rows[i] == nullptr) {
+            return first + i;
+        }
+    }
+    const float * const * logits = rows.data();
+#ifdef _OPENMP
+    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), threads::started());
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+#endif
+    for (int32_t i = 0; i < n; i++) {
+        const size_t at = static_cast<size_t>(i) * n_top;
+        log_probs[i]    = shim_log_probs(logits[i], limits->n_vocab, tokens[i], n_top, top + at, top_log_probs + at);
+    }
+    return -1;
+} catch (const std::bad_alloc &) {
+    return SHIM_SAMPLE_NO_MEMORY;
+}
+
+}  // extern "C"

@@ -297,6 +297,13 @@ float * shim_logits(struct llama_context * ctx, const struct shim_limits * limit
 double shim_log_probs(const float * logits, int32_t n_vocab, int32_t token, int32_t n_top, int32_t * top,
                       double * top_log_probs);
 
+/* Does this for `n` tokens, each under the logits of an entry of the last batch: from entry `first` on, on as many threads
+ * as the decode used. The arrays have `n_top` elements for each token. Returns -1; the first entry that has no logits; or
+ * SHIM_SAMPLE_NO_MEMORY. */
+int32_t shim_score_rows(struct llama_context * ctx, const struct shim_limits * limits, int32_t first, int32_t n,
+                        const int32_t * tokens, double * log_probs, int32_t n_top, int32_t * top,
+                        double * top_log_probs);
+
 /* Returns true if the contents of a file have the checksum that is its name, as in the cache of an RPC worker, or if the
  * file cannot be read. */
 bool shim_is_cached_tensor(const char * path, const char * name);

@@ -5,8 +5,11 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from llama_cffi.engine.prompt_plan import with_scores
 from llama_cffi.engine.step import Step
 from llama_cffi.errors import ContextFullError
+from llama_cffi.generation.log_probs import scored_rows
+from llama_cffi.generation.steps import StopReason
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from llama_cffi.engine.job import Job
     from llama_cffi.engine.memory_layout import MemoryLayout
     from llama_cffi.engine.prompt_plan import Plan
-    from llama_cffi.generation.steps import StopReason
 
 
 class Owner(Protocol):
@@ -45,10 +47,14 @@ class BatchRunner:
         """`wake` collects the futures of event loops that wait for text."""
         self._context, self._cells, self._owner, self._wake = layout.context, layout.pool, owner, wake
         self._step = Step(self._context, _capacity(self._context))
+        context = self._context
+        self._rows = min(context._limits.n_outputs, context.nSeqMax + scored_rows(context._nVocab))  # most in a batch
         self._jobs: list[Job] = []  # of the last batch
         self._entries: list[tuple[Job, int]] = []
         self._others: list[tuple[Job, int]] = []
         self._padded: list[tuple[SeqId, Pos]] = []  # where dummy tokens begin
+        self._scored: list[tuple[Job, range, int]] = []  # positions whose outputs score a prompt; the first one's entry
+        self._prompts: list[Job] = []  # that end in the batch, and nothing follows
         self._steady = False  # the next batch can be like the last one, if the jobs are the same
         self.seconds = 0.0  # of the last batch
         self.n = 0  # tokens in the last batch
@@ -78,6 +84,8 @@ class BatchRunner:
         now = perf_counter()
         self.seconds, self.n = now - began, self._step.n
         self._steady = self.n == len(lent)  # events below may change that
+        if self._scored or self._prompts:
+            self._finish_prompts()
         self._advance_rows(errors, now)
         for job, index in self._others:
             if not job.request._cancelled:
@@ -119,7 +127,7 @@ class BatchRunner:
         """Fill the batch. Returns each job in it with the index of its output, or minus the number of its tokens."""
         step, entries = self._step, []
         step.clear()
-        self._padded = []
+        self._padded, self._scored, self._prompts = [], [], []
         self._cells.arrange([job.sequence for job in jobs if job.sequence is not None])
         plan = self._plan_prompts(jobs)
         for job in sorted(jobs, key=_sequence_number):  # llama.cpp computes streams together in this order only
@@ -127,23 +135,37 @@ class BatchRunner:
             assert sequence is not None
             start = len(sequence.tokens)
             count, dummies = plan.get(job, (1, 0))
-            if count == 1 and start == len(tokens) - 1 and not dummies:
+            if count == 1 and start == len(tokens) - 1 and not dummies and job.samples:
                 entries.append((job, step.add_token(tokens[start], start, sequence.id)))
             elif count:
                 last = start + count == len(tokens)
-                index = step.add_tokens(tokens[start : start + count], start, sequence.id, last)
-                entries.append((job, index if last else -count))
+                index = step.add_tokens(tokens[start : start + count], start, sequence.id, last and job.samples)
+                entries.append((job, index if last and job.samples else -count))
+                if job.unscored:
+                    self._add_scored(job, job.rows_to_score(start, count), index - count + 1 - start)
+                if last and not job.samples:
+                    self._prompts.append(job)
             if dummies:
                 step.add_tokens(tokens[:1] * dummies, start + count, sequence.id, False)
                 self._padded.append((sequence.id, start + count))
         return entries
+
+    def _add_scored(self, job: Job, rows: range, offset: int) -> None:
+        """Score a prompt by the outputs of these positions, each plus `offset` an entry of the batch."""
+        if rows:
+            self._step.add_outputs(range(rows.start + offset, rows.stop + offset))
+            self._scored.append((job, rows, rows.start + offset))
 
     def _plan_prompts(self, jobs: list[Job]) -> Plan:
         prompts = [job for job in jobs if job.pending > 1]
         if not prompts:
             return {}
         free, cells = self._step.capacity - len(jobs) + len(prompts), self._cells
-        plan = cells.plan(prompts, free)
+        scored = sum(job.unscored for job in prompts)
+        if scored:
+            plan = with_scores(prompts, free, self._rows - len(jobs) + scored, cells.plan)
+        else:
+            plan = cells.plan(prompts, free)
         for job in prompts:
             job.overtaken += not plan[job][0]
         return plan
@@ -176,6 +198,19 @@ class BatchRunner:
                 cells.grow(sequence, tokens[start:end])
 
     # The results
+
+    def _finish_prompts(self) -> None:
+        """Score prompts, and end the requests of those after which nothing is generated."""
+        for job, rows, index in self._scored:
+            try:
+                job.score(self._context, rows, index)
+            except BaseException as error:
+                self._fail(job, error)
+                job.request._cancelled = True  # its outputs are not sampled
+        for job in self._prompts:
+            if not job.request._cancelled:
+                job.request.usage.promptSeconds += job.request._lap()
+                self._owner.end(job, StopReason.LENGTH)
 
     def _advance_rows(self, errors: dict[int, BaseException], now: float) -> None:
         """Publish what the step sampled."""

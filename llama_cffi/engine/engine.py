@@ -21,6 +21,7 @@ from llama_cffi.engine.scheduler import EngineLoad, Scheduler
 from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
+from llama_cffi.generation.log_probs import scored_rows
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
 from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.model.model import Model
@@ -93,7 +94,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
-        layout = MemoryLayout(model, _params(params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
+        layout = MemoryLayout(model, _params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
             context.close()
@@ -150,6 +151,7 @@ class Engine:
         logProbs: int | None = None,
         special: bool = False,
         penalizePrompt: bool = True,
+        promptLogProbs: int | None = None,
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -160,15 +162,16 @@ class Engine:
         full is put back into the queue, and goes on later. `stop` lists strings that end the text before them,
         `stopTokens` tokens that do; `special` spells control tokens out. Requests with a higher `priority` start first,
         and their prompts are decoded first, but at most 32 later requests overtake a waiting one. `logProbs` is the
-        number of alternatives to report with each token's log-probability; see `Request.steps`. `penalizePrompt` False
-        hides the prompt from penalties and DRY; see `Generation`.
+        number of alternatives to report with each token's log-probability; see `Request.steps`. `promptLogProbs` is the
+        same for the tokens of the prompt, of which no prefix is reused; see `Request.promptLogProbs`. `maxTokens` 0
+        decodes the prompt alone. `penalizePrompt` False hides the prompt from penalties and DRY; see `Generation`.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
         """
         self._require_open()
         options = RequestOptions.check(
-            self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
+            self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
         return self._submit(Request, options, sampler, priority, seed)
 
@@ -298,7 +301,9 @@ class Engine:
         return f"<Engine nCtx={self._nCtx}, {load.running} running, {load.waiting} waiting, {self._model!r}>"
 
 
-def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None) -> Context.Params:
+def _params(
+    model: Model, given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None
+) -> Context.Params:
     """A copy of the user's parameters, with those that an engine sets."""
     params = Context.Params()
     if given is not None:
@@ -314,7 +319,8 @@ def _params(given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, 
     elif "adaptThreads" not in params._keep:  # neither was set
         params._c.n_threads = params._c.n_threads_batch = _default_threads(usable_cpus())
     if has("llama_context_params.n_outputs_max"):
-        params.nOutputsMax = nSeqMax
+        rows = nSeqMax + scored_rows(model.vocab.nTokens)
+        params.nOutputsMax = max(nSeqMax, min(nBatch, rows))
     return params
 
 

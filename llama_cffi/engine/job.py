@@ -12,7 +12,7 @@ from llama_cffi._core.process import fork_safe_lock
 from llama_cffi.engine.request import Request
 from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.errors import BusyError, ClosedError
-from llama_cffi.generation.log_probs import log_probs
+from llama_cffi.generation.log_probs import log_probs, prompt_log_probs
 from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler
 
@@ -41,6 +41,7 @@ class Job:
         "_capacity",
         "_loan",
         "_log_probs",
+        "_prompt_log_probs",
         "owns_sampler",
         "_rules",
         "_start",
@@ -52,6 +53,7 @@ class Job:
         "request",
         "reserved",
         "sampler",
+        "samples",
         "sequence",
         "serial",
         "special",
@@ -76,6 +78,10 @@ class Job:
         self._start = options.start
         request.tokens = self._rules.tokens
         self._capacity, self._ahead = capacity, ahead
+        self._prompt_log_probs = options.prompt_log_probs
+        if options.prompt_log_probs is not None:
+            request.promptLogProbs.append(None)
+        self.samples = options.max_tokens != 0  # False: the prompt is decoded, and nothing else
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
@@ -88,13 +94,33 @@ class Job:
         if options.max_tokens is None:
             self.reserved = self.next_reservation
         else:
-            self.reserved = len(self.tokens) + options.max_tokens - 1  # the last token is not decoded
+            self.reserved = len(self.tokens) + max(options.max_tokens, 1) - 1  # the last token is not decoded
 
     @property
     def pending(self) -> int:
         """The number of tokens that are not decoded yet."""
         assert self.sequence is not None
         return len(self.tokens) - len(self.sequence.tokens)
+
+    @property
+    def unscored(self) -> bool:
+        """True if the log-probabilities of tokens of the prompt are to be computed."""
+        return self._prompt_log_probs is not None and len(self.request.promptLogProbs) < len(self.request.prompt)
+
+    @property
+    def shareable(self) -> array[int]:
+        """The tokens whose prefix may come from another sequence: what is not decoded cannot be scored."""
+        return self.tokens[: len(self.request.promptLogProbs)] if self.unscored else self.tokens
+
+    def rows_to_score(self, start: int, count: int) -> range:
+        """The positions, of `count` ones that are decoded from `start` on, whose outputs score the prompt."""
+        known, end = len(self.request.promptLogProbs), len(self.request.prompt)
+        return range(max(start, known - 1), min(start + count, end - 1))
+
+    def score(self, ctx: Context, rows: range, index: int) -> None:
+        """Publish the log-probabilities of the tokens after these positions. `index` is the entry of the first one."""
+        tokens = self.request.prompt[rows.start + 1 : rows.stop + 1]
+        self.request.promptLogProbs += prompt_log_probs(ctx, tokens, self._prompt_log_probs or 0, index)
 
     @property
     def outgrown(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from llama_cffi.engine.priority import rank
@@ -13,6 +13,25 @@ if TYPE_CHECKING:
 Plan = dict["Job", tuple[int, int]]  # tokens of the prompt, and dummy tokens after them
 
 _WASTE = 0.25  # most dummy tokens, as a part of the prompts
+
+
+def with_scores(prompts: list[Job], free: int, rows: int, plan: Callable[[list[Job], int], Plan]) -> Plan:
+    """Plan prompts of which some are scored: these have an output for each token, and `rows` is the most of them.
+
+    `plan` plans the others. The prompt that comes first by rank says which kind is first, so that neither waits without
+    end.
+    """
+    scored = [job for job in prompts if job.unscored]
+    others = [job for job in prompts if not job.unscored]
+    if not others or min(prompts, key=rank) in scored:
+        planned = in_one_pool(scored, min(free, rows))
+        return {**planned, **plan(others, free - _size(planned))}
+    planned = plan(others, free)
+    return {**planned, **in_one_pool(scored, min(free - _size(planned), rows))}
+
+
+def _size(plan: Plan) -> int:
+    return sum(count + dummies for count, dummies in plan.values())
 
 
 def in_one_pool(prompts: Iterable[Job], free: int) -> Plan:

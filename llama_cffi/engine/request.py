@@ -54,6 +54,7 @@ class Request:
         self.prompt = prompt
         self.priority = priority
         self.tokens = []
+        self.promptLogProbs = []
         self.stopReason = None
         self.stopString = None
         self.stopToken = None
@@ -82,6 +83,9 @@ class Request:
     """Requests with a higher priority are served first."""
     tokens: list[Token]
     """The tokens so far, without the one that ended the text."""
+    promptLogProbs: list[GenerationStep | None]
+    """With `promptLogProbs`: a step for each token of the prompt, as far as it is decoded, with its text,
+    log-probability and alternatives. None for the first token, which nothing precedes. Empty otherwise."""
     stopReason: StopReason | None
     """Why the text ended. None before that, and if an exception ended it."""
     stopString: str | None

@@ -284,7 +284,7 @@ class Scheduler:
                 if not self._running:  # only if the layout cannot change any more: else each request fits alone
                     self.end(self._queue.first, None, ContextFullError("the context has no room for this request"))
                 break
-            sequence = self._cells.open(job.tokens, [other.sequence for other in self._running if other.sequence])
+            sequence = self._cells.open(job.shareable, [other.sequence for other in self._running if other.sequence])
             self._queue.remove(job)
             job.sequence = sequence
             if not job.request.tokens:

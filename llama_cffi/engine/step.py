@@ -89,6 +89,11 @@ class Step:
         self.n = end
         return end - 1
 
+    def add_outputs(self, rows: range) -> None:
+        """Let these entries have outputs."""
+        for index in rows:
+            self._output[index] = 1
+
     # The rows
 
     def add_row(self, job: Job, index: int) -> None:

@@ -43,7 +43,7 @@ class WaitingQueue:
         for job in nsmallest(_CANDIDATES, self.jobs, key=rank):
             if job.preempted_at == self.ended and running:
                 continue
-            donor, shared = cells.find(job.tokens, sequences)
+            donor, shared = cells.find(job.shareable, sequences)
             if self._is_being_decoded(job, shared, running):
                 continue
             if cells.evict_for(job.reserved - shared, outstanding, donor, shared):
@@ -66,12 +66,12 @@ class WaitingQueue:
 
     def _is_being_decoded(self, job: Job, shared: int, running: Sequence[Job]) -> bool:
         """True if a running job is about to decode a longer prefix of this one than it could share now."""
-        wanted = shared + _MIN_SHARED
-        if wanted >= len(job.tokens) or not self._layout.pool.shares_parts:
+        wanted, tokens = shared + _MIN_SHARED, job.shareable
+        if wanted >= len(tokens) or not self._layout.pool.shares_parts:
             return False
         return any(
             other.pending > 1
             and other.request.priority >= job.request.priority
-            and common_length(job.tokens, other.tokens) >= wanted
+            and common_length(tokens, other.tokens) >= wanted
             for other in running
         )

@@ -28,6 +28,11 @@ class GeneratedText(Protocol):
         ...
 
     @property
+    def promptLogProbs(self) -> list[GenerationStep | None]:
+        """With `promptLogProbs`: a step for each token of the prompt. None for the first; empty otherwise."""
+        ...
+
+    @property
     def stopReason(self) -> StopReason | None:
         """Why the text ended. None before that, and if an exception ended it."""
         ...

@@ -56,6 +56,7 @@ class Generation(Iterator[str]):
         seqId: SeqId = 0,
         special: bool = False,
         penalizePrompt: bool = True,
+        promptLogProbs: int | None = None,
     ) -> None:
         """Checks the arguments; nothing is computed before you ask for the first text.
 
@@ -63,7 +64,9 @@ class Generation(Iterator[str]):
         is reset first; None means `defaultSampler()`. `maxTokens` None means until the model ends the text or the
         context window is full. `stop` lists strings that end the text before them, `stopTokens` tokens that do;
         `special` spells control tokens out. `logProbs` is the number of alternatives to report with each token's
-        log-probability; see `steps`. Penalties and DRY of the sampler count the tokens of the prompt too, as in
+        log-probability; see `steps`. `promptLogProbs` is the same for the tokens of the prompt: `promptLogProbs` of the
+        generation has them when the prompt is decoded, and no prefix is reused. `maxTokens` 0 decodes the prompt alone.
+        Penalties and DRY of the sampler count the tokens of the prompt too, as in
         llama-server, unless `penalizePrompt` is False; grammars and constraints start after the prompt.
 
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
@@ -79,8 +82,10 @@ class Generation(Iterator[str]):
         model = ctx.getModel()
         cache = TokenCache(ctx, seqId)
         options = RequestOptions.check(
-            model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt
+            model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
+        if promptLogProbs is not None:
+            _require_scores(ctx)
         options.penalizes_prompt &= not model.hasEncoder  # its prompt is not part of the text that the decoder writes
         tokens = options.prompt
         capacity = _capacity_for(ctx, tokens)
@@ -92,7 +97,7 @@ class Generation(Iterator[str]):
         run = self._run = Run(ctx, cache, chosen or defaultSampler(), options.stop_rules(None))
         run.owns_sampler = chosen is None
         run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
-        run.log_probs = options.log_probs
+        run.log_probs, run.prompt_log_probs = options.log_probs, options.prompt_log_probs
         run.start_sampler = options.start
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
@@ -112,6 +117,13 @@ class Generation(Iterator[str]):
     def tokens(self) -> list[Token]:
         """The tokens so far, without the one that ended the text."""
         return list(self._run.rules.tokens)
+
+    @property
+    def promptLogProbs(self) -> list[GenerationStep | None]:
+        """With `promptLogProbs`: a step for each token of the prompt, as far as it is decoded, with its text,
+        log-probability and alternatives. None for the first token, which nothing precedes. Empty otherwise.
+        """
+        return list(self._run.prompt_steps)
 
     @property
     def stopReason(self) -> StopReason | None:
@@ -261,6 +273,14 @@ def _require_context(ctx: Context) -> None:
         raise ValueError("this is a diffusion model, which writes all tokens of a text at once: use ctx.decode")
     if not ctx._limits.decodes:
         raise ValueError("this model has no decoder and generates no text: use it for embeddings")
+
+
+def _require_scores(ctx: Context) -> None:
+    """Raise an error for a context whose logits do not score the tokens of a prompt."""
+    if ctx.getModel().hasEncoder:
+        raise ValueError("promptLogProbs is for models with a decoder alone: this one reads its prompt with an encoder")
+    if ctx._samples:
+        raise ValueError("promptLogProbs needs a context without samplers of its own (setSampler): make another one")
 
 
 def _capacity_for(ctx: Context, prompt: list[Token]) -> int | None:

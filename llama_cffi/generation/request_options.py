@@ -19,7 +19,10 @@ INT32_MAX = (1 << 31) - 1
 class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
-    __slots__ = ("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "stop_tokens", "stream")
+    __slots__ = (
+        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "stop_tokens"),
+        "stream",
+    )
 
     def __init__(
         self,
@@ -29,12 +32,14 @@ class RequestOptions:
         stop_tokens: frozenset[Token],
         log_probs: int | None,
         penalizes_prompt: bool,
+        prompt_log_probs: int | None,
     ) -> None:
         self.prompt = prompt
         self.stream = stream
         self.max_tokens = max_tokens
         self.stop_tokens = stop_tokens
         self.log_probs = log_probs  # how many alternatives to report for each token
+        self.prompt_log_probs = prompt_log_probs  # the same for the tokens of the prompt
         self.penalizes_prompt = penalizes_prompt
         self.begin: Callable[[], None] | None = None  # called when the sampler has been reset
 
@@ -49,17 +54,19 @@ class RequestOptions:
         logProbs: int | None,
         special: bool,
         penalizePrompt: bool,
+        promptLogProbs: int | None = None,
     ) -> RequestOptions:
         """Raises TypeError or ValueError for a wrong argument, by its public name."""
         last = vocab.nTokens - 1
         stream = TextStream(vocab, stop, special)
         tokens = read_prompt(vocab, prompt)
-        most = None if maxTokens is None else integer(maxTokens, 1, INT32_MAX, "maxTokens")
+        most = None if maxTokens is None else integer(maxTokens, 0, INT32_MAX, "maxTokens")
         count = None if logProbs is None else integer(logProbs, 0, vocab.nTokens, "logProbs")
+        scores = None if promptLogProbs is None else integer(promptLogProbs, 0, vocab.nTokens, "promptLogProbs")
         if isinstance(stopTokens, (str, bytes)) or not isinstance(stopTokens, Iterable):
             raise expected("a list of tokens", stopTokens, "strings go to stop", "stopTokens")
         ends = frozenset(integer(token, 0, last, "a token of stopTokens") for token in stopTokens)
-        return cls(tokens, stream, most, ends, count, boolean(penalizePrompt, "penalizePrompt"))
+        return cls(tokens, stream, most, ends, count, boolean(penalizePrompt, "penalizePrompt"), scores)
 
     def start(self, sampler: Sampler) -> None:
         """Prepare the sampler for this text: reset it, and let its penalties see the prompt."""

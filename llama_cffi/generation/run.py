@@ -37,6 +37,8 @@ class Run:
         self.owns_sampler = False
         self.prompt: list[Token] = []
         self.log_probs: int | None = None  # how many alternatives to report for each token
+        self.prompt_log_probs: int | None = None  # the same for the tokens of the prompt
+        self.prompt_steps: list[GenerationStep | None] = []
         self.capacity: int | None = None  # tokens that fit the sequence; None: no limit
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
@@ -118,6 +120,9 @@ class Run:
             if self.model.hasEncoder:
                 cache.clear()
                 done = self._compute(self._encode)
+            elif self.prompt_log_probs is not None:
+                cache.clear()  # a prefix that is not decoded would have no scores
+                done = self._compute(self._score)
             else:
                 self.reused = cache.adapt_to(self.prompt)
                 self.restored = cache.restored
@@ -125,7 +130,23 @@ class Run:
                     done = self._compute(lambda: cache.decode_prompt(self.prompt))
                 else:
                     done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+            if done and self.rules.limit == 0:
+                self.rules.reason = StopReason.LENGTH
+                return None
             return self._sample() if done else None
+
+    def _score(self) -> None:
+        """Decode the prompt, and compute the log-probabilities of its tokens."""
+        from llama_cffi.generation.log_probs import prompt_log_probs, scored_rows
+
+        count, tokens, steps, ctx = self.prompt_log_probs or 0, self.prompt, self.prompt_steps, self.context
+        steps[:] = [None]
+
+        def read(start: int, end: int) -> bool:
+            steps.extend(prompt_log_probs(ctx, tokens[start + 1 : end + 1], count, 0))
+            return not self._cancelled
+
+        self.cache.decode_scored(tokens, scored_rows(ctx._nVocab), read)
 
     def _encode(self) -> None:
         """Run the encoder on the prompt, and start the decoder."""

@@ -18,11 +18,11 @@ class StopRules:
 
     __slots__ = (
         "_feed",
-        "_limit",
         "_limit_reason",
         "_stop_tokens",
         "_stream",
         "_vocab",
+        "limit",
         "reason",
         "stop_token",
         "tokens",
@@ -38,7 +38,7 @@ class StopRules:
         """`limit` is the most tokens the text may have, and `limit_reason` why it stops there."""
         self._stream, self._feed = stream, stream.feed
         self._vocab = stream.vocab._c
-        self._stop_tokens, self._limit, self._limit_reason = stop_tokens, limit, limit_reason
+        self._stop_tokens, self.limit, self._limit_reason = stop_tokens, limit, limit_reason
         self.tokens: list[Token] = []
         self.reason: StopReason | None = None
         self.stop_token: Token | None = None
@@ -60,7 +60,7 @@ class StopRules:
         tokens.append(token)
         if self._stream.stopped is not None:
             self.reason = StopReason.STOP_STRING
-        elif len(tokens) >= self._limit:
+        elif len(tokens) >= self.limit:
             self.reason = self._limit_reason
         return text
 

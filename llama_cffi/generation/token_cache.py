@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.compat import has
@@ -230,6 +230,26 @@ class TokenCache:
                 self._recover()
                 raise
             known += piece
+
+    def decode_scored(self, tokens: Sequence[Token], most: int, read: Callable[[int, int], bool]) -> None:
+        """Decode tokens with an output for each, in batches of at most `most`.
+
+        Calls `read(start, end)` after each batch, for the range of tokens in it; stops if that returns False.
+        """
+        known = self.contents.tokens
+        most = min(most, self._nBatch, self._context._limits.n_outputs)
+        for start in range(0, len(tokens), most):
+            piece = tokens[start : start + most]
+            batch = Batch.init(len(piece))
+            batch.extend(piece, len(known), (self._seqId,), "all")
+            try:
+                self._context._compute(batch, False)
+            except BaseException:
+                self._recover()
+                raise
+            known += piece
+            if not read(start, start + len(piece)):
+                return
 
     def discard(self, start: int, count: int) -> None:
         """Remove `count` tokens from a position on and close the gap.

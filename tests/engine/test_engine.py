@@ -546,7 +546,7 @@ def test_a_request_that_cannot_fit(engine: Engine) -> None:
         ({"prompt": 5}, TypeError, "prompt.*str.*got int"),
         ({"prompt": None}, TypeError, "prompt.*str.*got NoneType"),
         ({"prompt": [1, 99999]}, ValueError, "99999"),
-        ({"maxTokens": 0}, ValueError, "maxTokens"),
+        ({"maxTokens": -1}, ValueError, "maxTokens.* 0 .*-1"),
         ({"maxTokens": "1"}, TypeError, "maxTokens"),
         ({"priority": "high"}, TypeError, "priority"),
         ({"sampler": "greedy"}, TypeError, "Sampler"),

@@ -71,6 +71,7 @@ NAMES = (
     "Adapter",
     "Threadpool",
     "Generation",
+    "Generation, prompt scored",
     "Generation, prompt penalized",
     "Generation, steps",
     "Generation, asyncio",
@@ -293,6 +294,10 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def scored() -> Operation:
+        ctx = context()
+        return lambda: Generation(ctx, "Once upon", maxTokens=0, promptLogProbs=1).result()
+
     def penalized() -> Operation:
         ctx = context()
 
@@ -376,7 +381,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
         sampler = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.init(Custom()), Sampler.initGreedy())
 
         def run() -> None:
-            first = made.submit("Once", maxTokens=3)
+            first = made.submit("Once", maxTokens=3, promptLogProbs=1)
             list(first)
             second = made.submit("Once", maxTokens=30)
             second.cancel()
@@ -484,6 +489,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 adapter,
                 pool,
                 generation,
+                scored,
                 penalized,
                 stepwise,
                 asynchronous,
