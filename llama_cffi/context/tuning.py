@@ -43,17 +43,9 @@ class ContextTuning(ContextBase):
         return 0
 
     def _check_adapter(self, ad: Adapter, scale: float) -> None:
-        from llama_cffi.model.adapter import Adapter
+        from llama_cffi.model.adapter import require_usable
 
-        if not isinstance(ad, Adapter):
-            raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
-        if ad._model is not self._model:
-            raise ValueError("this adapter was loaded for another model: load it for the context's model")
-        if isinstance(scale, str) or not hasattr(scale, "__float__"):
-            raise TypeError(f"scale must be a number, got {scale!r}")
-        if not abs(float(scale)) <= FLOAT_MAX:
-            raise ValueError(f"scale must be finite, got {scale}")
-        ad._c  # noqa: B018  raises if it was freed
+        require_usable(self._model, ad, scale)
 
     def removeAdapterLora(self, ad: Adapter) -> int:
         """Remove an adapter. Returns 0, or -1 if it is not in use.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from llama_cffi.engine.adapter_set import NO_ADAPTERS
 from llama_cffi.engine.prompt_plan import with_scores
 from llama_cffi.engine.step import Step
 from llama_cffi.errors import ContextFullError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from llama_cffi._core.base_types import Pos, SeqId
     from llama_cffi.context.context import Context
+    from llama_cffi.engine.adapter_set import AdapterSet
     from llama_cffi.engine.job import Job
     from llama_cffi.engine.memory_layout import MemoryLayout
     from llama_cffi.engine.prompt_plan import Plan
@@ -55,6 +57,7 @@ class BatchRunner:
         self._padded: list[tuple[SeqId, Pos]] = []  # where dummy tokens begin
         self._scored: list[tuple[Job, range, int]] = []  # positions whose outputs score a prompt; the first one's entry
         self._prompts: list[Job] = []  # that end in the batch, and nothing follows
+        self._adapters = NO_ADAPTERS  # those of the context
         self._steady = False  # the next batch can be like the last one, if the jobs are the same
         self.seconds = 0.0  # of the last batch
         self.n = 0  # tokens in the last batch
@@ -63,8 +66,23 @@ class BatchRunner:
         """Fill the next batch again: a request has started, ended or lost its sequence."""
         self._steady = False
 
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """Compute with these adapters from now on."""
+        if adapters.key != self._adapters.key:
+            adapters.apply(self._context)
+        self._adapters = adapters
+
+    def forget_adapters(self) -> None:
+        """Let the adapters be freed, at the end of the context."""
+        self._adapters = NO_ADAPTERS
+
     def run(self, jobs: list[Job]) -> bool:
-        """Decode one batch for these jobs, and sample from its outputs. False if nothing was decoded."""
+        """Decode one batch for these jobs, and sample from its outputs. False if nothing was decoded.
+
+        All have the same adapters.
+        """
+        if jobs and jobs[0].adapters is not self._adapters:
+            self.use_adapters(jobs[0].adapters)
         lent = self._prepare(jobs)
         if not self._entries:
             return False

@@ -14,6 +14,7 @@ from llama_cffi._core.ffi import ffi
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
+from llama_cffi.engine.adapter_set import AdapterSet
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from llama_cffi.chat.messages import Message
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
+    from llama_cffi.model.adapter import Adapter
 
     R = TypeVar("R", bound=Request)
 
@@ -152,6 +154,7 @@ class Engine:
         special: bool = False,
         penalizePrompt: bool = True,
         promptLogProbs: int | None = None,
+        adapters: Iterable[tuple[Adapter, float]] = (),
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -164,7 +167,9 @@ class Engine:
         and their prompts are decoded first, but at most 32 later requests overtake a waiting one. `logProbs` is the
         number of alternatives to report with each token's log-probability; see `Request.steps`. `promptLogProbs` is the
         same for the tokens of the prompt, of which no prefix is reused; see `Request.promptLogProbs`. `maxTokens` 0
-        decodes the prompt alone. `penalizePrompt` False hides the prompt from penalties and DRY; see `Generation`.
+        decodes the prompt alone. `adapters` are LoRA adapters with their scales, `[(adapter, 1.0)]`: requests with the
+        same ones share batches and prefixes, and others take turns with them. `penalizePrompt` False hides the prompt
+        from penalties and DRY; see `Generation`.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; ClosedError. Later errors are raised by the request.
@@ -173,7 +178,7 @@ class Engine:
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
-        return self._submit(Request, options, sampler, priority, seed)
+        return self._submit(Request, options, sampler, priority, seed, AdapterSet.check(self._model, adapters))
 
     def chat(
         self,
@@ -195,6 +200,7 @@ class Engine:
         seed: int = DEFAULT_SEED,
         logProbs: int | None = None,
         penalizePrompt: bool = True,
+        adapters: Iterable[tuple[Adapter, float]] = (),
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
@@ -203,6 +209,7 @@ class Engine:
         cloned. Raises what these raise.
         """
         self._require_open()
+        loras = AdapterSet.check(self._model, adapters)
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
         from llama_cffi.engine.chat_request import ChatRequest
@@ -241,16 +248,24 @@ class Engine:
             sampler, seed = Sampler.chain(grammar, own), DEFAULT_SEED
             first = sampler.chainGet(0)
             options.begin = lambda: form.begin(first)
-        request = self._submit(ChatRequest, options, sampler, priority, seed)
+        request = self._submit(ChatRequest, options, sampler, priority, seed, loras)
         request._format, request._taken = form, call_ids(messages)
         return request
 
-    def _submit(self, kind: type[R], options: RequestOptions, sampler: Sampler | None, priority: int, seed: int) -> R:
+    def _submit(
+        self,
+        kind: type[R],
+        options: RequestOptions,
+        sampler: Sampler | None,
+        priority: int,
+        seed: int,
+        adapters: AdapterSet,
+    ) -> R:
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = _chosen_sampler(sampler, seed)
         request = kind(options.prompt, priority, self._scheduler.notify, self)
-        job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead)
+        job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)
         try:
             self._scheduler.submit(job)
         except BaseException:  # also Ctrl-C, after which nobody has the request

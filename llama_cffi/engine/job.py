@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llama_cffi._core.ownership import exclusive
 from llama_cffi._core.process import fork_safe_lock
+from llama_cffi.engine.adapter_set import NO_ADAPTERS, AdapterSet
 from llama_cffi.engine.request import Request
 from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.errors import BusyError, ClosedError
@@ -45,6 +46,7 @@ class Job:
         "owns_sampler",
         "_rules",
         "_start",
+        "adapters",
         "is_open",
         "open_ended",
         "overtaken",
@@ -68,11 +70,13 @@ class Job:
         owns_sampler: bool,
         capacity: int,
         ahead: int,
+        adapters: AdapterSet,
     ) -> None:
         """`capacity` is the most cells that a sequence can have; `ahead` how many cells an open-ended job reserves
         beyond its present tokens.
         """
         self.request, self.sampler, self.owns_sampler = request, sampler, owns_sampler
+        self.adapters = adapters
         self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
         self.special = options.stream._special
         self._start = options.start
@@ -212,6 +216,7 @@ class Job:
         if rest:
             request._put(rest, None, wake)
         self.release_sampler()
+        self.adapters = NO_ADAPTERS  # they can be freed
         request.stopString, request.stopToken = rules.stop_string, rules.stop_token
         request._end(reason, error, wake)
 

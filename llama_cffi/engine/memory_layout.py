@@ -93,7 +93,7 @@ class MemoryLayout:
         return sequence_state.read(self.context, sequence.id, self._n_streams)
 
     def _restore(self, old: EngineSequence, state: SequenceState | None) -> EngineSequence:
-        sequence = self.pool.add()
+        sequence = self.pool.add(old.adapters)
         if state and len(old.tokens) <= self.pool.per_sequence:
             try:
                 sequence_state.write(self.context, sequence.id, self._n_streams, state)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
 from llama_cffi._core.ownership import atomic, hold, locked
+from llama_cffi.engine.adapter_set import NO_ADAPTERS
 from llama_cffi.engine.batch_policy import BatchPolicy
 from llama_cffi.engine.batch_runner import BatchRunner
 from llama_cffi.engine.job import Job, sampler_lock
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.sequence_pool import UNLIMITED
+from llama_cffi.engine.turns import Turns
 from llama_cffi.engine.waiting_queue import WaitingQueue
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.steps import StopReason
@@ -86,7 +88,8 @@ class Scheduler:
         self._waiting = self._queue.jobs
         self._running: list[Job] = []
         self._stalled: Job | None = None  # a running job that waits for cells
-        self._policy = BatchPolicy()
+        self._policy, self._turns = BatchPolicy(), Turns()
+        self._adapted = False  # requests with adapters run
         total = self._cells.total
         least, most = _AHEAD
         self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
@@ -206,6 +209,7 @@ class Scheduler:
         self._running.clear()
         self._waiting.clear()
         self._publish()
+        self._runner.forget_adapters()
         self._layout.context.close()  # another one than the scheduler's if a change of the layout failed halfway
 
     def _step(self) -> None:
@@ -217,6 +221,8 @@ class Scheduler:
         if self._stalled is None:
             self._admit()
         jobs = [job for job in self._running if job is not self._stalled]
+        if self._adapted:
+            jobs = self._turns.choose(jobs)
         generating = sum(job.pending == 1 for job in jobs)
         if generating == len(jobs) and self._policy.decode_separately(generating):
             for job in jobs:
@@ -284,13 +290,15 @@ class Scheduler:
                 if not self._running:  # only if the layout cannot change any more: else each request fits alone
                     self.end(self._queue.first, None, ContextFullError("the context has no room for this request"))
                 break
-            sequence = self._cells.open(job.shareable, [other.sequence for other in self._running if other.sequence])
+            live = [other.sequence for other in self._running if other.sequence]
+            sequence = self._cells.open(job.shareable, live, job.adapters.key)
             self._queue.remove(job)
             job.sequence = sequence
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()
             self._running.append(job)
+            self._adapted |= job.adapters is not NO_ADAPTERS
             self._runner.invalidate()
         if len(self._running) > started + 1:
             self._cells.number(self._running[started:])
@@ -350,6 +358,9 @@ class Scheduler:
         try:
             if sequence is not None:
                 self._cells.close(sequence, keep=self._keep_prefixes and error is None)
+            if self._adapted and not any(other.adapters.key for other in self._running):
+                self._adapted = False
+                self._runner.use_adapters(NO_ADAPTERS)  # those of the job can be freed
         finally:
             self._publish_end(job, reason, error)
 

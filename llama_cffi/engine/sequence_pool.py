@@ -11,6 +11,7 @@ from llama_cffi.generation.prefix import common_length
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Pos, SeqId
     from llama_cffi.context.context import Context
+    from llama_cffi.engine.adapter_set import AdapterKey
 
 UNLIMITED = 1 << 60  # cells of a memory that does not grow with the text
 
@@ -28,10 +29,11 @@ class CellRange:
 class EngineSequence:
     """A sequence of the context: used by a request, or kept for later requests with the same prefix."""
 
-    __slots__ = ("id", "kept", "ranges", "tokens")
+    __slots__ = ("adapters", "id", "kept", "ranges", "tokens")
 
-    def __init__(self, number: SeqId) -> None:
+    def __init__(self, number: SeqId, adapters: AdapterKey = ()) -> None:
         self.id = number
+        self.adapters = adapters  # with which its tokens are decoded
         self.tokens = array("i")  # those in the KV cache
         self.ranges: list[CellRange] = []  # for a CellPool
         self.kept = False
@@ -69,9 +71,9 @@ class SequencePool:
         """The sequences that are kept, the oldest first."""
         return list(self._kept.values())
 
-    def open(self, tokens: array[int], live: Iterable[EngineSequence]) -> EngineSequence:
+    def open(self, tokens: array[int], live: Iterable[EngineSequence], adapters: AdapterKey = ()) -> EngineSequence:
         """Return a sequence for these tokens that shares the longest available prefix, without the last token."""
-        donor, shared = self.find(tokens, live)
+        donor, shared = self.find(tokens, live, adapters)
         oldest = next(iter(self._kept.values()), None)
         if donor is not None and donor.kept and self._continues(donor, shared, oldest):
             self._unkeep(donor)
@@ -81,7 +83,7 @@ class SequencePool:
         if not self._free:
             assert oldest is not None
             self.evict(oldest)
-        sequence = self.add()
+        sequence = self.add(adapters)
         if donor is not None and donor in self._all:
             self.share(donor, sequence, shared)
         return sequence
@@ -90,11 +92,11 @@ class SequencePool:
         """True if a request is to continue a kept sequence itself, and not a copy of its prefix."""
         return shared == len(donor.tokens) or (donor is oldest and not self._free)
 
-    def add(self) -> EngineSequence:
+    def add(self, adapters: AdapterKey = ()) -> EngineSequence:
         """Return an empty sequence. There must be a free one."""
         number = min(self._free)
         self._free.remove(number)
-        sequence = EngineSequence(number)
+        sequence = EngineSequence(number, adapters)
         self._all.add(sequence)
         return sequence
 
@@ -144,10 +146,17 @@ class SequencePool:
 
     # Prefix sharing
 
-    def find(self, tokens: array[int], live: Iterable[EngineSequence]) -> tuple[EngineSequence | None, int]:
-        """Find the sequence that can share the longest prefix of these tokens. Returns it and the prefix's length."""
+    def find(
+        self, tokens: array[int], live: Iterable[EngineSequence], adapters: AdapterKey = ()
+    ) -> tuple[EngineSequence | None, int]:
+        """Find the sequence that can share the longest prefix of these tokens. Returns it and the prefix's length.
+
+        The keys and values of a token depend on the adapters, so only sequences with the same ones share a prefix.
+        """
         best, most = None, 0
         for sequence in (*self._kept.values(), *live):
+            if sequence.adapters != adapters:
+                continue
             shared = min(common_length(tokens, sequence.tokens), len(tokens) - 1)
             if shared > most and self._can_share(sequence, shared):
                 best, most = sequence, shared

@@ -99,9 +99,11 @@ class StreamPool(SequencePool):
         numbers, count = [sequence.id for sequence in sequences], len(sequences)
         if count < 2 or max(numbers) - min(numbers) < count or not self._movable:
             return
-        start = max(
-            range(self._n - count + 1), key=lambda start: sum(start <= number < start + count for number in numbers)
-        )
+        usable = self._free.union(self._kept, numbers)  # requests with other adapters use the rest
+        starts = [start for start in range(self._n - count + 1) if usable.issuperset(range(start, start + count))]
+        if not starts:
+            return
+        start = max(starts, key=lambda start: sum(start <= number < start + count for number in numbers))
         holes = iter(sorted(set(range(start, start + count)) - set(numbers)))
         for sequence in sequences:
             if not start <= sequence.id < start + count:

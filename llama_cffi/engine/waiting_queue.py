@@ -43,7 +43,7 @@ class WaitingQueue:
         for job in nsmallest(_CANDIDATES, self.jobs, key=rank):
             if job.preempted_at == self.ended and running:
                 continue
-            donor, shared = cells.find(job.shareable, sequences)
+            donor, shared = cells.find(job.shareable, sequences, job.adapters.key)
             if self._is_being_decoded(job, shared, running):
                 continue
             if cells.evict_for(job.reserved - shared, outstanding, donor, shared):
@@ -71,6 +71,7 @@ class WaitingQueue:
             return False
         return any(
             other.pending > 1
+            and other.adapters.key == job.adapters.key
             and other.request.priority >= job.request.priority
             and common_length(tokens, other.tokens) >= wanted
             for other in running

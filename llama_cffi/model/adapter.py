@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Protocol, overload
 
@@ -14,9 +15,12 @@ from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.ownership import WeakRefs, own
+from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi.errors import AdapterError, NativeAssertionError
 from llama_cffi.model.model import Model
 from llama_cffi.model.validation import check_adapter
+
+_serials = itertools.count(1)
 
 
 class AdapterUser(Protocol):
@@ -39,6 +43,7 @@ class Adapter(Handle):
     _file: str  # its name without a folder, for `repr`
     _model: Model
     _users: WeakRefs  # of AdapterUser
+    _serial: int  # no other adapter of this process has it
 
     @classmethod
     def loraInit(cls, model: Model, path: StrPath) -> Adapter:
@@ -57,7 +62,7 @@ class Adapter(Handle):
         check_adapter(name)
         adapter = cls.__new__(cls)
         adapter._model, adapter._file = model, os.path.basename(os.fsdecode(name))
-        adapter._users = WeakRefs()
+        adapter._users, adapter._serial = WeakRefs(), next(_serials)
         with model._exclusive_waiting() as owner:  # it must not be freed before the adapter holds it
             try:
                 with writing():
@@ -146,3 +151,16 @@ class Adapter(Handle):
         with self._pinned() as pointer:
             n = lib.llama_adapter_get_alora_n_invocation_tokens(pointer)
             return list(ffi.unpack(lib.llama_adapter_get_alora_invocation_tokens(pointer), n)) if n else []
+
+
+def require_usable(model: Model, ad: Adapter, scale: float) -> None:
+    """Raise an error unless contexts of this model can use the adapter with this scale."""
+    if not isinstance(ad, Adapter):
+        raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
+    if ad._model is not model:
+        raise ValueError("this adapter was loaded for another model: load it for the context's model")
+    if isinstance(scale, str) or not hasattr(scale, "__float__"):
+        raise TypeError(f"scale must be a number, got {scale!r}")
+    if not abs(float(scale)) <= FLOAT_MAX:
+        raise ValueError(f"scale must be finite, got {scale}")
+    ad._c  # noqa: B018  raises if it was freed

@@ -80,6 +80,7 @@ NAMES = (
     "ChatSession.save, load",
     "Engine",
     "Engine, requests",
+    "Engine, adapters",
     "Engine.chat",
     "Embedder",
     "Embedder.embed",
@@ -390,6 +391,17 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def adapted_requests() -> Operation:
+        lora = Adapter.loraInit(model, folder / "lora.gguf")
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+
+        def run() -> None:
+            first = made.submit("Once", maxTokens=2, adapters=[(lora, 1.0)])
+            made.submit("Once", maxTokens=2).result()
+            first.result()
+
+        return run
+
     def embedder() -> Operation:
         made = Embedder(Model.load(folder / "bert.gguf"), nCtx=32, nThreads=1)
         return lambda: made.embed(["a", "b"])
@@ -498,6 +510,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 saved_session,
                 engine,
                 requests,
+                adapted_requests,
                 engine_chat,
                 make_embedder,
                 embedder,
