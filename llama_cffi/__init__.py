@@ -55,7 +55,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "constrain.constraint": ("Constraint",),
     "context.context": ("Context",),
     "embedding.embedding": ("Embedder", "Reranker"),
-    "engine.engine": ("Engine", "EngineLoad", "Request", "RequestUsage"),
+    "engine.engine": ("Engine", "EngineLoad", "EngineTotals", "Request", "RequestUsage"),
     "errors": (
         "AdapterError",
         "BusyError",
@@ -70,6 +70,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NativeAssertionError",
         "NativeError",
         "NativeMemoryError",
+        "QueueFullError",
         "RpcError",
         "StateError",
         "UnavailableError",

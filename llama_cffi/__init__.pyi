@@ -53,6 +53,7 @@ from llama_cffi.embedding.embedding import Embedder as Embedder, Reranker as Rer
 from llama_cffi.engine.engine import (
     Engine as Engine,
     EngineLoad as EngineLoad,
+    EngineTotals as EngineTotals,
     Request as Request,
     RequestUsage as RequestUsage,
 )
@@ -70,6 +71,7 @@ from llama_cffi.errors import (
     NativeAssertionError as NativeAssertionError,
     NativeError as NativeError,
     NativeMemoryError as NativeMemoryError,
+    QueueFullError as QueueFullError,
     RpcError as RpcError,
     StateError as StateError,
     UnavailableError as UnavailableError,

@@ -52,6 +52,10 @@ class BusyError(LlamaError, RuntimeError):
     """
 
 
+class QueueFullError(BusyError):
+    """As many requests wait for an engine as it takes: see `maxWaiting` of `Engine`. Submit it again later."""
+
+
 class ForkError(LlamaError, RuntimeError):
     """This process was forked after llama.cpp had computed in its parent, whose threads it does not share.
 

@@ -8,21 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
-from llama_cffi._core.checks import expected, integer
-from llama_cffi._core.compat import has
-from llama_cffi._core.ffi import ffi
+from llama_cffi._core.checks import boolean, expected, integer, out_of_range
 from llama_cffi._core.ownership import WeakRefs
-from llama_cffi._host.resources import usable_cpus
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
+from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
+from llama_cffi.engine.load import EngineLoad, EngineTotals
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
-from llama_cffi.engine.scheduler import EngineLoad, Scheduler
+from llama_cffi.engine.scheduler import Scheduler
 from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
-from llama_cffi.generation.log_probs import scored_rows
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
 from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.model.model import Model
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
     R = TypeVar("R", bound=Request)
 
-__all__ = ["Engine", "EngineLoad", "Request", "RequestUsage"]
+__all__ = ["Engine", "EngineLoad", "EngineTotals", "Request", "RequestUsage"]
 
 _NO_TEXT = "an engine needs a model that writes text from left to right, with a decoder alone"
 _engines = WeakRefs()  # of Engine
@@ -70,6 +68,7 @@ class Engine:
         nThreads: int | None = None,
         keepPrefixes: bool = True,
         kvUnified: bool | None = None,
+        maxWaiting: int | None = None,
         params: Context.Params | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
@@ -83,6 +82,9 @@ class Engine:
         sequence has `nCtx / nSeqMax` cells, which is faster for many requests. None changes between both: it uses
         separate cells while all requests fit them.
 
+        `maxWaiting` limits the queue: while `nSeqMax + maxWaiting` requests have not ended, `submit` raises
+        QueueFullError. None sets no limit.
+
         `params` has more parameters for the context; the ones here override it.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
@@ -93,10 +95,12 @@ class Engine:
             raise expected("a Context.Params", params, name="params")
         if kvUnified not in (None, True, False):
             raise expected("True, False or None", kvUnified, name="kvUnified")
+        if maxWaiting is not None:
+            maxWaiting = integer(maxWaiting, 0, INT32_MAX, "maxWaiting")
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
-        layout = MemoryLayout(model, _params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
+        layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
             context.close()
@@ -104,7 +108,7 @@ class Engine:
         self._model = model
         self._templates: dict[str | None, ChatTemplate] = {}
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
-        self._scheduler = Scheduler(layout, keepPrefixes)
+        self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
         self._capacity = self._most_cells(context, layout)
         _engines.add(self)
         self._collected = self._scheduler.when_collected()
@@ -138,7 +142,19 @@ class Engine:
     @property
     def closed(self) -> bool:
         """True if the engine takes no more requests."""
-        return self._scheduler.closing is not None
+        return self._scheduler.closes
+
+    @property
+    def totals(self) -> EngineTotals:
+        """What the engine has done so far, in numbers that only grow. Does not wait for a step."""
+        return self._scheduler.totals
+
+    def requests(self) -> list[Request]:
+        """Return the requests that have not ended, in the order in which they were submitted. Does not wait for a step.
+
+        See `id`, `state`, `prompt`, `tokens` and `seconds` of a request.
+        """
+        return [job.request for job in sorted(self._scheduler.jobs(), key=_serial)]
 
     def submit(
         self,
@@ -172,9 +188,9 @@ class Engine:
         from penalties and DRY; see `Generation`.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
-        wrong arguments; ClosedError. Later errors are raised by the request.
+        wrong arguments; QueueFullError, ClosedError. Later errors are raised by the request.
         """
-        self._require_open()
+        self._scheduler.require_place()
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
@@ -208,7 +224,7 @@ class Engine:
         Requests share the prefix of their conversations. With a grammar (`toolChoice`, `responseFormat`), `sampler` is
         cloned. Raises what these raise.
         """
-        self._require_open()
+        self._scheduler.require_place()
         loras = AdapterSet.check(self._model, adapters)
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
@@ -276,10 +292,6 @@ class Engine:
             raise
         return request
 
-    def _require_open(self) -> None:
-        if self._scheduler.closing is not None:
-            self._scheduler.raise_closed()
-
     def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
         n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
         if n_cells > self._capacity:
@@ -291,14 +303,21 @@ class Engine:
 
     # The end
 
-    def close(self) -> None:
+    def close(self, *, drain: bool = False, timeout: float | None = None) -> None:
         """End the thread and free the context. Closing twice is harmless.
 
         On the CPU, a running step is interrupted. Requests that have not ended raise ClosedError where their text is
-        waited for, after the text so far. Raises BusyError on the engine's thread: in a sampler or another callback.
+        waited for, after the text so far. With `drain`, the engine takes no more requests, but first completes those it
+        has, for at most `timeout` seconds (None: without a limit). Raises BusyError on the engine's thread: in a
+        sampler or another callback.
         """
         if self._scheduler.thread is threading.current_thread():
             raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")
+        limit = None if timeout is None else _seconds(timeout)
+        if boolean(drain, "drain"):
+            self._scheduler.drain(limit)
+        elif limit is not None:
+            raise ValueError("timeout is for drain=True: without it, close does not wait for requests")
         self._scheduler.stop(ClosedError("this engine cannot be used: it was closed"))
         if not isinstance(self._scheduler.closing, ForkError):
             self._scheduler.thread.join()
@@ -316,33 +335,17 @@ class Engine:
         return f"<Engine nCtx={self._nCtx}, {load.running} running, {load.waiting} waiting, {self._model!r}>"
 
 
-def _params(
-    model: Model, given: Context.Params | None, nCtx: int, nSeqMax: int, nBatch: int, nThreads: int | None
-) -> Context.Params:
-    """A copy of the user's parameters, with those that an engine sets."""
-    params = Context.Params()
-    if given is not None:
-        if given.embeddings:
-            raise ValueError("an engine generates text: leave params.embeddings at False")
-        if given._keep.get("samplers"):
-            raise ValueError("each request of an engine has its own sampler: leave params.samplers empty")
-        ffi.memmove(params._c, given._c, ffi.sizeof(params._c[0]))
-        params._keep.update(given._keep)
-    params.nCtx, params.nSeqMax, params.nBatch = nCtx, nSeqMax, nBatch
-    if nThreads is not None:
-        params.nThreads = params.nThreadsBatch = nThreads
-    elif "adaptThreads" not in params._keep:  # neither was set
-        params._c.n_threads = params._c.n_threads_batch = _default_threads(usable_cpus())
-    if has("llama_context_params.n_outputs_max"):
-        rows = nSeqMax + scored_rows(model.vocab.nTokens)
-        params.nOutputsMax = max(nSeqMax, min(nBatch, rows))
-    return params
+def _serial(job: Job) -> int:
+    return job.serial
 
 
-def _default_threads(cpus: int) -> int:
-    """Leave CPUs to Python and to the clients, which work while a step is computed: a compute thread that loses its CPU
-    to them stops all the others. With few CPUs, a thread less costs more than that."""
-    return cpus - cpus // 8
+def _seconds(timeout: float) -> float:
+    """A timeout, checked."""
+    if isinstance(timeout, str) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"timeout must be a number of seconds, got {timeout!r}")
+    if not 0 <= float(timeout) <= threading.TIMEOUT_MAX:
+        raise out_of_range("timeout", timeout, 0, threading.TIMEOUT_MAX)
+    return float(timeout)
 
 
 def _chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:

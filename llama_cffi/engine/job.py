@@ -47,6 +47,7 @@ class Job:
         "_rules",
         "_start",
         "adapters",
+        "counted",
         "is_open",
         "open_ended",
         "overtaken",
@@ -91,6 +92,7 @@ class Job:
         self.sequence: EngineSequence | None = None
         self.serial = 0
         self.is_open = False  # between submit and the end
+        self.counted = False  # among the ended requests
         self._loan: AbstractContextManager[Any] | None = None  # use of the sampler by a step
         self.overtaken = 0  # later requests that started before this one
         self.preemptions = 0

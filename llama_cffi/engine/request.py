@@ -17,8 +17,11 @@ from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
+    from typing import Literal, TypeAlias
 
     from typing_extensions import Self
+
+    RequestState: TypeAlias = Literal["waiting", "prompt", "generating", "ended"]
 
 T = TypeVar("T")
 
@@ -53,6 +56,7 @@ class Request:
         """Not for users: `engine.submit(prompt)` makes it."""
         self.prompt = prompt
         self.priority = priority
+        self.id = 0
         self.tokens = []
         self.promptLogProbs = []
         self.stopReason = None
@@ -61,6 +65,8 @@ class Request:
         self.usage = RequestUsage(promptTokens=len(prompt))
         self._texts: list[str] = []  # of each token, even if empty; and what was held back at the end
         self._log_steps: list[GenerationStep] = []  # with `logProbs`: the step of each token
+        self._begun = False  # the engine has begun with it
+        self._runs = False  # it has a sequence
         self._ended = False
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
@@ -79,6 +85,8 @@ class Request:
 
     prompt: list[Token]
     """The tokens of the prompt."""
+    id: int
+    """Its number among the requests of the engine, from 1 on."""
     priority: int
     """Requests with a higher priority are served first."""
     tokens: list[Token]
@@ -106,6 +114,18 @@ class Request:
     def done(self) -> bool:
         """True if the text has ended, for whatever reason."""
         return self._ended
+
+    @property
+    def state(self) -> RequestState:
+        """ "waiting" in the queue, "prompt" while it is decoded, "generating", or "ended"."""
+        if self._ended:
+            return "ended"
+        return ("generating" if self.tokens else "prompt") if self._runs else "waiting"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from `submit` until now, or until the end."""
+        return self.usage.seconds + (0.0 if self._ended else perf_counter() - self._mark)
 
     def __iter__(self) -> Iterator[str]:
         """The pieces of the text, each as soon as its characters are whole."""

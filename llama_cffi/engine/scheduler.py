@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from llama_cffi._core import process
@@ -15,12 +15,14 @@ from llama_cffi.engine.adapter_set import NO_ADAPTERS
 from llama_cffi.engine.batch_policy import BatchPolicy
 from llama_cffi.engine.batch_runner import BatchRunner
 from llama_cffi.engine.job import Job, sampler_lock
+from llama_cffi.engine.load import Counters, EngineLoad, EngineTotals
 from llama_cffi.engine.memory_layout import MemoryLayout
+from llama_cffi.engine.priority import precedence
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.engine.turns import Turns
 from llama_cffi.engine.waiting_queue import WaitingQueue
-from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
+from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError, QueueFullError
 from llama_cffi.generation.steps import StopReason
 
 if TYPE_CHECKING:
@@ -30,23 +32,6 @@ if TYPE_CHECKING:
 _AHEAD = (16, 256)  # least and most cells that an open-ended request reserves beyond its tokens
 _MANY = 4  # requests for which streams are worth a change of the layout
 _CALM_STEPS = (64, 4096)  # ... if that has been possible for that many steps: fewest, and most where it did not last
-_MAX_PREEMPTIONS = 4  # then a request keeps its cells, whatever the priority of others
-
-
-@dataclass(frozen=True)
-class EngineLoad:
-    """How busy an engine is."""
-
-    running: int
-    """Requests that have a sequence."""
-    waiting: int
-    """Requests in the queue."""
-    nCells: int | None
-    """Capacity of the KV cache in tokens; None for a memory that does not grow with the text."""
-    usedCells: int
-    """Cells in use by running requests."""
-    keptCells: int
-    """Cells kept for later requests with the same prefix."""
 
 
 class Scheduler:
@@ -64,7 +49,7 @@ class Scheduler:
     before others with a higher priority, so each request ends.
     """
 
-    def __init__(self, layout: MemoryLayout, keepPrefixes: bool) -> None:
+    def __init__(self, layout: MemoryLayout, keepPrefixes: bool, maxWaiting: int | None) -> None:
         self._layout = layout
         self._nSeqMax = layout.context.nSeqMax
         self._wake: list[Future[None]] = []
@@ -79,8 +64,10 @@ class Scheduler:
         self._signals: SimpleQueue[None] = SimpleQueue()
         self._arrivals: deque[Job] = deque()
         self._open: set[Job] = set()  # all that have not ended, wherever they are
-        self._notified = False
-        self._idle = False  # the thread waits for work
+        self._n_open, self._max_waiting = 0, maxWaiting  # how many are open, without those that are ending
+        self._counters = Counters()
+        self.draining = False  # takes no more requests, and goes on with those it has
+        self._notified = self._idle = False  # `_idle`: the thread waits for work
         self._serial = 0
         self.closing: BaseException | None = None
         self.collected = False  # nobody has the engine any more
@@ -90,47 +77,65 @@ class Scheduler:
         self._stalled: Job | None = None  # a running job that waits for cells
         self._policy, self._turns = BatchPolicy(), Turns()
         self._adapted = False  # requests with adapters run
-        total = self._cells.total
         least, most = _AHEAD
-        self.ahead = max(least, min(most, total // (2 * self._nSeqMax)))  # half of a sequence's share
+        self.ahead = max(least, min(most, self._cells.total // (2 * self._nSeqMax)))  # half of a sequence's share
         self.load = EngineLoad(0, 0, self._nCells, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
 
     def _use_context(self) -> None:
         """Use the context of the layout, which may be another one than before."""
         self._context, self._cells = self._layout.context, self._layout.pool
-        total = self._cells.total
-        self._nCells = None if total >= UNLIMITED else total
+        self._nCells = None if self._cells.total >= UNLIMITED else self._cells.total
         self._runner = BatchRunner(self._layout, self, self._wake)
         self._calm = 0  # steps for which streams would be possible; in streams, steps so far
 
     # For other threads
 
     def submit(self, job: Job) -> None:
-        """Add a job to the queue. Raises ClosedError, ValueError if another request uses its sampler."""
+        """Add a job to the queue. Raises like `require_place`; ValueError if another request uses its sampler."""
         with locked(sampler_lock):
+            self.require_place()  # which no other thread takes meanwhile
             job.start_sampler()
             with locked(self._lock):
-                if self.closing is not None:
+                if self.closes:
                     self.raise_closed()
                 self._serial += 1
-                job.serial = self._serial
+                job.serial = job.request.id = self._serial
                 job.request._worker = self.thread.ident or 0
                 atomic(
                     (
                         (self._signals.put, None),  # the thread looks when the lock is released
                         (self._open.add, job),
+                        (setattr, self, "_n_open", self._n_open + 1),
                         (setattr, job, "is_open", True),
                         (setattr, job.sampler, "_job", job),
                         (self._arrivals.append, job),
                     )
                 )
 
+    @property
+    def closes(self) -> bool:
+        """True if the engine takes no more requests."""
+        return self.draining or self.closing is not None
+
+    def require_place(self) -> None:
+        """Raise ClosedError or QueueFullError if the engine does not take another request."""
+        if self.closes:
+            self.raise_closed()
+        most = self._max_waiting
+        if most is not None and self._n_open >= self._nSeqMax + most:
+            raise QueueFullError(
+                f"the queue is full: {self._n_open} requests have not ended, and at most nSeqMax {self._nSeqMax} + "
+                f"maxWaiting {most} can be open: wait until one has ended, or raise maxWaiting of the engine"
+            )
+
     def raise_closed(self) -> NoReturn:
         """Raise why the engine takes no requests; a new exception each time, because tracebacks grow."""
         error = self.closing
         if isinstance(error, (ClosedError, ForkError)):
             raise type(error)(*error.args)
+        if error is None:
+            raise ClosedError("this engine takes no more requests: it is being closed")
         raise ClosedError("this engine cannot be used: an error ended it; make a new one") from error
 
     def notify(self) -> None:
@@ -138,6 +143,22 @@ class Scheduler:
         with locked(self._lock):
             self._notified = True
             self._signals.put(None)
+
+    def drain(self, timeout: float | None) -> None:
+        """Take no more requests, and wait until all have ended, or for `timeout` seconds."""
+        with locked(self._lock):
+            self.draining = True
+        end = None if timeout is None else monotonic() + timeout
+        for job in self.jobs():
+            if not job.request._wait_for_end(None if end is None else max(0.0, end - monotonic())):
+                return
+
+    @property
+    def totals(self) -> EngineTotals:
+        """What the engine has done so far."""
+        with locked(self._lock):
+            generated = sum(job.request.usage.generatedTokens for job in self.jobs() if not job.counted)
+            return self._counters.totals(generated)
 
     def stop(self, why: BaseException) -> None:
         """End the thread after this step, and all requests with it. Does not wait."""
@@ -154,7 +175,7 @@ class Scheduler:
         return hold(bool, partial(atomic, calls))
 
     def jobs(self) -> list[Job]:
-        """The jobs that have not ended."""
+        """The jobs that have not ended. Their order is arbitrary."""
         return list(self._open)
 
     def after_fork(self, error: Exception) -> None:
@@ -204,10 +225,10 @@ class Scheduler:
         with locked(self._lock):
             self._waiting += self._arrivals
             self._arrivals.clear()
-        for job in (*self._running, *self._waiting):
-            self._publish_end(job, None, self.closing)
-        self._running.clear()
-        self._waiting.clear()
+        for jobs in (self._running, self._waiting):
+            for job in jobs:
+                self._publish_end(job, None, self.closing)
+            jobs.clear()
         self._publish()
         self._runner.forget_adapters()
         self._layout.context.close()  # another one than the scheduler's if a change of the layout failed halfway
@@ -234,8 +255,11 @@ class Scheduler:
 
     def _run_batch(self, jobs: list[Job], generating: int) -> None:
         runner = self._runner
-        if runner.run(jobs) and runner.n == generating:
-            self._policy.note(generating, runner.seconds)
+        if runner.run(jobs):
+            self._counters.steps += 1
+            self._counters.seconds += runner.seconds
+            if runner.n == generating:
+                self._policy.note(generating, runner.seconds)
 
     @property
     def is_over(self) -> bool:
@@ -297,6 +321,8 @@ class Scheduler:
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()
+            job.request._runs = True
+            self._counters.begin(job.request)
             self._running.append(job)
             self._adapted |= job.adapters is not NO_ADAPTERS
             self._runner.invalidate()
@@ -308,13 +334,13 @@ class Scheduler:
         self._stalled = None
         if not any(job.outgrown for job in self._running):
             return
-        for job in sorted(self._running, key=_precedence):
+        for job in sorted(self._running, key=precedence):
             while job.sequence is not None and job.outgrown and not self._reserve_more(job):
                 open_ended = [other for other in self._running if other.open_ended]
                 if len(open_ended) == 1:
                     self._stalled = job
                     break
-                self._preempt(max(open_ended, key=_precedence), self._keep_prefixes)
+                self._preempt(max(open_ended, key=precedence), self._keep_prefixes)
 
     def _reserve_more(self, job: Job) -> bool:
         more = min(job.next_reservation, self._cells.per_sequence)
@@ -331,6 +357,7 @@ class Scheduler:
         self._runner.invalidate()
         self._cells.close(job.sequence, keep)
         job.sequence = None
+        job.request._runs = False
         self._running.remove(job)
         job.preemptions += 1
         if job.open_ended:
@@ -341,7 +368,7 @@ class Scheduler:
         """The memory is full although the batch should fit: evict what is kept, or else preempt a request."""
         if self._cells.evict_all():
             return
-        job = max(self._running, key=_precedence)
+        job = max(self._running, key=precedence)
         if len(self._running) == 1:
             self.end(job, None, error)
         else:
@@ -365,10 +392,9 @@ class Scheduler:
             self._publish_end(job, reason, error)
 
     def _publish_end(self, job: Job, reason: StopReason | None, error: BaseException | None) -> None:
+        with locked(self._lock):
+            self._counters.end(job.request, None if error else reason)
+            job.counted = True
+            self._n_open -= 1
         job.end(reason, error, self._wake)
         self._open.discard(job)
-
-
-def _precedence(job: Job) -> tuple[bool, int, int]:
-    """A sort key: who keeps its cells. The job with the largest one is preempted first."""
-    return job.preemptions < _MAX_PREEMPTIONS, -job.request.priority, job.serial

@@ -28,7 +28,7 @@ from llama_cffi import (
     tokenize,
 )
 from llama_cffi.engine.job import Job
-from llama_cffi.engine.scheduler import _precedence
+from llama_cffi.engine.priority import precedence
 from llama_cffi.engine.step import Step
 from tests import tiny_archs, tiny_models
 from tests.engine.conftest import Gate, Texts, exact, running, write_alone
@@ -386,7 +386,7 @@ def test_who_keeps_the_cells() -> None:
         return SimpleNamespace(serial=serial, request=request, preemptions=preemptions)
 
     order = [job(9, -1, 4), job(5, 2), job(7, 2, 3), job(1), job(2, 0, 1), job(0, -1)]
-    assert sorted(order[::-1], key=_precedence) == order
+    assert sorted(order[::-1], key=precedence) == order
 
 
 def test_a_higher_priority_keeps_its_cells(plain: Model) -> None:

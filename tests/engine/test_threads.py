@@ -9,7 +9,7 @@ import pytest
 
 from llama_cffi import BusyError, Context, ContextFullError, Engine, Model, Request, Sampler, TokenDataArray
 from llama_cffi._core.ownership import Lock
-from llama_cffi.engine.engine import _params
+from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.errors import NativeMemoryError
 from tests.engine.conftest import Gate, Texts, refuse_layouts, running
@@ -105,10 +105,10 @@ def test_only_requests_that_do_not_fit_end(
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (7, 7), (8, 7), (16, 14), (17, 15)])
-def test_clients_have_cpus_too(monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int) -> None:
-    monkeypatch.setattr("llama_cffi.engine.engine.usable_cpus", lambda: cpus)
+def test_clients_have_cpus_too(plain: Model, monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int) -> None:
+    monkeypatch.setattr("llama_cffi.engine.context_params.usable_cpus", lambda: cpus)
     for given in (None, Context.Params(nUbatch=64)):
-        params = _params(given, 512, 1, 64, None)
+        params = context_params(plain, given, 512, 1, 64, None)
         assert (params.nThreads, params.nThreadsBatch, params.adaptThreads) == (threads, threads, True)
-    assert _params(None, 512, 1, 64, 3).nThreads == 3
-    assert _params(Context.Params(nThreads=5), 512, 1, 64, None).nThreads == 5
+    assert context_params(plain, None, 512, 1, 64, 3).nThreads == 3
+    assert context_params(plain, Context.Params(nThreads=5), 512, 1, 64, None).nThreads == 5

@@ -374,6 +374,8 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
         def run() -> None:
             with Engine(model, nCtx=64, nSeqMax=2, nThreads=1) as made:
                 made.submit("Once", maxTokens=2).result()
+                made.submit("Once", maxTokens=2)
+                made.close(drain=True)
 
         return run
 

@@ -81,6 +81,7 @@ SKIPPED = {
     "Request": "engine.submit makes one",
     "GenerationSteps": "generation.steps makes one",
     "EngineLoad": "a result",
+    "EngineTotals": "a result",
     "RequestUsage": "a result",
     "Usage": "a result",
     "Alternative": "a result",
