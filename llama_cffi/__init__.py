@@ -102,6 +102,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "timeUs",
         "version",
     ),
+    "vocab.infill": ("infillPrompt",),
     "vocab.tokenize": ("detokenize", "tokenize"),
     "sampling.token_data": ("TokenData",),
     "sampling.token_data_array": ("TokenDataArray",),

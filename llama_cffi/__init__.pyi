@@ -114,6 +114,7 @@ from llama_cffi.system import (
     timeUs as timeUs,
     version as version,
 )
+from llama_cffi.vocab.infill import infillPrompt as infillPrompt
 from llama_cffi.vocab.tokenize import detokenize as detokenize, tokenize as tokenize
 from llama_cffi.vocab.vocab import Vocab as Vocab
 
