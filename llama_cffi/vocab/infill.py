@@ -33,8 +33,9 @@ def infillPrompt(
     the most relevant last. `project` and `fileName` are told to models that have tokens for names.
     `suffixFirst` puts the suffix first, for models that were trained so (SPM infill).
 
-    With `limit`, three quarters of so many tokens are for the end of `prefix`, and one quarter is for `prompt` and the
-    beginning of `suffix`. With `extraLimit`, only so many tokens are left of what precedes them, the last ones.
+    `limit` is the most tokens for these texts: three quarters of it are for the end of `prefix`, and one quarter is for
+    `prompt` and the beginning of `suffix`. `extraLimit` is the most tokens for names and other files, of which the
+    last stay.
 
     Raises ValueError for a model without fill-in-the-middle tokens.
     """
