@@ -27,7 +27,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"chat"},
         {"engine"},
         {"__init__"},
-        {"cli", "_children"},
+        {"cli", "_children", "compat"},
         {"__main__"},
     ),
     "codegen": ({"api"}, {"read"}, {"rules"}, {"emit", "fit", "diff"}, {"generate"}, {"__main__"}),

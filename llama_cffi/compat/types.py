@@ -1,0 +1,38 @@
+"""The names of llama-cpp-python's typed dicts, for annotations: any dict will do for each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_REQUESTS = """
+ChatCompletionFunction ChatCompletionFunctionCallOption ChatCompletionFunctionParameters ChatCompletionFunctions
+ChatCompletionMessageToolCall ChatCompletionMessageToolCallFunction ChatCompletionMessageToolCalls
+ChatCompletionNamedToolChoice ChatCompletionNamedToolChoiceFunction ChatCompletionRequestAssistantMessage
+ChatCompletionRequestAssistantMessageFunctionCall ChatCompletionRequestFunctionCall
+ChatCompletionRequestFunctionCallOption ChatCompletionRequestFunctionMessage ChatCompletionRequestMessage
+ChatCompletionRequestMessageContentPart ChatCompletionRequestMessageContentPartImage
+ChatCompletionRequestMessageContentPartImageImageUrl ChatCompletionRequestMessageContentPartText
+ChatCompletionRequestResponseFormat ChatCompletionRequestSystemMessage ChatCompletionRequestToolMessage
+ChatCompletionRequestUserMessage ChatCompletionTool ChatCompletionToolChoiceOption ChatCompletionToolFunction JsonType
+"""
+_ANSWERS = """
+ChatCompletion ChatCompletionChunk ChatCompletionLogprobToken ChatCompletionLogprobs
+ChatCompletionMessageToolCallChunk ChatCompletionMessageToolCallChunkFunction ChatCompletionResponseChoice
+ChatCompletionResponseFunctionCall ChatCompletionResponseMessage ChatCompletionStreamResponseChoice
+ChatCompletionStreamResponseDelta ChatCompletionStreamResponseDeltaEmpty
+ChatCompletionStreamResponseDeltaFunctionCall ChatCompletionTopLogprobToken Completion CompletionChoice
+CompletionChunk CompletionLogprobs CompletionUsage CreateChatCompletionResponse CreateChatCompletionStreamResponse
+CreateCompletionResponse CreateCompletionStreamResponse CreateEmbeddingResponse Embedding EmbeddingData EmbeddingUsage
+"""
+
+NAMES = frozenset((_REQUESTS + _ANSWERS).split())
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return dict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(NAMES)
