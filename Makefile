@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat-cases chat-judge sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat-cases chat-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -46,6 +46,7 @@ help:
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
 	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
 	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
+	@echo "make compat-clients    langchain-community, LlamaIndex and Haystack on llama_cffi.compat (420 MB in a .venv of its own)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
@@ -176,6 +177,20 @@ $(VENV)/.judge: $(VENV)/.test
 
 chat-judge: $(VENV)/.judge
 	$(PY) -m tests.chat.judge $(if $(filter 1,$(WRITE)),--write)
+
+# Programs that depend on llama-cpp-python, in an environment of their own: it is not installed there, and not built.
+CLIENTS := $(VENV)-clients
+
+$(CLIENTS)/.done: $(VENV)/.test
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check "cffi>=2.0,<3" numpy llguidance pydantic \
+		"jsonschema>=4.18" "langchain-community>=0.4.2,<0.5" "llama-index-core>=0.13,<0.15" "haystack-ai>=2.30"
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		llama-index-llms-llama-cpp==0.7.0 llama-cpp-haystack==3.0.2
+	touch $@
+
+compat-clients: $(CLIENTS)/.done
+	PYTHONPATH=$(CURDIR) $(CLIENTS)/bin/python -W ignore -m tests.compat.clients
 
 sanitize: $(VENV)/.test
 	$(PY) -m tests.sanitizers address
