@@ -102,6 +102,10 @@ def test_a_command(page: str, line: str, folder: Path, hub: FakeHub) -> None:
         '"additionalProperties": false}'
     )
     (folder / "colours.gbnf").write_text('root ::= ("red" | "green") "\\n"\n')
+    (folder / "script.py").write_text(
+        "import sys\nfrom llama_cpp import Llama\n"
+        "print(sys.argv[1:], Llama('model.gguf', n_ctx=256)('Hello', max_tokens=2)['usage'])\n"
+    )
     result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=folder,
