@@ -12,6 +12,7 @@ COMMANDS = {
     "complete": ("llama_cffi.cli.complete", "complete a prompt"),
     "chat": ("llama_cffi.cli.chat", "chat with a model"),
     "embed": ("llama_cffi.cli.embed", "compute embeddings of texts"),
+    "serve": ("llama_cffi.cli.serve", "serve models over HTTP by OpenAI's protocol"),
     "info": ("llama_cffi.cli.info", "show what a GGUF file holds, how much memory it needs, and whether that fits"),
     "bench": ("llama_cffi.cli.bench", "measure the speed of a model on this machine"),
     "doctor": ("llama_cffi.doctor.command", "check the installation and the devices, and say how to fix what fails"),

@@ -29,7 +29,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REQUIRED = (
-    *("unit", "codegen", "contract", "api", "generate", "constrain", "embed", "engine", "chat", "cli", "compat"),
+    *(
+        "unit",
+        "codegen",
+        "contract",
+        "api",
+        "generate",
+        "constrain",
+        "embed",
+        "engine",
+        "chat",
+        "server",
+        "cli",
+        "compat",
+    ),
     *("safety", "fuzz", "hostile", "install", "docs", "rpc", "typing"),
 )
 # Folders whose tests need no native build; in tests/codegen, but for those that read llama.cpp's headers.

@@ -27,6 +27,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"chat"},
         {"engine"},
         {"__init__"},
+        {"server"},
         {"cli", "_children", "compat"},
         {"__main__"},
     ),
