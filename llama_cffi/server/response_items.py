@@ -90,7 +90,7 @@ class ResponseWriter:
         used = answers.usage([job])
         self.response["usage"] = {
             "input_tokens": used["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": used["prompt_tokens_details"]["cached_tokens"]},
+            "input_tokens_details": {**used["prompt_tokens_details"], "cache_write_tokens": 0},
             "output_tokens": used["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": used["total_tokens"],

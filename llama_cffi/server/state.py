@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.server.admission import Admission
-from llama_cffi.server.errors import shutting_down, too_busy
+from llama_cffi.server.errors import ApiError, shutting_down, too_busy
 from llama_cffi.server.metrics import Metrics
 
 if TYPE_CHECKING:
-    from llama_cffi.server.exchange import Exchange
     from llama_cffi.server.served import Models
     from llama_cffi.server.settings import Limits, Settings
 
@@ -21,6 +20,12 @@ T = TypeVar("T")
 
 _MOST_THREADS = 4
 _TICK = 0.05
+
+
+class Open(Protocol):
+    """A request that is open."""
+
+    def fail(self, error: ApiError) -> None: ...
 
 
 class ServerState:
@@ -31,7 +36,7 @@ class ServerState:
         self.limits: Limits = settings.limits
         self.metrics = Metrics()
         self.admission = Admission(settings.limits, self.metrics)
-        self.exchanges: set[Exchange] = set()
+        self.exchanges: set[Open] = set()
         self.draining = False
         self._pool = ThreadPoolExecutor(min(_MOST_THREADS, usable_cpus() + 1), "llama_cffi-server")
         self._in_pool = 0
