@@ -20,7 +20,7 @@ from llama_cffi.server.exchange import Exchange
 from llama_cffi.server.messages import format_of
 from llama_cffi.server.requests import CompletionBody
 from llama_cffi.server.sampling import sampler_of, seed_of
-from llama_cffi.vocab.tokenize import tokenize
+from llama_cffi.vocab.tokenize import detokenize, tokenize
 
 if TYPE_CHECKING:
     from llama_cffi.vocab.vocab import Vocab
@@ -89,8 +89,9 @@ def _makers(
     prompts: list[str | list[int]],
     tries: int,
 ) -> list[Callable[[], Request]]:
-    asked = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-    most = answers.most_tokens(exchange, asked, "max_tokens")
+    most = answers.most_tokens(exchange, body.max_tokens, "max_tokens")
+    if body.max_tokens is None:
+        most = min(_DEFAULT_TOKENS, most or _DEFAULT_TOKENS)
     vocab = engine.model.vocab
     form = format_of(body.response_format)
     if body.echo and body.logprobs is not None:
@@ -165,8 +166,7 @@ def _echoed(body: CompletionBody, vocab: Vocab, job: Request) -> str:
         return body.prompt
     if isinstance(body.prompt[0], str) and len(body.prompt) == 1:
         return str(body.prompt[0])
-    prompt = job.prompt[1:] if job.prompt[:1] == [vocab.bos] else job.prompt
-    return b"".join(answers.piece_of(vocab, token) for token in prompt).decode(errors="replace")
+    return detokenize(vocab, job.prompt, removeSpecial=True, unparseSpecial=True)
 
 
 def _prompt_rows(vocab: Vocab, job: Request) -> list[_Row]:

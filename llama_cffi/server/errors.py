@@ -95,8 +95,8 @@ def of_exception(error: BaseException, identity: str) -> ApiError:
 
 def of_validation(found: Sequence[Mapping[str, Any]], document: Any) -> ApiError:
     """Return the error for what pydantic says about a request's body."""
-    first = found[0]
-    param = _path(first["loc"], document)
+    # Where several types are allowed, each has an error: the deepest one belongs to the type that was meant.
+    param, first = max(((_path(error["loc"], document), error) for error in found), key=lambda pair: len(pair[0]))
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "missing":
         message, code = "this field is required", "missing_required_parameter"

@@ -123,8 +123,9 @@ def adapters_of(served: ServedModel, asked: Sequence[Lora] | None) -> list[tuple
             adapter = served.adapters[names[lora.id]]
         else:
             known = f"this model has {', '.join(names)}" if names else "this model has no adapters"
-            text = f"there is no LoRA adapter {lora.name if lora.name is not None else lora.id!r}: {known}"
-            raise ApiError(400, text, param=f"lora[{index}]", code="invalid_value")
+            where, asked_for = f"lora[{index}]", lora.id if lora.name is None else lora.name
+            text = f"{where}: there is no LoRA adapter {asked_for!r}: {known}"
+            raise ApiError(400, text, param=where, code="invalid_value")
         found.append((adapter, lora.scale))
     return found
 

@@ -52,8 +52,37 @@ def test_echo_and_log_probabilities(server: Running) -> None:
         len(best) == 2 and max(best.values()) == given
         for best, given in zip(logs["top_logprobs"], logs["token_logprobs"], strict=True)
     )
+    text = found["choices"][0]["text"]
     echoed = server.ok("/v1/completions", prompt=TEXT, temperature=0, max_tokens=3, echo=True)["choices"][0]["text"]
-    assert echoed == TEXT + found["choices"][0]["text"]
+    assert echoed == TEXT + text
+    for prompt in (TEXT, tokenize(part_of(server, "tiny").model.vocab, TEXT)):
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": 3, "echo": True, "logprobs": 2}
+        both = server.ok("/v1/completions", **body)["choices"][0]
+        assert both["text"] == TEXT + text
+        given = both["logprobs"]["token_logprobs"]
+        assert given[0] is None and given[-3:] == pytest.approx(logs["token_logprobs"], abs=1e-3)
+        assert "".join(both["logprobs"]["tokens"])[-len(text) :] == text
+        events = server.events("/v1/completions", **body)[:-1]
+        assert "".join(event["choices"][0]["text"] for event in events) == both["text"]
+        rows = [row for event in events for row in (event["choices"][0]["logprobs"] or {}).get("token_logprobs", ())]
+        assert rows[1:] == pytest.approx(given[1:], abs=1e-3)
+
+
+def test_a_score_alone(server: Running) -> None:
+    """What lm-eval asks for."""
+    vocab = part_of(server, "tiny").model.vocab
+    tokens = tokenize(vocab, TEXT)
+    with_text = server.ok("/v1/completions", prompt=tokens, max_tokens=1, echo=True, logprobs=1, temperature=0)
+    alone = server.ok("/v1/completions", prompt=tokens, max_tokens=0, echo=True, logprobs=1)
+    (choice,) = alone["choices"]
+    assert choice["text"] == TEXT and choice["finish_reason"] == "length"
+    logs = choice["logprobs"]
+    assert len(logs["tokens"]) == len(tokens) and logs["token_logprobs"][0] is None and logs["top_logprobs"][0] is None
+    assert logs["token_logprobs"][1:] == pytest.approx(
+        with_text["choices"][0]["logprobs"]["token_logprobs"][1:-1], abs=1e-3
+    )
+    assert alone["usage"]["completion_tokens"] == 0
+    assert server.error(400, "/v1/completions", prompt=TEXT, max_tokens=0)["param"] == "max_tokens"
 
 
 def test_the_best_of_several(server: Running) -> None:
