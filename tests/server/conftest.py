@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llama_cffi import Adapter, ChatTemplate, Embedder, Engine, Model, Reranker,
 from llama_cffi.server import ServedModel, chat, responses
 from tests import tiny_models
 from tests.chat.test_answers import TEMPLATE
+from tests.engine.conftest import exact
 from tests.generate.test_chat_session import Scripted
 from tests.server.serving import Running, running
 
@@ -19,21 +21,30 @@ _BERT = replace(tiny_models.BERT, quant="F32")
 
 
 @pytest.fixture(scope="session")
-def served(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServedModel]]:
+def exact_model(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """The tiny model in F32: its texts do not depend on what else is in a batch."""
+    path = tmp_path_factory.mktemp("server") / "f32.gguf"
+    vocab = vectors / "ggml-vocab-llama-spm.gguf"
+    with Model.load(tiny_models.write_llama(path, vocab, replace(tiny_models.LLAMA, quant="F32"))) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def served(exact_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServedModel]]:
     folder = tmp_path_factory.mktemp("server")
     tiny_models.write_lora(folder / "lora.gguf")
     tiny_models.write_bert(folder / "bert.gguf", spec=_BERT)
     tiny_models.write_bert(folder / "rank.gguf", spec=_BERT, labels=("score",))
-    adapter = Adapter.loraInit(tiny, folder / "lora.gguf")
+    adapter = Adapter.loraInit(exact_model, folder / "lora.gguf")
     with (
         Model.load(folder / "bert.gguf") as bert,
         Model.load(folder / "rank.gguf") as rank,
-        Engine(tiny, nCtx=4096, nSeqMax=4, nThreads=1) as engine,
+        Engine(exact_model, nCtx=4096, nSeqMax=4, nThreads=1, params=exact()) as engine,
         Embedder(bert, nThreads=1) as embedder,
         Reranker(rank, nThreads=1) as reranker,
     ):
         yield {
-            "tiny": ServedModel(engine, adapters={"own": adapter}, template=ChatTemplate(tiny, TEMPLATE)),
+            "tiny": ServedModel(engine, adapters={"own": adapter}, template=ChatTemplate(exact_model, TEMPLATE)),
             "bert": ServedModel(embedder=embedder),
             "rank": ServedModel(reranker=reranker),
         }
@@ -48,7 +59,7 @@ def server(served: dict[str, ServedModel]) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def smol_server(smol: Model) -> Iterator[Running]:
     """SmolLM2, with a template that offers tools."""
-    with Engine(smol, nCtx=4096, nSeqMax=4, nThreads=2) as engine:
+    with Engine(smol, nCtx=4096, nSeqMax=4) as engine:
         with running({"smol": ServedModel(engine, template=ChatTemplate(smol, TEMPLATE))}) as found:
             yield found
 

@@ -193,4 +193,6 @@ def test_load_and_metrics(server: Running) -> None:
     assert int(values['llama_cffi_generated_tokens_total{model="tiny"}']) >= 3
     count = values['llama_cffi_request_seconds_count{path="/v1/completions"}']
     assert values['llama_cffi_request_seconds_bucket{path="/v1/completions",le="+Inf"}'] == count
-    assert float(values["llama_cffi_disconnects_total"]) == 0
+    gone = float(values["llama_cffi_disconnects_total"])
+    server.ok("/v1/completions", prompt=TEXT, max_tokens=3)  # which is not one
+    assert f"llama_cffi_disconnects_total {gone:.0f}\n" in server.client.get("/metrics").text

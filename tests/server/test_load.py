@@ -53,9 +53,6 @@ def _read_some(connection: socket.socket, size: int = 200) -> bytes:
 @pytest.mark.parametrize("stage", ["nothing", "head", "half the body", "body", "first bytes", "stream"])
 def test_a_client_goes_away(server: Running, stage: str) -> None:
     data = json.dumps(LONG).encode()
-    head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
-    )
     with server.connect() as connection:
         if stage == "nothing":
             pass

@@ -1,0 +1,147 @@
+"""`python -m llama_cffi serve`: its options, its end by signals, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import tiny_models
+from tests.cli.commands import ROOT, environment, run
+from tests.server.serving import wait_for
+
+SECONDS = 60
+
+
+class Command:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        wait_for(lambda: self.url or process.poll() is not None)
+        assert self.url, self.lines
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"serving .* at (\S+)", "".join(self.lines))
+        return found[1] if found else ""
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        return status
+
+
+@contextmanager
+def command(*arguments: object, **more: str) -> Iterator[Command]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llama_cffi", "serve", "--port", "0", "-t", "1", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**more),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Command(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_with_several_models(tiny_path: Path, tmp_path: Path) -> None:
+    tiny_models.write_lora(tmp_path / "own.gguf")
+    tiny_models.write_bert(tmp_path / "bert.gguf")
+    models = ("-m", f"first={tiny_path}", "--lora", f"own={tmp_path / 'own.gguf'}", "-m", tiny_path)
+    with command(
+        *models, "--embedding-model", tmp_path / "bert.gguf", "-c", 256, "-p", 2, "--template", "chatml"
+    ) as made:
+        with httpx.Client(base_url=made.url, timeout=SECONDS) as client:
+            names = [model["id"] for model in client.get("/v1/models").json()["data"]]
+            assert names == ["first", "first:own", "tiny", "bert"]
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+            vectors = client.post("/v1/embeddings", json={"model": "bert", "input": "hello"})
+            assert len(vectors.json()["data"][0]["embedding"]) == tiny_models.BERT.n_embd
+            assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+        assert made.end() == 0
+    rows = [json.loads(line) for line in made.lines if line.startswith("{")]
+    assert [row["path"] for row in rows][:2] == ["/v1/models", "/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle(tiny_path: Path, number: int) -> None:
+    with command("-m", tiny_path, "-c", 2048, "-p", 2, "--shutdown-timeout", 60) as made:
+        body = {"prompt": "Once", "max_tokens": 200, "stream": True}
+        with httpx.stream("POST", f"{made.url}/v1/completions", json=body, timeout=SECONDS) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            made.process.send_signal(number)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]" and '"finish_reason":"length"' in rest[-2]
+        assert made.process.wait(SECONDS) == 0
+
+
+def test_a_second_signal_ends_at_once(tiny_path: Path) -> None:
+    with command("-m", tiny_path, "-c", 4096, "-p", 1, "--shutdown-timeout", 60) as made:
+        body = {"prompt": "Once", "max_tokens": 4000, "stream": True}
+        with httpx.stream("POST", f"{made.url}/v1/completions", json=body, timeout=SECONDS) as answer:
+            next(answer.iter_lines())
+            made.process.send_signal(signal.SIGTERM)
+            assert made.end() == 0
+
+
+def test_keys_by_option_file_and_variable(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("from-file\n\n")
+    for arguments, more, key in (
+        (["--api-key", "given", "--api-key-file", tmp_path / "keys"], {}, "from-file"),
+        ([], {"LLAMA_CFFI_API_KEY": "variable"}, "variable"),
+    ):
+        with command("-m", tiny_path, "-c", 256, "--host", "0.0.0.0", "-q", *arguments, **more) as made:
+            url = made.url.replace("0.0.0.0", "127.0.0.1")
+            assert httpx.get(f"{url}/v1/models").status_code == 401
+            assert httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+            assert made.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no model given"),
+        (["-m", "none.gguf"], "none.gguf"),
+        (["-m", "MODEL", "--host", "0.0.0.0"], "--api-key"),
+        (["-m", "MODEL", "--tls-key", "key.pem"], "--tls-certificate"),
+        (["-m", "MODEL", "-m", "MODEL"], "NAME=FILE"),
+        (["-m", "MODEL", "--lora", "x"], "NAME=FILE"),
+        (["-m", "MODEL", "--lora", "other:x=y.gguf"], "other"),
+        (["-m", "MODEL", "--api-key-file", "/dev/null"], "--api-key-file"),
+    ],
+)
+def test_what_it_refuses(tiny_path: Path, arguments: list[str], words: str) -> None:
+    found = run("serve", *[tiny_path if word == "MODEL" else word for word in arguments])
+    assert found.returncode in (1, 2) and words in found.stderr and "Traceback" not in found.stderr
+
+
+def test_without_the_libraries_it_names_the_extra(tiny_path: Path) -> None:
+    for library in ("starlette", "uvicorn", "pydantic"):
+        code = f"import sys; sys.modules[{library!r}] = None\nfrom llama_cffi.__main__ import main\n"
+        code += f"sys.exit(main(['serve', '-m', {str(tiny_path)!r}]))"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=SECONDS)
+        assert found.returncode == 1 and "pip install 'llama-cffi[server]'" in found.stderr, found.stderr
