@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks chat-cases chat-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -44,6 +44,8 @@ help:
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
 	@echo "make leaks             10,000 cycles of each class, and the memory that they leave behind"
+	@echo "make serve-storm       10,000 short requests to the server, with clients that go away among them"
+	@echo "make serve-clients     LangChain, LlamaIndex, instructor and lm-eval against the server"
 	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
 	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make compat-clients    langchain-community, LlamaIndex and Haystack on llama_cffi.compat (420 MB in a .venv of its own)"
@@ -167,6 +169,18 @@ mutations: $(VENV)/.test
 
 leaks: $(VENV)/.test
 	$(PY) -m tests.leaks
+
+serve-storm: $(VENV)/.test
+	$(PY) -m tests.server.storm
+
+# Other programs that speak the protocol, in an environment of their own: they take 900 MB.
+$(VENV)/clients/.done: | $(VENV)/.test
+	$(PY) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/pip install --quiet --disable-pip-version-check instructor langchain-openai llama-index-llms-openai-like lm-eval
+	touch $@
+
+serve-clients: $(VENV)/.test $(VENV)/clients/.done
+	$(PY) -m tests.server.clients $(VENV)/clients/bin/python
 
 chat-cases: $(VENV)/.test
 	$(PY) -m tests.chat.report

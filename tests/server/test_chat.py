@@ -171,6 +171,22 @@ def test_thoughts_can_be_turned_off(server: Running) -> None:
 def test_adapters_by_request(server: Running) -> None:
     names = [model["id"] for model in server.client.get("/v1/models").json()["data"]]
     assert names == ["tiny", "tiny:own", "bert", "rank"]
+    part = part_of(server, "tiny")
+    assert part.engine is not None
+    own = part.adapters["own"]
+    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 8}
+    texts = {}
+    for scale in (0.5, 1.0):
+        request = part.engine.submit(
+            "Once upon a time", sampler=Sampler.initGreedy(), maxTokens=8, adapters=[(own, scale)]
+        )
+        texts[scale] = request.result()
+        for lora in ({"name": "own", "scale": scale}, {"id": 0, "scale": scale}):
+            assert server.ok("/v1/completions", lora=[lora], **body)["choices"][0]["text"] == texts[scale]
+    assert server.ok("/v1/completions", model="tiny:own", **body)["choices"][0]["text"] == texts[1.0]
+    plain = server.ok("/v1/completions", model="tiny", **body)["choices"][0]["text"]
+    assert plain == server.ok("/v1/completions", lora=[], **body)["choices"][0]["text"] != texts[1.0]
+    assert server.error(404, CHAT, model="tiny:other", messages=ASK)["code"] == "model_not_found"
     error = server.error(400, CHAT, messages=ASK, lora=[{"name": "other"}])
     assert error["param"] == "lora[0]" and "own" in error["message"]
 
