@@ -21,7 +21,7 @@ from llama_cffi.server.requests import ChatBody
 from llama_cffi.server.sampling import sampler_of, seed_of
 from llama_cffi.server.served import ServedModel
 
-_LONG = 1 << 14  # characters of an answer from which on it is parsed on a thread
+_LONG = 1 << 12  # characters of an answer from which on it is parsed on a thread
 
 
 async def completions(exchange: Exchange) -> None:

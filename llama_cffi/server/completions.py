@@ -32,12 +32,12 @@ _Row = tuple[str, float | None, dict[str, float] | None]  # a token's text, log-
 async def completions(exchange: Exchange) -> None:
     """Answer a completion."""
     body = await exchange.body(CompletionBody)
-    name, _, engine, options = answers.find_model(exchange, body)
+    name, served, engine, options = answers.find_model(exchange, body)
     prompts = _prompts(body)
     choices, tries = body.n or 1, max(body.best_of or 1, body.n or 1)
     _check(exchange, body, len(prompts), choices, tries)
     makers = _makers(exchange, body, engine, options, prompts, tries)
-    exchange.admit(exchange.server.models.find(body.model, "engine")[1], len(makers))
+    exchange.admit(served, len(makers))
     jobs = await answers.submit(exchange, "prompt", makers)
     head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": name}
     if body.stream:

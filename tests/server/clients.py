@@ -1,7 +1,7 @@
 """Other programs that speak the protocol, each doing one real thing: `make serve-clients`.
 
-They run in an environment of their own, whose interpreter is the argument. lm-eval's score is compared with the one that
-is computed directly.
+They run in an environment of their own, whose interpreter is the argument. lm-eval's score is compared with the one
+that is computed directly.
 """
 
 from __future__ import annotations

@@ -86,6 +86,19 @@ def test_a_server_with_several_models(tiny_path: Path, tmp_path: Path) -> None:
     assert [row["path"] for row in rows][:2] == ["/v1/models", "/v1/chat/completions"]
 
 
+def test_the_two_commands_of_the_readme(smol_path: Path) -> None:
+    """They end with an answer, through curl."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    started = re.search(r"^python -m llama_cffi serve -m \S+/(\S+)$", text, re.MULTILINE)
+    asked = re.search(r"^curl (\S+/v1/chat/completions).*?}'$", text, re.MULTILINE | re.DOTALL)
+    assert started is not None and started[1] == smol_path.name and asked is not None
+    with command("-m", smol_path, "-c", 512) as made:
+        line = asked[0].replace("http://127.0.0.1:8080", made.url).replace("}]}", '}], "max_tokens": 4}')
+        found = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=SECONDS)
+        assert json.loads(found.stdout)["choices"][0]["message"]["content"], found.stderr
+        assert made.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle(tiny_path: Path, number: int) -> None:
     with command("-m", tiny_path, "-c", 2048, "-p", 2, "--shutdown-timeout", 60) as made:
