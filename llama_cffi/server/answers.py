@@ -96,12 +96,6 @@ def timings(job: Request) -> dict[str, Any]:
     }
 
 
-def count(exchange: Exchange, jobs: Iterable[Request]) -> None:
-    """Add the tokens of texts to the access log and the metrics."""
-    for job in jobs:
-        exchange.record.count(job.usage)
-
-
 def finish_reason(job: Request, calls: bool = False) -> str:
     """Return why a text ended, in OpenAI's words."""
     if job.stopReason in _FULL:

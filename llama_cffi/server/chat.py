@@ -43,7 +43,6 @@ async def completions(exchange: Exchange) -> None:
     for index, job in enumerate(jobs):
         await job
         found.append(await exchange.in_pool(partial(_choice, body, engine, job, index)))
-    answers.count(exchange, jobs)
     used = {"usage": answers.usage(jobs, shared=choices), "timings": answers.timings(jobs[0])}
     await exchange.json({**head, "object": "chat.completion", "choices": found, **used})
 
@@ -142,7 +141,6 @@ async def _stream(
             calls[index] |= "tool_calls" in delta
             await exchange.event(chunk(index, delta, {"content": rows, "refusal": None} if rows else None))
             rows = []
-    answers.count(exchange, jobs)
     for index, job in enumerate(jobs):
         last = chunk(index, {}, None, answers.finish_reason(job, calls[index]))
         await exchange.event({**last, "timings": answers.timings(job)})

@@ -46,7 +46,6 @@ async def completions(exchange: Exchange) -> None:
     for job in jobs:
         await job
     found = await exchange.in_pool(partial(_choices, body, engine, jobs, choices, tries))
-    answers.count(exchange, jobs)
     used = {"usage": answers.usage(jobs, shared=tries), "timings": answers.timings(jobs[0])}
     await exchange.json({**head, "choices": found, **used})
 
@@ -240,7 +239,6 @@ async def _stream(
             await exchange.event(chunk(index, step))
         else:
             await exchange.event(chunk(index, step.text, _rows(vocab, [step])))
-    answers.count(exchange, jobs)
     for index, job in enumerate(jobs):
         if not echoed[index]:  # nothing was generated
             await exchange.event(chunk(index, _echoed(body, vocab, job), _prompt_rows(vocab, job)))

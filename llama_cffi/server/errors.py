@@ -79,7 +79,7 @@ def of_exception(error: BaseException, identity: str) -> ApiError:
     """Return the error that answers a request for an exception. What is not the client's fault is logged by its id."""
     if isinstance(error, ApiError):
         return error
-    if type(error).__name__ == "QueueFullError":
+    if isinstance(error, errors.QueueFullError):
         return too_busy(str(error), 1)
     if isinstance(error, errors.ContextFullError):
         return ApiError(400, str(error), code="context_length_exceeded")

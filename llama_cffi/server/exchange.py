@@ -19,6 +19,7 @@ from llama_cffi.server.parameters import Body
 from llama_cffi.server.record import Record
 
 if TYPE_CHECKING:
+    from llama_cffi.engine.request import RequestUsage
     from llama_cffi.server.served import ServedModel
     from llama_cffi.server.state import ServerState
 
@@ -32,6 +33,8 @@ _LAST_WORDS = 1.0  # seconds to send an error to a client that may not read
 
 class Cancellable(Protocol):
     """A request of an engine, as far as it matters here."""
+
+    usage: RequestUsage
 
     def cancel(self) -> None: ...
 
@@ -145,6 +148,7 @@ class Exchange:
             jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.cancel()
+            self.record.count(job.usage)
         for served, texts in self._places:
             self.server.admission.leave(served, texts)
         self._places = []

@@ -16,12 +16,23 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _RECENT = 0.1  # weight of the latest request in the typical duration
 
+_TOTALS = (
+    ("prompt_tokens_total", "promptTokens"),
+    ("cached_tokens_total", "reusedTokens"),
+    ("generated_tokens_total", "generatedTokens"),
+    ("steps_total", "steps"),
+    ("compute_seconds_total", "seconds"),
+)
 _HELP = {
     "requests_total": "Requests that have ended, by path and status.",
     "disconnects_total": "Requests whose client went away before the end.",
     "prompt_tokens_total": "Tokens of prompts.",
     "cached_tokens_total": "Tokens of prompts that were in the KV cache already.",
     "generated_tokens_total": "Generated tokens.",
+    "texts_total": "Texts of the engine that have ended, by reason.",
+    "embedded_tokens_total": "Tokens of texts that were embedded or ranked.",
+    "steps_total": "Batches that the engine has decoded.",
+    "compute_seconds_total": "Seconds that the engine has computed.",
     "open_requests": "Requests that are open.",
     "running": "Texts that the engine runs.",
     "waiting": "Texts in the engine's queue.",
@@ -60,13 +71,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}
-        self._tokens = {"prompt_tokens_total": {}, "cached_tokens_total": {}, "generated_tokens_total": {}}
+        self._embedded: dict[str, int] = {}  # tokens, by the model that computed vectors or scores
         self._gone = 0
         self._whole: dict[str, Histogram] = {}
         self._first: dict[str, Histogram] = {}
         self._typical = 1.0
-
-    _tokens: dict[str, dict[str, int]]
 
     def typical_seconds(self) -> float:
         """Return how long a request takes, by the latest ones."""
@@ -79,9 +88,8 @@ class Metrics:
         self._gone += record.gone
         if record.model is None:
             return
-        counts = (record.prompt_tokens, record.cached_tokens, record.generated_tokens)
-        for name, count in zip(self._tokens, counts, strict=True):
-            self._tokens[name][record.model] = self._tokens[name].get(record.model, 0) + count
+        if record.embedded_tokens:
+            self._embedded[record.model] = self._embedded.get(record.model, 0) + record.embedded_tokens
         seconds = perf_counter() - record.started
         self._whole.setdefault(record.route, Histogram()).add(seconds)
         if record.first is not None:
@@ -97,10 +105,19 @@ class Metrics:
         rows = [(f'path="{path}",status="{status}"', n) for (path, status), n in sorted(self._requests.items())]
         yield from _family("requests_total", "counter", rows)
         yield from _family("disconnects_total", "counter", [("", self._gone)])
-        for name, by_model in self._tokens.items():
-            yield from _family(name, "counter", _by_model(by_model))
+        engines = {name: served.engine for name, served in models.by_name.items() if served.engine is not None}
+        totals = {name: engine.totals for name, engine in engines.items()}
+        ended = [
+            (f'model="{_escaped(name)}",reason="{reason}"', number)
+            for name, total in sorted(totals.items())
+            for reason, number in sorted(total.ended.items())
+        ]
+        yield from _family("texts_total", "counter", ended)
+        for name, member in _TOTALS:
+            yield from _family(name, "counter", _by_model({m: getattr(t, member) for m, t in totals.items()}))
+        yield from _family("embedded_tokens_total", "counter", _by_model(self._embedded))
         yield from _family("open_requests", "gauge", [("", open_requests)])
-        loads = {name: served.engine.load for name, served in models.by_name.items() if served.engine is not None}
+        loads = {name: engine.load for name, engine in engines.items()}
         for name, member in (
             ("running", "running"),
             ("waiting", "waiting"),

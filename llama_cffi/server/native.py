@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from llama_cffi.chat.template import ChatTemplate
+from llama_cffi.engine.request import Request
 from llama_cffi.server.errors import ApiError, of_submission
 from llama_cffi.server.exchange import Exchange
 from llama_cffi.server.messages import messages_of, thinking_of, tools_of
@@ -146,7 +147,7 @@ def _described(exchange: Exchange, name: str) -> dict[str, Any]:
 
 
 async def slots(exchange: Exchange) -> None:
-    """Show what each model runs: how many texts, and the use of its KV cache."""
+    """Show what each model runs: its texts by number, and the use of its KV cache."""
     rows = []
     for name, served in exchange.server.models.by_name.items():
         row: dict[str, Any] = {"model": name, "open": served.open}
@@ -160,9 +161,21 @@ async def slots(exchange: Exchange) -> None:
                 "cells": load.nCells,
                 "cells_used": load.usedCells,
                 "cells_kept": load.keptCells,
+                "requests": [_text_row(request) for request in served.engine.requests()],
             }
         rows.append(row)
     await exchange.json(rows)
+
+
+def _text_row(request: Request) -> dict[str, Any]:
+    """Describe a text that runs or waits, without the text."""
+    return {
+        "id": request.id,
+        "state": request.state,
+        "prompt_tokens": len(request.prompt),
+        "generated_tokens": len(request.tokens),
+        "seconds": round(request.seconds, 3),
+    }
 
 
 async def metrics(exchange: Exchange) -> None:

@@ -30,6 +30,7 @@ class Record:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    embedded_tokens: int = 0
     started: float = field(default_factory=perf_counter)
     time: float = field(default_factory=time)
     first: float | None = None

@@ -37,7 +37,6 @@ async def responses(exchange: Exchange) -> None:
             for event in events:
                 writer.add(event)
         writer.finish(job)
-        answers.count(exchange, [job])
         await exchange.json(writer.response)
         return
     await exchange.begin_events()
@@ -51,7 +50,6 @@ async def responses(exchange: Exchange) -> None:
         exchange.record.error = failed.code
         await _send(exchange, writer.fail(failed))
     else:
-        answers.count(exchange, [job])
         await _send(exchange, writer.finish(job))
     await exchange.end_events(done=False)
 

@@ -78,7 +78,7 @@ async def embeddings(exchange: Exchange) -> None:
         return found, _tokens(embedder.model.vocab, texts)
 
     found, tokens = await exchange.server.in_pool(work, served.thread)
-    exchange.record.prompt_tokens = tokens
+    exchange.record.prompt_tokens = exchange.record.embedded_tokens = tokens
     as_text = body.encoding_format == "base64"
     rows = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if as_text else vector.tolist()}
@@ -138,7 +138,7 @@ async def rerank(exchange: Exchange) -> None:
         return scores, query * len(documents) + _tokens(reranker.model.vocab, documents)
 
     scores, tokens = await exchange.server.in_pool(work, served.thread)
-    exchange.record.prompt_tokens = tokens
+    exchange.record.prompt_tokens = exchange.record.embedded_tokens = tokens
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
     with_text = bool(body.return_documents)
     rows = [

@@ -186,11 +186,14 @@ def test_load_and_metrics(server: Running) -> None:
     wait_for(lambda: not server.state.exchanges)
     rows = {row["model"]: row for row in server.client.get("/slots").json()}
     assert rows["tiny"]["slots"] == 4 and rows["tiny"]["open"] == 0 and rows["tiny"]["cells"] == 4096
+    assert rows["tiny"]["requests"] == []
     answer = server.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     values = dict(re.findall(r"^(llama_cffi_\S+) ([\d.]+)$", answer.text, re.MULTILINE))
     assert int(values['llama_cffi_requests_total{path="/v1/completions",status="200"}']) >= 1
     assert int(values['llama_cffi_generated_tokens_total{model="tiny"}']) >= 3
+    assert int(values['llama_cffi_texts_total{model="tiny",reason="length"}']) >= 1
+    assert float(values['llama_cffi_compute_seconds_total{model="tiny"}']) > 0
     count = values['llama_cffi_request_seconds_count{path="/v1/completions"}']
     assert values['llama_cffi_request_seconds_bucket{path="/v1/completions",le="+Inf"}'] == count
     gone = float(values["llama_cffi_disconnects_total"])

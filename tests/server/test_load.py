@@ -106,6 +106,9 @@ def test_a_full_queue_is_a_429(tiny: Model) -> None:
         for _ in range(3):
             stack.enter_context(server.send(CHAT, LONG))
         wait_for(lambda: part_of(server, "tiny").open == 3)
+        wait_for(lambda: sum(_load(server)) == 3)
+        rows = server.client.get("/slots").json()[0]["requests"]
+        assert len(rows) == 3 and {"waiting"} < {row["state"] for row in rows} and rows[0]["seconds"] > 0
         answer = server.post(CHAT, messages=ASK)
         assert answer.status_code == 429 and answer.json()["error"]["code"] == "queue_full"
         assert 1 <= int(answer.headers["retry-after"]) <= 60
