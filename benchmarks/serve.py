@@ -1,9 +1,9 @@
 """Compares the server through HTTP with the Engine in the process: `python benchmarks/serve.py MODEL [--n 32]`.
 
-Both have the same model, prompts, limits and threads, generate greedily, and take turns, each time in a new process. All
-requests are sent at once. Through HTTP the texts are streamed, to a client in a process of its own that reads bytes and
-parses little: the client's work is not what is measured. The time to the first byte is from the connection to the first
-event with text.
+Both have the same model, prompts, limits and threads, generate greedily, and take turns, each time in a new process.
+All requests are sent at once. Through HTTP the texts are streamed, to a client in a process of its own that reads bytes
+and parses little: the client's work is not what is measured. The time to the first byte is from the connection to the
+first event with text.
 """
 
 from __future__ import annotations
