@@ -48,13 +48,16 @@ class Admission:
         self.open -= 1
 
 
-def check(scope: Scope, settings: Settings) -> None:
-    """Check the head of a request: its key, its host, and the length of its body. Raises ApiError."""
+def check(scope: Scope, path: str, settings: Settings) -> None:
+    """Check the head of a request: its key, its host, and the length of its body. Raises ApiError.
+
+    `path` is the path within the application.
+    """
     headers = {name: value for name, value in scope["headers"]}
     if settings.allowed_hosts and _host(headers.get(b"host", b"")) not in settings.allowed_hosts:
         text = "this server answers only to its own names: start it with --allow-host NAME to add one"
         raise ApiError(403, text, code="host_not_allowed")
-    if settings.api_keys and scope["path"] not in OPEN_PATHS and not _has_key(headers, settings.api_keys):
+    if settings.api_keys and path not in OPEN_PATHS and not _has_key(headers, settings.api_keys):
         text = "a valid API key is required: send the header Authorization: Bearer KEY"
         raise ApiError(401, text, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
     length = headers.get(b"content-length", b"0")

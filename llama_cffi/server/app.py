@@ -153,7 +153,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
-        record = Record(scope["method"], scope["path"], client[0] if client else "", _route(scope["path"]))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # of a mount in another application
+        record = Record(scope["method"], scope["path"], client[0] if client else "", _route(path))
         scope["llama_cffi.record"] = record
 
         async def noted(message: Message) -> None:
@@ -166,9 +167,9 @@ class Gate:
 
         try:
             try:
-                if self._state.draining and scope["path"] not in _WHILE_DRAINING:
+                if self._state.draining and path not in _WHILE_DRAINING:
                     raise shutting_down()
-                admission.check(scope, self._state.settings)
+                admission.check(scope, path, self._state.settings)
                 await self._app(scope, receive, noted)
             except Exception as error:
                 await _answer(of_exception(error, record.id), record, noted)

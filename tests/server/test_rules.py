@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from llama_cffi.server import Limits, ServedModel, create_app
 from tests.server.serving import ASK, TOOL, Running, running, wait_for
@@ -245,3 +250,40 @@ def test_errors_of_the_server_do_not_tell_its_insides(server: Running, monkeypat
     assert answer.status_code == 500 and "inside" not in answer.text
     error = answer.json()["error"]
     assert answer.headers["x-request-id"] in error["message"] and error["type"] == "server_error"
+
+
+def test_an_application_can_be_mounted(served: dict[str, ServedModel]) -> None:
+    app = create_app(served, apiKeys=["key"])
+    outer = Starlette(routes=[Mount("/llm", app)])
+
+    async def ask() -> tuple[httpx.Response, ...]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://outer") as client:
+            headers = {"Authorization": "Bearer key"}
+            body = {"prompt": "Once", "max_tokens": 2}
+            return (
+                await client.get("/llm/health"),
+                await client.post("/llm/v1/completions", json=body),
+                await client.post("/llm/v1/completions", json=body, headers=headers),
+                await client.get("/llm/metrics", headers=headers),
+            )
+
+    health, refused, answered, metrics = asyncio.run(ask())
+    assert health.status_code == 200 and refused.status_code == 401
+    assert answered.json()["usage"]["completion_tokens"] == 2
+    assert 'requests_total{path="/v1/completions",status="200"} 1' in metrics.text
+
+
+def test_the_page_is_there_unless_it_is_turned_off(
+    served: dict[str, ServedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><title>Chat</title>", encoding="utf-8")
+    monkeypatch.setattr("llama_cffi.server.app.PAGE", page)
+    with running(served, apiKeys=["key"]) as server:
+        answer = server.client.get("/")
+        assert answer.status_code == 200 and answer.text == page.read_text(encoding="utf-8")
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    with running(served, page=False) as server:
+        assert server.client.get("/").status_code == 404
