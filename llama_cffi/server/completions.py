@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llama_cffi._core.base_types import DEFAULT_SEED, TOKEN_NULL
+from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi.chat import native
 from llama_cffi.chat.response_format import schema_text
 from llama_cffi.engine.engine import Engine
@@ -20,7 +20,8 @@ from llama_cffi.server.exchange import Exchange
 from llama_cffi.server.messages import format_of
 from llama_cffi.server.requests import CompletionBody
 from llama_cffi.server.sampling import sampler_of, seed_of
-from llama_cffi.vocab.tokenize import detokenize, tokenize
+from llama_cffi.vocab.infill import infillPrompt
+from llama_cffi.vocab.tokenize import detokenize
 
 if TYPE_CHECKING:
     from llama_cffi.vocab.vocab import Vocab
@@ -115,14 +116,13 @@ def _makers(
 
 
 def _infill(vocab: Vocab, prompt: str | list[int], suffix: str) -> list[int]:
-    """Return the prompt for a text between a prefix and a suffix, by the model's own tokens for that."""
-    before, after, middle = vocab.fimPre, vocab.fimSuf, vocab.fimMid
-    if TOKEN_NULL in (before, after, middle):
-        text = "suffix: this model cannot fill in: its vocabulary has no tokens for prefix, suffix and middle"
-        raise ApiError(400, text, param="suffix", code="unsupported_parameter")
-    begin = [vocab.bos] if vocab.getAddBos() and vocab.bos != TOKEN_NULL else []
-    prefix = tokenize(vocab, prompt, addSpecial=False) if isinstance(prompt, str) else prompt
-    return [*begin, before, *prefix, after, *tokenize(vocab, suffix, addSpecial=False), middle]
+    """Return the prompt for a text between a prefix and a suffix."""
+    if not isinstance(prompt, str):
+        raise ApiError(400, "suffix needs a prompt of text", param="prompt", code="invalid_value")
+    try:
+        return infillPrompt(vocab, prompt, suffix)
+    except ValueError as error:
+        raise ApiError(400, f"suffix: {error}", param="suffix", code="unsupported_parameter") from None
 
 
 # Whole answers

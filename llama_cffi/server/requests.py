@@ -41,6 +41,15 @@ class GenerationBody(Body):
     typical_p: Share | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     repeat_last_n: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Field(ge=1, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=1, lt=1 << 20)] | None = None
+    dry_penalty_last_n: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
+    mirostat_tau: Annotated[float, Field(ge=0, le=100)] | None = None
+    mirostat_eta: Annotated[float, Field(ge=0, le=1)] | None = None
     grammar: Annotated[str, Field(max_length=1 << 20)] | None = None
     cache_prompt: bool | None = None
     lora: Annotated[list[Lora], Field(max_length=16)] | None = None

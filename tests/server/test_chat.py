@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from llama_cffi import Engine, Sampler
+from llama_cffi import Engine, Sampler, defaultSampler
 from tests.chat.test_answers import CALL
 from tests.server.serving import ASK, TOOL, Running, part_of
 
@@ -158,6 +158,19 @@ def test_bias_and_stop(server: Running) -> None:
     assert server.ok(CHAT, **body)["choices"][0]["message"]["content"].count("hello") == 6
     stopped = server.ok(CHAT, stop=["hello hello"], **body)["choices"][0]
     assert stopped["finish_reason"] == "stop" and "hello hello" not in stopped["message"]["content"]
+
+
+def test_samplers_of_llama_cpp(server: Running) -> None:
+    part = part_of(server, "tiny")
+    assert part.engine is not None
+    own = {"topK": 7, "minP": 0.01, "repeatPenalty": 1.3, "xtcProbability": 0.5, "dryMultiplier": 0.8}
+    sampler = defaultSampler(1.2, 9, vocab=part.model.vocab, **own)
+    direct = part.engine.submit("Once", sampler=sampler, maxTokens=12).result()
+    body = {"top_k": 7, "min_p": 0.01, "repeat_penalty": 1.3, "xtc_probability": 0.5, "dry_multiplier": 0.8}
+    options = {"prompt": "Once", "temperature": 1.2, "seed": 9, "max_tokens": 12}
+    assert server.ok("/v1/completions", **options, **body)["choices"][0]["text"] == direct
+    assert server.ok("/v1/completions", **options)["choices"][0]["text"] != direct
+    assert server.ok("/v1/completions", **options, mirostat=2, top_k=-1)["choices"][0]["text"]
 
 
 def test_thoughts_can_be_turned_off(server: Running) -> None:
