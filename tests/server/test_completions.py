@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 
-from llama_cffi import Sampler, detokenize, tokenize
-from tests.server.serving import Running, part_of, wait_for
+from llama_cffi import Engine, Model, Sampler, detokenize, infillPrompt, tokenize
+from tests import tiny_models
+from tests.server.serving import Running, part_of, running, wait_for
 
 TEXT = "Once upon a time there was"
 
@@ -93,6 +95,18 @@ def test_the_best_of_several(server: Running) -> None:
     assert len(best) == 1 and best[0]["text"] == many[int(np.argmax(means))]["text"]
     assert server.error(400, "/v1/completions", prompt=TEXT, n=3, best_of=2)["param"] == "best_of"
     assert server.error(400, "/v1/completions", prompt=TEXT, best_of=2, stream=True)["param"] == "best_of"
+
+
+def test_a_gap_is_filled(vectors: Path, tmp_path: Path) -> None:
+    path = tiny_models.write_llama(tmp_path / "coder.gguf", vectors / "ggml-vocab-deepseek-coder.gguf")
+    with Model.load(path) as model, Engine(model, nCtx=512, nSeqMax=2, nThreads=1) as engine:
+        with running({"coder": engine}) as server:
+            body = {"prompt": "def f():\n    ", "suffix": "\nprint(f())\n", "max_tokens": 4}
+            found = server.ok("/v1/completions", **body)
+            assert found["usage"]["prompt_tokens"] == len(infillPrompt(model.vocab, body["prompt"], body["suffix"]))
+            assert found["usage"]["completion_tokens"] > 0
+            assert server.error(400, "/v1/completions", **{**body, "prompt": [5, 6]})["param"] == "prompt"
+            assert server.error(400, "/v1/completions", **body, echo=True)["param"] == "suffix"
 
 
 def test_a_model_that_cannot_fill_in_says_so(server: Running) -> None:
