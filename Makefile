@@ -121,9 +121,11 @@ quick-style:
 quick-tests:
 	$(PY) -m pytest -q -m "not native and not slow" tests/unit tests/codegen
 
-# T=tests/engine runs one part. Where there is no Vulkan driver for the CPU, the tests get one from the cache.
+# T=tests/engine runs one part, in one process; the whole runs in JOBS processes. Where there is no Vulkan driver for the
+# CPU, the tests get one from the cache.
+JOBS := 2
 test: $(VENV)/.test
-	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest $(T)
+	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest $(or $(T),-n $(JOBS) --dist loadfile)
 
 $(VENV)/.coverage: $(VENV)/.test
 	$(PIP) --no-build-isolation --editable '.[coverage]'

@@ -158,6 +158,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     Vulkan's must run where the build has the module, and where `LLAMA_CFFI_TEST_VULKAN=1` says so.
     """
     config = session.config
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist: the one that has started it knows all results
+        return
     is_whole = config.args == config.getini("testpaths") and not (config.option.keyword or config.option.markexpr)
     if not is_whole or config.option.collectonly:
         return

@@ -29,7 +29,7 @@ def own(p):
         return False
 def limit_threads(more):
     if os.geteuid() == 0:
-        os.setuid(54321)  # root has no limit
+        os.setuid(100_000 + os.getpid())  # root has no limit; a user whom nothing else runs as
     resource.setrlimit(resource.RLIMIT_NPROC, (threads() + more, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
 def limit_memory(more):
     pages = int(open("/proc/self/statm").read().split()[0])
