@@ -191,17 +191,15 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
     const Reading reading;
     limits->rows     = 0;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
-    if (adapted != nullptr && threads::begin(*adapted)) {
+    threads::Computation computation(adapted);
+    if (computation.begin()) {
         use_threads(ctx, *adapted);
     }
     if (const int32_t n = threads::require(ctx, batch.n_tokens); n > 0) {
-        if (adapted != nullptr) {
-            threads::end(*adapted);
-        }
         return reject(*limits, SHIM_BATCH_THREADS, 0, n);
     }
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
-    if (adapted != nullptr && threads::end(*adapted)) {
+    if (computation.end()) {
         use_threads(ctx, *adapted);
     }
     if (code != 0 || shim_failed()) {

@@ -45,6 +45,14 @@ Reading::~Reading() {
     shim_end_reading();
 }
 
+Writing::Writing() : held_(shim_begin_writing()) {}
+
+Writing::~Writing() {
+    if (held_) {
+        shim_end_writing();
+    }
+}
+
 extern "C" {
 
 void shim_begin_reading(void) {
@@ -145,9 +153,8 @@ void shim_end_registering(void) {
 }
 
 void shim_adapter_free(struct llama_adapter_lora * adapter) {
-    if (shim_begin_writing()) {
+    if (const Writing writing; writing) {
         llama_adapter_lora_free(adapter);
-        shim_end_writing();
     }
 }
 

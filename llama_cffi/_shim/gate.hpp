@@ -11,3 +11,17 @@ class Reading {
     Reading(const Reading &)             = delete;
     Reading & operator=(const Reading &) = delete;
 };
+
+/* Holds the lock exclusively, for the lifetime of the object. False on a thread that holds it shared. */
+class Writing {
+  public:
+    Writing();
+    ~Writing();
+    Writing(const Writing &)             = delete;
+    Writing & operator=(const Writing &) = delete;
+
+    explicit operator bool() const { return held_; }
+
+  private:
+    bool held_;
+};

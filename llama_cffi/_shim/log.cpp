@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <new>
 #include <string>
 
 #include <pthread.h>
@@ -157,7 +158,10 @@ void on_log(enum ggml_log_level level, const char * text, void *) {
     if (thread != nullptr) {
         lines.thread = thread;
     }
-    the_log().append(level, text);
+    try {
+        the_log().append(level, text);
+    } catch (const std::bad_alloc &) {  // the line is lost; a thread of ggml's own could not catch it
+    }
 }
 
 }  // namespace
@@ -174,7 +178,7 @@ void log_install() {
 
 extern "C" {
 
-size_t shim_log_since_call(char * buffer, size_t size) {
+size_t shim_log_since_call(char * buffer, size_t size) try {
     if (size == 0) {
         return 0;
     }
@@ -183,6 +187,8 @@ size_t shim_log_since_call(char * buffer, size_t size) {
     memcpy(buffer, text.data() + (text.size() - n), n);
     buffer[n] = '\0';
     return n;
+} catch (const std::bad_alloc &) {
+    return 0;
 }
 
 void shim_log_keep(bool keep) {

@@ -13,7 +13,8 @@ namespace {
 
 using sampling::Candidates;
 
-constexpr int32_t PARALLEL = 4;  // fewer outputs are read on the calling thread
+constexpr int32_t PARALLEL  = 4;   // fewer outputs are read on the calling thread
+constexpr int32_t NO_MEMORY = -2;  // llama.cpp's code for an allocation failure
 
 /* What was found in the logits of a row. */
 struct Found {
@@ -21,15 +22,24 @@ struct Found {
     int32_t    token;  // 0, or why there is none: a negative shim_no_token
 };
 
-/* Reads the logits of all rows, on as many threads as the decode used: a row can have a megabyte, which other threads have
- * just written. These are the threads of OpenMP's last team, if the number is the same. */
-void read_logits(llama_context * ctx, const shim_limits & limits, const shim_step & step, std::vector<Found> & found) {
-    static thread_local std::vector<const float *> rows;
-    const int32_t                                  n = step.n;
+thread_local std::vector<const float *> rows;
+thread_local std::vector<Found>         found;  // of the last step
+
+/* Makes room for `n` rows. Returns false if there is no memory: no exception may leave a function that C calls. */
+bool reserve_rows(int32_t n) try {
     rows.resize(static_cast<size_t>(n));
     if (found.size() < rows.size()) {
         found.resize(rows.size());
     }
+    return true;
+} catch (const std::bad_alloc &) {
+    return false;
+}
+
+/* Reads the logits of all rows, on as many threads as the decode used: a row can have a megabyte, which other threads have
+ * just written. These are the threads of OpenMP's last team, if the number is the same. */
+void read_logits(llama_context * ctx, const shim_limits & limits, const shim_step & step) {
+    const int32_t n = step.n;
     for (int32_t i = 0; i < n; i++) {
         rows[i] = shim_logits(ctx, &limits, step.index[i]);
     }
@@ -69,8 +79,6 @@ bool sample(const llama_vocab * vocab, shim_step & step, int32_t i, Found & foun
     return true;
 }
 
-thread_local std::vector<Found> found;  // of the last step
-
 }  // namespace
 
 extern "C" {
@@ -86,10 +94,15 @@ void shim_step_go_on(const struct llama_vocab * vocab, struct shim_step * step) 
 
 int32_t shim_step_run(struct llama_context * ctx, struct shim_limits * limits, struct shim_threads * threads,
                       int32_t width, bool pinned, const struct llama_vocab * vocab, struct shim_step * step) {
-    step->done            = 0;
+    step->done = 0;
+    if (!reserve_rows(step->n)) {
+        limits->index = 0;
+        limits->value = NO_MEMORY;
+        return SHIM_BATCH_FAILED;
+    }
     const int32_t outputs = shim_compute(ctx, limits, threads, step->batch, width, 0, false, pinned);
     if (outputs > 0 && step->n > 0) {
-        read_logits(ctx, *limits, *step, found);
+        read_logits(ctx, *limits, *step);
         shim_step_go_on(vocab, step);
     }
     return outputs;

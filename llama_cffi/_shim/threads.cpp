@@ -92,7 +92,7 @@ void sample_at(shim_threads & state, double at) {
     }
 }
 
-thread_local shim_threads * computing = nullptr;
+thread_local shim_threads * computing = nullptr;  // set by a Computation, and only while it lives
 
 /* The OpenMP threads of the calling thread, with itself. Each thread has a team of its own, and a smaller team ends the
  * threads that it does not need. */
@@ -152,12 +152,7 @@ bool start_team(int32_t) {
 
 #endif
 
-}  // namespace
-
-namespace threads {
-
-bool begin(shim_threads & state) noexcept {
-    computing   = &state;
+bool start_computing(shim_threads & state) {
     state.began = now();
     if (state.marked != 0) {
         return false;
@@ -171,15 +166,8 @@ bool begin(shim_threads & state) noexcept {
     return state.now < state.most;
 }
 
-void sample() noexcept {
-    if (computing != nullptr) {
-        sample_at(*computing, now());
-    }
-}
-
-bool end(shim_threads & state) noexcept {
+bool stop_computing(shim_threads & state) {
     const double at = now();
-    computing       = nullptr;
     state.computed += at - state.began;
     sample_at(state, at);
     const double span = at - state.marked;
@@ -192,6 +180,34 @@ bool end(shim_threads & state) noexcept {
     const double cpus = (state.cpu - last.cpu) / last.computed;
     const double mean = last.samples > 0 ? last.sum / last.samples : -1;
     return shim_threads_decide(&state, at, last.computed / span, rate, cpus, mean) != last.now;
+}
+
+}  // namespace
+
+namespace threads {
+
+Computation::Computation(shim_threads * state) noexcept : state_(state), outer_(computing) {
+    computing = state;
+}
+
+bool Computation::begin() noexcept {
+    return state_ != nullptr && start_computing(*state_);
+}
+
+bool Computation::end() noexcept {
+    if (state_ == nullptr) {
+        return false;
+    }
+    shim_threads & state = *state_;
+    state_               = nullptr;
+    computing            = outer_;
+    return stop_computing(state);
+}
+
+void sample() noexcept {
+    if (computing != nullptr) {
+        sample_at(*computing, now());
+    }
 }
 
 bool start(int32_t n) noexcept {

@@ -5,14 +5,29 @@
 
 namespace threads {
 
-/* Call right before a computation. Returns true if the number of threads changed: state.now. */
-bool begin(shim_threads & state) noexcept;
+/* A computation of the calling thread, until it ends: the destructor ends it too, if an exception leaves it. A callback
+ * may compute with another context meanwhile. */
+class Computation {
+  public:
+    /* `state` is null if the number of threads is fixed. */
+    explicit Computation(shim_threads * state) noexcept;
+    ~Computation() { end(); }
+    Computation(const Computation &)             = delete;
+    Computation & operator=(const Computation &) = delete;
+
+    /* Call right before the computation. Returns true if the number of threads changed: state->now. */
+    bool begin() noexcept;
+
+    /* Call right after it. Returns true if the number of threads changed: state->now. */
+    bool end() noexcept;
+
+  private:
+    shim_threads * state_;
+    shim_threads * outer_ = nullptr;
+};
 
 /* Call now and then during a computation, on its calling thread: counts how many threads run. */
 void sample() noexcept;
-
-/* Call right after it. Returns true if the number of threads changed: state.now. */
-bool end(shim_threads & state) noexcept;
 
 /* Starts the OpenMP threads that a computation of the calling thread will use. OpenMP ends the process if it cannot start
  * a thread, so this tries first whether they can be started, one calling thread at a time. Returns 0, or the number of
