@@ -45,7 +45,8 @@ Reading::~Reading() {
     shim_end_reading();
 }
 
-Writing::Writing() : held_(shim_begin_writing()) {}
+Writing::Writing() : held_(shim_begin_writing()) {
+}
 
 Writing::~Writing() {
     if (held_) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from llama_cffi.constrain import keywords
@@ -14,6 +14,7 @@ _MOST_PAIRS = 40_000
 _MOST_STEPS = 200_000  # comparisons of two schemas for a whole document
 _DEPTH = 8
 _MOST_PARTS = 64
+_MOST_OPPOSITES = 400  # of choices in a whole document
 _KINDS = {"number": ("fraction", "integer")}
 _FORMAT_OF = {FORMATS[name][0][0]: name for name in APART}
 
@@ -21,32 +22,46 @@ _FORMAT_OF = {FORMATS[name][0][0]: name for name in APART}
 class Choices:
     """Compares rewritten schemas."""
 
-    def __init__(self, defs: dict[str, Schema]) -> None:
-        self._defs = defs
-        self._steps = 0
+    def __init__(self, defs: dict[str, Schema], narrowed: MutableMapping[int, set[str] | None]) -> None:
+        self._defs, self._narrowed = defs, narrowed
+        self._steps = self._opposites = 0
         self._parts_of: dict[int, list[dict[str, Any]]] = {}
         self._kinds_of: dict[int, set[str]] = {}
         self._known: dict[tuple[int, int], bool] = {}
 
-    def settle(self, options: list[Schema]) -> list[Schema] | None:
-        """Return options of which no value fits two, for `anyOf`; None if that cannot be said."""
-        options = [option for option in options if option is not False]
+    def settle(
+        self, options: list[Schema], opposite: Callable[[int], tuple[Schema, bool] | None]
+    ) -> list[Schema] | None:
+        """Return options of which no value fits two, for `anyOf`; None if that cannot be said.
+
+        `opposite` returns a schema for what does not fit an option, and True if it stands for all of that; or None.
+        """
         if len(options) * (len(options) - 1) // 2 > _MOST_PAIRS:
             return None
         settled = []
         for number, option in enumerate(options):
-            rules: list[dict[str, Any]] = []
+            rules: list[Any] = []
             for place, other in enumerate(options):
                 if place == number or self._disjoint(option, other, _DEPTH):
                     continue
-                rule = self._telling(option, other)
+                rule: Any = self._telling(option, other)
                 if rule is None:
-                    return None
-                if self._kinds(option) & self._kinds(other) != {"object"}:
+                    self._opposites += 1
+                    found = opposite(place) if self._opposites <= _MOST_OPPOSITES else None
+                    if found is None:
+                        return None
+                    rule, exact = found
+                    if not exact:
+                        if self._disjoint(option, rule, _DEPTH):
+                            return None  # what is missing may be all that the option stands for
+                        rule = {"anyOf": [rule]}
+                        self._narrowed[id(rule)] = None
+                elif self._kinds(option) & self._kinds(other) != {"object"}:
                     rule["type"] = "object"
-                if rule not in rules:
+                if rule not in rules and rule is not True:
                     rules.append(rule)
-            settled.append({"allOf": [option, *rules]} if rules else option)
+            if option is not False and False not in rules:
+                settled.append({"allOf": [option, *rules]} if rules else option)
         return settled
 
     def _telling(self, option: Schema, other: Schema) -> dict[str, Any] | None:
@@ -73,11 +88,18 @@ class Choices:
             part = todo.pop()
             if isinstance(part, dict) and id(part) not in seen:
                 seen.add(id(part))
+                if id(part) in self._narrowed:
+                    part = self._wide(part)
                 found.append(part)
                 todo.extend(part.get("allOf", ()))
                 if "$ref" in part:
                     todo.append(self._defs[part["$ref"].rpartition("/")[2]])
         return found
+
+    def _wide(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Return a schema without the keywords that are stricter than those it stands for."""
+        keys = self._narrowed[id(part)]
+        return {} if keys is None else {key: value for key, value in part.items() if key not in keys}
 
     def _required(self, schema: Schema) -> list[str]:
         return list(dict.fromkeys(name for part in self._parts(schema) for name in part.get("required", ())))

@@ -12,7 +12,9 @@ from llama_cffi.constrain import keywords
 _MOST_CHOICES = 100  # into which a keyword may be expanded
 
 
-def limited(note: Callable[[str], None], node: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def limited(
+    note: Callable[[str], None], narrow: Callable[[dict[str, Any]], None], node: dict[str, Any], own: dict[str, Any]
+) -> dict[str, Any]:
     """Apply `minProperties` and `maxProperties`. Names that come twice must not count twice."""
     low = keywords.count(node, "minProperties") or 0
     high = keywords.count(node, "maxProperties")
@@ -47,5 +49,8 @@ def limited(note: Callable[[str], None], node: dict[str, Any], own: dict[str, An
     if choices:
         types = own.get("type")
         others = [{"type": [name for name in keywords.TYPES if name != "object"]}] if types != "object" else []
-        own["allOf"] = [*own.get("allOf", ()), *({"anyOf": [*choice, *others]} for choice in choices)]
+        rules = [{"anyOf": [*choice, *others]} for choice in choices]
+        own["allOf"] = [*own.get("allOf", ()), *rules]
+        for rule in [] if closed else rules:
+            narrow(rule)
     return own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from llama_cffi.constrain.choices import Choices
@@ -17,8 +18,7 @@ MAX_LEVELS = 1 << 15  # levels of all definitions together: how deeply llguidanc
 def finish(reader: Reader, schema: dict[str, Any], max_length: int | None) -> tuple[dict[str, Any], int]:
     """Complete a rewritten schema. Returns it and the number of its levels; raises GrammarError."""
     defs: dict[str, Schema] = schema["$defs"]
-    nodes = [node for part in defs.values() for node in _within(part)]
-    _settle(reader, defs, nodes)
+    _settle(reader, defs)
     nodes = [node for part in defs.values() for node in _within(part)]
     _drop_endless(schema, defs, nodes)
     _check_patterns(reader, defs, nodes)
@@ -81,16 +81,18 @@ def _depth(schema: Schema) -> int:
     return deepest
 
 
-def _settle(reader: Reader, defs: dict[str, Schema], nodes: list[dict[str, Any]]) -> None:
+def _settle(reader: Reader, defs: dict[str, Schema]) -> None:
     """Make every `oneOf` an `anyOf`."""
-    choices = Choices(defs)
-    settled = [(node, choices.settle(node["oneOf"])) for node in nodes if "oneOf" in node]
-    for node, options in settled:
-        left = node.pop("oneOf")
-        if options is None:
-            reader.note("oneOf with choices that overlap")
-        rule = {"anyOf": left if options is None else options}
-        node.update({"allOf": [*node.get("allOf", ()), rule]} if "anyOf" in node else rule)
+    choices = Choices(defs, reader.narrowed)
+    while nodes := [node for part in defs.values() for node in _within(part) if "oneOf" in node]:
+        settled = [(node, choices.settle(node["oneOf"], partial(reader.opposite, node))) for node in nodes]
+        for node, options in settled:
+            left = node.pop("oneOf")
+            if options is None:
+                reader.note("oneOf with choices that overlap")
+            rule = {"anyOf": left if options is None else options}
+            node.update({"allOf": [*node.get("allOf", ()), rule]} if "anyOf" in node else rule)
+        defs |= reader.definitions()
 
 
 def drop(schema: dict[str, Any], name: str) -> None:

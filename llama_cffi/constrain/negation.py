@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 from llama_cffi.constrain import keywords
-from llama_cffi.constrain.patterns import other_than
+from llama_cffi.constrain.patterns import FORMATS, other_than
 
 _MOST_CHOICES = 64
+_MOST_IN_ONE_OF = 8
 _MOST_REFERENCES = 20
 _LONGEST = 60  # characters of a literal that a pattern excludes: a level of nesting for each
 _LEVELS = {"minLength": ("string", "maxLength", -1), "maxLength": ("string", "minLength", 1)} | {
@@ -17,6 +19,11 @@ _LEVELS = {"minLength": ("string", "maxLength", -1), "maxLength": ("string", "mi
 }
 _SIDES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
 _SIDES |= {"exclusiveMinimum": "maximum", "exclusiveMaximum": "minimum"}
+# Values of keywords that any value satisfies.
+_ANYTHING: tuple[Any, ...] = (True, {})
+_NEUTRAL: dict[str, tuple[Any, ...]] = dict.fromkeys(("items", "additionalItems", "additionalProperties"), _ANYTHING)
+_NEUTRAL |= dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "propertyNames"), _ANYTHING)
+_NEUTRAL |= {"uniqueItems": (False,), "minProperties": (0,), "pattern": ("",), "patternProperties": ({},)}
 
 
 class _NoWayError(Exception):
@@ -31,19 +38,47 @@ class Negation:
         note: Callable[[str], None],
         read: Callable[[Any, int], Any],
         resolve: Callable[[dict[str, Any], str], Any],
+        narrow: Callable[[dict[str, Any]], None],
+        strict_formats: bool,
     ) -> None:
-        self._note, self._read, self._resolve = note, read, resolve  # of the reader
+        self._note, self._read, self._resolve, self._narrow = note, read, resolve, narrow  # of the reader
+        self._strict_formats = strict_formats
+        self._exact: bool | None = (
+            True  # of the opposite that is being made: False if fractions are missing, None if more
+        )
 
     def choice(self, node: Any, keyword: str, depth: int) -> Any:
         """Return the opposite of a schema, rewritten; None, with a note, if it cannot be said."""
         try:
-            options = self._options(node, depth, _MOST_REFERENCES)
+            opposite, exact = self._opposite(node, depth)
         except _NoWayError as error:
             self._note(f"{keyword} with {error}")
             return None
-        if True in options:
-            return True
-        return (options[0] if len(options) == 1 else {"anyOf": options}) if options else False
+        if not exact and isinstance(opposite, dict):
+            self._narrow(opposite)
+        return opposite
+
+    def exact(self, node: Any, depth: int) -> tuple[Any, bool] | None:
+        """Return the opposite of a schema, rewritten, and True if it is exact; None if it cannot be said.
+
+        Where it is not exact, it is stricter: only numbers with a fraction are missing.
+        """
+        try:
+            opposite, exact = self._opposite(node, depth)
+        except _NoWayError:
+            return None
+        return None if exact is None else (opposite, exact)
+
+    def _opposite(self, node: Any, depth: int) -> tuple[Any, bool | None]:
+        """Return the opposite, a new dict if not a bool; and True if it is exact, False if it lacks only fractions."""
+        outer, self._exact = self._exact, True
+        try:
+            options = self._options(node, depth, _MOST_REFERENCES)
+            if True in options:
+                return True, True
+            return ({"anyOf": options} if options else False), self._exact
+        finally:
+            self._exact = outer
 
     def _options(self, node: Any, depth: int, fuel: int) -> list[Any]:
         if isinstance(node, bool):
@@ -60,15 +95,22 @@ class Negation:
 
     def _part(self, node: dict[str, Any], key: str, value: Any, depth: int, fuel: int) -> list[Any]:
         """Return the ways to violate one keyword."""
-        if key not in keywords.READ or key in ("then", "else"):
+        if key not in keywords.READ or key in ("then", "else") or (key in _NEUTRAL and value in _NEUTRAL[key]):
             return []
+        if key == "format" and value not in FORMATS and value != "regex" and not self._strict_formats:
+            return []  # an annotation
         if key == "type":
             types = keywords.types_of(node)
             left = [name for name in keywords.TYPES if name not in types]
-            left = [name for name in left if name != "number" or "integer" not in types]
+            if "integer" in types:  # numbers with a fraction cannot be said
+                left.remove("number")
+                self._exact = self._exact and False
             return [{"type": left}] if left else []
         if key in ("const", "enum"):
-            return _other_values(value if key == "enum" else [value])
+            values = value if key == "enum" else [value]
+            if any(isinstance(one, (list, dict)) for one in values):
+                self._exact = None
+            return _other_values(values)
         if key == "required":
             names = keywords.strings(key, value)
             return [{"type": "object", "properties": {name: False}} for name in names]
@@ -90,6 +132,12 @@ class Negation:
             if any(not options for options in parts):
                 return []
             return [{"allOf": [{"anyOf": options} for options in parts if True not in options]}]
+        if key == "oneOf":  # none fits, or two do
+            if len(value) > _MOST_IN_ONE_OF:
+                raise _NoWayError(f"a oneOf of more than {_MOST_IN_ONE_OF} choices")
+            parts = [self._options(part, depth, fuel) for part in value]
+            none = [{"allOf": [{"anyOf": options} for options in parts]}] if all(parts) else []
+            return [*none, *({"allOf": [self._read(part, depth) for part in two]} for two in combinations(value, 2))]
         if key == "$ref" and fuel:
             return self._options(self._resolve(node, value), depth, fuel - 1)
         raise _NoWayError(repr(key))

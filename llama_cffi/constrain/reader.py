@@ -7,6 +7,7 @@ standard does. What cannot be said like that is noted in `Reader.problems`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from llama_cffi.constrain import keywords
@@ -40,16 +41,37 @@ class Reader:
         self._patterns: dict[str, list[str]] = {}  # as they are in the schema -> as llguidance reads them
         self._definitions: dict[int, str] = {}  # id of a schema -> its name in $defs
         self._todo: list[tuple[str, Any]] = []
-        self._negation = Negation(self.note, self.schema, self.document.resolve)
+        # id of a rewritten schema -> its keywords that are stricter than in the schema, None for all of them
+        self.narrowed: dict[int, set[str] | None] = {}
+        self._choices: dict[int, list[Any]] = {}  # id of a rewritten `oneOf` -> its choices in the schema
+        self._opposites: dict[int, tuple[Schema, bool] | None] = {}  # id of a schema -> what does not fit it
+        self._negation = Negation(self.note, self.schema, self.document.resolve, self._narrow, strict_formats)
 
     def read(self) -> dict[str, Any]:
         """Return the schema rewritten: a reference to one of its definitions."""
         root = self.define(self.document.root)
+        return {**root, "$defs": self.definitions()}
+
+    def definitions(self) -> dict[str, Schema]:
+        """Return the definitions that are new since the last call."""
         defs: dict[str, Schema] = {}
         while self._todo:
             name, node = self._todo.pop()
             defs[name] = self.schema(node, 0)
-        return {**root, "$defs": defs}
+        return defs
+
+    def opposite(self, node: dict[str, Any], place: int) -> tuple[Schema, bool] | None:
+        """Return a schema for all that does not fit a choice of a rewritten `oneOf`, as `Negation.exact` does."""
+        choice = self._choices[id(node)][place]
+        if id(choice) not in self._opposites:
+            self._opposites[id(choice)] = self._negation.exact(choice, 0)
+        return self._opposites[id(choice)]
+
+    def _narrow(self, node: dict[str, Any], *keys: str) -> None:
+        """Note that keywords of a rewritten schema are stricter than in the schema; without keywords, all of them."""
+        found = self.narrowed.setdefault(id(node), set())
+        if found is not None:
+            self.narrowed[id(node)] = found | {*keys} if keys else None
 
     def define(self, node: Any) -> dict[str, Any]:
         """Return a reference to the definition of a schema; it is read later."""
@@ -145,6 +167,7 @@ class Reader:
                 high = min(high or longest, longest) if high != 0 else 0
         if self._max_length is not None and "type" in node and "enum" not in own and high is None and not patterns:
             high = max(self._max_length, low)
+            self._narrow(own, "maxLength")
         if high is not None:
             if low > high and types == ["string"]:
                 return False
@@ -207,6 +230,7 @@ class Reader:
             self.note("uniqueItems")
         if self._max_items is not None and "type" in node and "enum" not in own and high is None:
             high = max(self._max_items, low)
+            self._narrow(own, "maxItems")
         if first:
             own["prefixItems"] = [self.schema(item, depth) for item in first]
         if items is not None and (items := self.schema(items, depth)) is not True:
@@ -260,7 +284,9 @@ class Reader:
             own["required"] = required
         if types == ["object"] and more is not False and not properties and not patterns and "type" in node:
             self.nameable.append(own)
-        return limited(self.note, node, own)
+        if {"pattern", "format"} & {*_keys(node.get("propertyNames"))}:
+            self._narrow(own, "properties")
+        return limited(self.note, self._narrow, node, own)
 
     def _additional(self, node: dict[str, Any], depth: int) -> Schema:
         if "additionalProperties" in node:
@@ -322,8 +348,10 @@ class Reader:
             elif key == "allOf":
                 found.extend(self.schema(part, depth) for part in value)
             elif key in ("anyOf", "oneOf"):
-                options = [self.schema(part, depth) for part in value]
-                found.append({key: options})
+                condition = {key: [self.schema(part, depth) for part in value]}
+                found.append(condition)
+                if key == "oneOf":
+                    self._choices[id(condition)] = value
             elif key == "not":
                 opposite = self._negation.choice(value, "not", depth)
                 found.append(True if opposite is None else opposite)
@@ -349,6 +377,10 @@ class Reader:
             return {"anyOf": [absent, {"type": "object", "required": [name, *names]}]} if names else True
         then = self.schema(rule, depth)
         return True if then is True else {"anyOf": [absent, _joined([{"type": "object", "required": [name]}, then])]}
+
+
+def _keys(schema: Any) -> Iterable[str]:
+    return schema if isinstance(schema, dict) else ()
 
 
 def _joined(parts: list[Schema]) -> Schema:

@@ -154,6 +154,20 @@ EXACT: list[tuple[Any, list[str], list[str]]] = [
     ({"minimum": 5, "exclusiveMinimum": True, "type": "integer"}, ["6"], ["5"]),
     ({"type": "object", "patternProperties": {"^.*$": {"type": "null"}}, "properties": {"a": {}}}, ['{"a":null}'],
      ['{"a":1}', '{"b":1}']),
+    # oneOf with choices that overlap: the opposite of the other choice is required as well
+    ({"oneOf": [{"properties": {"a": {"type": "integer"}}}, {"required": ["b"]}]}, ["{}", '{"a":"x","b":1}'],
+     ['{"b":1}', "[]", '{"a":1,"b":1}']),
+    ({"oneOf": [{"type": "object", "properties": {"n": {"type": "string"}}},
+                {"type": "object", "properties": {"n": {"type": "string"}, "m": {"type": "string"}}}]},
+     ['{"n":"a","m":1}'], ["{}", '{"n":"a"}', '{"n":"a","m":"b"}', '{"n":1,"m":1}']),
+    ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]}, ['"a"', '"abcd"'], ['"ab"', '"abc"']),
+    ({"oneOf": [{"type": "integer", "minimum": 2}, {"type": "integer", "maximum": 4}]}, ["1", "5"], ["2", "4"]),
+    ({"oneOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}]}, ['"a"', '"c"'], ['"b"', '"d"']),
+    ({"oneOf": [{"type": "string"}, {"const": "a"}]}, ['"b"'], ['"a"']),
+    ({"oneOf": [{"type": ["string", "null"]}, {"oneOf": [{"type": "string"}, {"type": "boolean"}]}]}, ["null", "true"],
+     ['"a"', "1"]),
+    ({"oneOf": [{"not": {"type": "integer"}}, {"type": "number"}]}, ['"a"', "2"], ["1.5"]),
+    ({"not": {"oneOf": [{"type": "integer"}, {"const": 1}]}, "type": ["integer", "null"]}, ["1", "null"], ["2"]),
     ({"enum": [1, "a"], "type": "string"}, ['"a"'], ["1"]),
     ({"const": 1, "enum": [True, 1]}, ["1"], ["true"]),
 ]  # fmt: skip
@@ -164,6 +178,21 @@ def test_keywords_mean_what_the_standard_says(schema: Any, right: list[str], wro
     constraint = _make(schema)
     assert [text for text in right if not accepts(constraint, text)] == []
     assert [text for text in wrong if accepts(constraint, text)] == []
+
+
+def test_limits_of_the_caller_do_not_tell_choices_apart() -> None:
+    """Options and shortcuts make the choices of `oneOf` smaller: what fits both in the schema must not be taken."""
+    several = {"oneOf": [{"type": "array", "minItems": 3}, {"type": "array"}]}
+    long = {"oneOf": [{"type": "string", "minLength": 3}, {"type": "string"}]}
+    for schema, right, wrong in ((several, "[1,1]", "[1,1,1]"), (long, '"ab"', '"abc"')):
+        for options in ({}, {"maxItems": 2, "maxLength": 2}):
+            constraint = _make(schema, **options)
+            assert accepts(constraint, right)
+            assert not accepts(constraint, wrong)
+    either = {"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1}
+    schema = {"oneOf": [either, {"type": "object", "required": ["c"], "properties": {"a": False, "b": False}}]}
+    with pytest.raises(GrammarError, match="oneOf.*unenforced='check'"):
+        _make(schema)
 
 
 def test_a_name_that_comes_twice_does_not_count_twice() -> None:
@@ -232,7 +261,10 @@ LATE: list[tuple[Any, str, str]] = [
     ({"type": "array", "uniqueItems": True}, "[1,2]", "[1,1]"),
     ({"type": "array", "contains": {"type": "null"}}, "[1,null]", "[1]"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "1.5", "1"),
-    ({"oneOf": [{"properties": {"a": {"type": "integer"}}}, {"required": ["b"]}]}, "{}", '{"b":1}'),
+    ({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "number"}]}, '"a"', "1"),
+    ({"oneOf": [{"properties": {"a": {"pattern": "x"}}}, {"required": ["b"]}]}, "{}", '{"b":1}'),
+    ({"oneOf": [{"items": {"type": "string"}}, {"type": "array", "minItems": 1}]}, "[1]", '["a"]'),
+    ({"oneOf": [{"additionalProperties": {"type": "string"}}, {"properties": {"a": {}}}]}, '{"a":1}', '{"a":""}'),
     ({"type": "string", "not": {"pattern": "a"}}, '"b"', '"a"'),
     ({"type": "string", "pattern": "^(.)\\1$"}, '"aa"', '"ab"'),
     ({"if": {"properties": {"a": {"pattern": "x"}}}, "then": False, "type": "object"}, '{"a":"y"}', '{"a":"x"}'),
