@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.models import write_all
-from tests.leaks.cycles import KNOWN, cycles
+from tests.leaks.cycles import KNOWN, Cycle, cycles
 from tests.leaks.measure import Memory, growth
 
 # Resident memory comes in pages, and allocators keep some for later: a leak of 16 bytes, the least that malloc gives,
@@ -16,6 +16,7 @@ from tests.leaks.measure import Memory, growth
 _RESIDENT = 1 << 20
 _HEAP_A_CYCLE = 1
 _BLOCKS_A_CYCLE = 0.01
+_KNOWN_A_CYCLE = range(4000, 4200)  # bytes: a list of 1,000 numbers, as raise.h says
 
 
 def leaks(grown: Memory, count: int) -> bool:
@@ -26,9 +27,29 @@ def leaks(grown: Memory, count: int) -> bool:
     )
 
 
+def may_leak(grown: Memory, count: int) -> bool:
+    """For few cycles: three objects in four cycles, or 32 bytes a cycle. A leak is one or more in each."""
+    return grown.blocks > 3 * count // 4 or grown.heap > 32 * count
+
+
+def measure(cycle: Cycle, count: int, repeats: int = 0) -> tuple[Memory, bool]:
+    """Return what `count` cycles leave behind, and if that is a leak.
+
+    With `repeats`, few cycles will do: what seems to leak is measured again up to that often. A cache (lines of the log
+    that errors quote) fills up, a leak goes on.
+    """
+    judge = may_leak if repeats else leaks
+    grown = growth(cycle, count // 2, count)
+    while repeats and judge(grown, count):
+        grown = growth(cycle, 0, count)
+        repeats -= 1
+    return grown, judge(grown, count)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.leaks", description=__doc__)
     parser.add_argument("--cycles", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=0, help="for few cycles: how often to measure again what leaks")
     parser.add_argument("--only", default="", help="classes whose name contains this")
     options = parser.parse_args()
     count = options.cycles
@@ -39,11 +60,12 @@ def main() -> int:
         for name, cycle in cycles(Path(folder)):
             if options.only not in name:
                 continue
-            grown = growth(cycle, count // 2, count)
-            verdict = "flat"
-            if leaks(grown, count):
-                verdict = "leaks, as documented" if name == KNOWN else "leaks"
-                leaking += [name] if name != KNOWN else []
+            grown, leaked = measure(cycle, count, 0 if name == KNOWN else options.repeats)
+            verdict = "leaks" if leaked else "flat"
+            if name == KNOWN:
+                leaked = grown.heap // count not in _KNOWN_A_CYCLE
+                verdict = "leaks otherwise than documented" if leaked else "leaks, as documented"
+            leaking += [name] if leaked else []
             rows += 1
             numbers = f"{grown.resident:>11}{grown.heap:>11}{grown.heap / count:>10.2f}{grown.blocks:>8}"
             print(f"{name:32}{count:>8}{numbers}  {verdict}", flush=True)
