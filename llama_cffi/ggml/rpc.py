@@ -22,11 +22,16 @@ from llama_cffi.ggml import _rpc_endpoint
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _lock = fork_safe_lock(threading.RLock())  # adds one worker at a time
 
 _registered: set[object] = set()  # workers that ggml knows
 
 _MAX_TIMEOUT_S = 3600
+_MAX_ALIGNMENT = 1 << 20  # bytes
 
 
 class Rpc:
@@ -135,12 +140,25 @@ def _add(where: str) -> tuple[BackendDevice, ...]:
     reg = lib.ggml_backend_rpc_add_server(where.encode())
     if reg == ffi.NULL:
         raise RpcError(f"the worker at {where} does not offer a device any more: restart it", log=native_log())
+    for index in range(lib.ggml_backend_reg_dev_count(reg)):
+        _check_sizes(lib.ggml_backend_reg_dev_get(reg, index), where)
     with registering():
         if reg not in _registered:
             atomic(((lib.ggml_backend_register, reg), (_registered.add, reg)))
     return tuple(
         BackendDevice(lib.ggml_backend_reg_dev_get(reg, index)) for index in range(lib.ggml_backend_reg_dev_count(reg))
     )
+
+
+def _check_sizes(device: Any, where: str) -> None:
+    """Check what ggml divides by. It keeps these answers of the worker, so they stay as they are now."""
+    buffers = lib.ggml_backend_dev_buffer_type(device)
+    alignment, largest = lib.ggml_backend_buft_get_alignment(buffers), lib.ggml_backend_buft_get_max_size(buffers)
+    if not 1 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1) or not largest:
+        raise RpcError(
+            f"the worker at {where} is damaged or hostile: it answers that its memory has an alignment of {alignment} "
+            f"(a power of 2 up to {_MAX_ALIGNMENT} is possible) and buffers of {largest} bytes"
+        )
 
 
 def _local(devices: Sequence[BackendDevice] | None) -> list[BackendDevice]:

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -174,3 +174,48 @@ raises(TypeError, lambda: Rpc.startServer(devices=["CPU"]), "got str: Ggml.Backe
 raises(ValueError, lambda: Rpc.startServer(cacheDir="/no/such/folder"), "create it first")
 """
     client(code)
+
+
+def _worker(alignment: int, largest: int) -> Iterator[tuple[socket.socket, Endpoint]]:
+    """A worker that answers what it likes, to any number of connections."""
+    answers = {
+        14: struct.pack("<4B", MAJOR, MINOR, 0, 0) + bytes(24),
+        15: struct.pack("<I", 1),
+        1: struct.pack("<Q", alignment),
+        2: struct.pack("<Q", largest),
+    }
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            while head := connection.recv(9, socket.MSG_WAITALL):
+                command, size = struct.unpack("<BQ", head)
+                connection.recv(size, socket.MSG_WAITALL)
+                connection.sendall(struct.pack("<Q", len(answers[command])) + answers[command])
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=run, daemon=True).start()
+        yield listener, Endpoint(*listener.getsockname())
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "largest"), [(0, 1 << 30), (3, 1 << 30), (48, 1 << 30), (1 << 63, 1 << 30), (2**64 - 1, 1), (64, 0)]
+)
+def test_sizes_that_ggml_would_divide_by(client: Client, alignment: int, largest: int) -> None:
+    code = f"""
+for _ in range(2):
+    raises(RpcError, lambda: Ggml.Rpc.addServer(endpoints[0]), "an alignment of {alignment} (a power of 2 ")
+assert not Ggml.Rpc.servers() and len(Ggml.Backend.devices()) == 1
+"""
+    with contextmanager(_worker)(alignment, largest) as (_, endpoint):
+        client(code, str(endpoint))
+
+
+def test_sizes_that_are_possible(client: Client) -> None:
+    with contextmanager(_worker)(64, 1 << 30) as (_, endpoint):
+        client("assert len(added()) == 1", str(endpoint))
