@@ -1,10 +1,10 @@
-"""How many properties an object has: `minProperties` and `maxProperties`, where llguidance cannot count them."""
+"""Limits that llguidance cannot count: `minProperties` and `maxProperties`, and `uniqueItems` of an enumeration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
-from math import comb
+from itertools import combinations, permutations
+from math import comb, perm
 from typing import Any
 
 from llama_cffi.constrain import keywords
@@ -54,3 +54,21 @@ def limited(
         for rule in [] if closed else rules:
             narrow(rule)
     return own
+
+
+def distinct(values: list[Any], low: int, high: int | None) -> list[Any] | None:
+    """Return a schema for each array of different values, of `low` to `high` items; None if there are too many."""
+    several: list[Any] = []
+    if len(values) > _MOST_CHOICES:
+        return None
+    for value in values:
+        if not any(keywords.same(value, one) for one in several):
+            several.append(value)
+    sizes = range(low, min(len(several) if high is None else high, len(several)) + 1)
+    if sum(perm(len(several), size) for size in sizes) > _MOST_CHOICES:
+        return None
+    return [
+        {"type": "array", "prefixItems": [{"enum": [value]} for value in some], "minItems": size, "maxItems": size}
+        for size in sizes
+        for some in permutations(several, size)
+    ]

@@ -7,14 +7,14 @@ standard does. What cannot be said like that is noted in `Reader.problems`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from llama_cffi.constrain import keywords
-from llama_cffi.constrain.counts import limited
+from llama_cffi.constrain.counts import distinct, limited
 from llama_cffi.constrain.document import Document
 from llama_cffi.constrain.guidance import allows
 from llama_cffi.constrain.negation import Negation
+from llama_cffi.constrain.parts import joined, keys_of, one_pattern
 from llama_cffi.constrain.patterns import FORMATS, rust_patterns
 from llama_cffi.errors import GrammarError
 
@@ -24,6 +24,7 @@ _DEEP = 12  # levels of a schema in one definition: llguidance reads JSON with a
 _MOST_CHOICES = 100  # into which a keyword may be expanded
 _EVERY_NAME = frozenset(("", "^", ".*", "^.*", "^.*$", ".*$"))
 _IN_PLACE = frozenset(("allOf", "anyOf", "oneOf", "$ref", "if", "dependentSchemas", "dependencies", "contains"))
+_FEW: dict[str, list[Any]] = {"boolean": [True, False], "null": [None]}  # the values of a type
 _SHOWN = 100  # characters of a pattern in a message
 # Patterns that llguidance reads for certain.
 _SIMPLE = re.compile(r"\^?(?:[^\\()\[\]{}^$*+?|]|\\[dwsDWS.\-/]|\[[A-Za-z0-9_ -]+\]|[*+?])*\$?")
@@ -114,10 +115,10 @@ class Reader:
             return False
         conditions = [condition for condition in conditions if condition is not True]
         if not plain or not conditions:
-            return _joined([plain, *conditions] if plain else conditions)
+            return joined([plain, *conditions] if plain else conditions)
         # Properties are generated in the order in which the schema first mentions them.
         first = next((key for key in node if key in keywords.APPLICATORS or key in ("properties", "required")), "")
-        return _joined([*conditions, plain] if first in keywords.APPLICATORS else [plain, *conditions])
+        return joined([*conditions, plain] if first in keywords.APPLICATORS else [plain, *conditions])
 
     def _own(self, node: dict[str, Any], types: list[str], depth: int) -> Schema:
         """Return the part of a schema without the keywords that apply other schemas to the same value."""
@@ -227,7 +228,13 @@ class Reader:
                 items = unevaluated
         low, high = self._contains(node, low, high)
         if node.get("uniqueItems") and (high is None or high > 1):
-            self.note("uniqueItems")
+            values = None if first else self._enumeration(items)
+            arrays = None if values is None else distinct(values, low, high)
+            if arrays is None:
+                self.note("uniqueItems")
+            else:
+                others = [{"type": [name for name in keywords.TYPES if name != "array"]}]
+                own["allOf"] = [*own.get("allOf", ()), {"anyOf": [*arrays, *others] or [False]}]
         if self._max_items is not None and "type" in node and "enum" not in own and high is None:
             high = max(self._max_items, low)
             self._narrow(own, "maxItems")
@@ -239,6 +246,20 @@ class Reader:
             own["minItems"] = low
         if high is not None:
             own["maxItems"] = high
+
+    def _enumeration(self, node: Any) -> list[Any] | None:
+        """Return the values that a schema enumerates; None if it does not."""
+        for _ in range(_MOST_CHOICES):
+            if isinstance(node, dict) and [key for key in node if key in keywords.READ] == ["$ref"]:
+                keywords.check(node)
+                node = self.document.resolve(node, node["$ref"])
+        if not isinstance(node, dict) or not {*node} & keywords.READ <= {"type", "enum", "const"}:
+            return None
+        keywords.check(node)
+        if not {"enum", "const"} & {*node}:
+            return _FEW.get(str(node.get("type")))
+        own = self._own(node, keywords.types_of(node), 0)
+        return [*own["enum"]] if own else []
 
     def _contains(self, node: dict[str, Any], low: int, high: int | None) -> tuple[int, int | None]:
         if "contains" not in node:
@@ -265,9 +286,9 @@ class Reader:
         for pattern, part in node.get("patternProperties", {}).items():
             if pattern in _EVERY_NAME:
                 every = self.define(part)
-                properties = {name: _joined([one, every]) for name, one in properties.items()}
-                patterns = {name: _joined([one, every]) for name, one in patterns.items()}
-                more = _joined([more, every])
+                properties = {name: joined([one, every]) for name, one in properties.items()}
+                patterns = {name: joined([one, every]) for name, one in patterns.items()}
+                more = joined([more, every])
             elif len(found := self.readable(pattern)) == 1:
                 patterns[found[0]] = self.schema(part, depth)
             elif found:
@@ -284,7 +305,7 @@ class Reader:
             own["required"] = required
         if types == ["object"] and more is not False and not properties and not patterns and "type" in node:
             self.nameable.append(own)
-        if {"pattern", "format"} & {*_keys(node.get("propertyNames"))}:
+        if {"pattern", "format"} & {*keys_of(node.get("propertyNames"))}:
             self._narrow(own, "properties")
         return limited(self.note, self._narrow, node, own)
 
@@ -329,7 +350,7 @@ class Reader:
             known |= {name: more for name in allowed if name not in known}
             return known | {name: False for name in properties if name not in allowed}, {}, False
         own = self._own(names, ["string"], 0) if keys <= {"pattern", "minLength", "maxLength", "format"} else {}
-        pattern = _one_pattern(own) if own else ""
+        pattern = one_pattern(own) if own else ""
         if not pattern or patterns or len(properties) > _MOST_CHOICES:
             self.note("propertyNames")
             return properties, patterns, more
@@ -364,11 +385,11 @@ class Reader:
     def _if(self, node: dict[str, Any], depth: int) -> Schema:
         then, otherwise = node.get("then", True), node.get("else", True)
         test = self.schema(node["if"], depth)
-        met = _joined([test, self.schema(then, depth)])
+        met = joined([test, self.schema(then, depth)])
         unmet = self._negation.choice(node["if"], "if", depth)
         if unmet is None:
             return True
-        return {"anyOf": [met, _joined([unmet, self.schema(otherwise, depth)])]}
+        return {"anyOf": [met, joined([unmet, self.schema(otherwise, depth)])]}
 
     def _dependent(self, name: str, rule: Any, depth: int) -> Schema:
         absent = {"properties": {name: False}}
@@ -376,24 +397,4 @@ class Reader:
             names = keywords.strings(f"dependencies of {name!r}", rule)
             return {"anyOf": [absent, {"type": "object", "required": [name, *names]}]} if names else True
         then = self.schema(rule, depth)
-        return True if then is True else {"anyOf": [absent, _joined([{"type": "object", "required": [name]}, then])]}
-
-
-def _keys(schema: Any) -> Iterable[str]:
-    return schema if isinstance(schema, dict) else ()
-
-
-def _joined(parts: list[Schema]) -> Schema:
-    """Return a schema that demands all parts."""
-    parts = [part for part in parts if part is not True and part != {}]
-    if any(part is False for part in parts):
-        return False
-    return (parts[0] if len(parts) == 1 else {"allOf": parts}) if parts else True
-
-
-def _one_pattern(own: dict[str, Any]) -> str:
-    """Return a pattern for the strings that a schema allows; "" if it takes more than one."""
-    low, high = own.get("minLength", 0), own.get("maxLength")
-    if "allOf" in own or ("pattern" in own and (low or high is not None)):
-        return ""
-    return own.get("pattern") or f"^(?s:.){{{low},{'' if high is None else high}}}$"
+        return True if then is True else {"anyOf": [absent, joined([{"type": "object", "required": [name]}, then])]}

@@ -154,6 +154,11 @@ EXACT: list[tuple[Any, list[str], list[str]]] = [
     ({"minimum": 5, "exclusiveMinimum": True, "type": "integer"}, ["6"], ["5"]),
     ({"type": "object", "patternProperties": {"^.*$": {"type": "null"}}, "properties": {"a": {}}}, ['{"a":null}'],
      ['{"a":1}', '{"b":1}']),
+    ({"type": "array", "items": {"enum": ["a", "b", 1, 1.0]}, "uniqueItems": True},
+     ["[]", '["a"]', '["b","a"]', '[1,"b","a"]'], ['["a","a"]', '["c"]', "[1,1]", '["a","b",1,1]']),
+    ({"uniqueItems": True, "items": {"$ref": "#/$defs/e"}, "minItems": 1, "maxItems": 2, "$defs": {"e": {"type": "boolean"}}},
+     ["1", "[true]", "[false,true]"], ["[]", "[true,true]", "[1]"]),
+    ({"type": "array", "items": {"enum": [*range(9)]}, "uniqueItems": True, "maxItems": 2}, ["[8,0]"], ["[8,8]", "[1,2,3]"]),
     # oneOf with choices that overlap: the opposite of the other choice is required as well
     ({"oneOf": [{"properties": {"a": {"type": "integer"}}}, {"required": ["b"]}]}, ["{}", '{"a":"x","b":1}'],
      ['{"b":1}', "[]", '{"a":1,"b":1}']),
@@ -259,6 +264,7 @@ def test_formats_that_cannot_be_enforced() -> None:
 
 LATE: list[tuple[Any, str, str]] = [
     ({"type": "array", "uniqueItems": True}, "[1,2]", "[1,1]"),
+    ({"type": "array", "items": {"enum": [*range(9)]}, "uniqueItems": True}, "[1,2,3]", "[1,2,1]"),
     ({"type": "array", "contains": {"type": "null"}}, "[1,null]", "[1]"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "1.5", "1"),
     ({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "number"}]}, '"a"', "1"),
@@ -320,6 +326,7 @@ BROKEN: list[tuple[Any, str]] = [
     ({"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 5}, "multiple"),
     ({"type": "string", "pattern": "^aaa$", "maxLength": 2}, "empty"),
     ({"type": "object", "properties": {"a": {}}, "additionalProperties": False, "minProperties": 2}, "no finite text"),
+    ({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 3}, "no finite text|nsatisfiable"),
 ]  # fmt: skip
 
 
