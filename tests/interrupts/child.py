@@ -139,16 +139,17 @@ def signals(trial: Trial, seconds: float) -> dict[str, Any]:
     while time.monotonic() < end:
         faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
         try:
-            timer.arm()
-            while time.monotonic() < end:
-                trial.operate()
-        except (Interrupted, Exception):
-            tried += 1
-        while timer.armed:
             try:
-                timer.disarm()
-            except Interrupted:
-                pass
+                timer.arm()
+                while time.monotonic() < end:
+                    trial.operate()
+                timer.left = 0
+            except (Interrupted, Exception):
+                timer.left = 0
+        except Interrupted:  # the second, right here: none is left
+            pass
+        timer.disarm()
+        tried += 1
         if failure := trial.check("signal"):
             failures.append(failure)
             trial.renew()

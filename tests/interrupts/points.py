@@ -61,21 +61,24 @@ class Points:
 
 
 class Signals:
-    """A signal about every millisecond, whose handler raises `Interrupted`."""
+    """A signal about every millisecond. Its handler raises `Interrupted` twice, the second while the first unwinds."""
+
+    RAISED = 2
 
     def __init__(self) -> None:
-        self.armed = False
+        self.left = 0  # how often the handler may still raise
         signal.signal(signal.SIGALRM, self._raise)
 
     def arm(self) -> None:
-        self.armed = True
+        self.left = self.RAISED
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.00103)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        if self.armed:
+        if self.left > 0:
+            self.left -= 1
             raise Interrupted("signal")
 
     def disarm(self) -> None:
-        """Call it until `armed` is False: it can be interrupted itself."""
-        self.armed = False
+        """Stop the signals. It cannot be interrupted once `left` is 0."""
+        self.left = 0
         signal.setitimer(signal.ITIMER_REAL, 0)
