@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import is_dataclass
 from typing import Any
 
 from llama_cffi.constrain.patterns import FORMATS, HOST_AND_PATH, LOCAL_DATE_TIME, SAFE_REGEX
@@ -51,6 +52,8 @@ def adapter_of(kind: Any) -> Any:
         from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
     except ImportError as error:
         raise ImportError("Constraint.fromType needs pydantic: pip install 'llama-cffi[constrain]'") from error
+    if is_dataclass(kind) and not isinstance(kind, type):  # pydantic takes it for a class
+        raise TypeError(f"expected a type, got an object: {type(kind).__name__} is its type")
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:

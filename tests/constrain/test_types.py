@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, FiniteFloat, HttpUrl, Json, NaiveDatetime, condecimal
 
-from llama_cffi import Constraint, GrammarError
+from llama_cffi import ChatMessage, Constraint, GrammarError
 from tests.constrain.walks import accepts, write
 
 
@@ -107,3 +107,8 @@ def test_formats_that_pydantic_refuses_are_not_written() -> None:
         assert not accepts(long, json.dumps(text))
     assert accepts(long, '"P1DT2H"')
     assert not accepts(Constraint.fromType(Decimal, whitespace=False), "1E400")
+
+
+def test_an_object_of_a_dataclass_is_not_a_type() -> None:
+    with pytest.raises(TypeError, match="got an object: ChatMessage"):
+        Constraint.fromType(ChatMessage("user", "a"))
