@@ -1,4 +1,4 @@
-"""The page at `/` in headless Chromium, at the widths of a phone and a desktop; axe-core looks for what hinders people."""
+"""The page at `/` in headless Chromium, as wide as a phone and a desktop; axe-core looks for what hinders people."""
 
 from __future__ import annotations
 
