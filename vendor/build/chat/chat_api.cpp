@@ -1,11 +1,13 @@
 #include "chat_api.h"
 
 #include "chat_limits.hpp"
+#include "chat_once.hpp"
 
 #include "chat-auto-parser.h"
 #include "chat.h"
 #include "json-schema-to-grammar.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -16,13 +18,70 @@
 
 /* A template, and what has been found out about it. */
 struct chat_templates {
-    common_chat_templates_ptr all;
-    bool                      special = false;  // llama.cpp has a parser for this family, which may change messages
+    common_chat_templates_ptr                   all;
+    std::atomic<const autoparser::autoparser *> analysis{nullptr};  // made when it is first needed
+
+    ~chat_templates() { delete analysis.load(); }
 };
 
 struct chat_parser {
     common_chat_parser_params params;
 };
+
+namespace {
+
+/* What the hooks in llama.cpp's code do in this call: see chat_once.hpp. */
+struct Hooks {
+    chat_templates * templates;
+    bool             render_only;
+    Hooks *          before;
+
+    Hooks(chat_templates & templates, bool render_only);
+    ~Hooks();
+};
+
+thread_local Hooks * hooks = nullptr;
+
+Hooks::Hooks(chat_templates & templates, bool render_only)
+    : templates(&templates), render_only(render_only), before(hooks) {
+    hooks = this;
+}
+
+Hooks::~Hooks() {
+    hooks = before;
+}
+
+/* Ends a call that only renders. Not a std::exception, since llama.cpp catches these. */
+struct Rendered {
+    std::string prompt;
+};
+
+}  // namespace
+
+namespace once {
+
+const autoparser::autoparser & analysis(const common_chat_template &          tmpl,
+                                        const autoparser::generation_params & params) {
+    if (hooks->render_only) {
+        throw Rendered{common_chat_template_direct_apply(tmpl, params)};
+    }
+    auto & kept = hooks->templates->analysis;
+    if (kept.load() == nullptr) {
+        auto found = std::make_unique<autoparser::autoparser>();
+        found->analyze_template(tmpl);
+        const autoparser::autoparser * none = nullptr;
+        if (kept.compare_exchange_strong(none, found.get())) {  // or another thread has made one
+            found.release();
+        }
+    }
+    return *kept.load();
+}
+
+bool render_only() {
+    return hooks != nullptr && hooks->render_only;
+}
+
+}  // namespace once
 
 namespace {
 
@@ -37,10 +96,10 @@ void put(chat_text & text, const std::string & value) {
 }
 
 /* Runs a call, and turns its exception into a status and a text. */
-enum chat_status guarded(bool large, const chat_limits * given, chat_text * text, const std::function<void()> & call) {
+enum chat_status guarded(bool nests, const chat_limits * given, chat_text * text, const std::function<void()> & call) {
     *text = {};
     try {
-        (large ? limits::run_on_large_stack : limits::run)(*given, call);
+        (nests ? limits::run_with_nesting : limits::run)(*given, call);
         return CHAT_OK;
     } catch (const limits::Exceeded & error) {
         put(*text, error.what());
@@ -81,20 +140,9 @@ common_chat_templates_inputs inputs_of(const Json & given) {
     return inputs;
 }
 
-bool is_special(const chat_templates & templates) {
-    const std::string             source = common_chat_templates_source(templates.all.get());
-    const common_chat_template    one(source, "", "");
-    autoparser::generation_params params;
-    params.messages = Json::array({Json::object({{"role", "user"}, {"content", "Hello"}})});
-    try {
-        return common_chat_try_specialized_template(one, source, params).has_value();
-    } catch (const std::runtime_error &) {  // it rejects these messages
-        return true;
-    }
-}
-
-Json info(const chat_templates & templates) {
-    Json caps = Json::object();
+Json info(chat_templates & templates) {
+    Hooks here(templates, false);
+    Json  caps = Json::object();
     for (const auto & [name, value] : common_chat_templates_get_caps(templates.all.get())) {
         caps[name] = value;
     }
@@ -111,11 +159,16 @@ Json info(const chat_templates & templates) {
     return found;
 }
 
-Json render(const chat_templates & templates, const Json & given) {
-    auto inputs               = inputs_of(given);
-    inputs.force_pure_content = !templates.special;  // without analysing the template
-    Json found                = Json::object();
-    found["prompt"]           = common_chat_templates_apply(templates.all.get(), inputs).prompt;
+Json render(chat_templates & templates, const Json & given) {
+    Hooks here(templates, true);
+    auto  inputs       = inputs_of(given);
+    inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_NONE;  // no prompt depends on it, and a grammar takes time
+    Json found         = Json::object();
+    try {
+        found["prompt"] = common_chat_templates_apply(templates.all.get(), inputs).prompt;
+    } catch (const Rendered & done) {
+        found["prompt"] = done.prompt;
+    }
     return found;
 }
 
@@ -142,7 +195,8 @@ Json triggers_of(const common_chat_params & params) {
     return found;
 }
 
-Json apply(const chat_templates & templates, const Json & given) {
+Json apply(chat_templates & templates, const Json & given) {
+    Hooks      here(templates, false);
     const auto params           = common_chat_templates_apply(templates.all.get(), inputs_of(given));
     Json       parser           = Json::object();
     parser["format"]            = static_cast<int>(params.format);
@@ -175,10 +229,9 @@ enum chat_status chat_make_templates(const char * source, const char * bos, cons
     return guarded(true, given, error, [&] {
         jinja::lexer lexer;
         jinja::parse_from_tokens(lexer.tokenize(source));  // common_chat_templates_init loses the message of an error
-        auto found     = std::make_unique<chat_templates>();
-        found->all     = common_chat_templates_init(nullptr, source, bos, eos);
-        found->special = is_special(*found);
-        *made          = found.release();
+        auto found = std::make_unique<chat_templates>();
+        found->all = common_chat_templates_init(nullptr, source, bos, eos);
+        *made      = found.release();
     });
 }
 
@@ -242,7 +295,7 @@ enum chat_status chat_parse(struct chat_parser * parser, const char * text, size
 
 enum chat_status chat_schema_to_grammar(const char * json, size_t size, const struct chat_limits * given,
                                         struct chat_text * result) {
-    return guarded(true, given, result,
+    return guarded(false, given, result,
                    [&] { put(*result, json_schema_to_grammar(Json::parse(std::string(json, size)))); });
 }
 

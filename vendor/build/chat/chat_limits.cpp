@@ -1,5 +1,6 @@
 #include "chat_limits.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -11,21 +12,77 @@
 
 namespace {
 
-constexpr unsigned EACH = 128;  // allocations between two looks at the clock
+constexpr unsigned EACH = 512;  // allocations between two looks at the clock
 constexpr unsigned GRACE =
     1 << 14;                       // allocations that an exceeded call may still make: handlers of exceptions allocate
 constexpr size_t SMALL = 1 << 20;  // ... of at most so many bytes
 
+/* Blocks that the call has freed, for its next allocations: values of templates are larger than what malloc finds fast. */
+class Blocks {
+  public:
+    ~Blocks() {
+        for (Block * block : free_) {
+            while (block != nullptr) {
+                Block * next = block->next;
+                ::free(block);
+                block = next;
+            }
+        }
+    }
+
+    /* Returns a block for at least `size` bytes. */
+    void * take(size_t size) {
+        const size_t row = size <= SMALLEST ? 0 : (size - SMALLEST + STEP - 1) / STEP;
+        if (row >= ROWS) {
+            return malloc(size);
+        }
+        Block * found = free_[row];
+        if (found == nullptr) {
+            return malloc(SMALLEST + row * STEP);
+        }
+        free_[row] = found->next;
+        held_ -= SMALLEST + row * STEP;
+        return found;
+    }
+
+    /* Takes a block of `size` bytes back; returns false if it is to be freed. */
+    bool give(void * memory, size_t size) {
+        const size_t row = size < SMALLEST ? ROWS : (size - SMALLEST) / STEP;
+        if (row >= ROWS || held_ > MOST) {
+            return false;
+        }
+        free_[row] = new (memory) Block{free_[row]};
+        held_ += SMALLEST + row * STEP;
+        return true;
+    }
+
+  private:
+    struct Block {
+        Block * next;
+    };
+
+    static constexpr size_t SMALLEST = 24;  // the sizes of glibc
+    static constexpr size_t STEP     = 16;
+    static constexpr size_t ROWS     = 32;
+    static constexpr size_t MOST     = 1 << 20;
+
+    Block * free_[ROWS] = {};
+    size_t  held_       = 0;
+};
+
 struct Budget {
     const chat_limits * given   = nullptr;
+    size_t              memory  = 0;  // bytes that may be in use at a time
     double              until   = 0;  // CPU time of this thread
     size_t              used    = 0;  // bytes; those that were allocated before the call may be freed in it
     uintptr_t           deepest = 0;  // the lowest address of the stack
     unsigned            count   = 0;
     unsigned            grace   = 0;
-    std::atomic<bool> * stop    = nullptr;
-    const char *        over    = nullptr;  // why the call ends
-    enum chat_status    status  = CHAT_OK;
+    Blocks              blocks;
+    std::atomic<bool> * stop   = nullptr;
+    const char *        over   = nullptr;  // why the call ends
+    bool                larger = false;    // a larger stack and more memory would help
+    enum chat_status    status = CHAT_OK;
 };
 
 thread_local Budget * budget = nullptr;
@@ -66,15 +123,17 @@ void check(Budget & spent, size_t size) {
         }
         return;
     }
-    if (size > spent.given->memory || spent.used > spent.given->memory - size) {
+    if (size > spent.memory || spent.used > spent.memory - size) {
+        spent.larger = true;
         exceed(spent, CHAT_MEMORY, "it takes too much memory");
     }
     if (reinterpret_cast<uintptr_t>(&here) < spent.deepest) {
+        spent.larger = true;
         exceed(spent, CHAT_LIMIT, "it is nested too deeply");
     }
     if (++spent.count % EACH == 0) {
         if (spent.stop != nullptr ? spent.stop->load(std::memory_order_relaxed)
-                                  : spent.given->stop != nullptr && spent.count % (64 * EACH) == 0 &&
+                                  : spent.given->stop != nullptr && spent.count % (16 * EACH) == 0 &&
                                         spent.given->stop(spent.given->data)) {
             exceed(spent, CHAT_STOPPED, "it was interrupted");
         }
@@ -89,8 +148,9 @@ void * allocate(size_t size, size_t alignment) {
     if (spent != nullptr) {
         check(*spent, size);
     }
-    void * found = alignment > 0 ? aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)
-                                 : malloc(size > 0 ? size : 1);
+    void * found = alignment > 0      ? aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)
+                   : spent != nullptr ? spent->blocks.take(size)
+                                      : malloc(size > 0 ? size : 1);
     if (found == nullptr) {
         throw std::bad_alloc();
     }
@@ -101,9 +161,13 @@ void * allocate(size_t size, size_t alignment) {
 }
 
 void release(void * memory) {
-    if (budget != nullptr && memory != nullptr) {
+    Budget * spent = budget;
+    if (spent != nullptr && memory != nullptr) {
         const size_t size = malloc_usable_size(memory);
-        budget->used -= size < budget->used ? size : budget->used;
+        spent->used -= size < spent->used ? size : spent->used;
+        if (spent->blocks.give(memory, size)) {
+            return;
+        }
     }
     free(memory);
 }
@@ -142,6 +206,7 @@ struct Job {
 
 void * work(void * data) {
     Job & job         = *static_cast<Job *>(data);
+    job.spent.memory  = job.spent.given->memory;
     job.spent.deepest = stack_bottom() + job.spent.given->stack / 4 * 3;
     try {
         run_with(job.spent, *job.call);
@@ -155,34 +220,21 @@ void * work(void * data) {
     return nullptr;
 }
 
-}  // namespace
-
-namespace limits {
-
-void run(const chat_limits & limits, const std::function<void()> & call) {
-    const char here = 0;
-    Budget     spent;
-    const auto top    = reinterpret_cast<uintptr_t>(&here);
-    const auto bottom = stack_bottom();
-    spent.given       = &limits;
-    spent.deepest     = bottom == 0 || bottom > top ? 0 : top - (top - bottom) / 2;
-    run_with(spent, call);
-}
-
-void run_on_large_stack(const chat_limits & limits, const std::function<void()> & call) {
+/* Runs a call with limits on a thread with a stack of its own. */
+void run_on_large_stack(const chat_limits & given, const std::function<void()> & call) {
     Job               job;
     std::atomic<bool> stop{false};
-    job.spent.given = &limits;
+    job.spent.given = &given;
     job.spent.stop  = &stop;
     job.call        = &call;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, limits.stack);
+    pthread_attr_setstacksize(&attributes, given.stack);
     pthread_t thread;
     const int failed = pthread_create(&thread, &attributes, work, &job);
     pthread_attr_destroy(&attributes);
     if (failed != 0) {
-        throw Exceeded(CHAT_MEMORY, "no thread can be started for it");
+        throw limits::Exceeded(CHAT_MEMORY, "no thread can be started for it");
     }
     pthread_mutex_lock(&job.mutex);
     while (!job.done) {
@@ -192,9 +244,9 @@ void run_on_large_stack(const chat_limits & limits, const std::function<void()> 
         at.tv_sec += at.tv_nsec / 1'000'000'000;
         at.tv_nsec %= 1'000'000'000;
         pthread_cond_timedwait(&job.ended, &job.mutex, &at);
-        if (!job.done && limits.stop != nullptr) {
+        if (!job.done && given.stop != nullptr) {
             pthread_mutex_unlock(&job.mutex);
-            if (limits.stop(limits.data)) {
+            if (given.stop(given.data)) {
                 stop = true;
             }
             pthread_mutex_lock(&job.mutex);
@@ -205,6 +257,43 @@ void run_on_large_stack(const chat_limits & limits, const std::function<void()> 
     if (job.error) {
         std::rethrow_exception(job.error);
     }
+}
+
+}  // namespace
+
+namespace limits {
+
+void run(const chat_limits & limits, const std::function<void()> & call) {
+    const char here = 0;
+    Budget     spent;
+    const auto top    = reinterpret_cast<uintptr_t>(&here);
+    const auto bottom = stack_bottom();
+    spent.given       = &limits;
+    spent.memory      = limits.memory;
+    spent.deepest     = bottom == 0 || bottom > top ? 0 : top - (top - bottom) / 2;
+    run_with(spent, call);
+}
+
+void run_with_nesting(const chat_limits & limits, const std::function<void()> & call) {
+    const char here = 0;
+    Budget     spent;
+    const auto top    = reinterpret_cast<uintptr_t>(&here);
+    const auto bottom = stack_bottom();
+    if (bottom != 0 && bottom < top) {  // on a large stack, a quarter is for the call, and the rest for freeing values
+        const size_t quarter = (top - bottom) / 4;
+        spent.given          = &limits;
+        spent.memory         = std::min(limits.memory, quarter);
+        spent.deepest        = top - quarter;
+        try {
+            run_with(spent, call);
+            return;
+        } catch (const Exceeded &) {
+            if (!spent.larger) {
+                throw;
+            }
+        }
+    }
+    run_on_large_stack(limits, call);
 }
 
 }  // namespace limits

@@ -19,11 +19,11 @@ struct Exceeded : std::bad_alloc {
     const char * what() const noexcept override { return message; }
 };
 
-/* Runs a call with limits on this thread: of the stack, it may use a quarter. */
+/* Runs a call with limits on this thread: of the stack, it may use a half. */
 void run(const chat_limits & limits, const std::function<void()> & call);
 
-/* Runs a call with limits on a thread with a stack of its own. Values of templates can be nested so deeply that freeing
- * them takes more stack than a thread has. */
-void run_on_large_stack(const chat_limits & limits, const std::function<void()> & call);
+/* Runs a call whose values can be nested: freeing them takes more stack than making them. Where this thread's stack, and
+ * the memory that it is enough for, turn out too small, the call runs again on a thread with a large stack. */
+void run_with_nesting(const chat_limits & limits, const std::function<void()> & call);
 
 }  // namespace limits
