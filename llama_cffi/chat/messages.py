@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llama_cffi._core.checks import expected
 from llama_cffi.chat.apply_template import ChatMessage
@@ -135,3 +135,32 @@ def as_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ValueError(f"a tool needs a name, got {tool!r}")
     return whole
+
+
+def chosen(
+    tools: list[dict[str, Any]], choice: str
+) -> tuple[list[dict[str, Any]], Literal["auto", "none", "required"]]:
+    """Return the tools to offer, and llama.cpp's word for the choice."""
+    if choice == "auto":
+        return tools, "auto"
+    if choice == "none":
+        return tools, "none"
+    if choice == "required":
+        if not tools:
+            raise ValueError('toolChoice="required" needs tools')
+        return tools, "required"
+    named = [tool for tool in tools if tool["function"]["name"] == choice]
+    if not named:
+        names = ", ".join(tool["function"]["name"] for tool in tools) or "there are no tools"
+        raise ValueError(
+            f'toolChoice must be "auto", "none", "required" or the name of a tool ({names}), got {choice!r}'
+        )
+    return named, "required"
+
+
+def joined(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with its parts of text joined, for jinja2."""
+    content = message.get("content")
+    if isinstance(content, list) and all(part["type"] == "text" for part in content):
+        return {**message, "content": "".join(part["text"] for part in content)}
+    return message

@@ -66,8 +66,8 @@ class ChatSession:
         self.variables = dict(variables or {})
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.tools = list(tools)
-        if self.tools and not self.template.takesTools:
-            raise ValueError("this chat template does not tell the model about tools: leave tools out")
+        if self.tools:
+            self.template._require_tools()
         self.system = system
 
     template: ChatTemplate
@@ -134,6 +134,7 @@ class ChatSession:
             raise ValueError("there is nothing to answer: send a message")
         begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
         options = {"toolChoice": toolChoice, "parallelToolCalls": parallelToolCalls, "responseFormat": responseFormat}
+        options["thinkFirst"] = bool(budget)
         form, tokens, dropped = self._fit(new + begun, maxTokens, {**options, "continueLast": bool(begun)})
         answer = ChatAnswer(
             self._context,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import expected
-from llama_cffi.chat import jinja, native
+from llama_cffi.chat import generic_tools, jinja, native
 from llama_cffi.chat.answer_format import REASONING, AnswerFormat, ReasoningFormat
 from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
-from llama_cffi.chat.messages import KNOWN, Message, as_list, as_message, as_tool, for_native, keeps_content
+from llama_cffi.chat.messages import (
+    KNOWN,
+    Message,
+    as_list,
+    as_message,
+    as_tool,
+    chosen,
+    for_native,
+    joined,
+    keeps_content,
+)
+from llama_cffi.chat.required_call import bounded
 from llama_cffi.chat.response_format import schema_text
 from llama_cffi.chat.tool_calls import ToolFormat
 from llama_cffi.model.model import Model
@@ -139,6 +150,8 @@ class ChatTemplate:
         template that takes too much time or memory.
         """
         prepared, described = self._prepare(messages, tools)
+        if described and not self.takesTools:
+            prepared, described = generic_tools.described(prepared, described, self._writes_calls()), []
         if self.builtin:
             return self._apply(prepared, addGenerationPrompt, variables)
         if native.available() and all(message.keys() <= KNOWN for message in prepared):
@@ -150,7 +163,7 @@ class ChatTemplate:
                 raise self._rejected(error) from None
         jinja.check(self.source)
         given = {
-            "messages": [_joined(message) for message in prepared],
+            "messages": [joined(message) for message in prepared],
             "add_generation_prompt": addGenerationPrompt,
             "bos_token": self._special(self._model.vocab.bos),
             "eos_token": self._special(self._model.vocab.eos),
@@ -170,6 +183,7 @@ class ChatTemplate:
         thinking: bool = True,
         reasoningFormat: ReasoningFormat = "split",
         continueLast: bool = False,
+        thinkFirst: bool = False,
         **variables: Any,
     ) -> AnswerFormat:
         """Return the prompt of a conversation, with the grammar and the parser of the answer.
@@ -177,14 +191,18 @@ class ChatTemplate:
         `toolChoice` is "auto", "none", "required" or the name of a tool; `parallelToolCalls` None allows several calls
         if the template supports them. `responseFormat` is a JSON Schema or a type that the answer follows. `thinking`
         False asks the model to answer at once. `reasoningFormat` says where thoughts go: "split" from the content,
-        "keep" in it, or "drop". `continueLast` continues the last message, which is the assistant's.
+        "keep" in it, or "drop". `continueLast` continues the last message, which is the assistant's. A required call
+        comes at once; `thinkFirst` allows a thought before it.
 
         Raises ValueError like `render`; UnavailableError for what a build without llama.cpp's chat code cannot do.
         """
         prepared, described = self._prepare(messages, tools)
         if reasoningFormat not in REASONING:
             raise ValueError(f"reasoningFormat must be one of {', '.join(REASONING)}, got {reasoningFormat!r}")
-        offered, choice = _chosen(described, toolChoice)
+        offered, choice = chosen(described, toolChoice)
+        generic = bool(offered) and native.available() and not self.builtin and self._writes_calls(choice)
+        if described and (generic or not self.takesTools):
+            prepared = generic_tools.described(prepared, described, generic)
         schema = None if responseFormat is None else schema_text(responseFormat)
         if self.builtin or not native.available():
             self._require_simple(toolChoice, schema, thinking, continueLast)
@@ -212,18 +230,24 @@ class ChatTemplate:
             inputs |= {"tool_choice": choice, "parallel_tool_calls": parallel}
         own = self._native(self._source(offered))
         try:
-            applied = own.apply(inputs)
+            applied = generic_tools.apply(own, self._natives, inputs, plain) if generic else own.apply(inputs)
         except native.ChatCodeError as error:
             if "Unable to generate parser" not in str(error) or choice == "required" or schema is not None:
                 raise self._rejected(error) from None
             prompt = self.render(messages, tools=tools, **variables)
             return self._simple(prompt, offered, reasoningFormat)
+        if choice == "required" and schema is None and not applied["grammar_lazy"]:
+            applied = {**applied, "grammar": bounded(applied, thinkFirst, inputs["parallel_tool_calls"])}
         without = applied
         if offered:
             without = self._without_tools(own, plain)
         made = AnswerFormat._native(applied, without, offered, reasoningFormat, continueLast, self._model.vocab)
-        made.readsCalls = not offered or bool(made.grammar) or self.capabilities["toolCalls"]
+        made.readsCalls = not offered or generic or bool(made.grammar) or self.capabilities["toolCalls"]
         return made
+
+    def _writes_calls(self, choice: str = "auto") -> bool:
+        """Return True if neither the template nor llama.cpp knows calls, so that they are a part of the content."""
+        return not self.capabilities["toolCalls"] and (choice == "required" or not self.takesTools)
 
     def _without_tools(self, own: native.NativeTemplate, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return a format without tools, for answers whose calls cannot be read. Its prompt may be another one's."""
@@ -253,12 +277,15 @@ class ChatTemplate:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         prepared = [as_message(message) for message in as_list(messages)]
         described = [as_tool(tool) for tool in tools] if tools else []
-        if described and not self.takesTools:
-            raise ValueError(
-                "this chat template does not tell the model about tools: leave tools out, or use a model or a template "
-                "that supports them"
-            )
+        if described:
+            self._require_tools()
         return prepared, described
+
+    def _require_tools(self) -> None:
+        """Raise ValueError if tools cannot be described to the model."""
+        if not self.takesTools and (self.builtin or not native.available()):
+            why = "a built-in template has no tools" if self.builtin else "this chat template does not describe tools"
+            raise ValueError(f"{why}: leave tools out, or pass the text of a Jinja template that does")
 
     def _source(self, tools: Sequence[Mapping[str, Any]]) -> str:
         return self._variant if tools and self._variant else self.source
@@ -349,35 +376,6 @@ class ChatTemplate:
 
     def __repr__(self) -> str:
         return f"<ChatTemplate {self.source if self.builtin else f'in Jinja, {len(self.source)} characters'}>"
-
-
-def _chosen(
-    tools: list[dict[str, Any]], choice: str
-) -> tuple[list[dict[str, Any]], Literal["auto", "none", "required"]]:
-    """Return the tools to offer, and llama.cpp's word for the choice."""
-    if choice == "auto":
-        return tools, "auto"
-    if choice == "none":
-        return tools, "none"
-    if choice == "required":
-        if not tools:
-            raise ValueError('toolChoice="required" needs tools')
-        return tools, "required"
-    named = [tool for tool in tools if tool["function"]["name"] == choice]
-    if not named:
-        names = ", ".join(tool["function"]["name"] for tool in tools) or "there are no tools"
-        raise ValueError(
-            f'toolChoice must be "auto", "none", "required" or the name of a tool ({names}), got {choice!r}'
-        )
-    return named, "required"
-
-
-def _joined(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with parts of text joined, for jinja2."""
-    content = message.get("content")
-    if isinstance(content, list) and all(part["type"] == "text" for part in content):
-        return {**message, "content": "".join(part["text"] for part in content)}
-    return message
 
 
 def _check_with_jinja2(source: str) -> None:
