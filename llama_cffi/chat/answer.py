@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from llama_cffi.chat.answer_format import AnswerFormat
 from llama_cffi.chat.events import ChatEvent, EventParser
 from llama_cffi.chat.formatted_sampler import FormattedSampler
-from llama_cffi.chat.thinking_budget import ThinkingBudget
+from llama_cffi.chat.thinking_budget import ThinkingBudget, ThoughtLimit
 from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall
 from llama_cffi.generation.async_steps import AsyncSteps
 from llama_cffi.generation.generation import Generation
@@ -70,17 +70,16 @@ class ChatAnswer(AnswerParts, Generation):
     removed instead.
     """
 
-    def _follow(self, format: AnswerFormat, taken: set[str], budget: int | None = None, words: str = "") -> None:
-        """Keep the answer in a format. `taken` are the ids in the history, `budget` is the most tokens of a thought."""
+    def _follow(self, format: AnswerFormat, taken: set[str], limit: ThoughtLimit | None = None) -> None:
+        """Keep the answer in a format. `taken` are the ids in the history, `limit` is that of a thought."""
         self._format, self._taken = format, taken
-        run, vocab = self._run, self._run.model.vocab
-        grammar = format.grammarSampler(vocab)
+        run = self._run
+        grammar = format.grammarSampler(run.model.vocab)
         if grammar is not None:
             sampler = FormattedSampler(grammar, format.begin, run.sampler, run.owns_sampler)
             run.sampler, run.owns_sampler = cast("Sampler", sampler), True
-        if budget is not None and format.thinks and format.thinkingEnd:
-            marks = (format.thinkingStart, format.thinkingEnd)
-            limited = ThinkingBudget(run.sampler, run.owns_sampler, vocab, budget, marks, format.prompt, words)
+        if limit is not None:
+            limited = ThinkingBudget(run.sampler, run.owns_sampler, limit)
             run.sampler, run.owns_sampler = cast("Sampler", limited), True
 
 

@@ -233,6 +233,8 @@ def _calls(raw: Sequence[Mapping[str, str]], tools: set[str], taken: set[str]) -
     for call in raw:
         if tools and call["name"] not in tools:
             raise ValueError(f"a call of {call['name']!r}, which is not one of the tools: {', '.join(sorted(tools))}")
+        if not call["arguments"]:
+            raise ValueError(f"the arguments of {call['name']} are not JSON: the answer ends before them")
         arguments = read_arguments(call["arguments"], call["name"])
         calls.append(ToolCall(call["name"], arguments, new_id(call["id"], taken)))
     return calls

@@ -126,6 +126,11 @@ def keeps_content(template: NativeTemplate) -> bool:
         return True
 
 
+def reads_functions(source: str) -> bool:
+    """Return True for a template that reads the tools from a variable of another name, as JSON text."""
+    return "functions" in source and "tools" not in source
+
+
 def as_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool's description in the form that templates use."""
     if not isinstance(tool, Mapping):

@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 from llama_cffi._core.arguments import StrPath
 from llama_cffi._core.base_types import SeqId, Token
-from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.checks import expected
 from llama_cffi._core.ownership import atomic
 from llama_cffi.chat.answer import ChatAnswer, answer_message
 from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
 from llama_cffi.chat.messages import Message, call_ids
 from llama_cffi.chat.template import ChatTemplate
+from llama_cffi.chat.thinking_budget import thought_limit
 from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.overflow import check_overflow
-from llama_cffi.generation.request_options import INT32_MAX
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
@@ -126,16 +126,14 @@ class ChatSession:
         exceeds the context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
-        budget = None if thinkingBudget is None else integer(thinkingBudget, 0, INT32_MAX, "thinkingBudget")
-        if not isinstance(thinkingClose, str):
-            raise expected("a str", thinkingClose, name="thinkingClose")
         new = [] if message is None else [_as_message(message)]
         if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
         begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
         options = {"toolChoice": toolChoice, "parallelToolCalls": parallelToolCalls, "responseFormat": responseFormat}
-        options["thinkFirst"] = bool(budget)
+        options["thinkFirst"] = bool(thinkingBudget)
         form, tokens, dropped = self._fit(new + begun, maxTokens, {**options, "continueLast": bool(begun)})
+        limit = thought_limit(form, self._context.getModel().vocab, thinkingBudget, thinkingClose)
         answer = ChatAnswer(
             self._context,
             tokens,
@@ -148,7 +146,7 @@ class ChatSession:
             special=form.special,
         )
         taken = call_ids(self.messages)
-        answer._follow(form, taken, budget, thinkingClose)
+        answer._follow(form, taken, limit)
         first = self._first_turn()
 
         started: list[bool] = []

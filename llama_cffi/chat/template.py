@@ -104,7 +104,7 @@ class ChatTemplate:
         if self.builtin:
             return False
         source = self._variant or self.source
-        return self.capabilities["tools"] if native.available() else "tools" in source
+        return self.capabilities["tools"] or reads_functions(source) if native.available() else "tools" in source
 
     @property
     def capabilities(self) -> dict[str, bool]:
@@ -315,7 +315,7 @@ class ChatTemplate:
             for message in given:
                 message.pop("reasoning_content", None)
         values = dict(variables)
-        if tools and "functions" in source and "tools" not in source:
+        if tools and reads_functions(source):
             values.setdefault("functions", json.dumps(tools, indent=4))
         inputs = {"messages": given, "tools": tools, "add_generation_prompt": add, "variables": values}
         if isinstance(values.get("enable_thinking"), bool):

@@ -217,17 +217,21 @@ class Engine:
         logProbs: int | None = None,
         penalizePrompt: bool = True,
         adapters: Iterable[tuple[Adapter, float]] = (),
+        thinkingBudget: int | None = None,
+        thinkingClose: str = "",
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
         `template` None is the model's own. The other parameters are those of `ChatTemplate.format` and of `submit`.
-        Requests share the prefix of their conversations. With a grammar (`toolChoice`, `responseFormat`), `sampler` is
-        cloned. Raises what these raise.
+        A thought ends after `thinkingBudget` tokens, with the text `thinkingClose`. Requests share the prefix of their
+        conversations. With a grammar (`toolChoice`, `responseFormat`) or a budget, `sampler` is cloned. Raises what
+        these raise.
         """
         self._scheduler.require_place()
         loras = AdapterSet.check(self._model, adapters)
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
+        from llama_cffi.chat.thinking_budget import thought_limit
         from llama_cffi.engine.chat_request import ChatRequest
 
         if isinstance(template, ChatTemplate):
@@ -245,6 +249,7 @@ class Engine:
             thinking=thinking,
             reasoningFormat=reasoningFormat,
             continueLast=continueLast,
+            thinkFirst=bool(thinkingBudget),
             **(variables or {}),
         )
         vocab = self._model.vocab
@@ -258,12 +263,14 @@ class Engine:
             form.special,
             penalizePrompt,
         )
-        grammar = form.grammarSampler(vocab)
-        if grammar is not None:
+        grammar, limit = form.grammarSampler(vocab), thought_limit(form, vocab, thinkingBudget, thinkingClose)
+        if grammar is not None or limit is not None:
             own = defaultSampler(seed=seed) if sampler is None else require_sampler(sampler).clone()
-            sampler, seed = Sampler.chain(grammar, own), DEFAULT_SEED
-            first = sampler.chainGet(0)
-            options.begin = lambda: form.begin(first)
+            limits = [] if limit is None else [Sampler.init(limit)]
+            sampler, seed = Sampler.chain(*limits, *([] if grammar is None else [grammar]), own), DEFAULT_SEED
+            if grammar is not None:
+                first = sampler.chainGet(len(limits))
+                options.begin = lambda: form.begin(first)
         request = self._submit(ChatRequest, options, sampler, priority, seed, loras)
         request._format, request._taken = form, call_ids(messages)
         return request

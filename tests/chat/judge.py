@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_cffi import ChatTemplate, Ggml, Model
+from llama_cffi.chat import generic_tools
+from llama_cffi.chat.messages import as_message, as_tool
 from llama_cffi.chat.native import NativeTemplate
 from tests.chat import cases
 from tests.chat.conversations import CONVERSATIONS, Conversation
@@ -179,7 +181,23 @@ def _thoughts_are_parts(given: Variables) -> None:
             message["content"] = ([{"type": "thinking", "thinking": thought}] if thought else []) + parts
 
 
+def _tools_are_described(given: Variables) -> None:
+    _describe_tools(given, writes=False)
+
+
+def _tools_and_calls_are_described(given: Variables) -> None:
+    _describe_tools(given, writes=True)
+
+
+def _describe_tools(given: Variables, writes: bool) -> None:
+    if given.get("tools"):
+        tools = [as_tool(tool) for tool in given.pop("tools")]
+        given["messages"] = generic_tools.described([as_message(one) for one in given["messages"]], tools, writes)
+
+
 FORMS: dict[str, Callable[[Variables], None]] = {
+    "tools are described": _tools_are_described,
+    "tools and calls are described": _tools_and_calls_are_described,
     "sets variables": _sets_variables,
     "leaves out what is empty": _leaves_out_what_is_empty,
     "developer is system": _developer_is_system,
@@ -200,7 +218,6 @@ FORMS: dict[str, Callable[[Variables], None]] = {
 # Why prompts differ beyond these forms, by template, conversation and kind: the first row that fits.
 REASONS = (
     ("*", "result in parts", "*", "llama.cpp joins parts only where the whole template wants text"),
-    ("*", "*", OTHER, "ChatTemplate refuses tools that the template would drop silently"),
     ("StepFun3.5-Flash", "parts", "*", "llama.cpp trims each part"),
     ("Kimi-K2-*", "*call*", NATIVE, "the sandbox of jinja2 forbids to append to a list"),
     ("Kimi-K2-*", "result in parts", NATIVE, "the sandbox of jinja2 forbids to append to a list"),

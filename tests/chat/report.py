@@ -19,16 +19,12 @@ from tests.chat.evaluate import Result
 KINDS = ("content", "reasoning", "calls")
 
 _EOS = "llama.cpp finds out the format of a call by rendering some; with EOS, it misses the id of a call"
-_TOOLS = "ChatTemplate refuses tools that the template would drop silently; the case gives them all the same"
 _ENDED = "a last message with a thought alone is continued there; the case takes the thought as ended"
 
 # What does not hold: layer, template and what is wrong, with how many cases it concerns, and why.
 KNOWN = {
     ("with tokens", "Mistral-Small-3.2-24B-Instruct-2506", "error"): (2, _EOS),
     ("public", "Mistral-Small-3.2-24B-Instruct-2506", "error"): (2, _EOS),
-    ("public", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "error"): (1, _TOOLS),
-    ("public", "deepseek-ai-DeepSeek-V3.1", "error"): (3, _TOOLS),
-    ("public", "fireworks-ai-llama-3-firefunction-v2", "error"): (1, _TOOLS),
     ("public", "mistralai-Mistral-Nemo-Instruct-2407", "events"): (
         1,
         "the model writes the id of a call after its arguments, when the event of the call is out",
