@@ -27,7 +27,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make serve-storm       10,000 short requests to the server, with clients that go away among them"
 	@echo "make serve-clients     LangChain, LlamaIndex, instructor and lm-eval against the server"
 	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
+	@echo "make chat-required     calls that toolChoice=required forces: 200 seeds of each format"
 	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make compat-clients    langchain-community, LlamaIndex and Haystack on llama_cffi.compat (420 MB in a .venv of its own)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
@@ -190,6 +191,9 @@ chat-cases: $(VENV)/.test
 $(VENV)/.judge: $(VENV)/.test
 	$(PIP) --no-build-isolation --editable '.[judge]'
 	touch $@
+
+chat-required: $(VENV)/.test
+	$(PY) -m tests.chat.required
 
 chat-judge: $(VENV)/.judge
 	$(PY) -m tests.chat.judge $(if $(filter 1,$(WRITE)),--write)

@@ -72,7 +72,7 @@ def _without_text(body: str, start: str, end: str, texts: tuple[str, str], think
 
 
 def _is_tool(name: str) -> bool:
-    return bool(_TOOL.match(name)) and "-schema" not in name and "-arg-" not in name
+    return bool(_TOOL.match(name)) and not _CALLS.match(name) and "-schema" not in name and "-arg-" not in name
 
 
 def _with_short_words(body: str) -> str:

@@ -21,6 +21,7 @@ from llama_cffi.chat.messages import (
     for_native,
     joined,
     keeps_content,
+    reads_functions,
 )
 from llama_cffi.chat.required_call import bounded
 from llama_cffi.chat.response_format import schema_text

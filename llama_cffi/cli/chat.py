@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from llama_cffi._core import argparse_types
 from llama_cffi.chat.answer import ChatAnswer
 from llama_cffi.chat.session import ChatSession
 from llama_cffi.chat.template import ChatTemplate
@@ -33,6 +35,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--json", action="store_true", help="print one JSON object per answer, each on a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    thoughts = parser.add_argument_group("thoughts")
+    thoughts.add_argument(
+        "--thoughts",
+        choices=("show", "hide"),
+        help="show what the model thinks before it answers (default: only in a terminal, dimmed)",
+    )
+    thoughts.add_argument("--no-thinking", action="store_true", help="ask the model to answer at once")
+    thoughts.add_argument(
+        "--thinking-budget", type=argparse_types.integer(0), metavar="N", help="end a thought after N tokens"
+    )
+    saved = parser.add_argument_group("sessions")
+    saved.add_argument("--load", metavar="FILE", help="continue the session of a file")
+    saved.add_argument("--save", metavar="FILE", help="write the session to a file at the end, with its KV cache")
     template = parser.add_argument_group("chat template").add_mutually_exclusive_group()
     template.add_argument(
         "--template", metavar="NAME", help="built-in template of llama.cpp, such as chatml (default: the model's)"
@@ -51,17 +66,32 @@ def _run(args: argparse.Namespace) -> int:
     with model, options.make_sampler(args, model.vocab) as sampler:
         template = _template(args, model)
         with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
-            session = ChatSession(ctx, system=args.system, template=template, overflow="drop")
+            session = _load(ctx, template, args) if args.load else _new(ctx, template, args)
             try:
                 for message in _messages(args):
                     if message == "/clear":
-                        session = ChatSession(ctx, system=args.system, template=template, overflow="drop")
+                        session = _new(ctx, template, args)
                         continue
                     _answer(session, message, sampler, args, total)
+                if args.save:
+                    session.save(args.save)
             finally:
                 if not args.quiet and total.generatedTokens:
                     output.say(output.speeds(loaded, total))
     return 0
+
+
+def _new(ctx: Context, template: ChatTemplate, args: argparse.Namespace) -> ChatSession:
+    return ChatSession(ctx, system=args.system, template=template, overflow="drop", thinking=not args.no_thinking)
+
+
+def _load(ctx: Context, template: ChatTemplate, args: argparse.Namespace) -> ChatSession:
+    options: dict[str, Any] = {"overflow": "drop"}
+    if args.system is not None:
+        options["system"] = args.system
+    if args.no_thinking:
+        options["thinking"] = False
+    return ChatSession.load(ctx, args.load, template=template, **options)
 
 
 def _template(args: argparse.Namespace, model: Model) -> ChatTemplate:
@@ -106,15 +136,18 @@ def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse
     """Send a message and print the answer as it is generated. In a terminal, Ctrl-C stops the answer, not the chat."""
     try:
         answer = session.send(
-            message, sampler=sampler, maxTokens=args.tokens, stop=args.stop, penalizePrompt=args.penalize_prompt
+            message,
+            sampler=sampler,
+            maxTokens=args.tokens,
+            stop=args.stop,
+            penalizePrompt=args.penalize_prompt,
+            thinkingBudget=args.thinking_budget,
         )
     except ContextFullError:
         raise output.CommandError("the message does not fit the context: shorten it or raise --ctx") from None
     with answer:
         try:
-            for text in answer:
-                if not args.json:
-                    output.write(text)
+            _print(answer, args)
         except KeyboardInterrupt:
             if args.messages or not sys.stdin.isatty():
                 raise
@@ -128,10 +161,34 @@ def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse
         output.say(f"(stopped after {args.tokens} tokens: raise -n)")
 
 
+def _print(answer: ChatAnswer, args: argparse.Namespace) -> None:
+    """Print the parts of an answer as they come: its thought, dimmed in a terminal, and its content."""
+    dim, normal = ("\x1b[2m", "\x1b[22m") if sys.stdout.isatty() else ("", "")
+    shows = args.thoughts == "show" or (args.thoughts is None and sys.stdout.isatty())
+    thinks = False
+    try:
+        for event in answer.events():
+            if args.json or event.kind not in ("content", "reasoning") or not event.text:
+                continue
+            if event.kind == "reasoning":
+                if shows:
+                    sys.stdout.write("" if thinks else dim)  # `output.write` escapes control characters
+                    output.write(event.text)
+                    thinks = True
+            else:
+                sys.stdout.write(f"{normal}\n" if thinks else "")
+                output.write(event.text)
+                thinks = False
+    finally:
+        if thinks:
+            sys.stdout.write(normal)
+
+
 def _document(message: str, answer: ChatAnswer) -> dict[str, object]:
     return {
         "message": message,
-        "answer": answer.text,
+        "answer": answer.content,
+        "reasoning": answer.reasoning,
         "stop_reason": answer.stopReason.value if answer.stopReason else None,
         "usage": output.usage_document(answer.usage),
     }

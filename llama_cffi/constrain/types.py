@@ -57,7 +57,25 @@ def adapter_of(kind: Any) -> Any:
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise TypeError(f"pydantic does not support the type {kind!r}: {error}") from error
+        raise TypeError(f"pydantic does not support the type {_shown(kind)}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # pydantic takes objects that are not types apart, and fails in many ways
+        raise _not_a_type(kind, error) from error
+
+
+def _not_a_type(kind: Any, error: Exception) -> TypeError:
+    hint = "pass the class itself, such as list[str] or a pydantic model; fromJsonSchema takes a schema"
+    return TypeError(f"expected a type, got {_shown(kind)}: {hint} ({type(error).__name__}: {error})")
+
+
+def _shown(kind: Any) -> str:
+    """Return the text of an object for a message, even if its own `__repr__` fails."""
+    try:
+        text = repr(kind)
+    except Exception:
+        text = f"a {type(kind).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def schema_of(adapter: Any) -> dict[str, Any]:
@@ -95,6 +113,10 @@ def schema_of(adapter: Any) -> dict[str, Any]:
         schema: dict[str, Any] = adapter.json_schema(schema_generator=Schemas)
     except PydanticUserError as error:  # also for a name in quotes that is not defined
         raise TypeError(f"this type has no JSON Schema: {error}") from error
+    except (TypeError, MemoryError):
+        raise
+    except Exception as error:  # its own code, such as a `__get_pydantic_json_schema__`
+        raise TypeError(f"this type has no JSON Schema: {type(error).__name__}: {error}") from error
     return _walk(schema)  # type: ignore[no-any-return]
 
 

@@ -21,6 +21,7 @@ from llama_cffi import (
     ToolCall,
     ToolFormat,
     parseToolCalls,
+    tokenize,
 )
 from llama_cffi.chat import native
 from tests.generate.test_chat_session import Scripted
@@ -254,6 +255,36 @@ def test_a_thought_ends_in_time(tiny: Model, budget: int, thought: int | None) -
             assert answer.reasoning.strip() == long and answer.content.strip() == "Yes."
         else:
             assert answer.reasoning.strip().endswith("Enough.") and long not in answer.reasoning
+
+
+class Rambling:
+    """A sampler that would never end a thought."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def clone(self) -> Rambling:
+        return Rambling(self.token)
+
+    def apply(self, candidates: Any) -> None:
+        found = [i for i, candidate in enumerate(candidates) if candidate.id == self.token]
+        candidates.selected = found[0] if found else 0
+
+
+def test_thoughts_end_in_time_in_an_engine(tiny: Model) -> None:
+    opened = TEMPLATE.replace("{% endif %}{% endif %}", "{% else %}<think>\n{% endif %}{% endif %}")
+    word = tokenize(tiny.vocab, "word", addSpecial=False)[0]
+    with Engine(tiny, nCtx=2048, nSeqMax=2, nThreads=1) as engine, Sampler.init(Rambling(word)) as sampler:
+        requests = [
+            engine.chat(ASK, template=opened, sampler=sampler, maxTokens=60, thinkingBudget=n, thinkingClose=" Enough.")
+            for n in (4, 9, 1000)
+        ]
+        for request, count in zip(requests, (4, 9, 60), strict=True):
+            request.result()
+            assert request.reasoning.count("word") == count
+            assert ("Enough." in request.reasoning) is (count < 60) and ("word" in request.content) is (count < 60)
+        with pytest.raises(ValueError, match=r"thinkingBudget.*-1"):
+            engine.chat(ASK, template=opened, thinkingBudget=-1)
 
 
 def test_an_answer_can_be_begun(tiny: Model) -> None:

@@ -183,3 +183,72 @@ def test_a_template_that_goes_too_far(tiny_path: Path, tmp_path: Path, source: s
     file.write_text(source)
     result = run("chat", "-m", tiny_path, "--template-file", file, "hi")
     assert result.returncode == 1 and "error: " in result.stderr and "Traceback" not in result.stderr
+
+
+THINKS = """{%- for m in messages %}<|im_start|>{{ m.role }}
+{%- if m.role == "assistant" and m.reasoning_content %}
+<think>
+{{ m.reasoning_content }}
+</think>
+{% endif %}
+{{ m.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% else %}<think>
+{% endif %}{% endif %}"""
+
+
+@pytest.fixture
+def thinks(tmp_path: Path) -> list[object]:
+    """Options with a template whose prompt begins a thought."""
+    path = tmp_path / "thinks.jinja"
+    path.write_text(THINKS)
+    return ["--template-file", path, *OPTIONS[2:]]
+
+
+def test_thoughts(tiny_path: Path, thinks: list[object]) -> None:
+    def document(*options: object) -> dict[str, str]:
+        result = run("chat", "Hello", "-m", tiny_path, *thinks, "--json", "-q", *options)
+        found: dict[str, str] = json.loads(result.stdout)
+        return found
+
+    whole = document()
+    assert whole["reasoning"].strip() and whole["answer"] == ""  # a random model does not end its thought
+    ended = document("--thinking-budget", 3)
+    assert 0 < len(ended["reasoning"]) < len(whole["reasoning"]) and ended["answer"].strip()
+    at_once = document("--no-thinking")
+    assert at_once["reasoning"] == "" and at_once["answer"].strip()
+
+    options = ["chat", "Hello", "-m", tiny_path, *thinks, "-q", "--thinking-budget", 3]
+    hidden, shown = run(*options), run(*options, "--thoughts", "show")
+    assert hidden.stdout.strip() == ended["answer"].strip()
+    assert ended["reasoning"].strip() in shown.stdout and shown.stdout.endswith(hidden.stdout)
+    assert "\x1b" not in shown.stdout  # not a terminal
+
+
+def test_thoughts_are_dimmed_in_a_terminal(tiny_path: Path, thinks: list[object]) -> None:
+    terminal = Terminal("-m", tiny_path, *thinks, "-q", "--thinking-budget", 3)
+    terminal.wait_for("> ")
+    terminal.type("Hello\n")
+    shown = terminal.wait_for(r"\x1b\[22m(.|\n)*> ")
+    assert "\x1b[2m" in shown
+    terminal.type("\x04")
+    assert terminal.child.wait(30) == 0
+
+
+def test_a_session_is_saved_and_continued(tiny_path: Path, tmp_path: Path, expected: list[str]) -> None:
+    path = tmp_path / "chat.session"
+    options = ["-m", tiny_path, *OPTIONS, "-q", "--json"]
+    first = run("chat", "Hello", *options, "--system", "Be brief.", "--save", path)
+    second = run("chat", "And then?", *options, "--load", path, "--save", path)
+    assert [json.loads(result.stdout)["answer"] for result in (first, second)] == expected
+    usage = json.loads(second.stdout)["usage"]
+    assert usage["reused_tokens"] >= json.loads(first.stdout)["usage"]["prompt_tokens"]
+    third = run("chat", "More", *options, "--load", path)
+    assert json.loads(third.stdout)["usage"]["reused_tokens"] > usage["reused_tokens"]
+    missing = run("chat", "Hello", *options, "--load", tmp_path / "none")
+    assert missing.returncode == 1 and "none" in missing.stderr and "Traceback" not in missing.stderr
