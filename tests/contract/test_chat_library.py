@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llama_cffi.chat import native
 from vendor.build.chat import library
 from vendor.source import fetch, pin as pins
@@ -9,6 +11,21 @@ from vendor.source import fetch, pin as pins
 
 def test_it_is_there_where_it_can_be() -> None:
     assert native.available() == (library.lacking(fetch.chat_dir()) is None)
+
+
+@pytest.mark.skipif(not native.available(), reason="this llama.cpp's chat code has another interface")
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("chat.cpp", "autoparser.analyze_template(tmpl);"),
+        ("jinja/runtime.cpp", "auto builtins = global_builtins();"),
+        ("jinja/runtime.cpp", "auto builtins = input->get_builtins();"),
+        ("jinja/runtime.cpp", "context loop_scope(scope);"),
+    ],
+)
+def test_what_is_hooked_is_still_there(file: str, text: str) -> None:
+    """The macros of chat_once.hpp do nothing where llama.cpp has changed these lines: prompts would only take longer."""
+    assert text in (fetch.chat_dir() / "common" / file).read_text(encoding="utf-8")
 
 
 def test_the_newest_release_has_it() -> None:
