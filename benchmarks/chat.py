@@ -17,7 +17,6 @@ from llama_cffi import ChatTemplate, Model
 from llama_cffi.chat import jinja
 from llama_cffi.chat.events import EventParser
 from llama_cffi.chat.messages import as_message, as_tool, for_native
-from tests.chat import cases
 from vendor.source import fetch
 
 TEMPLATES = {
@@ -63,7 +62,9 @@ def history() -> list[dict[str, str]]:
 
 def source(name: str) -> str:
     path = TEMPLATES[name]
-    return CHATML if path is None else cases.template_source(f"models/templates/{path}.jinja")
+    if path is None:
+        return CHATML
+    return (fetch.chat_tests_dir() / "models" / "templates" / f"{path}.jinja").read_text(encoding="utf-8")
 
 
 def medians(rounds: int, *calls: Callable[[], Any]) -> list[float]:

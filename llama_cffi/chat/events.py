@@ -8,7 +8,7 @@ from typing import Literal
 
 from llama_cffi.chat.answer_format import AnswerFormat
 
-_AGAIN = 256  # the text is parsed again once it has grown by a part of this size: the time stays linear
+_AGAIN = 128  # the text is parsed again once it has grown by a part of this size: the time stays linear
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def test_it_is_there_where_it_can_be() -> None:
     ],
 )
 def test_what_is_hooked_is_still_there(file: str, text: str) -> None:
-    """The macros of chat_once.hpp do nothing where llama.cpp has changed these lines: prompts would only take longer."""
+    """Where llama.cpp has changed these lines, the macros of chat_once.hpp do nothing, and prompts take longer."""
     assert text in (fetch.chat_dir() / "common" / file).read_text(encoding="utf-8")
 
 
