@@ -159,10 +159,14 @@ def test_wrong_messages(chatty: Model, messages: object, error: type[Exception],
         ChatTemplate(chatty).render(messages)  # type: ignore[arg-type]
 
 
-def test_tools_that_cannot_be_told(tiny: Model, chatty: Model) -> None:
-    for template in (ChatTemplate(tiny, "chatml"), ChatTemplate(tiny, CHATML)):
-        with pytest.raises(ValueError, match="leave tools out"):
-            template.render(CHAT, tools=[WEATHER])
+def test_tools_that_cannot_be_told(tiny: Model, chatty: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="leave tools out"):
+        ChatTemplate(tiny, "chatml").render(CHAT, tools=[WEATHER])
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="leave tools out"):
+        patched.setattr(native, "available", lambda: False)
+        ChatTemplate(tiny, CHATML).render(CHAT, tools=[WEATHER])
+    if native.available():  # in the system message
+        assert '"name": "weather"' in ChatTemplate(tiny, CHATML).render(CHAT, tools=[WEATHER])
     with pytest.raises(ValueError, match="a tool needs a name"):
         ChatTemplate(chatty).render(CHAT, tools=[{"description": "?"}])
     with pytest.raises(TypeError, match="a tool.*dict.*got str"):
