@@ -191,8 +191,8 @@ def test_an_adapter(tiny_path: Path, adapted: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"draft_model": object()}, UnavailableError, "draft_model.*Engine"),
-        ({"tokenizer": object()}, UnavailableError, "tokenizer"),
+        ({"draft_model": ...}, UnavailableError, "draft_model.*Engine"),
+        ({"tokenizer": ...}, UnavailableError, "tokenizer"),
         ({"lora_base": "x.bin"}, UnavailableError, "lora_base.*setAdapterLora"),
         ({"n_gqa": 8}, UnavailableError, "n_gqa=8.*kv_overrides"),
         ({"n_parts": 2}, UnavailableError, "n_parts=2.*loadSplits"),
