@@ -135,6 +135,11 @@ class Engine:
         return self._nCtx
 
     @property
+    def nSeqMax(self) -> int:
+        """The number of requests that run at once."""
+        return self._scheduler.nSeqMax
+
+    @property
     def load(self) -> EngineLoad:
         """The number of running and waiting requests, and the use of the KV cache, after the last step."""
         return self._scheduler.load

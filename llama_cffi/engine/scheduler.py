@@ -51,7 +51,7 @@ class Scheduler:
 
     def __init__(self, layout: MemoryLayout, keepPrefixes: bool, maxWaiting: int | None) -> None:
         self._layout = layout
-        self._nSeqMax = layout.context.nSeqMax
+        self.nSeqMax = layout.context.nSeqMax
         self._wake: list[Future[None]] = []
         self._calm_needed = _CALM_STEPS[0]
         self._use_context()
@@ -78,7 +78,7 @@ class Scheduler:
         self._policy, self._turns = BatchPolicy(), Turns()
         self._adapted = False  # requests with adapters run
         least, most = _AHEAD
-        self.ahead = max(least, min(most, self._cells.total // (2 * self._nSeqMax)))  # half of a sequence's share
+        self.ahead = max(least, min(most, self._cells.total // (2 * self.nSeqMax)))  # half of a sequence's share
         self.load = EngineLoad(0, 0, self._nCells, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
 
@@ -123,9 +123,9 @@ class Scheduler:
         if self.closes:
             self.raise_closed()
         most = self._max_waiting
-        if most is not None and self._n_open >= self._nSeqMax + most:
+        if most is not None and self._n_open >= self.nSeqMax + most:
             raise QueueFullError(
-                f"the queue is full: {self._n_open} requests have not ended, and at most nSeqMax {self._nSeqMax} + "
+                f"the queue is full: {self._n_open} requests have not ended, and at most nSeqMax {self.nSeqMax} + "
                 f"maxWaiting {most} can be open: wait until one has ended, or raise maxWaiting of the engine"
             )
 
@@ -308,7 +308,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         started = len(self._running)
-        while self._waiting and self._cells.has_sequence and len(self._running) < self._nSeqMax:
+        while self._waiting and self._cells.has_sequence and len(self._running) < self.nSeqMax:
             job = self._queue.next(self._running)
             if job is None:
                 if not self._running:  # only if the layout cannot change any more: else each request fits alone

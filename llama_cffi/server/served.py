@@ -56,7 +56,7 @@ class ServedModel:
     @property
     def slots(self) -> int:
         """How many texts run at once."""
-        return self.engine._scheduler._nSeqMax if self.engine is not None else 1
+        return self.engine.nSeqMax if self.engine is not None else 1
 
     def close(self) -> None:
         """Close the engine, the embedder and the reranker. The model stays."""
