@@ -27,12 +27,13 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               complete a prompt with a real model"
 	@echo "make chat              chat with a small model, which the first call downloads (93 MB)"
+	@echo "make serve             serve that model by OpenAI's protocol, and on a page at http://127.0.0.1:8080"
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
 	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
@@ -104,6 +105,14 @@ run: $(VENV)/.gemma
 
 chat: $(VENV)/.chat
 	@$(PY) examples/chat.py
+
+$(VENV)/.server: $(BUILT)
+	$(PIP) --no-build-isolation --editable '.[server]'
+	touch $@
+
+# ARGS="--port 8000" and the like.
+serve: $(VENV)/.server
+	@model=$$($(PY) -m vendor.source.chat_model) && exec $(PY) -m llama_cffi serve -m "$$model" $(ARGS)
 
 # What needs no native build. A full set-up has all of it already, so nothing is installed there.
 $(VENV)/.quick: pyproject.toml | $(PY)
