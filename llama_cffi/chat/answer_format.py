@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import Token
@@ -18,6 +18,7 @@ from llama_cffi.vocab.vocab import Vocab
 
 ReasoningFormat = Literal["split", "keep", "drop"]
 REASONING = ("split", "keep", "drop")
+_THOUGHT_ENDS = ">]"  # the last characters of all marks that `tool_calls` knows for thoughts
 _UNKNOWN = "the format of this model's tool calls is not known"
 
 
@@ -25,7 +26,7 @@ class AnswerFormat:
     """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
-        *("_choice", "_fallback", "_lazy", "_parser", "_prefill", "_preserved", "_triggers"),
+        *("_choice", "_fallback", "_lazy", "_marks", "_parser", "_prefill", "_preserved", "_triggers"),
         *(
             "grammar",
             "prompt",
@@ -65,6 +66,8 @@ class AnswerFormat:
     """The family of the calls, in a build without llama.cpp's chat code."""
 
     _lazy: bool
+    _marks: str | None
+    """Without a character of these, text after plain content is content as it is; None if this is not known."""
     _triggers: list[Mapping[str, str]]
     _preserved: list[str]
     _prefill: str
@@ -89,6 +92,7 @@ class AnswerFormat:
         made.thinkingStart = made.thinkingEnd = ""
         made.grammar = ""
         made._lazy = False
+        made._marks = None if tools else _THOUGHT_ENDS
         made._triggers = []
         made._preserved = []
         made._prefill = ""
@@ -121,6 +125,7 @@ class AnswerFormat:
             "echo": continues,
         }
         made._parser = native.NativeParser(applied["parser"], **style)
+        made._marks = "" if not continues and _is_all_content(applied["parser"]) else None
         made._fallback = native.NativeParser(plain["parser"], **style) if plain is not applied else made._parser
         made.special = any(_is_control(vocab, text) for text in _marks(applied))
         return made
@@ -218,6 +223,33 @@ class AnswerFormat:
 def _marks(applied: Mapping[str, Any]) -> list[str]:
     words = [trigger["value"].strip() for trigger in applied["triggers"] if trigger["type"] == "word"]
     return [*applied["preserved_tokens"], *words, applied["thinking_start"], *applied["thinking_ends"]]
+
+
+def _is_all_content(parser: Mapping[str, Any]) -> bool:
+    """Return True if llama.cpp's parser takes any text as content, as for templates without thoughts and tools.
+
+    Its rules are read from the JSON form that llama.cpp writes. Any form but the known one counts as False.
+    """
+    try:
+        grammar = json.loads(parser["parser"])
+        rules = grammar["parsers"]
+        rows = [row for row in _flat(rules, grammar["root"]) if row["type"] not in ("epsilon", "end")]
+        if rows[0] == {"type": "literal", "literal": parser["generation_prompt"]}:
+            rows = rows[1:]
+        (row,) = rows
+        inner = rules[row["child"]]
+        return (row["type"], row["tag"], inner) == ("tag", "content", {"type": "until", "delimiters": []})
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return False
+
+
+def _flat(rules: Sequence[Mapping[str, Any]], index: int) -> Iterator[Mapping[str, Any]]:
+    """Yield a rule, or instead of a sequence what it consists of."""
+    if rules[index]["type"] == "sequence":
+        for child in rules[index]["children"]:
+            yield from _flat(rules, child)
+    else:
+        yield rules[index]
 
 
 def _is_control(vocab: Vocab, text: str) -> bool:

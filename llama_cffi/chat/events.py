@@ -30,34 +30,55 @@ class ChatEvent:
 class EventParser:
     """Parses an answer again and again while it grows, and returns what is new.
 
+    As long as the content is the text itself, text without a character that can end a mark is not parsed.
+
     Nothing that was returned is taken back: a piece waits until the parser is sure of it.
     """
 
     def __init__(self, format: AnswerFormat) -> None:
         self._format = format
-        self._text = ""
+        self._parts: list[str] = []
+        self._size = 0  # characters of the text
         self._parsed = 0  # characters that the last parse has seen
+        self._verbatim = format._marks is not None  # all text so far was yielded as content
         self._reasoning = self._content = ""
         self._calls: list[str] = []  # the arguments of each call so far
 
     def feed(self, text: str) -> Iterator[ChatEvent]:
         """Add generated text, and yield the pieces that it completes."""
-        self._text += text
-        if text and len(self._text) - self._parsed > self._parsed // _AGAIN:
+        plain = self.isPlain(text)
+        if self._verbatim and not plain:
+            self._content = "".join(self._parts)
+            self._verbatim = False
+        self._parts.append(text)
+        self._size += len(text)
+        if plain:
+            if text:
+                yield ChatEvent("content", text)
+        elif text and self._size - self._parsed > self._parsed // _AGAIN:
             yield from self._parse(partial=True)
+
+    def isPlain(self, text: str) -> bool:
+        """Return True if the next text is content as it is, so that `feed` parses nothing."""
+        marks = self._format._marks
+        return self._verbatim and marks is not None and not any(mark in text for mark in marks)
 
     def finish(self) -> Iterator[ChatEvent]:
         """Yield the rest, at the end of the text."""
+        if self._verbatim:
+            self._content = "".join(self._parts)
+            self._verbatim = False
         yield from self._parse(partial=False)
 
     def _parse(self, partial: bool) -> Iterator[ChatEvent]:
-        self._parsed = len(self._text)
+        text = "".join(self._parts)
+        self._parts, self._parsed = [text], self._size
         try:
-            reasoning, content, calls = self._format.pieces(self._text, partial)
+            reasoning, content, calls = self._format.pieces(text, partial)
         except ValueError:
             if partial:
                 return  # more text may make it readable; if not, `finish` yields it as content
-            found = self._format.parse(self._text)
+            found = self._format.parse(text)
             reasoning, content, calls = found.reasoning, found.content, []
             if self._calls or not content.startswith(self._content):  # parts of it are out already
                 return
@@ -67,6 +88,7 @@ class EventParser:
             self._reasoning = reasoning
         if content.startswith(self._content):
             self._content = content
+            self._verbatim = partial and self._format._marks is not None and content == text
         for index, (name, arguments, identity) in enumerate(calls):
             if index == len(self._calls):
                 if not name:

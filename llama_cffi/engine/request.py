@@ -138,6 +138,10 @@ class Request:
     def __aiter__(self) -> AsyncIterator[str]:
         return _AsyncReader(self, self._texts.__getitem__)
 
+    def _unread(self) -> AsyncIterator[str]:
+        """Iterate with `async for` over the text of all new tokens at once, so that a slow reader catches up."""
+        return _UnreadText(self, self._texts.__getitem__)
+
     def steps(self) -> RequestSteps:
         """Iterate over tokens instead, each with its text and, with `logProbs`, its log-probability and alternatives.
 
@@ -304,8 +308,7 @@ class _AsyncReader(AsyncIterator[T]):
         texts = request._texts
         while True:
             while self._at < len(texts):
-                self._at += 1
-                if found := self._read(self._at - 1):
+                if found := self._take():
                     return found
             with locked(request._lock):
                 future: Future[None] = get_running_loop().create_future()
@@ -318,6 +321,19 @@ class _AsyncReader(AsyncIterator[T]):
             await _cancelling(request, future)
         request._raise()
         raise StopAsyncIteration
+
+    def _take(self) -> T:
+        self._at += 1
+        return self._read(self._at - 1)
+
+
+class _UnreadText(_AsyncReader[str]):
+    """Reads the text of all new tokens at once."""
+
+    def _take(self) -> str:
+        found = self._request._texts[self._at :]
+        self._at += len(found)
+        return found[0] if len(found) == 1 else "".join(found)
 
 
 async def _cancelling(request: Request, future: Future[None]) -> None:

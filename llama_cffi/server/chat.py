@@ -15,7 +15,7 @@ from llama_cffi.engine.engine import Engine
 from llama_cffi.generation.steps import GenerationStep
 from llama_cffi.server import answers
 from llama_cffi.server.errors import ApiError
-from llama_cffi.server.exchange import Exchange
+from llama_cffi.server.exchange import Exchange, TextFrame
 from llama_cffi.server.messages import format_of, messages_of, thinking_of, tool_choice_of, tools_of
 from llama_cffi.server.requests import ChatBody
 from llama_cffi.server.sampling import sampler_of, seed_of
@@ -131,9 +131,13 @@ async def _stream(
     await exchange.begin_events()
     for index in range(len(jobs)):
         await exchange.event(chunk(index, {"role": "assistant", "content": ""}))
+    frames = [TextFrame(lambda text, index=index: chunk(index, {"content": text})) for index in range(len(jobs))]  # type: ignore[misc]
     calls = [False] * len(jobs)
     streams = [pieces(exchange, job, with_steps=bool(body.logprobs)) for job in jobs]
     async for index, (events, steps) in answers.merged(streams):
+        if not steps and len(events) == 1 and events[0].kind == "content":
+            await exchange.text_event(frames[index], events[0].text)
+            continue
         given = (answers.token_logprob(engine.model.vocab, step) for step in steps)
         rows = [row for row in given if row is not None]
         deltas = [_delta(event) for event in events] or ([{}] if rows else [])
@@ -155,10 +159,10 @@ async def pieces(
     """Yield the events of an answer as they come, with the steps that led to them."""
     parser = EventParser(job._format)
     size = 0
-    async for step in job.steps() if with_steps else job:
+    async for step in job.steps() if with_steps else job._unread():
         text = step if isinstance(step, str) else step.text
         size += len(text)
-        if size < _LONG:
+        if size < _LONG or parser.isPlain(text):
             events = list(parser.feed(text))
         else:
             events = await exchange.in_pool(lambda text=text: list(parser.feed(text)))  # type: ignore[misc]

@@ -16,7 +16,7 @@ from llama_cffi.engine.request import Request
 from llama_cffi.generation.steps import GenerationStep
 from llama_cffi.server import answers
 from llama_cffi.server.errors import ApiError
-from llama_cffi.server.exchange import Exchange
+from llama_cffi.server.exchange import Exchange, TextFrame
 from llama_cffi.server.messages import format_of
 from llama_cffi.server.requests import CompletionBody
 from llama_cffi.server.sampling import sampler_of, seed_of
@@ -220,11 +220,14 @@ async def _stream(
     sizes = [0] * len(jobs)
 
     def chunk(index: int, text: str, rows: list[_Row] | None = None, reason: str | None = None) -> dict[str, Any]:
-        logs = None if rows is None else _logprobs(rows, sizes[index])
-        sizes[index] += len(text)
+        logs = None
+        if rows is not None:
+            logs = _logprobs(rows, sizes[index])
+            sizes[index] += len(text)
         choice = {"index": index, "text": text, "logprobs": logs, "finish_reason": reason}
         return {**head, "choices": [choice], **more}
 
+    frames = [TextFrame(partial(chunk, index)) for index in range(len(jobs))]
     await exchange.begin_events()
     streams: list[AsyncIterator[str | GenerationStep]] = [aiter_of(job, body.logprobs is not None) for job in jobs]
     if body.echo and body.logprobs is None:
@@ -236,7 +239,7 @@ async def _stream(
             echoed[index] = True
             await exchange.event(chunk(index, _echoed(body, vocab, jobs[index]), _prompt_rows(vocab, jobs[index])))
         if isinstance(step, str):
-            await exchange.event(chunk(index, step))
+            await exchange.text_event(frames[index], step)
         else:
             await exchange.event(chunk(index, step.text, _rows(vocab, [step])))
     for index, job in enumerate(jobs):
@@ -251,4 +254,4 @@ async def _stream(
 
 def aiter_of(job: Request, with_steps: bool) -> AsyncIterator[str | GenerationStep]:
     """Return what iterates over a text for a coroutine: by steps, or by pieces."""
-    return aiter(job.steps()) if with_steps else aiter(job)
+    return aiter(job.steps()) if with_steps else job._unread()

@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import json
 import threading
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
@@ -27,6 +29,7 @@ B = TypeVar("B", bound=Body)
 R = TypeVar("R", bound="Cancellable")
 T = TypeVar("T")
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SMALL = 1 << 15  # bytes of a body that the event loop parses itself
 _LAST_WORDS = 1.0  # seconds to send an error to a client that may not read
 
@@ -178,9 +181,12 @@ class Exchange:
     async def event(self, document: Any, name: str | None = None) -> None:
         """Send an event. A client that does not read holds up this exchange alone: the engine goes on."""
         self.record.first_byte()
-        head = b"" if name is None else b"event: " + name.encode() + b"\n"
-        data = head + b"data: " + encoded(document) + b"\n\n"
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._send({"type": "http.response.body", "body": _event(document, name), "more_body": True})
+
+    async def text_event(self, frame: TextFrame, text: str) -> None:
+        """Send an event that differs in a text from others."""
+        self.record.first_byte()
+        await self._send({"type": "http.response.body", "body": frame.event(text), "more_body": True})
 
     async def end_events(self, done: bool = True) -> None:
         """End the events, with OpenAI's mark."""
@@ -218,7 +224,25 @@ class Exchange:
 
 def encoded(document: Any) -> bytes:
     """Return JSON as bytes; characters that UTF-8 cannot hold become "?"."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _JSON.encode(document).encode("utf-8", "replace")
+
+
+def _event(document: Any, name: str | None = None) -> bytes:
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + encoded(document) + b"\n\n"
+
+
+class TextFrame:
+    """An event without one text in it. Each text is put into the JSON that was encoded once."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        """`make` returns the document with a text."""
+        mark = uuid.uuid4().hex
+        self._before, self._after = _event(make(mark)).split(b'"' + mark.encode() + b'"')
+
+    def event(self, text: str) -> bytes:
+        """Return the event with a text."""
+        return self._before + encode_basestring(text).encode("utf-8", "replace") + self._after
 
 
 def _header_word(name: str) -> str:
