@@ -46,7 +46,7 @@ class EventParser:
 
     def feed(self, text: str) -> Iterator[ChatEvent]:
         """Add generated text, and yield the pieces that it completes."""
-        plain = self.isPlain(text)
+        plain = self.is_plain(text)
         if self._verbatim and not plain:
             self._content = "".join(self._parts)
             self._verbatim = False
@@ -58,7 +58,7 @@ class EventParser:
         elif text and self._size - self._parsed > self._parsed // _AGAIN:
             yield from self._parse(partial=True)
 
-    def isPlain(self, text: str) -> bool:
+    def is_plain(self, text: str) -> bool:
         """Return True if the next text is content as it is, so that `feed` parses nothing."""
         marks = self._format._marks
         return self._verbatim and marks is not None and not any(mark in text for mark in marks)

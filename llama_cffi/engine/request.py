@@ -302,7 +302,7 @@ class _AsyncReader(AsyncIterator[T]):
         self._at = 0
 
     async def __anext__(self) -> T:
-        from asyncio import get_running_loop
+        from asyncio import CancelledError, get_running_loop
 
         request = self._request
         texts = request._texts
@@ -318,7 +318,11 @@ class _AsyncReader(AsyncIterator[T]):
                     if self._at < len(texts):
                         continue
                     break
-            await _cancelling(request, future)
+            try:
+                await future
+            except CancelledError:
+                request.cancel()
+                raise
         request._raise()
         raise StopAsyncIteration
 

@@ -156,6 +156,7 @@ class Gate:
         path = scope["path"].removeprefix(scope.get("root_path", ""))  # of a mount in another application
         record = Record(scope["method"], scope["path"], client[0] if client else "", _route(path))
         scope["llama_cffi.record"] = record
+        scope["llama_cffi.send"] = send
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":

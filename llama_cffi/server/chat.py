@@ -162,7 +162,7 @@ async def pieces(
     async for step in job.steps() if with_steps else job._unread():
         text = step if isinstance(step, str) else step.text
         size += len(text)
-        if size < _LONG or parser.isPlain(text):
+        if size < _LONG or parser.is_plain(text):
             events = list(parser.feed(text))
         else:
             events = await exchange.in_pool(lambda text=text: list(parser.feed(text)))  # type: ignore[misc]

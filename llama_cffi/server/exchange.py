@@ -49,6 +49,7 @@ class Exchange:
         self.scope, self._receive, self._send = scope, receive, send
         self.server: ServerState = scope["app"].state.server
         self.record: Record = scope["llama_cffi.record"]
+        self._send_part: Send = scope["llama_cffi.send"]  # without what the application wraps around the head
         self.work: asyncio.Task[None] | None = None
         self.failure: ApiError | None = None
         self.gone = False
@@ -178,15 +179,18 @@ class Exchange:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         await self._head(200, b"text/event-stream; charset=utf-8", headers)
 
-    async def event(self, document: Any, name: str | None = None) -> None:
+    def event(self, document: Any, name: str | None = None) -> Awaitable[None]:
         """Send an event. A client that does not read holds up this exchange alone: the engine goes on."""
-        self.record.first_byte()
-        await self._send({"type": "http.response.body", "body": _event(document, name), "more_body": True})
+        return self._part(_event(document, name))
 
-    async def text_event(self, frame: TextFrame, text: str) -> None:
+    def text_event(self, frame: TextFrame, text: str) -> Awaitable[None]:
         """Send an event that differs in a text from others."""
+        return self._part(frame.event(text))
+
+    def _part(self, data: bytes) -> Awaitable[None]:
         self.record.first_byte()
-        await self._send({"type": "http.response.body", "body": frame.event(text), "more_body": True})
+        self.record.sent += len(data)
+        return self._send_part({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_events(self, done: bool = True) -> None:
         """End the events, with OpenAI's mark."""
