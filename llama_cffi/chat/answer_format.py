@@ -26,7 +26,7 @@ class AnswerFormat:
     """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
-        *("_choice", "_fallback", "_lazy", "_marks", "_parser", "_prefill", "_preserved", "_triggers"),
+        *("_choice", "_fallback", "_lazy", "_marks", "_parser", "_prefill", "_preserved", "_tail", "_triggers"),
         *(
             "grammar",
             "prompt",
@@ -67,7 +67,9 @@ class AnswerFormat:
 
     _lazy: bool
     _marks: str | None
-    """Without a character of these, text after plain content is content as it is; None if this is not known."""
+    """While the content goes on, text without any of these characters is content as it is; None: not known."""
+    _tail: bool
+    """True if the content goes on once it has begun; otherwise, it does while it is all of the text."""
     _triggers: list[Mapping[str, str]]
     _preserved: list[str]
     _prefill: str
@@ -92,7 +94,7 @@ class AnswerFormat:
         made.thinkingStart = made.thinkingEnd = ""
         made.grammar = ""
         made._lazy = False
-        made._marks = None if tools else _THOUGHT_ENDS
+        made._marks, made._tail = None if tools else _THOUGHT_ENDS, False
         made._triggers = []
         made._preserved = []
         made._prefill = ""
@@ -125,7 +127,8 @@ class AnswerFormat:
             "echo": continues,
         }
         made._parser = native.NativeParser(applied["parser"], **style)
-        made._marks = "" if not continues and _is_all_content(applied["parser"]) else None
+        found = "" if continues else _content_of(applied["parser"])
+        made._marks, made._tail = "" if found else None, found == "tail"
         made._fallback = native.NativeParser(plain["parser"], **style) if plain is not applied else made._parser
         made.special = any(_is_control(vocab, text) for text in _marks(applied))
         return made
@@ -225,22 +228,22 @@ def _marks(applied: Mapping[str, Any]) -> list[str]:
     return [*applied["preserved_tokens"], *words, applied["thinking_start"], *applied["thinking_ends"]]
 
 
-def _is_all_content(parser: Mapping[str, Any]) -> bool:
-    """Return True if llama.cpp's parser takes any text as content, as for templates without thoughts and tools.
+def _content_of(parser: Mapping[str, Any]) -> Literal["all", "tail", ""]:
+    """Return "all" if llama.cpp's parser takes any text as content, and "tail" if it takes all after a beginning.
 
-    Its rules are read from the JSON form that llama.cpp writes. Any form but the known one counts as False.
+    Its rules are read from the JSON that llama.cpp writes. For any form but the known one, the result is "".
     """
     try:
         grammar = json.loads(parser["parser"])
         rules = grammar["parsers"]
-        rows = [row for row in _flat(rules, grammar["root"]) if row["type"] not in ("epsilon", "end")]
-        if rows[0] == {"type": "literal", "literal": parser["generation_prompt"]}:
-            rows = rows[1:]
-        (row,) = rows
-        inner = rules[row["child"]]
-        return (row["type"], row["tag"], inner) == ("tag", "content", {"type": "until", "delimiters": []})
+        *before, row = [row for row in _flat(rules, grammar["root"]) if row["type"] not in ("epsilon", "end")]
+        if (row["type"], rules[row["child"]]) != ("tag", {"type": "until", "delimiters": []}):
+            return ""
+        if [rule["tag"] for rule in rules if rule["type"] == "tag"].count("content") != 1 or row["tag"] != "content":
+            return ""
+        return "all" if before == [{"type": "literal", "literal": parser["generation_prompt"]}] else "tail"
     except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-        return False
+        return ""
 
 
 def _flat(rules: Sequence[Mapping[str, Any]], index: int) -> Iterator[Mapping[str, Any]]:

@@ -30,7 +30,7 @@ class ChatEvent:
 class EventParser:
     """Parses an answer again and again while it grows, and returns what is new.
 
-    As long as the content is the text itself, text without a character that can end a mark is not parsed.
+    Text that must be content as it is, by what came before and by its characters, is not parsed.
 
     Nothing that was returned is taken back: a piece waits until the parser is sure of it.
     """
@@ -38,41 +38,40 @@ class EventParser:
     def __init__(self, format: AnswerFormat) -> None:
         self._format = format
         self._parts: list[str] = []
+        self._plain: list[str] = []  # parts since the last parse, which were yielded as they are
         self._size = 0  # characters of the text
         self._parsed = 0  # characters that the last parse has seen
-        self._verbatim = format._marks is not None  # all text so far was yielded as content
+        self._goes_on = format._marks is not None and not format._tail  # the content goes on as the text does
         self._reasoning = self._content = ""
         self._calls: list[str] = []  # the arguments of each call so far
 
     def feed(self, text: str) -> Iterator[ChatEvent]:
         """Add generated text, and yield the pieces that it completes."""
         plain = self.is_plain(text)
-        if self._verbatim and not plain:
-            self._content = "".join(self._parts)
-            self._verbatim = False
         self._parts.append(text)
         self._size += len(text)
         if plain:
+            self._plain.append(text)
             if text:
                 yield ChatEvent("content", text)
-        elif text and self._size - self._parsed > self._parsed // _AGAIN:
-            yield from self._parse(partial=True)
+        elif text:
+            self._goes_on = False  # what follows must not overtake this text
+            if self._size - self._parsed > self._parsed // _AGAIN:
+                yield from self._parse(partial=True)
 
     def is_plain(self, text: str) -> bool:
         """Return True if the next text is content as it is, so that `feed` parses nothing."""
         marks = self._format._marks
-        return self._verbatim and marks is not None and not any(mark in text for mark in marks)
+        return self._goes_on and marks is not None and not any(mark in text for mark in marks)
 
     def finish(self) -> Iterator[ChatEvent]:
         """Yield the rest, at the end of the text."""
-        if self._verbatim:
-            self._content = "".join(self._parts)
-            self._verbatim = False
         yield from self._parse(partial=False)
 
     def _parse(self, partial: bool) -> Iterator[ChatEvent]:
         text = "".join(self._parts)
-        self._parts, self._parsed = [text], self._size
+        self._content += "".join(self._plain)
+        self._parts, self._plain, self._parsed, self._goes_on = [text], [], self._size, False
         try:
             reasoning, content, calls = self._format.pieces(text, partial)
         except ValueError:
@@ -88,7 +87,8 @@ class EventParser:
             self._reasoning = reasoning
         if content.startswith(self._content):
             self._content = content
-            self._verbatim = partial and self._format._marks is not None and content == text
+            begun = content != "" if self._format._tail else content == text
+            self._goes_on = partial and begun and self._format._marks is not None
         for index, (name, arguments, identity) in enumerate(calls):
             if index == len(self._calls):
                 if not name:

@@ -119,3 +119,22 @@ def test_the_loop_turns_while_the_engine_computes(plain: Model) -> None:
             return False
 
         assert asyncio.run(ask())
+
+
+def test_a_reader_that_is_behind_gets_all_new_text_at_once(engine: Engine) -> None:
+    request = _greedy(engine, PROMPTS[3], 20)
+    text = request.result(30)
+
+    async def read() -> list[str]:
+        return [piece async for piece in request._unread()]
+
+    assert asyncio.run(read()) == [text] and len(request.tokens) > 1
+
+
+def test_unread_text_is_the_text_while_it_is_written(engine: Engine) -> None:
+    async def read() -> tuple[str, Request]:
+        request = _greedy(engine, PROMPTS[4], 40)
+        return "".join([piece async for piece in request._unread()]), request
+
+    text, request = asyncio.run(read())
+    assert text == request.text and text
