@@ -244,7 +244,9 @@ class Request:
         self._texts.append(text)
         if self._readers or self._futures:
             with locked(self._lock):
-                self._notify(wake)
+                if self._readers:
+                    self._changed.notify_all()
+                self._take_futures(wake)
 
     def _end(self, reason: StopReason | None, error: BaseException | None, wake: list[Future[None]]) -> None:
         with locked(self._lock):
@@ -256,10 +258,10 @@ class Request:
             self._keep = None
             wake += self._end_futures
             self._end_futures = []
-            self._notify(wake)
+            self._changed.notify_all()
+            self._take_futures(wake)
 
-    def _notify(self, wake: list[Future[None]]) -> None:
-        self._changed.notify_all()
+    def _take_futures(self, wake: list[Future[None]]) -> None:
         if self._futures:
             wake += self._futures
             self._futures = []
@@ -298,12 +300,13 @@ class _AsyncReader(AsyncIterator[T]):
     """Reads a request for a coroutine: `read(index)` for each of its texts, without empty results."""
 
     def __init__(self, request: Request, read: Callable[[int], T]) -> None:
+        import asyncio
+
         self._request, self._read = request, read
         self._at = 0
+        self._asyncio = asyncio
 
     async def __anext__(self) -> T:
-        from asyncio import CancelledError, get_running_loop
-
         request = self._request
         texts = request._texts
         while True:
@@ -311,7 +314,7 @@ class _AsyncReader(AsyncIterator[T]):
                 if found := self._take():
                     return found
             with locked(request._lock):
-                future: Future[None] = get_running_loop().create_future()
+                future: Future[None] = self._asyncio.get_running_loop().create_future()
                 request._futures.append(future)
                 if self._at < len(texts) or request._ended:  # meanwhile
                     request._futures.remove(future)
@@ -320,7 +323,7 @@ class _AsyncReader(AsyncIterator[T]):
                     break
             try:
                 await future
-            except CancelledError:
+            except self._asyncio.CancelledError:
                 request.cancel()
                 raise
         request._raise()
