@@ -43,7 +43,7 @@ def _greedy(engine: Engine, prompt: str, n: int, **options: Any) -> Request:
 def _cells(engine: Engine) -> list[int]:
     """The last position of each sequence. The engine must have nothing to do."""
     memory = engine._scheduler._context.getMemory()
-    return [memory.seqPosMax(seq) for seq in range(engine._scheduler._nSeqMax)]
+    return [memory.seqPosMax(seq) for seq in range(engine.nSeqMax)]
 
 
 # The text
