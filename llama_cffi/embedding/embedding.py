@@ -148,11 +148,15 @@ class Embedder(_TextComputer):
         every text. A text with more tokens than `nCtx` raises ValueError; `truncate` cuts it off instead. Raises
         ValueError also for an empty text if the model adds nothing, ClosedError, and what `Context.decode` raises.
         """
-        np = numpy_for("Embedder")
         if isinstance(texts, (str, bytes)):
             return self.embed([texts], truncate=truncate)[0]  # type: ignore[no-any-return]
         vocab = self._model.vocab
-        found = [self._fit(tokenize(vocab, text), f"text {i}", truncate) for i, text in enumerate(texts)]
+        return self._embed([tokenize(vocab, text) for text in texts], truncate)
+
+    def _embed(self, texts: Iterable[list[Token]], truncate: bool = False) -> npt.NDArray[np.float32]:
+        """Compute the vectors of texts that are tokens already, with the special ones."""
+        np = numpy_for("Embedder")
+        found = [self._fit(text, f"text {i}", truncate) for i, text in enumerate(texts)]
         flat = Texts(np, found)
         vectors = np.zeros((len(found), self.nEmbd), np.float32)
         with locked(self._lock):

@@ -176,6 +176,7 @@ class Engine:
         penalizePrompt: bool = True,
         promptLogProbs: int | None = None,
         adapters: Iterable[tuple[Adapter, float]] = (),
+        sharePrefix: bool = True,
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -190,7 +191,8 @@ class Engine:
         same for the tokens of the prompt, of which no prefix is reused; see `Request.promptLogProbs`. `maxTokens` 0
         decodes the prompt alone. `adapters` are LoRA adapters with their scales, `[(adapter, 1.0)]`: requests with the
         same ones share batches and prefixes, and others take turns with them. `penalizePrompt` False hides the prompt
-        from penalties and DRY; see `Generation`.
+        from penalties and DRY; see `Generation`. `sharePrefix` False decodes the whole prompt, whatever the KV cache
+        has of it.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; QueueFullError, ClosedError. Later errors are raised by the request.
@@ -199,6 +201,7 @@ class Engine:
         options = RequestOptions.check(
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
+        options.shares_prefix = boolean(sharePrefix, "sharePrefix")
         return self._submit(Request, options, sampler, priority, seed, AdapterSet.check(self._model, adapters))
 
     def chat(
@@ -224,6 +227,7 @@ class Engine:
         adapters: Iterable[tuple[Adapter, float]] = (),
         thinkingBudget: int | None = None,
         thinkingClose: str = "",
+        sharePrefix: bool = True,
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
@@ -268,6 +272,7 @@ class Engine:
             form.special,
             penalizePrompt,
         )
+        options.shares_prefix = boolean(sharePrefix, "sharePrefix")
         grammar, limit = form.grammarSampler(vocab), thought_limit(form, vocab, thinkingBudget, thinkingClose)
         if grammar is not None or limit is not None:
             own = defaultSampler(seed=seed) if sampler is None else require_sampler(sampler).clone()

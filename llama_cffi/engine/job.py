@@ -45,6 +45,7 @@ class Job:
         "_prompt_log_probs",
         "owns_sampler",
         "_rules",
+        "_shares_prefix",
         "_start",
         "adapters",
         "counted",
@@ -81,6 +82,7 @@ class Job:
         self._rules, self._log_probs = options.stop_rules(capacity), options.log_probs
         self.special = options.stream._special
         self._start = options.start
+        self._shares_prefix = options.shares_prefix
         request.tokens = self._rules.tokens
         self._capacity, self._ahead = capacity, ahead
         self._prompt_log_probs = options.prompt_log_probs
@@ -116,6 +118,8 @@ class Job:
     @property
     def shareable(self) -> array[int]:
         """The tokens whose prefix may come from another sequence: what is not decoded cannot be scored."""
+        if not self._shares_prefix:
+            return self.tokens[:0]
         return self.tokens[: len(self.request.promptLogProbs)] if self.unscored else self.tokens
 
     def rows_to_score(self, start: int, count: int) -> range:

@@ -20,8 +20,8 @@ class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
     __slots__ = (
-        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "stop_tokens"),
-        "stream",
+        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "shares_prefix"),
+        *("stop_tokens", "stream"),
     )
 
     def __init__(
@@ -41,6 +41,7 @@ class RequestOptions:
         self.log_probs = log_probs  # how many alternatives to report for each token
         self.prompt_log_probs = prompt_log_probs  # the same for the tokens of the prompt
         self.penalizes_prompt = penalizes_prompt
+        self.shares_prefix = True  # of the prompt, with other requests of an engine
         self.begin: Callable[[], None] | None = None  # called when the sampler has been reset
 
     @classmethod

@@ -12,6 +12,7 @@ from llama_cffi.server.errors import ApiError, of_submission
 from llama_cffi.server.exchange import Exchange
 from llama_cffi.server.requests import GenerationBody
 from llama_cffi.server.served import ServedModel, adapters_of
+from llama_cffi.vocab.tokenize import tokenize
 
 if TYPE_CHECKING:
     from llama_cffi.engine.engine import Engine
@@ -31,10 +32,10 @@ def find_model(exchange: Exchange, body: GenerationBody) -> tuple[str, ServedMod
     exchange.record.model = name
     if body.lora is not None:
         adapters = adapters_of(served, body.lora)
+    options: dict[str, Any] = {"adapters": adapters} if adapters else {}
     if body.cache_prompt is False:
-        text = "cache_prompt: the prefix cache belongs to the server: start it with --no-prefix-cache"
-        raise ApiError(400, text, param="cache_prompt", code="unsupported_parameter")
-    return name, served, served.engine, {"adapters": adapters} if adapters else {}
+        options["sharePrefix"] = False
+    return name, served, served.engine, options
 
 
 def most_tokens(exchange: Exchange, asked: int | None, name: str) -> int | None:
@@ -66,7 +67,7 @@ async def submit(exchange: Exchange, param: str, makers: Sequence[Callable[[], R
     return await exchange.in_pool(work)
 
 
-def usage(jobs: Iterable[Request], *, shared: int = 1) -> dict[str, Any]:
+def usage(jobs: Iterable[Request], *, shared: int = 1, reasoning: int = 0) -> dict[str, Any]:
     """Return the tokens of texts in OpenAI's form. Of `shared` texts with one prompt, it counts once."""
     listed = list(jobs)
     prompt = sum(job.usage.promptTokens for job in listed[::shared])
@@ -77,7 +78,16 @@ def usage(jobs: Iterable[Request], *, shared: int = 1) -> dict[str, Any]:
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": min(reasoning, generated)},
     }
+
+
+async def thought_tokens(exchange: Exchange, vocab: Vocab, thoughts: Iterable[str]) -> int:
+    """Return how many tokens thoughts have, as the vocabulary splits them: without the marks around them."""
+    found = [text for text in thoughts if text]
+    if not found:
+        return 0
+    return await exchange.in_pool(lambda: sum(len(tokenize(vocab, text, addSpecial=False)) for text in found))
 
 
 def timings(job: Request) -> dict[str, Any]:

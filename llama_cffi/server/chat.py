@@ -43,7 +43,9 @@ async def completions(exchange: Exchange) -> None:
     for index, job in enumerate(jobs):
         await job
         found.append(await exchange.in_pool(partial(_choice, body, engine, job, index)))
-    used = {"usage": answers.usage(jobs, shared=choices), "timings": answers.timings(jobs[0])}
+    thoughts = (choice["message"].get("reasoning_content", "") for choice in found)
+    thought = await answers.thought_tokens(exchange, engine.model.vocab, thoughts)
+    used = {"usage": answers.usage(jobs, shared=choices, reasoning=thought), "timings": answers.timings(jobs[0])}
     await exchange.json({**head, "object": "chat.completion", "choices": found, **used})
 
 
@@ -53,10 +55,10 @@ def _makers(
     """Check the request, and return what submits each choice."""
     messages = messages_of(body.messages)
     tools = tools_of(body.tools)
-    choice = tool_choice_of(body.tool_choice, tools)
+    choice, tools = tool_choice_of(body.tool_choice, tools)
     form = format_of(body.response_format)
     thinking, variables = thinking_of(body.reasoning_effort, body.chat_template_kwargs)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     if body.grammar and (form is not None or tools):
         text = "grammar cannot be combined with response_format or tools"
@@ -133,6 +135,7 @@ async def _stream(
         await exchange.event(chunk(index, {"role": "assistant", "content": ""}))
     frames = [TextFrame(lambda text, index=index: chunk(index, {"content": text})) for index in range(len(jobs))]  # type: ignore[misc]
     calls = [False] * len(jobs)
+    thoughts = [""] * len(jobs)
     streams = [pieces(exchange, job, with_steps=bool(body.logprobs)) for job in jobs]
     async for index, (events, steps) in answers.merged(streams):
         if not steps and len(events) == 1 and events[0].kind == "content":
@@ -143,13 +146,16 @@ async def _stream(
         deltas = [_delta(event) for event in events] or ([{}] if rows else [])
         for delta in deltas:
             calls[index] |= "tool_calls" in delta
+            thoughts[index] += delta.get("reasoning_content", "")
             await exchange.event(chunk(index, delta, {"content": rows, "refusal": None} if rows else None))
             rows = []
     for index, job in enumerate(jobs):
         last = chunk(index, {}, None, answers.finish_reason(job, calls[index]))
         await exchange.event({**last, "timings": answers.timings(job)})
     if with_usage:
-        await exchange.event({**head, "choices": [], "usage": answers.usage(jobs, shared=len(jobs))})
+        thought = await answers.thought_tokens(exchange, engine.model.vocab, thoughts)
+        used = answers.usage(jobs, shared=len(jobs), reasoning=thought)
+        await exchange.event({**head, "choices": [], "usage": used})
     await exchange.end_events()
 
 

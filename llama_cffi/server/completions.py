@@ -115,13 +115,17 @@ def _makers(
     return [partial(make, prompt, index) for prompt in prompts for index in range(tries)]
 
 
-def _infill(vocab: Vocab, prompt: str | list[int], suffix: str) -> list[int]:
+def _infill(vocab: Vocab, prompt: str | list[int], suffix: str) -> str | list[int]:
     """Return the prompt for a text between a prefix and a suffix."""
+    if not suffix and not isinstance(prompt, str):
+        return prompt
     if not isinstance(prompt, str):
         raise ApiError(400, "suffix needs a prompt of text", param="prompt", code="invalid_value")
     try:
         return infillPrompt(vocab, prompt, suffix)
     except ValueError as error:
+        if not suffix:  # some clients send it always
+            return prompt
         raise ApiError(400, f"suffix: {error}", param="suffix", code="unsupported_parameter") from None
 
 

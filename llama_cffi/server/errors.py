@@ -71,7 +71,9 @@ def of_submission(error: Exception, param: str) -> Exception:
     if isinstance(error, errors.UnavailableError):
         return ApiError(400, str(error), code="unsupported_parameter")
     if isinstance(error, (ValueError, TypeError)) and not isinstance(error, errors.NativeError):
-        return ApiError(400, str(error))
+        text = str(error)
+        # A schema or a grammar may come from several fields; other wrong values than the text are found earlier.
+        return ApiError(400, text, param=None if "schema" in text or "grammar" in text else param, code="invalid_value")
     return error
 
 

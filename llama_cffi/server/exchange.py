@@ -83,6 +83,10 @@ class Exchange:
     def _require_json(self) -> None:
         """Refuse other types: a page of a foreign origin can send those without being asked by CORS."""
         for name, value in self.scope["headers"]:
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                text = "compressed bodies are not supported: send it without Content-Encoding"
+                raise ApiError(415, text, code="unsupported_media_type")
+        for name, value in self.scope["headers"]:
             if name == b"content-type":
                 kind = value.split(b";")[0].strip().lower()
                 if kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json")):

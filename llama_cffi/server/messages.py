@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.server.errors import ApiError
 from llama_cffi.server.requests import ResponseFormat
 
@@ -16,9 +19,14 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-_MESSAGE = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"})
-_NO_EFFECT = frozenset({"refusal", "audio", "annotations", "function_call", "id", "status", "type"})
-_TEXTS = ("text", "input_text", "output_text", "refusal")
+_TEXT_FIELDS = frozenset({"reasoning_content", "reasoning", "tool_call_id", "name"})
+_UNSUPPORTED = {"audio": "send text", "function_call": "use tool_calls"}
+_TEXTS = ("text", "input_text", "output_text", "reasoning_text", "refusal")
+
+# Variables of a template are keyword arguments beside these.
+_NOT_VARIABLES = frozenset({"add_generation_prompt"}).union(
+    *(inspect.signature(method).parameters for method in (ChatTemplate.format, ChatTemplate.render))
+)
 
 
 def wrong(param: str, message: str, code: str = "invalid_value") -> ApiError:
@@ -44,14 +52,15 @@ def _message(given: Mapping[str, Any], param: str) -> dict[str, Any]:
         message["content"] = content
     else:
         raise wrong(f"{param}.content", f"must be a string, a list of parts or null, got {type(content).__name__}")
-    for name, value in given.items():
-        if name in ("role", "content") or value is None:
-            continue
-        if name in _NO_EFFECT and (name not in ("audio", "function_call") or not value):
-            continue
-        if name not in _MESSAGE:
-            raise wrong(f"{param}.{name[:60]}", "this field of a message is not supported", "unsupported_parameter")
-        message[name] = _calls(value, f"{param}.{name}") if name == "tool_calls" else _string(value, f"{param}.{name}")
+    for name, use in _UNSUPPORTED.items():
+        if given.get(name):
+            text = f"this field of a message is not supported: {use}"
+            raise wrong(f"{param}.{name}", text, "unsupported_parameter")
+    for name in _TEXT_FIELDS & given.keys():
+        if given[name] is not None:
+            message[name] = _string(given[name], f"{param}.{name}")
+    if calls := _calls(given.get("tool_calls"), f"{param}.tool_calls"):
+        message["tool_calls"] = calls
     if message["content"] is None and not message.get("tool_calls"):
         if role != "assistant":
             raise wrong(f"{param}.content", "this field is required")
@@ -79,6 +88,8 @@ def _string(value: Any, param: str) -> str:
 
 
 def _calls(given: Any, param: str) -> list[dict[str, Any]]:
+    if given is None:
+        return []
     if not isinstance(given, list):
         raise wrong(param, f"must be a list, got {type(given).__name__}")
     calls = []
@@ -88,12 +99,22 @@ def _calls(given: Any, param: str) -> list[dict[str, Any]]:
         if not isinstance(function, dict):
             raise wrong(f"{here}.function", "must be an object with name and arguments")
         name = _string(function.get("name"), f"{here}.function.name")
-        arguments = _string(function.get("arguments"), f"{here}.function.arguments")
+        arguments = arguments_of(function.get("arguments"), f"{here}.function.arguments")
         made: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
         if call.get("id") is not None:
             made["id"] = _string(call["id"], f"{here}.id")
         calls.append(made)
     return calls
+
+
+def arguments_of(given: Any, param: str) -> str:
+    """Return the arguments of a call as JSON text. Clients write "" for none."""
+    text = _string(given, param).strip() or "{}"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        raise wrong(param, "must be JSON: chat templates read the arguments") from None
+    return text
 
 
 def tools_of(given: Sequence[Mapping[str, Any]] | None, nested: bool = True) -> list[dict[str, Any]]:
@@ -123,24 +144,41 @@ def tools_of(given: Sequence[Mapping[str, Any]] | None, nested: bool = True) -> 
 
 
 def tool_choice_of(
-    given: str | Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]], nested: bool = True
-) -> str:
-    """Return `toolChoice` of `Engine.chat`: auto, none, required, or the name of a tool."""
-    names = [tool["function"]["name"] for tool in tools]
-    if given is None:
-        return "auto"
-    if isinstance(given, str):
-        if given == "required" and not names:
+    given: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], nested: bool = True
+) -> tuple[str, list[dict[str, Any]]]:
+    """Return `toolChoice` of `Engine.chat` (auto, none, required, or the name of a tool), and the tools to offer."""
+    if given is None or isinstance(given, str):
+        if given == "required" and not tools:
             raise wrong("tool_choice", "required needs tools")
-        return given
+        return given or "auto", tools
+    if given.get("type") == "allowed_tools":
+        return _allowed(given, tools, nested)
     if given.get("type") != "function":
         text = f"the type {str(given.get('type'))[:60]!r} is not supported"
         raise wrong("tool_choice", text, "unsupported_parameter")
-    function = given.get("function") if nested else given
+    return _chosen(given, tools, nested, "tool_choice")["function"]["name"], tools
+
+
+def _chosen(given: Any, tools: list[dict[str, Any]], nested: bool, param: str) -> dict[str, Any]:
+    """Return the tool that a choice names."""
+    function = given.get("function") if nested and isinstance(given, dict) else given
     name = function.get("name") if isinstance(function, dict) else None
-    if name not in names:
-        raise wrong("tool_choice", f"there is no tool {str(name)[:60]!r} in tools")
-    return str(name)
+    for tool in tools:
+        if tool["function"]["name"] == name:
+            return tool
+    raise wrong(param, f"there is no tool {str(name)[:60]!r} in tools")
+
+
+def _allowed(given: Mapping[str, Any], tools: list[dict[str, Any]], nested: bool) -> tuple[str, list[dict[str, Any]]]:
+    """Return the choice `allowed_tools`: a mode, and some of the tools."""
+    param = "tool_choice.allowed_tools" if nested else "tool_choice"
+    allowed = given.get("allowed_tools") if nested else given
+    if not isinstance(allowed, dict) or not isinstance(allowed.get("tools"), list) or not allowed["tools"]:
+        raise wrong(param, "must be an object with mode and tools")
+    if allowed.get("mode") not in ("auto", "required"):
+        raise wrong(f"{param}.mode", "must be auto or required")
+    named = [_chosen(tool, tools, nested, f"{param}.tools[{i}]") for i, tool in enumerate(allowed["tools"])]
+    return allowed["mode"], [tool for tool in tools if tool in named]
 
 
 def format_of(given: ResponseFormat | None) -> Any:
@@ -160,9 +198,8 @@ def format_of(given: ResponseFormat | None) -> Any:
 def thinking_of(effort: str | None, given: Mapping[str, Any] | None) -> tuple[bool, dict[str, Any]]:
     """Return `thinking` and the template's variables, from `reasoning_effort` and `chat_template_kwargs`."""
     variables = dict(given or {})
-    for name in ("messages", "tools", "add_generation_prompt"):
-        if name in variables:
-            raise wrong(f"chat_template_kwargs.{name}", "use the field of the request")
+    for name in variables.keys() & _NOT_VARIABLES:
+        raise wrong(f"chat_template_kwargs.{name}", "this is not a variable of templates: use the field of the request")
     thinking = variables.pop("enable_thinking", True)
     if not isinstance(thinking, bool):
         raise wrong("chat_template_kwargs.enable_thinking", "must be true or false")

@@ -14,6 +14,7 @@ from llama_cffi.server.exchange import Exchange
 from llama_cffi.server.messages import messages_of, thinking_of, tools_of
 from llama_cffi.server.metrics import CONTENT_TYPE
 from llama_cffi.server.parameters import Body
+from llama_cffi.server.requests import MESSAGE_FIELDS
 from llama_cffi.server.served import ServedModel
 from llama_cffi.vocab.tokenize import detokenize, tokenize
 
@@ -48,6 +49,7 @@ class TemplateBody(Body):
     add_generation_prompt: bool = True
 
     NO_EFFECT: ClassVar = frozenset({"user"})
+    OBJECTS: ClassVar = {"messages": MESSAGE_FIELDS}
 
 
 def _any_model(exchange: Exchange, name: str | None) -> ServedModel:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from llama_cffi.server.errors import ApiError, of_validation, unsupported
 
@@ -29,6 +29,20 @@ class Body(BaseModel):
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset()
     # Fields that are not supported: their harmless values beside null, and the reason.
     UNSUPPORTED: ClassVar[dict[str, tuple[tuple[Any, ...], str]]] = {}
+    # Names of fields that are lists of objects without a model, and the fields that these may have.
+    OBJECTS: ClassVar[dict[str, frozenset[str]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        """Leave out fields that are null, and make numbers such as 4.0 integers: JSON knows numbers alone."""
+        if not isinstance(given, dict):
+            return given
+        return {name: _number(value) for name, value in given.items() if value is not None}
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 B = TypeVar("B", bound=Body)
@@ -57,6 +71,9 @@ def _unknown(body: Body, path: str = "") -> Iterator[str]:
     """Yield the unknown fields of a body and of the objects in it, as paths."""
     known = body.NO_EFFECT | body.UNSUPPORTED.keys()
     yield from (path + name for name in body.model_extra or () if name not in known)
+    for field, fields in body.OBJECTS.items():
+        for index, part in enumerate(getattr(body, field) or ()):
+            yield from (f"{path}{field}[{index}].{name}" for name in part if name not in fields)
     for name, value in body:
         inner = value if isinstance(value, list) else [value]
         for part in inner:

@@ -17,6 +17,14 @@ Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 _ACCOUNTS = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier")
+_NO_TIMINGS = ((False,), "timings come at the end of an answer")
+# Fields of a message, also those without an effect: clients send back what they got.
+MESSAGE_FIELDS = frozenset(
+    {
+        *("role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"),
+        *("refusal", "audio", "annotations", "function_call", "id", "status", "type"),
+    }
+)
 _NO_STORE = "this server stores no answers"
 
 
@@ -35,6 +43,8 @@ class GenerationBody(Body):
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     # llama.cpp's own
     top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = None
     min_p: Share | None = None
@@ -66,11 +76,8 @@ class OpenAIBody(GenerationBody):
     n: Annotated[int, Field(ge=1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=4096)] | None = None
     stream_options: StreamOptions | None = None
-    timings_per_token: bool | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -113,7 +120,9 @@ class ChatBody(OpenAIBody):
         "chat_template": ((), "the server's options name the template"),
         "best_of": ((1,), "use n, or /v1/completions"),
         "json_schema": ((), "use response_format"),
+        "timings_per_token": _NO_TIMINGS,
     }
+    OBJECTS: ClassVar = {"messages": MESSAGE_FIELDS}
 
 
 Prompt = Text | list[Text] | list[Token] | list[list[Token]]
@@ -131,7 +140,11 @@ class CompletionBody(OpenAIBody):
     response_format: ResponseFormat | None = None
 
     NO_EFFECT: ClassVar = frozenset({*_ACCOUNTS, "store"})
-    UNSUPPORTED: ClassVar = {"n_predict": ((), "use max_tokens"), "json_schema": ((), "use response_format")}
+    UNSUPPORTED: ClassVar = {
+        "n_predict": ((), "use max_tokens"),
+        "json_schema": ((), "use response_format"),
+        "timings_per_token": _NO_TIMINGS,
+    }
 
 
 class Reasoning(Body):
@@ -167,7 +180,7 @@ class ResponsesBody(GenerationBody):
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    NO_EFFECT: ClassVar = frozenset({*_ACCOUNTS, "store", "stream_options", "include"})
+    NO_EFFECT: ClassVar = frozenset({*_ACCOUNTS, "store", "stream_options"})
     UNSUPPORTED: ClassVar = {
         "previous_response_id": ((), f"{_NO_STORE}: send the whole conversation as input"),
         "conversation": ((), f"{_NO_STORE}: send the whole conversation as input"),
@@ -176,4 +189,5 @@ class ResponsesBody(GenerationBody):
         "truncation": (("disabled",), "shorten the input"),
         "top_logprobs": ((0,), "use /v1/chat/completions"),
         "max_tool_calls": ((), "this server runs no tools"),
+        "include": (([], ["reasoning.encrypted_content"]), "answers have their thoughts as text, and nothing else"),
     }

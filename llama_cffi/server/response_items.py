@@ -81,18 +81,23 @@ class ResponseWriter:
                 made.append(self._event("response.reasoning_text.delta", content_index=0, delta=event.text))
         return made
 
-    def finish(self, job: ChatRequest) -> list[dict[str, Any]]:
+    @property
+    def thoughts(self) -> list[str]:
+        """The texts of the thoughts so far."""
+        return [item["content"][0]["text"] for item in self.response["output"] if item["type"] == "reasoning"]
+
+    def finish(self, job: ChatRequest, thought_tokens: int) -> list[dict[str, Any]]:
         """Complete the response, and return the last events."""
         full = answers.finish_reason(job) == "length"
         if not self.response["output"]:
             self._open(_new_message())
         made = self._close("incomplete" if full else "completed")
-        used = answers.usage([job])
+        used = answers.usage([job], reasoning=thought_tokens)
         self.response["usage"] = {
             "input_tokens": used["prompt_tokens"],
             "input_tokens_details": {**used["prompt_tokens_details"], "cache_write_tokens": 0},
             "output_tokens": used["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": used["completion_tokens_details"],
             "total_tokens": used["total_tokens"],
         }
         self.response["status"] = "incomplete" if full else "completed"

@@ -13,7 +13,7 @@ from llama_cffi.server import answers
 from llama_cffi.server.chat import pieces
 from llama_cffi.server.errors import of_exception
 from llama_cffi.server.exchange import Exchange
-from llama_cffi.server.messages import text_of, thinking_of, tool_choice_of, tools_of, wrong
+from llama_cffi.server.messages import arguments_of, text_of, thinking_of, tool_choice_of, tools_of, wrong
 from llama_cffi.server.requests import ResponsesBody
 from llama_cffi.server.response_items import ResponseWriter, response_head
 from llama_cffi.server.sampling import sampler_of, seed_of
@@ -36,7 +36,7 @@ async def responses(exchange: Exchange) -> None:
         async for events, _ in pieces(exchange, job):
             for event in events:
                 writer.add(event)
-        writer.finish(job)
+        writer.finish(job, await answers.thought_tokens(exchange, engine.model.vocab, writer.thoughts))
         await exchange.json(writer.response)
         return
     await exchange.begin_events()
@@ -50,7 +50,8 @@ async def responses(exchange: Exchange) -> None:
         exchange.record.error = failed.code
         await _send(exchange, writer.fail(failed))
     else:
-        await _send(exchange, writer.finish(job))
+        thought = await answers.thought_tokens(exchange, engine.model.vocab, writer.thoughts)
+        await _send(exchange, writer.finish(job, thought))
     await exchange.end_events(done=False)
 
 
@@ -65,7 +66,7 @@ def _maker(
     """Check the request, and return what submits it."""
     messages = _messages(body)
     tools = tools_of(body.tools, nested=False)
-    choice = tool_choice_of(body.tool_choice, tools, nested=False)
+    choice, tools = tool_choice_of(body.tool_choice, tools, nested=False)
     effort = body.reasoning.effort if body.reasoning is not None else None
     thinking, variables = thinking_of(effort, body.chat_template_kwargs)
     most = answers.most_tokens(exchange, body.max_output_tokens, "max_output_tokens")
@@ -115,10 +116,10 @@ def _messages(body: ResponsesBody) -> list[dict[str, Any]]:
 
 def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], param: str) -> None:
     """Add an item of the input: a message, a call, the output of a call, or a thought."""
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     if kind == "message":
         role = item.get("role")
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise wrong(f"{param}.role", f"must be one of {', '.join(_ROLES)}, got {role!r}")
         message = {"role": _ROLES[role], "content": _content(item.get("content"), f"{param}.content")}
         last = messages[-1] if messages else {}
@@ -127,15 +128,15 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], param: str) 
         else:
             messages.append(message)
     elif kind == "function_call":
-        name, arguments, identity = (_field(item, name, param) for name in ("name", "arguments", "call_id"))
+        name, identity = (_field(item, name, param) for name in ("name", "call_id"))
+        arguments = arguments_of(item.get("arguments"), f"{param}.arguments")
         call = {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
         _assistant(messages).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
         output = _content(item.get("output"), f"{param}.output")
         messages.append({"role": "tool", "tool_call_id": _field(item, "call_id", param), "content": output})
     elif kind == "reasoning":
-        parts = item.get("content") or []
-        text = "".join(part.get("text", "") for part in parts if isinstance(part, dict))
+        text = _content(item.get("content") or "", f"{param}.content")
         if text:
             messages.append({"role": "assistant", "content": "", "reasoning_content": text})
     else:

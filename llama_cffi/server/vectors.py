@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 _AT_ONCE = 64  # texts of one call; between calls a request may end
 
 Text = Annotated[str, Field(max_length=1 << 24)]
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class EmbeddingBody(Body):
     """The body of /v1/embeddings."""
 
-    input: Text | list[Text] | list[int] | list[list[int]]
+    input: Text | list[Text] | list[Token] | list[list[Token]]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -59,23 +60,26 @@ async def embeddings(exchange: Exchange) -> None:
     name, served, _ = exchange.server.models.find(body.model, "embedder")
     embedder = served.embedder
     assert embedder is not None
-    texts = _texts(exchange, body)
-    if body.dimensions is not None and body.dimensions != embedder.nEmbd:
-        text = f"dimensions must be {embedder.nEmbd}, the only size of this model, got {body.dimensions}"
-        raise ApiError(400, text, param="dimensions", code="unsupported_parameter")
+    texts = _texts(exchange, body, embedder.model.vocab.nTokens)
+    if body.dimensions is not None and body.dimensions > embedder.nEmbd:
+        text = f"dimensions must be at most {embedder.nEmbd}, the size of this model, got {body.dimensions}"
+        raise ApiError(400, text, param="dimensions", code="invalid_value")
     exchange.record.model = name
     exchange.admit(served)
 
     def work() -> tuple[list[npt.NDArray[np.float32]], int]:
         found: list[npt.NDArray[np.float32]] = []
+        count = 0
         for start in range(0, len(texts), _AT_ONCE):
             if exchange.closed:
                 break
             try:
-                found.extend(embedder.embed(texts[start : start + _AT_ONCE]))
+                some = [_as_tokens(embedder.model.vocab, text) for text in texts[start : start + _AT_ONCE]]
+                count += sum(map(len, some))
+                found.extend(_shortened(embedder._embed(some), body.dimensions, embedder._normalize))
             except ValueError as error:
                 raise of_submission(error, "input") from error
-        return found, _tokens(embedder.model.vocab, texts)
+        return found, count
 
     found, tokens = await exchange.server.in_pool(work, served.thread)
     exchange.record.prompt_tokens = exchange.record.embedded_tokens = tokens
@@ -88,15 +92,36 @@ async def embeddings(exchange: Exchange) -> None:
     await exchange.json({"object": "list", "data": rows, "model": name, "usage": usage})
 
 
-def _texts(exchange: Exchange, body: EmbeddingBody) -> list[str]:
-    given = [body.input] if isinstance(body.input, str) else body.input
-    if not given:
+def _texts(exchange: Exchange, body: EmbeddingBody, vocab_size: int) -> list[str | list[int]]:
+    """Return the texts of a request, as text or as tokens."""
+    given: Any = body.input
+    if not given and given != "":
         raise ApiError(400, "input: must not be an empty list", param="input", code="invalid_value")
-    _check_count(exchange, len(given), "input")
-    if not all(isinstance(text, str) for text in given):
-        text = "input: tokens are not supported, because a client's tokens are seldom this model's: send text"
-        raise ApiError(400, text, param="input", code="unsupported_parameter")
-    return list(given)  # type: ignore[arg-type]
+    single = isinstance(given, str) or isinstance(given[0], int)
+    texts: list[str | list[int]] = [given] if single else list(given)
+    _check_count(exchange, len(texts), "input")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) and max(text, default=0) >= vocab_size:
+            where = "input" if single else f"input[{index}]"
+            problem = f"{where}: tokens must be between 0 and {vocab_size - 1}, got {max(text)}: /tokenize returns them"
+            raise ApiError(400, problem, param=where, code="invalid_value")
+    return texts
+
+
+def _as_tokens(vocab: Vocab, text: str | list[int]) -> list[int]:
+    return tokenize(vocab, text) if isinstance(text, str) else text
+
+
+def _shortened(vectors: npt.NDArray[np.float32], size: int | None, normalize: bool) -> npt.NDArray[np.float32]:
+    """Return the first `size` dimensions of vectors, scaled to length 1 again."""
+    if size is None or size == vectors.shape[1]:
+        return vectors
+    vectors = vectors[:, :size]
+    if normalize:
+        lengths = (vectors * vectors).sum(axis=1, keepdims=True) ** 0.5
+        lengths[lengths == 0] = 1
+        vectors = vectors / lengths
+    return vectors
 
 
 def _check_count(exchange: Exchange, number: int, param: str) -> None:

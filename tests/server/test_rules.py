@@ -34,7 +34,6 @@ def _message(**fields: Any) -> dict[str, Any]:
         (_message(content=7), "messages[0].content"),
         (_message(content=[{"type": "text", "text": 7}]), "messages[0].content[0].text"),
         (_message(content=[{"text": "a"}]), "messages[0].content[0]"),
-        (_message(colour="red"), "messages[0].colour"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls[0].function"),
         ({**_message(), "temperature": "hot"}, "temperature"),
         ({**_message(), "temperature": -1}, "temperature"),
@@ -84,7 +83,9 @@ def test_a_wrong_field_is_named(server: Running, body: Any, param: str) -> None:
         ({"prediction": {"type": "content"}}, "prediction"),
         ({"web_search_options": {}}, "web_search_options"),
         ({"chat_template": "{{ x }}"}, "chat_template"),
-        ({"cache_prompt": False}, "cache_prompt"),
+        ({"timings_per_token": True}, "timings_per_token"),
+        (_message(audio={"id": "a"}), "messages[0].audio"),
+        (_message(function_call={"name": "f", "arguments": "{}"}), "messages[0].function_call"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         (
             _message(content=[{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]),
@@ -100,11 +101,8 @@ def test_a_wrong_field_is_named(server: Running, body: Any, param: str) -> None:
 )
 def test_what_is_known_and_not_supported_is_refused(server: Running, fields: Any, param: str) -> None:
     error = server.error(400, CHAT, **{**_message(), **fields})
-    assert (
-        (error["code"], error["param"]) == ("unsupported_parameter", param)
-        and "not supported" in error["message"]
-        or param == "cache_prompt"
-    )
+    assert (error["code"], error["param"]) == ("unsupported_parameter", param)
+    assert "not supported" in error["message"]
 
 
 def test_unknown_parameters_are_ignored_and_named(server: Running) -> None:
@@ -114,12 +112,19 @@ def test_unknown_parameters_are_ignored_and_named(server: Running) -> None:
     named = answer.headers["x-ignored-parameters"].split(", ")
     assert answer.status_code == 200 and "x-evil" not in answer.headers
     assert named[0] == "colour" and "stream_options.speed" in named and len(named) == 3
+    messages = [*ASK, {"role": "assistant", "content": "Fine.", "provider_specific_fields": {"a": 1}}, *ASK]
+    for path in (CHAT, "/apply-template"):
+        answer = server.post(path, messages=messages, **({"max_tokens": 1} if path == CHAT else {}))
+        assert answer.status_code == 200
+        assert answer.headers["x-ignored-parameters"] == "messages[1].provider_specific_fields"
 
 
 def test_unknown_parameters_are_refused_if_asked(served: dict[str, ServedModel]) -> None:
     with running(served, strict=True) as server:
         error = server.error(400, CHAT, **_message(), colour="red")
         assert error["code"] == "unknown_parameter" and error["param"] == "colour"
+        error = server.error(400, CHAT, **_message(colour="red"))
+        assert error["code"] == "unknown_parameter" and error["param"] == "messages[0].colour"
         server.ok(CHAT, **_message(), max_tokens=1, user="me")
 
 
