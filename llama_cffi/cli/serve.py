@@ -152,6 +152,10 @@ def _run(args: argparse.Namespace) -> int:
         )
     if bool(args.tls_certificate) != bool(args.tls_key):
         raise output.CommandError("--tls-certificate and --tls-key belong together: use both", 2)
+    # Before the models are loaded, which may take minutes.
+    for file in filter(None, (args.tls_certificate, args.tls_key)):
+        options.read_file(file, "--tls-certificate" if file == args.tls_certificate else "--tls-key")
+    server.require_address(args.host, args.port)
     if not args.quiet:
         server.log_to_stderr()
     options.prepare(args)
@@ -222,8 +226,8 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
     if loras:
-        known = ", ".join(args.model) or "none"
-        raise output.CommandError(f"--lora: there is no model for text {next(iter(loras))!r} (there is {known})", 2)
+        known = f"there is {', '.join(served)}" if served else "no -m was given"
+        raise output.CommandError(f"--lora: there is no model for text {next(iter(loras))!r}: {known}", 2)
     for files, part in ((args.embedding_model, "embedder"), (args.rerank_model, "reranker")):
         for given in files:
             name, model = _model(args, given, stack)

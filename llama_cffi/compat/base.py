@@ -11,7 +11,7 @@ from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi.compat import parameters
 from llama_cffi.compat.memory import BaseLlamaCache
 from llama_cffi.compat.tokenizer import LlamaTokenizer
-from llama_cffi.compat.unsupported import unsupported
+from llama_cffi.compat.unsupported import unsupported_attribute
 from llama_cffi.context.context import Context
 from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
@@ -160,12 +160,16 @@ class LlamaBase:
     @property
     def ctx(self) -> NoReturn:
         """Not supported."""
-        raise unsupported("Llama.ctx, a pointer for ctypes", "llama.context is a Context, and llama_cffi.lib has C")
+        raise unsupported_attribute(
+            "Llama.ctx, a pointer for ctypes", "llama.context is a Context, and llama_cffi.lib has C"
+        )
 
     @property
     def model(self) -> NoReturn:
         """Not supported."""
-        raise unsupported("Llama.model, a pointer for ctypes", "llama._model is a Model, and llama_cffi.lib has C")
+        raise unsupported_attribute(
+            "Llama.model, a pointer for ctypes", "llama._model is a Model, and llama_cffi.lib has C"
+        )
 
     # Tokens
 

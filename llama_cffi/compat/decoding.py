@@ -94,6 +94,14 @@ class DecodingMethods(LlamaBase):
 
     def load_state(self, state: LlamaState) -> None:
         """Restore a state of a `Llama` with the same model and parameters. Raises StateError if it does not fit."""
+        tokens = self._restore(state)
+        # A state has no logits: the last token is decoded again, or `sample` would read those of an earlier text.
+        if tokens:
+            with self._decoding():
+                self._kept.decode(tokens[self._kept.adapt_to(tokens) :])
+
+    def _restore(self, state: LlamaState) -> list[Token]:
+        """Restore all of a state but the logits of its last token. Returns its tokens."""
         tokens = [int(token) for token in state.input_ids[: state.n_tokens]]
         self.context.stateSetData(state.llama_state)
         if not self._kept.adopt(tokens, len(tokens)):
@@ -102,6 +110,7 @@ class DecodingMethods(LlamaBase):
         if self._logits_all and state.scores is not None:
             self._all_scores()[: len(tokens)] = state.scores
         self._seed = state.seed
+        return tokens
 
     # Decoding and sampling
 
@@ -212,7 +221,7 @@ class DecodingMethods(LlamaBase):
         state, seed = self.cache[tokens], self._seed
         known = [int(token) for token in state.input_ids]
         if common_length(known, tokens) > common_length(self._kept.contents.tokens, tokens):
-            self.load_state(state)
+            self._restore(state)
             self._seed = seed
 
     def _remember(self) -> None:

@@ -6,9 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from llama_cffi._core.checks import expected
+from llama_cffi.chat import native
+from llama_cffi.compat.unsupported import unsupported
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.vocab import Vocab
+
+_JSON = r"""
+value ::= object | array | string | number | "true" | "false" | "null"
+object ::= "{" gap (member ("," gap member)*)? "}"
+member ::= string gap ":" gap value gap
+array ::= "[" gap (value gap ("," gap value gap)*)? "]"
+string ::= "\"" ([^"\\\x00-\x1f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4}))* "\""
+number ::= "-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,3})?
+gap ::= [ \t\n]{0,20}
+"""
+JSON_GBNF = "root ::= object" + _JSON
+JSON_ARR_GBNF = "root ::= array" + _JSON
+
+
+def json_schema_to_gbnf(schema: str, prop_order: list[str] | None = None) -> str:
+    """Return the GBNF grammar of a JSON Schema, as llama.cpp makes it. `prop_order` must be empty."""
+    if prop_order:
+        raise unsupported("prop_order", "name the properties of the schema in the order of the text")
+    return native.schema_to_grammar(schema)
 
 
 class LlamaGrammar:
@@ -31,11 +52,8 @@ class LlamaGrammar:
 
     @classmethod
     def from_json_schema(cls, json_schema: str, verbose: bool = True) -> LlamaGrammar:
-        """Make one from the text of a JSON Schema. Needs the extra `constrain`."""
-        made = cls.__new__(cls)
-        made._grammar = json_schema if isinstance(json_schema, str) else str(json_schema)
-        made._constraint = Constraint.fromJsonSchema(json_schema)
-        return made
+        """Make one from the text of a JSON Schema. Objects have the properties that it names, and no others."""
+        return cls.from_string(json_schema_to_gbnf(json_schema), verbose)
 
     def _sampler(self, vocab: Vocab) -> Sampler:
         return self._constraint.sampler(vocab)

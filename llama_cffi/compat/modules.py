@@ -73,7 +73,7 @@ class _Module(ModuleType):
         _refuse(self.__name__, name)
 
 
-_ALIASES = ("LlamaCache", "LogitsProcessor", "StoppingCriteria")
+_ALIASES = ("LlamaCache", "LogitsProcessor", "StoppingCriteria", "JSON_GBNF", "JSON_ARR_GBNF")
 
 
 def _public(home: ModuleType) -> frozenset[str]:

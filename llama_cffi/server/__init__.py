@@ -15,8 +15,8 @@ except ImportError as error:
     ) from error
 
 from llama_cffi.server.app import create_app
-from llama_cffi.server.running import is_loopback, log_to_stderr, serve
+from llama_cffi.server.running import is_loopback, log_to_stderr, require_address, serve
 from llama_cffi.server.served import ServedModel
 from llama_cffi.server.settings import Limits
 
-__all__ = ["Limits", "ServedModel", "create_app", "is_loopback", "log_to_stderr", "serve"]
+__all__ = ["Limits", "ServedModel", "create_app", "is_loopback", "log_to_stderr", "require_address", "serve"]

@@ -84,7 +84,7 @@ def create_app(
         raise ValueError("apiKeys: a key must not be empty")
     settings = Settings(
         limits=limits or Limits(),
-        api_keys=tuple(key.strip().encode() for key in apiKeys),
+        api_keys=tuple(key.strip().encode("utf-8", "surrogateescape") for key in apiKeys),  # as bytes of argv
         strict=strict,
         page=page,
         allowed_hosts=frozenset(host.lower() for host in allowedHosts),

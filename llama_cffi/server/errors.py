@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,8 +98,10 @@ def of_exception(error: BaseException, identity: str) -> ApiError:
 
 def of_validation(found: Sequence[Mapping[str, Any]], document: Any) -> ApiError:
     """Return the error for what pydantic says about a request's body."""
-    # Where several types are allowed, each has an error: the deepest one belongs to the type that was meant.
-    param, first = max(((_path(error["loc"], document), error) for error in found), key=lambda pair: len(pair[0]))
+    # Where several types are allowed, each has errors: the type that was meant has the deepest one, or the fewest.
+    counts = Counter(error["loc"][:2] for error in found)
+    named = [(_path(error["loc"], document), error) for error in found]
+    param, first = max(named, key=lambda pair: (len(pair[0]), -counts[pair[1]["loc"][:2]]))
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "missing":
         message, code = "this field is required", "missing_required_parameter"

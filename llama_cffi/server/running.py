@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -106,10 +108,23 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the socket. Accepted connections inherit its options."""
-    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
+    """Open the socket. Accepted connections inherit its options. Raises OSError that names the address."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        return _bound(socket.socket(family, kind, protocol), address)
+    except OSError as error:
+        hint = ": choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else ""
+        text = f"cannot listen at {host} port {port}: {error.strerror}{hint}"
+        raise type(error)(error.errno, text) from error
+
+
+def require_address(host: str, port: int) -> None:
+    """Raise OSError if a server could not listen at an address."""
+    _listen(host, port).close()
+
+
+def _bound(listener: socket.socket, address: Any) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -162,6 +177,6 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     for name, level in (("llama_cffi.server", logging.INFO), ("uvicorn.error", logging.WARNING)):
-        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).handlers[:] = [handler]  # also if this is called again
         logging.getLogger(name).setLevel(level)
         logging.getLogger(name).propagate = False

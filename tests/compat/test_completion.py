@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llama_cffi.compat import (
     LogitsProcessorList,
     MinTokensLogitsProcessor,
     StoppingCriteriaList,
+    grammar as grammars,
 )
 from tests.compat import facts
 
@@ -230,11 +232,29 @@ def test_grammars(llama: Llama, tmp_path: Any) -> None:
 
 
 def test_a_grammar_of_a_json_schema(llama: Llama) -> None:
-    schema = (
-        '{"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"], "additionalProperties": false}'
-    )
-    found = llama(PROMPT, max_tokens=60, grammar=LlamaGrammar.from_json_schema(schema))
-    assert Constraint.fromJsonSchema(schema).parse(_text(found)) in ({"n": 1}, {"n": 22})
+    """An object has the properties of the schema and no others, also if the schema allows others."""
+    schema = '{"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}'
+    for seed in range(5):
+        found = llama(PROMPT, max_tokens=60, seed=seed, grammar=LlamaGrammar.from_json_schema(schema))
+        assert Constraint.fromJsonSchema(schema).parse(_text(found)) in ({"n": 1}, {"n": 22})
+    for wrong in ("{", '{"type": "nonsense"}'):
+        with pytest.raises(ValueError):
+            LlamaGrammar.from_json_schema(wrong)
+
+
+def test_grammars_by_name(llama: Llama) -> None:
+    text = grammars.json_schema_to_gbnf('{"const": 5}')
+    assert _text(llama(PROMPT, max_tokens=20, grammar=LlamaGrammar.from_string(text))) == "5"
+    with pytest.raises(UnavailableError, match="prop_order"):
+        grammars.json_schema_to_gbnf("{}", ["a"])
+    for name, kind in (("JSON_GBNF", dict), ("JSON_ARR_GBNF", list)):
+        whole = []
+        for seed in range(10):
+            made = LlamaGrammar.from_string(getattr(grammars, name))
+            found: Any = llama(PROMPT, max_tokens=150, temperature=2.0, seed=seed, grammar=made)
+            if found["choices"][0]["finish_reason"] == "stop":
+                whole.append(json.loads(_text(found)))
+        assert whole and all(isinstance(value, kind) for value in whole)
 
 
 @pytest.mark.parametrize(

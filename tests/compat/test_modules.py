@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_cffi import UnavailableError
 from llama_cffi._generated.names import FUNCTIONS
+from llama_cffi.compat import Llama
 from tests.cli.commands import environment
 from tests.cli.fake_hub import FakeHub
 
@@ -42,7 +44,7 @@ from llama_cpp import Llama, LlamaGrammar, LlamaState, LlamaRAMCache, LlamaCache
 from llama_cpp.llama import Llama as Same, LogitsProcessorList, StoppingCriteriaList, LlamaGrammar
 from llama_cpp.llama_cache import LlamaRAMCache
 from llama_cpp.llama_chat_format import Llava15ChatHandler, Jinja2ChatFormatter, register_chat_format
-from llama_cpp.llama_grammar import LlamaGrammar as Grammar
+from llama_cpp.llama_grammar import LlamaGrammar as Grammar, JSON_GBNF, JSON_ARR_GBNF, json_schema_to_gbnf
 from llama_cpp.llama_tokenizer import LlamaTokenizer, LlamaHFTokenizer, BaseLlamaTokenizer
 from llama_cpp.llama_types import ChatCompletionRequestMessage, CreateCompletionResponse
 from llama_cffi import compat
@@ -105,7 +107,9 @@ print(json.dumps(found))
 def test_every_function_of_c_raises_with_a_name() -> None:
     code = """
 import llama_cpp
+from llama_cffi import UnavailableError
 from llama_cffi._generated.names import FUNCTIONS
+from llama_cffi.compat import Llama
 for name, ours in FUNCTIONS.items():
     try:
         getattr(llama_cpp, name)
@@ -191,3 +195,11 @@ def test_from_pretrained(filename: str, words: str, where: str, tiny_path: Path,
     path, n_vocab = result.stdout.split()
     assert path.endswith("tiny-Q8_0.gguf") and n_vocab == "32000"
     assert Path(path).is_relative_to(folder if where else tmp_path / "home")
+
+
+def test_an_attribute_that_is_not_supported_is_not_there(llama: Llama) -> None:
+    """`hasattr`, `getattr` with a default and tools that look at every attribute do not fail."""
+    for name in ("ctx", "model"):
+        assert not hasattr(llama, name) and getattr(llama, name, 7) == 7
+        with pytest.raises(UnavailableError, match="llama_cffi.lib"):
+            getattr(llama, name)

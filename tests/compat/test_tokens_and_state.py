@@ -115,6 +115,15 @@ def test_states(which: str, request: pytest.FixtureRequest, tiny_path: Path) -> 
     one.load_state(state)
     again = [token for token, _ in zip(one.generate(prompt, temp=0.0), range(5), strict=False)]
     assert again == expected
+    one.reset()
+    one.eval(prompt)
+    whole = one.save_state()
+    one.eval(one.tokenize(b" and something else"))
+    one.load_state(whole)
+    assert one.n_tokens == len(prompt) and one.sample(temp=0.0) == expected[0]  # not after the other text
+    with Llama(one.model_path, n_ctx=one.n_ctx(), logits_all=one._logits_all, n_threads=1) as other:
+        other.load_state(whole)
+        assert other.sample(temp=0.0) == expected[0]
     broken = LlamaState(state.input_ids, None, state.n_tokens, b"nothing", 7, 1)
     with pytest.raises(StateError):
         one.load_state(broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -145,12 +146,36 @@ def test_keys_by_option_file_and_variable(tiny_path: Path, tmp_path: Path) -> No
         (["-m", "MODEL", "-m", "MODEL"], "NAME=FILE"),
         (["-m", "MODEL", "--lora", "x"], "NAME=FILE"),
         (["-m", "MODEL", "--lora", "other:x=y.gguf"], "other"),
+        (["-m", "NAME=MODEL", "--lora", "other:x=y.gguf"], "there is NAME\n"),
+        (["--embedding-model", "MODEL", "--lora", "x=y.gguf"], "no -m was given"),
         (["-m", "MODEL", "--api-key-file", "/dev/null"], "--api-key-file"),
+        # These are found before a model is loaded.
+        (["-m", "none.gguf", "--tls-key", "key.pem", "--tls-certificate", "c.pem"], "--tls-certificate c.pem"),
+        (["-m", "none.gguf", "--host", "host.invalid", "--api-key", "a"], "host.invalid port 8080"),
     ],
 )
 def test_what_it_refuses(tiny_path: Path, arguments: list[str], words: str) -> None:
-    found = run("serve", *[tiny_path if word == "MODEL" else word for word in arguments])
+    found = run("serve", *[word.replace("MODEL", str(tiny_path)) for word in arguments])
     assert found.returncode in (1, 2) and words in found.stderr and "Traceback" not in found.stderr
+
+
+def test_a_port_in_use_is_named_before_a_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = run("serve", "-m", "none.gguf", "--port", str(port))
+    lines = found.stderr.splitlines()
+    assert found.returncode == 1 and len(lines) == 1
+    assert f"127.0.0.1 port {port}" in lines[0] and "another port" in lines[0]
+
+
+def test_a_key_need_not_be_ascii(tiny_path: Path) -> None:
+    key = "schl\u00fcssel\udcff"  # \xff among the arguments of a process
+    with command("-m", tiny_path, "-c", 256, "-q", "--api-key", key) as made:
+        headers = {"Authorization": b"Bearer " + key.encode("utf-8", "surrogateescape")}
+        assert httpx.get(f"{made.url}/v1/models", headers=headers).status_code == 200
+        assert httpx.get(f"{made.url}/v1/models", headers={"Authorization": b"Bearer a\xff"}).status_code == 401
+        assert made.end() == 0
+        assert "ssel" not in "".join(made.lines)
 
 
 def test_without_the_libraries_it_names_the_extra(tiny_path: Path) -> None:
