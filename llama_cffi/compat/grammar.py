@@ -29,6 +29,8 @@ def json_schema_to_gbnf(schema: str, prop_order: list[str] | None = None) -> str
     """Return the GBNF grammar of a JSON Schema, as llama.cpp makes it. `prop_order` must be empty."""
     if prop_order:
         raise unsupported("prop_order", "name the properties of the schema in the order of the text")
+    if not isinstance(schema, str):
+        raise expected("a str", schema, "json.dumps(schema) makes one", "json_schema")
     return native.schema_to_grammar(schema)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 
 from llama_cffi._core.arguments import HUB_PREFIX as PREFIX
-from llama_cffi.model.hub import _cached, _hub, local_path, parse
+from llama_cffi.model.hub import HubFile, _cached, _fail, _fetch, _hub, _is_failure, local_path, parse
 
 
 def hub_path(
@@ -27,10 +27,8 @@ def hub_path(
     names = [_matching(repo_id, pattern) for pattern in (filename, *(additional_files or ()))]
     if local_dir is None and cache_dir is None:
         return str([local_path(f"{PREFIX}{repo_id}/{name}") for name in names][0])
-    for name in names:
-        parse(f"{PREFIX}{repo_id}/{name}")
-    folders = {"local_dir": local_dir, "cache_dir": cache_dir}
-    return str([_hub().hf_hub_download(repo_id, name, **folders) for name in names][0])
+    wanted = [parse(f"{PREFIX}{repo_id}/{name}") for name in names]
+    return [_fetch(file, local_dir=local_dir, cache_dir=cache_dir) for file in wanted][0]
 
 
 def _matching(repo_id: str, pattern: str) -> str:
@@ -39,8 +37,12 @@ def _matching(repo_id: str, pattern: str) -> str:
     hub = _hub()
     try:
         names = hub.HfApi().list_repo_files(repo_id)
-    except OSError:  # offline
-        names = _cached(repo_id)
+    except Exception as error:
+        if not _is_failure(error):
+            raise
+        names = _cached(repo_id)  # offline
+        if not names:
+            _fail(HubFile(repo_id, None, pattern), error)
     found = [name for name in names if fnmatch(name, pattern)]
     if len(found) == 1:
         return str(found[0])

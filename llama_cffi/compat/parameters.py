@@ -43,7 +43,7 @@ _CONTEXT = {
 }
 
 # Keywords of old releases, which programs still pass: the values that mean nothing today.
-_OLD = {"n_parts": (-1, None), "f16_kv": (True, False, None), "device": (None,), "low_vram": (False, None)}
+_OLD: dict[str, tuple[Any, ...]] = {"n_parts": (-1,), "f16_kv": (True, False), "low_vram": (False,)}
 _OLD_HINTS = {
     "n_parts": "Model.load finds the parts of a split model, Model.loadSplits takes their names",
     "f16_kv": "pass True, or False for a KV cache in 32 bits (typeK and typeV of Context.Params)",
@@ -66,9 +66,9 @@ def check_supported(options: Mapping[str, Any], others: Mapping[str, Any]) -> No
             "lora_base", "llama.cpp applies adapters to the model itself: Adapter.loraInit, setAdapterLora"
         )
     for name, value in others.items():
-        if value in _OLD.get(name, ()):
-            continue
         if name in _OLD_HINTS:
+            if value is None or value in _OLD.get(name, ()):
+                continue
             raise unsupported(f"{name}={value!r}", _OLD_HINTS[name])
         raise TypeError(f"Llama() got an unexpected keyword argument {name!r}: see Model.Params and Context.Params")
 

@@ -94,17 +94,22 @@ def _hub() -> Any:
     return huggingface_hub
 
 
-def _fetch(wanted: HubFile) -> str:
+def _fetch(wanted: HubFile, **folders: Any) -> str:
     hub = _hub()
     try:
-        path: str = hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision)
-    except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
-        _fail(wanted, error)
-    except Exception as error:  # of the HTTP library, which depends on the version of huggingface_hub
-        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
+        path: str = hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, **folders)
+    except Exception as error:
+        if not _is_failure(error):
             raise
         _fail(wanted, error)
     return path
+
+
+def _is_failure(error: Exception) -> bool:
+    """Return True for an error of huggingface_hub, or of the HTTP library that its version uses."""
+    return isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith(
+        ("httpx", "httpcore", "requests", "urllib3")
+    )
 
 
 def _fail(wanted: HubFile, error: Exception) -> NoReturn:

@@ -240,6 +240,8 @@ def test_a_grammar_of_a_json_schema(llama: Llama) -> None:
     for wrong in ("{", '{"type": "nonsense"}'):
         with pytest.raises(ValueError):
             LlamaGrammar.from_json_schema(wrong)
+    with pytest.raises(TypeError, match="json_schema.*str.*dict.*json.dumps"):
+        LlamaGrammar.from_json_schema({"type": "object"})  # type: ignore[arg-type]
 
 
 def test_grammars_by_name(llama: Llama) -> None:

@@ -203,3 +203,22 @@ def test_an_attribute_that_is_not_supported_is_not_there(llama: Llama) -> None:
         assert not hasattr(llama, name) and getattr(llama, name, 7) == 7
         with pytest.raises(UnavailableError, match="llama_cffi.lib"):
             getattr(llama, name)
+
+
+@pytest.mark.parametrize("where", ["", ", local_dir='.'", ", cache_dir='.'"])
+@pytest.mark.parametrize("filename", ["tiny.gguf", "*.gguf"])
+def test_a_hub_that_cannot_be_reached(filename: str, where: str, tmp_path: Path) -> None:
+    code = f"""
+from llama_cffi import ModelLoadError
+from llama_cpp import Llama
+from huggingface_hub import HfApi, hf_hub_download
+import huggingface_hub, httpx
+def refuse(*_, **__): raise httpx.ConnectError("no route")
+HfApi.list_repo_files = huggingface_hub.hf_hub_download = refuse
+try:
+    Llama.from_pretrained("org/tiny", {filename!r}{where})
+except ModelLoadError as error:
+    assert isinstance(error, OSError) and "org/tiny/{filename}" in str(error) and "no route" in str(error)
+    print("ok")
+"""
+    assert _installed(code) == "ok"

@@ -240,6 +240,7 @@ def test_parameters_with_one(tiny_path: Path) -> None:
         "kv_overrides": {"general.name": "renamed"},
         "n_parts": -1,  # of old releases
         "f16_kv": True,
+        **dict.fromkeys(["n_gqa", "rms_norm_eps", "mul_mat_q", "device", "low_vram", "n_parts"]),
         "device": None,
     }
     with _made(tiny_path, **given) as one:
