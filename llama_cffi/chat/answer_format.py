@@ -26,7 +26,8 @@ class AnswerFormat:
     """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
-        *("_choice", "_fallback", "_lazy", "_marks", "_parser", "_prefill", "_preserved", "_tail", "_triggers"),
+        *("_choice", "_fallback", "_lazy", "_lead", "_marks", "_parser", "_prefill", "_preserved"),
+        *("_tail", "_triggers"),
         *(
             "grammar",
             "prompt",
@@ -73,6 +74,7 @@ class AnswerFormat:
     _triggers: list[Mapping[str, str]]
     _preserved: list[str]
     _prefill: str
+    _lead: str
     _parser: native.NativeParser | None
     _fallback: native.NativeParser | None
 
@@ -97,7 +99,7 @@ class AnswerFormat:
         made._marks, made._tail = None if tools else _THOUGHT_ENDS, False
         made._triggers = []
         made._preserved = []
-        made._prefill = ""
+        made._prefill = made._lead = ""
         made._parser = None
         made._fallback = None
         return made
@@ -130,6 +132,8 @@ class AnswerFormat:
         found = "" if continues else _content_of(applied["parser"])
         made._marks, made._tail = "" if found else None, found == "tail"
         made._fallback = native.NativeParser(plain["parser"], **style) if plain is not applied else made._parser
+        if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
+            made._lead = _lead(made._fallback)
         made.special = any(_is_control(vocab, text) for text in _marks(applied))
         return made
 
@@ -171,7 +175,11 @@ class AnswerFormat:
 
     def _read(self, parser: native.NativeParser | None, text: str, partial: bool) -> dict[str, Any]:
         assert parser is not None
-        return parser.parse(text.encode(errors="replace"), partial)
+        raw = parser.parse(text.encode(errors="replace"), partial)
+        if self._lead:
+            content: str = raw["content"]
+            raw["content"] = "" if self._lead.startswith(content) else content.removeprefix(self._lead)
+        return raw
 
     def pieces(self, text: str, partial: bool) -> tuple[str, str, list[tuple[str, str, str]]]:
         """Return reasoning, content and the calls so far, each with its name, its arguments as text, and its id.
@@ -221,6 +229,19 @@ class AnswerFormat:
     def __repr__(self) -> str:
         grammar = "no grammar" if not self.grammar else "a lazy grammar" if self._lazy else "a grammar"
         return f"<AnswerFormat, prompt of {len(self.prompt)} characters, {len(self.tools)} tools, {grammar}>"
+
+
+def _lead(parser: native.NativeParser) -> str:
+    """Return the white space at the end of the prompt that the parser counts as the beginning of the answer.
+
+    Prompts that end a thought before it begins have some after its closing mark.
+    """
+    try:
+        content: str = parser.parse("a")["content"]
+    except ValueError:
+        return ""
+    lead = content.removesuffix("a")
+    return lead if lead.isspace() else ""
 
 
 def _marks(applied: Mapping[str, Any]) -> list[str]:

@@ -127,6 +127,18 @@ def test_thoughts_can_stay(template: ChatTemplate) -> None:
     assert template.format(ASK, thinking=False).prompt.endswith("<think>\n\n</think>\n\n")
 
 
+@pytest.mark.parametrize("tools", [None, [WEATHER]])
+def test_the_end_of_a_prompt_without_thoughts_is_not_content(template: ChatTemplate, tools: Any) -> None:
+    form = template.format(ASK, thinking=False, tools=tools)
+    for text in ("Yes", "\nYes", "\n\nYes", "", "\n"):
+        assert form.parse(text).content == text
+        whole = ""
+        for end in range(len(text) + 1):  # what was streamed is not taken back
+            content = form.pieces(text[:end], True)[1]
+            assert content.startswith(whole) and text.startswith(content)
+            whole = content
+
+
 def test_wrong_options(template: ChatTemplate) -> None:
     with pytest.raises(ValueError, match="reasoningFormat must be one of split"):
         template.format(ASK, reasoningFormat="hide")  # type: ignore[arg-type]
