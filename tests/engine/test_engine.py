@@ -207,6 +207,16 @@ def test_a_live_prefix_is_not_decoded_again(engine: Engine, plain: Model, alone:
     assert first.tokens == twin.tokens[:8]
 
 
+def test_a_request_may_decode_its_whole_prompt(engine: Engine, alone: Texts) -> None:
+    prompt = "The quick brown fox " * 8
+    assert _greedy(engine, prompt, 4).result(30)
+    again = engine.submit(prompt, sampler=Sampler.initGreedy(), maxTokens=4, sharePrefix=False)
+    assert again.result(30) and again.usage.reusedTokens == 0 and again.tokens == alone(prompt, 4)
+    assert _greedy(engine, prompt, 4).result(30)
+    with pytest.raises(TypeError, match="sharePrefix"):
+        engine.submit(prompt, sharePrefix="no")  # type: ignore[arg-type]
+
+
 def test_requests_that_come_together_decode_what_they_share_once(engine: Engine, alone: Texts) -> None:
     common = "The quick brown fox " * 40
     requests = [_greedy(engine, f"{common}number {k}", 5) for k in range(6)]
