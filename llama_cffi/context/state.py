@@ -63,6 +63,8 @@ class ContextState(ContextBase):
     def stateSetData(self, src: Any, size: int | None = None) -> int:
         """Restore a state from the first `size` bytes of `src` (None: all). Returns the number of bytes read.
 
+        A state has no logits or embeddings, and those of earlier computations are gone: decode before you sample.
+
         Raises StateError for a state that does not fit, or has positions outside of 0 to 2**30 - 1; the context is
         empty then.
 
@@ -74,7 +76,12 @@ class ContextState(ContextBase):
         self._check_architecture(array, n)
         self._reserve_outputs(self._limits.n_batch)
         self._memory._changed()
-        read: int = self._run(state_io.restore_state, array, n, self._nSeqMax)
+
+        def restore(context: Any) -> int:
+            self._limits.rows = 0  # what was computed before belongs to another text
+            return state_io.restore_state(context, array, n, self._nSeqMax)
+
+        read: int = self._run(restore)
         return read
 
     def _check_architecture(self, array: Any, n: int) -> None:

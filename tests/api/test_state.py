@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_cffi import Batch, Context, Model, StateError, UnavailableError, ffi, lib
+from llama_cffi import Batch, Context, Model, Sampler, StateError, UnavailableError, ffi, lib
 from llama_cffi._core.compat import has
 
 PROMPT = list(range(100, 130))
@@ -34,6 +34,21 @@ def test_bytes(tiny: Model) -> None:
             assert other.stateSetData(source) == len(state)
             assert other.getMemory().seqPosMax(0) == len(PROMPT) - 1
         assert np.array_equal(after(one), after(other))
+
+
+def test_outputs_of_another_text_are_gone(tiny: Model, tmp_path: Path) -> None:
+    """A state has none, and those from before belong to another text."""
+    with make(tiny) as ctx:
+        ctx.decode(Batch.getOne(PROMPT))
+        state = ctx.stateGetData()
+        ctx.stateSaveFile(tmp_path / "state")
+        for restore in (lambda: ctx.stateSetData(state), lambda: ctx.stateLoadFile(tmp_path / "state")):
+            after(ctx, 9)
+            restore()
+            for use in (lambda: ctx.getLogitsIth(-1), lambda: Sampler.initGreedy().sample(ctx, -1)):
+                with pytest.raises(IndexError, match="no outputs: decode"):
+                    use()
+            after(ctx)
 
 
 def test_into_a_buffer(tiny: Model) -> None:
