@@ -131,11 +131,17 @@ quick-style:
 quick-tests:
 	$(PY) -m pytest -q -m "not native and not slow" tests/unit tests/codegen
 
-# T=tests/engine runs one part, in one process; the whole runs in JOBS processes. Where there is no Vulkan driver for the
-# CPU, the tests get one from the cache.
-JOBS := 2
+# T=tests/engine runs one part, in one process; the whole runs in JOBS processes. Those of Vulkan run apart, since models
+# use its device once it is loaded. Where there is no Vulkan driver for the CPU, the tests get one from the cache.
+JOBS   := 2
+TESTS  := $(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest
 test: $(VENV)/.test
-	$(if $(filter vulkan,$(BACKEND)),LLAMA_CFFI_TEST_VULKAN=1 $(PY) -m vendor.vulkan --run )$(PY) -m pytest $(or $(T),-n $(JOBS) --dist loadfile)
+ifdef T
+	$(TESTS) $(T)
+else
+	$(TESTS) -n $(JOBS) --dist loadfile --ignore=tests/vulkan
+	$(if $(filter vulkan,$(BACKEND)),$(TESTS) tests/vulkan)
+endif
 
 $(VENV)/.coverage: $(VENV)/.test
 	$(PIP) --no-build-isolation --editable '.[coverage]'

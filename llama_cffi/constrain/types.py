@@ -53,7 +53,7 @@ def adapter_of(kind: Any) -> Any:
     except ImportError as error:
         raise ImportError("Constraint.fromType needs pydantic: pip install 'llama-cffi[constrain]'") from error
     if is_dataclass(kind) and not isinstance(kind, type):  # pydantic takes it for a class
-        raise TypeError(f"expected a type, got an object: {type(kind).__name__} is its type")
+        raise _not_a_type(kind)
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
@@ -64,9 +64,10 @@ def adapter_of(kind: Any) -> Any:
         raise _not_a_type(kind, error) from error
 
 
-def _not_a_type(kind: Any, error: Exception) -> TypeError:
+def _not_a_type(kind: Any, error: Exception | None = None) -> TypeError:
     hint = "pass the class itself, such as list[str] or a pydantic model; fromJsonSchema takes a schema"
-    return TypeError(f"expected a type, got {_shown(kind)}: {hint} ({type(error).__name__}: {error})")
+    reason = "" if error is None else f" ({type(error).__name__}: {error})"
+    return TypeError(f"expected a type, got {_shown(kind)}: {hint}{reason}")
 
 
 def _shown(kind: Any) -> str:
