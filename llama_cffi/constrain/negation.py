@@ -30,6 +30,10 @@ class _NoWayError(Exception):
     """A schema whose opposite cannot be said."""
 
 
+def _is_known(name: Any) -> bool:
+    return name in FORMATS or name == "regex"
+
+
 class Negation:
     """Negates schemas. The result may be stricter than the opposite: it never allows what the schema allows."""
 
@@ -97,7 +101,7 @@ class Negation:
         """Return the ways to violate one keyword."""
         if key not in keywords.READ or key in ("then", "else") or (key in _NEUTRAL and value in _NEUTRAL[key]):
             return []
-        if key == "format" and value not in FORMATS and value != "regex" and not self._strict_formats:
+        if key == "format" and not self._strict_formats and not _is_known(value):
             return []  # an annotation
         if key == "type":
             types = keywords.types_of(node)

@@ -57,9 +57,8 @@ def _prompts(body: CompletionBody) -> list[str | list[int]]:
         return [given]
     if not given:
         raise ApiError(400, "prompt: must not be an empty list", param="prompt", code="invalid_value")
-    if isinstance(given[0], int):
-        return [given]
-    return list(given)
+    found: list[Any] = [given] if isinstance(given[0], int) else [*given]
+    return found
 
 
 def _check(exchange: Exchange, body: CompletionBody, prompts: int, choices: int, tries: int) -> None:

@@ -72,7 +72,8 @@ def _unknown(body: Body, path: str = "") -> Iterator[str]:
     known = body.NO_EFFECT | body.UNSUPPORTED.keys()
     yield from (path + name for name in body.model_extra or () if name not in known)
     for field, fields in body.OBJECTS.items():
-        for index, part in enumerate(getattr(body, field) or ()):
+        objects: list[dict[str, Any]] = getattr(body, field) or []
+        for index, part in enumerate(objects):
             yield from (f"{path}{field}[{index}].{name}" for name in part if name not in fields)
     for name, value in body:
         inner = value if isinstance(value, list) else [value]

@@ -35,15 +35,17 @@ def may_leak(grown: Memory, count: int) -> bool:
 def measure(cycle: Cycle, count: int, repeats: int = 0) -> tuple[Memory, bool]:
     """Return what `count` cycles leave behind, and if that is a leak.
 
-    With `repeats`, few cycles will do: what seems to leak is measured again up to that often. A cache (lines of the log
-    that errors quote) fills up, a leak goes on.
+    With `repeats`, few cycles will do: what seems to leak is measured again up to that often, each time with twice as
+    many. A cache (lines of the log that errors quote) fills up, and an allocator takes a block now and then; a leak
+    grows with the cycles.
     """
     judge = may_leak if repeats else leaks
-    grown = growth(cycle, count // 2, count)
-    while repeats and judge(grown, count):
-        grown = growth(cycle, 0, count)
+    grown, times = growth(cycle, count // 2, count), 1
+    while repeats and judge(grown, times * count):
+        times *= 2
+        grown = growth(cycle, 0, times * count)
         repeats -= 1
-    return grown, judge(grown, count)
+    return grown // times, judge(grown, times * count)
 
 
 def main() -> int:

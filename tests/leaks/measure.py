@@ -42,6 +42,9 @@ class Memory:
     def __sub__(self, earlier: Memory) -> Memory:
         return Memory(self.resident - earlier.resident, self.heap - earlier.heap, self.blocks - earlier.blocks)
 
+    def __floordiv__(self, times: int) -> Memory:
+        return Memory(self.resident // times, self.heap // times, self.blocks // times)
+
 
 def growth(cycle: Cycle, warmup: int, count: int) -> Memory:
     """What `count` cycles leave behind, after some for the caches."""
