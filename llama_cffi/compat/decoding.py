@@ -93,7 +93,7 @@ class DecodingMethods(LlamaBase):
         return LlamaState(ids, scores, len(ids), state, len(state), self._seed)
 
     def load_state(self, state: LlamaState) -> None:
-        """Restore a state of a `Llama` with the same model and parameters. Raises StateError if it does not fit."""
+        """Restore a state of a `Llama` with the same model and parameters. Raises StateError for another one."""
         tokens = self._restore(state)
         # A state has no logits: the last token is decoded again, or `sample` would read those of an earlier text.
         if tokens:

@@ -34,7 +34,7 @@ class Choices:
     ) -> list[Schema] | None:
         """Return options of which no value fits two, for `anyOf`; None if that cannot be said.
 
-        `opposite` returns a schema for what does not fit an option, and True if it stands for all of that; or None.
+        `opposite` returns a schema for what an option excludes, and True if it covers all of that; or None.
         """
         if len(options) * (len(options) - 1) // 2 > _MOST_PAIRS:
             return None

@@ -45,7 +45,7 @@ class Reader:
         # id of a rewritten schema -> its keywords that are stricter than in the schema, None for all of them
         self.narrowed: dict[int, set[str] | None] = {}
         self._choices: dict[int, list[Any]] = {}  # id of a rewritten `oneOf` -> its choices in the schema
-        self._opposites: dict[int, tuple[Schema, bool] | None] = {}  # id of a schema -> what does not fit it
+        self._opposites: dict[int, tuple[Schema, bool] | None] = {}  # id of a schema -> its opposite
         self._negation = Negation(self.note, self.schema, self.document.resolve, self._narrow, strict_formats)
 
     def read(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Reader:
         return defs
 
     def opposite(self, node: dict[str, Any], place: int) -> tuple[Schema, bool] | None:
-        """Return a schema for all that does not fit a choice of a rewritten `oneOf`, as `Negation.exact` does."""
+        """Return the opposite of a choice of a rewritten `oneOf`, as `Negation.exact` does."""
         choice = self._choices[id(node)][place]
         if id(choice) not in self._opposites:
             self._opposites[id(choice)] = self._negation.exact(choice, 0)

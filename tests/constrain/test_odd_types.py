@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import pydantic
 import pytest
 
 from llama_cffi import ChatMessage, Constraint
-
-pydantic = pytest.importorskip("pydantic")
 
 
 class Unprintable:
