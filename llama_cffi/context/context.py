@@ -78,6 +78,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
         # Some parameters make llama.cpp write to the model; and it must not be freed before the context refers to it.
         with exclusive(*(config.sampler for config in configs)), model._exclusive_waiting() as owner:
             struct, kept = chosen._for_c()
+            struct.n_ctx = (chosen.nCtx or model.nCtxTrain) & 0xFFFFFFFF  # another context's YaRN changed C's default
             array = pass_samplers(configs, model, struct)
             with reading(), listing():
                 owned = own(lib.llama_free, lib.llama_init_from_model, owner, struct[0])

@@ -148,7 +148,7 @@ def pass_samplers(configs: Sequence[SamplerSeqConfig], model: Model, struct: Any
     """
     if not configs:
         return None
-    n_ctx = (struct.n_ctx or lib.llama_model_n_ctx_train(model._c)) + 255 & ~255  # llama.cpp rounds up
+    n_ctx = (struct.n_ctx or model.nCtxTrain) + 255 & ~255  # llama.cpp rounds up
     array = ffi.new("struct llama_sampler_seq_config[]", len(configs))
     for index, config in enumerate(configs):
         config.sampler._rebuild_with_context(n_ctx, model.vocab.nTokens, everything=True)

@@ -20,6 +20,8 @@ else:
 class ModelInfo(Handle):
     """The read-only part of `Model`."""
 
+    _nCtxTrain: int
+
     @property
     def hasEncoder(self) -> bool:
         """True if the model has an encoder, which `ctx.encode` runs.
@@ -78,11 +80,15 @@ class ModelInfo(Handle):
 
     @property
     def nCtxTrain(self) -> int:
-        """The size of the context window in training, in tokens.
+        """The size of the context window in training, in tokens, as when the model was loaded.
+
+        A context with YaRN scaling changes the number in llama.cpp for the whole model; it does not change this one.
 
         Maps to `llama_model_n_ctx_train`.
         """
-        return lib.llama_model_n_ctx_train(self._c)
+        if self._pointer is None:
+            self._raise_closed()
+        return self._nCtxTrain
 
     @property
     def nEmbd(self) -> int:

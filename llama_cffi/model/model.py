@@ -155,6 +155,7 @@ class Model(ModelInfo):
             raise ModelLoadError(f"{path} could not be loaded as a model", operation=operation, log=log)
         model._params, model._file = chosen, os.path.basename(path)
         model._open(owned)
+        model._nCtxTrain = lib.llama_model_n_ctx_train(model._c)
         return model
 
     def _describe(self) -> str:
@@ -192,6 +193,11 @@ class Model(ModelInfo):
         if self._params.useExtraBufts and self._quantized:
             raise NativeError(
                 "the weights of this quantized model may be repacked in memory: load it with useExtraBufts=False to "
+                "save it"
+            )
+        if lib.llama_model_n_ctx_train(self._c) != self._nCtxTrain:
+            raise NativeError(
+                "a context with YaRN scaling changed the model's context length in llama.cpp: load the model again to "
                 "save it"
             )
         from llama_cffi._core.atomic_write import atomic_write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import gguf
@@ -14,6 +15,7 @@ from llama_cffi import (
     Model,
     ModelLoadError,
     NativeError,
+    RopeScalingType,
     Sampler,
     SplitMode,
     lib,
@@ -66,6 +68,21 @@ def test_shape(tiny: Model, tiny_path: Path) -> None:
     assert tiny.nCtxTrain == meta["llama.context_length"]
     assert (tiny.hasEncoder, tiny.hasDecoder, tiny.hasDencoder) == (False, True, True)
     assert tiny.vocab.nTokens == 32000
+
+
+def test_a_context_with_yarn_leaves_the_context_length_of_the_model(tiny_path: Path, tmp_path: Path) -> None:
+    """llama.cpp changes it for the whole model, and with it the default `nCtx` of later contexts and what is saved."""
+    yarn = Context.Params(ropeScalingType=RopeScalingType.YARN, ropeFreqScale=0.5, yarnOrigCtx=64, nCtx=64)
+    with Model.load(tiny_path, Model.Params(useExtraBufts=False)) as model:
+        before = model.nCtxTrain
+        Context.initFromModel(model, yarn).free()
+        changed = lib.llama_model_n_ctx_train(model._c) != before  # not in an older llama.cpp
+        assert model.nCtxTrain == before == 512
+        with Context.initFromModel(model, Context.Params(nCtx=0)) as ctx:
+            assert ctx.nCtx == before
+        refused = pytest.raises(NativeError, match="load the model again") if changed else nullcontext()
+        with refused:
+            model.save(tmp_path / "saved.gguf")
 
 
 def test_vocab_only(tiny_path: Path) -> None:

@@ -59,8 +59,7 @@ def test_the_document(tiny_path: Path, tiny: Model) -> None:
     assert found["path"] == str(tiny_path) and found["files"] == [str(tiny_path)]
     assert found["size"] == tiny_path.stat().st_size
     assert found["parameters"] == tiny.nParams
-    # What the file says: a context with YaRN changes it in the model that is loaded.
-    assert found["n_ctx_train"] == int(tiny.metaValStr("llama.context_length") or 0)
+    assert found["n_ctx_train"] == tiny.nCtxTrain
     assert sum(tensor["size"] for tensor in found["tensors"]) == tiny.size
     assert found["metadata"]["llama.block_count"] == 2
     tokens = found["metadata"]["tokenizer.ggml.tokens"]
