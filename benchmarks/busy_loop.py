@@ -2,7 +2,8 @@
 
 `benchmarks/busy.py` starts this program, with the protocol of `benchmarks/peers/protocol.py`. Each repetition generates
 for `margin` seconds, then for `seconds` that are measured, and then for another `margin`, so that processes that start
-together are measured while all of them generate. `threads=0` is the default of the library.
+together are measured while all of them generate. The margin of an Engine begins when it has read the first prompts of
+its clients. `threads=0` is the default of the library.
 """
 
 from __future__ import annotations
@@ -107,8 +108,11 @@ def engine(given: Given) -> None:
     for _ in repetitions():
         stopping.clear()
         clients = [threading.Thread(target=client, args=(number,)) for number in range(given.seqs)]
+        began = sum(counts)
         for each in clients:
             each.start()
+        while sum(counts) < began + 2 * given.seqs:  # all prompts are read
+            sleep(0.01)
         sleep(given.margin)
         before, started = sum(counts), perf_counter()
         sleep(given.seconds)

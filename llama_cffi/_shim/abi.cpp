@@ -1,7 +1,7 @@
 /* Identifies the loaded libraries. The id of a library is the build-id that the linker put into it, or a digest of its
  * code if it has none. vendor/build/elf.py reads the same id from a file. */
 #include "shim.h"
-#include "threads.hpp"
+#include "team.hpp"
 
 #include <cstdio>
 #include <cstring>
@@ -163,11 +163,11 @@ size_t shim_openmp(char * buffer, size_t size) {
 }
 
 bool shim_openmp_start(void) {
-    return omp_get_max_threads == nullptr || threads::start(omp_get_max_threads());
+    return omp_get_max_threads == nullptr || team::start(omp_get_max_threads());
 }
 
 void shim_openmp_release(void) {
-    threads::forget();
+    team::forget();
     constexpr int soft = 1;  // omp_pause_soft
     if (omp_pause_resource_all != nullptr) {
         omp_pause_resource_all(soft);

@@ -1,6 +1,7 @@
 /* Decodes and encodes batches, with all checks in the same call. */
 #include "gate.hpp"
 #include "shim.h"
+#include "team.hpp"
 #include "threads.hpp"
 
 #include <algorithm>
@@ -191,13 +192,14 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
     const Reading reading;
     limits->rows     = 0;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
-    threads::Computation computation(adapted);
+    threads::Computation computation(adapted, batch.n_tokens);
     if (computation.begin()) {
         use_threads(ctx, *adapted);
     }
-    if (const int32_t n = threads::require(ctx, batch.n_tokens); n > 0) {
+    if (const int32_t n = team::require(ctx, batch.n_tokens); n > 0) {
         return reject(*limits, SHIM_BATCH_THREADS, 0, n);
     }
+    computation.spread();
     const int32_t code = encode ? llama_encode(ctx, batch) : llama_decode(ctx, batch);
     if (computation.end()) {
         use_threads(ctx, *adapted);

@@ -1,6 +1,6 @@
 /* Log-probabilities of rows of logits: the log-softmax of one token and of the best ones. */
 #include "shim.h"
-#include "threads.hpp"
+#include "team.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -100,7 +100,7 @@ int32_t shim_score_rows(struct llama_context * ctx, const struct shim_limits * l
     }
     const float * const * logits = rows.data();
 #ifdef _OPENMP
-    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), threads::started());
+    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), team::started());
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
 #endif
     for (int32_t i = 0; i < n; i++) {

@@ -183,6 +183,21 @@ enum shim_refusal {
     SHIM_BATCH_THREADS       = -15, /* the threads for it cannot be started; their number is in `value` */
 };
 
+/* Whether more threads compute faster, where other programs use all CPUs: it is tried. */
+struct shim_trial {
+    int32_t phase;     /* 0: fewer threads; 1: more are tried; 2: more are kept */
+    int32_t base;      /* threads before the trial */
+    double  since;     /* when this number of threads began */
+    double  others;    /* threads of other programs that run, on a longer average */
+    double  work;      /* what was computed with this number of threads */
+    double  worked;    /* ... and the seconds that it took */
+    int32_t kept;      /* threads that were the best in the last trial */
+    double  lowest;    /* work a second with as many threads as there are free CPUs; 0: not known */
+    double  reference; /* work a second before the trial */
+    double  next;      /* when more threads may be tried again */
+    double  patience;  /* seconds from a trial that failed to the next one */
+};
+
 /* How many threads a context computes with at present, and what that was decided by. */
 struct shim_threads {
     int32_t single;    /* threads for a batch of one token, while nothing else needs the CPUs */
@@ -206,17 +221,30 @@ struct shim_threads {
     double  sampled;   /* when it was counted last how many threads run */
     double  sum;       /* sum of these counts in this window */
     int32_t samples;   /* number of these counts */
+    int32_t size;      /* tokens of the computations that are compared */
+    int32_t odd;       /* computations of other sizes, one after the other */
+    double  work;      /* what computations of about that size did in this window */
+    double  worked;    /* ... and the seconds that they took */
+    struct shim_trial trial;
+};
+
+/* A window of computing, as measured. */
+struct shim_window {
+    double at;        /* when it ended: seconds of any clock */
+    double share;     /* the part of it that was spent computing */
+    double preempted; /* involuntary context switches a second */
+    double cpus;      /* CPUs in use while computing */
+    double running;   /* threads of all processes that ran or waited for a CPU; negative: unknown */
+    double work;      /* what was computed; 0: nothing that can be compared */
+    double worked;    /* ... and the seconds that it took */
 };
 
 /* Starts adapting, with `single` threads for a batch of one token and `batch` threads for larger ones. `cpus` is the
  * number of CPUs of the machine, or 0 if this process may not run on all of them. */
 void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus);
 
-/* Decides how many threads to use, after a window that ended at `at` (seconds of any clock). `share` of it was spent
- * computing, with `preempted` involuntary context switches a second, on `cpus` CPUs while computing. In all processes,
- * `running` threads ran or waited for a CPU (negative: unknown). Returns the number of threads. */
-int32_t shim_threads_decide(struct shim_threads * state, double at, double share, double preempted, double cpus,
-                            double running);
+/* Decides how many threads to use after a window. Returns their number. */
+int32_t shim_threads_decide(struct shim_threads * state, const struct shim_window * window);
 
 /* Checks a private copy of a batch, then decodes or encodes it. `width` is the number of sequence ids that an entry has
  * space for, `n_embd` the width of an embedding. `pinned` says that arrays refer to the output buffer. `threads` adapts the

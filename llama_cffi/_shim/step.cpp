@@ -1,7 +1,7 @@
 /* A step of the engine: one batch for all requests, then a token for each, its text, and whether it ends the text. One
  * call, so that Python is entered and the GIL is acquired once for all requests. */
 #include "sample.hpp"
-#include "threads.hpp"
+#include "team.hpp"
 
 #include <algorithm>
 #include <new>
@@ -46,7 +46,7 @@ void read_logits(llama_context * ctx, const shim_limits & limits, const shim_ste
     const float * const * logits = rows.data();  // thread_local: another one in each thread
     Found *               out    = found.data();
 #ifdef _OPENMP
-    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), threads::started());
+    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), team::started());
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
 #endif
     for (int32_t i = 0; i < n; i++) {

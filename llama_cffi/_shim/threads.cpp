@@ -8,22 +8,21 @@
  * Every WINDOW seconds of computing: how many threads of other programs run or wait for a CPU (/proc/loadavg)? A context
  * that may use all CPUs of the machine leaves one to each. Where it may not, these threads may be anywhere; there, it
  * uses fewer threads if its own were preempted, or did not get the CPU time that they asked for. It uses more again when
- * it is calm, first after SOON seconds, and later after each attempt that turned out to be too early. */
+ * it is calm, first after SOON seconds, and later after each attempt that turned out to be too early.
+ *
+ * If other programs use all CPUs, one thread gets its share of one CPU. Several get their shares of several, but wait for
+ * each other. Which of both is faster depends on the kernel, the programs and the length of the operations, so twice as
+ * many threads are tried for a moment, and kept while they compute faster. */
+#include "team.hpp"
 #include "threads.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 
-#include <mutex>
-#include <thread>
-#include <vector>
 
-#include "llama.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +39,17 @@ constexpr int    TRIES   = 5;      // ... or decisions
 constexpr double CROWDED = 0.06;   // seconds of being crowded that lower the number where the others are not known
 constexpr double STARVED = 0.6;  // threads that spin while they wait get nearly all the time of their CPUs, if they can
 constexpr double FEW     = 10;   // preemptions a second without which nobody takes CPU time away
+constexpr double TRIAL   = 0.4;  // seconds of computing with each of two numbers of threads that are compared
+constexpr double SETTLE  = 0.3;  // seconds before, in which the kernel distributes the threads
+constexpr double TRY     = 1;    // seconds from a trial that failed to the next one, at first
+constexpr double BETTER  = 1.08;  // more threads are kept if they compute that many times as much
+constexpr double WORSE   = 0.6;   // ... and given up early if they compute less than that
+constexpr double SELDOM  = 30;    // seconds between trials at most
+constexpr double SETTLED = 0.2;   // seconds over which the others' threads are averaged for trials
+constexpr double SIMILAR = 1.5;   // ratio of sizes up to which two computations can be compared
+constexpr int    NEW     = 5;     // computations of another size after which that size is compared
+constexpr double LONG    = 0.05;  // seconds of a computation that counts as one more there
+constexpr double UNKNOWN = 2;     // seconds for which more threads are kept that have not been compared with fewer
 
 /* Preemptions a second that say that others need the CPUs. On a quiet machine each thread has a few. */
 double alarm(int32_t n) {
@@ -78,6 +88,8 @@ void start_window(shim_threads & state, double at) {
     state.computed  = 0;
     state.sum       = 0;
     state.samples   = 0;
+    state.work      = 0;
+    state.worked    = 0;
 }
 
 void sample_at(shim_threads & state, double at) {
@@ -94,63 +106,12 @@ void sample_at(shim_threads & state, double at) {
 
 thread_local shim_threads * computing = nullptr;  // set by a Computation, and only while it lives
 
-/* The OpenMP threads of the calling thread, with itself. Each thread has a team of its own, and a smaller team ends the
- * threads that it does not need. */
-thread_local int32_t team = 1;
-
-void * wait_at(void * gate) {
-    pthread_mutex_lock(static_cast<pthread_mutex_t *>(gate));
-    pthread_mutex_unlock(static_cast<pthread_mutex_t *>(gate));
-    return nullptr;
+/* Starts to measure with a number of threads. */
+void measure(shim_trial & trial, int32_t phase, double at) {
+    trial.phase = phase;
+    trial.work = trial.worked = 0;
+    trial.since               = at;
 }
-
-/* Returns true if `n` more threads can exist at once. */
-bool can_start(int32_t n) {
-    std::vector<pthread_t> threads;
-    threads.reserve(static_cast<size_t>(std::max(n, 0)));
-    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&gate);
-    bool all = true;
-    for (int32_t i = 0; i < n && all; i++) {
-        pthread_t thread;
-        all = pthread_create(&thread, nullptr, wait_at, &gate) == 0;
-        if (all) {
-            threads.push_back(thread);
-        }
-    }
-    pthread_mutex_unlock(&gate);
-    for (const pthread_t thread : threads) {
-        pthread_join(thread, nullptr);
-    }
-    return all;
-}
-
-#ifdef _OPENMP
-
-std::mutex starting;  // of a team
-
-/* Makes a team of `n` threads. It starts here, so that no other thread can take what was found to be free. */
-bool start_team(int32_t n) try {
-    const std::lock_guard<std::mutex> lock(starting);
-    if (!can_start(n - team)) {
-        return false;
-    }
-#pragma omp parallel num_threads(n)
-    {
-        asm volatile("" ::: "memory");
-    }
-    return true;
-} catch (const std::bad_alloc &) {
-    return false;
-}
-
-#else
-
-bool start_team(int32_t) {
-    return true;
-}
-
-#endif
 
 bool start_computing(shim_threads & state) {
     state.began = now();
@@ -166,42 +127,146 @@ bool start_computing(shim_threads & state) {
     return state.now < state.most;
 }
 
-bool stop_computing(shim_threads & state) {
-    const double at = now();
+/* Counts a computation of `n_tokens`. Only those of about the same size are compared with each other. */
+void count_work(shim_threads & state, int32_t n_tokens, double seconds) {
+    const double ratio = static_cast<double>(n_tokens) / std::max(state.size, 1);
+    if (ratio > 1 / SIMILAR && ratio < SIMILAR) {
+        state.odd = 0;
+        state.work += n_tokens + 2;  // reading the weights takes about as long as computing two tokens
+        state.worked += seconds;
+        return;
+    }
+    state.odd += 1 + static_cast<int32_t>(seconds / LONG);
+    if (state.odd >= NEW || state.size == 0) {
+        state.odd  = 0;
+        state.size = n_tokens;
+        state.work = state.worked = 0;
+        state.trial.lowest        = 0;  // the speeds before were those of another size
+        measure(state.trial, state.trial.phase == 0 ? 0 : 2, state.began + seconds);
+    }
+}
+
+bool stop_computing(shim_threads & state, int32_t n_tokens) {
+    const double  at     = now();
+    const int32_t before = state.now;
     state.computed += at - state.began;
+    count_work(state, n_tokens, at - state.began);
     sample_at(state, at);
     const double span = at - state.marked;
     if (span < WINDOW) {
-        return false;
+        return state.now != before;
     }
     const shim_threads last = state;
     start_window(state, at);
-    const double rate = (state.preempted - last.preempted) / span;
-    const double cpus = (state.cpu - last.cpu) / last.computed;
-    const double mean = last.samples > 0 ? last.sum / last.samples : -1;
-    return shim_threads_decide(&state, at, last.computed / span, rate, cpus, mean) != last.now;
+    const shim_window window = {
+        .at        = at,
+        .share     = last.computed / span,
+        .preempted = (state.preempted - last.preempted) / span,
+        .cpus      = (state.cpu - last.cpu) / last.computed,
+        .running   = last.samples > 0 ? last.sum / last.samples : -1,
+        .work      = last.work,
+        .worked    = last.worked,
+    };
+    return shim_threads_decide(&state, &window) != before;
+}
+
+/* Returns true if other programs use each CPU about once. Where one is free, it is better to use just those that are. */
+bool crowded_evenly(const shim_threads & state) {
+    const bool   trying = state.trial.phase != 0;  // threads that sleep, and those of this process that do not compute
+    const double few    = state.cpus - (trying ? 0.7 : 0.35);
+    const double many   = state.cpus * 1.2 + (trying ? 1 : 0);
+    return state.trial.others > few && state.trial.others < many;
+}
+
+/* Returns the number of threads if it is decided by trials, else 0. `fit` threads would have a CPU each. */
+int32_t decide_by_trial(shim_threads & state, const shim_window & window, double span, int32_t fit) {
+    shim_trial & trial = state.trial;
+    trial.others += std::min(1.0, span / SETTLED) * (std::max(0.0, window.running - state.now) - trial.others);
+    if (!crowded_evenly(state) || fit >= state.most || (trial.phase == 0 && state.now != fit)) {
+        measure(trial, 0, window.at);
+        return 0;
+    }
+    const bool settled = window.at >= trial.since + 2 * SETTLED;
+    if (trial.phase == 0 && trial.kept > fit && settled && window.at >= trial.next) {  // as the last time
+        trial.lowest = 0;
+        measure(trial, 2, window.at);
+        return std::min(trial.kept, state.most);
+    }
+    if (window.at - span < trial.since + (trial.phase == 0 ? SETTLED : SETTLE)) {
+        return trial.phase == 0 ? 0 : state.now;
+    }
+    trial.work += window.work;
+    trial.worked += window.worked;
+    const double rate = trial.worked > 0 ? trial.work / trial.worked : 0;
+    if (trial.phase == 1) {
+        const bool early = trial.worked >= TRIAL / 4 && rate < WORSE * trial.reference;
+        if (early || (trial.worked >= TRIAL && rate < BETTER * trial.reference)) {
+            trial.next     = window.at + trial.patience;
+            trial.patience = std::min(2 * trial.patience, SELDOM);
+            trial.kept     = trial.base;
+            measure(trial, trial.base > fit ? 2 : 0, window.at);
+            return trial.base;
+        }
+        if (trial.worked >= TRIAL) {
+            trial.patience = TRY;
+            trial.next     = window.at;
+            trial.kept     = state.now;
+            measure(trial, 2, window.at);
+        }
+        return state.now;
+    }
+    const bool unknown = trial.lowest == 0;  // what fewer threads compute
+    if (trial.phase == 2 && (unknown ? trial.worked >= UNKNOWN : trial.worked >= 2 * TRIAL && rate < trial.lowest)) {
+        trial.next = unknown ? window.at : window.at + trial.patience;
+        trial.kept = fit;
+        measure(trial, 0, window.at);
+        return fit;
+    }
+    if (rate > 0 && !(trial.phase == 2 && unknown) && trial.worked >= TRIAL && window.at >= trial.next &&
+        state.now < state.most) {
+        trial.base      = state.now;
+        trial.reference = rate;
+        trial.lowest    = trial.phase == 0 ? rate : trial.lowest;
+        measure(trial, 1, window.at);
+        return std::min(2 * state.now, state.most);
+    }
+    if (trial.worked >= 4 * TRIAL && !unknown) {  // the latest counts most
+        trial.work /= 2;
+        trial.worked /= 2;
+    }
+    return trial.phase == 0 ? 0 : state.now;
 }
 
 }  // namespace
 
 namespace threads {
 
-Computation::Computation(shim_threads * state) noexcept : state_(state), outer_(computing) {
+Computation::Computation(shim_threads * state, int32_t n_tokens) noexcept
+    : state_(state), n_tokens_(n_tokens), outer_(computing) {
     computing = state;
 }
 
 bool Computation::begin() noexcept {
-    return state_ != nullptr && start_computing(*state_);
+    const bool changed = state_ != nullptr && start_computing(*state_);
+    const bool alike   = state_ != nullptr && state_->single == state_->batch;  // else the team changes with the batch
+    spread_            = alike && state_->trial.phase != 0 ? state_->now : 0;
+    team::spread(spread_, false);
+    return changed;
+}
+
+void Computation::spread() noexcept {
+    team::spread(spread_, true);
 }
 
 bool Computation::end() noexcept {
     if (state_ == nullptr) {
         return false;
     }
+    team::gather();
     shim_threads & state = *state_;
     state_               = nullptr;
     computing            = outer_;
-    return stop_computing(state);
+    return stop_computing(state, n_tokens_);
 }
 
 void sample() noexcept {
@@ -210,43 +275,9 @@ void sample() noexcept {
     }
 }
 
-bool start(int32_t n) noexcept {
-    return n <= team || start_team(n);
-}
-
-int32_t require(llama_context * ctx, int32_t n_tokens) noexcept {
-    const int32_t one  = llama_n_threads(ctx);  // the last part of a larger batch can be a single token
-    const int32_t many = n_tokens == 1 ? one : llama_n_threads_batch(ctx);
-    const int32_t most = std::max(one, many);
-    if (!start(most)) {
-        return most;
-    }
-    team = std::min(one, many);
-    return 0;
-}
-
-int32_t started() noexcept {
-    return team;
-}
-
-void forget() noexcept {
-    team = 1;
-}
-
 }  // namespace threads
 
 extern "C" {
-
-int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens) {
-    return threads::require(ctx, n_tokens);
-}
-
-bool shim_can_quantize(int32_t nthread) try {
-    const int32_t n = nthread > 0 ? nthread : static_cast<int32_t>(std::thread::hardware_concurrency());
-    return n < 2 || can_start(n);
-} catch (const std::bad_alloc &) {
-    return false;
-}
 
 void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus) {
     *state          = {};
@@ -258,11 +289,13 @@ void shim_threads_start(struct shim_threads * state, int32_t single, int32_t bat
     state->patience = SOON;
     state->tries    = TRIES + 1;
     state->raised   = -TRIED;
+    state->trial.patience = TRY;
+    state->trial.kept     = state->most == 2 ? 2 : 0;  // measured to be faster on two CPUs
 }
 
-int32_t shim_threads_decide(struct shim_threads * state, double at, double share, double preempted, double cpus,
-                            double running) {
-    if (share < IDLE) {
+int32_t shim_threads_decide(struct shim_threads * state, const struct shim_window * window) {
+    const double at = window->at, running = window->running;
+    if (window->share < IDLE) {
         state->decided = at;
         return state->now;
     }
@@ -274,10 +307,16 @@ int32_t shim_threads_decide(struct shim_threads * state, double at, double share
     const auto    fit    = static_cast<int32_t>(std::lround(state->cpus - state->others));
     const int32_t most   = known ? std::clamp<int32_t>(fit, 1, state->most) : state->most;
     int32_t       wanted = state->now;
-    const bool    taken  = preempted > alarm(state->now) || (preempted > FEW && cpus < STARVED * state->now);
+    const bool    taken =
+        window->preempted > alarm(state->now) || (window->preempted > FEW && window->cpus < STARVED * state->now);
     state->crowded       = !known && taken && state->now > 1 ? state->crowded + at - state->decided : 0;
-    const bool slow      = at - state->decided > 5 * WINDOW;  // a single computation took long
+    const double span    = at - state->decided;
+    const bool   slow    = span > 5 * WINDOW;  // a single computation took long
     state->decided       = at;
+    if (const int32_t tried = known ? decide_by_trial(*state, *window, span, most) : 0; tried > 0) {
+        state->now = tried;
+        return tried;
+    }
     state->tries++;
     if (most < state->now) {
         wanted = most;

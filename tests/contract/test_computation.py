@@ -40,18 +40,18 @@ int main() {
     shim_threads_start(&outer, 2, 2, 2);
     shim_threads_start(&inner, 2, 2, 2);
     {
-        threads::Computation one(&outer);
+        threads::Computation one(&outer, 1);
         one.begin();
         printf("%d", written(outer));
         try {
-            threads::Computation two(&inner);
+            threads::Computation two(&inner, 1);
             two.begin();
             printf("%d%d", written(inner), written(outer));
             throw 1;
         } catch (int) {
         }
         printf("%d%d", written(inner), written(outer));
-        threads::Computation fixed(nullptr);
+        threads::Computation fixed(nullptr, 1);
         printf("%d", fixed.begin() || fixed.end());
     }
     printf("%d%d\n", written(inner), written(outer));
@@ -64,7 +64,8 @@ def test_an_exception_ends_a_computation(tmp_path: Path) -> None:
     source = fetch.source_dir()
     command = shlex.split(os.environ.get("CXX", "c++"))
     command += ["-std=c++17", f"-I{SHIM}", f"-I{source / 'include'}", f"-I{source / 'ggml' / 'include'}"]
-    command += [str(tmp_path / "main.cpp"), str(SHIM / "threads.cpp"), "-pthread", "-o", str(tmp_path / "main")]
+    command += [str(tmp_path / "main.cpp"), str(SHIM / "threads.cpp"), str(SHIM / "team.cpp"), "-pthread"]
+    command += ["-o", str(tmp_path / "main")]
     subprocess.run(command, check=True)
     ran = subprocess.run([tmp_path / "main"], check=True, capture_output=True, text=True, timeout=60)
     assert ran.stdout == "11001000\n"  # outer; inner, outer; after the exception; fixed; after the end
