@@ -5691,12 +5691,10 @@ class _Lib:
         number of CPUs of the machine, or 0 if this process may not run on all of them.
         """
         ...
-    def shim_threads_decide(self, state: _CData, at: float, share: float, preempted: float, cpus: float, running: float, /) -> int:
-        """`int32_t shim_threads_decide(struct shim_threads *state, double at, double share, double preempted, double cpus, double running)`
+    def shim_threads_decide(self, state: _CData, window: _CData, /) -> int:
+        """`int32_t shim_threads_decide(struct shim_threads *state, const struct shim_window *window)`
 
-        Decides how many threads to use, after a window that ended at `at` (seconds of any clock). `share` of it was spent
-        computing, with `preempted` involuntary context switches a second, on `cpus` CPUs while computing. In all processes,
-        `running` threads ran or waited for a CPU (negative: unknown). Returns the number of threads.
+        Decides how many threads to use after a window. Returns their number.
         """
         ...
     def shim_compute(self, ctx: _CData, limits: _CData, threads: _CData, batch: _CData, width: int, n_embd: int, encode: int, pinned: int, /) -> int:

@@ -105,7 +105,8 @@ bool start_team(int32_t) {
     return true;
 }
 
-void bind_team(int32_t) {}
+void bind_team(int32_t) {
+}
 
 #endif
 

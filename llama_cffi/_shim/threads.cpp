@@ -20,8 +20,6 @@
 #include <cmath>
 #include <cstdio>
 
-
-
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -280,15 +278,15 @@ void sample() noexcept {
 extern "C" {
 
 void shim_threads_start(struct shim_threads * state, int32_t single, int32_t batch, int32_t cpus) {
-    *state          = {};
-    state->single   = single;
-    state->batch    = batch;
-    state->most     = std::max(single, batch);
-    state->now      = state->most;
-    state->cpus     = cpus;
-    state->patience = SOON;
-    state->tries    = TRIES + 1;
-    state->raised   = -TRIED;
+    *state                = {};
+    state->single         = single;
+    state->batch          = batch;
+    state->most           = std::max(single, batch);
+    state->now            = state->most;
+    state->cpus           = cpus;
+    state->patience       = SOON;
+    state->tries          = TRIES + 1;
+    state->raised         = -TRIED;
     state->trial.patience = TRY;
     state->trial.kept     = state->most == 2 ? 2 : 0;  // measured to be faster on two CPUs
 }
@@ -309,10 +307,10 @@ int32_t shim_threads_decide(struct shim_threads * state, const struct shim_windo
     int32_t       wanted = state->now;
     const bool    taken =
         window->preempted > alarm(state->now) || (window->preempted > FEW && window->cpus < STARVED * state->now);
-    state->crowded       = !known && taken && state->now > 1 ? state->crowded + at - state->decided : 0;
-    const double span    = at - state->decided;
-    const bool   slow    = span > 5 * WINDOW;  // a single computation took long
-    state->decided       = at;
+    state->crowded    = !known && taken && state->now > 1 ? state->crowded + at - state->decided : 0;
+    const double span = at - state->decided;
+    const bool   slow = span > 5 * WINDOW;  // a single computation took long
+    state->decided    = at;
     if (const int32_t tried = known ? decide_by_trial(*state, *window, span, most) : 0; tried > 0) {
         state->now = tried;
         return tried;

@@ -28,7 +28,7 @@ class Computation {
     shim_threads * state_;
     int32_t        n_tokens_;
     int32_t        spread_ = 0;
-    shim_threads * outer_ = nullptr;
+    shim_threads * outer_  = nullptr;
 };
 
 /* Call now and then during a computation, on its calling thread: counts how many threads run. */
