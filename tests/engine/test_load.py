@@ -87,10 +87,13 @@ def test_a_wrong_bound(plain: Model, value: Any, error: type[Exception]) -> None
 
 def test_the_state_of_each_request(plain: Model, gate: Gate) -> None:
     gate.at = 2
+    begun = Gate()
     with running(plain, nSeqMax=2, nBatch=8, keepPrefixes=False) as engine:
-        held = engine.submit("first", sampler=gate.sampler(), maxTokens=6)
+        held = engine.submit("first", sampler=Sampler.chain(begun.sampler(), gate.sampler()), maxTokens=6)
+        assert begun.reached.wait(30)
         long = _greedy(engine, "alpha " * 60, 3)
         last = _greedy(engine, "last", 3)
+        begun.opened.set()
         assert gate.reached.wait(30)
         assert engine.requests() == [held, long, last]  # while a step is held
         assert [request.state for request in engine.requests()] == ["generating", "prompt", "waiting"]

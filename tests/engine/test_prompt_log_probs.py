@@ -192,9 +192,12 @@ def test_no_kind_of_prompt_waits_without_end(plain: Model, gate: Gate) -> None:
 
 def test_cancelling_keeps_what_was_scored(plain: Model, gate: Gate) -> None:
     gate.at = 4
+    begun = Gate()
     with running(plain, nBatch=8, keepPrefixes=False) as engine:
-        held = engine.submit("first", sampler=gate.sampler(), maxTokens=6)
+        held = engine.submit("first", sampler=Sampler.chain(begun.sampler(), gate.sampler()), maxTokens=6)
+        assert begun.reached.wait(30)
         long = engine.submit(LONG, promptLogProbs=1, maxTokens=0)
+        begun.opened.set()
         assert gate.reached.wait(30)
         long.cancel()
         gate.opened.set()
