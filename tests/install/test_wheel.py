@@ -12,8 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata, parse_email
 
 import llama_cffi
+from vendor.build import wheel_metadata
+from vendor.tools import BuildError
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,10 @@ MODULES = json.loads((Path(llama_cffi.__file__).parent / "lib" / "manifest.json"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `make wheel` makes, with the backends of this build."""
-    out = tmp_path_factory.mktemp("wheel")
+    return _made(tmp_path_factory.mktemp("wheel"))
+
+
+def _made(out: Path) -> Path:
     environment = {**os.environ, "GGML_USE_VULKAN": "1" if "vulkan" in MODULES else "0"}
     command = [sys.executable, "-m", "vendor.build.wheel", "--out", str(out)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
@@ -109,7 +115,51 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     tree = {path.relative_to(ROOT).as_posix() for path in (ROOT / "llama_cffi").rglob("*.py*")}
     sources = {name for name in tree if name.endswith((".py", ".pyi"))}
     assert sources == {name for name in names if name.endswith((".py", ".pyi"))}
-    assert {"llama_cffi/licenses/llama.cpp.txt", "llama_cffi/licenses/libgomp.txt"} <= set(names)
+    assert not [name for name in names if "licenses/" in name and ".dist-info/" not in name]
+
+
+def _information(wheel: Path) -> dict[str, bytes]:
+    """The files of the wheel's metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" in name]
+        return {name.split(".dist-info/")[1]: archive.read(name) for name in names}
+
+
+def test_the_metadata_names_the_licences_of_all_that_is_inside(wheel: Path) -> None:
+    files = _information(wheel)
+    metadata, _ = parse_email(files["METADATA"])
+    terms = {"MIT", "GPL-3.0-or-later WITH GCC-exception-3.1"} | (
+        {"(Apache-2.0 OR MIT)"} if "vulkan" in MODULES else set()
+    )
+    assert set(str(metadata["license_expression"]).split(" AND ")) == terms
+    Metadata.from_raw(metadata)  # raises if something is not valid
+    listed = set(metadata["license_files"])
+    assert listed == {name.removeprefix("licenses/") for name in files if name.startswith("licenses/")}
+    assert {"LICENSE", "GPL-3.txt", "libgomp.txt", "llama.cpp.txt"} <= listed
+    assert b"GNU GENERAL PUBLIC LICENSE" in files["licenses/GPL-3.txt"]
+    assert b"GCC RUNTIME LIBRARY EXCEPTION" in files["licenses/libgomp.txt"].upper()
+
+
+def test_the_sbom_names_what_is_inside(wheel: Path) -> None:
+    found = json.loads(_information(wheel)["sboms/llama-cffi.cdx.json"])
+    parts = {component["name"]: component.get("version") for component in found["components"]}
+    manifest = json.loads((Path(llama_cffi.__file__).parent / "lib" / "manifest.json").read_text())
+    assert parts["llama.cpp"] == manifest["llama_cpp"].removeprefix("llama.cpp ")
+    assert "libgomp" in parts and ("Vulkan-Headers" in parts) == ("vulkan" in MODULES)
+    assert (found["bomFormat"], found["metadata"]["component"]["name"]) == ("CycloneDX", "llama-cffi")
+
+
+def test_two_builds_are_alike(wheel: Path, tmp_path: Path) -> None:
+    assert _made(tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_a_wheel_without_a_licence_is_refused(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    shutil.copytree(next(tmp_path.glob("*.dist-info")) / "licenses", tmp_path / "llama_cffi" / "licenses")
+    (tmp_path / "llama_cffi" / "licenses" / "libgomp.txt").unlink()
+    with pytest.raises(BuildError, match=r"lacks the licences libgomp\.txt"):
+        wheel_metadata.describe(tmp_path, 0)
 
 
 def _pythons() -> list[str]:

@@ -1,7 +1,8 @@
 """Make the wheel for distribution: `python -m vendor.build.wheel [--out dist]`.
 
 setuptools builds it. auditwheel finds the oldest glibc and libstdc++ that it runs with, and sets the platform tag. It
-adds no library: those that are needed are inside already, and the Vulkan loader is found at run time.
+adds no library: those that are needed are inside already, and the Vulkan loader is found at run time. Two builds of the
+same commit with the same tools give the same file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from vendor.build import wheel_metadata
 from vendor.tools import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,11 @@ def make(out: Path) -> Path:
         print("finding its platform tag", file=sys.stderr, flush=True)
         _run("-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", str(tagged), str(plain))
         (path,) = tagged.glob("*.whl")
+        print("adding licences and the SBOM", file=sys.stderr, flush=True)
+        path = wheel_metadata.repack(path, Path(scratch), wheel_metadata.epoch(ROOT))
         check(path)
+        print("checking its metadata", file=sys.stderr, flush=True)
+        _run("-m", "twine", "check", "--strict", str(path))
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("llama_cffi-*.whl"):
             old.unlink()
@@ -52,12 +58,11 @@ def check(path: Path) -> None:
         raise BuildError(
             f"auditwheel added {', '.join(grafted)} to {path.name}: the package's libraries must not need them"
         )
-    needed = {"llama.cpp.txt", "libgomp.txt", "GPL-3.txt"}
-    if any("libggml-vulkan" in name for name in names):
-        needed |= {"libvulkan-dev.txt", "spirv-headers.txt"}
-    missing = needed - {Path(name).name for name in names if name.startswith("llama_cffi/licenses/")}
+    inside = {name.split(".dist-info/", 1)[1] for name in names if ".dist-info/" in name}
+    needed = {f"licenses/{text}" for part in wheel_metadata.parts_of(names) for text in part.texts}
+    missing = (needed | {"licenses/LICENSE", wheel_metadata.SBOM}) - inside
     if missing:
-        raise BuildError(f"{path.name} lacks the licences {', '.join(sorted(missing))}")
+        raise BuildError(f"{path.name} lacks {', '.join(sorted(missing))}")
 
 
 def _run(*words: str) -> str:
