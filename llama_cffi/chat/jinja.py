@@ -34,7 +34,7 @@ def check(source: str) -> None:
         import jinja2
     except ImportError:
         raise ImportError(
-            "this chat template is written in Jinja, which needs jinja2: pip install 'llama-cffi[chat]'; or name a "
+            "this chat template is written in Jinja, which needs jinja2: pip install jinja2; or name a "
             "built-in template (chatBuiltinTemplates() lists them)"
         ) from None
     if len(source) > MAX_SOURCE:

@@ -37,8 +37,8 @@ class ChatTemplate:
     """Formats a conversation for a model: with the model's own Jinja template, a built-in one, or your own.
 
     llama.cpp's chat code runs a Jinja template, with limits on time and memory. Builds without it use jinja2 (`pip
-    install 'llama-cffi[chat]'`). Control tokens that are spelled out in messages are not escaped: the model reads them
-    as control tokens.
+    install jinja2`). Control tokens that are spelled out in messages are not escaped: the model reads them as control
+    tokens.
     """
 
     __slots__ = ("_info", "_model", "_natives", "_plain", "_thoughts", "_variant", "builtin", "source", "toolFormat")

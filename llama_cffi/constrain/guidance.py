@@ -42,7 +42,7 @@ def library() -> Any:
         import llguidance
         import numpy  # noqa: F401  for the masks
     except ImportError as error:
-        raise ImportError("constraints need llguidance and numpy: pip install 'llama-cffi[constrain]'") from error
+        raise ImportError("constraints need llguidance and numpy: pip install llguidance numpy") from error
     return llguidance
 
 

@@ -98,7 +98,7 @@ def checker_of(schema: Any) -> Callable[[Any], None]:
         from jsonschema_specifications import REGISTRY
     except ImportError as error:
         raise ImportError(
-            "parts of this schema are checked in parse(), which needs jsonschema: pip install 'llama-cffi[constrain]'"
+            "parts of this schema are checked in parse(), which needs jsonschema: pip install jsonschema"
         ) from error
     validators: Any = jsonschema.validators
     drafts: Any = (jsonschema.Draft202012Validator, jsonschema.Draft7Validator, jsonschema.Draft4Validator)

@@ -51,7 +51,7 @@ def adapter_of(kind: Any) -> Any:
     try:
         from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
     except ImportError as error:
-        raise ImportError("Constraint.fromType needs pydantic: pip install 'llama-cffi[constrain]'") from error
+        raise ImportError("Constraint.fromType needs pydantic: pip install pydantic") from error
     if is_dataclass(kind) and not isinstance(kind, type):  # pydantic takes it for a class
         raise _not_a_type(kind)
     try:

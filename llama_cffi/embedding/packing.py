@@ -30,7 +30,7 @@ def numpy_for(what: str) -> Any:
     try:
         import numpy
     except ImportError as error:
-        raise ImportError(f"{what} needs numpy: pip install 'llama-cffi[numpy]'") from error
+        raise ImportError(f"{what} needs numpy: pip install numpy") from error
     return numpy
 
 

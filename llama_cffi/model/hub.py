@@ -89,7 +89,7 @@ def _hub() -> Any:
             raise
         raise ImportError(
             f"a name that begins with {PREFIX} needs huggingface_hub, which is not installed: "
-            "pip install 'llama-cffi[hf]'"
+            "pip install huggingface_hub"
         ) from None
     return huggingface_hub
 

@@ -1,6 +1,6 @@
 """Serve models over HTTP by OpenAI's protocol: `create_app` makes an ASGI application, `serve` runs it.
 
-Needs starlette, uvicorn and pydantic: `pip install 'llama-cffi[server]'`.
+Needs the extra `server`: starlette, uvicorn and pydantic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ try:
     import uvicorn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"the server needs starlette, uvicorn and pydantic ({error}): pip install 'llama-cffi[server]'"
+        f"the server needs starlette, uvicorn and pydantic ({error}): pip install starlette uvicorn pydantic httptools"
     ) from error
 
 from llama_cffi.server.app import create_app

@@ -180,4 +180,4 @@ def test_without_a_connection(load) -> None:  # type: ignore[no-untyped-def]
 
 def test_without_huggingface_hub(load) -> None:  # type: ignore[no-untyped-def]
     out = load(f"hf:{REPO}/tiny.gguf", "import sys; sys.modules['huggingface_hub'] = None").stdout
-    assert out.startswith("ImportError: ") and "pip install 'llama-cffi[hf]'" in out
+    assert out.startswith("ImportError: ") and "pip install huggingface_hub" in out
