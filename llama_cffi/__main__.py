@@ -1,4 +1,4 @@
-"""The command line: `python -m llama_cffi COMMAND`."""
+"""The command line: `llama-cffi COMMAND`, or `python -m llama_cffi COMMAND`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import os
 import sys
 from collections.abc import Sequence
 
-# name -> module with `main(argv) -> int`, and the line in the help
-COMMANDS = {
-    "complete": ("llama_cffi.cli.complete", "complete a prompt"),
-    "chat": ("llama_cffi.cli.chat", "chat with a model"),
-    "embed": ("llama_cffi.cli.embed", "compute embeddings of texts"),
-    "serve": ("llama_cffi.cli.serve", "serve models over HTTP by OpenAI's protocol"),
-    "info": ("llama_cffi.cli.info", "show what a GGUF file holds, how much memory it needs, and whether that fits"),
-    "bench": ("llama_cffi.cli.bench", "measure the speed of a model on this machine"),
-    "doctor": ("llama_cffi.doctor.command", "check the installation and the devices, and say how to fix what fails"),
-    "rpc-worker": ("llama_cffi.cli.rpc_worker", "offer the devices of this machine to models on other machines"),
-}
+import llama_cffi
+from llama_cffi._core.command_parser import SCRIPT, USAGE_STATUS, program, suggestion
+from llama_cffi._generated.pin import PIN
+from llama_cffi.cli.commands import ALIASES, COMMANDS
+
+_INTERRUPTED = 130
 
 
 def usage() -> str:
     """The help text."""
     width = max(map(len, COMMANDS))
-    lines = "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in COMMANDS.items())
+    also = {name: f" (alias: {alias})" for alias, name in ALIASES.items()}
+    lines = "".join(f"  {name:{width}}  {text}{also.get(name, '')}\n" for name, (_, text) in COMMANDS.items())
     return (
-        f"usage: python -m llama_cffi COMMAND [OPTION ...]\n\n{lines}\nCOMMAND --help lists the options of a command.\n"
+        f"usage: {program()} COMMAND [OPTION ...]\n\n"
+        f"Run models in GGUF files with llama.cpp.\n\ncommands:\n{lines}\n"
+        "options:\n  -h, --help     show this help; COMMAND --help explains a command\n"
+        "  -V, --version  show the version of the package and of llama.cpp\n\n"
+        "examples:\n"
+        f"  {program()} pull hf:ggml-org/gemma-3-270m-it-GGUF/gemma-3-270m-it-Q8_0.gguf\n"
+        f"  {program()} chat -m hf:ggml-org/gemma-3-270m-it-GGUF/gemma-3-270m-it-Q8_0.gguf\n"
+        f'  {program()} complete "Once upon a time" -m model.gguf\n'
     )
 
 
@@ -45,21 +48,60 @@ def _open_streams() -> bool:
     return written
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a command and return its exit status; an unknown command is status 2."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage(), end="")
-        return 0
-    if argv[0] not in COMMANDS:
-        print(f"llama_cffi: unknown command {argv[0]!r}\n\n{usage()}", end="", file=sys.stderr)
-        return 2
-    if not _open_streams():
-        print("error: stdout is closed, so there is nowhere to write to", file=sys.stderr)
-        return 1
-    module, _ = COMMANDS[argv[0]]
-    status: int = importlib.import_module(module).main(argv[1:])
+def _fail(text: str, status: int) -> int:
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    print(f"error: {line}", file=sys.stderr)
     return status
 
 
+def main(argv: Sequence[str]) -> int:
+    """Run a command and return its exit status; wrong arguments are status 2."""
+    written = _open_streams()
+    try:
+        status = _run(argv, written)
+    except SystemExit as stop:  # argparse: --help, or wrong arguments
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:  # while modules are imported; the commands handle their own
+        return _INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit
+        # A reader that closed the pipe, as `| head` does, needs no message.
+        return 1 if isinstance(error, BrokenPipeError) else _fail(str(error), 1)
+    return status
+
+
+def _run(argv: Sequence[str], written: bool) -> int:
+    name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if name in ("-V", "--version"):
+        print(f"{SCRIPT} {llama_cffi.__version__}, {PIN}")
+        return 0
+    module, _ = COMMANDS.get(ALIASES.get(name, name), ("", ""))
+    if not module:
+        kind = "option" if name.startswith("-") else "command"
+        meant = suggestion(name, ("--help", "--version") if kind == "option" else [*COMMANDS, *ALIASES])
+        hint = f"did you mean {meant}?" if meant else f"{program()} --help lists them"
+        return _fail(f"unknown {kind} {name if kind == 'option' else repr(name)}: {hint}", USAGE_STATUS)
+    if not written:
+        return _fail("stdout is closed, so there is nowhere to write to", 1)
+    try:
+        command = importlib.import_module(module)
+    except ImportError as error:
+        return _fail(f"{error}: `{program()} doctor` checks the installation", 1)
+    status: int = command.main(rest)
+    return status
+
+
+def console() -> int:
+    """The entry point of the console script `llama-cffi`."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(console())

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi bench`: measure the speed of a model on this machine."""
+"""`llama-cffi bench`: measure the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_cffi._core.argparse_types import integer
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options, output
 from llama_cffi.context.batch import Batch
@@ -28,9 +29,11 @@ _TESTS = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Measure and print a table. Returns 0, or 1 on failure; wrong arguments exit with 2."""
-    parser = options.parser("bench", "Measure a model on this machine, in tokens per second.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "bench", "Measure the speed of a model on this machine, in tokens per second.", "bench -m model.gguf"
+    )
     parser.add_argument(
         "-p", "--prompt", type=integer(1), default=512, metavar="N", help="tokens of the prompt (default: %(default)s)"
     )
@@ -48,7 +51,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options.add_model(parser)
     options.add_context(parser, sized=False)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print a table. Returns 0, or 1 on failure; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     return output.run(lambda: _run(args))
 
 

@@ -1,4 +1,4 @@
-"""`python -m llama_cffi chat`: chat with a model, in a terminal or from a pipe."""
+"""`llama-cffi chat`: chat with a model, in a terminal or from a pipe."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llama_cffi._core import argparse_types
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.chat.answer import ChatAnswer
 from llama_cffi.chat.session import ChatSession
 from llama_cffi.chat.template import ChatTemplate
@@ -23,9 +24,14 @@ _MAX_TOKENS = 512
 _HELP = "/clear starts a new conversation; /exit or Ctrl-D quits; Ctrl-C stops an answer"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Chat. Returns 0, 1 on failure, or 130 after Ctrl-C at the prompt; wrong arguments exit with 2."""
-    parser = options.parser("chat", "Chat with a model: one message per line, answers are streamed.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "chat",
+        "Chat with a model. Type one message per line, or give messages as arguments. Answers are streamed.",
+        "chat -m model.gguf",
+        'chat "Who was Ada Lovelace?" -m model.gguf --system "Answer in one sentence."',
+    )
     parser.add_argument(
         "messages",
         nargs="*",
@@ -56,7 +62,12 @@ def main(argv: Sequence[str]) -> int:
     options.add_generation(parser, _MAX_TOKENS)
     options.add_model(parser)
     options.add_context(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Chat. Returns 0, 1 on failure, or 130 after Ctrl-C at the prompt; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     return output.run(lambda: _run(args))
 
 

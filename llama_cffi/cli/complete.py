@@ -1,4 +1,4 @@
-"""`python -m llama_cffi complete`: complete a prompt and stream the text."""
+"""`llama-cffi complete`: complete a prompt and stream the text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.cli import options, output
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
@@ -19,9 +20,14 @@ from llama_cffi.vocab.tokenize import tokenize
 _MAX_TOKENS = 128
 
 
-def main(argv: Sequence[str]) -> int:
-    """Complete a prompt. Returns 0, 1 on failure, or 130 after Ctrl-C; wrong arguments exit with 2."""
-    parser = options.parser("complete", "Complete a prompt. The text is streamed to stdout; speeds go to stderr.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "complete",
+        "Complete a prompt. The text is streamed to stdout; speeds go to stderr.",
+        'complete "Once upon a time" -m model.gguf -n 100',
+        'complete "Three colours:" -m model.gguf --temperature 0 --stop "."',
+    )
     parser.add_argument("prompt", metavar="PROMPT", help="text to complete; - reads it from stdin")
     parser.add_argument(
         "--special",
@@ -34,7 +40,12 @@ def main(argv: Sequence[str]) -> int:
     options.add_generation(parser, _MAX_TOKENS)
     options.add_model(parser)
     options.add_context(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Complete a prompt. Returns 0, 1 on failure, or 130 after Ctrl-C; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     return output.run(lambda: _run(args))
 
 

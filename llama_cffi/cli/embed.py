@@ -1,4 +1,4 @@
-"""`python -m llama_cffi embed`: compute embeddings of texts."""
+"""`llama-cffi embed`: compute embeddings of texts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from llama_cffi._core.argparse_types import integer
 from llama_cffi._core.atomic_write import atomic_write
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._generated.enums import PoolingType
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder
@@ -19,9 +20,13 @@ from llama_cffi.embedding.embedding import Embedder
 _POOLINGS = {"mean": PoolingType.MEAN, "cls": PoolingType.CLS, "last": PoolingType.LAST}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Embed texts. Returns 0, or 1 on failure; wrong arguments exit with 2."""
-    parser = options.parser("embed", "Compute embeddings: one line of numbers per text.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "embed",
+        "Compute embeddings, the vectors that stand for the meaning of texts. Each text becomes a line of numbers.",
+        'embed "a cat" "a small dog" -m model.gguf --similarities',
+    )
     parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="text to embed; a single - reads one text per line from stdin"
     )
@@ -42,7 +47,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-b", "--batch", type=integer(1), metavar="N", help="compute at most N tokens at once")
     options.add_threads(parser)
     options.add_model(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Embed texts. Returns 0, or 1 on failure; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     return output.run(lambda: _run(args))
 
 

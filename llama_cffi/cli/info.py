@@ -1,4 +1,4 @@
-"""`python -m llama_cffi info`: show what a GGUF file holds and how much memory it needs. Weights are not loaded."""
+"""`llama-cffi info`: show what a GGUF file holds and how much memory it needs. Weights are not loaded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.arguments import is_hub_name
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._core.files import require_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
@@ -29,22 +30,38 @@ _VALUE_WIDTH = 90  # characters of a value that are shown
 _TEMPLATE = "tokenizer.chat_template"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print what a file holds. Returns 0, or 1 if it cannot be read as a model; wrong arguments exit with 2."""
+def make_parser() -> CommandParser:
+    """The parser of the options."""
     parser = options.parser(
-        "info", "Show what a GGUF file holds and how much memory it needs. Its weights are not loaded."
+        "info",
+        "Show what a GGUF file holds and how much memory it needs. Its weights are not loaded.",
+        "info model.gguf",
+        "info model.gguf --ctx 8192 --cache-type-k q8_0",
     )
-    parser.add_argument("file", metavar="FILE", help="GGUF file, or hf:ORG/REPO/FILE.gguf")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default=os.environ.get(options.MODEL_VARIABLE),
+        help=f"GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {options.MODEL_VARIABLE})",
+    )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--template", action="store_true", help="print the chat template only")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options.add_model(parser, named=False)
     options.add_context(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what a file holds. Returns 0, or 1 if it cannot be read as a model; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     return output.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
+    if not args.file:
+        raise options.no_model("")
     options.prepare(args)
     options.quiet_downloads(sys.stderr.isatty())
     if not is_hub_name(args.file):

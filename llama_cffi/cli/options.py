@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
+from llama_cffi._core.command_parser import CommandParser, program
 from llama_cffi._core.files import open_regular
 from llama_cffi._generated.enums import FlashAttnType, LoadMode
 from llama_cffi.cli import output
@@ -26,9 +27,9 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq
 _FLASH_ATTN = {"auto": FlashAttnType.AUTO, "on": FlashAttnType.ENABLED, "off": FlashAttnType.DISABLED}
 
 
-def parser(command: str, description: str) -> argparse.ArgumentParser:
-    """The argument parser of `python -m llama_cffi COMMAND`."""
-    return argparse.ArgumentParser(prog=f"python -m llama_cffi {command}", description=description)
+def parser(command: str, description: str, *examples: str) -> CommandParser:
+    """The argument parser of a command. `examples` are command lines for the help, from the command's name on."""
+    return CommandParser(command, description, examples)
 
 
 def add_threads(parser: argparse._ActionsContainer) -> None:
@@ -97,9 +98,7 @@ def model_params(args: argparse.Namespace) -> Model.Params:
 def load(args: argparse.Namespace) -> tuple[Model, float]:
     """Load the model, with a progress bar on stderr. Returns the model and how many seconds the load took."""
     if not args.model:
-        raise output.CommandError(
-            f"no model given: use -m FILE.gguf, or set the environment variable {MODEL_VARIABLE}", 2
-        )
+        raise no_model()
     prepare(args)
     params = model_params(args)
     progress = output.Progress("loading", os.path.basename(args.model), getattr(args, "quiet", False))
@@ -116,6 +115,15 @@ def quiet_downloads(shown: bool) -> None:
     """Turn huggingface_hub's progress bars off unless bars are shown."""
     if not shown:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def no_model(option: str = "-m ") -> output.CommandError:
+    """The error of a command that was started without a model, with what to do."""
+    return output.CommandError(
+        f"no model given: use {option}FILE.gguf or {option}hf:ORG/REPO/FILE.gguf, or set the environment variable "
+        f"{MODEL_VARIABLE}; `{program()} list` shows the models in the cache",
+        2,
+    )
 
 
 # The context

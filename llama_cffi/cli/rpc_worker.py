@@ -1,8 +1,7 @@
-"""`python -m llama_cffi rpc-worker`: offer the devices of this machine to models on other machines."""
+"""`llama-cffi rpc-worker`: offer the devices of this machine to models on other machines."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import ipaddress
 import os
@@ -14,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from llama_cffi._core.argparse_types import integer
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._host.resources import usable_cpus
 from llama_cffi.cli import options
 from llama_cffi.cli.output import CommandError, say
@@ -29,7 +29,7 @@ _POLL_S = 0.05
 
 def main(argv: Sequence[str]) -> int:
     """Serve until Ctrl-C or SIGTERM. Returns 1 if the worker cannot start; wrong arguments are status 2."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         where = _endpoint(args.host, args.port)
         devices = _devices(args.device)
@@ -56,8 +56,14 @@ def main(argv: Sequence[str]) -> int:
     os._exit(status)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = options.parser("rpc-worker", "Offer the devices of this machine to models on other machines.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "rpc-worker",
+        "Offer the devices of this machine to models on other machines. Ctrl-C stops the worker.",
+        "rpc-worker",
+        "rpc-worker --host 192.168.1.5 --port 50052",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

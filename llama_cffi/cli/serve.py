@@ -1,4 +1,4 @@
-"""`python -m llama_cffi serve`: serve models over HTTP by OpenAI's protocol."""
+"""`llama-cffi serve`: serve models over HTTP by OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.argparse_types import integer, number
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder, Reranker
@@ -26,15 +27,25 @@ _DEFAULT_PARALLEL = 8
 _HELP = "GGUF file, or hf:ORG/REPO/FILE.gguf, with the name that requests use; may be repeated"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Serve. Returns 0 after SIGTERM or Ctrl-C, or 1 on failure; wrong arguments exit with 2."""
-    parser = options.parser("serve", "Serve models over HTTP by OpenAI's protocol.")
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = options.parser(
+        "serve",
+        "Serve models over HTTP by OpenAI's protocol, and a page to chat. Ctrl-C stops the server.",
+        "serve -m chat-model.gguf",
+        "serve -m chat=chat-model.gguf --embedding-model embed=embedding-model.gguf --port 9000",
+    )
     _add_models(parser)
     _add_network(parser)
     _add_limits(parser)
     options.add_model(parser, named=False)
     options.add_context(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve. Returns 0 after SIGTERM or Ctrl-C, or 1 on failure; wrong arguments exit with 2."""
+    args = make_parser().parse_args(argv)
     if not args.model and not args.embedding_model and not args.rerank_model:
         default = os.environ.get(options.MODEL_VARIABLE)
         args.model = [default] if default else []
@@ -140,9 +151,7 @@ def _run(args: argparse.Namespace) -> int:
     from llama_cffi import server
 
     if not (args.model or args.embedding_model or args.rerank_model):
-        raise output.CommandError(
-            f"no model given: use -m FILE.gguf, or set the environment variable {options.MODEL_VARIABLE}", 2
-        )
+        raise options.no_model()
     keys = _keys(args)
     if not server.is_loopback(args.host) and not keys:
         raise output.CommandError(

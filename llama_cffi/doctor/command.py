@@ -1,24 +1,25 @@
-"""`python -m llama_cffi doctor`: check the installation and the devices, and say how to fix what fails."""
+"""`llama-cffi doctor`: check the installation and the devices, and say how to fix what fails."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
 
 from llama_cffi._core.argparse_types import number
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.doctor.report import Section, document, failed, summary
 from llama_cffi.doctor.sections import sections
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run all checks and print them. Returns 1 if one failed, else 0; warnings do not count."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llama_cffi doctor",
-        description="Check the installation and the devices of this machine, and say how to fix what fails. The exit "
-        "status is 1 if a check failed.",
+def make_parser() -> CommandParser:
+    """The parser of the options."""
+    parser = CommandParser(
+        "doctor",
+        "Check the installation and the devices of this machine, and say how to fix what fails. The exit status is 1 "
+        "if a check failed.",
+        ("doctor", "doctor --json --seconds 0"),
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
@@ -28,7 +29,12 @@ def main(argv: Sequence[str]) -> int:
         metavar="N",
         help="seconds to multiply matrices on each device (default: 1)",
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run all checks and print them. Returns 1 if one failed, else 0; warnings do not count."""
+    arguments = make_parser().parse_args(argv)
     try:
         return _report(arguments.json, arguments.seconds)
     except KeyboardInterrupt:
