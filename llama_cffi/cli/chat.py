@@ -174,7 +174,7 @@ def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse
 
 def _print(answer: ChatAnswer, args: argparse.Namespace) -> None:
     """Print the parts of an answer as they come: its thought, dimmed in a terminal, and its content."""
-    dim, normal = ("\x1b[2m", "\x1b[22m") if sys.stdout.isatty() else ("", "")
+    dim, normal = ("\x1b[2m", "\x1b[22m") if output.has_colours() else ("", "")
     shows = args.thoughts == "show" or (args.thoughts is None and sys.stdout.isatty())
     thinks = False
     try:

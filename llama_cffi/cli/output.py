@@ -76,6 +76,11 @@ def plain_lines(text: str) -> str:
     return "\n".join(map(plain, text.split("\n")))
 
 
+def has_colours() -> bool:
+    """Return True if stdout is a terminal that shows styles, and NO_COLOR is not set (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def write(text: str) -> None:
     """Print a piece of text to stdout and flush it.
 

@@ -18,7 +18,7 @@ from llama_cffi.errors import ModelLoadError
 _FORM = "hf:ORG/REPO/FILE.gguf, or hf:ORG/REPO@REVISION/FOLDER/FILE.gguf"
 _NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_NAME_RE = re.compile(rf"({_NAME}/{_NAME})(?:@([^/\s]+))?(?:/(.*))?", re.ASCII)
-_SPLIT_FILE_RE = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+SPLIT_FILE_RE = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 _MAX_LISTED = 20  # names in an error message
 
 
@@ -64,16 +64,38 @@ def parse(name: str) -> HubFile:
         )
     if not file.endswith(".gguf") or any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
         raise ValueError(f"{name!r} does not name a .gguf file: write {_FORM}")
-    part = _SPLIT_FILE_RE.fullmatch(file)
+    part = SPLIT_FILE_RE.fullmatch(file)
     if part and int(part[2]) != 1:
         first = f"{part[1]}-00001-of-{part[3]}.gguf"
         raise ValueError(f"{name!r} is part {int(part[2])} of a split model: name its first file, {first}")
     return HubFile(repo, revision, file)
 
 
+def cache_folder() -> str:
+    """The folder that huggingface_hub keeps its downloads in. Works without huggingface_hub, too."""
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        home = os.environ.get("HF_HOME") or os.path.join(
+            os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface"
+        )
+        return os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
+    folder: str = constants.HF_HUB_CACHE
+    return folder
+
+
+def downloaded(name: str) -> list[str]:
+    """Download the file that `name` leads to, and the other parts of a split model. Returns their paths in the cache.
+
+    Raises as `local_path` does.
+    """
+    first = os.fsdecode(local_path(name))
+    return [os.path.join(os.path.dirname(first), os.path.basename(part)) for part in _parts(parse(name).file)]
+
+
 def _parts(file: str) -> Iterator[str]:
     """The names of all files of a split model, from that of the first one; of another model, the file itself."""
-    part = _SPLIT_FILE_RE.fullmatch(file)
+    part = SPLIT_FILE_RE.fullmatch(file)
     if part is None:
         yield file
         return

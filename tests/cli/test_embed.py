@@ -56,10 +56,10 @@ def test_similarities_and_a_file(bert: Path, expected: np.ndarray, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ([], 2, "the following arguments are required: TEXT"),
+        ([], 2, "error: TEXT is missing"),
         (["-"], 1, "stdin is empty"),
         (["word " * 600], 1, "text 0"),
-        (["a", "--pooling", "max"], 2, "invalid choice: 'max'"),
+        (["a", "--pooling", "max"], 2, "mean, cls or last, got 'max'"),
         (["a", "--output", "/nowhere/v.npy"], 1, "No such file or directory"),
     ],
 )

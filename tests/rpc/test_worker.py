@@ -57,7 +57,7 @@ def test_a_port_in_use() -> None:
         (["--port", "x"], 2, "--port.*integer.*got 'x'"),
         (["--threads", "0"], 2, "--threads.* 1 and 512.*got 0"),
         (["--cache", "/dev/null/x", "--port", "0"], 1, "error: --cache /dev/null/x: Not a directory"),
-        (["extra"], 2, "unrecognized arguments"),
+        (["extra"], 2, "error: .*'extra'.*options"),
     ],
 )
 def test_it_refuses(arguments: list[str], status: int, words: str) -> None:
