@@ -58,18 +58,18 @@ def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit status; wrong arguments are status 2."""
     written = _open_streams()
     try:
-        status = _run(argv, written)
-    except SystemExit as stop:  # argparse: --help, or wrong arguments
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        try:
+            status = _run(argv, written)
+        except SystemExit as stop:  # argparse: --help, or wrong arguments
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:  # while modules are imported; the commands handle their own
         return _INTERRUPTED
-    try:
-        sys.stdout.flush()
-    except OSError as error:
+    except OSError as error:  # stdout cannot be written to
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit
         # A reader that closed the pipe, as `| head` does, needs no message.
         return 1 if isinstance(error, BrokenPipeError) else _fail(str(error), 1)
-    return status
 
 
 def _run(argv: Sequence[str], written: bool) -> int:

@@ -66,6 +66,10 @@ class CommandParser(argparse.ArgumentParser):
             text += "".join(f"  {program()} {example}\n" for example in self.examples)
         return text
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help. Raises OSError if it cannot be written; argparse ignores that."""
+        print(self.format_help(), end="", file=file)
+
     def short_usage(self) -> str:
         """The usage in one line, without a list of the options."""
         return " ".join([self.prog, "[OPTION ...]", *map(_placeholder, self.positionals)])

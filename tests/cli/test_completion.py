@@ -15,7 +15,7 @@ from tests.cli.commands import run
 BASH = """\
 source {script}
 compopt() {{ :; }}
-llama-cffi() {{ [[ $* == "list --names" ]] && printf '%s\\n' hf:acme/one.gguf hf:acme/two.gguf /cache/three.gguf; }}
+llama-cffi() {{ [[ "$1 $2" == "list --names" ]] && printf '%s\\n' hf:acme/one.gguf hf:acme/two.gguf /c/three.gguf; }}
 COMP_LINE=$1; COMP_POINT=${{#1}}
 COMP_WORDBREAKS=$' \\t\\n"><=;|&(:'
 read -ra COMP_WORDS <<< "${{1//=/ = }}"
@@ -62,7 +62,7 @@ def bash(scripts: dict[str, Path], line: str, folder: Path) -> list[str]:
         ("llama-cffi show mo", ["model.gguf"]),
         ("llama-cffi rpc-worker --cache ", ["a-folder"]),
         ("llama-cffi completion ", ["bash", "zsh", "fish"]),
-        ("llama-cffi rm ", ["hf:acme/one.gguf", "hf:acme/two.gguf", "/cache/three.gguf"]),
+        ("llama-cffi rm ", ["hf:acme/one.gguf", "hf:acme/two.gguf", "/c/three.gguf"]),
         ("llama-cffi rm hf:acme/t", ["acme/two.gguf"]),
         ("llama-cffi nothing ", []),
     ],
@@ -121,4 +121,4 @@ def test_zsh(scripts: dict[str, Path]) -> None:
 def test_the_command_prints_it(scripts: dict[str, Path], shell: str) -> None:
     result = run("completion", shell)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == scripts[shell].read_text(encoding="utf-8").replace("llama-cffi` list", "python")
+    assert result.stdout == scripts[shell].read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
 HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the model that the pages use
 SECONDS = 300
 
+_PROGRAM = re.compile(r"(?:python -m llama_cffi|(?<![\w/-])llama-cffi) ([\w-]+)")
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Runs all blocks in one namespace. Newlines before each give tracebacks the line numbers of the page.
@@ -86,17 +87,19 @@ def _commands() -> list[tuple[str, str]]:
         for line in text.splitlines()
         if line.startswith("$ ")
     ]
-    return [(stem, line) for stem, line in lines if "python -m llama_cffi" in line]
+    return [(stem, line) for stem, line in lines if _PROGRAM.search(line) or "llama_cffi.compat" in line]
 
 
 def test_there_are_commands() -> None:
-    named = {match[1] for _, line in _commands() if (match := re.search(r"-m llama_cffi ([\w-]+)", line))}
-    assert {"info", "complete", "chat", "embed", "bench"} <= named
+    named = {match[1] for _, line in _commands() if (match := _PROGRAM.search(line))}
+    assert {"info", "complete", "chat", "embed", "bench", "pull", "list"} <= named
 
 
 @pytest.mark.parametrize(("page", "line"), _commands(), ids=lambda value: str(value)[:60])
 def test_a_command(page: str, line: str, folder: Path, hub: FakeHub) -> None:
-    command = line.replace("python -m llama_cffi", f"{shlex.quote(sys.executable)} -m llama_cffi")
+    python = shlex.quote(sys.executable)
+    command = line.replace("python -m llama_cffi.compat", f"{python} -m llama_cffi.compat")
+    command = _PROGRAM.sub(lambda match: f"{python} -m llama_cffi {match[1]}", command)
     (folder / "schema.json").write_text(
         '{"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"], '
         '"additionalProperties": false}'
