@@ -41,6 +41,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--json", action="store_true", help="print one JSON object per answer, each on a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_model(parser)
     thoughts = parser.add_argument_group("thoughts")
     thoughts.add_argument(
         "--thoughts",
@@ -60,7 +61,6 @@ def make_parser() -> CommandParser:
     )
     template.add_argument("--template-file", metavar="FILE", help="Jinja template")
     options.add_generation(parser, _MAX_TOKENS)
-    options.add_model(parser)
     options.add_context(parser)
     return parser
 
@@ -174,7 +174,7 @@ def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse
 
 def _print(answer: ChatAnswer, args: argparse.Namespace) -> None:
     """Print the parts of an answer as they come: its thought, dimmed in a terminal, and its content."""
-    dim, normal = ("\x1b[2m", "\x1b[22m") if output.has_colours() else ("", "")
+    dim, normal = ("\x1b[2m", "\x1b[22m") if output.has_colours() else ("(", ")") if sys.stdout.isatty() else ("", "")
     shows = args.thoughts == "show" or (args.thoughts is None and sys.stdout.isatty())
     thinks = False
     try:

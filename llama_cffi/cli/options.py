@@ -56,7 +56,8 @@ def add_model(parser: argparse.ArgumentParser, named: bool = True) -> None:
             "--model",
             metavar="FILE",
             default=os.environ.get(MODEL_VARIABLE),
-            help=f"GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {MODEL_VARIABLE})",
+            help=f"GGUF file, or hf:ORG/REPO/FILE.gguf, which is downloaded once (default: the environment variable "
+            f"{MODEL_VARIABLE})",
         )
         group.add_argument(
             "--untrusted",

@@ -20,7 +20,7 @@ def make_parser() -> CommandParser:
     parser = options.parser(
         "pull",
         "Download a model from the Hugging Face Hub into the cache, compare it with its checksum, and print its path. "
-        "A model that is there already is checked again. An interrupted download goes on where it stopped.",
+        "A model that is there already is checked again. An interrupted download continues where it stopped.",
         "pull hf:ggml-org/gemma-3-270m-it-GGUF/gemma-3-270m-it-Q8_0.gguf",
     )
     parser.add_argument(

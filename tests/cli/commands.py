@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_UNSET = ("GGML_USE_VULKAN", "LLAMA_CFFI_MODEL", "HF_TOKEN", "HF_HUB_OFFLINE")
+_UNSET = ("GGML_USE_VULKAN", "LLAMA_CFFI_MODEL", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR")
 
 
 def environment(**more: str) -> dict[str, str]:

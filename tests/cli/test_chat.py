@@ -92,13 +92,13 @@ def test_errors(arguments: list[str], status: int, says: str, tiny_path: Path) -
 class Terminal:
     """A chat whose stdin, stdout and stderr are a terminal."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, **variables: str) -> None:
         self.ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "llama_cffi", "chat", *map(str, arguments)]
         self.child = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(TERM="xterm"),
+            env=environment(TERM="xterm", **variables),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -236,6 +236,16 @@ def test_thoughts_are_dimmed_in_a_terminal(tiny_path: Path, thinks: list[object]
     terminal.type("Hello\n")
     shown = terminal.wait_for(r"\x1b\[22m(.|\n)*> ")
     assert "\x1b[2m" in shown
+    terminal.type("\x04")
+    assert terminal.child.wait(30) == 0
+
+
+def test_thoughts_are_in_parentheses_without_colours(tiny_path: Path, thinks: list[object]) -> None:
+    terminal = Terminal("-m", tiny_path, *thinks, "-q", "--thinking-budget", 3, NO_COLOR="1")
+    terminal.wait_for("> ")
+    terminal.type("Hello\n")
+    shown = terminal.wait_for(r"Hello\r?\n\((.|\n)*\)\r?\n(.|\n)*> ")
+    assert "\x1b[2m" not in shown and "\x1b[22m" not in shown
     terminal.type("\x04")
     assert terminal.child.wait(30) == 0
 

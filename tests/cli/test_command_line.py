@@ -15,6 +15,7 @@ import llama_cffi
 from llama_cffi import __main__
 from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._generated.pin import PIN
+from llama_cffi.cli import output
 from llama_cffi.cli.commands import ALIASES, COMMANDS
 from tests.cli.commands import ROOT, environment, run
 
@@ -188,6 +189,24 @@ def test_the_model_of_the_environment(tiny_path: Path) -> None:
 
 
 # Streams
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "styled"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "xterm"}, False, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+    ],
+)
+def test_styles(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], terminal: bool, styled: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert output.has_colours() is styled
 
 
 @pytest.mark.parametrize("command", ["--help", "--version", "chat --help", "completion zsh", "list --json"])
