@@ -13,7 +13,7 @@ from typing import Any
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.arguments import is_hub_name
-from llama_cffi._core.command_parser import CommandParser, program
+from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._core.files import require_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
@@ -34,8 +34,8 @@ def make_parser() -> CommandParser:
     """The parser of the options."""
     parser = options.parser(
         "info",
-        f"Show what a GGUF file holds and how much memory it needs. Its weights are not loaded. `{program()} show` is the "
-        "same command.",
+        "Show what a GGUF file holds and how much memory it needs. Its weights are not loaded. The command `show` is "
+        "the same.",
         "info model.gguf",
         "info model.gguf --ctx 8192 --cache-type-k q8_0",
     )
