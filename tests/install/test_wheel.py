@@ -149,6 +149,11 @@ def test_the_sbom_names_what_is_inside(wheel: Path) -> None:
     assert (found["bomFormat"], found["metadata"]["component"]["name"]) == ("CycloneDX", "llama-cffi")
 
 
+def test_the_wheel_installs_the_console_script(wheel: Path) -> None:
+    script = "[console_scripts]\nllama-cffi = llama_cffi.__main__:console\n"
+    assert _information(wheel)["entry_points.txt"].decode() == script
+
+
 def test_two_builds_are_alike(wheel: Path, tmp_path: Path) -> None:
     assert _made(tmp_path).read_bytes() == wheel.read_bytes()
 
