@@ -365,4 +365,4 @@ def test_list_without_huggingface_hub(tmp_path: Path) -> None:
     )
     assert (listed.returncode, listed.stdout) == (0, f"hf:a/b@{COMMIT}/c.gguf\n")
     pulled = subprocess.run([*command, "pull", NAME], cwd=ROOT, env=around, capture_output=True, text=True, timeout=60)
-    assert pulled.returncode == 1 and "pip install 'llama-cffi[hf]'" in pulled.stderr
+    assert pulled.returncode == 1 and "pip install huggingface_hub" in pulled.stderr
