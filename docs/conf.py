@@ -95,7 +95,7 @@ def code_or_reference(
 
 
 def _class_block(name: str) -> str:
-    return f".. autoclass:: llama_cffi.{name}\n   :members:\n   :inherited-members: IntEnum, int, Exception\n\n"
+    return f".. autoclass:: llama_cffi.{name}\n   :members:\n   :inherited-members: IntEnum, int, str, Exception\n\n"
 
 
 def _nested(cls: type) -> list[str]:

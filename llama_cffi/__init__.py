@@ -76,6 +76,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "UnavailableError",
     ),
     "generation.generation": ("Generation", "GenerationSteps"),
+    "llm.completion": ("ChatCompletion", "Completion"),
+    "llm.llm": ("LLM", "load"),
     "log": ("logGet", "logSet"),
     "context.memory": ("Memory",),
     "model.model": ("Model",),
@@ -165,4 +167,4 @@ def _unknown(name: str) -> NoReturn:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name[:2] == "__")})

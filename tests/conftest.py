@@ -38,6 +38,7 @@ _REQUIRED = (
         "constrain",
         "embed",
         "engine",
+        "llm",
         "chat",
         "server",
         "cli",

@@ -15,6 +15,10 @@ from codegen.rules.adapters import FIELDS
 COMPAT = {"AbsentField", *(row.descriptor for row in FIELDS.values())}
 
 
+# A remark of the header about the order of members, which stands before the text of the first of them.
+_FOR_MAINTAINERS = re.compile(r"Keep the booleans together [^.]*\.\s*")
+
+
 def emit_enums(api: Api) -> str:
     """Return the text of `_generated/enums.py` without its banner: a table of members, and classes made at first use.
 
@@ -174,7 +178,7 @@ def _struct(record: Record, enums: dict[str, str], absent: Mapping[str, str]) ->
         helper, arguments = descriptor
         used |= {helper} | ({arguments} if helper == "EnumField" else set())
         lines.append(f"    {attribute}{_made(helper, field.name, arguments)}")
-        lines.append(_docstring(" ".join(field.doc.split()) or f"`{field.name}`.", "", 1))
+        lines.append(_docstring(_FOR_MAINTAINERS.sub("", " ".join(field.doc.split())) or f"`{field.name}`.", "", 1))
     for field in record.lacks:
         descriptor = _descriptor(field, enums)
         if descriptor is not None:

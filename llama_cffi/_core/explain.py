@@ -64,6 +64,7 @@ def _explain_class(cls: type) -> None:
         cls.__repr__ = _never_raising(cls.__repr__)  # type: ignore[method-assign]
     if not any("__getattr__" in vars(base) for base in cls.__mro__):
         cls.__getattr__ = _unknown_attribute  # type: ignore[attr-defined]
+    cls.__dir__ = _public_names  # type: ignore[assignment]
 
 
 def _wrapper(function: Any) -> Any:
@@ -94,6 +95,11 @@ def _never_raising(function: Any) -> Any:
         return text
 
     return represent
+
+
+def _public_names(self: object) -> list[str]:
+    """`__dir__` of objects of public classes: for completion in an editor, and for people who look around."""
+    return [name for name in object.__dir__(self) if name[0] != "_" or name[:2] == "__"]
 
 
 def _unknown_attribute(self: object, name: str) -> Any:

@@ -23,6 +23,7 @@ from llama_cffi._core.uncopyable import Uncopyable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from typing import Any, ClassVar, NoReturn
 
@@ -212,6 +213,18 @@ class Handle(Uncopyable):
     def _describe(self) -> str:
         """What `repr` shows of an open object."""
         return f"at {_address(self._pointer):#x}"
+
+    def _facts(self) -> Mapping[str, object]:
+        """What notebooks show of an open object, in a table."""
+        return {}
+
+    def _repr_html_(self) -> str:
+        from llama_cffi._core.html import table
+
+        try:
+            return table(repr(self), None if self._pointer is None else self._facts())
+        except Exception:  # another thread closes it
+            return table(repr(self))
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -77,14 +77,14 @@ _ALIASES = {
 }
 # Names of llama-cpp-python and of C, in lower case and without underscores, and what does that here.
 _ELSEWHERE = {
-    "llama": "Model.load(path) loads a model, Context.initFromModel(model) makes a context, Generation(ctx, text) text",
+    "llama": "load(path) returns an object that completes prompts and chats; llama_cffi.compat has the class Llama",
     "llamagrammar": "Constraint.fromGbnf(text) or Sampler.initGrammar(vocab, text) makes one",
     "llamatokenizer": "model.vocab with tokenize and detokenize",
     "llamacache": "a context keeps its KV cache, and Engine shares prefixes",
     "llamaramcache": "a context keeps its KV cache, and Engine shares prefixes",
     "llamastate": "ctx.stateGetData() returns a state",
     "logitsprocessorlist": "Sampler.init(object) makes a sampler of an object with apply(candidates)",
-    "frompretrained": "Model.load('hf:ORG/REPO/FILE.gguf') downloads a model",
+    "frompretrained": "load('hf:ORG/REPO/FILE.gguf') or Model.load('hf:ORG/REPO/FILE.gguf') downloads a model",
     "createcompletion": "Generation(ctx, prompt) generates text",
     "createchatcompletion": "ChatSession(ctx).send(message) answers",
     "chat": "ChatSession(ctx).send(message) answers",
@@ -152,7 +152,7 @@ def _arguments_error(function: Any, arguments: tuple[Any, ...], keywords: dict[s
     names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     for keyword in keywords:
         if keyword not in names:
-            return f"{name}: there is no parameter {keyword!r}: {_keyword_hint(keyword, names) or shown}"
+            return f"{name}: there is no parameter {keyword!r}: {keyword_hint(keyword, names) or shown}"
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     given = len(arguments) - skipped
     if given > len(positional):
@@ -207,7 +207,7 @@ def _shown(name: str, parameters: list[Any]) -> str:
     return f"write {name}({', '.join(parts)})"
 
 
-def _keyword_hint(keyword: str, names: list[str]) -> str:
+def keyword_hint(keyword: str, names: list[str]) -> str:
     """Return the name that was meant, or where the keyword belongs."""
     plain = _plain(keyword)
     same = [name for name in names if _plain(name) == plain]
@@ -247,6 +247,9 @@ def attribute_hint(owner: Any, name: str) -> str:
     if meant and _plain(meant) == _plain(name):
         return f"did you mean {meant!r}?"
     plain = _plain(name)
+    own: dict[str, str] = getattr(owner, "_ALIASES", {})
+    if plain in own:
+        return f"did you mean {own[plain]!r}?"
     if plain in _ELSEWHERE:
         return _ELSEWHERE[plain]
     c_name = _c_name(name)

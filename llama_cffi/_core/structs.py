@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.checks import boolean, integer
+from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated import enums
@@ -50,6 +50,22 @@ class Struct(Uncopyable):
     def _fields(cls) -> list[str]:
         return [name for name in dir(cls) if isinstance(getattr(cls, name), (Field, property)) and name[0] != "_"]
 
+    @classmethod
+    def describe(cls, name: str | None = None) -> str:
+        """Return what is known of a field, or of all: type, range, default, unit, and what it is for.
+
+        `print(Context.Params.describe("nCtx"))`. The same is shown by `help(Context.Params.nCtx)`. Raises ValueError
+        for an unknown name.
+        """
+        from llama_cffi._core.fields import described
+
+        if name is not None and not isinstance(name, str):
+            raise expected("a str or None", name, name="name")
+        if name is not None and name not in cls._fields():
+            hint = did_you_mean(name, cls._fields()) or f"it has {', '.join(cls._fields())}"
+            raise ValueError(f"{cls.__qualname__} has no field {name!r}: {hint}")
+        return described(cls, cls._fields() if name is None else [name])
+
     if not TYPE_CHECKING:  # type checkers find misspelled attributes themselves
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -81,8 +97,22 @@ def _unknown(cls: type[Struct], name: str) -> NoReturn:
     )
 
 
+def _doc(field: Field[Any]) -> str | None:
+    from llama_cffi._core.fields import field_doc
+
+    return None if field.owner is None else field_doc(field.owner, field.name)
+
+
 class Field(Generic[T]):
     """A field of a struct: a descriptor that reads and writes the memory of the struct."""
+
+    owner: type[Struct] | None = None
+    """The class that it was last looked up in: defaults and texts are those of the class, not of its base."""
+
+    if not TYPE_CHECKING:
+
+        def __init_subclass__(cls) -> None:
+            cls.__doc__ = property(_doc)  # of each field, for `help`
 
     def __init__(self, c_name: str) -> None:
         self.c_name = c_name
@@ -97,6 +127,7 @@ class Field(Generic[T]):
     def __get__(self, instance: Struct, owner: type) -> T: ...
     def __get__(self, instance: Struct | None, owner: type) -> Field[T] | T:
         if instance is None:
+            self.owner = owner
             return self
         return self._read(instance)
 
@@ -105,6 +136,10 @@ class Field(Generic[T]):
 
     def __set__(self, instance: Struct, value: T) -> None:
         setattr(instance._c, self.c_name, self._to_c(value))
+
+    def words(self) -> str:
+        """Return the type in words, or "" for the one in the source."""
+        return ""
 
     def _from_c(self, value: Any) -> T:
         result: T = value
@@ -120,6 +155,9 @@ class IntField(Field[int]):
         self.low = -(1 << (bits - 1)) if signed else 0
         self.high = (1 << (bits - signed)) - 1
 
+    def words(self) -> str:
+        return f"int, {self.low} to {self.high}"
+
     def _to_c(self, value: int) -> int:
         if isinstance(value, bool):
             raise TypeError(f"{self.name} must be an integer between {self.low} and {self.high}, got {value}")
@@ -127,6 +165,9 @@ class IntField(Field[int]):
 
 
 class BoolField(Field[bool]):
+    def words(self) -> str:
+        return "bool"
+
     def _to_c(self, value: bool) -> bool:
         return boolean(value, self.name)
 
@@ -136,6 +177,9 @@ class BoolField(Field[bool]):
 
 class NumberField(Field[float]):
     """A C float; infinity and NaN are allowed."""
+
+    def words(self) -> str:
+        return "float"
 
     def _to_c(self, value: float) -> float:
         try:
@@ -165,6 +209,10 @@ class EnumField(Field[E], Generic[E]):
     def kind(self) -> type[E]:
         found: type[E] = getattr(enums, self.kind_name)
         return found
+
+    def words(self) -> str:
+        members = [member.name for member in self.kind]
+        return f"{self.kind_name}: {', '.join(members[:12])}{', ...' if len(members) > 12 else ''}"
 
     def _from_c(self, value: Any) -> E:
         return self.kind(value)

@@ -226,7 +226,7 @@ class ModelParamsFields(Struct):
     mainGpu = IntField("main_gpu", 32, True)
     """the GPU that is used for the entire model when split_mode is LLAMA_SPLIT_MODE_NONE"""
     vocabOnly = BoolField("vocab_only")
-    """Keep the booleans together to avoid misalignment during copy-by-value. only load the vocabulary, no weights"""
+    """only load the vocabulary, no weights"""
     checkTensors = BoolField("check_tensors")
     """validate model tensor data"""
     useExtraBufts = BoolField("use_extra_bufts")
@@ -301,9 +301,7 @@ class ContextParamsFields(Struct):
     typeV = EnumField["GgmlType"]("type_v", "GgmlType")
     """data type for V cache [EXPERIMENTAL]"""
     embeddings = BoolField("embeddings")
-    """Keep the booleans together and at the end of the struct to avoid misalignment during copy-by-value. if true,
-    extract embeddings (together with logits)
-    """
+    """if true, extract embeddings (together with logits)"""
     offloadKqv = BoolField("offload_kqv")
     """offload the KQV ops (including the KV cache) to GPU"""
     noPerf = BoolField("no_perf")

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineLoad", "EngineTotals", "Request", "RequestUsage"]
 
-_NO_TEXT = "an engine needs a model that writes text from left to right, with a decoder alone"
+_NO_TEXT = (
+    "an engine needs a model that writes text from left to right, with a decoder alone: use Embedder for embeddings, "
+    "and Generation with a context for a model that has an encoder too"
+)
 _engines = WeakRefs()  # of Engine
 
 

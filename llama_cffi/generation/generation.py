@@ -237,6 +237,11 @@ class Generation(Iterator[str]):
     async def __aexit__(self, *error: object) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        from llama_cffi._core.html import table
+
+        return table(repr(self), {"text": self.text})
+
     def __repr__(self) -> str:
         reason = self.stopReason
         return f"<Generation, {len(self._run.rules.tokens)} tokens{f', stopped: {reason.value}' if reason else ''}>"

@@ -162,6 +162,14 @@ class Model(ModelInfo):
         name = self.metaValStr("general.name") or self._file
         return f"{name!r}, {self.desc()}, {self.size / (1 << 20):,.1f} MiB"
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "parameters": f"{self.nParams:,}",
+            "layers": self.nLayer,
+            "trained context": f"{self.nCtxTrain:,} tokens",
+            "vocabulary": f"{self.vocab.nTokens:,} tokens",
+        }
+
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
         self._quantized, self._nPositions, self._templates = file.quantized, file.positions, file.templates

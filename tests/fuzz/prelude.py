@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import llama_cffi  # noqa: F401
 from llama_cffi import *  # noqa: F403
 from llama_cffi import Model
 from tests.fuzz.oracle import Boom, is_fine

@@ -40,7 +40,8 @@ def _public(prefix: str, module: Any) -> Iterator[str]:
         if not inspect.isclass(value) or issubclass(value, tuple):
             yield prefix + name
         elif not issubclass(value, (enum.Enum, BaseException)):
-            members = [member for member in dir(value) if member[0] != "_"]
+            inherited = dir(str) if issubclass(value, str) else ()
+            members = [member for member in dir(value) if member[0] != "_" and member not in inherited]
             yield from (f"{prefix}{name}.{member}" for member in members)
             if not members:
                 yield prefix + name

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_cffi import (
+    LLM,
     Adapter,
     Batch,
     BatchExt,
@@ -24,6 +25,7 @@ from llama_cffi import (
     TokenDataArray,
     defaultSampler,
     detokenize,
+    load,
     logGet,
     logSet,
     tokenize,
@@ -84,6 +86,9 @@ NAMES = (
     "Engine.chat",
     "Embedder",
     "Embedder.embed",
+    "load, LLM",
+    "LLM.complete",
+    "LLM, session and embed",
     "Constraint",
     "log",
     "backends",
@@ -417,6 +422,34 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def make_llm() -> Operation:
+        def run() -> None:
+            with load(path, nCtx=64, nThreads=1) as made:
+                made.complete("Once", maxTokens=1)
+                made.context.getMemory().clear()
+
+        return run
+
+    def llm_complete() -> Operation:
+        made = LLM(model, nCtx=64, nThreads=1, template=_TEMPLATE)
+
+        def run() -> None:
+            made.complete(["Once", "Twice"], maxTokens=2)
+            made.chat("Hi", maxTokens=2)
+
+        return run
+
+    def llm_parts() -> Operation:
+        bert = Model.load(folder / "bert.gguf")
+
+        def run() -> None:
+            with LLM(bert, nCtx=32, nThreads=1) as made:
+                made.embed(["a"])
+            with LLM(model, nCtx=64, nThreads=1, template=_TEMPLATE) as made:
+                made.session().send("Hi", maxTokens=2).result()
+
+        return run
+
     def constraint() -> Operation:
         made, ctx = Constraint.fromJsonSchema({"type": "boolean"}), decoded()
 
@@ -516,6 +549,9 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 engine_chat,
                 make_embedder,
                 embedder,
+                make_llm,
+                llm_complete,
+                llm_parts,
                 constraint,
                 log,
                 backends,

@@ -20,6 +20,7 @@ from typing import Any
 
 import llama_cffi
 from llama_cffi import (
+    LLM,
     Adapter,
     Batch,
     BatchExt,
@@ -32,6 +33,7 @@ from llama_cffi import (
     Engine,
     Ggml,
     Model,
+    PoolingType,
     ProcessType,
     Reranker,
     Sampler,
@@ -79,6 +81,8 @@ WRONG: dict[str, Callable[[], Any]] = {
 SKIPPED = {
     "backendFree": "the rest of the process needs the backends",
     "Request": "engine.submit makes one",
+    "Completion": "a result",
+    "ChatCompletion": "a result",
     "GenerationSteps": "generation.steps makes one",
     "EngineLoad": "a result",
     "EngineTotals": "a result",
@@ -130,6 +134,7 @@ class Objects:
         self.bert = Model.load(folder / "bert.gguf")
         self.ranker = Model.load(folder / "ranker.gguf")
         self.engine = Engine(self.model, nCtx=64, nSeqMax=2, nThreads=1)
+        self.llm = LLM(self.model, nCtx=64, nThreads=1, template="chatml", poolingType=PoolingType.MEAN)
         self.values: dict[str, Any] = {
             **dict.fromkeys(
                 ("i", "idx", "seqId", "seq", "seqIdSrc", "seqIdDst", "destSeqId", "p0", "p1", "pos", "d"), 0
@@ -194,6 +199,7 @@ class Objects:
             "Embedder": lambda: Embedder(self.bert, nThreads=1),
             "Reranker": lambda: Reranker(self.ranker, nThreads=1),
             "Engine": lambda: self.engine,
+            "LLM": lambda: LLM(self.model, nCtx=64, nThreads=1, template="chatml") if name == "close" else self.llm,
             "SamplerSeqConfig": lambda: SamplerSeqConfig(0, Sampler.chain(Sampler.initGreedy())),
             "Threadpool": lambda: Ggml.Threadpool(1),
         }
@@ -284,6 +290,7 @@ def main(folder: Path) -> int:
         finally:
             signal.alarm(0)
     objects.engine.close()
+    objects.llm.close()
     print(f"{count} calls", file=sys.stderr)
     return 0
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from llama_cffi import (
+    LLM,
     Adapter,
     Batch,
+    ChatCompletion,
     ChatSession,
     ChatTemplate,
+    Completion,
     Constraint,
     Context,
     Embedder,
@@ -14,11 +17,13 @@ from llama_cffi import (
     Generation,
     Ggml,
     Model,
+    Request,
     Reranker,
     Sampler,
     SplitMode,
     StopReason,
     detokenize,
+    load,
     tokenize,
 )
 
@@ -71,6 +76,15 @@ Constraint.fromRegex(b"a")  # wrong: bytes where text belongs
 Constraint.fromJsonSchema([])  # wrong: a list where a schema belongs
 Constraint.fromRegex("a").sampler(model)  # wrong: a model where a vocab belongs
 
+load("model.gguf", n_ctx=3)  # wrong: nCtx
+load("model.gguf", nCtx="many")  # wrong: text where a number belongs
+LLM(model, nGpuLayers=3)  # wrong: the model is loaded already
+LLM(model).complete("Hello", max_tokens=3)  # wrong: maxTokens
+LLM(model).chat(5)  # wrong: a number where messages belong
+LLM(model).chat("Hello", topK="a")  # wrong: text where a number belongs
+streamed: str = LLM(model).complete("Hello", stream=True)  # wrong: a request, which becomes a text
+listed: str = LLM(model).complete(["Hello"])  # wrong: a list of texts
+
 piece: str = Engine(model).submit("Hello")  # wrong: a request, which becomes a text
 name: str = model.metaValStr("general.name")  # wrong: may be None
 count: str = tokenize(model.vocab, "Hello", 5, bytearray(64), 16)  # wrong: with a buffer, a number comes back
@@ -94,3 +108,8 @@ stop: StopReason = Constraint.fromType(StopReason).parse("1")
 numbers: list[int] = Constraint.fromType(list[int]).parse("[1]")
 either: int | str = Constraint.fromType(int | str).parse("1")
 found: dict[str, int] = Constraint.fromJsonSchema({}).parse("{}")
+llm: LLM = load("model.gguf", nCtx=4096, nGpuLayers=20, template="chatml")
+done: Completion = llm.complete("Hello", maxTokens=3, temperature=0)
+lines: list[Completion] = llm.complete(["Hello"], stop=["x"])
+running: Request = llm.complete([1, 2], stream=True)
+answer: ChatCompletion = llm.chat([{"role": "user", "content": "Hello"}], topP=0.9)

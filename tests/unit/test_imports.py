@@ -26,6 +26,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"generation", "embedding"},
         {"chat"},
         {"engine"},
+        {"llm"},
         {"__init__"},
         {"server"},
         {"cli", "_children", "compat"},
