@@ -177,8 +177,8 @@ def _llama3(text: str, tools: set[str] | None) -> Iterator[_Found]:
             if place == len(body):
                 break
             value, place = _json(body, place)
-            if not tag and not ("arguments" in value or "parameters" in value):  # a text in JSON
-                raise _Unreadable(f"a call has no arguments: {_shown(value)}")
+            if not tag and isinstance(value, dict) and not ("arguments" in value or "parameters" in value):
+                raise _Unreadable(f"a call has no arguments: {_shown(value)}")  # it is a text in JSON
             calls.append(_call(value, tools))
         if not calls:
             raise _Unreadable("nothing follows <|python_tag|>")

@@ -100,6 +100,13 @@ def test_plain_text_is_left_alone(format: ToolFormat | None) -> None:
         assert (answer.content, answer.toolCalls, answer.problems) == (text, [], [])
 
 
+@pytest.mark.parametrize("after", ["1", "null", "true", "[]", '"arguments"', "1.5"])
+def test_a_call_before_json_that_is_not_one_stays_text(after: str) -> None:
+    text = '{"name": "a", "arguments": {}}' + after
+    answer = parseToolCalls(text, ToolFormat.LLAMA3)
+    assert (answer.content, answer.toolCalls, len(answer.problems)) == (text, [], 1)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(list(ToolFormat)),
