@@ -26,7 +26,7 @@ class AnswerFormat:
     """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
-        *("_choice", "_fallback", "_lazy", "_lead", "_marks", "_parser", "_prefill", "_preserved"),
+        *("_fallback", "_lazy", "_lead", "_marks", "_parser", "_prefill", "_preserved"),
         *("_tail", "_triggers"),
         *(
             "grammar",
@@ -135,6 +135,14 @@ class AnswerFormat:
         if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
             made._lead = _lead(made._fallback)
         made.special = any(_is_control(vocab, text) for text in _marks(applied))
+        return made
+
+    def _copy(self, prompt: str) -> AnswerFormat:
+        """Return the same format for another prompt."""
+        made = AnswerFormat.__new__(AnswerFormat)
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        made.prompt, made.stop, made.tools = prompt, list(self.stop), set(self.tools)
         return made
 
     def parse(self, text: str, partial: bool = False, *, taken: Iterable[str] = ()) -> ParsedAnswer:

@@ -28,14 +28,11 @@ _TEMPLATE = """{%- for tool in tools or [] %}{{ tool | tojson }}
 {%- if add_generation_prompt %}<|assistant|>OPENED{% endif %}"""
 
 
-def apply(
-    own: NativeTemplate, kept: dict[str, NativeTemplate], inputs: Mapping[str, Any], plain: Mapping[str, Any]
-) -> dict[str, Any]:
+def apply(applied: Mapping[str, Any], kept: dict[str, NativeTemplate], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the prompt of a template, with the grammar and the parser of calls that it does not know.
 
-    `plain` are the inputs without tools; `kept` has the templates that were made before.
+    `applied` is what llama.cpp's chat code returned without tools; `kept` has the templates that were made before.
     """
-    applied = own.apply(plain)
     start, end = applied["thinking_start"], (applied["thinking_ends"] or [""])[0]
     mark, after = applied["generation_prompt"].rpartition(start)[1:] if start else ("", "")
     source = _source(start, end, f"{mark}{after}" if end not in after else "")

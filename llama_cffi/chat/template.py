@@ -11,6 +11,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi.chat import generic_tools, jinja, native
 from llama_cffi.chat.answer_format import REASONING, AnswerFormat, ReasoningFormat
 from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+from llama_cffi.chat.format_cache import FormatCache
 from llama_cffi.chat.messages import (
     KNOWN,
     Message,
@@ -30,7 +31,6 @@ from llama_cffi.model.model import Model
 from llama_cffi.vocab.tokenize import tokenize
 
 _KEY = "tokenizer.chat_template"
-_MOST_PLAIN = 16
 
 
 class ChatTemplate:
@@ -41,7 +41,7 @@ class ChatTemplate:
     tokens.
     """
 
-    __slots__ = ("_info", "_model", "_natives", "_plain", "_thoughts", "_variant", "builtin", "source", "toolFormat")
+    __slots__ = ("_formats", "_info", "_model", "_natives", "_thoughts", "_variant", "builtin", "source", "toolFormat")
 
     source: str
     """The Jinja template, or the name of a built-in one."""
@@ -64,7 +64,7 @@ class ChatTemplate:
         self.source, self.builtin = self._find(template)
         self._natives: dict[str, native.NativeTemplate] = {}
         self._info: dict[str, Any] | None = None
-        self._plain: dict[str, dict[str, Any]] = {}  # parsers of answers without calls, by what they depend on
+        self._formats = FormatCache()
         self._thoughts: dict[str, bool] = {}  # whether a template keeps the content beside a thought
         if not self.builtin:
             self._native(self.source) if native.available() else jinja.check(self.source)
@@ -229,9 +229,14 @@ class ChatTemplate:
             if parallel is None:
                 parallel = self.capabilities["parallelToolCalls"]
             inputs |= {"tool_choice": choice, "parallel_tool_calls": parallel}
-        own = self._native(self._source(offered))
+        own, shown = self._native(self._source(offered)), plain if generic else inputs
+        options = json.dumps([{**inputs, "messages": []}, reasoningFormat, thinkFirst])
+        found = None if continueLast else self._formats.find(options, own, shown)
+        if found is not None:
+            return found
         try:
-            applied = generic_tools.apply(own, self._natives, inputs, plain) if generic else own.apply(inputs)
+            answers = own.apply(shown)
+            applied = generic_tools.apply(answers, self._natives, inputs) if generic else answers
         except native.ChatCodeError as error:
             if "Unable to generate parser" not in str(error) or choice == "required" or schema is not None:
                 raise self._rejected(error) from None
@@ -239,31 +244,21 @@ class ChatTemplate:
             return self._simple(prompt, offered, reasoningFormat)
         if choice == "required" and schema is None and not applied["grammar_lazy"]:
             applied = {**applied, "grammar": bounded(applied, thinkFirst, inputs["parallel_tool_calls"])}
-        without = applied
-        if offered:
-            without = self._without_tools(own, plain)
+        without = answers
+        if offered and not generic:
+            try:
+                without = own.apply(plain)
+            except native.ChatCodeError:  # this template needs tools
+                without = {"parser": {"format": 0}}
         made = AnswerFormat._native(applied, without, offered, reasoningFormat, continueLast, self._model.vocab)
         made.readsCalls = not offered or generic or bool(made.grammar) or self.capabilities["toolCalls"]
+        if not continueLast:
+            self._formats.keep(options, own, shown, answers["generation_prompt"], made, applied, without)
         return made
 
     def _writes_calls(self, choice: str = "auto") -> bool:
         """Return True if neither the template nor llama.cpp knows calls, so that they are a part of the content."""
         return not self.capabilities["toolCalls"] and (choice == "required" or not self.takesTools)
-
-    def _without_tools(self, own: native.NativeTemplate, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a format without tools, for answers whose calls cannot be read. Its prompt may be another one's."""
-        key = json.dumps({**inputs, "messages": []})
-        if key in self._plain and "continue_final_message" not in inputs:
-            return self._plain[key]
-        found: dict[str, Any]
-        try:
-            found = own.apply(inputs)
-        except native.ChatCodeError:  # this template needs tools
-            found = {"parser": {"format": 0}}
-        if len(self._plain) >= _MOST_PLAIN:
-            self._plain.clear()
-        self._plain[key] = found
-        return found
 
     def _simple(self, prompt: str, tools: list[dict[str, Any]], reasoningFormat: ReasoningFormat) -> AnswerFormat:
         """Return a format without llama.cpp's parser."""
