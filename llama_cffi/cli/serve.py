@@ -164,6 +164,8 @@ def _run(args: argparse.Namespace) -> int:
     # Before the models are loaded, which may take minutes.
     for file in filter(None, (args.tls_certificate, args.tls_key)):
         options.read_file(file, "--tls-certificate" if file == args.tls_certificate else "--tls-key")
+    if args.tls_certificate:
+        _require_certificate(args.tls_certificate, args.tls_key)
     server.require_address(args.host, args.port)
     if not args.quiet:
         server.log_to_stderr()
@@ -186,6 +188,19 @@ def _run(args: argparse.Namespace) -> int:
             ready=lambda url: output.say(f"serving {', '.join(served)} at {url}"),
         )
     return 0
+
+
+def _require_certificate(certificate: str, key: str) -> None:
+    """Check that a server can use these files, which uvicorn would read only after the models."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        raise output.CommandError(
+            f"--tls-certificate {certificate} and --tls-key {key} cannot be used: {error.reason or error}: use a "
+            "certificate in PEM and its own key, without a password"
+        ) from None
 
 
 def _limits(args: argparse.Namespace) -> Limits:

@@ -72,10 +72,11 @@ class ChatMethods(DecodingMethods):
         """Answer a conversation. Returns a dict, or with `stream` an iterator over chunks.
 
         `tool_choice` is "auto" (the default), "none", "required", or names a tool; None and "auto" read the calls that
-        the model makes. A template that cannot offer tools answers with one named tool only. `response_format` is
-        `{"type": "json_object"}`, with a "schema" or without, or OpenAI's "json_schema".
+        the model makes. A template that does not describe tools gets them in the system message; a built-in one answers
+        with one named tool only. `response_format` is `{"type": "json_object"}`, with a "schema" or without, or
+        OpenAI's "json_schema".
 
-        Raises ValueError for messages that the template rejects and for tools that it cannot offer.
+        Raises ValueError for messages that the template rejects, and for tools with a built-in template.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
         handler = self.chat_handler or chat_format.find_handler(self.chat_format)
@@ -133,14 +134,15 @@ class ChatMethods(DecodingMethods):
                 if schema is not None or grammar is not None:
                     raise ValueError("tool_choice excludes response_format and grammar: leave them out")
                 forced, schema, choice = tool["function"]["name"], tool["function"].get("parameters") or {}, "none"
-        if tools and not template.takesTools:
+        simple = template.builtin or not native.available()
+        if tools and simple and not template.takesTools:
             if choice != "none":
                 raise ValueError(
-                    "this chat template does not tell the model about tools: name one in tool_choice, or pass "
+                    "this chat format cannot tell the model about tools: name one in tool_choice, or pass "
                     'chat_format="chatml-function-calling" to Llama()'
                 )
             tools = []
-        if schema is not None and (template.builtin or not native.available()):
+        if schema is not None and simple:
             grammar, schema = LlamaGrammar.from_json_schema(json.dumps(schema)), None
         if not tools and schema is None:
             made = template.format(messages, reasoningFormat="keep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from llama_cffi import AnswerFormat, ChatSession, ChatTemplate, Context, Engine, Model, StopReason, defaultSampler
 from llama_cffi.chat import native
 from llama_cffi.chat.required_call import bounded
-from tests.chat import cases, required
+from tests.chat import cases, grammars, judge, required
 from tests.chat.test_answers import ASK, CLOCK, TEMPLATE, WEATHER
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="this llama.cpp's chat code has another interface")
@@ -51,6 +52,40 @@ def test_a_thought_is_allowed_before_a_required_call(tiny: Model) -> None:
     assert not _allows(tiny, at_once, f"<think>Hm.</think>\n\n{call}")
     assert _allows(tiny, later, f"<think>Hm.</think>\n\n{call}")
     assert not _allows(tiny, later, f"Let me see.\n{call}")
+
+
+@pytest.mark.parametrize("tools", [[WEATHER], [WEATHER, CLOCK], [WEATHER, {"name": "tool_2+", "parameters": {}}]])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_functionary_calls_one_tool_unless_several_are_allowed(
+    tiny: Model, tools: list[dict[str, Any]], parallel: bool
+) -> None:
+    source = cases.template_source("models/templates/meetkai-functionary-medium-v3.2.jinja")
+    form = ChatTemplate(tiny, source).format(ASK, tools=tools, toolChoice="required", parallelToolCalls=parallel)
+    call = 'weather\n{"city": "Bern"}'
+    assert _allows(grammars.model(), form, call)  # its vocabulary adds no space before a text
+    assert _allows(grammars.model(), form, call + call) is parallel
+
+
+def _repeats_calls(grammar: str) -> list[str]:
+    """The rules of a grammar that repeat calls."""
+    rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines() if " ::= " in line)
+    repeated = re.compile(r"tool(?:s|-call|-weather|-clock)s?(?![a-z0-9-])[^()\"]*\)?[+*]")
+    return [name for name, body in rules.items() if "-schema" not in name and repeated.search(body)]
+
+
+def test_no_template_repeats_a_call_where_one_was_asked_for(tiny: Model) -> None:
+    several = 0
+    for path in judge.templates():
+        template = ChatTemplate(tiny, path.read_text(encoding="utf-8"))
+        for parallel in (False, True):
+            try:
+                form = template.format(ASK, tools=[WEATHER, CLOCK], toolChoice="required", parallelToolCalls=parallel)
+            except ValueError:  # it has no place for the tools of this test
+                continue
+            found = _repeats_calls(form.grammar)
+            several += parallel and bool(found)
+            assert parallel or not found, (path.stem, found)
+    assert several >= 30
 
 
 def _allows(model: Model, form: AnswerFormat, text: str) -> bool:

@@ -23,6 +23,7 @@ PARAMETERS = {
 }
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Look it up", "parameters": PARAMETERS}}
 OTHER = {"type": "function", "function": {"name": "time", "description": "The time", "parameters": PARAMETERS}}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 NAMED = {"type": "function", "function": {"name": "weather"}}
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 
@@ -193,7 +194,6 @@ def test_a_grammar(chatty: Llama) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"tools": [TOOL], "tool_choice": "auto"}, ValueError, "tools.*chatml-function-calling"),
         ({"tools": [TOOL], "tool_choice": "nothing"}, ValueError, "nothing.*weather"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, ValueError, "tool_choice"),
         ({"tool_choice": "required"}, ValueError, "required"),
@@ -220,6 +220,40 @@ def test_a_grammar(chatty: Llama) -> None:
 def test_wrong_requests(chatty: Llama, options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         chatty.create_chat_completion(**{"messages": ASK, "max_tokens": 2, **options})
+
+
+def test_a_template_that_describes_no_tools_gets_them_in_the_system_message(
+    chatty: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = []
+    tokenize = ChatTemplate._tokenize
+    monkeypatch.setattr(ChatTemplate, "_tokenize", lambda own, text: prompts.append(text) or tokenize(own, text))
+    assert not chatty._template().takesTools
+    options: dict[str, Any] = {"tools": [TOOL, CLOCK], "tool_choice": "required"}
+    found: Any = chatty.create_chat_completion(ASK, max_tokens=300, **options)
+    (call,) = _choice(found)["message"]["tool_calls"]
+    function = call["function"]
+    assert function["name"] in ("weather", "clock") and _choice(found)["finish_reason"] == "tool_calls"
+    assert json.loads(function["arguments"]).get("city", "Rome") in ("Rome", "Paris")
+    parts: Any = chatty.create_chat_completion(ASK, max_tokens=300, stream=True, **options)
+    deltas = [row for part in parts for row in part["choices"][0]["delta"].get("tool_calls") or ()]
+    assert deltas[0]["function"]["name"] in ("weather", "clock")
+    json.loads("".join(row["function"]["arguments"] for row in deltas))
+    auto: Any = chatty.create_chat_completion(ASK, max_tokens=2, tools=[TOOL], **GREEDY)
+    facts.same_shape(auto, facts.chat(facts.MESSAGE))
+    assert len(prompts) == 3 and all('"name": "weather"' in prompt for prompt in prompts)
+    assert ['"name": "clock"' in prompt for prompt in prompts] == [True, True, False]
+
+
+def test_a_built_in_template_answers_with_a_named_tool_only(chatty: Llama) -> None:
+    own, chatty.chat_format = chatty.chat_format, "chatml"
+    try:
+        with pytest.raises(ValueError, match="tools.*chatml-function-calling"):
+            chatty.create_chat_completion(ASK, tools=[TOOL], tool_choice="auto", max_tokens=2)
+        found: Any = chatty.create_chat_completion(ASK, tools=[TOOL], tool_choice=NAMED, max_tokens=200)
+    finally:
+        chatty.chat_format = own
+    assert _choice(found)["message"]["tool_calls"][0]["function"]["name"] == "weather"
 
 
 def test_parts_of_text(chatty: Llama) -> None:

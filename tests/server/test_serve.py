@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -134,6 +136,61 @@ def test_keys_by_option_file_and_variable(tiny_path: Path, tmp_path: Path) -> No
             assert httpx.get(f"{url}/v1/models").status_code == 401
             assert httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
             assert made.end() == 0
+
+
+def test_https_with_a_certificate_of_its_own(tiny_path: Path, tmp_path: Path) -> None:
+    """A client that trusts the certificate gets an answer, any other one a refused handshake."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    _certify(key, certificate)
+    with command(
+        *("-m", tiny_path, "-c", 256, "-q", "--template", "chatml"),
+        *("--tls-certificate", certificate, "--tls-key", key),
+    ) as made:
+        assert made.url.startswith("https://127.0.0.1:")
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        with httpx.Client(base_url=made.url, verify=trusted, timeout=SECONDS) as client:
+            answer = client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 3
+            lines = client.post("/v1/chat/completions", json={**body, "stream": True}).text.split()
+            assert lines[-1] == "[DONE]"
+        with pytest.raises(httpx.ConnectError, match="(?i)certificate"):
+            httpx.get(f"{made.url}/health", verify=ssl.create_default_context(), timeout=SECONDS)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"http{made.url.removeprefix('https')}/health", timeout=SECONDS)
+        assert httpx.get(f"{made.url}/health", verify=trusted, timeout=SECONDS).status_code == 200
+        assert made.end() == 0
+
+
+@pytest.mark.parametrize("spoil", ["another key", "a password", "no certificate"])
+def test_a_certificate_that_cannot_be_used(tmp_path: Path, spoil: str) -> None:
+    """It is refused before a model is loaded, and asks for no password."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    _certify(key, certificate)
+    if spoil == "another key":
+        _certify(key, tmp_path / "other.pem")
+    elif spoil == "a password":
+        sealed = key.rename(tmp_path / "plain.pem")
+        words = ["openssl", "ec", "-aes128", "-passout", "pass:secret", "-in", str(sealed), "-out", str(key)]
+        subprocess.run(words, check=True, capture_output=True, timeout=SECONDS)
+    else:
+        certificate.write_text("certificate")
+    found = run("serve", "-m", "none.gguf", "--port", "0", "--tls-certificate", certificate, "--tls-key", key)
+    assert found.returncode == 1 and len(found.stderr.splitlines()) == 1
+    assert f"--tls-certificate {certificate}" in found.stderr and f"--tls-key {key}" in found.stderr
+
+
+def _certify(key: Path, certificate: Path) -> None:
+    """Make a key, and a certificate of 127.0.0.1 that it signs itself."""
+    assert shutil.which("openssl"), "this test needs the program openssl"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2")
+    subprocess.run(
+        ["openssl", "req", "-x509", *kind, *names, "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
 
 
 @pytest.mark.parametrize(
