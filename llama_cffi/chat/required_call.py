@@ -22,9 +22,10 @@ _NEW_ID = "[a-zA-Z0-9]{9}"
 _ID = re.compile(r'("\\"\w*id\w*\\"" space ":" space )\(.*?\| json-number\)')
 _REPEATED = re.compile(r"\([a-z -]*\)\*")
 _WORDS = ("[A-Za-z0-9_-]", "[0-9]")
-# Several calls, though one was asked for; the second is functionary v3.2's, which repeats the tools themselves.
+# Several calls. Two formats repeat the tools themselves, and do so also where one call was asked for.
 _MANY_CALLS = "(tool-call space)+"
-_MANY_TOOLS = re.compile(r"(\((?:tool-[a-zA-Z0-9-]+(?: \| )?)+\)|tool-[a-zA-Z0-9-]+)\+$")
+_ANY_TOOL = r"(?:[a-z0-9]+-)*tool-[a-zA-Z0-9-]+"
+_MANY_TOOLS = re.compile(rf"(\({_ANY_TOOL}(?: \| {_ANY_TOOL})*\)|(?<![^ ]){_ANY_TOOL})\+(?![^ ])")
 
 
 def bounded(applied: Mapping[str, Any], thinks: bool, parallel: bool) -> str:
@@ -50,8 +51,7 @@ def bounded(applied: Mapping[str, Any], thinks: bool, parallel: bool) -> str:
         rules |= found  # otherwise the mark of a thought is not where it is expected
     if not parallel:
         rules = {name: body.replace(_MANY_CALLS, "tool-call space") for name, body in rules.items()}
-        if "tools" in rules:
-            rules["tools"] = _MANY_TOOLS.sub(r"\1", rules["tools"])
+        rules = {name: _MANY_TOOLS.sub(r"\1", body) if _CALLS.match(name) else body for name, body in rules.items()}
     rules = {name: _with_short_words(body) if _is_tool(name) else body for name, body in rules.items()}
     return "".join(f"{name} ::= {body}\n" for name, body in rules.items())
 

@@ -26,6 +26,7 @@ from llama_cffi.chat.messages import (
 )
 from llama_cffi.chat.required_call import bounded
 from llama_cffi.chat.response_format import schema_text
+from llama_cffi.chat.tagged_arguments import limited
 from llama_cffi.chat.tool_calls import ToolFormat
 from llama_cffi.model.model import Model
 from llama_cffi.vocab.tokenize import tokenize
@@ -244,6 +245,8 @@ class ChatTemplate:
             return self._simple(prompt, offered, reasoningFormat)
         if choice == "required" and schema is None and not applied["grammar_lazy"]:
             applied = {**applied, "grammar": bounded(applied, thinkFirst, inputs["parallel_tool_calls"])}
+        if offered and schema is None:
+            applied = {**applied, "grammar": limited(applied["grammar"], offered, choice not in ("auto", "none"))}
         without = answers
         if offered and not generic:
             try:

@@ -23,6 +23,14 @@ TEMPLATES = {
     "Mistral": "models/templates/mistralai-Mistral-Nemo-Instruct-2407.jinja",
     "gpt-oss": "models/templates/openai-gpt-oss-120b.jinja",
 }
+# Formats that write arguments between tags.
+TAGGED = {
+    "GLM": "models/templates/GLM-4.6.jinja",
+    "Qwen 3 Coder": "models/templates/Qwen3-Coder.jinja",
+    "MiniMax": "models/templates/MiniMax-M2.jinja",
+    "DeepSeek": "models/templates/deepseek-ai-DeepSeek-V3.2.jinja",
+    "Ling": "models/templates/inclusionai-ling-3.0-flash.jinja",
+}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -50,13 +58,13 @@ TOOLS: list[dict[str, Any]] = [
 
 def source(name: str) -> str:
     """The template of a format, for a model without one."""
-    path = TEMPLATES[name]
+    path = {**TEMPLATES, **TAGGED}[name]
     return CHATML if path is None else cases.template_source(path)
 
 
 def problem(request: Any) -> str:
     """Return what is wrong with an answer; "" if it is one valid call."""
-    if request.stopReason is not StopReason.END:
+    if request.stopReason not in (StopReason.END, StopReason.STOP_STRING):  # the stop strings of the format
         return f"ended by {request.stopReason}"
     calls = request.toolCalls
     if len(calls) != 1 or request.problems or request.content.strip():
@@ -102,7 +110,7 @@ def main() -> int:
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         tiny = Model.load(tiny_models.write_llama(Path(folder) / "tiny.gguf", VOCAB))
-        runs = [("a random model", tiny, name, source(name)) for name in TEMPLATES]
+        runs = [("a random model", tiny, name, source(name)) for name in (*TEMPLATES, *TAGGED)]
         for label, model, name, text in [("SmolLM2", Model.load(chat_model.path()), "generic", None), *runs]:
             found = run(model, text, seeds)
             print(
