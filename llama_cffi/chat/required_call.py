@@ -35,7 +35,8 @@ def bounded(applied: Mapping[str, Any], thinks: bool, parallel: bool) -> str:
     """
     grammar, start, end = applied["grammar"], applied["thinking_start"], (applied["thinking_ends"] or [""])[0]
     mark, begun = applied["generation_prompt"].rpartition(start)[1:] if start else ("", "")
-    begun = begun.strip() if mark and end not in begun else ""  # what the prompt has begun to think
+    opened = bool(mark) and end not in begun  # the prompt has begun a thought ...
+    begun = begun.strip() if opened else ""  # ... with these words
     rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines() if " ::= " in line)
     around, new = list[str](), ["root"] if "root" in rules else []
     while new:
@@ -49,6 +50,8 @@ def bounded(applied: Mapping[str, Any], thinks: bool, parallel: bool) -> str:
     found = {name: _without_text(rules[name], start, end, texts, thinks) for name in around}
     if not (thinks and found == {name: _without_text(rules[name], start, end, texts, False) for name in around}):
         rules |= found  # otherwise the mark of a thought is not where it is expected
+    if opened and end:  # or else the parser takes a call after it as a part of the thought
+        rules |= {name: rules[name].replace(f"{_literal(end)}?", _literal(end)) for name in around}
     if not parallel:
         rules = {name: body.replace(_MANY_CALLS, "tool-call space") for name, body in rules.items()}
         rules = {name: _MANY_TOOLS.sub(r"\1", body) if _CALLS.match(name) else body for name, body in rules.items()}

@@ -169,6 +169,17 @@ def test_a_thought_that_the_prompt_begins(tiny: Model) -> None:
     assert form.parse(f"</think>\n{call}").toolCalls[0].arguments == {"city": "Bern"}
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_thought_that_the_prompt_begins_has_to_end(tiny: Model, first: bool) -> None:
+    source = cases.template_source("models/templates/Kimi-K3.jinja")
+    form = ChatTemplate(tiny, source).format(ASK, tools=[CLOCK], toolChoice="required", thinkFirst=first)
+    assert form.prompt.endswith("<|open|>think<|sep|>")
+    call = '<|open|>tools<|sep|><|open|>call tool="clock"abcdefghi<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+    ended = f"<|close|>think<|sep|>{call}"
+    assert _allows(grammars.model(), form, ended) and not _allows(grammars.model(), form, f" {call}")
+    assert [call.name for call in form.parse(ended).toolCalls] == ["clock"] and not form.parse(f" {call}").toolCalls
+
+
 def test_a_built_in_template_has_no_tools(tiny: Model) -> None:
     with pytest.raises(ValueError, match="built-in template"):
         ChatTemplate(tiny, "chatml").format(ASK, tools=[WEATHER])
