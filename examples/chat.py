@@ -3,6 +3,7 @@
     python examples/chat.py
     python examples/chat.py --model FILE.gguf --system "Answer in one sentence."
     printf 'What is 2+2?\\nName three colors.\\n' | python examples/chat.py --temperature 0
+    python examples/chat.py --message "What is the capital of France?"
     python examples/chat.py --save chat.session      # continues where it ended the last time
 
 Without --model it uses SmolLM2-135M-Instruct, which the first call downloads (93 MB). The model's own chat template
@@ -23,9 +24,12 @@ from llama_cffi import DEFAULT_SEED, ChatAnswer, ChatSession, Context, LlamaErro
 NAMES = {"user": "You", "assistant": "Model", "system": "System"}
 
 
-def read_messages() -> Iterator[str]:
-    """One message per line, from a terminal or a pipe. A pipe's lines are printed too."""
-    while True:
+def read_messages(only: str | None) -> Iterator[str]:
+    """The only message; without one, a message per line, from a terminal or a pipe. A pipe's lines are printed too."""
+    if only is not None:
+        print(f"You: {only}")
+        yield only
+    while only is None:
         if sys.stdin.isatty():
             print("You: ", end="", flush=True)
         line = sys.stdin.readline()
@@ -70,6 +74,7 @@ def main() -> None:
     parser.add_argument("--model", help="a GGUF file (default: SmolLM2-135M-Instruct, which is downloaded once)")
     parser.add_argument("--template", help="a chat template, for a model without one")
     parser.add_argument("--system", help="the system message of a new conversation")
+    parser.add_argument("--message", help="answer this message, and end (default: read messages from stdin)")
     parser.add_argument("--save", metavar="FILE", help="keep the conversation in this file, and continue it")
     parser.add_argument(
         "--ctx", type=int, default=4096, help="size of the context window in tokens (default: %(default)s)"
@@ -83,7 +88,7 @@ def main() -> None:
         with Context.initFromModel(model, Context.Params(nCtx=args.ctx)) as ctx:
             session = open_session(ctx, args)
             sampler = defaultSampler(args.temperature, args.seed)
-            for message in read_messages():
+            for message in read_messages(args.message):
                 try:
                     stream(session.send(message, sampler=sampler, maxTokens=args.n))
                 finally:  # also if Ctrl-C ended the answer

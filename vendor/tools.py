@@ -48,6 +48,12 @@ def compilers() -> tuple[list[str], list[str]]:
     return c, cxx
 
 
+def jobs() -> int:
+    """How many compilers to run at the same time: CMAKE_BUILD_PARALLEL_LEVEL, or as many as there are CPUs."""
+    text = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", "")
+    return int(text) if text.isdecimal() and int(text) else len(os.sched_getaffinity(0))
+
+
 def version_of(words: Sequence[str]) -> str:
     """The first line that a program prints for --version; `unknown` if it prints none."""
     answer = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()

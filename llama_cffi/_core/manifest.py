@@ -33,6 +33,8 @@ class Manifest:
         """The arguments of CMake."""
         self.compilers = tuple(map(str, data.get("compilers", ())))
         self.tools = {str(tool): str(version) for tool, version in data.get("tools", {}).items()}
+        self.left_out = tuple(map(str, data.get("left_out", ())))
+        """What a build of everything has in addition: `cpu-zen4` for a CPU variant, `rpc`, `chat`."""
         self.ids = {str(file): str(id) for file, id in data.get("ids", {}).items()}
         """The id of each file: its build ID, or a digest of its code."""
 

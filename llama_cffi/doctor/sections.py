@@ -103,6 +103,7 @@ def _libraries(facts: _Facts) -> Iterator[Check]:
         arguments=manifest.arguments,
         compilers=manifest.compilers,
         tools=dict(manifest.tools),
+        left_out=manifest.left_out,
         files={},
     )
     yield Check(OK, f"in {_manifest.FOLDER}, from {manifest.llama_cpp}, {manifest.origin}")
@@ -118,6 +119,13 @@ def _libraries(facts: _Facts) -> Iterator[Check]:
             yield Check(OK, f"{name}: {listed}, {_megabytes(sum(sizes.values()))}")
         else:
             yield Check(OK, f"{name}: part of libggml")
+    variants = [Path(file).name for file in manifest.modules.get("cpu", ())]
+    if variants:
+        names = ", ".join(name.removeprefix("libggml-cpu-").partition("-cffi")[0] for name in variants)
+        yield Check(OK, f"CPU variants: {names}")
+    if manifest.left_out:
+        others = ", ".join(name.removeprefix("cpu-") for name in manifest.left_out)
+        yield Check(OK, f"a build for one machine, which leaves out {others}: run `make build` to build them")
     if "rpc" not in manifest.modules:
         yield Check(WARN, "rpc: not in this build, so models cannot use the devices of other machines", (_REBUILD,))
     tools = "; ".join((*manifest.compilers, *(f"{tool} {version}" for tool, version in manifest.tools.items())))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build import overrides
-from vendor.build.recipe import ONE_VARIANT, SOURCE, SUFFIX, VENDOR, WORK, Backend
-from vendor.progress import Progress
+from vendor.build.recipe import HOOK, ONE_VARIANT, SOURCE, SUFFIX, VENDOR, WORK, Backend
+from vendor.progress import Progress, say
 from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
-from vendor.tools import BuildError, compilers, find, require
+from vendor.tools import BuildError, compilers, find, jobs, require
 from vendor.vulkan import vulkan
 
 _VENDOR_DIR = Path(__file__).resolve().parents[1]
@@ -37,10 +37,23 @@ class Build:
     targets: tuple[str, ...]  # ninja's targets; empty: all
     sanitized: bool  # keeps names and lines of functions, which a sanitizer reports
     digest: str
+    variants: tuple[str, ...] = ()  # of ggml's CPU backend, if only these are built; empty: all, or not a CPU build
 
     @property
     def prefix(self) -> Path:
+        """The folder in the cache. Its name is the digest; a build of some variants has their names behind it."""
+        return self.whole.with_name("-".join((self.digest, *self.variants)))
+
+    @property
+    def whole(self) -> Path:
+        """The folder in the cache of the same build with all variants."""
         return pins.cache_root() / "native" / self.digest
+
+    @property
+    def work(self) -> Path:
+        """The folder that CMake and ninja work in. Builds with few and with all variants share it, so that each object
+        file is compiled once. It is kept until all variants are built."""
+        return self.whole.with_name(f".build-{self.digest}")
 
     @property
     def lib(self) -> Path:
@@ -61,13 +74,17 @@ class Build:
         if not self.lib.is_dir():
             require(["cmake", "ninja"])
             self.prefix.parent.mkdir(parents=True, exist_ok=True)
-            work = self.prefix.with_name(f".build-{self.digest}")  # kept if interrupted: ninja resumes there
-            with _locked(work.with_name(f"{work.name}.lock")):
-                if not self.lib.is_dir():  # another process may have made it while this one waited
-                    _configure(self, work)
-                    _compile(self, work)
-                    _collect(self, work)
-                    shutil.rmtree(work, ignore_errors=True)
+            with _locked(self.work.with_name(f"{self.work.name}.lock")):
+                if self.lib.is_dir():  # another process has made it while this one waited
+                    pass
+                elif self.variants and (self.whole / "lib").is_dir():
+                    _select(self)
+                else:
+                    _configure(self, self.work)
+                    _compile(self, self.work)
+                    _collect(self, self.work)
+                    if not self.variants:
+                        shutil.rmtree(self.work, ignore_errors=True)
         print(overrides.warning(self.overrides), end="", file=sys.stderr, flush=True)
 
 
@@ -78,15 +95,19 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("waiting for another build of the same libraries", file=sys.stderr, flush=True)
+            say("waiting for another build of the same libraries")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _configure(build: Build, work: Path) -> None:
     names = ", ".join(row.name for row in build.backends)
-    print(f"configuring llama.cpp ({names}; digest {build.digest})", file=sys.stderr, flush=True)
-    places = {SOURCE: str(build.source), VENDOR: str(_VENDOR_DIR), WORK: str(work)}
+    if build.variants:
+        names += f", variants {' and '.join(build.variants)}"
+    say(f"configuring llama.cpp ({names}; digest {build.digest})")
+    _forget_other_source(build, work)
+    places = {SOURCE: str(build.source), VENDOR: str(work / "vendor"), WORK: str(work)}
+    _copy_inputs(build, work / "vendor")
     command = [find("cmake") or "cmake", "-S", SOURCE, "-B", WORK, "-G", "Ninja"]
     command += [f"-D{key}={value}" for key, value in build.places]
     command += [*build.arguments, f"-DCMAKE_MAKE_PROGRAM={find('ninja')}"]
@@ -101,9 +122,29 @@ def _configure(build: Build, work: Path) -> None:
         raise BuildError(f"CMake could not configure llama.cpp:\n{_tail(result.stdout)}")
 
 
+def _forget_other_source(build: Build, work: Path) -> None:
+    """Empty the folder if an interrupted build used the same source at another path, which CMake refuses."""
+    cache = work / "CMakeCache.txt"
+    home = f"CMAKE_HOME_DIRECTORY:INTERNAL={build.source}\n"
+    if cache.is_file() and home not in cache.read_text(encoding="utf-8", errors="replace"):
+        shutil.rmtree(work)
+
+
+def _copy_inputs(build: Build, target: Path) -> None:
+    """Copy the files of this repository that the compiler or CMake reads, so that another clone's build can go on.
+
+    Files with the same contents stay as they are: ninja compiles again what depends on a newer file.
+    """
+    names = [f"build/{HOOK}", *(f"build/overrides/{o.file}" for row in build.backends for o in overrides.of(row.name))]
+    for name in names:
+        text, copy = (_VENDOR_DIR / name).read_bytes(), target / name
+        if not copy.is_file() or copy.read_bytes() != text:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(text)
+
+
 def _compile(build: Build, work: Path) -> None:
-    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
-    command = [find("ninja") or "ninja", "-C", str(work), "-j", jobs, *build.targets]
+    command = [find("ninja") or "ninja", "-C", str(work), "-j", str(jobs()), *build.targets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         output: list[str] = []
@@ -135,11 +176,31 @@ def _collect(build: Build, work: Path) -> None:
     """Copy the libraries, stripped, beside the OpenMP runtime that they need, and publish all by one rename."""
     with scratch_folder(build.prefix.parent) as made:
         _copy_libraries(build, work, made)
-        try:
-            os.rename(made, build.prefix)
-        except OSError:
-            if not build.lib.is_dir():  # otherwise another process was faster
-                raise
+        _publish(build, made)
+
+
+def _select(build: Build) -> None:
+    """Copy a build of some variants from the one with all of them."""
+    with scratch_folder(build.prefix.parent) as made:
+        shutil.copytree(build.whole, made, dirs_exist_ok=True)
+        for path in (made / "lib").glob(build.backends[0].modules):
+            if not _included(build, path):
+                path.unlink()
+        _publish(build, made)
+
+
+def _publish(build: Build, made: Path) -> None:
+    try:
+        os.rename(made, build.prefix)
+    except OSError:
+        if not build.lib.is_dir():  # otherwise another process was faster
+            raise
+
+
+def _included(build: Build, path: Path) -> bool:
+    """True if a file belongs to this build. The folder may hold variants of another build, or of an interrupted one."""
+    module = re.fullmatch(rf"libggml-cpu-(.+){SUFFIX}\.so", path.name)
+    return module is None or not build.variants or module[1] in build.variants
 
 
 def _copy_libraries(build: Build, work: Path, made: Path) -> None:
@@ -149,7 +210,7 @@ def _copy_libraries(build: Build, work: Path, made: Path) -> None:
     if build.backends[0].name == "cpu":
         patterns.append(f"libggml-*{SUFFIX}.so")  # further modules, which CMAKE_ARGS asks for
     for pattern in patterns:
-        found = sorted((work / "bin").glob(pattern))
+        found = [path for path in sorted((work / "bin").glob(pattern)) if _included(build, path)]
         if not found:
             raise BuildError(f"the build made no {pattern}: does CMAKE_ARGS switch it off?")
         for path in found:
@@ -171,7 +232,8 @@ def _inspect(build: Build, work: Path) -> dict[str, str]:
     """The state of each override; reads the modules as they were linked, with all symbols."""
     states: dict[str, str] = {}
     for row in build.backends:
-        states |= overrides.inspect(overrides.of(row.name), sorted((work / "bin").glob(row.modules)))
+        modules = [path for path in sorted((work / "bin").glob(row.modules)) if _included(build, path)]
+        states |= overrides.inspect(overrides.of(row.name), modules)
     return states
 
 

@@ -13,7 +13,9 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cffi
 from setuptools import Extension
@@ -24,8 +26,9 @@ from setuptools.errors import CompileError
 
 from vendor.build import elf, native, recipe
 from vendor.build.libraries import Libraries, library_name
+from vendor.progress import Progress
 from vendor.source import fetch, pin as pins
-from vendor.tools import BuildError, FetchError
+from vendor.tools import BuildError, FetchError, jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,9 +104,9 @@ class build_ext(_build_ext):
         ext.define_macros = [*ext.define_macros, ("LLAMA_CFFI_LIBRARIES", _linked())]
         cached = pins.cache_root() / "extension" / _extension_digest() / target.name
         if not cached.is_file():
-            print("compiling llama_cffi._native (about 30 seconds)", file=sys.stderr, flush=True)
             try:
-                super().build_extension(ext)
+                with self._several_compilers():
+                    super().build_extension(ext)
             except CompileError:
                 if os.environ.get("LLAMA_CFFI_PREFIX"):
                     print(_OTHER_HEADERS, file=sys.stderr)
@@ -118,6 +121,31 @@ class build_ext(_build_ext):
         shutil.copy(cached, scratch)  # with the time of now: setuptools keeps an extension in the tree that is newer
         os.replace(scratch, target)
 
+    @contextlib.contextmanager
+    def _several_compilers(self) -> Iterator[None]:
+        """Compile several files at the same time, with progress; setuptools compiles them one after another."""
+        compiler: Any = self.compiler
+        compile_one, link = compiler._compile, compiler.link_shared_object
+        running: list[Future[None]] = []
+
+        def link_all(*words: Any, **more: Any) -> None:
+            progress = Progress("compiling llama_cffi._native", len(running))
+            for done, future in enumerate(running, 1):
+                future.result()
+                progress.update(done)
+            progress.finish()
+            link(*words, **more)
+
+        with ThreadPoolExecutor(jobs()) as pool:
+            compiler._compile = lambda *words: running.append(pool.submit(compile_one, *words))
+            compiler.link_shared_object = link_all
+            try:
+                yield
+            finally:
+                for future in running:
+                    future.cancel()
+                compiler._compile, compiler.link_shared_object = compile_one, link
+
     def get_outputs(self) -> list[str]:
         """Also the libraries, so that an uninstall removes them."""
         lib = self._library_dir()
@@ -129,8 +157,9 @@ class build_ext(_build_ext):
 def _extension_digest() -> str:
     import build_ffi  # at the root, beside setup.py
 
+    # The stable ABI: one file for all versions of Python. `abiflags` tells debug and free-threaded builds apart.
     digest = hashlib.sha256(plan().digest.encode() + _linked().encode())
-    for item in (sys.implementation.cache_tag, sysconfig.get_config_var("EXT_SUFFIX"), cffi.__version__):
+    for item in (sys.implementation.name, getattr(sys, "abiflags", ""), cffi.__version__):
         digest.update(str(item).encode() + b"\0")
     for path in build_ffi.inputs():
         digest.update(path.read_bytes())
@@ -152,6 +181,4 @@ class sdist(_sdist):
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
         with _plain_errors():
-            sources = (fetch.source_dir(), fetch.chat_dir())
-        for source in sources:
-            shutil.copytree(source, Path(base_dir) / fetch.BUNDLED.relative_to(ROOT), dirs_exist_ok=True)
+            fetch.bundle(Path(base_dir))

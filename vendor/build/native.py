@@ -8,6 +8,8 @@ Environment variables:
 
 - `GGML_USE_VULKAN=1` adds the Vulkan backend, and `CMAKE_ARGS` passes further options to CMake.
 - `LLAMA_CFFI_PREFIX=<folder>` uses the libraries in that folder and builds none: see `prefix.py`.
+- `LLAMA_CFFI_BUILD=small` builds only what this machine needs: its variant of the CPU backend and the plainest one, and
+  neither the RPC module nor the chat library. What the cache has already is used.
 - `LLAMA_CFFI_CPU_VARIANTS=<names>` builds only these variants of the CPU backend: see `variants.py`.
 - `LLAMA_CFFI_SANITIZE=address` (or `thread`) builds for a sanitizer: see `tests/sanitizers`.
 """
@@ -20,7 +22,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vendor.build import overrides, variants
@@ -32,6 +34,7 @@ from vendor.build.recipe import (
     ALONE,
     BACKENDS,
     GCC_LICENSES,
+    HOOK,
     LINKED,
     LOADER,
     ONE_VARIANT,
@@ -44,6 +47,7 @@ from vendor.build.recipe import (
     Backend,
     Sanitizer,
 )
+from vendor.progress import say
 from vendor.source import fetch, pin as pins, trees
 from vendor.tools import BuildError, FetchError, compilers, version_of
 from vendor.vulkan import vulkan
@@ -58,7 +62,8 @@ class Plan(Libraries):
     versions: Mapping[str, str]  # of tools beside the compilers
     notices: tuple[Path, ...] = ()  # the licences of headers whose code is in a module
     flags: tuple[str, ...] = ()  # a sanitizer's, for the extension too; empty in an ordinary build
-    note: str = ""  # what is left out, and why
+    note: str = ""  # what is not built, and why
+    left_out: tuple[str, ...] = ()  # what a build without LLAMA_CFFI_BUILD and LLAMA_CFFI_CPU_VARIANTS has in addition
 
     @property
     def digest(self) -> str:
@@ -78,7 +83,7 @@ class Plan(Libraries):
 
     def make(self) -> None:
         if self.note:
-            print(self.note, file=sys.stderr, flush=True)
+            say(self.note)
         for build in self.builds:
             build.make()
 
@@ -109,6 +114,7 @@ class Plan(Libraries):
             "arguments": [argument for build in self.builds for argument in build.arguments],
             "compilers": [version_of(words) for words in compilers()],
             "tools": dict(self.versions),
+            "left_out": list(self.left_out),
             "overrides": {file: state for build in self.builds for file, state in build.overrides.items()},
         }
 
@@ -143,15 +149,16 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     versions: dict[str, str] = {}
     notices: tuple[Path, ...] = ()
     linked = tuple(f"lib{name}{SUFFIX}.so" for name in LINKED)
-    some = () if sanitizer else variants.chosen(source)
-    seed = [Path(__file__).with_name("variants.cmake").read_text(encoding="utf-8")] if some else []
-    first = common | variants.options(some, f"{VENDOR}/build")
+    small = _small() and sanitizer is None
     rows = [row for row in chosen if not row.target]
-    builds = [
-        _planned(
-            source, first, rows, linked, seed=seed, targets=variants.targets(some), sanitized=sanitizer is not None
-        )
-    ]
+    builds = [_planned(source, common, rows, linked, sanitized=sanitizer is not None)]
+    left_out: list[str] = []
+    if sanitizer is None:
+        some = variants.chosen(source)
+        if small and not some and not builds[0].lib.is_dir():
+            some = variants.for_this_machine(source)
+        builds = [_with_variants(builds[0], some)]
+        left_out += [f"cpu-{name}" for name in variants.available(source) if some and name not in some]
     note = ""
     if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
         chat, note = _chat()
@@ -163,7 +170,33 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
                 versions |= dict(tools.versions)
                 notices += tools.notices
             builds.append(_planned(source, common | ALONE, [row], (), tools))
-    return Plan(source, tuple(builds), versions, notices, flags, note)
+    if small:
+        omitted = [build for build in builds[1:] if build.backends[0].name in _OMITTED and not build.lib.is_dir()]
+        builds = [build for build in builds if build not in omitted]
+        left_out += [build.backends[0].name for build in omitted]
+    return Plan(source, tuple(builds), versions, notices, flags, note, tuple(left_out))
+
+
+# What a small build leaves out, unless the cache has it.
+_OMITTED = ("rpc", "chat")
+
+
+def _small() -> bool:
+    """True if the environment asks for a build of what this machine needs. Raises BuildError for an unknown word."""
+    word = os.environ.get("LLAMA_CFFI_BUILD", "")
+    if word not in ("", "small"):
+        raise BuildError(f"LLAMA_CFFI_BUILD must be small or unset, got {word!r}")
+    return word == "small"
+
+
+def _with_variants(build: Build, names: tuple[str, ...]) -> Build:
+    """The first build, with these variants of the CPU backend only; with all if `names` is empty.
+
+    The hook takes them off the targets that all others need. It changes no object file and no library, so it is not
+    part of the digest.
+    """
+    places = (*build.places, ("CMAKE_PROJECT_INCLUDE", f"{VENDOR}/build/{HOOK}"))
+    return replace(build, places=places, variants=names, targets=variants.targets(names))
 
 
 def _chat() -> tuple[list[Build], str]:
@@ -172,8 +205,7 @@ def _chat() -> tuple[list[Build], str]:
     missing = library.lacking(tree)
     if missing is not None:
         return [], f"the chat library is not built: this llama.cpp has no {missing}"
-    pinned = tree != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE")
-    identity = pins.load().sha256 if pinned else library.identity(tree)
+    identity = pins.load().sha256 if fetch.is_pinned(tree) else library.identity(tree)
     seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
     options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
     return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))], ""
@@ -185,12 +217,10 @@ def _planned(
     rows: Sequence[Backend],
     linked: tuple[str, ...],
     tools: vulkan.Toolchain | None = None,
-    seed: Sequence[str] = (),
-    targets: tuple[str, ...] = (),
     sanitized: bool = False,
 ) -> Build:
     everything = dict(options)
-    seed = [*seed, *([] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")])]
+    seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
     for row in rows:
         everything |= row.options
         for override in overrides.of(row.name):
@@ -205,7 +235,7 @@ def _planned(
         expected=(*linked, *(row.modules for row in rows)),
         arguments=tuple(arguments),
         places=tuple(places.items()),
-        targets=targets or tuple(row.target for row in rows if row.target),
+        targets=tuple(row.target for row in rows if row.target),
         sanitized=sanitized,
         digest=_digest(source, [*arguments, *seed]),
     )
@@ -237,9 +267,7 @@ def _machine() -> str:
 
 
 def _source_digest(source: Path) -> str:
-    if source != fetch.BUNDLED and not os.environ.get("LLAMA_CPP_SOURCE"):
-        return pins.load().sha256
-    return trees.digest(source)
+    return pins.load().sha256 if fetch.is_pinned(source) else trees.digest(source)
 
 
 def main() -> int:

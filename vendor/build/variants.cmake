@@ -1,15 +1,15 @@
-# Included by CMake's project() if LLAMA_CFFI_CPU_VARIANTS names some of ggml's CPU variants: see variants.py.
+# Included by CMake's project() in the first build: see variants.py.
 #
-# ggml makes its main library depend on every module. Here it depends on no CPU variant, so ninja builds only those that
-# are among its targets.
+# ggml makes its main library depend on every module. Here it depends on no CPU variant, so ninja can build libllama and
+# some of them. Without a target, it builds all.
 include_guard(GLOBAL)
 
 function(add_dependencies target)
-    set(wanted ${ARGN})
+    set(needed ${ARGN})
     if(target STREQUAL "ggml")
-        list(FILTER wanted EXCLUDE REGEX "^ggml-cpu-")
+        list(FILTER needed EXCLUDE REGEX "^ggml-cpu-")
     endif()
-    if(wanted)
-        _add_dependencies(${target} ${wanted})
+    if(needed)
+        _add_dependencies(${target} ${needed})
     endif()
 endfunction()

@@ -1,7 +1,7 @@
-"""Quick builds: `LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these variants of ggml's CPU backend.
+"""Variants of ggml's CPU backend: all of a llama.cpp tree, those that the environment names, those for this machine.
 
-`make check-upgrade` builds two: the one that runs everywhere, and the one with the most features that this CPU has. See
-`quick_variants.py`.
+`LLAMA_CFFI_CPU_VARIANTS=x64,haswell` builds only these. `make run` and `make check-upgrade` build the plainest one and
+the one that ggml chooses on this CPU.
 """
 
 from __future__ import annotations
@@ -23,22 +23,36 @@ _ARCHITECTURES = {
     "riscv64": "riscv64",
 }
 
-# The flags of /proc/cpuinfo that the compiler options of each of ggml's features require.
+# The flags of /proc/cpuinfo that the compiler options of each of ggml's features require. A later feature counts more
+# than all before it, as in ggml's own choice (cpu-feats.cpp).
 _FLAGS = {
-    "SSE42": ("sse4_2",),
-    "AVX": ("avx",),
-    "F16C": ("f16c",),
-    "FMA": ("fma",),
-    "AVX2": ("avx2",),
-    "BMI2": ("bmi2",),
-    "AVX512": ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"),
-    "AVX512_VBMI": ("avx512vbmi",),
-    "AVX512_VNNI": ("avx512_vnni",),
-    "AVX512_BF16": ("avx512_bf16",),
-    "AVX_VNNI": ("avx_vnni",),
-    "AMX_TILE": ("amx_tile",),
-    "AMX_INT8": ("amx_int8",),
+    "x86": {
+        "FMA": ("fma",),
+        "F16C": ("f16c",),
+        "SSE42": ("sse4_2",),
+        "BMI2": ("bmi2",),
+        "AVX": ("avx",),
+        "AVX2": ("avx2",),
+        "AVX_VNNI": ("avx_vnni",),
+        "AVX512": ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"),
+        "AVX512_VBMI": ("avx512vbmi",),
+        "AVX512_BF16": ("avx512_bf16",),
+        "AVX512_VNNI": ("avx512_vnni",),
+        "AMX_TILE": ("amx_tile",),
+        "AMX_INT8": ("amx_int8",),
+    },
+    "ARM": {
+        "DOTPROD": ("asimddp",),
+        "FP16_VECTOR_ARITHMETIC": ("fphp", "asimdhp"),
+        "SVE": ("sve",),
+        "MATMUL_INT8": ("i8mm",),
+        "SVE2": ("sve2",),
+        "SME": ("sme",),
+    },
 }
+
+# The package does not use a variant with one of these where a trial of it fails.
+_TRIED = {"AMX_TILE", "AMX_INT8"}
 
 
 def available(source: Path, machine: str = os.uname().machine) -> dict[str, tuple[str, ...]]:
@@ -70,34 +84,30 @@ def chosen(source: Path) -> tuple[str, ...]:
     return names
 
 
-def for_this_machine(source: Path, flags: frozenset[str] | None = None) -> tuple[str, ...]:
-    """The variant that runs everywhere, and the one with the most features that runs on this CPU.
+def for_this_machine(
+    source: Path, flags: frozenset[str] | None = None, machine: str = os.uname().machine
+) -> tuple[str, ...]:
+    """The plainest variant, which runs everywhere, and the one that ggml chooses on this CPU.
 
-    Empty, which means all, on anything but x86-64: the features of other variants are not known.
+    If that one uses AMX, also the best one without it. Empty, which means all, on anything but x86-64 and ARM: the
+    features of other variants are not known.
     """
+    known = _FLAGS.get(_ARCHITECTURES.get(machine, ""), {})
     have = _cpu_flags() if flags is None else flags
-    runs = {name: features for name, features in available(source, "x86_64").items() if _runs(features, have)}
-    if os.uname().machine != "x86_64" or not runs:
+    there = available(source, machine)
+    runs = [name for name, features in there.items() if all(f in known and have.issuperset(known[f]) for f in features)]
+    if not known or not runs:
         return ()
-    by_features = sorted(runs, key=lambda name: len(runs[name]))
-    return tuple(dict.fromkeys((by_features[0], by_features[-1])))
-
-
-def _runs(features: tuple[str, ...], flags: frozenset[str]) -> bool:
-    return all(feature in _FLAGS and flags.issuperset(_FLAGS[feature]) for feature in features)
+    order = list(known)
+    best_last = sorted(runs, key=lambda name: sum(1 << order.index(feature) for feature in there[name]))
+    without = [name for name in best_last if not _TRIED.intersection(there[name])]
+    return tuple(dict.fromkeys((best_last[0], *without[-1:], best_last[-1])))
 
 
 def _cpu_flags() -> frozenset[str]:
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()
-
-
-def options(names: tuple[str, ...], folder: str) -> dict[str, str]:
-    """CMake's options for a quick build; `folder` holds variants.cmake."""
-    if not names:
-        return {}
-    return {VARIABLE: ";".join(names), "CMAKE_PROJECT_INCLUDE": f"{folder}/variants.cmake"}
 
 
 def targets(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ same commit with the same tools give the same file.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,13 @@ def check(path: Path) -> None:
         raise BuildError(f"{path.name} must be at most {LARGEST / 1e6:.0f} MB large, got {size / 1e6:.1f} MB")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        manifest = json.loads(archive.read("llama_cffi/lib/manifest.json"))
+    if manifest.get("left_out"):
+        left_out = ", ".join(manifest["left_out"])
+        raise BuildError(
+            f"{path.name} must hold all CPU variants and modules, and lacks {left_out}: unset LLAMA_CFFI_BUILD and "
+            "LLAMA_CFFI_CPU_VARIANTS"
+        )
     grafted = [name for name in names if name.startswith("llama_cffi.libs/")]
     if grafted:
         raise BuildError(

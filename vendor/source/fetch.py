@@ -10,7 +10,9 @@ What this project changes in llama.cpp, it changes when it is compiled: see `ven
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -37,8 +39,9 @@ PROGRAM_PARTS = (
 # llama.cpp's chat code, and what it includes.
 CHAT_PARTS = ("common", "include", "ggml/include", "vendor/nlohmann")
 
-# Where a source distribution of this package holds the tree.
+# Where a source distribution of this package holds the tree, and what says that it is the pinned one.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
+_PROOF = BUNDLED.with_suffix(".json")
 
 
 def source_dir(pin: pins.Pin | None = None) -> Path:
@@ -47,8 +50,7 @@ def source_dir(pin: pins.Pin | None = None) -> Path:
     `LLAMA_CPP_SOURCE` names another checkout of llama.cpp. If the pin is a tree that no package carries, it must be
     that tree. Raises FetchError.
     """
-    bundled = BUNDLED if (BUNDLED / "include" / "llama.h").is_file() else None
-    return _override() or bundled or _cached(pin or pins.load(), "source")
+    return _override() or _bundled("include/llama.h", "source") or _cached(pin or pins.load(), "source")
 
 
 def programs_dir(pin: pins.Pin | None = None) -> Path:
@@ -58,8 +60,43 @@ def programs_dir(pin: pins.Pin | None = None) -> Path:
 
 def chat_dir(pin: pins.Pin | None = None) -> Path:
     """A llama.cpp tree with the sources of its chat code, or the checkout of `LLAMA_CPP_SOURCE`."""
-    bundled = BUNDLED if (BUNDLED / "common" / "chat.h").is_file() else None
-    return _override() or bundled or _cached(pin or pins.load(), "chat")
+    return _override() or _bundled("common/chat.h", "chat") or _cached(pin or pins.load(), "chat")
+
+
+def _bundled(file: str, kind: str) -> Path | None:
+    """The tree of a source distribution; the same tree in the cache if it is there, so that builds can share work."""
+    if not (BUNDLED / file).is_file():
+        return None
+    cached = _target(pins.load(), kind)
+    return cached if cached.is_dir() and bundled_is_pinned() else BUNDLED
+
+
+@functools.cache
+def bundled_is_pinned() -> bool:
+    """True if the tree of a source distribution is the pinned one, unchanged since the distribution was made."""
+    if not _PROOF.is_file():
+        return False
+    proof: dict[str, str] = json.loads(_PROOF.read_text(encoding="utf-8"))
+    return proof == _proof(BUNDLED)
+
+
+def bundle(folder: Path) -> None:
+    """Put llama.cpp's tree into `folder`, a source distribution in the making, with a proof of its pin."""
+    tree = folder / BUNDLED.relative_to(BUNDLED.parents[1])
+    sources = (source_dir(), chat_dir())
+    for source in sources:
+        shutil.copytree(source, tree, dirs_exist_ok=True)
+    if all(is_pinned(source) for source in sources):
+        tree.with_suffix(_PROOF.suffix).write_text(json.dumps(_proof(tree), indent=1) + "\n", encoding="utf-8")
+
+
+def _proof(tree: Path) -> dict[str, str]:
+    return {"pin": pins.load().sha256, "tree": trees.digest(tree, (*trees.SOURCE_PARTS, "common"))}
+
+
+def is_pinned(tree: Path) -> bool:
+    """True if a tree that `source_dir` or `chat_dir` returned is the pinned one, so that the pin can stand for it."""
+    return not os.environ.get("LLAMA_CPP_SOURCE") and (tree != BUNDLED or bundled_is_pinned())
 
 
 def _override() -> Path | None:

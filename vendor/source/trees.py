@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from vendor.source.pin import Pin
@@ -14,10 +15,10 @@ from vendor.tools import FetchError
 SOURCE_PARTS = ("CMakeLists.txt", "cmake", "ggml", "include", "src", "vendor")
 
 
-def digest(tree: Path) -> str:
-    """The sha256 of the names and contents of the files that a build reads."""
+def digest(tree: Path, parts: Sequence[str] = SOURCE_PARTS) -> str:
+    """The sha256 of the names and contents of the files that a build reads, or of those in other parts of the tree."""
     found = hashlib.sha256()
-    for part in SOURCE_PARTS:
+    for part in parts:
         top = tree / part
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and ".git" not in path.parts:
