@@ -109,7 +109,7 @@ run: $(VENV)/$(if $(filter gemma,$(MODEL)),.gemma,.chat)
 ifeq ($(MODEL),gemma)
 	$(PY) examples/completion.py --prompt "The capital of France is" -n 48 --seed 5
 else
-	@$(PY) examples/chat.py $(if $(MODEL),--model "$(MODEL)") --message "What is the capital of France?" --temperature 0
+	@$(PY) examples/chat.py $(if $(MODEL),--model "$(MODEL)") --message "Describe the sea in one sentence." --temperature 0
 endif
 
 chat: $(VENV)/.chat

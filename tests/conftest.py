@@ -5,12 +5,13 @@ Nothing here imports native code before a test asks for it, so that tests/unit s
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -153,10 +154,18 @@ def pytest_runtest_makereport(
     return report
 
 
+def left_out(manifest: Mapping[str, Any] | None = None) -> list[str]:
+    """What this build lacks because it is small, by the manifest of its libraries. A whole run needs all."""
+    if manifest is None:
+        manifest = json.loads(Path(llama_cffi.__file__).with_name("lib").joinpath("manifest.json").read_text())
+    return list(manifest.get("left_out", ()))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A whole run in which one kind of test ran nothing is a failed run.
 
-    Vulkan's must run where the build has the module, and where `LLAMA_CFFI_TEST_VULKAN=1` says so.
+    So is one with a small build. Vulkan's must run where the build has the module, and where `LLAMA_CFFI_TEST_VULKAN=1`
+    says so.
     """
     config = session.config
     if hasattr(config, "workerinput"):  # a process of pytest-xdist: the one that has started it knows all results
@@ -173,6 +182,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     required: tuple[str, ...] = () if vulkan_only else _REQUIRED
     if vulkan and "tests/vulkan" not in (config.option.ignore or ()):
         required += ("vulkan",)
+    if missing := left_out():
+        reporter.write_line(f"this build leaves out {', '.join(missing)}: run make build", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     empty = [kind for kind in required if not any(name.startswith(f"tests/{kind}/") for name in passed)]
     if empty:
         reporter.write_line(f"no test passed in: {', '.join(empty)}", red=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build import overrides
-from vendor.build.recipe import HOOK, ONE_VARIANT, SOURCE, SUFFIX, VENDOR, WORK, Backend
+from vendor.build.recipe import ALONE_HOOK, ONE_VARIANT, SOURCE, SUFFIX, VARIANTS_HOOK, VENDOR, WORK, Backend
 from vendor.progress import Progress, say
 from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
@@ -135,7 +135,8 @@ def _copy_inputs(build: Build, target: Path) -> None:
 
     Files with the same contents stay as they are: ninja compiles again what depends on a newer file.
     """
-    names = [f"build/{HOOK}", *(f"build/overrides/{o.file}" for row in build.backends for o in overrides.of(row.name))]
+    names = [f"build/{hook}" for hook in (VARIANTS_HOOK, ALONE_HOOK)]
+    names += [f"build/overrides/{override.file}" for row in build.backends for override in overrides.of(row.name)]
     for name in names:
         text, copy = (_VENDOR_DIR / name).read_bytes(), target / name
         if not copy.is_file() or copy.read_bytes() != text:

@@ -32,9 +32,9 @@ from vendor.build.libraries import Libraries, module_name
 from vendor.build.prefix import Prefix
 from vendor.build.recipe import (
     ALONE,
+    ALONE_HOOK,
     BACKENDS,
     GCC_LICENSES,
-    HOOK,
     LINKED,
     LOADER,
     ONE_VARIANT,
@@ -43,6 +43,7 @@ from vendor.build.recipe import (
     SANITIZED,
     SANITIZERS,
     SUFFIX,
+    VARIANTS_HOOK,
     VENDOR,
     Backend,
     Sanitizer,
@@ -169,7 +170,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
             if tools is not None:
                 versions |= dict(tools.versions)
                 notices += tools.notices
-            builds.append(_planned(source, common | ALONE, [row], (), tools))
+            base = builds[0].lib / f"libggml-base{SUFFIX}.so"
+            builds.append(_planned(source, common | ALONE, [row], (), tools, base=base))
     if small:
         omitted = [build for build in builds[1:] if build.backends[0].name in _OMITTED and not build.lib.is_dir()]
         builds = [build for build in builds if build not in omitted]
@@ -195,7 +197,7 @@ def _with_variants(build: Build, names: tuple[str, ...]) -> Build:
     The hook takes them off the targets that all others need. It changes no object file and no library, so it is not
     part of the digest.
     """
-    places = (*build.places, ("CMAKE_PROJECT_INCLUDE", f"{VENDOR}/build/{HOOK}"))
+    places = (*build.places, ("CMAKE_PROJECT_INCLUDE", f"{VENDOR}/build/{VARIANTS_HOOK}"))
     return replace(build, places=places, variants=names, targets=variants.targets(names))
 
 
@@ -218,6 +220,7 @@ def _planned(
     linked: tuple[str, ...],
     tools: vulkan.Toolchain | None = None,
     sanitized: bool = False,
+    base: Path | None = None,
 ) -> Build:
     everything = dict(options)
     seed = [] if tools is None else [*map(str, tools.versions), vulkan.LOADER.read_text(encoding="utf-8")]
@@ -227,6 +230,8 @@ def _planned(
             everything["CMAKE_CXX_FLAGS"] += f" -include {VENDOR}/build/overrides/{override.file}"
             seed.append(override.path.read_text(encoding="utf-8"))
     places = {} if tools is None else {**tools.options, "Vulkan_LIBRARY": LOADER}
+    if base is not None:  # a module, which is linked with the ggml-base of the first build
+        places |= {"CMAKE_PROJECT_INCLUDE": f"{VENDOR}/build/{ALONE_HOOK}", "LLAMA_CFFI_BASE": str(base)}
     arguments = [f"-D{key}={value}" for key, value in sorted(everything.items())]
     arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     return Build(

@@ -62,8 +62,8 @@ SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer")  # readable stack traces, 
 # vendor/ folder.
 SOURCE, VENDOR, WORK = "@SOURCE@", "@VENDOR@", "@WORK@"
 
-# What CMake includes at each project() of the first build.
-HOOK = "variants.cmake"
+# What CMake includes at project(), in this folder: in the first build, and in that of a module.
+VARIANTS_HOOK, ALONE_HOOK = "variants.cmake", "alone.cmake"
 
 RECIPE = "2"  # part of the digest: increase it when the code here makes something else of the same inputs
 
