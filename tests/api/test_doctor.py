@@ -102,6 +102,23 @@ def test_a_working_install_as_json() -> None:
     assert (product["compared_with"], product["compared"]) == ("numpy", 512 * 512)
 
 
+def test_the_variants_of_a_small_build_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def texts(**changed: object) -> list[str]:
+        data = json.loads((Path(manifest.FOLDER) / "manifest.json").read_text()) | changed
+        monkeypatch.setattr(manifest, "read", lambda: manifest.Manifest(data))
+        return [check.text for check in _doctor_sections._libraries({}) if check.mark != FAIL]
+
+    every = texts()
+    assert not [text for text in every if "leaves out" in text]
+    (line,) = [text for text in every if text.startswith("CPU variants: ")]
+    names = [variant.name for variant in llama_cffi.Ggml.Backend.cpuVariants()]
+    assert sorted(line.removeprefix("CPU variants: ").split(", ")) == sorted(names)
+    small = texts(modules={"cpu": [f"libggml-cpu-{names[-1]}-cffi.so"]}, left_out=[f"cpu-{names[0]}", "rpc"])
+    assert f"CPU variants: {names[-1]}" in small
+    (line,) = [text for text in small if "leaves out" in text]
+    assert f"{names[0]}, rpc" in line and "make build" in line
+
+
 def test_a_variant_that_was_forced() -> None:
     report = json.loads(_run("doctor", "--json", "--seconds", "0", LLAMA_CFFI_CPU_VARIANT="x64", **_no_gpu()).stdout)
     assert report["facts"]["cpu"]["chosen"] == "x64" and report["ok"]

@@ -14,7 +14,7 @@ import pytest
 
 from vendor.build import native
 from vendor.build.libraries import module_name
-from vendor.source import fetch
+from vendor.source import fetch, pin
 from vendor.vulkan import vulkan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,3 +291,32 @@ def test_a_source_distribution_needs_no_network_for_llama_cpp(tmp_path: Path) ->
     result = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == str(tree / "vendor" / "llama.cpp"), result.stderr
     assert not (tmp_path / "cache").exists()
+    _compare_digests(tree, env)
+
+
+def _compare_digests(tree: Path, env: dict[str, str]) -> None:
+    """A source distribution builds what a checkout builds, until somebody changes its llama.cpp."""
+    checkout = _pinned()
+    code = "from vendor.build import native; p = native.plan(); print([b.digest for b in p.builds], p.source)"
+
+    def planned(**more: str) -> tuple[list[str], Path]:
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(
+            command, cwd=tree, env={**env, "GGML_USE_VULKAN": "0", **more}, capture_output=True, text=True, timeout=60
+        )
+        assert result.returncode == 0, result.stderr
+        digests, _, source = result.stdout.strip().rpartition(" ")
+        return json.loads(digests.replace("'", '"')), Path(source)
+
+    digests = [build.digest for build in checkout.builds if build.backends[0].name != "vulkan"]
+    assert planned() == (digests, tree / "vendor" / "llama.cpp")
+    # Where the cache has the same tree, it is used, so that one can go on where the other was interrupted.
+    assert planned(LLAMA_CFFI_CACHE=str(pin.cache_root())) == (digests, checkout.source)
+    for file in ("common/chat.cpp", "src/llama.cpp"):
+        path = tree / "vendor" / "llama.cpp" / file
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n// changed\n")
+        changed, source = planned(LLAMA_CFFI_CACHE=str(pin.cache_root()))
+        assert source == tree / "vendor" / "llama.cpp" and not set(changed) & set(digests)
+        path.write_bytes(before)
+    assert planned()[0] == digests

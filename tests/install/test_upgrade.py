@@ -536,5 +536,8 @@ def test_a_quick_build_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(variants.VARIABLE, name)
     quick = native.plan()
     assert isinstance(whole, native.Plan) and isinstance(quick, native.Plan)
-    assert quick.digest != whole.digest and quick.builds[1].digest == whole.builds[1].digest
+    first, complete = quick.builds[0], whole.builds[0]
+    assert first.prefix == complete.prefix.with_name(f"{complete.digest}-{name}") and first.work == complete.work
+    assert quick.builds[1:] and [b.digest for b in quick.builds] == [b.digest for b in whole.builds]
+    assert f"cpu-{name}" not in quick.left_out and len(quick.left_out) > 1 and not whole.left_out
     assert quick.builds[0].targets == ("llama", f"ggml-cpu-{name}") and whole.builds[0].targets == ()
