@@ -2,6 +2,9 @@
 # is linked with. Instead of compiling it again, its object files are left empty, and the finished library is copied.
 include_guard(GLOBAL)
 
+# Where an override names its file, not this machine's folders.
+add_compile_options("-ffile-prefix-map=${CMAKE_BINARY_DIR}/vendor=vendor")
+
 file(WRITE "${CMAKE_BINARY_DIR}/finished.sh" [=[
 finished=$1
 while [ $# -gt 1 ]; do

@@ -4,6 +4,9 @@
 # some of them. Without a target, it builds all.
 include_guard(GLOBAL)
 
+# Where an override names its file, not this machine's folders.
+add_compile_options("-ffile-prefix-map=${CMAKE_BINARY_DIR}/vendor=vendor")
+
 function(add_dependencies target)
     set(needed ${ARGN})
     if(target STREQUAL "ggml")
