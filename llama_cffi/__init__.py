@@ -40,6 +40,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "VocabType",
     ),
     "generation.default_sampler": ("defaultSampler",),
+    "generation.score": ("Score",),
     "generation.steps": ("Alternative", "GenerationStep", "StopReason", "Usage"),
     "model.params": ("TensorBuftOverride",),
     "sampling.chain": ("PerfSamplerData",),
@@ -82,6 +83,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "context.memory": ("Memory",),
     "model.model": ("Model",),
     "sampling.sampler": ("Sampler",),
+    "scoring.perplexity": ("Perplexity", "perplexity"),
+    "scoring.score": ("Choice", "choose", "score"),
     "context.samplers": ("SamplerSeqConfig",),
     "system": (
         "backendFree",

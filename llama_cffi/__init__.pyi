@@ -78,6 +78,7 @@ from llama_cffi.errors import (
 )
 from llama_cffi.generation.default_sampler import defaultSampler as defaultSampler
 from llama_cffi.generation.generation import Generation as Generation, GenerationSteps as GenerationSteps
+from llama_cffi.generation.score import Score as Score
 from llama_cffi.generation.steps import (
     Alternative as Alternative,
     GenerationStep as GenerationStep,
@@ -95,6 +96,8 @@ from llama_cffi.sampling.interface import SamplerI as SamplerI
 from llama_cffi.sampling.sampler import Sampler as Sampler
 from llama_cffi.sampling.token_data import TokenData as TokenData
 from llama_cffi.sampling.token_data_array import TokenDataArray as TokenDataArray
+from llama_cffi.scoring.perplexity import Perplexity as Perplexity, perplexity as perplexity
+from llama_cffi.scoring.score import Choice as Choice, choose as choose, score as score
 from llama_cffi.system import (
     backendFree as backendFree,
     backendInit as backendInit,

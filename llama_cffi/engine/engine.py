@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
-from llama_cffi._core.checks import boolean, expected, integer, out_of_range
+from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
+from llama_cffi.engine.arguments import chosen_sampler, most_cells, seconds
 from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
 from llama_cffi.engine.scheduler import Scheduler
-from llama_cffi.engine.sequence_pool import UNLIMITED
+from llama_cffi.engine.scores import score_all, scored_texts
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
-from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from llama_cffi.chat.messages import Message
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
+    from llama_cffi.engine.scores import Text, Work
+    from llama_cffi.generation.score import Score
+    from llama_cffi.generation.steps import GenerationStep
     from llama_cffi.model.adapter import Adapter
 
     R = TypeVar("R", bound=Request)
@@ -112,20 +115,11 @@ class Engine:
         self._templates: dict[str | None, ChatTemplate] = {}
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
-        self._capacity = self._most_cells(context, layout)
+        self._capacity = most_cells(context, layout)
         _engines.add(self)
         self._collected = self._scheduler.when_collected()
         self._scheduler.thread.start()
         self._collected.__enter__()
-
-    @staticmethod
-    def _most_cells(context: Context, layout: MemoryLayout) -> int:
-        """The most cells that a request can have, in the layout that allows more."""
-        capacity = context_capacity(context) or UNLIMITED
-        if layout.fixed or layout.unified:
-            return capacity
-        positions: int = context._limits.n_pos
-        return min(layout.nCtx, positions) if positions else layout.nCtx
 
     @property
     def model(self) -> Model:
@@ -288,6 +282,38 @@ class Engine:
         request._format, request._taken = form, call_ids(messages)
         return request
 
+    def score(
+        self,
+        texts: Iterable[Text],
+        context: Text | Sequence[Text] = "",
+        *,
+        priority: int = 0,
+        adapters: Iterable[tuple[Adapter, float]] = (),
+    ) -> list[Score]:
+        """Compute the log-probabilities of given texts, many at once. Waits for the results: one for each text.
+
+        `context` comes before each text and is not scored: one for all, or a list with one for each. See `score` for
+        how texts, or their tokens, are read. At most 2 * `nSeqMax` texts are submitted at a time; `priority` and
+        `adapters` are those of `submit`. Raises what `submit` and `Request.result` raise, and ValueError for a text
+        without tokens.
+        """
+        found = scored_texts(self._model.vocab, texts, context)
+        work = self._score([(text.tokens, text.first) for text in found], priority, adapters)
+        return [text.score(steps) for text, steps in zip(found, work, strict=True)]
+
+    def _score(
+        self, work: Iterable[Work], priority: int = 0, adapters: Iterable[tuple[Adapter, float]] = ()
+    ) -> Iterator[list[GenerationStep]]:
+        loras = AdapterSet.check(self._model, adapters)
+
+        def submit(tokens: list[Token], first: int) -> Request:
+            self._scheduler.require_place()
+            options = RequestOptions.check(self._model.vocab, tokens, 0, (), (), None, False, False, 0)
+            options.scored_from = first
+            return self._submit(Request, options, None, priority, DEFAULT_SEED, loras)
+
+        return score_all(work, submit, 2 * self.nSeqMax)
+
     def _submit(
         self,
         kind: type[R],
@@ -299,7 +325,7 @@ class Engine:
     ) -> R:
         self._require_room(len(options.prompt), options.max_tokens)
         integer(priority, -INT32_MAX, INT32_MAX, "priority")
-        chosen = _chosen_sampler(sampler, seed)
+        chosen = chosen_sampler(sampler, seed)
         request = kind(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)
         try:
@@ -333,7 +359,7 @@ class Engine:
         """
         if self._scheduler.thread is threading.current_thread():
             raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")
-        limit = None if timeout is None else _seconds(timeout)
+        limit = None if timeout is None else seconds(timeout)
         if boolean(drain, "drain"):
             self._scheduler.drain(limit)
         elif limit is not None:
@@ -357,27 +383,6 @@ class Engine:
 
 def _serial(job: Job) -> int:
     return job.serial
-
-
-def _seconds(timeout: float) -> float:
-    """A timeout, checked."""
-    if isinstance(timeout, str) or not hasattr(timeout, "__float__"):
-        raise TypeError(f"timeout must be a number of seconds, got {timeout!r}")
-    if not 0 <= float(timeout) <= threading.TIMEOUT_MAX:
-        raise out_of_range("timeout", timeout, 0, threading.TIMEOUT_MAX)
-    return float(timeout)
-
-
-def _chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:
-    """The sampler for one request."""
-    if sampler is None:
-        return defaultSampler(seed=seed)
-    chosen = require_sampler(sampler)
-    if seed != DEFAULT_SEED:
-        raise ValueError("seed is for the default sampler: give your own its seed, as Sampler.initDist(seed) does")
-    if chosen._chain is not None:
-        raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
-    return chosen
 
 
 def _after_fork() -> None:

@@ -87,7 +87,7 @@ class Job:
         self._capacity, self._ahead = capacity, ahead
         self._prompt_log_probs = options.prompt_log_probs
         if options.prompt_log_probs is not None:
-            request.promptLogProbs.append(None)
+            request.promptLogProbs += [None] * options.scored_from
         self.samples = options.max_tokens != 0  # False: the prompt is decoded, and nothing else
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
         self.open_ended = options.max_tokens is None
@@ -122,10 +122,14 @@ class Job:
             return self.tokens[:0]
         return self.tokens[: len(self.request.promptLogProbs)] if self.unscored else self.tokens
 
+    @property
+    def first_row(self) -> int:
+        """The first position whose output is needed for a score."""
+        return len(self.request.promptLogProbs) - 1
+
     def rows_to_score(self, start: int, count: int) -> range:
         """The positions, of `count` ones that are decoded from `start` on, whose outputs score the prompt."""
-        known, end = len(self.request.promptLogProbs), len(self.request.prompt)
-        return range(max(start, known - 1), min(start + count, end - 1))
+        return range(max(start, self.first_row), min(start + count, len(self.request.prompt) - 1))
 
     def score(self, ctx: Context, rows: range, index: int) -> None:
         """Publish the log-probabilities of the tokens after these positions. `index` is the entry of the first one."""

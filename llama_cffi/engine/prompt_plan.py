@@ -16,7 +16,7 @@ _WASTE = 0.25  # most dummy tokens, as a part of the prompts
 
 
 def with_scores(prompts: list[Job], free: int, rows: int, plan: Callable[[list[Job], int], Plan]) -> Plan:
-    """Plan prompts of which some are scored: these have an output for each token, and `rows` is the most of them.
+    """Plan prompts of which some are scored: these have outputs for many tokens, and `rows` is the most of them.
 
     `plan` plans the others. The prompt that comes first by rank says which kind is first, so that neither waits without
     end.
@@ -24,10 +24,23 @@ def with_scores(prompts: list[Job], free: int, rows: int, plan: Callable[[list[J
     scored = [job for job in prompts if job.unscored]
     others = [job for job in prompts if not job.unscored]
     if not others or min(prompts, key=rank) in scored:
-        planned = in_one_pool(scored, min(free, rows))
+        planned = _with_rows(scored, free, rows)
         return {**planned, **plan(others, free - _size(planned))}
     planned = plan(others, free)
-    return {**planned, **in_one_pool(scored, min(free - _size(planned), rows))}
+    return {**planned, **_with_rows(scored, free - _size(planned), rows)}
+
+
+def _with_rows(prompts: list[Job], free: int, rows: int) -> Plan:
+    """Fill `free` entries by rank, of which `rows` can have an output."""
+    plan: Plan = {}
+    for job in sorted(prompts, key=rank):
+        assert job.sequence is not None
+        before = max(0, job.first_row - len(job.sequence.tokens))  # decoded without outputs
+        count = min(job.pending, free, before + rows)
+        plan[job] = count, 0
+        free -= count
+        rows -= max(0, count - before)
+    return plan
 
 
 def _size(plan: Plan) -> int:

@@ -283,9 +283,13 @@ def _require_context(ctx: Context) -> None:
 def _require_scores(ctx: Context) -> None:
     """Raise an error for a context whose logits do not score the tokens of a prompt."""
     if ctx.getModel().hasEncoder:
-        raise ValueError("promptLogProbs is for models with a decoder alone: this one reads its prompt with an encoder")
+        raise ValueError(
+            "promptLogProbs and scores are for models with a decoder alone: this one reads its prompt with an encoder"
+        )
     if ctx._samples:
-        raise ValueError("promptLogProbs needs a context without samplers of its own (setSampler): make another one")
+        raise ValueError(
+            "promptLogProbs and scores need a context without samplers of its own (setSampler): make another one"
+        )
 
 
 def _capacity_for(ctx: Context, prompt: list[Token]) -> int | None:

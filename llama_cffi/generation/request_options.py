@@ -20,8 +20,8 @@ class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
     __slots__ = (
-        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "shares_prefix"),
-        *("stop_tokens", "stream"),
+        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "scored_from"),
+        *("shares_prefix", "stop_tokens", "stream"),
     )
 
     def __init__(
@@ -40,6 +40,7 @@ class RequestOptions:
         self.stop_tokens = stop_tokens
         self.log_probs = log_probs  # how many alternatives to report for each token
         self.prompt_log_probs = prompt_log_probs  # the same for the tokens of the prompt
+        self.scored_from = 1  # the first token of the prompt that `prompt_log_probs` is about
         self.penalizes_prompt = penalizes_prompt
         self.shares_prefix = True  # of the prompt, with other requests of an engine
         self.begin: Callable[[], None] | None = None  # called when the sampler has been reset

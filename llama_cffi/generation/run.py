@@ -38,6 +38,7 @@ class Run:
         self.prompt: list[Token] = []
         self.log_probs: int | None = None  # how many alternatives to report for each token
         self.prompt_log_probs: int | None = None  # the same for the tokens of the prompt
+        self.scored_from = 1  # the first token of the prompt that they are computed for
         self.prompt_steps: list[GenerationStep | None] = []
         self.capacity: int | None = None  # tokens that fit the sequence; None: no limit
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
@@ -121,7 +122,7 @@ class Run:
                 cache.clear()
                 done = self._compute(self._encode)
             elif self.prompt_log_probs is not None:
-                cache.clear()  # a prefix that is not decoded would have no scores
+                self.reused = cache.adapt_to(self.prompt[: self.scored_from])  # the others need outputs
                 done = self._compute(self._score)
             else:
                 self.reused = cache.adapt_to(self.prompt)
@@ -139,13 +140,15 @@ class Run:
         """Decode the prompt, and compute the log-probabilities of its tokens."""
         from llama_cffi.generation.log_probs import prompt_log_probs, scored_rows
 
-        count, tokens, steps, ctx = self.prompt_log_probs or 0, self.prompt, self.prompt_steps, self.context
-        steps[:] = [None]
+        count, first, steps, ctx = self.prompt_log_probs or 0, self.scored_from, self.prompt_steps, self.context
+        steps[:] = [None] * first
+        tokens = self.prompt[first - 1 :]  # each is scored by the output of the one before it
 
         def read(start: int, end: int) -> bool:
             steps.extend(prompt_log_probs(ctx, tokens[start + 1 : end + 1], count, 0))
             return not self._cancelled
 
+        self.cache.decode(self.prompt[len(self.cache) : first - 1], output=False)
         self.cache.decode_scored(tokens, scored_rows(ctx._nVocab), read)
 
     def _encode(self) -> None:

@@ -23,11 +23,14 @@ from llama_cffi import (
     ProcessType,
     Sampler,
     TokenDataArray,
+    choose,
     defaultSampler,
     detokenize,
     load,
     logGet,
     logSet,
+    perplexity,
+    score,
     tokenize,
 )
 from llama_cffi.model.validation import ModelFile
@@ -74,6 +77,7 @@ NAMES = (
     "Threadpool",
     "Generation",
     "Generation, prompt scored",
+    "score, choose, perplexity",
     "Generation, prompt penalized",
     "Generation, steps",
     "Generation, asyncio",
@@ -83,6 +87,7 @@ NAMES = (
     "Engine",
     "Engine, requests",
     "Engine, adapters",
+    "Engine.score",
     "Engine.chat",
     "Embedder",
     "Embedder.embed",
@@ -304,6 +309,16 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
         ctx = context()
         return lambda: Generation(ctx, "Once upon", maxTokens=0, promptLogProbs=1).result()
 
+    def scores() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            score(ctx, " a", "Once")
+            choose(ctx, "Once", [" a", " b"])
+            perplexity(ctx, [5, 6, 7, 8, 9], nCtx=4, stride=3)
+
+        return run
+
     def penalized() -> Operation:
         ctx = context()
 
@@ -406,6 +421,15 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             first = made.submit("Once", maxTokens=2, adapters=[(lora, 1.0)])
             made.submit("Once", maxTokens=2).result()
             first.result()
+
+        return run
+
+    def engine_scores() -> Operation:
+        made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+
+        def run() -> None:
+            made.score([" a", " b", " c d", " e", " f"], "Once")
+            perplexity(made, [5, 6, 7, 8, 9, 10, 11, 12], nCtx=4)
 
         return run
 
@@ -537,6 +561,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 pool,
                 generation,
                 scored,
+                scores,
                 penalized,
                 stepwise,
                 asynchronous,
@@ -546,6 +571,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 engine,
                 requests,
                 adapted_requests,
+                engine_scores,
                 engine_chat,
                 make_embedder,
                 embedder,

@@ -26,7 +26,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"generation", "embedding"},
         {"chat"},
         {"engine"},
-        {"llm"},
+        {"llm", "scoring"},
         {"__init__"},
         {"server"},
         {"cli", "_children", "compat"},

@@ -1,0 +1,48 @@
+"""Checks of the arguments of an engine, and what follows from them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from llama_cffi._core.base_types import DEFAULT_SEED
+from llama_cffi._core.checks import out_of_range
+from llama_cffi.engine.sequence_pool import UNLIMITED
+from llama_cffi.generation.default_sampler import defaultSampler
+from llama_cffi.generation.request_options import require_sampler
+from llama_cffi.generation.token_cache import context_capacity
+
+if TYPE_CHECKING:
+    from llama_cffi.context.context import Context
+    from llama_cffi.engine.memory_layout import MemoryLayout
+    from llama_cffi.sampling.sampler import Sampler
+
+
+def most_cells(context: Context, layout: MemoryLayout) -> int:
+    """The most cells that a request can have, in the layout that allows more."""
+    capacity = context_capacity(context) or UNLIMITED
+    if layout.fixed or layout.unified:
+        return capacity
+    positions: int = context._limits.n_pos
+    return min(layout.nCtx, positions) if positions else layout.nCtx
+
+
+def seconds(timeout: float) -> float:
+    """A timeout, checked."""
+    if isinstance(timeout, str) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"timeout must be a number of seconds, got {timeout!r}")
+    if not 0 <= float(timeout) <= threading.TIMEOUT_MAX:
+        raise out_of_range("timeout", timeout, 0, threading.TIMEOUT_MAX)
+    return float(timeout)
+
+
+def chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:
+    """The sampler for one request."""
+    if sampler is None:
+        return defaultSampler(seed=seed)
+    chosen = require_sampler(sampler)
+    if seed != DEFAULT_SEED:
+        raise ValueError("seed is for the default sampler: give your own its seed, as Sampler.initDist(seed) does")
+    if chosen._chain is not None:
+        raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
+    return chosen
