@@ -7,6 +7,8 @@ COMMANDS = {
     "complete": ("llama_cffi.cli.complete", "complete a prompt"),
     "chat": ("llama_cffi.cli.chat", "chat with a model"),
     "embed": ("llama_cffi.cli.embed", "compute embeddings of texts"),
+    "score": ("llama_cffi.cli.score", "show how probable a model finds given texts"),
+    "perplexity": ("llama_cffi.cli.perplexity", "compute the perplexity of a long text"),
     "serve": ("llama_cffi.cli.serve", "serve models over HTTP by OpenAI's protocol"),
     "pull": ("llama_cffi.cli.pull", "download a model from the Hugging Face Hub into the cache"),
     "list": ("llama_cffi.cli.cached_models", "list the models in the cache"),
