@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tests import tiny_models
 from tests.cli.commands import ROOT, environment, run
@@ -141,14 +142,14 @@ def test_keys_by_option_file_and_variable(tiny_path: Path, tmp_path: Path) -> No
 def test_https_with_a_certificate_of_its_own(tiny_path: Path, tmp_path: Path) -> None:
     """A client that trusts the certificate gets an answer, any other one a refused handshake."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    _certify(key, certificate)
+    authority = _certify(key, certificate)
     with command(
         *("-m", tiny_path, "-c", 256, "-q", "--template", "chatml"),
         *("--tls-certificate", certificate, "--tls-key", key),
     ) as made:
         assert made.url.startswith("https://127.0.0.1:")
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
-        trusted = ssl.create_default_context(cafile=str(certificate))
+        trusted = ssl.create_default_context(cafile=str(authority))
         with httpx.Client(base_url=made.url, verify=trusted, timeout=SECONDS) as client:
             answer = client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 3
@@ -170,9 +171,10 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path, spoil: str) -> None:
     if spoil == "another key":
         _certify(key, tmp_path / "other.pem")
     elif spoil == "a password":
-        sealed = key.rename(tmp_path / "plain.pem")
-        words = ["openssl", "ec", "-aes128", "-passout", "pass:secret", "-in", str(sealed), "-out", str(key)]
-        subprocess.run(words, check=True, capture_output=True, timeout=SECONDS)
+        plain = serialization.load_pem_private_key(key.read_bytes(), None)
+        sealed = serialization.BestAvailableEncryption(b"secret")
+        form = serialization.PrivateFormat.TraditionalOpenSSL
+        key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, form, sealed))
     else:
         certificate.write_text("certificate")
     found = run("serve", "-m", "none.gguf", "--port", "0", "--tls-certificate", certificate, "--tls-key", key)
@@ -180,17 +182,15 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path, spoil: str) -> None:
     assert f"--tls-certificate {certificate}" in found.stderr and f"--tls-key {key}" in found.stderr
 
 
-def _certify(key: Path, certificate: Path) -> None:
-    """Make a key, and a certificate of 127.0.0.1 that it signs itself."""
-    assert shutil.which("openssl"), "this test needs the program openssl"
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
-    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2")
-    subprocess.run(
-        ["openssl", "req", "-x509", *kind, *names, "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
+def _certify(key: Path, certificate: Path) -> Path:
+    """Make a key and a certificate of 127.0.0.1. Returns the certificate of its authority, which a client trusts."""
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1", "localhost")
+    made.private_key_pem.write_to_path(str(key))
+    certificate.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
+    trusted = certificate.with_name("authority.pem")
+    authority.cert_pem.write_to_path(str(trusted))
+    return trusted
 
 
 @pytest.mark.parametrize(
