@@ -200,31 +200,31 @@ struct shim_trial {
 
 /* How many threads a context computes with at present, and what that was decided by. */
 struct shim_threads {
-    int32_t single;    /* threads for a batch of one token, while nothing else needs the CPUs */
-    int32_t batch;     /* threads for larger batches */
-    int32_t most;      /* the larger of both */
-    int32_t now;       /* limit of both at present */
-    int32_t cpus;      /* CPUs of the machine; 0: this process may not use all, so what others do is not known */
-    int32_t before;    /* threads before that were raised last */
-    int32_t tries;     /* decisions since then */
-    double  decided;   /* when the last decision was made */
-    double  crowded;   /* seconds for which others have needed the CPUs */
-    double  others;    /* threads of other programs that run, on average */
-    double  lowered;   /* when `now` was lowered last: seconds of a monotonic clock */
-    double  raised;    /* when it was raised last */
-    double  patience;  /* seconds from a lowering until more threads are tried */
-    double  began;     /* when the last computation began */
-    double  marked;    /* when this window began */
-    double  computed;  /* seconds of computing in this window */
-    double  preempted; /* involuntary context switches of the process before this window */
-    double  cpu;       /* CPU seconds of the process before this window */
-    double  sampled;   /* when it was counted last how many threads run */
-    double  sum;       /* sum of these counts in this window */
-    int32_t samples;   /* number of these counts */
-    int32_t size;      /* tokens of the computations that are compared */
-    int32_t odd;       /* computations of other sizes, one after the other */
-    double  work;      /* what computations of about that size did in this window */
-    double  worked;    /* ... and the seconds that they took */
+    int32_t           single; /* threads for a batch of one token, while nothing else needs the CPUs */
+    int32_t           batch;  /* threads for larger batches */
+    int32_t           most;   /* the larger of both */
+    int32_t           now;    /* limit of both at present */
+    int32_t           cpus;   /* CPUs of the machine; 0: this process may not use all, so what others do is not known */
+    int32_t           before; /* threads before that were raised last */
+    int32_t           tries;  /* decisions since then */
+    double            decided;   /* when the last decision was made */
+    double            crowded;   /* seconds for which others have needed the CPUs */
+    double            others;    /* threads of other programs that run, on average */
+    double            lowered;   /* when `now` was lowered last: seconds of a monotonic clock */
+    double            raised;    /* when it was raised last */
+    double            patience;  /* seconds from a lowering until more threads are tried */
+    double            began;     /* when the last computation began */
+    double            marked;    /* when this window began */
+    double            computed;  /* seconds of computing in this window */
+    double            preempted; /* involuntary context switches of the process before this window */
+    double            cpu;       /* CPU seconds of the process before this window */
+    double            sampled;   /* when it was counted last how many threads run */
+    double            sum;       /* sum of these counts in this window */
+    int32_t           samples;   /* number of these counts */
+    int32_t           size;      /* tokens of the computations that are compared */
+    int32_t           odd;       /* computations of other sizes, one after the other */
+    double            work;      /* what computations of about that size did in this window */
+    double            worked;    /* ... and the seconds that they took */
     struct shim_trial trial;
 };
 
