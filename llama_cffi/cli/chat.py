@@ -39,8 +39,7 @@ def make_parser() -> CommandParser:
         help="messages to send, one after another (default: the lines of stdin)",
     )
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per answer, each on a line")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_output(parser, "print one JSON object per answer, each on a line")
     options.add_model(parser)
     thoughts = parser.add_argument_group("thoughts")
     thoughts.add_argument(

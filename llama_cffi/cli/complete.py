@@ -35,8 +35,7 @@ def make_parser() -> CommandParser:
         help="parse special tokens in the prompt, such as <eos>, instead of taking them as text",
     )
     parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
-    parser.add_argument("--json", action="store_true", help="print one JSON document at the end instead of the text")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_output(parser, "print one JSON document at the end instead of the text")
     options.add_model(parser)
     options.add_generation(parser, _MAX_TOKENS)
     options.add_context(parser)

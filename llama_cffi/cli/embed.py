@@ -41,8 +41,7 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--output", metavar="FILE.npy", help="write the vectors to a numpy file instead of printing them"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_output(parser)
     parser.add_argument("-c", "--ctx", type=integer(1), metavar="N", help="allow at most N tokens per text")
     parser.add_argument("-b", "--batch", type=integer(1), metavar="N", help="compute at most N tokens at once")
     options.add_threads(parser)

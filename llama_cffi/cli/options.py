@@ -265,11 +265,22 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_output(parser: CommandParser, json: str = "print one JSON document") -> None:
+    """Add --json, with its help, and --quiet."""
+    parser.add_argument("--json", action="store_true", help=json)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+
+
 def read_text(argument: str) -> str:
     """The text given as an argument; `-` reads stdin, without its final newline."""
     if argument != "-":
         return argument
     return _decoded(sys.stdin.buffer.read()).removesuffix("\n").removesuffix("\r")
+
+
+def read_whole(path: str, option: str) -> str:
+    """The text of the file that an option names; `-` is stdin."""
+    return read_text("-") if path == "-" else read_file(path, option)
 
 
 def read_lines() -> Iterator[str]:

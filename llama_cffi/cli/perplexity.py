@@ -39,8 +39,7 @@ def make_parser() -> CommandParser:
         metavar="N",
         help="move a window by N tokens instead, and count every token of the text once",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_output(parser)
     options.add_model(parser)
     options.add_context(parser, sized=False)
     return parser
@@ -55,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.stride is not None and args.stride > args.ctx:
         raise output.CommandError(f"--stride must be between 1 and {args.ctx}, the size of --ctx, got {args.stride}", 2)
-    whole = options.read_text("-") if args.file == "-" else options.read_file(args.file, "--file")
+    whole = options.read_whole(args.file, "--file")
     text = whole.removesuffix("\n")  # as llama-perplexity reads a file
     model, loaded = options.load(args)
     progress = output.Progress("perplexity of", os.path.basename(args.file), args.quiet)

@@ -31,8 +31,7 @@ def make_parser() -> CommandParser:
         "--context", default="", metavar="TEXT", help="text before each text, such as a question; it is not scored"
     )
     parser.add_argument("--tokens", action="store_true", help="show the log-probability of each token too")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no speeds")
+    options.add_output(parser)
     options.add_model(parser)
     options.add_context(parser)
     return parser
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     texts = args.texts
     if args.file is not None:
-        whole = options.read_text("-") if args.file == "-" else options.read_file(args.file, "--file")
+        whole = options.read_whole(args.file, "--file")
         texts = [line for line in whole.split("\n") if line.strip()]
         if not texts:
             raise output.CommandError(f"--file {args.file} is empty: expected a text in each line")

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
-from llama_cffi import Model, Sampler, tokenize
+from llama_cffi import AnswerFormat, Model, Sampler, tokenize
 from tests.chat.case import ParseCase
 from vendor.source import fetch
 
@@ -17,6 +17,20 @@ Applied = dict[str, Any]
 def model() -> Model:
     """A vocabulary of bytes, in which any text can be spelled."""
     return Model.load(fetch.vectors_dir() / "ggml-vocab-gpt-2.gguf", Model.Params(vocabOnly=True))
+
+
+def allows(model: Model, form: AnswerFormat, text: str) -> bool:
+    """Return True if the grammar of an answer allows a text as the whole answer."""
+    sampler = form.grammarSampler(model.vocab)
+    assert sampler is not None
+    with sampler:
+        form.begin(sampler)
+        try:
+            for token in (*tokenize(model.vocab, text, addSpecial=False), model.vocab.eos):
+                sampler.accept(token)
+        except ValueError:
+            return False
+    return True
 
 
 def problem(case: ParseCase, made: Applied) -> str:

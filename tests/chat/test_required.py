@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_cffi import AnswerFormat, ChatSession, ChatTemplate, Context, Engine, Model, StopReason, defaultSampler
+from llama_cffi import ChatSession, ChatTemplate, Context, Engine, Model, StopReason, defaultSampler
 from llama_cffi.chat import native
 from llama_cffi.chat.required_call import bounded
 from tests.chat import cases, grammars, judge, required
@@ -48,10 +48,10 @@ def test_a_thought_is_allowed_before_a_required_call(tiny: Model) -> None:
     template = ChatTemplate(tiny, TEMPLATE)
     at_once, later = (template.format(ASK, tools=[CLOCK], toolChoice="required", thinkFirst=first) for first in (0, 1))
     call = '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
-    assert _allows(tiny, at_once, call) and _allows(tiny, later, call)
-    assert not _allows(tiny, at_once, f"<think>Hm.</think>\n\n{call}")
-    assert _allows(tiny, later, f"<think>Hm.</think>\n\n{call}")
-    assert not _allows(tiny, later, f"Let me see.\n{call}")
+    assert grammars.allows(tiny, at_once, call) and grammars.allows(tiny, later, call)
+    assert not grammars.allows(tiny, at_once, f"<think>Hm.</think>\n\n{call}")
+    assert grammars.allows(tiny, later, f"<think>Hm.</think>\n\n{call}")
+    assert not grammars.allows(tiny, later, f"Let me see.\n{call}")
 
 
 @pytest.mark.parametrize("tools", [[WEATHER], [WEATHER, CLOCK], [WEATHER, {"name": "tool_2+", "parameters": {}}]])
@@ -62,8 +62,8 @@ def test_functionary_calls_one_tool_unless_several_are_allowed(
     source = cases.template_source("models/templates/meetkai-functionary-medium-v3.2.jinja")
     form = ChatTemplate(tiny, source).format(ASK, tools=tools, toolChoice="required", parallelToolCalls=parallel)
     call = 'weather\n{"city": "Bern"}'
-    assert _allows(grammars.model(), form, call)  # its vocabulary adds no space before a text
-    assert _allows(grammars.model(), form, call + call) is parallel
+    assert grammars.allows(grammars.model(), form, call)  # its vocabulary adds no space before a text
+    assert grammars.allows(grammars.model(), form, call + call) is parallel
 
 
 def _repeats_calls(grammar: str) -> list[str]:
@@ -86,21 +86,6 @@ def test_no_template_repeats_a_call_where_one_was_asked_for(tiny: Model) -> None
             several += parallel and bool(found)
             assert parallel or not found, (path.stem, found)
     assert several >= 20
-
-
-def _allows(model: Model, form: AnswerFormat, text: str) -> bool:
-    from llama_cffi import tokenize
-
-    sampler = form.grammarSampler(model.vocab)
-    assert sampler is not None
-    with sampler:
-        form.begin(sampler)
-        try:
-            for token in (*tokenize(model.vocab, text, addSpecial=False), model.vocab.eos):
-                sampler.accept(token)
-        except ValueError:
-            return False
-    return True
 
 
 @pytest.mark.parametrize(
@@ -165,7 +150,7 @@ def test_a_thought_that_the_prompt_begins(tiny: Model) -> None:
     form = ChatTemplate(tiny, source).format(ASK, tools=[WEATHER], toolChoice="required")
     assert form.prompt.endswith("<think>\n")
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>'
-    assert _allows(tiny, form, f"</think>\n{call}") and not _allows(tiny, form, call)
+    assert grammars.allows(tiny, form, f"</think>\n{call}") and not grammars.allows(tiny, form, call)
     assert form.parse(f"</think>\n{call}").toolCalls[0].arguments == {"city": "Bern"}
 
 
@@ -176,7 +161,7 @@ def test_a_thought_that_the_prompt_begins_has_to_end(tiny: Model, first: bool) -
     assert form.prompt.endswith("<|open|>think<|sep|>")
     call = '<|open|>tools<|sep|><|open|>call tool="clock"abcdefghi<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
     ended = f"<|close|>think<|sep|>{call}"
-    assert _allows(grammars.model(), form, ended) and not _allows(grammars.model(), form, f" {call}")
+    assert grammars.allows(grammars.model(), form, ended) and not grammars.allows(grammars.model(), form, f" {call}")
     assert [call.name for call in form.parse(ended).toolCalls] == ["clock"] and not form.parse(f" {call}").toolCalls
 
 

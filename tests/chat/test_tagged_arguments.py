@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_cffi import AnswerFormat, ChatTemplate, Model, tokenize
+from llama_cffi import AnswerFormat, ChatTemplate, Model
 from llama_cffi.chat import native
 from llama_cffi.chat.tagged_arguments import MOST_CHARACTERS, limited
 from tests.chat import grammars, required
@@ -32,21 +32,6 @@ def _form(model: Model, name: str, schema: dict[str, Any], choice: str = "requir
     return template.format(ASK, tools=tools, toolChoice=choice, parallelToolCalls=False)
 
 
-def _allows(form: AnswerFormat, text: str) -> bool:
-    """Return True if the grammar of an answer allows a text as the whole answer."""
-    model = grammars.model()
-    sampler = form.grammarSampler(model.vocab)
-    assert sampler is not None
-    with sampler:
-        form.begin(sampler)
-        try:
-            for token in (*tokenize(model.vocab, text, addSpecial=False), model.vocab.eos):
-                sampler.accept(token)
-        except ValueError:
-            return False
-    return True
-
-
 @pytest.mark.parametrize("name", required.TAGGED)
 def test_random_models_write_valid_arguments(tiny: Model, name: str) -> None:
     assert required.run(tiny, required.source(name), range(4)) == {"": 4}
@@ -58,13 +43,13 @@ def test_a_text_is_one_that_the_schema_lists(tiny: Model, name: str, choice: str
     form = _form(tiny, name, {"key": {"type": "string", "enum": ODD}}, choice)
     for text in ODD:
         call = WRITTEN[name].format("key", text)
-        assert _allows(form, call), text
+        assert grammars.allows(grammars.model(), form, call), text
         assert form.parse(call).toolCalls[0].arguments == {"key": text}
     for text in ("a", "a b ", "A b", "größer", "two\nline", " ", 'say "x"'):
-        assert not _allows(form, WRITTEN[name].format("key", text)), text
+        assert not grammars.allows(grammars.model(), form, WRITTEN[name].format("key", text)), text
     constant = _form(tiny, name, {"key": {"const": "one"}}, choice)
-    assert _allows(constant, WRITTEN[name].format("key", "one"))
-    assert not _allows(constant, WRITTEN[name].format("key", "two"))
+    assert grammars.allows(grammars.model(), constant, WRITTEN[name].format("key", "one"))
+    assert not grammars.allows(grammars.model(), constant, WRITTEN[name].format("key", "two"))
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -72,12 +57,12 @@ def test_a_text_has_the_length_of_the_schema(tiny: Model, name: str) -> None:
     form = _form(tiny, name, {"key": {"type": "string", "minLength": 2, "maxLength": 5}})
     for text, allowed in (("ab", True), ("<b>é\U0001f600", True), ("a", False), ("", False), ("abcdef", False)):
         call = WRITTEN[name].format("key", text)
-        assert _allows(form, call) is allowed, text
+        assert grammars.allows(grammars.model(), form, call) is allowed, text
         if allowed:
             assert form.parse(call).toolCalls[0].arguments == {"key": text}
     longest = _form(tiny, name, {"key": {"type": "string", "maxLength": MOST_CHARACTERS}})
     for size, allowed in ((0, True), (MOST_CHARACTERS, True), (MOST_CHARACTERS + 1, False)):
-        assert _allows(longest, WRITTEN[name].format("key", "x" * size)) is allowed, size
+        assert grammars.allows(grammars.model(), longest, WRITTEN[name].format("key", "x" * size)) is allowed, size
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -94,7 +79,9 @@ def test_a_text_has_the_length_of_the_schema(tiny: Model, name: str) -> None:
     ids=str,
 )
 def test_what_cannot_be_enforced_stays_free(tiny: Model, name: str, schema: dict[str, Any]) -> None:
-    assert _allows(_form(tiny, name, {"key": schema}), WRITTEN[name].format("key", "some text"))
+    assert grammars.allows(
+        grammars.model(), _form(tiny, name, {"key": schema}), WRITTEN[name].format("key", "some text")
+    )
 
 
 def test_an_optional_argument_comes_once(tiny: Model) -> None:
@@ -102,13 +89,13 @@ def test_an_optional_argument_comes_once(tiny: Model) -> None:
     one = "<arg_key>{}</arg_key>\n<arg_value>{}</arg_value>\n"
     a, b, c = one.format("a", "x"), one.format("b", 1), one.format("c", 2)
     for arguments, allowed in ((a, True), (a + b, True), (a + c, True), (a + b + c, True), (a + b + b, False)):
-        assert _allows(form, f"<tool_call>f\n{arguments}</tool_call>") is allowed, arguments
+        assert grammars.allows(grammars.model(), form, f"<tool_call>f\n{arguments}</tool_call>") is allowed, arguments
 
 
 def test_no_space_that_the_parser_does_not_read(tiny: Model) -> None:
     form = _form(tiny, "GLM", {"key": {"type": "string"}})
     call = WRITTEN["GLM"].format("key", "x").replace("</tool_call>", "\n </tool_call>")
-    assert not form.parse(call).toolCalls and not _allows(form, call)
+    assert not form.parse(call).toolCalls and not grammars.allows(grammars.model(), form, call)
 
 
 def test_arguments_that_share_the_name_of_a_rule_stay_as_they_are() -> None:
