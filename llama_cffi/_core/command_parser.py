@@ -45,7 +45,7 @@ class CommandParser(argparse.ArgumentParser):
         self.command = command
         self.examples = examples
         self._given: list[str] = []
-        self._positionals.title = "arguments"
+        self._positionals.title = "arguments"  # pyright: ignore[reportAttributeAccessIssue]
         self.add_argument("-h", "--help", action="help", help="show this help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -246,7 +246,11 @@ def test_formats(name: str) -> None:
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     for seed in range(20):
         text = write(constraint, seed)
-        assert text is not None and checker.conforms(json.loads(text), name)
+        assert text is not None
+        value = json.loads(text)
+        if name == "relative-json-pointer":  # jsonschema takes a 0 inside a number for one at its beginning
+            value = re.sub("^[1-9][0-9]*", "1", value)
+        assert checker.conforms(value, name), text
 
 
 def test_formats_that_cannot_be_enforced() -> None:
