@@ -45,10 +45,12 @@ class CommandParser(argparse.ArgumentParser):
         self.command = command
         self.examples = examples
         self._given: list[str] = []
-        self._positionals.title = "arguments"  # pyright: ignore[reportAttributeAccessIssue]
+        self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action="help", help="show this help")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads say the same
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Parse the arguments, which are kept for messages."""
         self._given = list(args or ())
         return super().parse_known_args(args, namespace)
