@@ -108,7 +108,7 @@ def test_the_variants_of_a_small_build_are_listed(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(manifest, "read", lambda: manifest.Manifest(data))
         return [check.text for check in _doctor_sections._libraries({}) if check.mark != FAIL]
 
-    every = texts()
+    every = texts(left_out=[])  # a check of an upgrade builds some variants only
     assert not [text for text in every if "leaves out" in text]
     (line,) = [text for text in every if text.startswith("CPU variants: ")]
     names = [variant.name for variant in llama_cffi.Ggml.Backend.cpuVariants()]
