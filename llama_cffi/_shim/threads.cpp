@@ -288,7 +288,7 @@ void shim_threads_start(struct shim_threads * state, int32_t single, int32_t bat
     state->tries          = TRIES + 1;
     state->raised         = -TRIED;
     state->trial.patience = TRY;
-    state->trial.kept     = state->most == 2 ? 2 : 0;  // measured to be faster on two CPUs
+    state->trial.kept     = state->most == 2 && cpus == 2 ? 2 : 0;  // measured to be faster there
 }
 
 int32_t shim_threads_decide(struct shim_threads * state, const struct shim_window * window) {

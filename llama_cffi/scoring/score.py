@@ -50,7 +50,7 @@ def score(source: Context | Engine, text: str | Sequence[Token], context: str | 
     token of a model that has no BOS token, also for models that do not add one. For many texts use `Engine.score`.
 
     Raises ValueError for a text without tokens, and for a model with an encoder or without a decoder; ContextFullError
-    for one that does not fit the context window (see `perplexity` for long texts); TypeError; and what `decode` raises.
+    for one longer than the context window (see `perplexity` for long texts); TypeError; and what `decode` raises.
     """
     found = ScoredTokens.check(model_of(source).vocab, text, context)
     for steps in computed(source, [(found.tokens, found.first)]):
