@@ -98,7 +98,8 @@ def facade(
 ) -> Side:
     """A side that runs a case of `busy_loop.py` with the package of a checkout; `more` are arguments of the case."""
     words = {"model": model, "seconds": given.seconds, "margin": given.margin, **more}
-    path = os.pathsep.join([str(tree), str(ROOT / "benchmarks" / "peers")])
+    given_path = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(filter(None, [str(tree), str(ROOT / "benchmarks" / "peers"), given_path]))
     return loop(name, [sys.executable, str(PROGRAM), case], words, {"PYTHONPATH": path})
 
 

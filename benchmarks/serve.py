@@ -1,7 +1,8 @@
 """Compares the server through HTTP with the Engine in the process, and with llama-server: `python benchmarks/serve.py`.
 
 All have the same model, library files, prompts, limits and threads, generate greedily, and take turns, each time in a
-new process. All requests are sent at once: first completions, then chat completions. Through HTTP the texts are
+new process. All requests are sent at once: first completions, then chat completions; each after short texts in all
+slots, since a GPU compiles what it needs for a size when that first occurs. Through HTTP the texts are
 streamed, to clients in one process that read bytes and parse little. The time to the first byte is from the connection
 to the first event with text. The CPU time is that of the serving process, with its computing; the clients' is apart.
 
@@ -40,12 +41,13 @@ _BEGINNINGS = ("The capital of France is", "A recipe for bread:", "def fibonacci
 _FILLER = "In the spring of that year the river rose higher than anyone in the village could remember. "
 _FIRST = re.compile(rb'"(?:text|content)":"[^"]')
 _START_S = 300
+_WARM, _WARM_UP = "Warm up. ", 8  # how the prompts of a first pass begin, and how many tokens each text has
 
 Figures = dict[str, Any]
 
 
-def _prompts(number: int) -> list[str]:
-    return [f"{_BEGINNINGS[k % 4]} {k} {_FILLER * (k * 7 % 4)}" for k in range(number)]
+def _prompts(number: int, start: str = "") -> list[str]:
+    return [f"{start}{_BEGINNINGS[k % 4]} {k} {_FILLER * (k * 7 % 4)}" for k in range(number)]
 
 
 def _cpu(pid: int) -> float:
@@ -59,8 +61,10 @@ def _cpu(pid: int) -> float:
 
 def _engine(args: argparse.Namespace) -> dict[str, Figures]:
     """Measure the Engine in this process."""
-    from llama_cffi import ChatTemplate, Engine, Model, Request, Sampler
+    from llama_cffi import ChatTemplate, Engine, Ggml, Model, Request, Sampler
 
+    if args.ngl:
+        Ggml.Backend.vkLoad()
     with Model.load(args.model, Model.Params(nGpuLayers=args.ngl)) as model:
         template = ChatTemplate(model, args.template)
         size = {"nCtx": args.slots * args.ctx, "nSeqMax": args.slots, "nThreads": args.threads}
@@ -75,7 +79,8 @@ def _engine(args: argparse.Namespace) -> dict[str, Figures]:
 
             found: dict[str, Figures] = {}
             for kind in _PATHS:
-                submit(kind, "warm up", 4).result()
+                for request in [submit(kind, prompt, _WARM_UP) for prompt in _prompts(args.slots, _WARM)]:
+                    request.result()
                 began, spent = time.perf_counter(), time.process_time()
                 requests = [submit(kind, prompt, args.tokens) for prompt in _prompts(args.n)]
                 for request in requests:
@@ -92,6 +97,7 @@ def _server(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "llama_cffi", "serve", "-m", args.model, "--port", "0", "-p", str(args.slots)]
     command += ["-c", str(args.ctx), "-g", str(args.ngl), "--no-prefix-cache", "-q", "--max-waiting", str(args.n)]
     command += ["-t", str(args.threads), *(["--template", args.template] if args.template else [])]
+    command += ["--vulkan"] if args.ngl else []
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -146,7 +152,7 @@ def _is_ready(port: int) -> bool:
 async def _ask_all(args: argparse.Namespace, pid: int, port: int) -> dict[str, Figures]:
     found = {}
     for kind in _PATHS:
-        await _ask(args, port, kind, "warm up", 4)
+        await asyncio.gather(*(_ask(args, port, kind, p, _WARM_UP) for p in _prompts(args.slots, _WARM)))
         began, spent, client = time.perf_counter(), _cpu(pid), time.process_time()
         rows = await asyncio.gather(*(_ask(args, port, kind, prompt, args.tokens) for prompt in _prompts(args.n)))
         seconds, spent, client = time.perf_counter() - began, _cpu(pid) - spent, time.process_time() - client
@@ -221,7 +227,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--model", help=workload.MODEL_HELP)
     parser.add_argument("--template", help="a built-in chat template, for a model without its own")
     parser.add_argument("--sides", nargs="+", choices=(ENGINE, SERVER, LLAMA_SERVER), default=[ENGINE, SERVER])
-    parser.add_argument("--programs", help="folder with llama-server and its libraries (default: built when needed)")
+    parser.add_argument(
+        "--programs", type=Path, metavar="FOLDER", help=f"llama.cpp's programs; {llama_bench.HOW_TO_ALL}"
+    )
     parser.add_argument("--side", choices=(ENGINE, SERVER, LLAMA_SERVER), help=argparse.SUPPRESS)
     for name, default in (("n", 32), ("slots", 32), ("tokens", 128), ("ctx", 512), ("ngl", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -241,13 +249,11 @@ def main() -> int:
     args.model = str(workload.model_path(args.model))
     about, results, loads = report.machine(), {side: list[dict[str, Figures]]() for side in args.sides}, []
     with ExitStack() as stack:
-        if LLAMA_SERVER in args.sides and args.programs is None:
+        if LLAMA_SERVER in args.sides:
             from benchmarks.offload import cpu_module
 
-            program = build_llama_bench.executable(LLAMA_SERVER)
-            args.programs = str(
-                stack.enter_context(llama_bench.staged(program, cpu_module(), args.ngl > 0, LLAMA_SERVER))
-            )
+            program = args.programs / LLAMA_SERVER if args.programs else build_llama_bench.executable(LLAMA_SERVER)
+            args.programs = stack.enter_context(llama_bench.staged(program, cpu_module(), args.ngl > 0, LLAMA_SERVER))
         options = [f"--{name}={value}" for name in ("model", "template", "programs") if (value := getattr(args, name))]
         options += [f"--{name}={getattr(args, name)}" for name in ("n", "slots", "tokens", "ctx", "ngl", "threads")]
         for turn in range(args.rounds):

@@ -153,11 +153,19 @@ def _prompt(ctx: Context, tokens: list[int]) -> float:
 
 
 def _decode(ctx: Context, tokens: list[int]) -> float:
+    batch = Batch.getOne([0])
+    token = _tokens(batch)
     started = time.perf_counter()
-    for token in tokens:
-        ctx.decode(Batch.getOne([token]))
+    for token[0] in tokens:
+        ctx.decode(batch)
         ctx.synchronize()
     return time.perf_counter() - started
+
+
+def _tokens(batch: Batch) -> memoryview:
+    """The tokens of a batch, to write to: a new batch for each token would take time while the GPU waits."""
+    assert batch.token is not None
+    return batch.token
 
 
 def _raw_decode(ctx: Context, tokens: list[int]) -> float:
@@ -172,17 +180,22 @@ def _raw_decode(ctx: Context, tokens: list[int]) -> float:
 
 
 def _greedy(ctx: Context, sampler: Sampler, text: list[int], count: int) -> float:
-    """Decode a first token, then time a greedy loop; its tokens are stored in `text`."""
+    """Decode a first token, then time a greedy loop; its tokens are stored in `text`.
+
+    What is done with a token comes after its decode, which a GPU computes meanwhile.
+    """
     is_eog = ctx.getModel().vocab.isEog
     text.clear()
-    ctx.decode(Batch.getOne([1]))
+    batch = Batch.getOne([1])
+    token = _tokens(batch)
+    ctx.decode(batch)
     ctx.synchronize()
     started = time.perf_counter()
     for _ in range(count):
-        token = sampler.sample(ctx, -1)
-        is_eog(token)
-        text.append(token)
-        ctx.decode(Batch.getOne([token]))
+        token[0] = found = sampler.sample(ctx, -1)
+        ctx.decode(batch)
+        is_eog(found)
+        text.append(found)
     ctx.synchronize()
     return time.perf_counter() - started
 
@@ -196,8 +209,8 @@ def _raw(ctx: Context, sampler: Sampler, count: int) -> float:
     started = time.perf_counter()
     for _ in range(count):
         token[0] = lib.llama_sampler_sample(s, c, -1)
-        lib.llama_vocab_is_eog(vocab, token[0])
         lib.llama_decode(c, batch)
+        lib.llama_vocab_is_eog(vocab, token[0])
     lib.llama_synchronize(c)
     return time.perf_counter() - started
 

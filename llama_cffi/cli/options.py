@@ -12,7 +12,7 @@ from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.command_parser import CommandParser, program
 from llama_cffi._core.files import open_regular
-from llama_cffi._generated.enums import FlashAttnType, LoadMode
+from llama_cffi._generated.enums import FlashAttnType, GgmlBackendDevType, LoadMode
 from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.context.context import Context
@@ -69,7 +69,8 @@ def add_model(parser: argparse.ArgumentParser, named: bool = True) -> None:
         "--gpu-layers",
         type=integer(-1),
         metavar="N",
-        help="offload N layers to GPUs (llama.cpp: -ngl); 0: none, -1: all (default: all, if a GPU backend is loaded)",
+        help="offload N layers to GPUs (llama.cpp: -ngl), and load Vulkan if this build has it; 0: none, -1: all "
+        "(default: all, if a GPU backend is loaded)",
     )
     group.add_argument("--vulkan", action="store_true", help="use Vulkan; the same as GGML_USE_VULKAN=1")
     group.add_argument("--no-mmap", action="store_true", help="read the file into memory instead of mapping it")
@@ -80,10 +81,15 @@ def prepare(args: argparse.Namespace) -> None:
     """Load the backends and direct llama.cpp's log as the options say."""
     if args.verbose:
         logSet(lambda level, text, data: output.say(text.rstrip("\n")))
-    if args.vulkan:
-        Ggml.Backend.vkLoad()
+    offloads = (getattr(args, "gpu_layers", None) or 0) > 0
+    if args.vulkan or (offloads and "vulkan" in Ggml.Backend.available()):
+        Ggml.Backend.vkLoad()  # warns if there is no device
     else:
         Ggml.Backend.ensure()
+        if offloads and all(device.type == GgmlBackendDevType.CPU for device in Ggml.Backend.devices()):
+            output.say(
+                "no GPU backend is loaded, so --gpu-layers changes nothing: `make build BACKEND=vulkan` adds one"
+            )
 
 
 def model_params(args: argparse.Namespace) -> Model.Params:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 Plan = dict["Job", tuple[int, int]]  # tokens of the prompt, and dummy tokens after them
 
-_WASTE = 0.25  # most dummy tokens, as a part of the prompts
-
 
 def with_scores(prompts: list[Job], free: int, rows: int, plan: Callable[[list[Job], int], Plan]) -> Plan:
     """Plan prompts of which some are scored: these have outputs for many tokens, and `rows` is the most of them.
@@ -57,19 +55,22 @@ def in_one_pool(prompts: Iterable[Job], free: int) -> Plan:
     return plan
 
 
-def in_streams(prompts: Iterable[Job], free: int, per_sequence: int, pads: bool) -> Plan:
+def in_streams(prompts: Iterable[Job], free: int, per_sequence: int, most_dummies: int) -> Plan:
     """Fill `free` entries with groups of whole prompts, by rank.
 
     llama.cpp computes streams together that are neighbours and have the same number of tokens. So neighbours of about
     the same length are made equal: with dummy tokens behind the prompt, which are removed after the decode. A prompt
-    that would have to be cut waits, if it fits the next batch.
+    joins a group if that takes at most `most_dummies` more of them; 0 means that none are possible. A prompt that would
+    have to be cut waits, if it fits the next batch.
     """
     plan: Plan = {}
     left = {job.sequence.id: job for job in prompts if job.sequence is not None}
     size = free
     while left:
         first = min(left.values(), key=rank)
-        group = _group(first, left, free, per_sequence) if pads else [first]
+        if most_dummies:
+            first = _start(first, left, free, most_dummies)
+        group = _group(first, left, free, per_sequence, most_dummies) if most_dummies else [first]
         for job in group:
             assert job.sequence is not None
             del left[job.sequence.id]
@@ -85,24 +86,34 @@ def in_streams(prompts: Iterable[Job], free: int, per_sequence: int, pads: bool)
     return plan
 
 
-def _group(first: Job, left: dict[int, Job], free: int, per_sequence: int) -> list[Job]:
-    """The prompt and its neighbours, as far as they waste few tokens and fit the batch."""
-    group, sizes = [first], [first.pending]
+def _start(first: Job, left: dict[int, Job], free: int, most_dummies: int) -> Job:
+    """Return where the group of a prompt begins: the first one of its neighbours that are not longer or ranked lower.
+
+    Prompts that start together are neighbours in the order of their lengths. Groups from one end on leave no single
+    prompts between them, which would be computed alone.
+    """
     assert first.sequence is not None
-    below, above = first.sequence.id - 1, first.sequence.id + 1
-    while True:
-        near = [job for job in (left.get(below), left.get(above)) if job is not None]
-        if not near:
+    start, number, before = first, first.sequence.id - 1, rank(first)[:2]
+    while (job := left.get(number)) is not None:
+        if job.pending > min(free, start.pending + most_dummies) or rank(job)[:2] != before:
+            break
+        start = job
+        number -= 1
+    return start
+
+
+def _group(first: Job, left: dict[int, Job], free: int, per_sequence: int, most_dummies: int) -> list[Job]:
+    """The prompt and the neighbours behind it, as far as they fit the batch and need few dummy tokens."""
+    assert first.sequence is not None
+    group, longest, number = [first], first.pending, first.sequence.id + 1
+    while (job := left.get(number)) is not None:
+        length = max(longest, job.pending)
+        total = length * (len(group) + 1)
+        more = total - longest * len(group) - job.pending  # dummy tokens
+        behind = max(len(each.tokens) - each.pending for each in (*group, job))  # dummies take positions, too
+        if total > free or more > most_dummies or length + behind > per_sequence:
             return group
-        best = min(near, key=lambda job: abs(job.pending - first.pending))
-        all_sizes = [*sizes, best.pending]
-        total = max(all_sizes) * len(all_sizes)
-        longest = max(all_sizes) + max(len(job.tokens) - job.pending for job in (*group, best))
-        if total > free or total > (1 + _WASTE) * sum(all_sizes) or longest > per_sequence:
-            return group
-        group.append(best)
-        sizes = all_sizes
-        if best is left.get(below):
-            below -= 1
-        else:
-            above += 1
+        group.append(job)
+        longest = length
+        number += 1
+    return group

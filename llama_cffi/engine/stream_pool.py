@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_cffi.engine.prompt_plan import Plan, in_streams
 from llama_cffi.engine.sequence_pool import EngineSequence, SequencePool
+from llama_cffi.model.placement import is_on_cpu
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import SeqId, Token
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 # To share a prefix, llama.cpp copies the whole stream. An estimate from the sizes of models: computing a token takes
 # longer than copying 16 cells. Not measured.
 _WORTH_COPYING = 16  # copy if the prefix is at least this part of the stream
+# To compute a prompt apart takes as long as that many more tokens in the group before it. On 16 CPUs with 1.2 billion
+# parameters it is 25, on a GPU 200: there, reading the weights takes longer than computing with them.
+_MOST_DUMMIES, _MOST_DUMMIES_GPU = 24, 192
 _MAX_MOVED_BYTES = 64 << 20  # of a stream that is moved to make the running ones neighbours
 
 
@@ -33,7 +37,8 @@ class StreamPool(SequencePool):
         self.total = self.per_sequence * context.nSeqMax
         self._n = context.nSeqMax
         self._positions = min(self.per_sequence, context._limits.n_pos or self.per_sequence)
-        self._pads = not self._window  # dummy tokens would take the cells that leave the window
+        most = _MOST_DUMMIES if is_on_cpu(context.getModel()._params) else _MOST_DUMMIES_GPU
+        self._most_dummies = 0 if self._window else most  # dummy tokens would take the cells that leave the window
         self._movable = stream_bytes(context) <= _MAX_MOVED_BYTES
 
     def _continues(self, donor: EngineSequence, shared: int, oldest: EngineSequence | None) -> bool:
@@ -79,7 +84,7 @@ class StreamPool(SequencePool):
 
     def plan(self, prompts: Iterable[Job], free: int) -> Plan:
         """Which prompts the next batch holds, in `free` entries; see `prompt_plan`."""
-        return in_streams(prompts, free, self._positions, self._pads)
+        return in_streams(prompts, free, self._positions, self._most_dummies)
 
     def number(self, jobs: Iterable[Job]) -> None:
         """Give empty sequences of jobs that start together numbers by the lengths of the prompts: equal ones become

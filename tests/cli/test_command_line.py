@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import llama_cffi
+import llama_cffi.ggml as Ggml
 from llama_cffi import __main__
 from llama_cffi._core.command_parser import CommandParser
+from llama_cffi._generated.enums import GgmlBackendDevType
 from llama_cffi._generated.pin import PIN
 from llama_cffi.cli import output
 from llama_cffi.cli.commands import ALIASES, COMMANDS
+from llama_cffi.cli.options import prepare
 from tests.cli.commands import ROOT, environment, run
 
 PARSERS = {name: importlib.import_module(module).make_parser() for name, (module, _) in COMMANDS.items()}
@@ -186,6 +191,24 @@ def test_the_model_of_the_environment(tiny_path: Path) -> None:
     result = run("info", LLAMA_CFFI_MODEL=str(tiny_path))
     assert result.returncode == 0 and str(tiny_path) in result.stdout
     assert run("complete", "a", LLAMA_CFFI_MODEL="").returncode == 2
+
+
+# GPU layers
+
+
+@pytest.mark.parametrize(("layers", "built", "loads", "told"), [(5, True, 1, 0), (5, False, 0, 1), (0, False, 0, 0)])
+def test_gpu_layers_need_a_backend(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, layers: int, built: bool, loads: int, told: int
+) -> None:
+    """Layers for a GPU load Vulkan, and are not dropped silently in a build without it."""
+    loaded: list[str] = []
+    cpu = SimpleNamespace(type=GgmlBackendDevType.CPU)
+    monkeypatch.setattr(Ggml.Backend, "available", lambda: ["cpu", *["vulkan"] * built])
+    monkeypatch.setattr(Ggml.Backend, "devices", lambda: [cpu])
+    monkeypatch.setattr(Ggml.Backend, "vkLoad", lambda: loaded.append("vulkan"))
+    prepare(argparse.Namespace(verbose=False, vulkan=False, gpu_layers=layers))
+    assert len(loaded) == loads
+    assert capsys.readouterr().err.count("--gpu-layers") == told
 
 
 # Streams

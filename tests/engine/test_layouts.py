@@ -343,8 +343,8 @@ class Prompt:
         self.request = SimpleNamespace(priority=priority)
 
 
-def plan_of(prompts: list[Any], free: int, per_sequence: int = 256, pads: bool = True) -> list[tuple[int, int]]:
-    plan = in_streams(prompts, free, per_sequence, pads)
+def plan_of(prompts: list[Any], free: int, per_sequence: int = 256, most: int = 24) -> list[tuple[int, int]]:
+    plan = in_streams(prompts, free, per_sequence, most)
     assert sum(map(sum, plan.values())) <= free
     return [plan[prompt] for prompt in prompts]
 
@@ -362,6 +362,25 @@ def test_neighbours_are_made_equal() -> None:
 def test_few_dummy_tokens() -> None:
     """A long prompt beside a short one is computed apart."""
     assert plan_of([Prompt(0, 10), Prompt(1, 80)], 200) == [(10, 0), (80, 0)]
+
+
+def test_a_gpu_takes_more_dummy_tokens() -> None:
+    assert plan_of([Prompt(0, 10), Prompt(1, 80)], 200, most=192) == [(10, 70), (80, 0)]
+
+
+def test_groups_begin_at_the_shortest_neighbour() -> None:
+    """The first by rank is in the middle. A group from there on would leave single prompts at both ends."""
+    prompts = [Prompt(number, 20 + 2 * number) for number in range(8)]
+    prompts[4].serial = -1
+    assert plan_of(prompts, 160) == [(20, 8), (22, 6), (24, 4), (26, 2), (28, 0), (0, 0), (0, 0), (0, 0)]
+    prompts[4].request.priority = 1
+    assert plan_of(prompts, 160)[4:] == [(28, 6), (30, 4), (32, 2), (34, 0)]
+
+
+def test_a_shorter_neighbour_does_not_overtake_for_ever() -> None:
+    prompts = [Prompt(number, 20) for number in range(8)]
+    prompts[7].serial, prompts[7].overtaken = -1, 32
+    assert plan_of(prompts, 40)[7] == (20, 0)
 
 
 def test_only_neighbours_are_a_group() -> None:
@@ -383,7 +402,7 @@ def test_the_first_by_rank_goes_first() -> None:
 
 
 def test_without_dummy_tokens() -> None:
-    assert plan_of([Prompt(0, 30), Prompt(1, 32)], 100, pads=False) == [(30, 0), (32, 0)]
+    assert plan_of([Prompt(0, 30), Prompt(1, 32)], 100, most=0) == [(30, 0), (32, 0)]
 
 
 def test_random_plans_keep_the_limits() -> None:
@@ -391,7 +410,7 @@ def test_random_plans_keep_the_limits() -> None:
     for _ in range(500):
         prompts: list[Any] = [Prompt(n, rng.randrange(2, 200)) for n in rng.sample(range(16), rng.randrange(1, 16))]
         free, size = rng.randrange(16, 512), 256
-        plan = in_streams(prompts, free, size, True)
+        plan = in_streams(prompts, free, size, rng.choice([24, 192]))
         assert set(plan) == set(prompts) and sum(map(sum, plan.values())) <= free
         assert any(count for count, _ in plan.values())
         for prompt in prompts:
@@ -412,6 +431,6 @@ def test_texts_with_dummy_tokens(plain: Model, alone: Texts, n: int) -> None:
 
 def test_a_window_takes_no_dummy_tokens() -> None:
     made = StreamPool.__new__(StreamPool)
-    made._window, made._positions, made._pads = 8, 256, False
+    made._window, made._positions, made._most_dummies = 8, 256, 0
     prompts: list[Any] = [Prompt(0, 30), Prompt(1, 32)]
     assert list(made.plan(prompts, 100).values()) == [(30, 0), (32, 0)]
