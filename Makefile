@@ -203,7 +203,8 @@ serve-storm: $(VENV)/.test
 # Other programs that speak the protocol, in an environment of their own: they take 900 MB.
 $(VENV)/clients/.done: | $(VENV)/.test
 	$(PY) -m venv $(VENV)/clients
-	$(VENV)/clients/bin/pip install --quiet --disable-pip-version-check instructor langchain-openai llama-index-llms-openai-like lm-eval
+	$(VENV)/clients/bin/pip install --quiet --disable-pip-version-check "instructor>=1.17,<2" "langchain-openai>=1.7,<2" \
+		"llama-index-llms-openai-like>=0.8,<0.9" "lm-eval>=0.4.13,<0.5"
 	touch $@
 
 serve-clients: $(VENV)/.test $(VENV)/clients/.done
