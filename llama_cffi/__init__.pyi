@@ -86,7 +86,8 @@ from llama_cffi.generation.steps import (
     Usage as Usage,
 )
 from llama_cffi.llm.completion import ChatCompletion as ChatCompletion, Completion as Completion
-from llama_cffi.llm.llm import LLM as LLM, load as load
+from llama_cffi.llm.llm import LLM as LLM
+from llama_cffi.llm.load import load as load
 from llama_cffi.log import logGet as logGet, logSet as logSet
 from llama_cffi.model.adapter import Adapter as Adapter
 from llama_cffi.model.model import Model as Model

@@ -19,6 +19,7 @@ from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.overflow import check_overflow
+from llama_cffi.generation.request_options import require_sampler
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
@@ -48,9 +49,11 @@ class ChatSession:
         variables: Mapping[str, Any] | None = None,
         thinking: bool = True,
         reasoningFormat: ReasoningFormat = "split",
+        sampler: Sampler | None = None,
     ) -> None:
         """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
-        `reasoningFormat` are those of `ChatTemplate.format`.
+        `reasoningFormat` are those of `ChatTemplate.format`. `sampler` picks the tokens of all answers for which `send`
+        gets no other one; None is `defaultSampler()`.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -65,6 +68,7 @@ class ChatSession:
         self.dropped = []
         self.variables = dict(variables or {})
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
+        self.sampler = None if sampler is None else require_sampler(sampler)
         self.tools = list(tools)
         if self.tools:
             self.template._require_tools()
@@ -81,6 +85,8 @@ class ChatSession:
     """Variables of the template itself."""
     thinking: bool
     """False asks the model to answer without a thought."""
+    sampler: Sampler | None
+    """The sampler of answers for which `send` gets no other one; None is `defaultSampler()`."""
     reasoningFormat: ReasoningFormat
     """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
 
@@ -137,7 +143,7 @@ class ChatSession:
         answer = ChatAnswer(
             self._context,
             tokens,
-            sampler=sampler,
+            sampler=self.sampler if sampler is None else sampler,
             maxTokens=maxTokens,
             stop=[*stop, *form.stop],
             logProbs=logProbs,
@@ -233,8 +239,8 @@ class ChatSession:
     def load(cls, ctx: Context, path: StrPath, **options: Any) -> Self:
         """Read a session from a file that `save` has written. The next turn decodes only what is new in it.
 
-        `options` are those of the constructor, and replace the saved ones. `template` and `seqId` are not saved: if the
-        session was made with a template, pass it again.
+        `options` are those of the constructor, and replace the saved ones. `template`, `sampler` and `seqId` are not
+        saved: if the session was made with one, pass it again.
 
         If the context cannot take the saved KV cache (its `nCtx` is too small, its KV types are others, it is of
         another llama.cpp), the messages are loaded, a RuntimeWarning says why, and the next turn decodes all of them.

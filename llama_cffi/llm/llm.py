@@ -1,4 +1,4 @@
-"""`load` and `LLM`: one object that completes prompts, chats and embeds, for programs of three lines."""
+"""`LLM`: one object that completes prompts, chats, embeds and scores texts, for programs of three lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from llama_cffi._core.arguments import StrOrBytes, StrPath
+from llama_cffi._core.arguments import StrOrBytes
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import boolean, expected
 from llama_cffi._core.html import table
@@ -18,7 +18,14 @@ from llama_cffi.embedding.embedding import Embedder
 from llama_cffi.engine.engine import Engine
 from llama_cffi.errors import ClosedError, ContextFullError
 from llama_cffi.llm.completion import ChatCompletion, Completion
-from llama_cffi.llm.options import check_names, chosen_sampler, constrained, conversation, sampling_numbers
+from llama_cffi.llm.options import (
+    check_names,
+    chosen_sampler,
+    constrained,
+    conversation,
+    is_list_of_texts,
+    sampling_numbers,
+)
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import detokenize, tokenize
@@ -33,7 +40,8 @@ if TYPE_CHECKING:
     from llama_cffi.context.params import _Keywords as ContextFields
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.request import Request
-    from llama_cffi.llm.options import Chatting, LoadFields, Sampling
+    from llama_cffi.generation.score import Score
+    from llama_cffi.llm.options import Chatting, Sampling
 
 
 _N_CTX = 4096  # at most: a larger KV cache costs memory that few programs need
@@ -42,7 +50,7 @@ _MAX_TOKENS = 256
 
 
 class LLM:
-    """A language model with all that a program needs of it: completes prompts, chats, embeds texts, counts tokens::
+    """A language model with all that a program needs of it: completes prompts, chats, embeds and scores texts::
 
         with llama_cffi.load("model.gguf") as llm:
             print(llm.complete("Once upon a time"))
@@ -50,9 +58,9 @@ class LLM:
     `load` makes one of a file. `LLM(model)` makes one of a Model that you have loaded, and does not free it; `fields`
     are those of `Context.Params`.
 
-    `complete` and `chat` run on an `Engine`: any number of threads and tasks may call them at once, and their requests
-    share batches and prefixes. `embed`, `tokenize` and `detokenize` are thread-safe too; calls of `embed` wait for each
-    other. `context` and the sessions that use it are for one thread at a time; another one gets BusyError.
+    `complete`, `chat` and `score` run on an `Engine`: any number of threads and tasks may call them at once, and what
+    they compute shares batches and prefixes. `embed`, `tokenize` and `detokenize` are thread-safe too; calls of `embed`
+    wait for each other. `context` and the sessions that use it are for one thread at a time; another one gets BusyError.
 
     The engine, the context and the embedder are made when they are first used; each has its own KV cache. `model`,
     `engine`, `context` and `embedder` are there for all that this class leaves out.
@@ -104,7 +112,7 @@ class LLM:
 
     @property
     def engine(self) -> Engine:
-        """The engine that serves `complete` and `chat`: `nCtx` tokens for all requests together, `nSeqMax` at once.
+        """The engine behind `complete`, `chat` and `score`: `nCtx` tokens for all requests together, `nSeqMax` at once.
 
         By default `nCtx` is what the model was trained with, at most 4,096, and `nSeqMax` is 4.
         """
@@ -196,7 +204,7 @@ class LLM:
         numbers = sampling_numbers(temperature, topK, topP, minP, repeatPenalty, seed)
         stream = boolean(stream, "stream")
         engine = self.engine
-        many = isinstance(prompt, (list, tuple)) and (not prompt or isinstance(prompt[0], str))
+        many = is_list_of_texts(prompt)
         prompts: list[Any] = list(prompt) if many else [prompt]
         with ExitStack() as on_error:
             requests = []
@@ -281,16 +289,46 @@ class LLM:
         tools: Sequence[Mapping[str, Any]] = (),
         overflow: Literal["stop", "error", "drop"] = "stop",
         thinking: bool = True,
+        temperature: float = 0.8,
+        topK: int = 40,
+        topP: float = 0.95,
+        minP: float = 0.05,
+        repeatPenalty: float = 1.0,
+        seed: int = DEFAULT_SEED,
+        sampler: Sampler | None = None,
     ) -> ChatSession:
         """Begin a conversation that remembers what was said: `session.send(text).result()`. See `ChatSession`.
 
-        It uses `context`. Sessions that alternate there decode their conversations again at each change.
+        The sampling numbers, or `sampler` in their place, are those of `complete`, and hold for each answer; `send`
+        takes another sampler for one answer. It uses `context`. Sessions that alternate there decode their
+        conversations again at each change.
         """
+        numbers = sampling_numbers(temperature, topK, topP, minP, repeatPenalty, seed)
         return ChatSession(
-            self.context, system=system, template=self._template, tools=tools, overflow=overflow, thinking=thinking
+            self.context,
+            system=system,
+            template=self._template,
+            tools=tools,
+            overflow=overflow,
+            thinking=thinking,
+            sampler=chosen_sampler(sampler, numbers),
         )
 
-    # Vectors and tokens
+    # Scores, vectors and tokens
+
+    @overload
+    def score(self, texts: str | Sequence[Token], context: str | Sequence[Token] = "") -> Score: ...
+    @overload
+    def score(self, texts: list[str], context: str | list[str] = "") -> list[Score]: ...
+    def score(self, texts: str | Sequence[Token] | list[str], context: Any = "") -> Score | list[Score]:
+        """Compute the log-probability of each token of a given text. Returns a `Score`; for a list of texts, a list.
+
+        `context` comes before the text and is not scored; with a list of texts, one for all or a list. Raises what
+        `Engine.score` raises.
+        """
+        if is_list_of_texts(texts):
+            return self.engine.score(texts, context)
+        return self.engine.score([texts], context)[0]
 
     def embed(self, texts: StrOrBytes | Iterable[StrOrBytes], *, truncate: bool = False) -> npt.NDArray[np.float32]:
         """Compute embedding vectors: float32, shape (nEmbd,) of a text, (number of texts, nEmbd) of several.
@@ -360,38 +398,3 @@ def _submit(engine: Engine, prompt: str | Sequence[Token], maxTokens: int | None
         if maxTokens != _MAX_TOKENS:
             raise
     return engine.submit(prompt, **options)
-
-
-def load(
-    path: StrPath,
-    *,
-    template: ChatTemplate | str | None = None,
-    untrusted: bool = False,
-    **fields: Unpack[LoadFields],
-) -> LLM:
-    """Load a model from a GGUF file, and return an `LLM` that completes prompts, chats and embeds.
-
-    `hf:org/repo/file.gguf` names a file on the Hugging Face Hub; see `Model.load`, also for `untrusted`. `template` is
-    a chat template, for a model without one. `fields` are those of `Model.Params` and of `Context.Params`:
-
-    - `nCtx`: the size of the context window in tokens, for all requests together
-    - `nSeqMax`: how many requests run at once
-    - `nThreads`: the number of threads
-    - `nGpuLayers`: how many layers go to a GPU
-    - `poolingType`: how `embed` combines the vectors of tokens
-
-    Raises what `Model.load` raises; TypeError and ValueError for wrong fields.
-    """
-    of_model, of_context = Model.Params._fields(), Context.Params._fields()
-    check_names("load", fields, ["path", "template", "untrusted", *of_model, *of_context])
-    params = Model.Params(**{name: value for name, value in fields.items() if name in of_model})  # type: ignore[arg-type]
-    rest = {name: value for name, value in fields.items() if name in of_context}
-    Context.Params(**rest)  # type: ignore[arg-type]  # wrong values are refused before the load
-    model = Model.load(path, params, untrusted=untrusted)
-    try:
-        llm = LLM.__new__(LLM)
-        llm._set_up(model, template, rest, owned=True)
-    except BaseException:
-        model.close()
-        raise
-    return llm

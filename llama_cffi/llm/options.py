@@ -14,7 +14,7 @@ from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
-    from typing_extensions import TypedDict
+    from typing_extensions import TypedDict, TypeIs
 
     from llama_cffi.chat.messages import Message
     from llama_cffi.context.params import _Keywords as ContextFields
@@ -56,6 +56,11 @@ def check_names(function: str, fields: Mapping[str, Any], names: list[str]) -> N
             hint = f"complete and chat take {meant}" if meant else keyword_hint(name, names)
             hint = hint or "it takes the fields of Model.Params and Context.Params"
             raise TypeError(f"{function}: there is no parameter {name!r}: {hint}")
+
+
+def is_list_of_texts(prompt: object) -> TypeIs[list[str]]:
+    """Return True for several prompts or texts, and False for one, also for one of tokens."""
+    return isinstance(prompt, (list, tuple)) and (not prompt or isinstance(prompt[0], str))
 
 
 def sampling_numbers(*numbers: float) -> dict[str, Any]:

@@ -93,7 +93,7 @@ NAMES = (
     "Embedder.embed",
     "load, LLM",
     "LLM.complete",
-    "LLM, session and embed",
+    "LLM, session, score and embed",
     "Constraint",
     "log",
     "backends",
@@ -470,7 +470,8 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             with LLM(bert, nCtx=32, nThreads=1) as made:
                 made.embed(["a"])
             with LLM(model, nCtx=64, nThreads=1, template=_TEMPLATE) as made:
-                made.session().send("Hi", maxTokens=2).result()
+                made.session(temperature=0).send("Hi", maxTokens=2).result()
+                made.score(["a", "b"], "Once")
 
         return run
 

@@ -18,6 +18,7 @@ import pytest
 from llama_cffi import (
     LLM,
     ChatCompletion,
+    ChatSession,
     ClosedError,
     Completion,
     Context,
@@ -33,6 +34,7 @@ from llama_cffi import (
     defaultSampler,
     detokenize,
     load,
+    score,
     tokenize,
 )
 from llama_cffi._core.ownership import n_owned
@@ -181,6 +183,61 @@ def test_a_chat_remembers_nothing_and_a_session_everything(llm: LLM) -> None:
     assert llm.context.getModel() is llm.model
 
 
+def test_a_session_samples_as_it_was_told(llm: LLM) -> None:
+    greedy = llm.session(temperature=0).send("Hello", maxTokens=8).result()
+    assert greedy == llm.session().send("Hello", maxTokens=8, sampler=defaultSampler(0)).result()
+    numbers: dict[str, Any] = {
+        "temperature": 1.5,
+        "topK": 90,
+        "topP": 0.99,
+        "minP": 0.0,
+        "repeatPenalty": 1.2,
+        "seed": 7,
+    }
+    session = llm.session(**numbers)
+    random = session.send("Hello", maxTokens=12).result()
+    direct = ChatSession(llm.context, sampler=defaultSampler(**numbers)).send("Hello", maxTokens=12)
+    assert random == direct.result() != llm.session(**{**numbers, "seed": 8}).send("Hello", maxTokens=12).result()
+    again = llm.session(**numbers)
+    assert again.send("Hello", maxTokens=8, sampler=defaultSampler(0)).result() == greedy  # for this answer
+    del again.messages[:]
+    assert again.send("Hello", maxTokens=12).result() == random
+
+
+def test_a_sampler_of_a_session(llm: LLM) -> None:
+    chain = Sampler.chain(Sampler.initTopK(1), Sampler.initDist(1))
+    session = llm.session(sampler=chain)
+    assert session.sampler is chain
+    assert session.send("Hello", maxTokens=8).result() == llm.session(temperature=0).send("Hello", maxTokens=8).result()
+    session.sampler = None
+    assert session.send("Again", maxTokens=2).result() is not None
+    for wrong, kind, words in (
+        ({"sampler": chain, "temperature": 0}, ValueError, ("sampler", "temperature")),
+        ({"sampler": 3}, TypeError, ("sampler", "int")),
+        ({"max_tokens": 3}, TypeError, ("max_tokens",)),
+    ):
+        found, said = _refused(lambda wrong=wrong: llm.session(**wrong))  # type: ignore[misc]
+        assert found is kind and all(word in said for word in words), said
+
+
+# Scores
+
+
+def test_scores_are_those_of_score(llm: LLM) -> None:
+    with Context.initFromModel(llm.model, Context.Params(nCtx=512, nThreads=2, nThreadsBatch=2)) as ctx:
+        direct = [score(ctx, text, "Once upon") for text in (" a time", " a horse")]
+    one, many = llm.score(" a time", "Once upon"), llm.score([" a time", " a horse"], "Once upon")
+    assert one.tokens == direct[0].tokens and np.allclose(one.logProbs, direct[0].logProbs, atol=1e-4)
+    assert [each.pieces for each in many] == [each.pieces for each in direct]
+    assert np.allclose([each.sum for each in many], [each.sum for each in direct], atol=1e-3)
+    assert llm.score([" a time"], ["Once upon"])[0].tokens == one.tokens and llm.score([]) == []
+    tokens = llm.tokenize(" a time", addSpecial=False)
+    assert llm.score(tokens).tokens == tokens
+    for wrong, kind in ((3, TypeError), (b"x", TypeError), ("", ValueError), ("x " * 2000, ContextFullError)):
+        found, said = _refused(lambda wrong=wrong: llm.score(wrong))  # type: ignore[misc]
+        assert found is kind and said
+
+
 # Vectors and tokens
 
 
@@ -259,6 +316,7 @@ USES: dict[str, Callable[[LLM], object]] = {
     "complete": lambda llm: llm.complete("Once"),
     "chat": lambda llm: llm.chat("Hello"),
     "session": lambda llm: llm.session(),
+    "score": lambda llm: llm.score("Once"),
     "embed": lambda llm: llm.embed("Hello"),
     "engine": lambda llm: llm.engine,
     "context": lambda llm: llm.context,
