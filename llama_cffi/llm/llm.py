@@ -60,7 +60,7 @@ class LLM:
 
     `complete`, `chat` and `score` run on an `Engine`: any number of threads and tasks may call them at once, and what
     they compute shares batches and prefixes. `embed`, `tokenize` and `detokenize` are thread-safe too; calls of `embed`
-    wait for each other. `context` and the sessions that use it are for one thread at a time; another one gets BusyError.
+    wait for each other. `context` and its sessions are for one thread at a time; another one gets BusyError.
 
     The engine, the context and the embedder are made when they are first used; each has its own KV cache. `model`,
     `engine`, `context` and `embedder` are there for all that this class leaves out.
