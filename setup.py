@@ -7,10 +7,10 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # build front ends do not put it there
 
-from vendor.build.commands import build_ext, build_py, sdist
+from vendor.build.commands import build_ext, build_py, egg_info, sdist
 
 setup(
     cffi_modules=["build_ffi.py:ffibuilder"],
-    cmdclass={"build_ext": build_ext, "build_py": build_py, "sdist": sdist},
+    cmdclass={"build_ext": build_ext, "build_py": build_py, "egg_info": egg_info, "sdist": sdist},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -1,4 +1,4 @@
-"""The commands of setup.py: build_ext, build_py and sdist.
+"""The commands of setup.py: build_ext, build_py, egg_info and sdist.
 
 An error that the user can mend ends as one plain line, without a traceback.
 """
@@ -21,10 +21,11 @@ import cffi
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext as _build_ext
 from setuptools.command.build_py import build_py as _build_py
+from setuptools.command.egg_info import egg_info as _egg_info
 from setuptools.command.sdist import sdist as _sdist
 from setuptools.errors import CompileError
 
-from vendor.build import elf, native, recipe
+from vendor.build import elf, native, readme, recipe
 from vendor.build.libraries import Libraries, library_name
 from vendor.progress import Progress
 from vendor.source import fetch, pin as pins
@@ -173,6 +174,19 @@ class build_py(_build_py):
         if not self.editable_mode:
             shutil.rmtree(Path(self.build_lib) / "llama_cffi", ignore_errors=True)
         super().run()
+
+
+class egg_info(_egg_info):
+    """Writes the metadata of wheels and source distributions, with a description whose links work on an index."""
+
+    def run(self) -> None:
+        metadata = self.distribution.metadata
+        text, urls = metadata.long_description, metadata.project_urls
+        metadata.long_description = readme.for_index(text or "", urls or {}, metadata.get_version())
+        try:
+            super().run()
+        finally:
+            metadata.long_description = text
 
 
 class sdist(_sdist):
