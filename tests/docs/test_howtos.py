@@ -8,10 +8,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import tiny_models
 from tests.cli.commands import environment
 from tests.cli.fake_hub import FakeHub
 
@@ -49,9 +51,16 @@ def hub(tiny_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, gemma_path: Path, smol_path: Path) -> Path:
-    (tmp_path / "model.gguf").symlink_to(gemma_path)
+def folder(page: Path, tmp_path: Path, gemma_path: Path, smol_path: Path, tiny_path: Path) -> Path:
+    """Where the programs of a page run, with the files that it names."""
+    (tmp_path / "model.gguf").symlink_to(tiny_path if page.stem == "lora" else gemma_path)
     (tmp_path / "chat-model.gguf").symlink_to(smol_path)
+    if page.stem == "lora":
+        tiny_models.write_lora(tmp_path / "french.gguf")
+        tiny_models.write_lora(tmp_path / "polite.gguf", seed=3)
+    elif page.stem == "quantize":
+        spec = replace(tiny_models.LLAMA, n_embd=256, n_head=4, n_ff=512, quant="F32")
+        tiny_models.write_llama(tmp_path / "model-f16.gguf", spec=spec)
     return tmp_path
 
 
@@ -79,15 +88,15 @@ def test_the_blocks_of_python(page: Path, folder: Path, hub: FakeHub) -> None:
     assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
 
 
-def _commands() -> list[tuple[str, str]]:
+def _commands() -> list[tuple[Path, str]]:
     lines = [
-        (page.stem, line[2:])
+        (page, line[2:])
         for page in PAGES
         for _, text in blocks(page, "console")
         for line in text.splitlines()
         if line.startswith("$ ")
     ]
-    return [(stem, line) for stem, line in lines if _PROGRAM.search(line) or "llama_cffi.compat" in line]
+    return [(page, line) for page, line in lines if _PROGRAM.search(line) or "llama_cffi.compat" in line]
 
 
 def test_there_are_commands() -> None:
@@ -95,8 +104,10 @@ def test_there_are_commands() -> None:
     assert {"info", "complete", "chat", "embed", "bench", "pull", "list"} <= named
 
 
-@pytest.mark.parametrize(("page", "line"), _commands(), ids=lambda value: str(value)[:60])
-def test_a_command(page: str, line: str, folder: Path, hub: FakeHub) -> None:
+@pytest.mark.parametrize(
+    ("page", "line"), _commands(), ids=lambda value: value.stem if isinstance(value, Path) else value[:60]
+)
+def test_a_command(page: Path, line: str, folder: Path, hub: FakeHub) -> None:
     python = shlex.quote(sys.executable)
     command = line.replace("python -m llama_cffi.compat", f"{python} -m llama_cffi.compat")
     command = _PROGRAM.sub(lambda match: f"{python} -m llama_cffi {match[1]}", command)
