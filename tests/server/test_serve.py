@@ -90,12 +90,12 @@ def test_a_server_with_several_models(tiny_path: Path, tmp_path: Path) -> None:
     assert [row["path"] for row in rows][:2] == ["/v1/models", "/v1/chat/completions"]
 
 
-def test_the_two_commands_of_the_readme(smol_path: Path) -> None:
-    """They end with an answer, through curl."""
+def test_the_commands_of_the_readme(smol_path: Path) -> None:
+    """`make serve`, or the command itself, and curl: they end with an answer."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     recipe = subprocess.run(["make", "--dry-run", "serve"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     asked = re.search(r"^curl (\S+/v1/chat/completions).*?}'$", text, re.MULTILINE | re.DOTALL)
-    assert re.search(r"^make serve$", text, re.MULTILINE) and asked is not None
+    assert "`make serve`" in text and "`llama-cffi serve -m model.gguf`" in text and asked is not None
     assert '-m llama_cffi serve -m "$model"' in recipe.stdout and "vendor.source.chat_model" in recipe.stdout
     with command("-m", smol_path, "-c", 512) as made:
         line = asked[0].replace("http://127.0.0.1:8080", made.url).replace("}]}", '}], "max_tokens": 4}')
