@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "plots" / "terminal.svg"
 # Blocks that this module does not run, and the test that does.
 ELSEWHERE = {
     "make run\n": "tests/install/test_small_build.py",
-    "pip install llama_cffi-*.whl\n": "tests/install/test_wheel.py",
+    "python3 -m venv .venv\n. .venv/bin/activate\npip install llama_cffi-*.whl\n": "tests/install/test_wheel.py",
     "curl http://127.0.0.1:8080/": "tests/server/test_serve.py",
 }
 
@@ -66,7 +66,7 @@ def test_every_block_runs_in_order(checkout: Path) -> None:
 def test_blocks_that_run_elsewhere_do() -> None:
     for start, test in ELSEWHERE.items():
         text = (ROOT / test).read_text(encoding="utf-8")
-        assert {"make": '"run"', "pip": '"pip", "install"', "curl": "README.md"}[start.split()[0]] in text
+        assert {"make": '"run"', "python3": '"pip", "install"', "curl": "README.md"}[start.split()[0]] in text
 
 
 def test_the_first_program_has_three_lines_and_the_page_is_short() -> None:
