@@ -1,7 +1,8 @@
 """Record a terminal for the README: `python -m benchmarks.recording [--out docs/plots/terminal.svg]`.
 
 The commands run, and the picture shows what they print, piece by piece, at the times at which it came. It is an SVG
-that is animated by CSS alone, with colours for light and dark. A viewer that animates nothing shows the end.
+that is animated by CSS alone, with colours for light and dark. Commands are there from the beginning, and a viewer that
+animates nothing shows the end.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ COMMANDS = (
     'llama-cffi complete "Once upon a time" -m model.gguf -n 40 --temperature 0',
 )
 
-_PAUSE = 1.0  # between an output and the next command, and before its first output where that is immediate
+_PAUSE = 1.0  # between two programs
 _ADVANCE, _LINE, _MARGIN, _SIZE = 8.4, 20, 16, 14  # pixels
 
 _STYLE = """\
@@ -46,8 +47,7 @@ rect{fill:var(--back);stroke:var(--edge)}
 text{font:%dpx ui-monospace,Menlo,Consolas,monospace;fill:var(--text);white-space:pre}
 .p{fill:var(--prompt);font-weight:bold}
 @keyframes show{from{visibility:hidden}}
-tspan{animation:show .01s backwards}
-@media (prefers-reduced-motion:reduce){tspan{animation:none}}
+@media (prefers-reduced-motion:reduce){tspan{animation:none!important}}
 """
 
 
@@ -87,13 +87,15 @@ def record(model: Path) -> list[Piece]:
         (folder / "first.py").write_text(PROGRAM, encoding="utf-8")
         (folder / "model.gguf").symlink_to(model)
         for command in COMMANDS:
-            session += [Piece("$ ", now, "p"), Piece(f"{command}\n", now)]
-            now += _PAUSE
+            session += [Piece("$ ", 0.0, "p"), Piece(f"{command}\n", 0.0)]
             output = run(command, folder)
+            if command.startswith("cat "):
+                session += [Piece(piece.text, 0.0) for piece in output]
+                continue
             session += [Piece(piece.text, now + piece.at) for piece in output]
-            if output and not output[-1].text.endswith("\n"):
+            if not output[-1].text.endswith("\n"):
                 session.append(Piece("\n", now))
-            now += output[-1].at + _PAUSE if output else 0.0
+            now += output[-1].at + _PAUSE
     return session
 
 
@@ -134,6 +136,11 @@ def draw(session: list[Piece], title: str) -> str:
         )
         out.append(f'<text x="{_MARGIN}" y="{_MARGIN + _SIZE + number * _LINE}">{spans}</text>')
     return "\n".join([*out, "</svg>", ""])
+
+
+def _attributes(piece: Piece) -> str:
+    kind = f' class="{piece.kind}"' if piece.kind else ""
+    return f'{kind} style="animation:show .01s {piece.at:.2f}s backwards"' if piece.at else kind
 
 
 def main() -> int:
