@@ -93,7 +93,7 @@ NAMES = (
     "Embedder.embed",
     "load, LLM",
     "LLM.complete",
-    "LLM, session, score and embed",
+    "LLM, session, score",
     "Constraint",
     "log",
     "backends",

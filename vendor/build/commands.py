@@ -181,8 +181,8 @@ class egg_info(_egg_info):
 
     def run(self) -> None:
         metadata = self.distribution.metadata
-        text, urls = metadata.long_description, metadata.project_urls
-        metadata.long_description = readme.for_index(text or "", urls or {}, metadata.get_version())
+        text, urls = metadata.long_description, getattr(metadata, "project_urls", None) or {}
+        metadata.long_description = readme.for_index(text or "", urls, metadata.get_version())
         try:
             super().run()
         finally:
