@@ -196,3 +196,25 @@ def test_the_messages_of_a_build() -> None:
     assert f"| `{first}` |" in text
     commands = (ROOT / "vendor" / "build" / "commands.py").read_text(encoding="utf-8")
     assert "| `error: Python.h is missing` |" in text and '"error: Python.h is missing:' in commands
+
+
+# Deployment
+
+
+def test_the_files_of_a_deployment_fit_the_command() -> None:
+    from llama_cffi.cli.serve import make_parser
+
+    page = HOWTO / "deployment.md"
+    unit, container, proxy = (
+        "".join(text for _, text in blocks(page, kind)) for kind in ("ini", "dockerfile", "nginx")
+    )
+    started = re.search(r"^ExecStart=\S+/bin/llama-cffi serve (.*)$", unit, re.MULTILINE)
+    command = re.search(r'^CMD \["llama-cffi", "serve", (.*)\]$', container, re.MULTILINE)
+    assert started is not None and command is not None
+    args = make_parser().parse_args(started[1].split())
+    assert args.shutdown_timeout < int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])  # type: ignore[index]
+    assert f"proxy_read_timeout {args.timeout:.0f}s;" in proxy
+    assert f"client_max_body_size {args.max_body >> 20}m;" in proxy and args.max_body % (1 << 20) == 0
+    assert f"http://{args.host}:{args.port};" in proxy
+    inside = make_parser().parse_args(re.findall(r'"([^"]*)"', command[1]))
+    assert inside.host == "0.0.0.0" and f"EXPOSE {inside.port}" in container
