@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_cffi import DEFAULT_SEED, Ftype, Ggml, Model, Sampler, lib
+from llama_cffi import DEFAULT_SEED, Context, Ftype, Ggml, Model, Sampler, lib
 from llama_cffi._host.vulkan import NO_MODULE
 from tests.cli.commands import environment
 from tests.docs.test_howtos import blocks
@@ -74,6 +74,12 @@ def test_the_types_to_quantize_to_have_the_bits_of_the_table() -> None:
 def test_the_fields_of_the_table_are_those_of_the_parameters() -> None:
     fields = [name for row in rows("quantize.md", "Parameters") for name in re.findall(r"`(\w+)`", row[0])]
     assert len(fields) > 8 and set(fields) <= set(Model.QuantizeParams._fields())
+
+
+def test_the_parameters_for_gpus_exist() -> None:
+    named = [name for row in rows("gpu.md", "How many layers") for name in re.findall(r"`(\w+)`", row[0])]
+    model = [name for name in named if name in Model.Params._fields()]
+    assert len(model) == 5 and set(named) - set(model) == {"offloadKqv"} <= set(Context.Params._fields())
 
 
 # The first errors
