@@ -67,7 +67,7 @@ help:
 	@echo "make test-versions     check-upgrade to every known release, for the table in docs/versions.md"
 	@echo "make check             generated files, style (Python and C++) and types"
 	@echo "make coverage          how much of the facade's Python the tests run (T=tests/engine: these tests)"
-	@echo "make docs              the API reference, in docs/_build/index.html"
+	@echo "make docs              these pages and the reference, in docs/_build/index.html"
 	@echo "make clean             remove what was built here (the cache stays)"
 
 $(PY):
@@ -269,7 +269,11 @@ test-old: $(VENV)/.test
 test-versions: $(VENV)/.test
 	$(PY) -m vendor.upgrade.versions $(VERSIONS)
 
-docs: $(VENV)/.test
+$(VENV)/.docs: $(BUILT)
+	$(PIP) --no-build-isolation --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
