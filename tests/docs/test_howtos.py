@@ -94,7 +94,7 @@ def _commands() -> list[tuple[Path, str]]:
         (page, line[2:])
         for page in PAGES
         for _, text in blocks(page, "console")
-        for line in text.splitlines()
+        for line in text.replace("\\\n", "").splitlines()
         if line.startswith("$ ")
     ]
     return [(page, line) for page, line in lines if _PROGRAM.search(line) or "llama_cffi.compat" in line]
