@@ -102,7 +102,8 @@ def link_code(app: Sphinx, doctree: nodes.document) -> None:
         if any(isinstance(node, (nodes.title, nodes.reference, addnodes.pending_xref)) for node in parents):
             continue
         target = _target(literal.astext(), None)
-        if target and (target[0] == "c" or "." in literal.astext() or literal.astext()[0].isupper()):
+        is_name = "." in literal.astext() or literal.astext() != literal.astext().lower()
+        if target and (target[0] == "c" or is_name):  # `load` may mean anything
             literal.replace_self(_link(literal.deepcopy(), target))
 
 

@@ -46,7 +46,7 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
     ),
     (
         "sampling",
-        "Sampling",
+        "Samplers",
         "From logits to a token: temperature, top-k, top-p, min-p, penalties, grammars, and your own samplers.",
         ("sampling", "generation.default_sampler"),
         "Sampler Sampler.ChainParams defaultSampler SamplerI",
