@@ -5949,10 +5949,17 @@ class _Lib:
         Calls a function of the chat library, with JSON both ways. Returns a `chat_status`.
         """
         ...
-    def shim_chat_make_parser(self, json: bytes | _CData, size: int, given: _CData, status: _CData, error: _CData, /) -> _CData:
-        """`void *shim_chat_make_parser(const char *json, size_t size, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
+    def shim_chat_apply(self, templates: _CData, json: bytes | _CData, size: int, given: _CData, status: _CData, result: _CData, /) -> _CData:
+        """`void *shim_chat_apply(void *templates, const char *json, size_t size, const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *result)`
 
-        Makes a parser of answers. Writes a `chat_status`.
+        Makes a prompt with the grammar and the triggers of its answer, as JSON, and returns the parser of the answer. Writes a
+        `chat_status`.
+        """
+        ...
+    def shim_chat_make_parser(self, given: _CData, status: _CData, error: _CData, /) -> _CData:
+        """`void *shim_chat_make_parser(const struct shim_chat_limits *given, int32_t *status, struct shim_chat_text *error)`
+
+        Makes a parser for which all text is content. Writes a `chat_status`.
         """
         ...
     def shim_chat_free_parser(self, parser: _CData, /) -> None:

@@ -13,6 +13,7 @@ struct Chat {
     decltype(&chat_make_templates)    make_templates;
     decltype(&chat_free_templates)    free_templates;
     decltype(&chat_call)              call;
+    decltype(&chat_apply)             apply;
     decltype(&chat_make_parser)       make_parser;
     decltype(&chat_free_parser)       free_parser;
     decltype(&chat_parse)             parse;
@@ -50,8 +51,9 @@ bool shim_chat_open(const char * path) {
     void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     open = library != nullptr && find(library, "chat_make_templates", chat.make_templates) &&
            find(library, "chat_free_templates", chat.free_templates) && find(library, "chat_call", chat.call) &&
-           find(library, "chat_make_parser", chat.make_parser) && find(library, "chat_free_parser", chat.free_parser) &&
-           find(library, "chat_parse", chat.parse) && find(library, "chat_schema_to_grammar", chat.schema_to_grammar) &&
+           find(library, "chat_apply", chat.apply) && find(library, "chat_make_parser", chat.make_parser) &&
+           find(library, "chat_free_parser", chat.free_parser) && find(library, "chat_parse", chat.parse) &&
+           find(library, "chat_schema_to_grammar", chat.schema_to_grammar) &&
            find(library, "chat_free_text", chat.free_text);
     return open;
 }
@@ -78,12 +80,21 @@ int shim_chat_call(void * templates, const char * function, const char * json, s
     return ended(status, text, result);
 }
 
-void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
-                             struct shim_chat_text * error) {
+void * shim_chat_apply(void * templates, const char * json, size_t size, const struct shim_chat_limits * given,
+                       int32_t * status, struct shim_chat_text * result) {
     chat_parser *     found  = nullptr;
     chat_text         text   = {};
     const chat_limits limits = limits_of(*given);
-    *status                  = ended(chat.make_parser(json, size, &limits, &found, &text), text, error);
+    const auto ended_as      = chat.apply(static_cast<chat_templates *>(templates), json, size, &limits, &found, &text);
+    *status                  = ended(ended_as, text, result);
+    return found;
+}
+
+void * shim_chat_make_parser(const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error) {
+    chat_parser *     found  = nullptr;
+    chat_text         text   = {};
+    const chat_limits limits = limits_of(*given);
+    *status                  = ended(chat.make_parser(&limits, &found, &text), text, error);
     return found;
 }
 

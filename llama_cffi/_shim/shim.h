@@ -430,9 +430,13 @@ void shim_chat_free_templates(void * templates);
 int shim_chat_call(void * templates, const char * function, const char * json, size_t size,
                    const struct shim_chat_limits * given, struct shim_chat_text * result);
 
-/* Makes a parser of answers. Writes a `chat_status`. */
-void * shim_chat_make_parser(const char * json, size_t size, const struct shim_chat_limits * given, int32_t * status,
-                             struct shim_chat_text * error);
+/* Makes a prompt with the grammar and the triggers of its answer, as JSON, and returns the parser of the answer. Writes a
+ * `chat_status`. */
+void * shim_chat_apply(void * templates, const char * json, size_t size, const struct shim_chat_limits * given,
+                       int32_t * status, struct shim_chat_text * result);
+
+/* Makes a parser for which all text is content. Writes a `chat_status`. */
+void * shim_chat_make_parser(const struct shim_chat_limits * given, int32_t * status, struct shim_chat_text * error);
 
 /* Frees a parser. */
 void shim_chat_free_parser(void * parser);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from llama_cffi._core.base_types import Token
@@ -123,15 +123,9 @@ class AnswerFormat:
         made.grammar, made._lazy = applied["grammar"], applied["grammar_lazy"]
         made._triggers, made._preserved = applied["triggers"], applied["preserved_tokens"]
         made._prefill = applied["generation_prompt"]
-        style = {
-            "reasoning_format": "none" if reasoning == "keep" else "auto",
-            "is_continuation": continues,
-            "echo": continues,
-        }
-        made._parser = native.NativeParser(applied["parser"], **style)
-        found = "" if continues else _content_of(applied["parser"])
+        made._parser, made._fallback = applied["parser"], plain["parser"]
+        found = "" if continues else applied["parser"].content
         made._marks, made._tail = "" if found else None, found == "tail"
-        made._fallback = native.NativeParser(plain["parser"], **style) if plain is not applied else made._parser
         if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
             made._lead = _lead(made._fallback)
         made.special = any(_is_control(vocab, text) for text in _marks(applied))
@@ -255,33 +249,6 @@ def _lead(parser: native.NativeParser) -> str:
 def _marks(applied: Mapping[str, Any]) -> list[str]:
     words = [trigger["value"].strip() for trigger in applied["triggers"] if trigger["type"] == "word"]
     return [*applied["preserved_tokens"], *words, applied["thinking_start"], *applied["thinking_ends"]]
-
-
-def _content_of(parser: Mapping[str, Any]) -> Literal["all", "tail", ""]:
-    """Return "all" if llama.cpp's parser takes any text as content, and "tail" if it takes all after a beginning.
-
-    Its rules are read from the JSON that llama.cpp writes. For any form but the known one, the result is "".
-    """
-    try:
-        grammar = json.loads(parser["parser"])
-        rules = grammar["parsers"]
-        *before, row = [row for row in _flat(rules, grammar["root"]) if row["type"] not in ("epsilon", "end")]
-        if (row["type"], rules[row["child"]]) != ("tag", {"type": "until", "delimiters": []}):
-            return ""
-        if [rule["tag"] for rule in rules if rule["type"] == "tag"].count("content") != 1 or row["tag"] != "content":
-            return ""
-        return "all" if before == [{"type": "literal", "literal": parser["generation_prompt"]}] else "tail"
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-        return ""
-
-
-def _flat(rules: Sequence[Mapping[str, Any]], index: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a rule, or instead of a sequence what it consists of."""
-    if rules[index]["type"] == "sequence":
-        for child in rules[index]["children"]:
-            yield from _flat(rules, child)
-    else:
-        yield rules[index]
 
 
 def _is_control(vocab: Vocab, text: str) -> bool:

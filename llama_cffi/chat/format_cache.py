@@ -6,7 +6,6 @@ which is the text that `add_generation_prompt` adds at the end.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,8 @@ from llama_cffi.chat.answer_format import AnswerFormat
 from llama_cffi.chat.native import ChatCodeError, NativeTemplate
 
 MOST_FORMATS = 32  # of one template
-MOST_BYTES = 4 << 20  # of their options, grammars and parsers as text
+MOST_BYTES = 4 << 20  # of their options and grammars as text, and of their parsers
+_RULE = 128  # bytes of a rule of a parser, about
 
 
 class FormatCache:
@@ -57,7 +57,7 @@ class FormatCache:
         except ChatCodeError:
             added = None
         form = None if added is None else made._copy("")
-        size = len(options) + len(made.grammar) + len(json.dumps([one["parser"] for one in applied]))
+        size = len(options) + len(made.grammar) + _RULE * sum(one["parser"].rules for one in applied)
         kept = {**self._kept, (options, added): (form, size)}
         while len(kept) > MOST_FORMATS or sum(size for _, size in kept.values()) > MOST_BYTES:
             del kept[next(iter(kept))]

@@ -77,8 +77,14 @@ class NativeTemplate:
         return prompt
 
     def apply(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the prompt with the grammar, the triggers and the parser of the answer."""
-        return self._call(b"apply", inputs)
+        """Return the prompt with the grammar and the triggers of the answer, and its `parser`, a NativeParser."""
+        given = json.dumps(inputs).encode()
+        size = len(given)
+        parser, text = NativeParser._make(lib.shim_chat_apply, self._pointer, given, size, _limits(size))
+        found: dict[str, Any] = json.loads(text)
+        parser.content, parser.rules = found.pop("content"), found.pop("rules")
+        found["parser"] = parser
+        return found
 
     def _call(self, function: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
         given = json.dumps(inputs).encode()
@@ -89,19 +95,36 @@ class NativeTemplate:
 
 
 class NativeParser:
-    """A parser of answers. Threads can share it."""
+    """A parser of answers, which `NativeTemplate.apply` makes. Threads can share it."""
 
-    __slots__ = ("_owned", "_pointer")
+    __slots__ = ("_owned", "_pointer", "content", "rules")
 
-    def __init__(self, parser: Mapping[str, Any], **options: Any) -> None:
-        """`parser` is what `NativeTemplate.apply` returned as such."""
+    _owned: Owned
+    _pointer: Any
+    content: str
+    """What the parser takes as content: "all" text, the "tail" after a beginning, or "" if it is not that simple."""
+    rules: int
+    """The number of its rules, which its memory grows with."""
+
+    def __init__(self) -> None:
+        """Not for other modules: `plain()` makes one."""
+        raise TypeError("a NativeParser is made by NativeTemplate.apply() or NativeParser.plain()")
+
+    @classmethod
+    def plain(cls) -> NativeParser:
+        """Make a parser for which all text is content."""
         require()
-        given = json.dumps({**parser, **options}).encode()
-        status, text = ffi.new("int32_t *"), _new_text()
-        make, size = lib.shim_chat_make_parser, len(given)
-        self._owned = own(lib.shim_chat_free_parser, make, given, size, _limits(size), status, text.pointer)
-        _check(status[0], text)
-        self._pointer = self._owned.pointer
+        return cls._make(lib.shim_chat_make_parser, _limits(0))[0]
+
+    @classmethod
+    def _make(cls, make: Any, *arguments: Any) -> tuple[NativeParser, str]:
+        """Make a parser with a function of C. Returns the text of the call, too."""
+        made, status, text = cls.__new__(cls), ffi.new("int32_t *"), _new_text()
+        made.content, made.rules = "", 0
+        made._owned = own(lib.shim_chat_free_parser, make, *arguments, status, text.pointer)
+        words = _check(status[0], text)
+        made._pointer = made._owned.pointer
+        return made, words
 
     def parse(self, text: str | bytes, partial: bool = False) -> dict[str, Any]:
         """Parse an answer from its beginning. Returns `content`, `reasoning` and `calls`.

@@ -252,7 +252,7 @@ class ChatTemplate:
             try:
                 without = own.apply(plain)
             except native.ChatCodeError:  # this template needs tools
-                without = {"parser": {"format": 0}}
+                without = {"parser": native.NativeParser.plain()}
         made = AnswerFormat._native(applied, without, offered, reasoningFormat, continueLast, self._model.vocab)
         made.readsCalls = not offered or generic or bool(made.grammar) or self.capabilities["toolCalls"]
         if not continueLast:

@@ -58,7 +58,7 @@ class Native:
         self.case, self.template = case, template(cases.template_source(case.template), self.bos, self.eos)
         self.made = self.template.apply(case.inputs)
         self.prompt = self.made["prompt"]
-        self.parser = NativeParser(self.made["parser"])
+        self.parser: NativeParser = self.made["parser"]
 
     def parse(self, text: str, partial: bool) -> Message:
         return self.parser.parse(text, partial)

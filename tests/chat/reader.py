@@ -126,8 +126,9 @@ def _json_inputs(inputs: Record) -> dict[str, Any]:
     if inputs["continue_final_message"]:
         given["continue_final_message"] = inputs["continue_final_message"]
     given["json_schema"] = inputs["json_schema"]
-    if inputs["chat_template_kwargs"]:
-        given["variables"] = {name: json.loads(text) for name, text in inputs["chat_template_kwargs"].items()}
+    if variables := inputs["chat_template_kwargs"]:
+        pairs = variables.items() if isinstance(variables, Record) else variables  # a list of pairs in braces
+        given["variables"] = {name: json.loads(text) for name, text in pairs}
     return given
 
 
@@ -151,6 +152,7 @@ class Reader:
             "common_chat_templates_init": lambda model, source: Record(template=source),
             "common_chat_templates_ptr": lambda templates: templates,
             "read_file": lambda path: path,
+            "json": _Json,
             "npos": _NPOS,
             "LOG_DBG": lambda *_: None,
             "LOG_ERR": lambda *_: None,
@@ -228,6 +230,16 @@ class _Prompt:
         return _Found(self, text)
 
 
+class _Json:
+    """A JSON object, of a list of pairs."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        self.values = {name: value for name, value in pairs}
+
+    def call_dump(self) -> str:
+        return json.dumps(self.values)
+
+
 _NPOS = object()
 
 
@@ -284,7 +296,7 @@ class _Tester:
 
 
 _SETTERS = ("reasoning_format", "tools", "enable_thinking", "parallel_tool_calls", "add_generation_prompt")
-_SETTERS += ("continue_final_message", "json_schema", "tool_choice", "messages")
+_SETTERS += ("continue_final_message", "json_schema", "tool_choice", "messages", "chat_template_kwargs")
 
 
 class _Builder:
@@ -307,6 +319,10 @@ class _Builder:
             return self
 
         return set_it
+
+    def call_expect_rules(self, names: list[str]) -> _Builder:
+        """Names of rules inside of a parser, which no interface shows."""
+        return self
 
     def call_is_partial(self, value: bool) -> _Builder:
         self.partial = value

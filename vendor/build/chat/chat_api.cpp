@@ -7,21 +7,24 @@
 #include "chat.h"
 #include "json-schema-to-grammar.h"
 
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
 #include <vector>
 
 /* A template, and what has been found out about it. */
 struct chat_templates {
-    common_chat_templates_ptr                   all;
-    std::atomic<const autoparser::autoparser *> analysis{nullptr};  // made when it is first needed
-
-    ~chat_templates() { delete analysis.load(); }
+    common_chat_templates_ptr all;
+    autoparser::autoparser    analysis;  // made when it is first needed
+    bool                      analysed = false;
+    std::mutex                mutex;  // of these two
 };
 
 struct chat_parser {
@@ -56,25 +59,43 @@ struct Rendered {
     std::string prompt;
 };
 
+/* Where llama.cpp keeps the analysis of a template; null where each call makes its own. */
+template <typename Template> auto shared(const Template & tmpl, int) -> decltype(tmpl.analysis.get()) {
+    return tmpl.analysis.get();
+}
+
+template <typename Template> autoparser::autoparser * shared(const Template &, long) {
+    return nullptr;
+}
+
 }  // namespace
 
 namespace once {
 
-const autoparser::autoparser & analysis(const common_chat_template &          tmpl,
-                                        const autoparser::generation_params & params) {
+const autoparser::autoparser & analysis(const common_chat_template & tmpl, const autoparser::generation_params & params,
+                                        const autoparser::autoparser & empty) {
     if (hooks->render_only) {
         throw Rendered{common_chat_template_direct_apply(tmpl, params)};
     }
-    auto & kept = hooks->templates->analysis;
-    if (kept.load() == nullptr) {
-        auto found = std::make_unique<autoparser::autoparser>();
-        found->analyze_template(tmpl);
-        const autoparser::autoparser * none = nullptr;
-        if (kept.compare_exchange_strong(none, found.get())) {  // or another thread has made one
-            found.release();
+    chat_templates &             templates = *hooks->templates;
+    std::unique_lock<std::mutex> lock(templates.mutex);
+    if (!templates.analysed) {
+        lock.unlock();  // a thread that waited for the other would not see its own limits
+        autoparser::autoparser found;
+        found.analyze_template(tmpl);
+        lock.lock();
+        if (!templates.analysed) {  // or another thread has made one
+            templates.analysis = found;
+            if (autoparser::autoparser * place = shared(tmpl, 0)) {
+                *place = std::move(found);
+            }
+            templates.analysed = true;
         }
     }
-    return *kept.load();
+    if (shared(tmpl, 0) == nullptr) {
+        const_cast<autoparser::autoparser &>(empty) = templates.analysis;  // a variable of the caller
+    }
+    return empty;
 }
 
 bool render_only() {
@@ -195,26 +216,80 @@ Json triggers_of(const common_chat_params & params) {
     return found;
 }
 
-Json apply(chat_templates & templates, const Json & given) {
+/* Text as llama.cpp's parsers take it: a string or, in newer versions, with the tokens that it came from. */
+using Input = decltype(common_chat_parser_params::generation_prompt);
+
+template <typename Rules> void load(Rules & rules, const std::string & json) {
+    rules.load(json);
+}
+
+/* The rules of a parser, which "apply" returns as such or, in older versions, as JSON. */
+template <typename Rules> void set_rules(Rules & rules, const common_chat_params & params) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(params.parser)>, Rules>) {
+        rules = params.parser;
+    } else if (!params.parser.empty()) {
+        load(rules, params.parser);
+    }
+}
+
+/* The rules of a sequence, without those that take no text. */
+std::vector<const common_peg_parser_variant *> flat(const common_peg_arena & rules) {
+    std::vector<const common_peg_parser_variant *> found;
+    std::vector<common_peg_parser_id>              next = {rules.root()};
+    while (!next.empty()) {
+        const auto & row = rules.get(next.back());
+        next.pop_back();
+        if (const auto * sequence = std::get_if<common_peg_sequence_parser>(&row)) {
+            next.insert(next.end(), sequence->children.rbegin(), sequence->children.rend());
+        } else if (!std::holds_alternative<common_peg_epsilon_parser>(row) &&
+                   !std::holds_alternative<common_peg_end_parser>(row)) {
+            found.push_back(&row);
+        }
+    }
+    return found;
+}
+
+/* Returns "all" if a parser takes any text as content, "tail" if it takes all after a beginning, or else "". */
+const char * content_of(const common_peg_arena & rules, const std::string & generation_prompt) {
+    if (rules.empty()) {
+        return "";
+    }
+    const auto   rows = flat(rules);
+    const auto * tag  = rows.empty() ? nullptr : std::get_if<common_peg_tag_parser>(rows.back());
+    const auto * rest = tag == nullptr ? nullptr : std::get_if<common_peg_until_parser>(&rules.get(tag->child));
+    if (rest == nullptr || !rest->delimiters.empty() || tag->tag != "content") {
+        return "";
+    }
+    for (size_t id = 0; id < rules.size(); id++) {
+        const auto * other = std::get_if<common_peg_tag_parser>(&rules.get(id));
+        if (other != nullptr && other != tag && other->tag == "content") {
+            return "";
+        }
+    }
+    const auto * before = rows.size() != 2 ? nullptr : std::get_if<common_peg_literal_parser>(rows[0]);
+    return before != nullptr && before->literal == generation_prompt ? "all" : "tail";
+}
+
+Json apply(chat_templates & templates, const Json & given, chat_parser & parser) {
     Hooks      here(templates, false);
-    const auto params           = common_chat_templates_apply(templates.all.get(), inputs_of(given));
-    Json       parser           = Json::object();
-    parser["format"]            = static_cast<int>(params.format);
-    parser["generation_prompt"] = params.generation_prompt;
-    parser["parser"]            = params.parser;
-    Json found                  = Json::object();
-    found["prompt"]             = params.prompt;
-    found["format"]             = common_chat_format_name(params.format);
-    found["grammar"]            = params.grammar;
-    found["grammar_lazy"]       = params.grammar_lazy;
-    found["triggers"]           = triggers_of(params);
-    found["preserved_tokens"]   = params.preserved_tokens;
-    found["stops"]              = params.additional_stops;
-    found["supports_thinking"]  = params.supports_thinking;
-    found["thinking_start"]     = params.thinking_start_tag;
-    found["thinking_ends"]      = params.thinking_end_tags;
-    found["generation_prompt"]  = params.generation_prompt;
-    found["parser"]             = parser;
+    const auto params               = common_chat_templates_apply(templates.all.get(), inputs_of(given));
+    parser.params.format            = params.format;
+    parser.params.generation_prompt = Input(params.generation_prompt);
+    set_rules(parser.params.parser, params);
+    Json found                 = Json::object();
+    found["prompt"]            = params.prompt;
+    found["format"]            = common_chat_format_name(params.format);
+    found["grammar"]           = params.grammar;
+    found["grammar_lazy"]      = params.grammar_lazy;
+    found["triggers"]          = triggers_of(params);
+    found["preserved_tokens"]  = params.preserved_tokens;
+    found["stops"]             = params.additional_stops;
+    found["supports_thinking"] = params.supports_thinking;
+    found["thinking_start"]    = params.thinking_start_tag;
+    found["thinking_ends"]     = params.thinking_end_tags;
+    found["generation_prompt"] = params.generation_prompt;
+    found["content"]           = content_of(parser.params.parser, params.generation_prompt);
+    found["rules"]             = parser.params.parser.size();
     return found;
 }
 
@@ -244,33 +319,24 @@ enum chat_status chat_call(struct chat_templates * templates, const char * funct
     return guarded(true, given, result, [&] {
         const std::string name = function;
         const Json        in   = Json::parse(std::string(json, size));
-        put(*result, (name == "info"     ? info(*templates)
-                      : name == "render" ? render(*templates, in)
-                                         : apply(*templates, in))
-                         .dump());
+        put(*result, (name == "info" ? info(*templates) : render(*templates, in)).dump());
     });
 }
 
-enum chat_status chat_make_parser(const char * json, size_t size, const struct chat_limits * given,
-                                  struct chat_parser ** made, struct chat_text * error) {
+enum chat_status chat_apply(struct chat_templates * templates, const char * json, size_t size,
+                            const struct chat_limits * given, struct chat_parser ** made, struct chat_text * result) {
     *made = nullptr;
-    return guarded(true, given, error, [&] {
-        const Json in               = Json::parse(std::string(json, size));
-        auto       found            = std::make_unique<chat_parser>();
-        auto &     params           = found->params;
-        params.format               = static_cast<common_chat_format>(in.at("format").get<int>());
-        params.generation_prompt    = in.value("generation_prompt", "");
-        params.reasoning_format     = common_reasoning_format_from_name(in.value("reasoning_format", "auto"));
-        params.reasoning_in_content = in.value("reasoning_in_content", false);
-        params.parse_tool_calls     = in.value("parse_tool_calls", true);
-        params.is_continuation      = in.value("is_continuation", false);
-        params.echo                 = in.value("echo", false);
-        const std::string arena     = in.value("parser", "");
-        if (!arena.empty()) {
-            params.parser.load(arena);
-        }
+    return guarded(true, given, result, [&] {
+        auto found = std::make_unique<chat_parser>();
+        put(*result, apply(*templates, Json::parse(std::string(json, size)), *found).dump());
         *made = found.release();
     });
+}
+
+enum chat_status chat_make_parser(const struct chat_limits * given, struct chat_parser ** made,
+                                  struct chat_text * error) {
+    *made = nullptr;
+    return guarded(true, given, error, [&] { *made = new chat_parser; });
 }
 
 void chat_free_parser(struct chat_parser * parser) {
@@ -280,7 +346,7 @@ void chat_free_parser(struct chat_parser * parser) {
 enum chat_status chat_parse(struct chat_parser * parser, const char * text, size_t size, bool partial,
                             const struct chat_limits * given, struct chat_text * result) {
     return guarded(false, given, result, [&] {
-        const auto message = common_chat_parse(std::string(text, size), partial, parser->params);
+        const auto message = common_chat_parse(Input(std::string(text, size)), partial, parser->params);
         Json       calls   = Json::array();
         for (const auto & call : message.tool_calls) {
             calls.push_back(Json::object({{"name", call.name}, {"arguments", call.arguments}, {"id", call.id}}));

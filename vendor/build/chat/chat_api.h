@@ -49,14 +49,19 @@ CHAT_API void chat_free_templates(struct chat_templates * templates);
 /* Calls one of these functions, with JSON both ways:
  *
  * - "info": what the templates can do
- * - "render": messages, tools and variables to the text of a prompt
- * - "apply": the same with tool_choice, response format, ... to a prompt, a grammar, triggers, stops and a parser */
+ * - "render": messages, tools and variables to the text of a prompt */
 CHAT_API enum chat_status chat_call(struct chat_templates * templates, const char * function, const char * json,
                                     size_t size, const struct chat_limits * limits, struct chat_text * result);
 
-/* Makes a parser of what "apply" returned as `parser`. */
-CHAT_API enum chat_status chat_make_parser(const char * json, size_t size, const struct chat_limits * limits,
-                                           struct chat_parser ** made, struct chat_text * error);
+/* From JSON as for "render", with tool_choice, response format, ..., to a prompt, a grammar, triggers and stops as JSON, and
+ * the parser of the answer. */
+CHAT_API enum chat_status chat_apply(struct chat_templates * templates, const char * json, size_t size,
+                                     const struct chat_limits * limits, struct chat_parser ** made,
+                                     struct chat_text * result);
+
+/* Makes a parser for which all text is content. */
+CHAT_API enum chat_status chat_make_parser(const struct chat_limits * limits, struct chat_parser ** made,
+                                           struct chat_text * error);
 CHAT_API void chat_free_parser(struct chat_parser * parser);
 
 /* Parses an answer, from its beginning: to a message as JSON. `partial`: more text may follow. */

@@ -1,7 +1,8 @@
 /* Hooks in llama.cpp's chat code, so that it does nothing twice and nothing in vain. Its text stays as it is: CMakeLists.txt
  * includes this file at the beginning of some of its files, where macros put the hooks into calls.
  *
- * - chat.cpp analyses a template for each prompt: here, it does so once.
+ * - chat.cpp analyses a template for each prompt or, in newer versions, when it is loaded: here, once, when an analysis is
+ *   needed.
  * - Its files render a conversation three times, for the prompt and for what `add_generation_prompt` adds to it: a call that
  *   needs the prompt alone renders once.
  * - The interpreter of templates copies a map of functions at each name, and all variables for each item of a loop: here, it
@@ -48,9 +49,10 @@ inline Functions operator|(const jinja::func_builtins & map, Refer) {
 
 namespace once {
 
-/* Returns the analysis of a template. In a call that only renders, it renders, and does not return. */
-const autoparser::autoparser & analysis(const common_chat_template &          tmpl,
-                                        const autoparser::generation_params & params);
+/* Puts the analysis of a template into `empty`, which it returns. In a call that only renders, it renders, and does not
+ * return. */
+const autoparser::autoparser & analysis(const common_chat_template & tmpl, const autoparser::generation_params & params,
+                                        const autoparser::autoparser & empty);
 
 /* True in a call that only renders. */
 bool render_only();
@@ -58,7 +60,10 @@ bool render_only();
 }  // namespace once
 
 #ifdef CHAT_ONCE_CHAT
-#define analyze_template(tmpl) operator=(once::analysis(tmpl, params))
+/* In `autoparser.analyze_template(tmpl);`, which does nothing now. */
+#define analyze_template(tmpl) assistant_start.clear()
+/* In `generate_parser(tmpl, params, autoparser);` */
+#define generate_parser(tmpl, params, empty) generate_parser(tmpl, params, once::analysis(tmpl, params, empty))
 #endif
 #ifdef CHAT_ONCE_PARSERS
 #define common_chat_template_generation_prompt_impl(...) \
