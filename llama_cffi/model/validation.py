@@ -24,7 +24,7 @@ _RELATIVE_BIAS = {"t5": ("enc.blk.0", "dec.blk.0"), "t5encoder": ("enc.blk.0",)}
 _POOLING_UNSPECIFIED = 0xFFFFFFFF  # -1 as an unsigned number
 # Tokenizers that prepare tables of the vocabulary: the power of a token's characters that these take, and the largest
 # sum of that. t5 and rwkv also use a stack frame for each byte of a token.
-_TOKENIZERS = {"t5": (1, 1 << 24), "rwkv": (1, 1 << 24), "plamo2": (3, 1 << 30)}
+_TOKENIZERS = {"t5": (1, 1 << 24), "rwkv": (1, 1 << 24), "plamo2": (3, 1 << 30), "plamo3": (3, 1 << 30)}
 _MAX_TOKEN_BYTES = 4096
 _TEMPLATE = "tokenizer.chat_template."
 

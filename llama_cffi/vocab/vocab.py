@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import expected, no_such_token
-from llama_cffi._core.compat import is_pinned_version
+from llama_cffi._core.compat import is_pinned_version, member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.uncopyable import Uncopyable
@@ -245,7 +245,10 @@ class Vocab(Uncopyable, SpecialTokens):
     def _missing_special(self) -> str:
         """The name of a special token that the tokenizer adds but the vocabulary lacks; empty if it lacks nothing."""
         bert = self._type == enums.VocabType.WPM  # adds them always; others if the file says so, or never
-        optional = self._type in (enums.VocabType.SPM, enums.VocabType.BPE, enums.VocabType.UGM)
+        optional = self._type in (
+            *(enums.VocabType.SPM, enums.VocabType.BPE, enums.VocabType.UGM),
+            member(enums.VocabType, "PLAMO3"),
+        )
         added = (
             ("bos", self.bos, bert or (optional and self.getAddBos())),
             ("eos", self.eos, optional and self.getAddEos()),

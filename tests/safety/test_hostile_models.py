@@ -53,8 +53,8 @@ def retype(name: str, type: int) -> Callable[[Document], object]:
     return change
 
 
-def plamo2(document: Document, token: bytes) -> None:
-    document.put("tokenizer.ggml.model", STRING, b"plamo2")
+def plamo(document: Document, version: bytes, token: bytes) -> None:
+    document.put("tokenizer.ggml.model", STRING, b"plamo" + version)
     document.entry("tokenizer.ggml.tokens").value[-1] = token
 
 
@@ -71,8 +71,9 @@ def drop(name: str) -> Callable[[Document], object]:
         ("mamba", retype("blk.0.ssm_d", F16), "ssm_d must be of type F32.*got F16"),
         ("t5", drop("dec.blk.0.attn_rel_b.weight"), "dec.blk.0.attn_rel_b.weight is missing"),
         ("t5", lambda d: d.entry("tokenizer.ggml.tokens").value.append(b"x" * 5000), "more than 4096 bytes"),
-        ("llama", lambda d: plamo2(d, b"ab" * 1000), r"plamo2 would take 80\d+ steps .*limit is 1073741824"),
-        ("llama", lambda d: plamo2(d, b"x" * 62000), "more than 4096 bytes"),
+        ("llama", lambda d: plamo(d, b"2", b"ab" * 1000), r"plamo2 would take 80\d+ steps .*limit is 1073741824"),
+        ("llama", lambda d: plamo(d, b"3", b"ab" * 1000), r"plamo3 would take 80\d+ steps .*limit is 1073741824"),
+        ("llama", lambda d: plamo(d, b"2", b"x" * 62000), "more than 4096 bytes"),
         ("llama", lambda d: d.put("llama.attention.head_count", UINT32, 0), "head_count is missing or 0"),
         ("llama", lambda d: d.put("llama.attention.head_count", ARRAY, [0], UINT32), "head_count is missing or 0"),
         ("llama", lambda d: d.put("llama.attention.layer_norm_rms_epsilon", FLOAT32, -1.0), "epsilon .*got -1.0"),
