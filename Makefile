@@ -61,7 +61,7 @@ help:
 	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
 	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/"
 	@echo "make generate          read the headers and write every generated file"
-	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30 or SOURCE=<llama.cpp checkout>"
+	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30, SOURCE=<llama.cpp checkout>, or the newest"
 	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
 	@echo "make test-old          check-upgrade to an old release"
 	@echo "make test-versions     check-upgrade to every known release, for the table in docs/versions.md"
@@ -254,7 +254,8 @@ check: $(VENV)/.test
 	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h*)
 	$(VENV)/bin/mypy
 
-# KEEP=1 keeps the copy. FORCE=1 moves the pin although the extension does not compile or tests fail.
+# Without VERSION and SOURCE, it is the newest llama.cpp of all carriers. KEEP=1 keeps the copy. FORCE=1 moves the pin
+# although the extension does not compile or tests fail.
 MOVE = $(VERSION) $(if $(SOURCE),--source "$(SOURCE)") $(if $(filter 1,$(KEEP)),--keep)
 
 upgrade: $(VENV)/.test

@@ -48,8 +48,8 @@ DEFINES = ("-DCPPHTTPLIB_TCP_NODELAY=1", "-DCPPHTTPLIB_LISTEN_BACKLOG=512")
 LINK_FLAGS = ("-pthread", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-rpath,$ORIGIN")
 
 BUILD_INFO = {
-    "LLAMA_BUILD_NUMBER": "0",
-    "LLAMA_BUILD_COMMIT": pins.load().commit[:9],
+    "LLAMA_BUILD_NUMBER": str(pins.load().build),
+    "LLAMA_BUILD_COMMIT": pins.load().commit[:9] or "unknown",
     "BUILD_COMPILER": "unknown",
     "BUILD_TARGET": "unknown",
 }
@@ -108,6 +108,11 @@ def _sources(program: str, tree: Path, generated: Path) -> list[Path]:
     found = [generated / "build-info.cpp"]
     if program == "llama-server" and (generated / "ui.cpp").is_file():
         found.append(generated / "ui.cpp")
+    if not any(tree.glob(PROGRAMS[program][0])):
+        raise BuildError(
+            f"{pins.load().label} has no {PROGRAMS[program][0]}, which {program} is built of: set LLAMA_CPP_SOURCE to "
+            f"a llama.cpp checkout of that version, or use the {program} of your own llama.cpp"
+        )
     for pattern in (*COMMON, *PROGRAMS[program]):
         found += [path for path in sorted(tree.glob(pattern)) if str(path.relative_to(tree)) not in OTHER_PROGRAMS]
     return found

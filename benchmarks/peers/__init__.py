@@ -50,11 +50,14 @@ LEFT_OUT = {
 
 
 def peers() -> list[Peer]:
-    """The peers to install, each at one version."""
-    pin = pins.load()
+    """The peers to install, each at one version.
+
+    llama-cpp-python is the pinned release or, if the pin is another llama.cpp, the newest that the project knows.
+    """
+    releases = [pin for pin in (*pins.known(), pins.load()) if pin.package == "llama-cpp-python"]
     carrier = Peer(
         "llama-cpp-python",
-        pin.version or pins.known()[-1].version,
+        releases[-1].version,
         "llama_cpp",
         "with_llama_cpp_python.py",
         ("numpy==2.2.6", "diskcache==5.6.3", "jinja2==3.1.6", "markupsafe==3.0.3", "typing-extensions==4.15.0"),

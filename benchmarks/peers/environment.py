@@ -49,7 +49,7 @@ class Peer:
     module: str  # to import
     script: str  # in this folder
     needs: tuple[str, ...] = ()  # all dependencies, pinned
-    ours: bool = False  # the package that contains the pinned llama.cpp: it runs with this package's libraries
+    ours: bool = False  # a package that can contain the pinned llama.cpp: it runs with this package's libraries
     note: str = ""
 
     @property
@@ -116,7 +116,8 @@ def _sdist(peer: Peer) -> Path:
     pin = pins.load()
     if pin.is_tree or (pin.package, pin.version) != (peer.name, peer.version):
         raise PeerError(
-            f"the pin is {pin.label}, which no release of {peer.name} contains: its declarations would not match"
+            f"the pin is {pin.label}, which no release of {peer.name} contains: its declarations would not match the "
+            f"libraries. In a checkout that is pinned to one (`make upgrade VERSION={peer.version}`), it takes part"
         )
     found = [path for path in fetch.downloaded(pin.package, pin.version) if pin.sha256[:16] in path.name]
     try:

@@ -13,8 +13,9 @@ COMMANDS = ("diff", "history", "changes")
 FORMATS = ("text", "markdown", "json")
 
 _EPILOG = """\
-OLD and NEW are each a snapshot file, a llama.cpp source tree (a folder with include/llama.h), or a version of
-llama-cpp-python such as 0.3.26. The exit status is 0 without differences, 1 with differences, 2 for an error."""
+OLD and NEW are each a snapshot file, a llama.cpp source tree (a folder with include/llama.h), or a release as
+`make upgrade VERSION=` takes it: 0.3.26 of llama-cpp-python, or xllamacpp==2026.10.11549. The exit status is 0 without
+differences, 1 with differences, 2 for an error."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -75,7 +75,7 @@ def changes_text() -> str:
 _INTRODUCTION = """\
 # What changed in llama.cpp's API
 
-This page lists the changes between the releases of llama-cpp-python that llama_cffi supports, the newest first.
+This page lists the changes between the [versions of llama.cpp](versions.md) that llama_cffi supports, the newest first.
 `python -m codegen changes` writes it from `codegen/diff/history/`. `python -m codegen diff OLD NEW` compares any two
 versions; `--format json` lists every member.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -48,13 +47,10 @@ def dumps(version: Version) -> str:
 
 
 def names() -> list[str]:
-    """Return the versions of llama-cpp-python with a snapshot, the oldest first."""
-    return sorted((path.stem for path in FOLDER.glob("*.json")), key=order)
-
-
-def order(version: str) -> tuple[int, ...]:
-    """Return the sort key of a version."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
+    """Return the names of the releases with a snapshot, that with the oldest llama.cpp first."""
+    order = list(releases())
+    found = (path.stem for path in FOLDER.glob("*.json"))
+    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def read_tree(tree: Path, label: str) -> Version:
@@ -71,7 +67,7 @@ def include_folders(tree: Path) -> list[Path]:
 
 
 def resolve(argument: str) -> Version:
-    """Load what an argument names: a snapshot file, a llama.cpp source tree, or a version of llama-cpp-python."""
+    """Load what an argument names: a snapshot file, a llama.cpp source tree, or a release of a carrier package."""
     path = Path(argument).expanduser()
     if path.is_file():
         found = load(path)
@@ -95,15 +91,14 @@ def resolve(argument: str) -> Version:
     except FetchError as error:
         raise CodegenError(
             f"expected a snapshot file, a llama.cpp source tree or a version, got {argument} ({error}): known versions "
-            f"are {', '.join(sorted(pins, key=order))}"
+            f"are {', '.join(pins)}"
         ) from None
 
 
 def releases() -> dict[str, Pin]:
-    """Return the known releases by version, including the pinned one."""
+    """Return the known releases by name, that with the oldest llama.cpp first, and the pinned one."""
     rows = json.loads(RELEASES.read_text(encoding="utf-8"))
-    known = [*(Pin(**row) for row in rows), pin.load()]
-    return {one.version: one for one in sorted(known, key=lambda one: order(one.version))}
+    return {one.name: one for one in (*(Pin(**row) for row in rows), pin.load())}
 
 
 def fetched(release: Pin) -> Version:

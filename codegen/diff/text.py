@@ -139,14 +139,15 @@ def changelog(report: Report) -> str:
     return "\n".join(lines)
 
 
-_LABEL = re.compile(r"llama\.cpp ([0-9a-f]{8})[0-9a-f]* \((\S+) (\S+)\)")
+_LABEL = re.compile(r"llama\.cpp (?:([0-9a-f]{8})[0-9a-f]*|(b\d+)) \((\S+) (\S+)\)")
 
 
 def _heading(report: Report) -> str:
     old, new = _LABEL.fullmatch(report.old), _LABEL.fullmatch(report.new)
     if old is None or new is None:
         return f"## {report.old} -> {report.new}"
-    return f"## llama.cpp {old[1]} -> {new[1]} ({new[2]} {old[3]} -> {new[3]})"
+    package = f"{new[3]} " if new[3] != old[3] else ""  # told twice only if it has changed
+    return f"## llama.cpp {old[1] or old[2]} -> {new[1] or new[2]} ({old[3]} {old[4]} -> {package}{new[4]})"
 
 
 def _section(entry: Entry) -> str:

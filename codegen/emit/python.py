@@ -279,7 +279,7 @@ def _table(name: str, rows: dict[str, str], comment: str) -> str:
 
 def emit_absent(api: Api, written_for: str) -> str:
     """Return the text of `_generated/absent.py` without its banner. `written_for` is the facade's own version."""
-    comment = "C name or `struct.field` -> the versions of llama-cpp-python that have it."
+    comment = "C name or `struct.field` -> the versions that have it, as `make upgrade VERSION=` takes them."
     return (
         '"""C names that the facade uses and this llama.cpp lacks."""\n\nfrom __future__ import annotations\n\n'
         f'# The version whose internals the facade was written for.\nWRITTEN_FOR = "{written_for}"\n\n'

@@ -73,7 +73,7 @@ def _completed(api: Api) -> list[str]:
         return []
     lines = ["## Completed for the facade", "", "Adapted, with the parameters that the facade passes: "]
     lines[-1] += (", ".join(f"`{name}`" for name in adapted) or "nothing") + "."
-    lines += ["", "Missing; a use raises UnavailableError:", "", "| name | versions of llama-cpp-python that have it |"]
+    lines += ["", "Missing; a use raises UnavailableError:", "", "| name | versions that have it |"]
     return [*lines, "| --- | --- |", *(f"| `{name}` | {versions} |" for name, versions in api.absent.items()), ""]
 
 

@@ -46,6 +46,6 @@ def member(kind: type[E], name: str) -> E | None:
 def raise_unavailable(name: str, versions: str) -> NoReturn:
     """Raise the error for something that only other versions contain."""
     raise UnavailableError(
-        f"{name}: {PIN} lacks it, but llama-cpp-python {versions} contains it: build this package from that version "
+        f"{name}: {PIN} lacks it, but the known versions {versions} have it: build this package from one of them "
         "(`make upgrade VERSION=...` in its source tree)"
     )

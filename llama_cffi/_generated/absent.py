@@ -6,5 +6,5 @@ from __future__ import annotations
 # The version whose internals the facade was written for.
 WRITTEN_FOR = "llama.cpp 0c1e57098bba (llama-cpp-python 0.3.36)"
 
-# C name or `struct.field` -> the versions of llama-cpp-python that have it.
+# C name or `struct.field` -> the versions that have it, as `make upgrade VERSION=` takes them.
 ABSENT: dict[str, str] = {}

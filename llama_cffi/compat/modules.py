@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -10,12 +9,11 @@ from typing import Any, NoReturn
 
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.names import FUNCTIONS
-from llama_cffi._generated.pin import PIN
 from llama_cffi.compat import chat_format, grammar, llama, memory, sampling, tokenizer, types
 from llama_cffi.compat.unsupported import unsupported
 
-_found = re.search(r"llama-cpp-python ([\d.]+)", PIN)
-VERSION = _found[1] if _found else "0"
+# The release of llama-cpp-python whose API this is, with any llama.cpp: programs compare `__version__` with theirs.
+VERSION = "0.3.36"
 
 _INSTEAD = {
     "server": "python -m llama_cffi serve is the server",

@@ -253,9 +253,12 @@ def test_which_sources_of_llama_cpp_a_program_needs(tmp_path: Path) -> None:
         "tree/tools/mtmd/mtmd.cpp",
         "tree/tools/server/main.cpp",
     }
-    assert (generated / "build-info.cpp").read_text() == "int n = 0;"
+    number = build_llama_bench.BUILD_INFO["LLAMA_BUILD_NUMBER"]
+    assert (generated / "build-info.cpp").read_text() == f"int n = {number};" and number.isdecimal()
     assert (generated / "ui.h").read_text() == "\narray<asset, 0>"
     assert sorted(path.name for path in generated.iterdir()) == ["build-info.cpp", "ui.cpp", "ui.h"]
+    with pytest.raises(build_llama_bench.BuildError, match=r"no tools/batched-bench/.*LLAMA_CPP_SOURCE"):
+        names("llama-batched-bench")
 
 
 def test_the_sources_that_are_fetched() -> None:

@@ -151,9 +151,29 @@ def test_no_script_hides_its_peer() -> None:
     assert {peer.script for peer in peers.peers()} == {path.name for path in SCRIPTS}
 
 
+LLAMA_CPP_PYTHON = "llama-cpp-python"
+NEWER = pins.Pin("a" * 64, "1" * 40, LLAMA_CPP_PYTHON, "9.9.9", date="2099-01-01")
+OTHERS = [
+    pins.Pin("0" * 64, "1" * 40),
+    pins.Pin("0" * 64),
+    pins.Pin("0" * 64, package="xllamacpp", version="2099.1.99999", build=99999),
+]
+
+
+@pytest.mark.parametrize("pin", [NEWER, *OTHERS], ids=lambda pin: pin.name)
+def test_the_carrier_is_pinned_or_the_newest_known(pin: pins.Pin, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = [known.version for known in pins.known() if known.package == LLAMA_CPP_PYTHON][-1]
+    monkeypatch.setattr(pins, "load", lambda: pin)
+    carrier = peers.peers()[0]
+    assert carrier.name == LLAMA_CPP_PYTHON and carrier.ours
+    assert carrier.version == (pin.version if pin is NEWER else newest)
+
+
 def test_versions_are_pinned() -> None:
     carrier, *others = peers.peers()
-    assert carrier.ours and carrier.version == pins.load().version
+    assert carrier.ours and not any(peer.ours for peer in others)
+    if pins.load().package == carrier.name:
+        assert carrier.version == pins.load().version
     for peer in (carrier, *others):
         assert peer.version and not peer.name.startswith("-")
         assert all(need.count("==") == 1 for need in peer.needs)
@@ -225,8 +245,12 @@ def test_the_carrier_gets_this_package_s_libraries(tmp_path: Path, monkeypatch: 
     }
 
 
-def test_a_pin_that_no_release_carries_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pin", OTHERS, ids=lambda pin: pin.name)
+def test_a_pin_that_no_release_carries_is_a_reason(
+    pin: pins.Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path))
-    monkeypatch.setattr(pins, "load", lambda: pins.Pin(sha256="0" * 64, commit="1" * 40))
-    with pytest.raises(PeerError, match=r"no release of llama-cpp-python\b"):
-        environment.make(peers.peers()[0])
+    monkeypatch.setattr(pins, "load", lambda: pin)
+    carrier = peers.peers()[0]
+    with pytest.raises(PeerError, match=rf"no release of llama-cpp-python\b.*make upgrade VERSION={carrier.version}"):
+        environment.make(carrier)

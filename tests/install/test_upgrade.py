@@ -12,13 +12,15 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vendor.build import native, overrides, variants
 from vendor.source import fetch, pin as pins, releases, trees
+from vendor.source.carriers import CARRIERS, Carrier
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade import command as upgrade, journal, report
 from vendor.upgrade.steps import COUNT, STEPS, Outcome, Step, read_tests
@@ -26,6 +28,7 @@ from vendor.upgrade.steps import COUNT, STEPS, Outcome, Step, read_tests
 ROOT = Path(__file__).resolve().parents[2]
 OLD = pins.Pin("a" * 64, "1" * 40, "llama-cpp-python", "1.0.0")
 NEW = pins.Pin("b" * 64, "2" * 40, "llama-cpp-python", "2.0.0")
+WITH_GIT, WITHOUT_GIT = CARRIERS
 
 GENERATE = (
     "import pathlib; pathlib.Path('codegen/api/api.json').write_text('{\"functions\": [1, 2]}'); "
@@ -93,7 +96,9 @@ def llama(folder: Path, text: str = "int llama(void);\n") -> Path:
 
 def test_the_pin_file_is_what_dumps_writes() -> None:
     assert pins.load().dumps() == pins.PIN_FILE.read_text(encoding="utf-8")
-    assert all(not pin.is_tree and len(pin.commit) == 40 for pin in pins.known())
+    assert all(not pin.is_tree and (len(pin.commit) == 40 or pin.build) for pin in pins.known())
+    assert [pin.date for pin in pins.known()] == sorted(pin.date for pin in pins.known())
+    assert all(releases.resolve(pin.name) is not None and time.strptime(pin.date, "%Y-%m-%d") for pin in pins.known())
 
 
 def test_a_checkout_is_named_by_its_commit(tmp_path: Path) -> None:
@@ -166,40 +171,51 @@ def test_git_gets_a_commit_from_its_repository(tmp_path: Path) -> None:
 def test_source_that_is_no_llama_cpp(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"no include/llama\.h"):
         upgrade.target("", str(tmp_path))
-    with pytest.raises(FetchError, match="one of VERSION"):
-        upgrade.target("", "")
-    with pytest.raises(FetchError, match="one of VERSION"):
+    with pytest.raises(FetchError, match=r"one of VERSION.*llama-cpp-python or xllamacpp.*SOURCE"):
         upgrade.target("1.0", str(tmp_path))
 
 
 # Releases
 
 
-def sdist(folder: Path, version: str, head: str) -> Path:
-    """An sdist of the carrier package; `head` is the commit in its git folder."""
+def sdist(
+    folder: Path,
+    version: str,
+    head: str = "",
+    carrier: Carrier = WITH_GIT,
+    git_folder: Path | None = None,
+    day: int = 0,
+) -> Path:
+    """An sdist of a carrier. `head` is the commit in its git folder, which is `git_folder`; `day` dates the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"llama_cpp_python-{version}.tar.gz"
-    top = f"llama_cpp_python-{version}"
-    files = {f"{top}/PKG-INFO": f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {version}\n"}
-    files[f"{top}/vendor/llama.cpp/include/llama.h"] = "int llama(void);\n"
-    files[f"{top}/pyproject.toml"] = '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+    distribution = carrier.package.replace("-", "_")
+    top = f"{distribution}-{version}"
+    path = folder / f"{top}.tar.gz"
+    files = {"PKG-INFO": f"Metadata-Version: 2.1\nName: {carrier.package}\nVersion: {version}\n".encode()}
+    files[f"{carrier.tree}/include/llama.h"] = b"int llama(void);\n"
+    files["pyproject.toml"] = b'[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
     # pip asks a build backend for the metadata, even of what it only downloads.
-    files[f"{top}/b.py"] = (
+    files["b.py"] = (
         "import os\n"
         "def prepare_metadata_for_build_wheel(folder, config_settings=None):\n"
-        f"    name = 'llama_cpp_python-{version}.dist-info'\n"
+        f"    name = '{distribution}-{version}.dist-info'\n"
         "    os.mkdir(f'{folder}/{name}')\n"
         "    open(f'{folder}/{name}/METADATA', 'w').write(open('PKG-INFO').read())\n"
         "    return name\n"
         "def build_wheel(*a, **k): raise SystemExit(1)\n"
-    )
+    ).encode()
     if head:
-        files[f"{top}/.git/modules/vendor/llama.cpp/HEAD"] = head
+        files[f"{carrier.git}/HEAD"] = head.encode()
+    for file in (git_folder / "objects").rglob("*") if git_folder else ():
+        if file.is_file():
+            files[f"{carrier.git}/{file.relative_to(git_folder).as_posix()}"] = file.read_bytes()  # type: ignore[arg-type]
     with tarfile.open(path, "w:gz") as tar:
-        for name, text in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"{top}/{name}")
+            info.size = len(data)
+            inside = name.startswith(f"{carrier.tree}/")
+            info.mtime = 86400 * (day if inside else 30000)  # only llama.cpp's own files date it
+            tar.addfile(info, io.BytesIO(data))
     return path
 
 
@@ -213,7 +229,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_known_releases_are_resolved_without_a_download() -> None:
-    assert releases.resolve("0.3.30") == next(pin for pin in pins.known() if pin.version == "0.3.30")
+    known = next(pin for pin in pins.known() if pin.version == "0.3.30")
+    assert releases.resolve("0.3.30") == releases.resolve("llama-cpp-python==0.3.30") == known
+    assert known.name == "0.3.30" and known.date == "2026-06-16"
 
 
 def test_an_unknown_release_is_downloaded_once(index: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -224,6 +242,42 @@ def test_an_unknown_release_is_downloaded_once(index: Path, capfd: pytest.Captur
     assert releases.resolve("9.0.1") == pin  # offline
     assert (fetch.source_dir(pin) / "include" / "llama.h").is_file()
     assert "does not say" not in capfd.readouterr().err
+
+
+def test_a_release_of_a_carrier_without_a_git_folder(index: Path) -> None:
+    """Its version has llama.cpp's build number, and its files the date."""
+    path = sdist(index, "2098.12.20001", carrier=WITHOUT_GIT, day=47117)
+    pin = releases.resolve("xllamacpp==2098.12.20001")
+    assert pin == pins.Pin(
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        package="xllamacpp",
+        version="2098.12.20001",
+        build=20001,
+        date="2099-01-01",
+    )
+    assert pin.label == "llama.cpp b20001 (xllamacpp 2098.12.20001)" and pin.name == "xllamacpp==2098.12.20001"
+    assert pins.Pin(**json.loads(pin.dumps())) == pin
+    path.unlink()
+    assert (fetch.source_dir(pin) / "include" / "llama.h").read_text() == "int llama(void);\n"  # and offline
+    with pytest.raises(FetchError, match=r"no vectors in thirdparty/llama\.cpp.*LLAMA_CPP_SOURCE"):
+        fetch.vectors_dir(pin)
+
+
+def test_a_commit_has_its_own_date(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the files, which a packager sets. The settings of the sdist's git folder are not read."""
+    repository = llama(tmp_path / "repository")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2097-01-02T23:00:00 -0200")
+    git(repository, "init", "-q")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "first")
+    commit = git(repository, "rev-parse", "HEAD")
+    archive = sdist(index, "9.0.3", commit, git_folder=repository / ".git", day=1)
+    assert releases.date_of(WITH_GIT, archive, commit) == "2097-01-03"  # in UTC
+    assert releases.resolve("9.0.3").date == "2097-01-03"
+    git(repository, "gc", "-q")
+    packed = sdist(index, "9.0.4", commit, git_folder=repository / ".git", day=1)
+    assert releases.date_of(WITH_GIT, packed, commit) == "2097-01-03"
+    assert releases.date_of(WITH_GIT, packed, "5" * 40) == ""
 
 
 @pytest.mark.parametrize("head", ["", "ref: refs/heads/master\n"])
@@ -238,8 +292,79 @@ def test_a_release_that_does_not_exist(index: Path) -> None:
     index.mkdir()
     with pytest.raises(FetchError, match=r"pip could not download .* 9\.9\.9"):
         releases.resolve("9.9.9")
-    with pytest.raises(FetchError, match="must look like 0.3.30, got '--pre'"):
-        releases.resolve("--pre")
+    with pytest.raises(FetchError, match=r"could not find the newest version of xllamacpp[\s\S]*VERSION=xllamacpp=="):
+        releases.resolve("xllamacpp")
+
+
+def test_pip_finds_the_newest_release(index: Path) -> None:
+    for version in ("9.0.1", "9.0.10", "9.0.9"):
+        sdist(index, version)
+    sdist(index, "2098.1.20001", carrier=WITHOUT_GIT)
+    assert [releases.newest(carrier) for carrier in CARRIERS] == ["9.0.10", "2098.1.20001"]
+
+
+@pytest.fixture
+def published(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes one release of each carrier, in the cache: of a commit of 2 January 1998, and of files of another day."""
+
+    def publish(day: int) -> None:
+        monkeypatch.setenv("GIT_COMMITTER_DATE", "1998-01-02T12:00:00 +0000")
+        repository = llama(tmp_path / "repository")
+        git(repository, "init", "-q")
+        git(repository, "add", "-A")
+        git(repository, "commit", "-qm", "first")
+        head = git(repository, "rev-parse", "HEAD")
+        made = {
+            "llama-cpp-python-9.0.10": sdist(tmp_path, "9.0.10", head, git_folder=repository / ".git"),
+            "xllamacpp-2098.1.20001": sdist(tmp_path, "2098.1.20001", carrier=WITHOUT_GIT, day=day),
+        }
+        (cache / "download").mkdir(parents=True)
+        for name, path in made.items():
+            path.rename(cache / "download" / f"{name}-{fetch.sha256_of(path)[:16]}.tar.gz")
+
+    monkeypatch.setattr(releases, "newest", {WITH_GIT: "9.0.10", WITHOUT_GIT: "2098.1.20001"}.get)
+    return publish
+
+
+@pytest.mark.parametrize("day, newest", [(10227, "9.0.10"), (10229, "xllamacpp==2098.1.20001")])
+def test_the_newest_llama_cpp_of_all_carriers(
+    published: Callable[[int], None], capsys: pytest.CaptureFixture[str], day: int, newest: str
+) -> None:
+    """By its date, although one carrier's versions are all higher than the other's."""
+    published(day)
+    assert upgrade.target("", "").name == upgrade.target("latest", "").name == newest
+    said = capsys.readouterr().err
+    assert "9.0.10: llama.cpp" in said and "of 1998-01-02" in said and f"the newest is {newest}" in said
+    assert f"b20001 of {time.strftime('%Y-%m-%d', time.gmtime(86400 * day))}" in said
+
+
+def test_nothing_newer_is_no_upgrade(
+    published: Callable[[int], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tree: Path
+) -> None:
+    published(10227)
+    monkeypatch.setattr(upgrade, "ROOT", tree)
+    monkeypatch.setattr(pins, "load", lambda: replace(OLD, date="1999-01-01"))
+    before = state(tree)
+    assert upgrade.main([]) == 0 and state(tree) == before
+    assert "no carrier has a newer llama.cpp" in capsys.readouterr().out
+
+
+def test_releases_are_remembered_by_the_age_of_their_llama_cpp(tree: Path) -> None:
+    other = pins.Pin("c" * 64, package="xllamacpp", version="2098.1.20001", build=20001, date="2098-01-05")
+    same_number = pins.Pin("d" * 64, package="xllamacpp", version="2.0.0", date="2098-01-03")
+    newer = pins.Pin("e" * 64, "2" * 40, "llama-cpp-python", "2.0.0", date="2098-01-04")
+    first = json.dumps([{**json.loads(OLD.dumps()), "date": "2098-01-01"}])
+    (tree / "vendor" / "source" / "releases.json").write_text(first)
+    git(tree, "commit", "-qam", "dated")
+    for pin in (other, newer, same_number, newer):
+        _, moved, _ = upgrade.upgrade(tree, pin, FAKES[:1], rebuild=NOTHING)
+        assert moved
+        if git(tree, "status", "--porcelain"):
+            git(tree, "add", "-A")
+            git(tree, "commit", "-qm", "up")
+    rows = json.loads((tree / "vendor" / "source" / "releases.json").read_text())
+    assert [pins.Pin(**row).name for row in rows] == ["1.0.0", "xllamacpp==2.0.0", "2.0.0", other.name]
+    assert pins.Pin(**rows[3]) == other
 
 
 # The upgrade
@@ -274,6 +399,19 @@ def test_check_changes_nothing_and_takes_uncommitted_changes_along(tree: Path) -
     outcome, changed = upgrade.check(tree, NEW, (seen, *FAKES[1:]))
     assert outcome.passed and state(tree) == before
     assert changed["llama_cffi/_generated/gone.py"] is None and b"2.0.0" in (changed["vendor/source/pin.json"] or b"")
+
+
+@pytest.mark.parametrize("variants_line", ["x64,zen4", ""])
+def test_what_the_choice_of_variants_says_besides_is_not_a_variant(tree: Path, variants_line: str) -> None:
+    """A release that is tried for the first time is unpacked there, which is told on stderr."""
+    code = f"import sys; print('unpacking chat: 1/2', file=sys.stderr, flush=True); print({variants_line!r})"
+    for name, text in {"__init__.py": "", "build/__init__.py": "", "build/quick_variants.py": code}.items():
+        path = tree / "vendor" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    native_step = Step("native", (sys.executable, "-c", f"import os; print(os.environ[{variants.VARIABLE!r}])"), "")
+    outcome, _ = upgrade.check(tree, NEW, (native_step,))
+    assert outcome.passed and outcome.variants == variants_line
 
 
 @pytest.mark.parametrize("number", range(len(FAKES)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from codegen.api.model import Api, CodegenError, Field, flat_fields
+from codegen.fit import needs
 
 CDEF = "llama_cffi/_generated/cdef.h"
 GUARD = "llama_cffi/_generated/guard.cpp"
@@ -155,7 +156,7 @@ def calls(name: str) -> Check:
 def is_absent(result: Result, name: str) -> None:
     assert result.api is not None
     body = wrapper(result, name)
-    assert f'guard::record_absent("{name}", "0.3.' in body, body
+    assert f'guard::record_absent("{name}", "{needs.load().has(name)}")' in body, body
     assert name in result.api.absent, f"{name} is not in absent.py"
 
 

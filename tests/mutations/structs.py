@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codegen.fit import needs
 from tests.mutations.model import (
     ABSENT,
     CDEF,
@@ -19,6 +20,10 @@ _N_CTX = "        uint32_t n_ctx;                 // text context, 0 = from mode
 _N_BATCH = (
     "        uint32_t n_batch;               // logical maximum batch size that can be submitted to llama_decode\n"
 )
+_KNOWN = needs.load()
+_DEFRAG_NAME = "llama_context_params.defrag_thold"
+_LAZY = "llama_model_params.lazy_mode"
+_SPLIT = "llama_model_params.tensor_split"
 _DEFRAG = (
     "        float    defrag_thold;     // [DEPRECATED] defragment the KV cache if holes/size > thold, <= 0 disabled "
     "(default)\n"
@@ -83,7 +88,7 @@ STRUCT_ROWS = (
         "llama.h",
         ((_DEFRAG, ""),),
         absorbed(
-            writes(STRUCTS, 'defragThold = AbsentField("llama_context_params.defrag_thold", 0.0, "0.3.16 to 0.3.36")'),
+            writes(STRUCTS, f'defragThold = AbsentField("{_DEFRAG_NAME}", 0.0, "{_KNOWN.has(_DEFRAG_NAME)}")'),
             drops(CDEF, r"\bdefrag_thold\b"),
         ),
     ),
@@ -92,7 +97,7 @@ STRUCT_ROWS = (
         "field removed",
         "llama.h",
         (("        enum llama_lazy_mode lazy_mode; // on-demand reading of tensors marked by the arch\n", ""),),
-        absorbed(writes(STRUCTS, 'AbsentField("llama_model_params.lazy_mode", enums.LazyMode(0), "0.3.36")')),
+        absorbed(writes(STRUCTS, f'AbsentField("{_LAZY}", enums.LazyMode(0), "{_KNOWN.has(_LAZY)}")')),
     ),
     Mutation(
         "load-mode-becomes-booleans-again",
@@ -190,7 +195,7 @@ STRUCT_ROWS = (
         "field retyped",
         "llama.h",
         (("        const float * tensor_split;\n", "        const double * tensor_split;\n"),),
-        absorbed(writes(ABSENT, "'llama_model_params.tensor_split': '0.3.16 to 0.3.36'")),
+        absorbed(writes(ABSENT, f"'{_SPLIT}': '{_KNOWN.has(_SPLIT)}'")),
     ),
     Mutation(
         "pointer-that-nobody-asks-for-becomes-another",

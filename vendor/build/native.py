@@ -137,7 +137,7 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
     sanitizer = _sanitizer()
     source = fetch.source_dir()
     common = dict(OPTIONS)
-    commit = "" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().commit[:9]
+    commit = "" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().revision[:9]
     common["LLAMA_BUILD_COMMIT"] = commit or "unknown"
     flags: tuple[str, ...] = ()
     if sanitizer is not None:

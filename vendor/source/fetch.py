@@ -24,7 +24,7 @@ from typing import Literal
 
 from vendor.progress import Progress
 from vendor.scratch import scratch_folder
-from vendor.source import pin as pins, trees
+from vendor.source import carriers, pin as pins, trees
 from vendor.tools import FetchError
 
 # Parts of llama.cpp's tree that a library build reads. The rest (tools, docs, tests, 75 MB of models) is not unpacked.
@@ -188,7 +188,7 @@ def _cached(pin: pins.Pin, kind: str) -> Path:
     archive = _archive(pin)
     with scratch_folder(target.parent) as scratch:
         tree = scratch / "tree"
-        _extract(archive, tree, _KINDS[kind], kind)
+        unpack(archive, carriers.of(pin.package).tree, tree, _KINDS[kind], kind)
         _publish(tree, target)
     return target
 
@@ -295,11 +295,14 @@ def pip_download(
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary" if suffix == "whl" else "--no-binary", package]
     command += [*(["--require-hashes"] if sha256 else []), "-r", str(requirements), "-d", str(folder)]
-    # The build isolation of an outer pip must not affect this one.
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
-    result = subprocess.run(command, env=env, stdout=sys.stderr)
+    result = subprocess.run(command, env=pip_environment(), stdout=sys.stderr)
     files = sorted(folder.glob(f"*.{suffix}"))
     return files[0] if result.returncode == 0 and len(files) == 1 else None
+
+
+def pip_environment() -> dict[str, str]:
+    """The environment for pip: the build isolation of an outer pip must not affect it."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER", "PIP_REQ_TRACKER")}
 
 
 def sha256_of(path: Path) -> str:
@@ -320,14 +323,18 @@ def _verify(path: Path, sha256: str) -> None:
         )
 
 
-def _extract(archive: Path, tree: Path, wanted: Callable[[PurePosixPath], bool], what: str) -> None:
+def unpack(archive: Path, folder: str, tree: Path, wanted: Callable[[PurePosixPath], bool], what: str) -> None:
+    """Unpack files of one folder of an sdist, which lies below its top folder. Raises FetchError if there are none."""
     tree.mkdir(parents=True)
     with tarfile.open(archive) as tar:
         members = [
-            (m, p) for m in tar for p in [_inside_llama_cpp(m.name)] if p is not None and m.isfile() and wanted(p)
+            (m, p) for m in tar for p in [carriers.below(m.name, folder)] if p is not None and m.isfile() and wanted(p)
         ]
         if not members:
-            raise FetchError(f"{archive.name} has no vendor/llama.cpp: use another version of the package")
+            raise FetchError(
+                f"{archive.name} has no {what} in {folder}: use another version of the package, or name a llama.cpp "
+                "checkout with LLAMA_CPP_SOURCE"
+            )
         progress = Progress(f"unpacking {what}", len(members))
         for done, (member, path) in enumerate(members, 1):
             out = tree / path
@@ -339,13 +346,6 @@ def _extract(archive: Path, tree: Path, wanted: Callable[[PurePosixPath], bool],
             out.chmod(0o755 if member.mode & 0o100 else 0o644)
             progress.update(done)
         progress.finish()
-
-
-def _inside_llama_cpp(name: str) -> PurePosixPath | None:
-    parts = PurePosixPath(name).parts
-    if len(parts) > 3 and parts[1:3] == ("vendor", "llama.cpp") and ".." not in parts:
-        return PurePosixPath(*parts[3:])
-    return None
 
 
 def _publish(made: Path, target: Path) -> None:

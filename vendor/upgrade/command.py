@@ -1,4 +1,4 @@
-"""Move the pin to another llama.cpp: `python -m vendor.upgrade VERSION | --source DIR`.
+"""Move the pin to another llama.cpp: `python -m vendor.upgrade [VERSION | --source DIR]`, to the newest by default.
 
 All steps run in a temporary copy of the tree. If they pass, the results are moved into the tree, all at once. With
 `--check` the tree does not change, and exit status 0 means that the upgrade would work.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from vendor.source import fetch, pin as pins, releases, trees
+from vendor.source import carriers, fetch, pin as pins, releases, trees
 from vendor.tools import BuildError, FetchError
 from vendor.upgrade import journal
 from vendor.upgrade.copy import Copy, copied, listed
@@ -34,15 +34,21 @@ RESULTS = (
     "llama_cffi/_native.pyi",
 )
 
+# VERSION for the newest llama.cpp of all carriers.
+LATEST = "latest"
+
 REBUILD = ("make", "--no-print-directory", "build")
 
 
 def target(version: str, source: str) -> pins.Pin:
-    """The pin of a release or a folder, whose source is copied into the cache. Raises FetchError."""
-    if bool(version) == bool(source):
-        raise FetchError("expected one of VERSION=<release of llama-cpp-python> and SOURCE=<llama.cpp checkout>")
-    if version:
-        return releases.resolve(version)
+    """The pin of a release or a folder, whose source is copied into the cache; without both, the newest llama.cpp.
+
+    Raises FetchError.
+    """
+    if version and source:
+        raise FetchError(f"expected one of VERSION=<release of {carriers.PACKAGES}> and SOURCE=<llama.cpp checkout>")
+    if not source:
+        return releases.resolve(version) if version and version != LATEST else releases.latest()
     tree = trees.checked(Path(source), f"SOURCE={source}")
     pin = trees.pin_of(tree)
     fetch.adopt(tree, pin)
@@ -76,16 +82,20 @@ def _results(tree: Path) -> dict[str, bytes]:
     return {path.relative_to(tree).as_posix(): path.read_bytes() for path in files}
 
 
+# Orders a release of an unknown date after all others.
+_NEVER = "9999-12-31"
+
+
 def _remember(copy: Copy, runner: Runner, new: pins.Pin) -> None:
     """Record a release that the project does not know yet, and its API, for later comparisons."""
     path = copy.tree / "vendor" / "source" / "releases.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    if new.is_tree or any(row["version"] == new.version for row in rows):
+    known = [pins.Pin(**row) for row in rows]
+    if new.is_tree or any((pin.package, pin.version) == (new.package, new.version) for pin in known):
         return
-    rows.append(json.loads(new.dumps()))
-    rows.sort(key=lambda row: [int(part) if part.isdigit() else 0 for part in row["version"].split(".")])
+    rows = [json.loads(pin.dumps()) for pin in sorted([*known, new], key=lambda pin: pin.date or _NEVER)]
     path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    runner.run("history", [sys.executable, "-m", "codegen", "history", new.version])
+    runner.run("history", [sys.executable, "-m", "codegen", "history", new.name])
 
 
 def upgrade(
@@ -125,13 +135,19 @@ def refuse_dirty(root: Path) -> None:
         )
 
 
+_VERSION_HELP = (
+    f"a release of {carriers.DEFAULT.package} ({carriers.DEFAULT.example}), or of any carrier (package==version); "
+    "default: the newest llama.cpp of all carriers"
+)
+
+
 def _end(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)  # unwinds, which removes the copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vendor.upgrade", description=__doc__.splitlines()[0])
-    parser.add_argument("version", nargs="?", default="", help=f"a release of {releases.PACKAGE}")
+    parser.add_argument("version", nargs="?", default="", help=_VERSION_HELP)
     parser.add_argument("--source", default="", help="a llama.cpp checkout, instead of a release")
     parser.add_argument(
         "--check", action="store_true", help="change nothing in the tree; exit status 0 if it would work"
@@ -148,6 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refuse_dirty(ROOT)
         new = target(args.version, args.source)
         old = pins.load()
+        if not (args.check or args.version or args.source) and (new == old or new.date < old.date):
+            print(f"the pin is {old.label} of {old.date}: no carrier has a newer llama.cpp")
+            return 0
         print(f"from {old.label} to {new.label}, in a copy of {len(listed(ROOT))} files", file=sys.stderr, flush=True)
         moved = False
         if args.check:

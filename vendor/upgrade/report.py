@@ -8,7 +8,7 @@ from vendor.upgrade.steps import Outcome, Tests
 
 def report(outcome: Outcome, moved: bool) -> str:
     """The text of the report. `moved` is True if the pin was moved."""
-    parts = [f"# llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}", _pins(outcome), _result(outcome, moved)]
+    parts = [f"# llama.cpp: {outcome.old.name} to {outcome.new.name}", _pins(outcome), _result(outcome, moved)]
     if outcome.failed is not None:
         parts.append(f"Last lines of the step `{outcome.failed.name}`:\n\n```\n{outcome.tail}\n```")
     if outcome.warnings:
@@ -20,10 +20,6 @@ def report(outcome: Outcome, moved: bool) -> str:
     parts.append(f"## What changed in the API\n\n{outcome.changes or 'Unknown: `python -m codegen diff` failed.'}")
     parts.append(f"## What to do now\n\n{_checklist(outcome, moved)}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _short(pin: Pin) -> str:
-    return pin.version or pin.commit[:12] or f"tree {pin.sha256[:12]}"
 
 
 def _pins(outcome: Outcome) -> str:
@@ -75,14 +71,16 @@ def _checklist(outcome: Outcome, moved: bool) -> str:
     else:
         items += [
             "Read the changes above that break users' code, and `git diff llama_cffi/_generated/report.md`.",
+            "Read what relies on llama.cpp's internals (`git grep is_pinned_version`). If it still holds, the facade "
+            "is written for this llama.cpp: run `python -m codegen needs`, `generate` and `changes`.",
             "Add the output of `python -m codegen diff OLD NEW --changelog` to CHANGELOG.md, under Unreleased.",
             "Decide which new functions need a facade. Without one they are available as `llama_cffi.lib.llama_x`.",
             "`make check test`.",
-            f"Commit: `git add -A && git commit -m 'llama.cpp: {_short(outcome.old)} to {_short(outcome.new)}'`.",
+            f"Commit: `git add -A && git commit -m 'llama.cpp: {outcome.old.name} to {outcome.new.name}'`.",
             "To undo the upgrade: `git checkout .` and `make build`.",
         ]
     return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
 
 
 def _target(pin: Pin) -> str:
-    return f"VERSION={pin.version}" if pin.version else "SOURCE=<that tree>"
+    return f"VERSION={pin.name}" if not pin.is_tree else "SOURCE=<that tree>"

@@ -185,7 +185,8 @@ def run(copy: Copy, old: Pin, new: Pin, steps: Sequence[Step] = STEPS, quick: bo
         print(f"[{number}/{len(steps)}] {step.name} ...", end="", file=sys.stderr, flush=True)
         if quick and step.name == "native" and variants.VARIABLE not in runner.env:
             status, answer = runner.run("variants", [_PY, "-m", "vendor.build.quick_variants"])
-            runner.env[variants.VARIABLE] = answer.strip() if status == 0 else ""
+            # The last line: what is unpacked for it is told before.
+            runner.env[variants.VARIABLE] = (answer.splitlines() or [""])[-1].strip() if status == 0 else ""
         outcome.variants = runner.env.get(variants.VARIABLE, "")
         extra = [f"--junitxml={copy.folder / 'tests.xml'}"] if step.name == "tests" else []
         started = time.monotonic()

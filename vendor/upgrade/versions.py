@@ -17,7 +17,7 @@ from vendor.upgrade.steps import Outcome
 DOCUMENT = ROOT / "docs" / "versions.md"
 _BEGIN, _END = "<!-- versions: begin -->", "<!-- versions: end -->"
 _HEADINGS = (
-    *("version", "commit", "functions", "adapted", "missing"),
+    *("version", "llama.cpp", "date", "functions", "adapted", "missing"),
     *("tests passed", "failed", "skipped", "expected to fail", "build seconds", "passes"),
 )
 
@@ -27,8 +27,9 @@ def row(outcome: Outcome) -> str:
     tests = outcome.tests
     native = sum(outcome.seconds.get(name, 0) for name in ("native", "extension"))
     cells = [
-        outcome.new.version,
-        f"`{outcome.new.commit[:12] or 'unknown'}`",
+        outcome.new.name,
+        f"`{outcome.new.revision or 'unknown'}`",
+        outcome.new.date or "unknown",
         *(("-" if count is None else str(count)) for count in (outcome.functions, outcome.adapted, outcome.absent)),
         *(map(str, (tests.passed, tests.failed, tests.unavailable, tests.skipped)) if tests else "----"),
         f"{native:.0f}",
@@ -47,13 +48,16 @@ def write(outcomes: Sequence[Outcome], path: Path = DOCUMENT) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vendor.upgrade.versions", description=__doc__.splitlines()[0])
-    parser.add_argument("versions", nargs="*", help="releases of the carrier package (default: all in releases.json)")
-    versions = parser.parse_args().versions or [pin.version for pin in pins.known()]
+    parser.add_argument(
+        "versions", nargs="*", help="releases, as VERSION of `make upgrade` (default: all in releases.json)"
+    )
+    versions = parser.parse_args().versions or [pin.name for pin in pins.known()]
     outcomes: list[Outcome] = []
     try:
         for version in versions:
-            print(f"{releases.PACKAGE} {version}", file=sys.stderr, flush=True)
-            outcome, _ = check(ROOT, releases.resolve(version))
+            pin = releases.resolve(version)
+            print(f"{pin.package} {pin.version}", file=sys.stderr, flush=True)
+            outcome, _ = check(ROOT, pin)
             outcomes.append(outcome)
             if not outcome.passed:
                 print(report(outcome, False))
