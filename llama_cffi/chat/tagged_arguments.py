@@ -60,13 +60,15 @@ def _without_space(body: str, rules: Mapping[str, str]) -> str:
 
 def _arguments(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Yield the name of the rule for each argument, in each way that llama.cpp names them, and its schema."""
-    for tool in tools:
+    for number, tool in enumerate(tools):
         function = tool["function"]
         parameters = function.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
-        for key, schema in properties.items() if isinstance(properties, Mapping) else ():
-            for name in (f"tool-{function['name']}-arg-{key}", f"ling3-arg-{function['name']}-{key}"):
-                yield re.sub(r"[^a-zA-Z0-9-]+", "-", name), schema
+        for place, (key, schema) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):
+            # By their names or, in newer versions, by their numbers.
+            for one, other in dict.fromkeys(((function["name"], key), (str(number), str(place)))):
+                for name in (f"tool-{one}-arg-{other}", f"ling3-arg-{one}-{other}"):
+                    yield re.sub(r"[^a-zA-Z0-9-]+", "-", name), schema
 
 
 def _with_texts(name: str, schema: Mapping[str, Any], rules: Mapping[str, str]) -> dict[str, str]:

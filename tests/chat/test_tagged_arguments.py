@@ -117,3 +117,14 @@ def test_schemas_that_say_nothing(parameters: Any) -> None:
     grammar = 'root ::= "a"\n' + "".join(f'tool-f-arg-{key} ::= "<" until-1 "</a>"\n' for key in "abcd")
     tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     assert limited(grammar, tools, False) == grammar
+
+
+@pytest.mark.parametrize("rule", ["tool-1-arg-0", "ling3-arg-1-0", "tool-second-arg-city", "ling3-arg-second-city"])
+def test_arguments_are_found_by_name_or_number(rule: str) -> None:
+    """Newer versions of llama.cpp count tools and arguments."""
+    grammar = f'root ::= {rule}\n{rule} ::= "<v>" until-1 "</v>"\nuntil-1 ::= [a-z]*\n'
+    tools = [
+        {"function": {"name": "first", "parameters": {"properties": {"city": {"enum": ["no"]}}}}},
+        {"function": {"name": "second", "parameters": {"properties": {"city": {"enum": ["Rome", "Oslo"]}}}}},
+    ]
+    assert f'{rule} ::= "<v>" ("Rome" | "Oslo") "</v>"\n' in limited(grammar, tools, once=True)
