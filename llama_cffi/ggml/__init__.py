@@ -1,4 +1,4 @@
-"""ggml: backends and their devices, RPC workers, thread pools, and enumerations such as tensor types."""
+"""ggml: GGUF files, backends and their devices, RPC workers, thread pools, and enumerations such as tensor types."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MODULES: dict[str, dict[str, str]] = {
     "_generated.enums": {
         "BackendDevType": "GgmlBackendDevType",
+        "GgufType": "GgufType",
         "LogLevel": "GgmlLogLevel",
         "NumaStrategy": "GgmlNumaStrategy",
         "Op": "GgmlOp",
@@ -33,6 +34,9 @@ _MODULES: dict[str, dict[str, str]] = {
         "DeviceCaps": "DeviceCaps",
         "DeviceMemory": "DeviceMemory",
     },
+    "ggml.gguf.file": {"Gguf": "Gguf"},
+    "ggml.gguf.metadata": {"GgufMetadata": "GgufMetadata"},
+    "ggml.gguf.tensors": {"GgufTensor": "GgufTensor", "GgufTensors": "GgufTensors"},
     "ggml.rpc": {"Rpc": "Rpc"},
     # ThreadPool is the other spelling of the specification. Prefer `Threadpool`.
     "ggml.threadpool": {"ThreadPool": "Threadpool", "Threadpool": "Threadpool"},

@@ -8,10 +8,14 @@ from llama_cffi._generated.enums import (
     GgmlSchedPriority as SchedPriority,
     GgmlStatus as Status,
     GgmlType as Type,
+    GgufType as GgufType,
 )
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg
 from llama_cffi.ggml.facts import CpuVariant, DeviceCaps, DeviceMemory
+from llama_cffi.ggml.gguf.file import Gguf
+from llama_cffi.ggml.gguf.metadata import GgufMetadata
+from llama_cffi.ggml.gguf.tensors import GgufTensor, GgufTensors
 from llama_cffi.ggml.rpc import Rpc
 from llama_cffi.ggml.threadpool import Threadpool
 
@@ -26,6 +30,11 @@ __all__ = [
     "CpuVariant",
     "DeviceCaps",
     "DeviceMemory",
+    "Gguf",
+    "GgufMetadata",
+    "GgufTensor",
+    "GgufTensors",
+    "GgufType",
     "LogLevel",
     "NumaStrategy",
     "Op",

@@ -142,7 +142,7 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
 
     from llama_cffi._core.atomic_write import atomic_write, write_error
     from llama_cffi._core.files import require_regular
-    from llama_cffi.model.gguf import require_complete
+    from llama_cffi.ggml.gguf.native import require_complete
 
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")

@@ -142,11 +142,16 @@ class GgufFile:
                 lib.gguf_get_tensor_size(self._c, i),
             )
 
+    @property
+    def data_offset(self) -> int:
+        """Where the data of the tensors begins: the size of the header."""
+        return int(lib.gguf_get_data_offset(self._c))
+
     def file_size(self) -> int:
         """The size in bytes that the whole file must have."""
         alignment = lib.gguf_get_alignment(self._c)
         sizes = [lib.gguf_get_tensor_size(self._c, i) for i in range(lib.gguf_get_n_tensors(self._c))]
-        return int(lib.gguf_get_data_offset(self._c)) + sum(-size // alignment * -alignment for size in sizes)
+        return self.data_offset + sum(-size // alignment * -alignment for size in sizes)
 
     def _lengths(self, i: int) -> Any:
         """The four dimensions of a tensor, as a C array."""
