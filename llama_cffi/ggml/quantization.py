@@ -26,6 +26,9 @@ _DTYPES = {
     "I64": "int64",
 }
 DTYPES = {GgmlType[name]: dtype for name, dtype in _DTYPES.items() if name in GgmlType.__members__}
+# Scales are of type F16 in most types: larger numbers would become others, which ggml notices in some of them only.
+_MAX = 65504.0
+_WIDE = {GgmlType[name] for name in ("F32", "BF16", "MXFP4") if name in GgmlType.__members__}
 _ALIGNMENT = 8  # of memory that ggml reads blocks from
 
 
@@ -118,13 +121,15 @@ def quantize(
 ) -> bytearray:
     """Return rows of floats as blocks of a type. All rows belong to one matrix, whose importance is `weights`.
 
-    Raises ValueError for numbers that are not finite, or are too large for the type.
+    Raises ValueError for numbers that are not finite, or beyond 65504, which scales of blocks cannot hold.
     """
     import numpy as np
 
     rows = np.ascontiguousarray(rows, np.float32)
-    if not np.isfinite(rows).all():
-        raise ValueError(f"{name} must contain finite numbers only, to be quantized to {kind.name}")
+    limit = _MAX if kind not in _WIDE else float(np.finfo(np.float32).max)
+    largest = np.abs(rows).max(initial=0)
+    if not largest <= limit:  # nan too
+        raise ValueError(f"{name} must contain numbers between {-limit:g} and {limit:g} for {kind.name}, got {largest}")
     n_rows, length = rows.shape
     blocks = bytearray(n_rows * row_size(kind, length, name))
     if not blocks:

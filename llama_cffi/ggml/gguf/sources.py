@@ -56,7 +56,7 @@ class FileSource:
             while done < len(buffer):
                 count = os.preadv(file, [buffer[done:]], offset + done)
                 if not count:
-                    raise self._shorter(offset + done)
+                    raise self._shorter(os.fstat(file).st_size)
                 done += count
 
     def read(self, size: int) -> bytes:

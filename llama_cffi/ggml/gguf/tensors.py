@@ -146,8 +146,9 @@ class GgufTensors(MutableMapping[str, GgufTensor]):
         With `shape` (numpy's order) and `type`, `value` is the stored data itself, blocks as bytes. A `GgufTensor`,
         of another file too, keeps its type and is copied when it is written.
 
-        Raises TypeError or ValueError for what ggml cannot store. Numbers that are not finite, or are too large for
-        the type, raise ValueError when they are quantized: by `Gguf.write`, or by reading the tensor.
+        Raises TypeError or ValueError for what ggml cannot store. Numbers that are not finite, or are beyond 65504
+        for another type than F32, BF16 and MXFP4, raise ValueError when they are quantized: by `Gguf.write`, or by
+        reading the tensor.
         """
         made = _make(_checked_name(name), value, type, imatrix, shape)
         self._changed()
