@@ -14,6 +14,8 @@ COMMANDS = {
     "list": ("llama_cffi.cli.cached_models", "list the models in the cache"),
     "rm": ("llama_cffi.cli.remove", "remove models from the cache"),
     "info": ("llama_cffi.cli.info", "show what a GGUF file holds, how much memory it needs, and whether that fits"),
+    "gguf": ("llama_cffi.cli.gguf", "show, change, copy, compare, split and merge GGUF files"),
+    "quantize": ("llama_cffi.cli.quantize", "quantize a model"),
     "bench": ("llama_cffi.cli.bench", "measure the speed of a model on this machine"),
     "doctor": ("llama_cffi.doctor.command", "check the installation and the devices, and say how to fix what fails"),
     "rpc-worker": ("llama_cffi.cli.rpc_worker", "offer the devices of this machine to models on other machines"),

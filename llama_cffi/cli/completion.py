@@ -70,9 +70,11 @@ def _values(action: argparse.Action, command: str = "") -> str | list[str]:
     return _FILE if "FILE" in name else _FOLDER if "DIR" in name else _NOTHING
 
 
-def _argument(parser: CommandParser) -> str | list[str]:
-    """What completes the arguments of a command."""
-    return _values(parser.positionals[0], parser.command) if parser.positionals else _NOTHING
+def _arguments(parser: CommandParser) -> list[str | list[str]]:
+    """What completes the arguments of a command: the first if it is a choice and others follow, then the others."""
+    found = parser.positionals
+    chosen = found[:2] if len(found) > 1 and found[0].choices else found[:1]
+    return [_values(action, parser.command) for action in chosen] or [_NOTHING]
 
 
 def _summary(action: argparse.Action) -> str:
@@ -102,7 +104,7 @@ def _bash(parsers: dict[str, CommandParser]) -> str:
         cases.append(
             f"    {name})\n        case $previous in\n{''.join(values)}        esac\n"
             f"        if [[ $current == -* ]]; then {_bash_reply(words.split())}\n"
-            f"        else {_bash_reply(_argument(parser))}; fi;;\n"
+            f"        {_bash_first(parser)}else {_bash_reply(_arguments(parser)[-1])}; fi;;\n"
         )
     top = " ".join([*parsers, *_TOP])
     return f"""\
@@ -130,6 +132,12 @@ complete -F {_FUNCTION} {SCRIPT}
 """
 
 
+def _bash_first(parser: CommandParser) -> str:
+    """The branch of a first argument that is completed in another way than the others."""
+    found = _arguments(parser)
+    return f"elif (( COMP_CWORD == 2 )); then {_bash_reply(found[0])}\n        " if len(found) > 1 else ""
+
+
 def _bash_reply(values: str | list[str]) -> str:
     if isinstance(values, list):
         return f'mapfile -t COMPREPLY < <(compgen -W {_quoted(" ".join(values))} -- "$current")'
@@ -154,9 +162,10 @@ def _zsh(parsers: dict[str, CommandParser]) -> str:
                 "" if action.nargs == 0 else f":{_zsh_text(str(action.metavar or action.dest))}:{_zsh_values(action)}"
             )
             specs += [_quoted(f"{some}{option}[{_zsh_text(_summary(action))}]{value}") for option in names]
-        if parser.positionals:
-            action = parser.positionals[0]
-            specs.append(_quoted(f"*:{_zsh_text(str(action.metavar))}:{_zsh_values(action, parser.command)}"))
+        count = len(_arguments(parser))
+        for number, action in enumerate(parser.positionals[:count], 1):
+            place = number if number < count else "*"
+            specs.append(_quoted(f"{place}:{_zsh_text(str(action.metavar))}:{_zsh_values(action, parser.command)}"))
         joined = " \\\n            ".join(specs)
         cases.append(f"    {name})\n        _arguments -s \\\n            {joined};;\n")
     top = " ".join(_quoted(f"{option}[{text}]") for option, text in _TOP.items())
@@ -229,8 +238,7 @@ def _fish(parsers: dict[str, CommandParser]) -> str:
             )
             lines.append(f"{head} {names}{_fish_values(_values(action))} -d {_fish_quoted(_summary(action))}")
         if parser.positionals:
-            values = _fish_values(_argument(parser)).replace(" -r", "", 1)
-            lines.append(f"{head}{values}")
+            lines += [head + _fish_values(values).replace(" -r", "", 1) for values in _arguments(parser)]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -18,6 +17,7 @@ from llama_cffi._core.files import require_regular
 from llama_cffi._core.native_log import native_log
 from llama_cffi._host.resources import cpu_limits
 from llama_cffi.cli import options, output
+from llama_cffi.cli.gguf_text import ARRAY_ITEMS, short, short_array, type_table
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
 from llama_cffi.ggml.gguf.native import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
@@ -25,8 +25,6 @@ from llama_cffi.model.hub import local_path
 from llama_cffi.model.validation import ModelFile
 from llama_cffi.system import ftypeName
 
-_ARRAY_ITEMS = 8  # items of an array that are shown
-_VALUE_WIDTH = 90  # characters of a value that are shown
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -125,16 +123,6 @@ class Info:
         )
         return estimate(self.path, self.tensors, options.model_params(args), params)
 
-    def types(self) -> dict[str, tuple[int, int]]:
-        """The number of tensors and of their bytes by data type, most bytes first."""
-        counts: Counter[str] = Counter()
-        sizes: dict[str, int] = defaultdict(int)
-        for tensor in self.tensors:
-            name = Ggml.Type(tensor.type).name
-            counts[name] += 1
-            sizes[name] += tensor.size
-        return {name: (counts[name], sizes[name]) for name in sorted(sizes, key=lambda name: -sizes[name])}
-
     # Text
 
     def text(self, planned: Estimate | None, no_estimate: str, args: argparse.Namespace) -> str:
@@ -149,8 +137,7 @@ class Info:
             ]
             lines.append(output.table(rows, align="<<>>"))
         else:
-            rows = [[name, str(count), output.size(size)] for name, (count, size) in self.types().items()]
-            lines.append(output.table(rows))
+            lines.append(type_table(self.tensors))
         parts.append("\n".join(lines))
         parts.append(_memory(planned, args) if planned else f"Memory cannot be estimated: {no_estimate}")
         limits = cpu_limits()
@@ -212,19 +199,11 @@ class Info:
 
 def _value(file: GgufFile, key: str) -> Scalar | ArrayInfo:
     scalar = file.scalar(key)
-    return scalar if scalar is not None else file.array(key, _ARRAY_ITEMS) or ""
+    return scalar if scalar is not None else file.array(key, ARRAY_ITEMS) or ""
 
 
 def _shown(value: Scalar | ArrayInfo) -> str:
-    if isinstance(value, ArrayInfo):
-        more = ", ..." if value.length > len(value.first) else ""
-        text = f"{value.length:,} of {value.type}: " + ", ".join(map(repr, value.first)) + more
-    elif isinstance(value, float):
-        text = f"{value:.7g}"
-    else:
-        text = str(value)
-    text = output.plain(text)
-    return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
+    return short_array(value.type, value.length, value.first) if isinstance(value, ArrayInfo) else short(value)
 
 
 def _lengths(tensor: TensorInfo) -> list[int]:

@@ -29,6 +29,7 @@ from llama_cffi.vocab.vocab import Vocab
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from typing import NoReturn, TypeAlias
 
@@ -225,16 +226,23 @@ class Model(ModelInfo):
         return cls.QuantizeParams()
 
     @classmethod
-    def quantize(cls, source: StrPath, target: StrPath, params: ModelQuantizeParams | None = None) -> None:
+    def quantize(
+        cls,
+        source: StrPath,
+        target: StrPath,
+        params: ModelQuantizeParams | None = None,
+        progress: Callable[[float], object] | None = None,
+    ) -> None:
         """Write the model file `source` in another format to `target`, which appears when it is complete.
 
         With `keepSplit`, `target` is the prefix of the file names. With `dryRun`, nothing is written and the sizes are
-        logged. It may take minutes, and Ctrl-C does not interrupt it. Raises ValueError if source and target are the
+        logged. It may take minutes, and Ctrl-C does not interrupt it. `progress` is called with the share that is
+        written, on another thread. Raises ValueError if source and target are the
         same file, OSError, and NativeError with llama.cpp's reason.
 
         Maps to `llama_model_quantize`.
         """
-        quantize(source, target, params)
+        quantize(source, target, params, progress)
 
     @property
     def vocab(self) -> Vocab:

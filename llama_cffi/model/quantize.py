@@ -11,7 +11,6 @@ from llama_cffi._core.checks import expected, no_threads
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.structs import FLOAT_MAX, EnumField
-from llama_cffi._generated import enums
 from llama_cffi._generated.structs import ModelQuantizeParamsFields
 from llama_cffi.errors import NativeError
 from llama_cffi.ggml.backend import Backend
@@ -19,14 +18,18 @@ from llama_cffi.model.params import KvOverrides, PointerField, kv_overrides
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias, TypeVar
+
+    import numpy as np
+    import numpy.typing as npt
 
     from llama_cffi._generated.enums import GgmlType
 
     K = TypeVar("K")
     V = TypeVar("V")
 
-Imatrix = Mapping[str, Sequence[float]]
+Imatrix: TypeAlias = "Mapping[str, Sequence[float] | npt.NDArray[np.float32]]"
 TensorTypes: TypeAlias = "Mapping[str, GgmlType]"
 
 
@@ -40,15 +43,10 @@ class _TypeField(EnumField["GgmlType"]):
         return _writable(value, self.name)
 
 
-def _writable(value: GgmlType, what: str) -> int:
-    try:
-        kind = enums.GgmlType(value)
-    except ValueError:
-        raise ValueError(f"{what} must be a Ggml.Type, got {value!r}") from None
-    # At I8 to I64 and F64 ggml ends the process, on one of its own threads; the others it cannot write.
-    if kind.name in ("Q8_1", "Q8_K", "F64") or (kind.name[0] == "I" and kind.name[1] != "Q"):
-        raise ValueError(f"{what} must be a type that ggml can quantize to, got {kind.name}")
-    return int(kind)
+def _writable(value: GgmlType, name: str) -> int:
+    from llama_cffi.ggml.quantization import writable  # which a process that quantizes nothing need not load
+
+    return writable(value, name)
 
 
 def _mapping(value: Mapping[K, V], what: str) -> dict[K, V]:
@@ -57,7 +55,11 @@ def _mapping(value: Mapping[K, V], what: str) -> dict[K, V]:
     return dict(value)
 
 
-def _imatrix(value: Imatrix) -> tuple[Imatrix, Any, Any]:
+def _imatrix(value: Imatrix | StrPath) -> tuple[Imatrix, Any, Any]:
+    if isinstance(value, (str, bytes, os.PathLike)):
+        from llama_cffi.model.imatrix import read_imatrix
+
+        value = read_imatrix(value)
     entries = _mapping(value, "imatrix")
     array = ffi.new("struct llama_model_imatrix_data[]", len(entries) + 1)  # a NULL name ends the list
     memory: list[Any] = [array]
@@ -96,7 +98,7 @@ if TYPE_CHECKING:
     class _Keywords(ModelQuantizeParamsKeywords, total=False):
         outputTensorType: GgmlType
         tokenEmbeddingType: GgmlType
-        imatrix: Imatrix | None
+        imatrix: Imatrix | StrPath | None
         kvOverrides: KvOverrides | None
         ttOverrides: TensorTypes | None
         pruneLayers: Sequence[int] | None
@@ -118,8 +120,11 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
     """The type of the output tensor; `Ggml.Type.COUNT` means that `ftype` decides."""
     tokenEmbeddingType = _TypeField("token_embedding_type")
     """The type of the token embeddings; `Ggml.Type.COUNT` means that `ftype` decides."""
-    imatrix = PointerField[Imatrix | None]("imatrix", _imatrix)
-    """The importance matrix: tensor name to a weight for each column. Formats below about 3 bits need it."""
+    imatrix = PointerField["Imatrix | StrPath | None"]("imatrix", _imatrix)
+    """The importance matrix: tensor name to a weight for each column. Formats below about 3 bits need it.
+
+    The path of a GGUF file from `llama-imatrix` is read.
+    """
     kvOverrides = PointerField[KvOverrides | None]("kv_overrides", kv_overrides)
     """Metadata that replaces entries of the file."""
     ttOverrides = PointerField["TensorTypes | None"]("tt_overrides", _tensor_types)
@@ -131,11 +136,18 @@ class ModelQuantizeParams(ModelQuantizeParamsFields):
         self._c[0] = lib.llama_model_quantize_default_params()
 
 
-def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | None) -> None:
+def quantize(
+    source: StrPath,
+    target: StrPath,
+    params: ModelQuantizeParams | None,
+    progress: Callable[[float], object] | None,
+) -> None:
     """`Model.quantize`."""
     chosen = ModelQuantizeParams() if params is None else params
     if not isinstance(chosen, ModelQuantizeParams):
         raise expected("a Model.QuantizeParams", params, "Model.quantizeDefaultParams() makes one", "params")
+    if progress is not None and not callable(progress):
+        raise expected("a function of a number", progress, name="progress")
     if chosen.nthread > lib.GGML_MAX_N_THREADS:  # 0 and less: one thread for each CPU
         raise ValueError(f"nthread must be at most {lib.GGML_MAX_N_THREADS}, got {chosen.nthread}")
     import glob
@@ -143,6 +155,7 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
     from llama_cffi._core.atomic_write import atomic_write, write_error
     from llama_cffi._core.files import require_regular
     from llama_cffi.ggml.gguf.native import require_complete
+    from llama_cffi.model.quantize_progress import final_size, watched
 
     out = os.fsdecode(path_bytes(target, "target"))
     name = path_bytes(source, "source")
@@ -154,14 +167,16 @@ def quantize(source: StrPath, target: StrPath, params: ModelQuantizeParams | Non
     if not lib.shim_can_quantize(chosen.nthread):  # C++ would end the process
         what = f"the process cannot start the threads of quantize: nthread is {chosen.nthread}"
         raise no_threads(what, "lower nthread; 1 needs no thread", "llama_model_quantize")
+    total = 0.0 if progress is None else final_size(name, os.fsencode(out), chosen._c)
     with atomic_write(out) as scratch:
-        code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
+        with watched(os.path.dirname(scratch), total, progress):
+            code = lib.llama_model_quantize(name, os.fsencode(scratch), chosen._c)
+            log = native_log()
         written = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(scratch)), "*")))
         if not code:
             for path in written:
                 require_complete(path, out)
         else:
-            log = native_log()
             error = write_error(written[-1], out, "the quantized model could not be written") if written else None
             if error is not None and error.errno != errno.EIO:
                 raise error

@@ -64,6 +64,12 @@ def bash(scripts: dict[str, Path], line: str, folder: Path) -> list[str]:
         ("llama-cffi completion ", ["bash", "zsh", "fish"]),
         ("llama-cffi rm ", ["hf:acme/one.gguf", "hf:acme/two.gguf", "/c/three.gguf"]),
         ("llama-cffi rm hf:acme/t", ["acme/two.gguf"]),
+        ("llama-cffi gguf ", ["show", "set", "remove", "copy", "diff", "split", "merge"]),
+        ("llama-cffi gguf se", ["set"]),
+        ("llama-cffi gguf set mo", ["model.gguf"]),
+        ("llama-cffi gguf set model.gguf x 5 --type uint3", ["uint32"]),
+        ("llama-cffi quantize mo", ["model.gguf"]),
+        ("llama-cffi quantize --output-type q8", ["q8_0"]),
         ("llama-cffi nothing ", []),
     ],
 )
@@ -106,6 +112,8 @@ def test_fish(scripts: dict[str, Path], tmp_path: Path) -> None:
         "complete -c llama-cffi -n '__llama_cffi_command chat' -l thoughts -r -f -a 'show hide' -d 'show what" in text
     )
     assert "complete -c llama-cffi -n '__llama_cffi_command info' -F" in text
+    assert "complete -c llama-cffi -n '__llama_cffi_command gguf' -f -a 'show set remove copy diff split merge'" in text
+    assert "complete -c llama-cffi -n '__llama_cffi_command gguf' -F" in text
     assert r"OpenAI\'s protocol" in text
 
 
@@ -115,6 +123,7 @@ def test_zsh(scripts: dict[str, Path]) -> None:
     assert "'(--thoughts)--thoughts[show what the model thinks before it answers]:thoughts:(show hide)'" in text
     assert r"'(-m --model)-m[GGUF file, or hf\:ORG/REPO/FILE.gguf, which is downloaded once]:FILE:_files'" in text
     assert "'*--stop[" in text
+    assert "'1:ACTION:(show set remove copy diff split merge)'" in text and "'*:FILE:_files'" in text
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
