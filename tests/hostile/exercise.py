@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llama_cffi import Adapter, Batch, Context, Model, PoolingType, Sampler, detokenize, ffi, tokenize
+from llama_cffi import Adapter, Batch, Context, Ggml, Model, PoolingType, Sampler, detokenize, ffi, tokenize
 from llama_cffi.errors import LlamaError, NativeError
 from tests.hostile import bases
 
@@ -37,6 +37,8 @@ def run(kind: str, base: str, files: list[Path], models: Callable[[str], Model])
         _model(trials, files)
     elif kind == "adapter":
         _adapter(trials, models(base), files[0])
+    elif kind == "gguf":
+        _gguf(trials, files[0])
     elif kind == "death":  # to see that it is noticed
         os.abort()
     else:
@@ -158,6 +160,41 @@ def _adapter(trials: Trials, model: Model, file: Path) -> None:
                 for tokens in (bases.PROMPT, [7]):
                     ctx.decode(Batch.getOne(tokens))
                 sum(ctx.getLogitsIth())
+
+
+def _gguf(trials: Trials, file: Path) -> None:
+    """All that a program would do with the file as a file; what is written must be valid."""
+    saved = file.with_suffix(".saved")
+    with trials.step("open"), Ggml.Gguf.open(file) as gguf:
+        dict(gguf.metadata), repr(gguf), [gguf.metadata.type(key) for key in gguf.metadata]
+        for tensor in gguf.tensors.values():
+            with trials.step("numpy"):
+                tensor.numpy().sum(), tensor.numpy(dequantize=True).sum()
+        with trials.step("copy"):
+            gguf.write(saved)
+            assert saved.read_bytes() == file.read_bytes()
+        with trials.step("change"):
+            gguf.metadata["changed"] = 1
+            if gguf.tensors:
+                gguf.tensors.remove(next(iter(gguf.tensors)))
+            gguf.tensors.set("new", [1.0] * 64, Ggml.Type.Q8_0)
+            gguf.write(saved)
+            _reopened(saved, list(gguf.tensors))
+        with trials.step("split"):
+            for name in gguf.split(saved.with_suffix(".part"), maxTensors=9):
+                _reopened(Path(name), None)
+        if "split.count" in gguf.metadata:
+            with trials.step("merge"):
+                Ggml.Gguf.merge(file).write(saved)
+                _reopened(saved, None)
+
+
+def _reopened(file: Path, names: list[str] | None) -> None:
+    try:
+        with Ggml.Gguf.open(file) as gguf:
+            assert names is None or list(gguf.tensors) == names
+    except WELCOME as error:
+        raise AssertionError(f"what was written is not valid: {error}") from error
 
 
 def _state(trials: Trials, kind: str, model: Model, file: Path) -> None:

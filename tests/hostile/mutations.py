@@ -41,6 +41,12 @@ def cases(models: dict[str, bytes], adapter: bytes, states: dict[tuple[str, str]
             yield Case(f"{base}/{kind}/{what}", kind, base, (mutated,))
         stranger = "mamba" if base == "llama" else "llama"
         yield Case(f"{base}/{kind}/given to {stranger}", kind, stranger, (data,))
+    for base, data in {**models, "adapter": adapter}.items():
+        rng, good = random.Random(f"{seed}/gguf/{base}"), parse(data)
+        for what, mutated in _gguf(rng, good):
+            yield Case(f"gguf/{base}/{what}", "gguf", base, (mutated,))
+    for what, files in splits(parse(models["llama"])):
+        yield Case(f"gguf/split/{what}", "gguf", "llama", files)
 
 
 def _gguf(rng: random.Random, good: Document) -> Iterator[tuple[str, bytes]]:

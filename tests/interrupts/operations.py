@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from llama_cffi import (
     LLM,
     Adapter,
@@ -98,6 +100,8 @@ NAMES = (
     "log",
     "backends",
     "GGUF header",
+    "Gguf.open, write",
+    "Gguf.split, merge",
 )
 
 # The interpreter's own event loop, executors and weak sets are Python code too, which an exception breaks anywhere.
@@ -535,6 +539,31 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def gguf() -> Operation:
+        weights = np.ones((4, 64), np.float32)
+
+        def run() -> None:
+            with Ggml.Gguf.open(folder / "bare.gguf") as file:
+                file.metadata["general.name"] = "changed"
+                file.tensors.set("new", weights, Ggml.Type.Q4_0)
+                next(iter(file.tensors.values())).numpy(dequantize=True)
+                next(iter(file.tensors.values())).numpy()
+                file.write(folder / "changed.gguf", lambda done: None)
+
+        return run
+
+    def gguf_splits() -> Operation:
+        with Ggml.Gguf.open(folder / "bare.gguf") as file:
+            count = len(file.tensors)
+
+        def run() -> None:
+            with Ggml.Gguf.open(folder / "bare.gguf") as file:
+                names = file.split(folder / "part", maxTensors=count // 2 + 1)
+            with Ggml.Gguf.merge(names[0]) as file:
+                file.write(folder / "merged.gguf")
+
+        return run
+
     return dict(
         zip(
             NAMES,
@@ -583,6 +612,8 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 log,
                 backends,
                 header,
+                gguf,
+                gguf_splits,
             ],
             strict=True,
         )

@@ -83,6 +83,7 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
     yield from _batches(ctx)
     yield from _samplers(model, ctx)
     yield from _values(model)
+    yield from _gguf(folder)
     yield from _generations(ctx)
     yield from _failures(model, ctx, folder)
 
@@ -264,6 +265,30 @@ def _generations(ctx: Context) -> Iterator[tuple[str, Cycle]]:
     yield "ChatTemplate", rendered
 
 
+def _gguf(folder: Path) -> Iterator[tuple[str, Cycle]]:
+    rows = np.ones((2, 256), np.float32)
+
+    def used() -> None:
+        with Ggml.Gguf.open(folder / "bare.gguf") as file:
+            dict(file.metadata)
+            for tensor in file.tensors.values():
+                tensor.numpy(), tensor.numpy(dequantize=True)
+
+    def written() -> None:
+        with Ggml.Gguf.open(folder / "bare.gguf") as file:
+            file.metadata["general.name"] = "x"
+            for kind in (Ggml.Type.Q4_K, Ggml.Type.IQ4_NL, Ggml.Type.F16):
+                file.tensors.set(kind.name, rows, kind, np.ones(256))
+            file.write(folder / "written.gguf")
+
+    def kept() -> object:
+        return Ggml.Gguf.open(folder / "bare.gguf").tensors["token_embd.weight"].numpy()
+
+    yield "Gguf", used
+    yield "Gguf, written", written
+    yield "Gguf, let go", kept
+
+
 def _failures(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, Cycle]]:
     failing = Sampler.init(_Failing())
     (folder / "broken.gguf").write_bytes((folder / "llama.gguf").read_bytes()[:5000])
@@ -295,6 +320,7 @@ def _failures(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, C
     yield "refused batch", fails(lambda: ctx.decode(Batch.getOne([99_999])))
     yield "refused buffer, kept", kept
     yield "failed load", fails(lambda: Model.load(folder / "broken.gguf"))
+    yield "failed Gguf", fails(lambda: Ggml.Gguf.open(folder / "broken.gguf"))
     yield "failed adapter", fails(lambda: Adapter.loraInit(model, folder / "llama.gguf"))
     yield "failed grammar", fails(grammar)
     yield "failed state", fails(lambda: ctx.stateSetData(b"no state"))

@@ -40,7 +40,19 @@ session = ChatSession(ctx, template="chatml")
 session.send("Hi", maxTokens=3).result()
 session.messages += [{"role": "user", "content": "Hello" * 999}, {"role": "assistant", "content": "Yes"}]
 
+def gguf(path):
+    with Ggml.Gguf.open(source) as file:
+        file.metadata["general.name"] = "changed"
+        file.tensors.set("new", np.ones((16, 64)), Ggml.Type.Q8_0)
+        file.write(path)
+
+def copied(path):
+    with Ggml.Gguf.open(source) as file:
+        file.write(path)
+
 SAVES = {
+    "gguf": gguf,
+    "gguf copy": copied,
     "model": model.save,
     "quantize": lambda path: Model.quantize(source, path, Model.QuantizeParams(ftype=Ftype.MOSTLY_Q8_0, nthread=1)),
     "state": lambda path: ctx.stateSaveFile(path, [1, 2, 3]),
@@ -101,7 +113,7 @@ assert read(target) == expected and stat.S_IMODE(os.stat(target).st_mode) == 0o6
 """
 
 
-@pytest.mark.parametrize("name", ["model", "quantize", "state", "sequence", "embed", "session"])
+@pytest.mark.parametrize("name", ["model", "quantize", "state", "sequence", "embed", "session", "gguf", "gguf copy"])
 def test_a_limit_of_any_size_leaves_the_old_file(name: str, models: Path, tmp_path: Path) -> None:
     ended = isolated.run(_SAVES + _LIMITED, models, tmp_path, name, timeout=240)
     assert ended.passed, ended
@@ -156,7 +168,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("name", ["model", "state"])
+@pytest.mark.parametrize("name", ["model", "state", "gguf"])
 def test_kill_at_any_moment(name: str, models: Path, tmp_path: Path) -> None:
     """The target is whole each time, and the next save removes what the killed one has left."""
     code = "from tests.safety.child import *\n" + _SAVES + _ENDLESS
