@@ -31,7 +31,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge gguf-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo "make serve-clients     LangChain, LlamaIndex, instructor and lm-eval against the server"
 	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
 	@echo "make chat-required     calls that toolChoice=required forces: 200 seeds of each format"
+	@echo "make gguf-judge        llama.cpp's vocabularies and all quantized types beside gguf-py"
 	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make compat-clients    langchain-community, LlamaIndex and Haystack on llama_cffi.compat (420 MB in a .venv of its own)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
@@ -184,6 +185,9 @@ misuse: $(VENV)/.test
 
 interrupts: $(VENV)/.test
 	$(PY) -m tests.interrupts
+
+gguf-judge: $(VENV)/.test
+	$(PY) -m tests.gguf_judge
 
 hostile: $(VENV)/.test
 	$(PY) -m tests.hostile

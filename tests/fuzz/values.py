@@ -18,7 +18,7 @@ OBJECTS = {
     **dict.fromkeys(("ctx", "chain", "cands", "state"), 3),
     **dict.fromkeys(("model", "ext", "adapter", "pool", "memory", "vocab", "row", "config", "message"), 2),
     **dict.fromkeys(("cparams", "mparams", "generation", "session", "embedder", "reranker", "constraint"), 2),
-    **dict.fromkeys(("engine", "request", "llm"), 2),
+    **dict.fromkeys(("engine", "request", "llm", "gguf", "gtensor"), 2),
     **dict.fromkeys(("qparams", "sparams", "device", "buft", "perf"), 1),
 }
 """Kinds of objects, and how many names there are for each: a name that is assigned again lets the old object go."""
