@@ -43,6 +43,7 @@ class Size:
 SIZES = {
     "3B": Size(n_layer=26, n_embd=3072, n_head=24, n_head_kv=8, n_ff=8192, n_vocab=32000),
     "1.2B": Size(n_layer=18, n_embd=2048, n_head=32, n_head_kv=8, n_ff=8192, n_vocab=32000),
+    "240M": Size(n_layer=11, n_embd=1024, n_head=16, n_head_kv=8, n_ff=4096, n_vocab=32000),
     "60M": Size(n_layer=8, n_embd=512, n_head=8, n_head_kv=4, n_ff=2048, n_vocab=32000),
     "1M": Size(n_layer=2, n_embd=256, n_head=4, n_head_kv=2, n_ff=512, n_vocab=2000),
 }

@@ -105,8 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     finally:
         progress.end()
     if not args.quiet:
-        for line in sizes[-2:]:
-            output.say(" ".join(line.split()))
+        output.write("".join(f"{' '.join(line.split())}\n" for line in sizes[-2:]))
     return 0
 
 

@@ -266,7 +266,7 @@ def test_quantize(capsys: Captured, f32: Path, tmp_path: Path) -> None:
     status, text, err = main(
         capsys, "quantize", f32, out, "q4_0", "-t", 1, "--pure", "--tensor-type", "attn_k=q8_0", "--output-type", "q6_k"
     )
-    assert (status, text) == (0, "") and re.search(r"model size = [\d.]+ MiB.*\nquant size = [\d.]+ MiB", err)
+    assert (status, err) == (0, "") and re.search(r"model size = [\d.]+ MiB.*\nquant size = [\d.]+ MiB", text)
     with Gguf.open(out) as file:
         kinds = {name: tensor.type for name, tensor in file.tensors.items()}
     assert kinds["enc.blk.0.attn_q.weight"] == Type.Q4_0 and kinds["enc.blk.0.attn_k.weight"] == Type.Q8_0

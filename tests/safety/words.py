@@ -204,10 +204,10 @@ class Objects:
             "LLM": lambda: LLM(self.model, nCtx=64, nThreads=1, template="chatml") if name == "close" else self.llm,
             "SamplerSeqConfig": lambda: SamplerSeqConfig(0, Sampler.chain(Sampler.initGreedy())),
             "Threadpool": lambda: Ggml.Threadpool(1),
-            "Gguf": lambda: Ggml.Gguf.open(self.folder / "bare.gguf"),
-            "GgufMetadata": lambda: Ggml.Gguf.open(self.folder / "bare.gguf").metadata,
-            "GgufTensors": lambda: Ggml.Gguf.open(self.folder / "bare.gguf").tensors,
-            "GgufTensor": lambda: Ggml.Gguf.open(self.folder / "bare.gguf").tensors["output_norm.weight"],
+            "Gguf": lambda: Ggml.Gguf.open(self.folder / "llama.gguf"),
+            "GgufMetadata": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").metadata,
+            "GgufTensors": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors,
+            "GgufTensor": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors["output_norm.weight"],
         }
         return makers[cls.__name__]()
 
