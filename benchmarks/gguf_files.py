@@ -2,7 +2,7 @@
 
 All tensors are dequantized to float32, one after the other, by `Ggml.Gguf` and by gguf-py in turns. Prints the seconds
 and CPU seconds of each side, and the median of the ratios of the rounds. The default model is a random Llama of 250 MB
-in Q8_0. An array that is dropped leaves its memory to the next one; a program that keeps them all also pays for new pages.
+in Q8_0. An array that is dropped leaves its memory to the next one; whoever keeps all arrays pays for new pages too.
 """
 
 from __future__ import annotations
