@@ -20,7 +20,7 @@ from llama_cffi.cli import options, output
 from llama_cffi.cli.gguf_text import ARRAY_ITEMS, short, short_array, type_table
 from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
-from llama_cffi.ggml.gguf.native import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
+from llama_cffi.ggml.gguf_native import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
 from llama_cffi.model.hub import local_path
 from llama_cffi.model.validation import ModelFile
 from llama_cffi.system import ftypeName

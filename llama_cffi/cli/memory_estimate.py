@@ -19,7 +19,7 @@ from llama_cffi._generated.enums import GgmlType, LoadMode
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context.context import Context
 from llama_cffi.errors import NativeError, UnavailableError
-from llama_cffi.ggml.gguf.native import TensorInfo
+from llama_cffi.ggml.gguf_native import TensorInfo
 from llama_cffi.log import logGet, logSet
 from llama_cffi.model.model import Model
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from llama_cffi._core.arguments import is_hub_name
 from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.cli import options, output
-from llama_cffi.ggml.gguf.native import open_gguf
+from llama_cffi.ggml.gguf_native import open_gguf
 from llama_cffi.model.hub import downloaded
 from llama_cffi.model.hub_cache import verify
 

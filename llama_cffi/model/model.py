@@ -210,7 +210,7 @@ class Model(ModelInfo):
                 "save it"
             )
         from llama_cffi._core.atomic_write import atomic_write
-        from llama_cffi.ggml.gguf.native import require_complete
+        from llama_cffi.ggml.gguf_native import require_complete
 
         target = os.fsdecode(path_bytes(path))
         with atomic_write(target) as scratch:

@@ -154,7 +154,7 @@ def quantize(
 
     from llama_cffi._core.atomic_write import atomic_write, write_error
     from llama_cffi._core.files import require_regular
-    from llama_cffi.ggml.gguf.native import require_complete
+    from llama_cffi.ggml.gguf_native import require_complete
     from llama_cffi.model.quantize_progress import final_size, watched
 
     out = os.fsdecode(path_bytes(target, "target"))

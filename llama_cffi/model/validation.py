@@ -14,7 +14,7 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import require_regular
 from llama_cffi._generated import enums
 from llama_cffi.errors import AdapterError, ModelLoadError
-from llama_cffi.ggml.gguf.native import GgufFile, Scalar, TensorInfo, open_gguf
+from llama_cffi.ggml.gguf_native import GgufFile, Scalar, TensorInfo, open_gguf
 from llama_cffi.model.params import KvOverrides, is_epsilon
 
 # Endings of matrices that are added or multiplied element by element; converters write them as F32.

@@ -100,7 +100,7 @@ def test_models(folder: Path, base: str, change: Callable[[Document], object], w
 
 
 def test_classifiers_with_one_label_are_no_vectors(folder: Path) -> None:
-    from llama_cffi.ggml.gguf.native import TensorInfo
+    from llama_cffi.ggml.gguf_native import TensorInfo
     from llama_cffi.model.validation import _check_type
 
     _check_type(TensorInfo("cls.output.weight", F16, (32, 1, 1, 1), 64))

@@ -11,7 +11,7 @@ import pytest
 
 from llama_cffi import Context, Model, logGet, logSet
 from llama_cffi.cli.memory_estimate import estimate
-from llama_cffi.ggml.gguf.native import TensorInfo, open_gguf
+from llama_cffi.ggml.gguf_native import TensorInfo, open_gguf
 from tests.vulkan.conftest import Vulkan
 
 _PLANNED_MORE = 3  # MiB that llama.cpp plans more than it takes, to compute on the second of two devices

@@ -13,10 +13,10 @@ from llama_cffi._generated.enums import GgmlType
 from llama_cffi.errors import ClosedError, NativeError
 from llama_cffi.ggml.gguf.header import VERSION, Header, alignment_of, parse
 from llama_cffi.ggml.gguf.metadata import GgufMetadata
-from llama_cffi.ggml.gguf.native import open_gguf
 from llama_cffi.ggml.gguf.sources import FileData, FileSource
 from llama_cffi.ggml.gguf.tensors import GgufTensor, GgufTensors
 from llama_cffi.ggml.gguf.writer import reporter, write_file
+from llama_cffi.ggml.gguf_native import open_gguf
 from llama_cffi.ggml.quantization import tensor_bytes
 
 TYPE_CHECKING = False

@@ -1,7 +1,7 @@
 """The header of a GGUF file: where each value of the metadata and each tensor is, and how they are written.
 
-ggml decides whether a file is valid (`native.py`). This says where things are: its API has neither the bytes of a text
-with a NUL in it nor the number of dimensions of a tensor, and cannot remove a tensor.
+ggml decides whether a file is valid (`ggml/gguf_native.py`). This says where things are: ggml's API has neither the
+bytes of a text with a NUL in it nor the number of dimensions of a tensor, and cannot remove a tensor.
 """
 
 from __future__ import annotations
