@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
         def chunks(self, unit: int) -> Iterator[bytes | bytearray | memoryview]:
             """Yield the bytes in parts of a multiple of `unit` bytes. A part is valid until the next one."""
+            ...
 
         def view(self) -> memoryview:
             """Return all bytes, without a copy where that is possible."""
+            ...
 
 
 CHUNK = 1 << 20  # bytes: a part stays in the CPU's cache while it is dequantized
