@@ -255,7 +255,7 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h*)
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* tests/sanitizers/programs/*)
 	$(VENV)/bin/mypy
 
 # Without VERSION and SOURCE, it is the newest llama.cpp of all carriers. KEEP=1 keeps the copy. FORCE=1 moves the pin

@@ -100,7 +100,7 @@ int32_t shim_score_rows(struct llama_context * ctx, const struct shim_limits * l
     }
     const float * const * logits = rows.data();
 #ifdef _OPENMP
-    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), team::started());
+    const int32_t threads = n < PARALLEL ? 1 : team::region(llama_n_threads_batch(ctx));
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
 #endif
     for (int32_t i = 0; i < n; i++) {

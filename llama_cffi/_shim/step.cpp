@@ -46,7 +46,7 @@ void read_logits(llama_context * ctx, const shim_limits & limits, const shim_ste
     const float * const * logits = rows.data();  // thread_local: another one in each thread
     Found *               out    = found.data();
 #ifdef _OPENMP
-    const int32_t threads = n < PARALLEL ? 1 : std::min(llama_n_threads_batch(ctx), team::started());
+    const int32_t threads = n < PARALLEL ? 1 : team::region(llama_n_threads_batch(ctx));
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
 #endif
     for (int32_t i = 0; i < n; i++) {

@@ -88,7 +88,8 @@ bool start_team(int32_t n) try {
 /* Binds all threads of the team, or releases those that are bound. */
 void bind_team(int32_t n) {
     const cpu_set_t cpus = whole;
-#pragma omp parallel num_threads(std::max(n, bound))
+    const int32_t   left = std::min(bound, size);  // those that a smaller region has left out have ended
+#pragma omp parallel num_threads(std::max(n, left))
     {
         if (n > 0) {
             bind(cpus, omp_get_thread_num(), n);
@@ -129,8 +130,10 @@ int32_t require(llama_context * ctx, int32_t n_tokens) noexcept {
     return 0;
 }
 
-int32_t started() noexcept {
-    return size;
+int32_t region(int32_t n) noexcept {
+    const int32_t threads = std::min(n, size);
+    size                  = threads > 1 ? threads : size;
+    return threads;
 }
 
 void forget() noexcept {
@@ -146,7 +149,11 @@ void spread(int32_t n, bool started) noexcept {
     if (wanted == 0 || !started) {
         return;
     }
-    if (sched_getaffinity(0, sizeof(whole), &whole) != 0 || CPU_COUNT(&whole) < wanted) {
+    // A callback may compute within a computation that has bound the calling thread.
+    if (!caller && sched_getaffinity(0, sizeof(whole), &whole) != 0) {
+        return;
+    }
+    if (CPU_COUNT(&whole) < wanted) {
         return;
     }
     caller = true;
@@ -169,6 +176,7 @@ void gather() noexcept {
 extern "C" {
 
 int32_t shim_require_threads(struct llama_context * ctx, int32_t n_tokens) {
+    team::spread(0, false);
     return team::require(ctx, n_tokens);
 }
 

@@ -13,8 +13,9 @@ int32_t require(llama_context * ctx, int32_t n_tokens) noexcept;
 /* Starts a team of `n` threads, if the calling thread has fewer. Returns false if they cannot be started. */
 bool start(int32_t n) noexcept;
 
-/* The number of threads that a parallel region of the calling thread can have without starting any. */
-int32_t started() noexcept;
+/* Returns how many threads a parallel region of the calling thread can have without starting any, at most `n`. Use so
+ * many: OpenMP ends those that a region leaves out. */
+int32_t region(int32_t n) noexcept;
 
 /* Call when the OpenMP threads of the calling thread end. */
 void forget() noexcept;

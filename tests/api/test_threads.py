@@ -203,7 +203,8 @@ def test_computations_of_about_the_same_size_are_compared(tiny: Model) -> None:
             ctx.getMemory().clear()
             ctx.decode(Batch.getOne([1] * n))
             sizes.append(ctx._threads.size)
-        assert sizes == [8] * 9 + [30] * 2
+        # A computation that takes long, on a busy machine, counts as several.
+        assert set(sizes[:3]) == {8} and set(sizes[-2:]) == {30} and sizes == sorted(sizes)
 
 
 def _allowed() -> list[set[int]]:
@@ -226,6 +227,32 @@ def test_threads_of_a_trial_keep_to_cpus_of_their_own(tiny: Model) -> None:
         ctx.setNThreads(1)
         ctx.decode(Batch.getOne([1]))
         assert all(len(each) == len(cpus) for each in _allowed())
+
+
+def test_a_trial_within_a_trial_releases_the_calling_thread(tiny: Model) -> None:
+    """A callback of one context computes with another: both bind the calling thread."""
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    seen = []
+
+    def context(**fields: Any) -> Context:
+        return Context.initFromModel(
+            tiny, Context.Params(nCtx=64, nThreads=2, nThreadsBatch=2, adaptThreads=True, **fields)
+        )
+
+    def compute(tensor: Any, ask: bool) -> bool:
+        if not seen:
+            seen.append(os.sched_getaffinity(0))
+            inner.decode(Batch.getOne([1]))
+        return True
+
+    with context() as inner, context(cbEval=compute) as outer:
+        for ctx in (inner, outer):
+            ctx._threads.now, ctx._threads.trial.phase, ctx._threads.marked = 2, 2, time.monotonic()
+        outer.decode(Batch.getOne([1]))
+    assert [len(each) for each in seen] == [len(cpus) // 2]
+    assert os.sched_getaffinity(0) == cpus
 
 
 # Parameters

@@ -139,5 +139,5 @@ assert len(results) == 4 and all(r == results[0] for r in results)
 
 @pytest.mark.parametrize("name", CASES)
 def test_lifetime(name: str, folder: Path) -> None:
-    ended = isolated.run(CASES[name], folder, timeout=120)
+    ended = isolated.run(CASES[name], folder, timeout=600)
     assert ended.passed, ended

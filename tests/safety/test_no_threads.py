@@ -9,7 +9,7 @@ import pytest
 from tests.safety.isolated import run
 
 _BEGIN = """
-import os, resource, threading
+import os, resource, threading, time
 model = load()
 def ready(n):
     return Context.initFromModel(model, Context.Params(nCtx=32, nThreads=n, nThreadsBatch=n))
@@ -75,6 +75,52 @@ begin.wait()
 for worker in workers:
     worker.join()
 assert len(results) == 250 and 0 < sum(results) < 250, sum(results)
+""",
+        folder,
+    )
+    assert ended.passed, ended
+
+
+def test_threads_that_a_smaller_region_has_ended_are_checked_again(folder: Path) -> None:
+    """Reading the logits of a context with 2 threads ends those that a context with 6 has started."""
+    ended = run(
+        _BEGIN
+        + """
+ctx, small = ready(6), ready(2)
+batch = Batch.init(8)
+batch.extend([1, 2, 3, 4, 5, 6, 7, 8], 0, (0,), "all")
+assert small.decode(batch) == 0 and not refused(ctx)
+before = len(os.listdir("/proc/self/task"))
+tokens, log_probs = ffi.new("int32_t[8]"), ffi.new("double[8]")
+assert lib.shim_score_rows(small._c, small._limits, 0, 8, tokens, log_probs, 0, ffi.NULL, ffi.NULL) == -1
+end = time.monotonic() + 30
+while len(os.listdir("/proc/self/task")) != before - 4:
+    assert time.monotonic() < end
+    time.sleep(0.001)
+limit_threads(0)
+assert refused(ctx) and not refused(small)
+""",
+        folder,
+    )
+    assert ended.passed, ended
+
+
+def test_bound_threads_are_released_without_starting_others(folder: Path) -> None:
+    """A trial binds threads to CPUs of their own; then another context computes with one."""
+    ended = run(
+        _BEGIN
+        + """
+if len(os.sched_getaffinity(0)) >= 2:
+    ctx = ready(2)
+    large = Context.initFromModel(model, Context.Params(nCtx=32, nThreads=2, nThreadsBatch=2, adaptThreads=True))
+    large._threads.now, large._threads.trial.phase, large._threads.marked = 2, 2, time.monotonic()
+    assert large.decode(Batch.getOne([1, 2])) == 0
+    task = lambda: [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+    assert sum(len(cpus) < len(os.sched_getaffinity(0)) for cpus in task()) == 1
+    limit_threads(0)
+    ctx.setNThreads(1)
+    assert ctx.decode(Batch.getOne([1, 2])) == 0
+    assert all(cpus == os.sched_getaffinity(0) for cpus in task())
 """,
         folder,
     )

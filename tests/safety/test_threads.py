@@ -224,6 +224,39 @@ def work(rng):
     assert len(mine.ctx.stateSeqGetData(seqId=0))
 storm(work, threads=4)
 """,
+    "trials of more threads": """
+# As on two CPUs that other programs use about once each: faked, as the machine may be quiet or hide its load.
+mine = threading.local()
+greedy = lambda: Sampler.initGreedy()
+expected, after = generate(context(), greedy(), 2), set()
+def adapting(): return context(nThreadsBatch=2, adaptThreads=True)
+def decide(state, phase, now, rate):
+    at, trial = time.monotonic(), state.trial
+    state.now, state.others, state.decided, trial.phase, trial.since = now, 2.0, at - 1, phase, at - 10
+    trial.others, trial.base, trial.kept, trial.reference, trial.lowest = 2.0, 1, 1, 1, 1
+    trial.next = trial.work = trial.worked = 0
+    window = ffi.new("struct shim_window *", [at, 1.0, 300.0, 1.0, now + 2.0, rate, 1.0])
+    lib.shim_threads_decide(state, window)
+    after.add((phase, now, rate, trial.phase, state.now))
+def work(rng):
+    if not hasattr(mine, "ctx") or rng.random() < 0.1: mine.ctx, mine.s = adapting(), greedy()
+    for phase in range(3):
+        for now in 1, 2:
+            mine.ctx.setNThreads(2, 2, adaptThreads=True)
+            state = mine.ctx._threads
+            state.cpus, state.now, state.marked = 2, now, rng.choice([0, time.monotonic() - 1, time.monotonic()])
+            state.trial.phase, state.trial.next = phase, 0
+            assert generate(mine.ctx, mine.s, 2) == expected
+            for rate in 0.1, 10.0: decide(state, phase, now, rate)
+    if rng.random() < 0.3: mine.ctx.setNThreads(rng.randint(1, 2), 2), generate(mine.ctx, mine.s, 1)
+def alone(rng): assert generate(context(), greedy(), 2) == expected
+shared = adapting()
+def collide(rng):
+    generate(shared, greedy(), 1)
+    shared.setNThreads(2, 2, adaptThreads=True)
+done, refused = storm(work, alone, collide)
+assert all(done) and {row[3:] for row in after} == {(0, 1), (1, 2), (2, 1), (2, 2)}, after
+""",
     "thread pools": """
 mine = threading.local()
 expected = generate(context(), Sampler.initGreedy())

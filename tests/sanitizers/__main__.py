@@ -46,6 +46,13 @@ class Counts:
     skipped: int = 0
     killed: int = 0
 
+    def __iadd__(self, other: Counts) -> Counts:
+        self.tests += other.tests
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.killed += other.killed
+        return self
+
     def add(self, ended: Ended) -> None:
         """Count one pytest process: its results, or its death."""
         if ended.status not in (0, 1, 5):  # passed, failed, no tests
@@ -82,6 +89,19 @@ class Run:
             found = reports.read(self.reports)
             if not any(expected in report for report in found):
                 raise SystemExit(f"error: no report of {expected!r} where one must come:\n{result.stderr}{found}")
+
+    def programs(self) -> Counts:
+        """Compile and run the programs in C++, with the parts of the extension that they test."""
+        counts, environment = Counts(), self.kind.environment(self.tree, self.reports)
+        for name in self.kind.programs:
+            program = tree.compile_program(self.tree, self.kind.name, name)
+            environment["LD_PRELOAD"] = ""  # it is linked with the runtime
+            status = subprocess.run([program], env=environment).returncode
+            print(f"-- {name}: status {status}", flush=True)
+            counts.tests += 1
+            counts.failed += status == 1
+            counts.killed += status not in (0, 1)
+        return counts
 
     def test(self, paths: Sequence[str]) -> Counts:
         """Run each file of tests in its own process, a few at a time."""
@@ -129,6 +149,8 @@ def main() -> int:
     run = Run(kind)
     run.prove()
     counts = run.test(args.paths or kind.paths)
+    if not args.paths:
+        counts += run.programs()
     found = reports.read(run.reports)
     if found:
         print(f"reports, with their stacks in {run.reports}:\n{reports.summary(found)}")

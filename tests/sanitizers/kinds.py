@@ -45,6 +45,7 @@ class Kind:
     paths: tuple[str, ...]
     canaries: dict[str, str]  # what the report must say: the code that must cause it
     left_out: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()  # C++ files of `programs/` that test the file of the same name in `_shim`
 
     def environment(self, tree: Path, reports: Path) -> dict[str, str]:
         """The environment of the tests; their child processes inherit it."""
@@ -118,6 +119,7 @@ KINDS = {
                 "tests/safety/test_sampler_lifetimes.py",
             ),
             {"data race": _RACE},
+            programs=("team",),
         ),
     )
 }

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vendor.build.recipe import SANITIZED, SANITIZERS
+from vendor.source import fetch
+from vendor.tools import compilers
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _FOLDERS = ("llama_cffi", "codegen", "vendor", "tests", "examples")
@@ -31,3 +35,21 @@ def make(name: str) -> Path:
         if result.returncode != 0:
             raise SystemExit(f"error: the instrumented build failed:\n{result.stdout}")
     return tree
+
+
+def compile_program(tree: Path, sanitizer: str, name: str) -> Path:
+    """Compile `programs/<name>.cpp` with `_shim/<name>.cpp`, but without OpenMP's runtime. Returns the program."""
+    source, shim = fetch.source_dir(), tree / "llama_cffi" / "_shim"
+    folders = (source / "include", source / "ggml" / "include", shim, tree / "llama_cffi" / "_generated")
+    common = [
+        *compilers()[1],
+        "-std=c++17",
+        *SANITIZED,
+        *SANITIZERS[sanitizer].flags,
+        *(f"-I{path}" for path in folders),
+    ]
+    part, program = tree / f"{name}.o", tree / f"program-{name}"
+    subprocess.run([*common, "-fopenmp", "-c", shim / f"{name}.cpp", "-o", part], check=True)
+    own = tree / "tests" / "sanitizers" / "programs" / f"{name}.cpp"
+    subprocess.run([*common, own, part, "-o", program, "-pthread"], check=True)
+    return program
