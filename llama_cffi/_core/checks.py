@@ -9,6 +9,8 @@ import operator
 
 from llama_cffi.errors import NativeMemoryError
 
+_SHOWN = 200  # characters of a value in a message
+
 
 def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeError:
     """Return the TypeError for a value of the wrong type.
@@ -20,10 +22,19 @@ def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeEr
     return TypeError(f"{subject}expected {kind}, got {type(value).__name__}{advice}")
 
 
+def shown(value: object) -> str:
+    """Return a value for a message: at most 200 characters, and without what its own __str__ raises."""
+    try:
+        text = str(value)
+    except Exception:  # such as ValueError, for an int of more than 4,300 digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def out_of_range(name: str, value: object, low: object, high: object, hint: str = "") -> ValueError:
     """Return the ValueError for a number outside of [low, high]. `hint` is the next step, or what else is allowed."""
     advice = f": {hint}" if hint else ""
-    return ValueError(f"{name} must be between {low} and {high}, got {value}{advice}")
+    return ValueError(f"{name} must be between {low} and {high}, got {shown(value)}{advice}")
 
 
 def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
@@ -39,9 +50,28 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
 
 def boolean(value: bool, name: str) -> bool:
     """Return `value` as a bool. Raises TypeError for anything but True, False, 1 and 0."""
-    if value not in (True, False):
+    try:
+        known = value in (True, False)
+    except Exception:  # the comparison of an array has no truth value
+        known = False
+    if not known:
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def number(value: float, name: str, unit: str = "") -> float:
+    """Return `value` as a float: infinity if it is an int too large for one. Raises TypeError.
+
+    `unit` is that of the number (" of seconds").
+    """
+    try:
+        if isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
+        return float(value)
+    except OverflowError:
+        return float("inf" if value > 0 else "-inf")
+    except Exception:  # also ValueError: objects have any __float__
+        raise TypeError(f"{name} must be a number{unit}, got {value!r}") from None
 
 
 def no_such_token(token: object, n_vocab: int) -> IndexError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.checks import boolean, expected, integer
+from llama_cffi._core.checks import boolean, expected, integer, number, shown
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.uncopyable import Uncopyable
 from llama_cffi._generated import enums
@@ -182,20 +182,17 @@ class NumberField(Field[float]):
         return "float"
 
     def _to_c(self, value: float) -> float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.name} must be a number, got {value!r}") from None
+        return number(value, self.name)
 
 
 class FloatField(NumberField):
     """A C float; it must be finite."""
 
     def _to_c(self, value: float) -> float:
-        number = super()._to_c(value)
-        if not abs(number) <= FLOAT_MAX:  # true for NaN as well
-            raise ValueError(f"{self.name} must be finite, got {value}")
-        return number
+        found = super()._to_c(value)
+        if not abs(found) <= FLOAT_MAX:  # true for NaN as well
+            raise ValueError(f"{self.name} must be finite, got {shown(value)}")
+        return found
 
 
 class EnumField(Field[E], Generic[E]):

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED
-from llama_cffi._core.checks import out_of_range
+from llama_cffi._core.checks import number, out_of_range
 from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import require_sampler
@@ -29,11 +29,10 @@ def most_cells(context: Context, layout: MemoryLayout) -> int:
 
 def seconds(timeout: float) -> float:
     """A timeout, checked."""
-    if isinstance(timeout, str) or not hasattr(timeout, "__float__"):
-        raise TypeError(f"timeout must be a number of seconds, got {timeout!r}")
-    if not 0 <= float(timeout) <= threading.TIMEOUT_MAX:
+    found = number(timeout, "timeout", " of seconds")
+    if not 0 <= found <= threading.TIMEOUT_MAX:
         raise out_of_range("timeout", timeout, 0, threading.TIMEOUT_MAX)
-    return float(timeout)
+    return found
 
 
 def chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:

@@ -6,11 +6,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from llama_cffi._core.base_types import Token
+from llama_cffi._core.checks import number
 from llama_cffi._core.ownership import hold, locked
 from llama_cffi.errors import BusyError
 from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
@@ -181,9 +183,12 @@ class Request:
         return self.text
 
     def _wait_for_end(self, timeout: float | None) -> bool:
+        limit = None if timeout is None else number(timeout, "timeout", " of seconds")
+        if limit is not None and isnan(limit):
+            raise ValueError("timeout must be a number of seconds, got nan")
         with locked(self._lock):
             self._require_other_thread()
-            return self._changed.wait_for(lambda: self._ended, timeout)
+            return self._changed.wait_for(lambda: self._ended, limit and min(limit, threading.TIMEOUT_MAX))
 
     def cancel(self) -> None:
         """Stop at the next step of the engine. Returns at once; cancelling a request that has ended is harmless."""

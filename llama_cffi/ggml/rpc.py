@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_cffi._core.arguments import path_bytes
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.checks import expected, number, out_of_range, shown
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import registering
@@ -64,13 +64,14 @@ class Rpc:
         Maps to `ggml_backend_rpc_add_server` and `ggml_backend_register`.
         """
         wanted = _rpc_endpoint.parse(endpoint)
-        if not 0 < timeout <= _MAX_TIMEOUT_S:
-            raise ValueError(f"timeout must be above 0 and at most {_MAX_TIMEOUT_S} seconds, got {timeout}")
+        limit = number(timeout, "timeout", " of seconds")
+        if not 0 < limit <= _MAX_TIMEOUT_S:
+            raise ValueError(f"timeout must be above 0 and at most {_MAX_TIMEOUT_S} seconds, got {shown(timeout)}")
         cls.load()
         where = _rpc_endpoint.resolve(wanted)
         with locked(_lock):
             if str(where) not in cls._servers:
-                _rpc_endpoint.greet(where, timeout)
+                _rpc_endpoint.greet(where, limit)
                 cls._servers[str(where)] = _add(str(where))
             return list(cls._servers[str(where)])
 

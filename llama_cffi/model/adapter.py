@@ -8,7 +8,7 @@ from typing import Protocol, overload
 
 from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string, meta_text, path_bytes
 from llama_cffi._core.base_types import Token
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, number, shown
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import require_regular
 from llama_cffi._core.handle import Handle
@@ -159,8 +159,6 @@ def require_usable(model: Model, ad: Adapter, scale: float) -> None:
         raise expected("an Adapter", ad, "Adapter.loraInit(model, path) makes one")
     if ad._model is not model:
         raise ValueError("this adapter was loaded for another model: load it for the context's model")
-    if isinstance(scale, str) or not hasattr(scale, "__float__"):
-        raise TypeError(f"scale must be a number, got {scale!r}")
-    if not abs(float(scale)) <= FLOAT_MAX:
-        raise ValueError(f"scale must be finite, got {scale}")
+    if not abs(number(scale, "scale")) <= FLOAT_MAX:
+        raise ValueError(f"scale must be finite, got {shown(scale)}")
     ad._c  # noqa: B018  raises if it was freed

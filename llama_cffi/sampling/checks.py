@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 
 from llama_cffi._core.arguments import StrOrBytes, c_string
-from llama_cffi._core.checks import expected, integer, no_such_token, out_of_range
+from llama_cffi._core.checks import expected, integer, no_such_token, number, out_of_range, shown
 from llama_cffi._core.ffi import ffi
 from llama_cffi._core.structs import FLOAT_MAX
 from llama_cffi._generated import enums
@@ -27,13 +27,10 @@ _PATTERN_LIMIT = 4096  # bytes
 
 def finite(value: float, name: str) -> float:
     """Return a number that a C float can hold."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    if not abs(number) <= FLOAT_MAX:  # true for NaN as well
-        raise ValueError(f"{name} must be finite, got {value}")
-    return number
+    found = number(value, name)
+    if not abs(found) <= FLOAT_MAX:  # true for NaN as well
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
+    return found
 
 
 def within(value: float, low: float, high: float, name: str, hint: str = "") -> float:
