@@ -19,8 +19,9 @@ def limited(
     low = keywords.count(node, "minProperties") or 0
     high = keywords.count(node, "maxProperties")
     known, required = own.get("properties", {}), own.get("required", [])
-    optional = [name for name, part in known.items() if part is not False and name not in required]
-    listed = all(name in required for name in known)  # llguidance counts the others, but not optional names
+    needed = frozenset(required)
+    optional = [name for name, part in known.items() if part is not False and name not in needed]
+    listed = needed.issuperset(known)  # llguidance counts the others, but not optional names
     closed = own.get("additionalProperties") is False and not own.get("patternProperties")
     missing = max(low - len(required), 0)
     room = None if high is None else high - len(required)  # for optional and other names
