@@ -7,6 +7,9 @@ and before `try`, or after C made an object and before Python has stored it. So 
   these objects: Python must destroy them when an exception leaves the block.
 - `own(free, make, *args)` makes a C object that is owned from the beginning.
 - `atomic(calls, undo)` makes several calls, each a tuple of a C function and its arguments.
+
+Python also drops an exception that is raised while it closes a generator. So do not leave one before its end: write
+`any([...])` instead of `any(... for ...)`, and unpack an iterator that has one item.
 """
 
 from __future__ import annotations

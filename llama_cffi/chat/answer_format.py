@@ -128,7 +128,7 @@ class AnswerFormat:
         made._marks, made._tail = "" if found else None, found == "tail"
         if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
             made._lead = _lead(made._fallback)
-        made.special = any(_is_control(vocab, text) for text in _marks(applied))
+        made.special = any([_is_control(vocab, text) for text in _marks(applied)])
         return made
 
     def _copy(self, prompt: str) -> AnswerFormat:

@@ -62,7 +62,7 @@ class EventParser:
     def is_plain(self, text: str) -> bool:
         """Return True if the next text is content as it is, so that `feed` parses nothing."""
         marks = self._format._marks
-        return self._goes_on and marks is not None and not any(mark in text for mark in marks)
+        return self._goes_on and marks is not None and not any([mark in text for mark in marks])
 
     def finish(self) -> Iterator[ChatEvent]:
         """Yield the rest, at the end of the text."""

@@ -30,7 +30,7 @@ class FormatCache:
     def find(self, options: str, own: NativeTemplate, inputs: Mapping[str, Any]) -> AnswerFormat | None:
         """Return the format of an answer to the messages in `inputs`; None if it has to be made."""
         kept = self._kept
-        if not any(known == options and form is not None for (known, _), (form, _) in kept.items()):
+        if not any([known == options and form is not None for (known, _), (form, _) in kept.items()]):
             return None
         try:
             prompt = own.render(inputs)

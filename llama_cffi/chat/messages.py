@@ -166,6 +166,6 @@ def chosen(
 def joined(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message with its parts of text joined, for jinja2."""
     content = message.get("content")
-    if isinstance(content, list) and all(part["type"] == "text" for part in content):
+    if isinstance(content, list) and all([part["type"] == "text" for part in content]):
         return {**message, "content": "".join(part["text"] for part in content)}
     return message

@@ -150,7 +150,7 @@ class SavedSession:
                 f"was saved with another model ({self._model!r}, not {_name(model)!r}): load it with a context of that "
                 "model"
             )
-        if any(not 0 <= token < model.vocab.nTokens for token in self._tokens):
+        if any([not 0 <= token < model.vocab.nTokens for token in self._tokens]):
             raise self._damaged("a token is not in the vocabulary")
         if n_state and sum(size for _, size in self._checkpoints) >= n_state:
             raise self._damaged("its checkpoints are longer than the file")
@@ -171,7 +171,7 @@ class SavedSession:
         self._unsaved = _typed(head["unsaved"], str)[:200]
         self._tokens: list[Token] = [_typed(token, int) for token in head["tokens"]]
         self._checkpoints = [(_typed(count, int), _typed(size, int)) for count, size in head["checkpoints"]]
-        if any(not 0 < count <= len(self._tokens) or size <= 0 for count, size in self._checkpoints):
+        if any([not 0 < count <= len(self._tokens) or size <= 0 for count, size in self._checkpoints]):
             raise ValueError("a checkpoint is out of range")
         self._exact = min(max(_typed(head["exactPrefix"], int), 0), len(self._tokens))
 

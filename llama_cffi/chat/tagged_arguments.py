@@ -52,7 +52,7 @@ def _without_space(body: str, rules: Mapping[str, str]) -> str:
 
     def tight(match: re.Match[str]) -> str:
         tools = [rules.get(name, "") for name in (match[2] or match[3]).split(" | ")]
-        open_ends = any("-arg-" in tool for tool in tools) and not any(tool.endswith('"') for tool in tools)
+        open_ends = any(["-arg-" in tool for tool in tools]) and not any([tool.endswith('"') for tool in tools])
         return f"{match[1]} " if open_ends else match[0]
 
     return _SPACED.sub(tight, body)
@@ -87,7 +87,7 @@ def _with_texts(name: str, schema: Mapping[str, Any], rules: Mapping[str, str]) 
     else:
         mark, end = _following(tokens, place)
     texts, most = _choices(schema), _limits(schema)
-    if len(mark) < 2 or any(f"{text}{mark}".find(mark) != len(text) for text in texts):
+    if len(mark) < 2 or any([f"{text}{mark}".find(mark) != len(text) for text in texts]):
         return {}
     new = dict[str, str]()
     if texts:
@@ -133,7 +133,7 @@ def _mark(name: str, rules: Mapping[str, str]) -> str:
 def _choices(schema: Mapping[str, Any]) -> list[str]:
     """Return the texts that a schema lists; [] if it lists none, or other values too."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return list(values) if isinstance(values, list) and all(isinstance(value, str) for value in values) else []
+    return list(values) if isinstance(values, list) and all([isinstance(value, str) for value in values]) else []
 
 
 def _limits(schema: Mapping[str, Any]) -> tuple[int, int] | None:

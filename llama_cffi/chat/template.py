@@ -156,7 +156,7 @@ class ChatTemplate:
             prepared, described = generic_tools.described(prepared, described, self._writes_calls()), []
         if self.builtin:
             return self._apply(prepared, addGenerationPrompt, variables)
-        if native.available() and all(message.keys() <= KNOWN for message in prepared):
+        if native.available() and all([message.keys() <= KNOWN for message in prepared]):
             inputs = self._inputs(prepared, described, addGenerationPrompt, variables)
             own = self._native(self._source(described))
             try:
@@ -310,7 +310,7 @@ class ChatTemplate:
     ) -> dict[str, Any]:
         source = self._source(tools)
         given = [for_native(message) for message in messages]
-        if any("reasoning_content" in message for message in given) and not self._takes_thoughts(source):
+        if any(["reasoning_content" in message for message in given]) and not self._takes_thoughts(source):
             for message in given:
                 message.pop("reasoning_content", None)
         values = dict(variables)

@@ -32,7 +32,7 @@ class ToolFormat(enum.Enum, metaclass=SuggestingEnum):
         if "[TOOL_CALLS]" in template:
             return cls.MISTRAL
         if any(
-            tag in template for tag in ("<function=", "<arg_key>", "<invoke name=", "<tool_calls>")
+            [tag in template for tag in ("<function=", "<arg_key>", "<invoke name=", "<tool_calls>")]
         ):  # other formats
             return None
         if "<tool_call>" in template:

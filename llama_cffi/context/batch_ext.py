@@ -192,9 +192,9 @@ class BatchExt(Handle):
         Maps to `llama_batch_ext_set_pos`.
         """
         values = [pos] if isinstance(pos, int) else list(pos)
-        if not all(hasattr(value, "__index__") for value in values):
+        if not all([hasattr(value, "__index__") for value in values]):
             raise expected("an integer, or four of them", pos, name="pos")
-        if any(value < 0 for value in values) or len(values) not in (1, 4):
+        if any([value < 0 for value in values]) or len(values) not in (1, 4):
             raise ValueError(f"pos must be one or four numbers of at least 0, got {pos}")
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])
         self._set(lib.llama_batch_ext_set_pos, idx, array, "the position")

@@ -159,7 +159,7 @@ def _has_cache(model: Model) -> bool:
     """Return True if the model has a KV cache whose size its metadata tells."""
     arch = model.metaValStr("general.architecture") or ""
     if (
-        any(name in arch for name in _NON_STANDARD_CACHE_ARCHS)
+        any([name in arch for name in _NON_STANDARD_CACHE_ARCHS])
         or model.isRecurrent
         or _is_hybrid(model, arch)
         or model.isDiffusion
@@ -172,7 +172,7 @@ def _is_hybrid(model: Model, arch: str) -> bool:
     """Return True if the model has recurrent layers beside those with attention."""
     if has("llama_model_is_hybrid"):
         return model.isHybrid
-    return any(model.metaValStr(f"{arch}.{key}") for key in ("ssm.conv_kernel", "shortconv.l_cache"))
+    return any([model.metaValStr(f"{arch}.{key}") for key in ("ssm.conv_kernel", "shortconv.l_cache")])
 
 
 def _min_row_bytes(model: Model, params: ContextParams) -> tuple[int, int]:

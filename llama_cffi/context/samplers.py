@@ -197,7 +197,7 @@ def _check(chain: Sampler, model: Model) -> None:
         raise ValueError("a chain can be given to a context only once, and this one was: use its clone()")
     left = model.vocab.nTokens
     members = list(chain._leaves())
-    if any(member._traits.picks and member._custom is None for member in members[:-1]):
+    if any([member._traits.picks and member._custom is None for member in members[:-1]]):
         raise ValueError("in a context's chain, a member that picks a token must be the last: remove those after it")
     for member in members:
         kind, *arguments = member._traits.recipe
@@ -212,7 +212,7 @@ def _check(chain: Sampler, model: Model) -> None:
                 "make it with this model's vocab"
             )
     recipes = [member._traits.recipe for member in members]
-    if recipes[-1][0] == "llama_sampler_init_greedy" and all(recipe[0] in _RUNS_ON_DEVICE for recipe in recipes):
+    if recipes[-1][0] == "llama_sampler_init_greedy" and all([recipe[0] in _RUNS_ON_DEVICE for recipe in recipes]):
         if any(map(_reorders, recipes)):
             raise ValueError(
                 "in a context's chain, initGreedy cannot follow initTopK, initTopP or a temperature of 0, which "

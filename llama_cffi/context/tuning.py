@@ -114,7 +114,7 @@ class ContextTuning(ContextBase):
                 raise ValueError(
                     f"data must have 1 to {last} whole rows of {n_embd} floats, got {n} floats; None removes the vector"
                 )
-            if not all(abs(number) <= FLOAT_MAX for number in ffi.unpack(array, n)):
+            if not all([abs(number) <= FLOAT_MAX for number in ffi.unpack(array, n)]):
                 raise ValueError("data must be finite, and has NaN or infinity")
             if not 1 <= ilStart <= end <= last:
                 raise ValueError(

@@ -267,7 +267,7 @@ class Reranker(_TextComputer):
         vocab = self._model.vocab
         texts = {"{query}": _str(query), "{document}": _str(document)}
         parts = [texts.get(part, part) for part in self._template or ()]
-        if not any(_spells_control(vocab, text) for text in texts.values()):
+        if not any([_spells_control(vocab, text) for text in texts.values()]):
             return tokenize(vocab, "".join(parts), addSpecial=False, parseSpecial=True)
         tokens: list[Token] = []
         for part, text in zip(self._template or (), parts, strict=True):

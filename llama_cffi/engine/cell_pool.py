@@ -99,7 +99,7 @@ class CellPool(SequencePool):
         """The number of cells in sequences of requests."""
         if self._live is None:
             ranges = self._ranges()
-            self._live = sum(cells.length for cells in ranges if any(not user.kept for user in cells.users))
+            self._live = sum(cells.length for cells in ranges if any([not user.kept for user in cells.users]))
         return self._live
 
     def evict_for(self, cells: int, reserved: int, donor: EngineSequence | None = None, shared: int = 0) -> bool:
@@ -111,7 +111,7 @@ class CellPool(SequencePool):
         limit = self.total - reserved - cells
         pinned = set() if donor is None else set(_ranges_until(donor, shared))
         rest = 0 if donor is None or not donor.kept else _cut_length(donor, shared)
-        stay = sum(r.length for r in self._ranges() if r in pinned or any(not user.kept for user in r.users))
+        stay = sum(r.length for r in self._ranges() if r in pinned or any([not user.kept for user in r.users]))
         if stay - rest > limit:
             return False
         for sequence in list(self._kept.values()):

@@ -281,7 +281,7 @@ class Scheduler:
         layout = self._layout
         if layout.unified:
             jobs = [*self._running, *self._waiting]
-            calm = len(jobs) >= _MANY and all(job.reserved <= layout.stream for job in jobs)
+            calm = len(jobs) >= _MANY and all([job.reserved <= layout.stream for job in jobs])
             self._calm = self._calm + 1 if calm else 0
             if self._calm >= self._calm_needed:
                 self._change_layout()
@@ -332,7 +332,7 @@ class Scheduler:
     def _extend_reservations(self) -> None:
         """Reserve more cells for open-ended requests that have used theirs; preempt others if there are none left."""
         self._stalled = None
-        if not any(job.outgrown for job in self._running):
+        if not any([job.outgrown for job in self._running]):
             return
         for job in sorted(self._running, key=precedence):
             while job.sequence is not None and job.outgrown and not self._reserve_more(job):
@@ -385,7 +385,7 @@ class Scheduler:
         try:
             if sequence is not None:
                 self._cells.close(sequence, keep=self._keep_prefixes and error is None)
-            if self._adapted and not any(other.adapters.key for other in self._running):
+            if self._adapted and not any([other.adapters.key for other in self._running]):
                 self._adapted = False
                 self._runner.use_adapters(NO_ADAPTERS)  # those of the job can be freed
         finally:

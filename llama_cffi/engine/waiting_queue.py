@@ -70,9 +70,11 @@ class WaitingQueue:
         if wanted >= len(tokens) or not self._layout.pool.shares_parts:
             return False
         return any(
-            other.pending > 1
-            and other.adapters.key == job.adapters.key
-            and other.request.priority >= job.request.priority
-            and common_length(tokens, other.tokens) >= wanted
-            for other in running
+            [
+                other.pending > 1
+                and other.adapters.key == job.adapters.key
+                and other.request.priority >= job.request.priority
+                and common_length(tokens, other.tokens) >= wanted
+                for other in running
+            ]
         )

@@ -140,7 +140,9 @@ def _start_token(vocab: Vocab) -> Token:
 
 
 def read_tokens(vocab: Vocab, tokens: Iterable[Token], name: str) -> list[Token]:
-    """Return tokens as a list. Raises TypeError or ValueError if they are something else."""
+    """Return tokens as a list. Raises TypeError or ValueError if they are something else, NativeError if they have no
+    texts."""
+    vocab._require_tokenizer()
     if isinstance(tokens, (bytes, bytearray)) or not isinstance(tokens, Iterable):
         hint = "decode it" if isinstance(tokens, (bytes, bytearray)) else ""
         raise expected("a str or a list of tokens", tokens, hint, name)

@@ -86,7 +86,7 @@ class SamplerChain(SamplerBase):
         chain = cls.chainInit(SamplerChainParams(noPerf=noPerf))
         for index, member in enumerate(members):
             chain._check_member(member)
-            if any(member is other for other in members[:index]):
+            if any([member is other for other in members[:index]]):
                 raise ValueError(f"member {index} is given twice, but a chain owns each member once: pass its clone()")
         with exclusive(chain, *members) as pointer:
             for member in members:

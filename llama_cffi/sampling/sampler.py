@@ -275,7 +275,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         """
         if not isinstance(dst, Sampler):
             raise expected("a Sampler", dst)
-        if any(member._custom is not None for member in self._leaves()):
+        if any([member._custom is not None for member in self._leaves()]):
             raise TypeError("the state of a sampler written in Python cannot be copied: use clone()")
         if self._shape() != dst._shape():
             raise ValueError("dst must be made by the same constructors with equal arguments: use clone()")

@@ -53,9 +53,8 @@ def score(source: Context | Engine, text: str | Sequence[Token], context: str | 
     for one longer than the context window (see `perplexity` for long texts); TypeError; and what `decode` raises.
     """
     found = ScoredTokens.check(model_of(source).vocab, text, context)
-    for steps in computed(source, [(found.tokens, found.first)]):
-        return found.score(steps)
-    raise AssertionError("an iterator without results")
+    [steps] = computed(source, [(found.tokens, found.first)])  # to its end: Ctrl-C is lost where a generator is closed
+    return found.score(steps)
 
 
 def choose(
@@ -83,7 +82,7 @@ def choose(
     texts = [ScoredTokens.check(vocab, text, prompt, f"continuations[{i}]") for i, text in enumerate(continuations)]
     if not texts:
         raise ValueError("continuations is empty: pass at least one text")
-    if any(text.start_added for text in texts):
+    if any([text.start_added for text in texts]):
         for text in texts:
             if not text.start_added:
                 text.add_start(vocab)

@@ -66,6 +66,21 @@ CASES = (
         "ValueError",
         "between 0 and 2, got -1",
     ),
+    *(
+        Case(
+            f"{name} of tokens without a tokenizer",
+            CHECK,
+            "llama_token_to_piece",
+            f"c = context(load('no-tokenizer')); {call}",
+            "NativeError",
+            "no tokenizer",
+        )
+        for name, call in (
+            ("the score", "score(c, [5, 6], [7])"),
+            ("the best", "choose(c, [5], [[6], [7]])"),
+            ("the perplexity", "perplexity(c, [5, 6, 7, 8], nCtx=4)"),
+        )
+    ),
     Case(
         "a piece with any lstrip",
         CHECK,
