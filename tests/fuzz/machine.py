@@ -23,7 +23,6 @@ from tests.fuzz.values import ABSURD, FIELDS, OBJECTS, PLAIN
 
 _PLACE = re.compile(r"\{([a-z]+)([!@]?)\}")
 _MAKES = re.compile(r"(\w+) = (?=\S)")
-_ABSURDLY = 0.12  # how often a value is absurd where it need not be valid
 _CALLBACKS = ("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})")
 _NAMES = {"cname": "cfields", "mname": "mfields", "qname": "qfields", "sname": "sfields"}
 
@@ -52,6 +51,7 @@ class Facade(RuleBasedStateMachine):
     """The whole facade. Each rule takes one of the calls of its group."""
 
     report: ClassVar[Report]
+    absurdly: ClassVar[float] = 0.12  # how often a value is absurd where it need not be valid
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,6 +107,7 @@ class Facade(RuleBasedStateMachine):
     def run(self, line: str, name: str) -> bool:
         self.report.write(line)
         self.report.steps += 1
+        self.report.tried[name] += 1
         try:
             exec(compile(line, "<step>", "exec"), self.globals)
         except BaseException as error:
@@ -133,7 +134,7 @@ class Facade(RuleBasedStateMachine):
             return self.last[kind]
         if kind in FIELDS:
             return self.fields(kind, rng, depth)
-        if kind == "absurd" or not how and rng.random() < _ABSURDLY:
+        if kind == "absurd" or not how and rng.random() < self.absurdly:
             return self.absurd(rng, depth)
         if kind == "any":
             known = self.known()
@@ -167,7 +168,7 @@ class Facade(RuleBasedStateMachine):
         choices = FIELDS[kind]
         chosen = {"nThreads": "1"} if kind == "cfields" else {}  # more threads than that cost time
         for name in rng.sample(list(choices), min(len(choices), rng.choice((0, 1, 1, 2, 3, 5)))):
-            chosen[name] = rng.choice(ABSURD) if rng.random() < 0.08 else rng.choice(choices[name])
+            chosen[name] = rng.choice(ABSURD) if rng.random() < self.absurdly * 2 / 3 else rng.choice(choices[name])
         return ", ".join(f"{name}={self.expand(value, rng, depth + 1)}" for name, value in chosen.items())
 
     # Rules

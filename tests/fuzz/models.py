@@ -16,7 +16,7 @@ def write_all(folder: Path) -> None:
     llama = _small(tiny_models.LLAMA)
     tiny_models.write_llama(folder / "llama.gguf", spec=llama)
     tiny_models.write_llama(folder / "bare.gguf", spec=replace(llama, quant="F32"), tokenizer=False)
-    tiny_models.write_gpt2(folder / "gpt2.gguf", _small(tiny_models.GPT2))
+    tiny_models.write_gpt2(folder / "gpt2.gguf", replace(_small(tiny_models.GPT2), n_layer=2))
     tiny_models.write_qwen2vl(folder / "qwen2vl.gguf", _small(tiny_models.QWEN2VL))
     tiny_models.write_bert(folder / "bert.gguf", spec=_small(tiny_models.BERT))
     tiny_models.write_bert(folder / "ranker.gguf", spec=_small(tiny_models.BERT), labels=("no", "yes"))

@@ -19,7 +19,7 @@ import numpy as np
 
 import llama_cffi  # noqa: F401
 from llama_cffi import *  # noqa: F403
-from llama_cffi import Model
+from llama_cffi import Batch, BatchExt, Context, Model
 from tests.fuzz.oracle import Boom, is_fine
 
 nan, inf = float("nan"), float("inf")
@@ -93,6 +93,22 @@ async def wait(text: Any) -> str:
 async def collect(values: Any) -> list[Any]:
     """What an asynchronous iterator gives."""
     return [value async for value in values]
+
+
+def decoded(ctx: Context, embeddings: bool = False) -> Context:
+    """The same context, with outputs."""
+    ctx.getMemory().clear()
+    ctx.setEmbeddings(embeddings)
+    ctx.decode(Batch.getOne([5, 6]))
+    return ctx
+
+
+def filled(ext: BatchExt) -> BatchExt:
+    """The same batch with a token that can be decoded."""
+    ext.clear()
+    ext._context.getMemory().clear()
+    ext.setPos(ext.addToken(0, 5), 0)
+    return ext
 
 
 def corrupted(data: bytes, where: int, value: int) -> bytes:

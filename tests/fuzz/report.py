@@ -17,6 +17,7 @@ class Report:
         self.journal = journal
         self.total = self.steps = 0
         self.raised: Counter[str] = Counter()
+        self.tried: Counter[str] = Counter()
         self.succeeded: Counter[str] = Counter()
         self.findings: dict[str, str] = {}
         self.native: dict[str, str] = {}
@@ -38,7 +39,7 @@ class Report:
         self.total += self.steps
         state: dict[str, Any] = {"steps": self.steps}
         self.steps = 0
-        for name in ("raised", "succeeded", "findings", "native"):
+        for name in ("raised", "tried", "succeeded", "findings", "native"):
             state[name] = dict(getattr(self, name))
             getattr(self, name).clear()
         return state

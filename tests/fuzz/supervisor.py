@@ -17,7 +17,7 @@ from tests.fuzz.calls import NAMES
 from tests.fuzz.models import write_all
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PATIENCE = 60  # seconds without a new step
+_PATIENCE = 60  # seconds without a new step, of a process that has a CPU to itself
 _ENOUGH = 20  # dead processes
 _SHARE = 5_000  # steps that one process makes
 _TAIL = 6_000  # characters of what a dead process leaves that the summary shows
@@ -58,6 +58,10 @@ class Worker:
         path = self.folder / "journal.py"
         return time.time() - max(self.started, path.stat().st_mtime if path.exists() else 0)
 
+    def hangs(self) -> bool:
+        """Return whether it makes no steps. On a busy machine, even the imports may take a minute."""
+        return self.quiet_for() > _PATIENCE * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
     def kill(self) -> None:
         """Have it say where it hangs, then end it."""
         self.hung = True
@@ -73,6 +77,7 @@ class Supervisor:
         self.folder, self.keep = folder, keep
         self.steps = self.examples = 0
         self.raised: Counter[str] = Counter()
+        self.tried: Counter[str] = Counter()
         self.succeeded: Counter[str] = Counter()
         self.findings: dict[str, str] = {}
         self.native: dict[str, str] = {}
@@ -108,7 +113,7 @@ class Supervisor:
                 if not self.ended(worker) and worker.left > 0 and len(self.killed) + len(self.hung) < _ENOUGH:
                     waiting.append((worker.seed + 101, worker.left))
             for worker in live.values():
-                if worker.quiet_for() > _PATIENCE and worker.process.poll() is None:
+                if worker.hangs() and worker.process.poll() is None:
                     worker.kill()
                     self.note(self.hung, "hung", worker)
 
@@ -117,6 +122,7 @@ class Supervisor:
         self.steps += state["steps"]
         self.examples += 1
         self.raised.update(state["raised"])
+        self.tried.update(state["tried"])
         self.succeeded.update(state["succeeded"])
         for name, mine in (("findings", self.findings), ("native", self.native)):
             for print_, journal in state[name].items():
@@ -159,6 +165,12 @@ class Supervisor:
             f"workers killed: {len(self.killed)}, hung: {len(self.hung)}"
         )
 
+    def rarest(self, most: int = 60) -> str:
+        """Names that seldom succeed, with their counts."""
+        share = {name: self.succeeded[name] / self.tried[name] for name in NAMES & self.tried.keys()}
+        chosen = sorted(share, key=lambda name: (share[name], name))[:most]
+        return ", ".join(f"{name} {self.succeeded[name]}/{self.tried[name]}" for name in chosen)
+
     def summary(self) -> str:
         """What was found, then the counts."""
         lines = [f"finding: {text}" for text in self.findings]
@@ -166,6 +178,7 @@ class Supervisor:
         lines += [f"killed: {text}" for text in self.killed] + [f"hung: {text}" for text in self.hung]
         never = sorted(NAMES - self.succeeded.keys())
         lines.append(f"names: {len(NAMES)} called, {len(never)} never with success: {', '.join(never) or 'none'}")
+        lines.append(f"successes of tries, the rarest first: {self.rarest()}")
         raised = ", ".join(f"{name} {count}" for name, count in self.raised.most_common())
         lines += [
             f"steps: {self.steps} in {self.examples} examples, {self.succeeded.total()} of them without an exception",
