@@ -44,6 +44,7 @@ class Trial:
     def renew(self) -> None:
         """Make new objects."""
         self.operate: Any = None
+        self.unraisable.clear()  # their frames refer to objects
         if not settled(self.before):
             raise SystemExit(f"{counts()} C objects and open files outlive the operation, not {self.before}")
         self.operate = self.prepare()
@@ -124,6 +125,7 @@ def points(trial: Trial, kind: str, seed: int, budget: float) -> dict[str, Any]:
         tried += 1
         if failure := trial.check(f"{kind} {n}, {at.where}"):
             failures.append(failure)
+            print(failure, file=sys.stderr, flush=True)  # in case that the next line ends this process
             trial.renew()
             if len(failures) > 5:
                 break
@@ -152,6 +154,7 @@ def signals(trial: Trial, seconds: float) -> dict[str, Any]:
         tried += 1
         if failure := trial.check("signal"):
             failures.append(failure)
+            print(failure, file=sys.stderr, flush=True)  # in case that the next line ends this process
             trial.renew()
         if len(failures) > 5:
             break

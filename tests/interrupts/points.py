@@ -48,10 +48,12 @@ class Points:
             raise Interrupted(self.where)
 
     def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        del argument  # the traceback keeps this frame: a method that is not called would keep its lock
         if frame.f_code.co_filename.startswith(_PACKAGE):
             self._pass(frame, event)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
+        del argument
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
         if event == "call" and self.kind == "opcode":
