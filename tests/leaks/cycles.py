@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from llama_cffi import (
+    LLM,
     Adapter,
     Batch,
     BatchExt,
     ChatMessage,
     ChatSession,
     ChatTemplate,
+    Constraint,
     Context,
+    Engine,
     Generation,
     Ggml,
     LlamaError,
@@ -29,11 +32,14 @@ from llama_cffi import (
     TokenData,
     TokenDataArray,
     chatApplyTemplate,
+    choose,
     defaultSampler,
     detokenize,
     ffi,
     lib,
     logSet,
+    perplexity,
+    score,
     tokenize,
 )
 
@@ -85,6 +91,7 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
     yield from _values(model)
     yield from _gguf(folder)
     yield from _generations(ctx)
+    yield from _services(model)
     yield from _failures(model, ctx, folder)
 
 
@@ -257,12 +264,44 @@ def _generations(ctx: Context) -> Iterator[tuple[str, Cycle]]:
     def rendered() -> str:
         return ChatTemplate(ctx.getModel(), "{{ messages[0].content }}").render([{"role": "user", "content": "a"}])
 
+    template = ChatTemplate(ctx.getModel(), "{{ messages[0].content }}")
+
+    def formatted() -> None:
+        template.format([{"role": "user", "content": "a"}]).parse("hello")
+
     yield "Generation", lambda: list(Generation(ctx, [5, 6, 7], sampler=greedy, maxTokens=2))
     yield "Generation, steps", lambda: list(Generation(ctx, [5, 8], sampler=greedy, maxTokens=2, logProbs=2).steps())
     yield "Generation, let go", left
     yield "Generation, cancelled", cancelled
     yield "ChatSession", chat
     yield "ChatTemplate", rendered
+    yield "AnswerFormat", formatted
+    yield "score", lambda: score(ctx, [5, 6], [7])
+    yield "choose", lambda: choose(ctx, [5], [[6], [7]], normalize="token")
+    yield "perplexity", lambda: perplexity(ctx, [5, 6, 7, 8, 9, 10], nCtx=3, stride=2)
+
+
+def _services(model: Model) -> Iterator[tuple[str, Cycle]]:
+    """What has threads."""
+    engine = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
+    letters = Constraint.fromRegex("[a-z]+")
+
+    def opened() -> None:
+        with LLM(model, nCtx=64, nThreads=1, template="chatml") as llm:
+            llm.complete([5, 6], maxTokens=1)
+
+    def constrained() -> None:
+        with letters.chain(model.vocab, Sampler.initDist(1)) as sampler:
+            sampler.apply(TokenDataArray(model.vocab.nTokens))
+
+    yield "Engine, request", lambda: engine.submit([5, 6], maxTokens=2, logProbs=1).result()
+    yield "Engine, cancelled", lambda: engine.submit([5, 7], maxTokens=9).cancel()
+    yield "Engine.score", lambda: engine.score([[5], [6], [7]], [8])
+    yield "Engine.chat", lambda: engine.chat([ChatMessage("user", "a")], template="chatml", maxTokens=1).result()
+    yield "LLM", opened
+    yield "Constraint, chain", constrained
+    yield "Constraint", lambda: Constraint.fromJsonSchema({"type": "boolean"})
+    engine.close()
 
 
 def _gguf(folder: Path) -> Iterator[tuple[str, Cycle]]:
