@@ -104,6 +104,10 @@ KINDS = {
                 "tests/safety/test_untrusted.py::test_a_child_that_dies",
                 # Freed memory stays unused for a while here.
                 "tests/safety/test_handles.py::test_an_address_that_is_used_again_is_alive_again",
+                # They leave no addresses for the sanitizer's own memory.
+                "tests/safety/test_no_threads.py::test_after_the_context_was_made[limit_memory(30 << 20)]",
+                "tests/safety/test_no_threads.py::test_the_threads_of_a_thread_that_has_loaded_a_model",
+                "tests/safety/test_no_threads.py::test_quantize",
                 # A new that fails is a report, not a std::bad_alloc; and no limit of addresses leaves room for shadows.
                 "tests/safety/test_misuse.py::test_misuse[sampler: an endless memory of penalties past the facade]",
             ),
