@@ -60,7 +60,7 @@ help:
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
-	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/"
+	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/ (ARCH=aarch64: for ARM, cross-compiled)"
 	@echo "make generate          read the headers and write every generated file"
 	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30, SOURCE=<llama.cpp checkout>, or the newest"
 	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
@@ -101,7 +101,7 @@ vulkan-tools: | $(PY)
 
 wheel: $(BUILT)
 	$(PIP) --no-build-isolation --editable '.[wheel]'
-	$(CHOSEN) $(PY) -m vendor.build.wheel
+	$(CHOSEN) $(PY) -m vendor.build.wheel $(if $(ARCH),--arch $(ARCH))
 
 build: $(BUILT)
 
@@ -255,7 +255,7 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* tests/sanitizers/programs/*)
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* vendor/build/compat/*.cpp tests/sanitizers/programs/*)
 	$(VENV)/bin/mypy
 
 # Without VERSION and SOURCE, it is the newest llama.cpp of all carriers. KEEP=1 keeps the copy. FORCE=1 moves the pin

@@ -80,8 +80,8 @@ def _made(out: Path) -> Path:
 
 
 def test_the_wheel_is_abi3_and_runs_on_many_linuxes(wheel: Path) -> None:
-    assert re.fullmatch(r"llama_cffi-[\d.]+-cp310-abi3-manylinux_2_\d+_x86_64\.whl", wheel.name)
-    assert wheel.stat().st_size <= 40_000_000
+    assert re.fullmatch(rf"llama_cffi-[\d.]+-cp310-abi3-manylinux_2_28_{os.uname().machine}\.whl", wheel.name)
+    assert wheel.stat().st_size <= 30_000_000
 
 
 def test_the_platform_tag_is_true(wheel: Path, tmp_path: Path) -> None:
@@ -100,7 +100,8 @@ def test_the_platform_tag_is_true(wheel: Path, tmp_path: Path) -> None:
         system = r"(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+)\.so\.\d|ld-linux.*"
         assert not [name for name in outside if not re.fullmatch(system, name)], path.name
     shown = subprocess.run([sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True)
-    assert f"manylinux_2_{promised}_x86_64" in shown.stdout
+    tag = re.search(r"platform tag:\s+\"manylinux_2_(\d+)_", shown.stdout)
+    assert tag and int(tag[1]) <= promised, shown.stdout
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -145,7 +146,7 @@ def test_the_sbom_names_what_is_inside(wheel: Path) -> None:
     parts = {component["name"]: component.get("version") for component in found["components"]}
     manifest = json.loads((Path(llama_cffi.__file__).parent / "lib" / "manifest.json").read_text())
     assert parts["llama.cpp"] == manifest["llama_cpp"].removeprefix("llama.cpp ")
-    assert "libgomp" in parts and ("Vulkan-Headers" in parts) == ("vulkan" in MODULES)
+    assert {"libgomp", "libstdc++"} <= parts.keys() and ("Vulkan-Headers" in parts) == ("vulkan" in MODULES)
     assert (found["bomFormat"], found["metadata"]["component"]["name"]) == ("CycloneDX", "llama-cffi")
 
 

@@ -19,7 +19,7 @@ from vendor.build.recipe import ALONE_HOOK, ONE_VARIANT, SOURCE, SUFFIX, VARIANT
 from vendor.progress import Progress, say
 from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
-from vendor.tools import BuildError, compilers, find, jobs, require
+from vendor.tools import BuildError, compilers, find, jobs, require, target_tool
 from vendor.vulkan import vulkan
 
 _VENDOR_DIR = Path(__file__).resolve().parents[1]
@@ -218,7 +218,8 @@ def _copy_libraries(build: Build, work: Path, made: Path) -> None:
             if build.sanitized:
                 shutil.copyfile(path, lib / _variant_name(path.name))
             else:
-                subprocess.run(["strip", "--strip-unneeded", "-o", str(lib / path.name), str(path)], check=True)
+                strip = [target_tool("strip"), "--strip-unneeded", "-o", str(lib / path.name), str(path)]
+                subprocess.run(strip, check=True)
     _bundle_openmp(lib)
     manifest = {
         "arguments": build.arguments,

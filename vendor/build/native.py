@@ -11,6 +11,7 @@ Environment variables:
 - `LLAMA_CFFI_BUILD=small` builds only what this machine needs: its variant of the CPU backend and the plainest one, and
   neither the RPC module nor the chat library. What the cache has already is used.
 - `LLAMA_CFFI_CPU_VARIANTS=<names>` builds only these variants of the CPU backend: see `variants.py`.
+- `LLAMA_CFFI_ARCH=aarch64` builds for that machine type, with Debian's cross compiler.
 - `LLAMA_CFFI_SANITIZE=address` (or `thread`) builds for a sanitizer: see `tests/sanitizers`.
 """
 
@@ -50,7 +51,7 @@ from vendor.build.recipe import (
 )
 from vendor.progress import say
 from vendor.source import fetch, pin as pins, trees
-from vendor.tools import BuildError, FetchError, compilers, version_of
+from vendor.tools import BuildError, FetchError, compilers, is_cross, machine, version_of
 from vendor.vulkan import vulkan
 
 
@@ -136,7 +137,7 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
         return prefix
     sanitizer = _sanitizer()
     source = fetch.source_dir()
-    common = dict(OPTIONS)
+    common = {**OPTIONS, **_cross()}
     commit = "" if os.environ.get("LLAMA_CPP_SOURCE") else pins.load().revision[:9]
     common["LLAMA_BUILD_COMMIT"] = commit or "unknown"
     flags: tuple[str, ...] = ()
@@ -158,9 +159,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
         some = variants.chosen(source)
         if small and not some and not builds[0].lib.is_dir():
             some = variants.for_this_machine(source)
-        builds = [_with_variants(builds[0], some)]
-        if some:
-            left_out += [f"cpu-{name}" for name in variants.available(source) if name not in some]
+        left_out += [f"cpu-{name}" for name in variants.buildable(source) if some and name not in some]
+        builds = [_with_variants(builds[0], some or variants.limited(source))]
     note = ""
     if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
         chat, note = _chat()
@@ -210,7 +210,8 @@ def _chat() -> tuple[list[Build], str]:
         return [], f"the chat library is not built: this llama.cpp has no {missing}"
     identity = pins.load().sha256 if fetch.is_pinned(tree) else library.identity(tree)
     seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
-    options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    options = [f"-D{key}={value}" for key, value in _cross().items()]
+    options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))], ""
 
 
@@ -258,6 +259,19 @@ def _asked_for(row: Backend) -> bool:
     return row.name == "vulkan" and os.environ.get("GGML_USE_VULKAN") == "1"
 
 
+def _cross() -> dict[str, str]:
+    """CMake's options for a build for another machine type than this one."""
+    if not is_cross():
+        return {}
+    c, cxx = compilers()
+    return {
+        "CMAKE_SYSTEM_NAME": "Linux",
+        "CMAKE_SYSTEM_PROCESSOR": machine(),
+        "CMAKE_C_COMPILER": c[0],
+        "CMAKE_CXX_COMPILER": cxx[0],
+    }
+
+
 def _digest(source: Path, arguments: Sequence[str]) -> str:
     return _hashed(
         [RECIPE, _source_digest(source), *arguments, *(version_of(tool) for tool in compilers()), _machine()]
@@ -269,7 +283,7 @@ def _hashed(items: Sequence[str]) -> str:
 
 
 def _machine() -> str:
-    return f"{os.uname().sysname} {os.uname().machine}"
+    return f"{os.uname().sysname} {machine()}"
 
 
 def _source_digest(source: Path) -> str:

@@ -6,11 +6,13 @@ the one that ggml chooses on this CPU.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import subprocess
 from pathlib import Path
 
-from vendor.tools import BuildError
+from vendor.tools import BuildError, compilers, machine as target
 
 VARIABLE = "LLAMA_CFFI_CPU_VARIANTS"
 
@@ -51,12 +53,18 @@ _FLAGS = {
     },
 }
 
+# Features that older compilers do not know, with the option that they refuse. ggml uses SME in KleidiAI's kernels only,
+# which this build does not have, so nothing is lost.
+_NEW = {"SME": "-march=armv9.2-a+sme"}
+
 # The package does not use a variant with one of these where a trial of it fails.
 _TRIED = {"AMX_TILE", "AMX_INT8"}
 
 
-def available(source: Path, machine: str = os.uname().machine) -> dict[str, tuple[str, ...]]:
-    """The CPU variants that a llama.cpp tree has for Linux on this machine type, with the features that each uses."""
+def available(source: Path, machine: str | None = None) -> dict[str, tuple[str, ...]]:
+    """The CPU variants that a llama.cpp tree has for Linux on a machine type (default: the one that is built for), with
+    the features that each uses."""
+    machine = machine or target()
     text = (source / "ggml" / "src" / "CMakeLists.txt").read_text(encoding="utf-8")
     found: dict[str, tuple[str, ...]] = {}
     architecture = system = ""
@@ -71,6 +79,25 @@ def available(source: Path, machine: str = os.uname().machine) -> dict[str, tupl
     return found
 
 
+def buildable(source: Path) -> tuple[str, ...]:
+    """The CPU variants of a llama.cpp tree that the compiler can build."""
+    return tuple(name for name, features in available(source).items() if all(map(_known, features)))
+
+
+def limited(source: Path) -> tuple[str, ...]:
+    """The variants to build where the compiler cannot build all; empty means all."""
+    names = buildable(source)
+    return names if len(names) < len(available(source)) else ()
+
+
+@functools.cache
+def _known(feature: str) -> bool:
+    if feature not in _NEW:
+        return True
+    command = [*compilers()[0], _NEW[feature], "-E", "-x", "c", os.devnull]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def chosen(source: Path) -> tuple[str, ...]:
     """The variants that the environment names; empty means all. Raises BuildError if one does not exist."""
     names = tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if name))
@@ -79,7 +106,7 @@ def chosen(source: Path) -> tuple[str, ...]:
     if unknown:
         raise BuildError(
             f"{VARIABLE}={os.environ[VARIABLE]}: this llama.cpp has no CPU variant {unknown[0]!r} for "
-            f"{os.uname().machine}. Choose from {', '.join(there) or 'none'}, or unset the variable to build all."
+            f"{target()}. Choose from {', '.join(there) or 'none'}, or unset the variable to build all."
         )
     return names
 

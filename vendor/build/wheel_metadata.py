@@ -51,6 +51,14 @@ PARTS = (
         "libgomp1",
     ),
     Part(
+        "libstdc++",
+        r"lib/libllama-(compat|chat).*",
+        "GPL-3.0-or-later WITH GCC-exception-3.1",
+        ("libgomp.txt", "GPL-3.txt"),  # the text is that of all of GCC
+        "https://gcc.gnu.org/onlinedocs/libstdc++/",
+        "libstdc++6",
+    ),
+    Part(
         "Vulkan-Headers",
         r"lib/libggml-vulkan.*",
         "Apache-2.0 OR MIT",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vendor.scratch import scratch_folder
 from vendor.source import pin as pins
-from vendor.tools import BuildError, compilers, version_of
+from vendor.tools import BuildError, compilers, is_cross, target_tool, version_of
 from vendor.vulkan import debian
 
 LOADER = Path(__file__).with_name("vulkan_loader.c")
@@ -69,8 +69,8 @@ class Toolchain:
 def find() -> Toolchain:
     """The toolchain of this machine, else the one in the cache. Raises BuildError with the list of what is missing."""
     machine, missing = _look(_roots(), _program("glslc"))
-    if machine is None:
-        machine = _prepared()
+    if machine is None or is_cross():  # a cross compiler must not read /usr/include
+        machine = _prepared() or machine
     if machine is None:
         lines = "\n".join(f"  {line}" for line in missing)
         raise BuildError(f"the Vulkan backend cannot be built on this machine. Missing:\n{lines}\n{_HELP}")
@@ -142,7 +142,7 @@ def compile_loader(headers: Path, archive: Path) -> None:
     flags = ["-O2", "-fPIC", "-fvisibility=hidden", f"-I{headers}"]
     for command in (
         [*compilers()[0], *flags, "-c", str(LOADER), "-o", str(code)],
-        ["ar", "rcs", str(archive), str(code)],
+        [target_tool("ar"), "rcs", str(archive), str(code)],
     ):
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if result.returncode != 0:
