@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+if sys.platform != "linux":
+    raise ImportError(
+        f"llama_cffi runs on Linux only, and this Python is built for {sys.platform}: use WSL 2 on Windows, or a Linux "
+        "virtual machine or container on macOS"
+    )
+
 # Module -> the public names in it. A module is loaded when one of its names is first used: a program pays for what it
 # needs, and modules that need no native code can be used (by the doctor, by unit tests) without the extension.
 # `__init__.pyi` has the same names for type checkers.

@@ -21,9 +21,12 @@ _STATUS = Path("/var/lib/dpkg/status")
 
 
 class Apt:
-    """apt for one release of Debian (`suite`; None for the machine's own), in a scratch folder. Raises BuildError."""
+    """apt for one release of Debian (`suite`; None for the machine's own), in a scratch folder. Raises BuildError.
 
-    def __init__(self, work: Path, suite: str | None) -> None:
+    `architecture` is Debian's name of another machine type, `arm64` for example.
+    """
+
+    def __init__(self, work: Path, suite: str | None, architecture: str | None = None) -> None:
         for tool in ("apt-get", "dpkg"):
             if shutil.which(tool) is None:
                 raise BuildError(f"{tool} is missing: this works only on Debian and systems derived from it")
@@ -34,7 +37,8 @@ class Apt:
         sources = work / "sources.list"
         sources.write_text(f"deb [signed-by={_KEYS}] {uri} {suite or own} main\n", encoding="utf-8")
         status = work / "status"  # packages of another release do not rely on what is installed here
-        status.write_bytes(_STATUS.read_bytes() if suite is None and _STATUS.is_file() else b"")
+        own_packages = suite is None and architecture is None and _STATUS.is_file()
+        status.write_bytes(_STATUS.read_bytes() if own_packages else b"")
         settings = {
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "-",
@@ -46,6 +50,8 @@ class Apt:
             "APT::Install-Recommends": "false",
             "APT::Get::List-Cleanup": "false",
         }
+        if architecture is not None:
+            settings |= {"APT::Architecture": architecture, "APT::Architectures": architecture}
         self._settings = [f"-o{key}={value}" for key, value in settings.items()]
         print(f"reading the package lists of Debian {suite or own}", file=sys.stderr, flush=True)
         self._run("apt-get", "update", "-qq")
