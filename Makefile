@@ -31,7 +31,7 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge gguf-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel wheel-arm-test misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge gguf-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
@@ -61,6 +61,7 @@ help:
 	@echo "make build             build the native libraries and the extension (BACKEND=vulkan adds Vulkan)"
 	@echo "make vulkan-tools      what a build for Vulkan needs, in a folder of the cache (Debian 12 and 13)"
 	@echo "make wheel             one wheel with all CPU variants and Vulkan, in dist/ (ARCH=aarch64: for ARM, cross-compiled)"
+	@echo "make wheel-arm-test    the wheel for ARM on emulated processors: its CPU variants, a text, tests"
 	@echo "make generate          read the headers and write every generated file"
 	@echo "make upgrade           move to another llama.cpp: VERSION=0.3.30, SOURCE=<llama.cpp checkout>, or the newest"
 	@echo "make check-upgrade     the same in a copy, and nothing moves: says whether it would work"
@@ -102,6 +103,11 @@ vulkan-tools: | $(PY)
 wheel: $(BUILT)
 	$(PIP) --no-build-isolation --editable '.[wheel]'
 	$(CHOSEN) $(PY) -m vendor.build.wheel $(if $(ARCH),--arch $(ARCH))
+
+# On emulated processors, in a quarter of an hour. ARGS="--no-tests" and the like.
+wheel-arm-test: $(VENV)/.test
+	test -n "$(wildcard dist/*_aarch64.whl)" || $(MAKE) wheel ARCH=aarch64
+	$(PY) -m tests.aarch64 $$(ls dist/*_aarch64.whl) $(ARGS)
 
 build: $(BUILT)
 
