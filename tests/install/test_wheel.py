@@ -171,7 +171,7 @@ def test_a_wheel_without_a_licence_is_refused(wheel: Path, tmp_path: Path) -> No
 def _pythons() -> list[str]:
     """This Python, and one of each other supported version that is installed."""
     found = [sys.executable]
-    for minor in (10, 11, 12, 13):
+    for minor in (10, 11, 12, 13, 14):
         if minor != sys.version_info.minor:
             installed = Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")
             candidates = [shutil.which(f"python3.{minor}"), *map(str, installed)]
