@@ -37,7 +37,8 @@ def make(out: Path) -> Path:
         plain = _portable(plain, Path(scratch, "portable"))
         platform = f"manylinux_{portable.GLIBC.replace('.', '_')}_{machine()}"
         print(f"checking it for {platform}", file=sys.stderr, flush=True)
-        _run("-m", "auditwheel", "repair", "--only-plat", "--plat", platform, "--wheel-dir", str(tagged), str(plain))
+        options = ("--only-plat", "--plat", platform, "--zip-compression-level", "0")  # it is packed again below
+        _run("-m", "auditwheel", "repair", *options, "--wheel-dir", str(tagged), str(plain))
         (path,) = tagged.glob("*.whl")
         print("adding licences and the SBOM", file=sys.stderr, flush=True)
         path = wheel_metadata.repack(path, Path(scratch), wheel_metadata.epoch(ROOT))
