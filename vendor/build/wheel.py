@@ -1,8 +1,8 @@
 """Make the wheel for distribution: `python -m vendor.build.wheel [--arch aarch64] [--out dist]`.
 
 setuptools builds it, and `portable.py` makes its libraries run with older systems than this one. auditwheel checks that
-they do, and sets the platform tag. It adds no library: those that are needed are inside already, and the Vulkan loader
-is found at run time. Two builds of the same commit with the same tools give the same file.
+they do, and that they need no other library: those that are needed are inside already, and the Vulkan loader is found
+at run time. Two builds of the same commit with the same tools give the same file.
 
 `--arch` builds for another machine type than this one, with Debian's cross compiler.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,19 +30,19 @@ LARGEST = 30_000_000  # bytes
 def make(out: Path) -> Path:
     """Build, tag and check the wheel. Raises BuildError."""
     with tempfile.TemporaryDirectory() as scratch:
-        raw, tagged = Path(scratch, "raw"), Path(scratch, "tagged")
+        raw = Path(scratch, "raw")
         print("building the wheel", file=sys.stderr, flush=True)
         _run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(raw), str(ROOT), **_cross_environment())
         (plain,) = raw.glob("*.whl")
         print(f"making its libraries run with glibc {portable.GLIBC}", file=sys.stderr, flush=True)
-        plain = _portable(plain, Path(scratch, "portable"))
+        _run("-m", "wheel", "unpack", str(plain), "--dest", str(Path(scratch, "unpacked")))
+        (folder,) = Path(scratch, "unpacked").iterdir()
+        portable.convert(folder / "llama_cffi")
         platform = f"manylinux_{portable.GLIBC.replace('.', '_')}_{machine()}"
         print(f"checking it for {platform}", file=sys.stderr, flush=True)
-        options = ("--only-plat", "--plat", platform, "--zip-compression-level", "0")  # it is packed again below
-        _run("-m", "auditwheel", "repair", *options, "--wheel-dir", str(tagged), str(plain))
-        (path,) = tagged.glob("*.whl")
+        _audit(folder, Path(scratch, plain.name))
         print("adding licences and the SBOM", file=sys.stderr, flush=True)
-        path = wheel_metadata.repack(path, Path(scratch), wheel_metadata.epoch(ROOT))
+        path = wheel_metadata.repack(folder, Path(scratch), wheel_metadata.epoch(ROOT), platform)
         check(path)
         print("checking its metadata", file=sys.stderr, flush=True)
         _run("-m", "twine", "check", "--strict", str(path))
@@ -51,16 +52,18 @@ def make(out: Path) -> Path:
         return Path(shutil.move(path, out / path.name))
 
 
-def _portable(wheel: Path, folder: Path) -> Path:
-    """The same wheel, not compressed, with libraries that run with older systems."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "unpacked")
-    portable.convert(folder / "unpacked" / "llama_cffi")
-    copy = folder / wheel.name
-    with zipfile.ZipFile(copy, "w") as archive:
-        for path in sorted((folder / "unpacked").rglob("*")):
-            archive.write(path, path.relative_to(folder / "unpacked"))
-    return copy
+def _audit(folder: Path, wheel: Path) -> None:
+    """Raise BuildError unless auditwheel finds that an unpacked wheel runs with the promised glibc, or an older one.
+
+    auditwheel reads a file, `wheel`, which is made here.
+    """
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    shown = _run("-m", "auditwheel", "show", str(wheel))
+    found = re.search(r'platform\s+tag:\s+"manylinux_(\d+)_(\d+)_\w+"', shown)
+    if not found or f"{found[1]}.{found[2]:0>3}" > "{}.{:0>3}".format(*portable.GLIBC.split(".")):
+        raise BuildError(f"the wheel does not run with glibc {portable.GLIBC}:\n{shown[-3000:]}")
 
 
 def _cross_environment() -> dict[str, str]:
@@ -81,7 +84,7 @@ def _cross_environment() -> dict[str, str]:
 def check(path: Path) -> None:
     """Raise BuildError if the wheel is not fit for distribution: wrong tag, too large, or licences missing."""
     if "manylinux" not in path.name:
-        raise BuildError(f"{path.name}: auditwheel found no manylinux tag for it")
+        raise BuildError(f"{path.name} has no manylinux tag")
     size = path.stat().st_size
     if size > LARGEST:
         raise BuildError(f"{path.name} must be at most {LARGEST / 1e6:.0f} MB large, got {size / 1e6:.1f} MB")
@@ -93,11 +96,6 @@ def check(path: Path) -> None:
         raise BuildError(
             f"{path.name} must hold all CPU variants and modules, and lacks {left_out}: unset LLAMA_CFFI_BUILD and "
             "LLAMA_CFFI_CPU_VARIANTS"
-        )
-    grafted = [name for name in names if name.startswith("llama_cffi.libs/")]
-    if grafted:
-        raise BuildError(
-            f"auditwheel added {', '.join(grafted)} to {path.name}: the package's libraries must not need them"
         )
     inside = {name.split(".dist-info/", 1)[1] for name in names if ".dist-info/" in name}
     needed = {f"licenses/{text}" for part in wheel_metadata.parts_of(names) for text in part.texts}

@@ -185,20 +185,18 @@ def epoch(root: Path) -> int:
         return 315532800  # the first day of 1980, the oldest that a zip file can hold
 
 
-def repack(wheel: Path, scratch: Path, time: int) -> Path:
-    """Unpack a wheel, complete its metadata, and pack it again under the same name."""
-    unpacked, packed = scratch / "unpacked", scratch / "packed"
+def repack(folder: Path, scratch: Path, time: int, platform: str) -> Path:
+    """Complete the metadata of an unpacked wheel, and pack it with a platform tag. Raises BuildError."""
+    packed = scratch / "packed"
     packed.mkdir()
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(time)}
-
-    def run(*words: str) -> None:
-        command = [sys.executable, "-m", "wheel", *words]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise BuildError(f"wheel {words[0]} failed:\n{result.stderr[-2000:]}")
-
-    run("unpack", str(wheel), "--dest", str(unpacked))
-    (folder,) = unpacked.iterdir()
     describe(folder, time)
-    run("pack", str(folder), "--dest-dir", str(packed))
-    return packed / wheel.name
+    (about,) = folder.glob("*.dist-info/WHEEL")
+    text = re.sub(r"^(Tag: .*-)linux_\w+$", rf"\1{platform}", about.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    about.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "wheel", "pack", str(folder), "--dest-dir", str(packed)]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(time)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise BuildError(f"wheel pack failed:\n{result.stderr[-2000:]}")
+    (path,) = packed.glob("*.whl")
+    return path
