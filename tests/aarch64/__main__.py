@@ -27,9 +27,7 @@ PROCESSORS = {
     "neoverse-n1": "armv8.2_2",
     "neoverse-v1": "armv8.6_1",  # and SVE and i8mm
     "neoverse-n2": "armv8.6_2",  # and SVE2
-    "max,sme=off": "armv8.6_2",
     "max": "armv8.6_2",
-    "max,sve2=off": "armv8.6_1",
 }
 
 TESTS = ("tests/unit", "tests/contract", "tests/api")

@@ -92,7 +92,7 @@ class Machine:
         environment = self.environment(processor, variant)
         command = self.command(*words)
         return subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600
+            command, cwd=self.tree, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600
         ).stdout
 
 

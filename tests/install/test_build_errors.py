@@ -212,6 +212,8 @@ def _pinned() -> native.Plan:
     [
         ("libggml-cpu-haswell.so", "cpu"),
         ("libggml-cpu.so.0", "cpu"),
+        ("libggml-cpu-armv8.2_1.so", "cpu"),
+        ("libggml-cpu-armv9.2_2.so.0.25", "cpu"),
         ("libggml-vulkan.so", "vulkan"),
         ("libggml-base.so.0", None),
         ("libggml.so", None),

@@ -71,7 +71,7 @@ class Libraries(abc.ABC):
 
 def module_name(file: str, suffix: str) -> str | None:
     """The backend that a module belongs to: `cpu` for `libggml-cpu-haswell.so`. None for any other library."""
-    found = re.fullmatch(rf"libggml-(?!(?:base|cffi)\b)([a-z0-9]+)(?:-\w+)?{suffix}\.so(?:\.\d+)*", file)
+    found = re.fullmatch(rf"libggml-(?!(?:base|cffi)\b)([a-z0-9]+)(?:-[\w.]+?)?{suffix}\.so(?:\.\d+)*", file)
     return found[1] if found else None
 
 

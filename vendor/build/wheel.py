@@ -91,6 +91,8 @@ def check(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         manifest = json.loads(archive.read("llama_cffi/lib/manifest.json"))
+    if not manifest["modules"].get("cpu"):
+        raise BuildError(f"{path.name} has no module of the CPU backend")
     if manifest.get("left_out"):
         left_out = ", ".join(manifest["left_out"])
         raise BuildError(
