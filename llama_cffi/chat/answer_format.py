@@ -127,7 +127,7 @@ class AnswerFormat:
         found = "" if continues else applied["parser"].content
         made._marks, made._tail = "" if found else None, found == "tail"
         if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
-            made._lead = _lead(made._fallback)
+            made._lead = _lead(plain["parser"])
         made.special = any([_is_control(vocab, text) for text in _marks(applied)])
         return made
 

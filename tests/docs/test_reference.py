@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def test_every_public_name_is_there(names: dict[str, set[str]]) -> None:
         f"llama_cffi.{x}" for x in ("Ggml", "ffi", "lib")
     }
     for name, cls in _classes():
-        inherited = {*dir(int), *(dir(str) if issubclass(cls, str) else dir(tuple) if issubclass(cls, tuple) else ())}
+        bases = [base for base in (str, tuple, MutableMapping, Mapping) if issubclass(cls, base)]
+        inherited = {*dir(int), *(dir(bases[0]) if bases else ())}
         members = [m for m in dir(cls) if not m.startswith("_") and m not in inherited]
         expected |= {f"llama_cffi.{name}"}
         expected |= {f"llama_cffi.{name}.{m}" for m in members if not inspect.isclass(getattr(cls, m))}

@@ -17,8 +17,9 @@ from tests.fuzz import calls
 from tests.fuzz.machine import Facade
 from tests.fuzz.report import Report
 
-_TRIES = 24
+_TRIES = 96
 _RENEW = 6  # tries with the same objects
+_ROUNDS = 12  # of a scenario
 
 
 class Careful(Facade):
@@ -50,7 +51,7 @@ def try_group(steps_by_name: dict[str, list[str]], rng: Random) -> None:
 def try_scenario(rows: list[calls.Row], rng: Random) -> list[str]:
     """The steps of a scenario that never succeeded."""
     left = dict.fromkeys(range(len(rows)))
-    for _ in range(_TRIES // 2):
+    for _ in range(_ROUNDS):
         found = machine(rng)
         for index, (name, step) in enumerate(rows):
             if found.step(step, name, rng):

@@ -209,6 +209,9 @@ def rpc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> cmake.Build:
     """The build of the RPC module, in a cache that is empty."""
     monkeypatch.setenv("LLAMA_CFFI_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LLAMA_CFFI_CPU_VARIANTS", raising=False)
+    variants = tmp_path / "ggml" / "src" / "CMakeLists.txt"
+    variants.parent.mkdir(parents=True)
+    variants.touch()
     monkeypatch.setattr(fetch, "source_dir", lambda: tmp_path)
     monkeypatch.setattr(fetch, "chat_dir", lambda: tmp_path)
     plan = native.plan()

@@ -159,7 +159,8 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
         some = variants.chosen(source)
         if small and not some and not builds[0].lib.is_dir():
             some = variants.for_this_machine(source)
-        left_out += [f"cpu-{name}" for name in variants.buildable(source) if some and name not in some]
+        if some:
+            left_out += [f"cpu-{name}" for name in variants.buildable(source) if name not in some]
         builds = [_with_variants(builds[0], some or variants.limited(source))]
     note = ""
     if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code

@@ -91,14 +91,14 @@ def check(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         manifest = json.loads(archive.read("llama_cffi/lib/manifest.json"))
-    if not manifest["modules"].get("cpu"):
-        raise BuildError(f"{path.name} has no module of the CPU backend")
     if manifest.get("left_out"):
         left_out = ", ".join(manifest["left_out"])
         raise BuildError(
             f"{path.name} must hold all CPU variants and modules, and lacks {left_out}: unset LLAMA_CFFI_BUILD and "
             "LLAMA_CFFI_CPU_VARIANTS"
         )
+    if not manifest["modules"].get("cpu"):
+        raise BuildError(f"{path.name} has no module of the CPU backend")
     inside = {name.split(".dist-info/", 1)[1] for name in names if ".dist-info/" in name}
     needed = {f"licenses/{text}" for part in wheel_metadata.parts_of(names) for text in part.texts}
     missing = (needed | {"licenses/LICENSE", wheel_metadata.SBOM}) - inside
