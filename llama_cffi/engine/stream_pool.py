@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 # To share a prefix, llama.cpp copies the whole stream. An estimate from the sizes of models: computing a token takes
 # longer than copying 16 cells. Not measured.
 _WORTH_COPYING = 16  # copy if the prefix is at least this part of the stream
-# To compute a prompt apart takes as long as that many more tokens in the group before it. On 16 CPUs with 1.2 billion
-# parameters it is 25, on a GPU 200: there, reading the weights takes longer than computing with them.
-_MOST_DUMMIES, _MOST_DUMMIES_GPU = 24, 192
+# A prompt that is computed apart reads the weights once more. By the speeds in docs/performance.md, that takes as long
+# as 5 tokens with 2 CPUs, 25 with 16 CPUs, and 200 on an H200. In a simulation, 8 was right for 5 and for 25.
+_MOST_DUMMIES, _MOST_DUMMIES_GPU = 8, 192
 _MAX_MOVED_BYTES = 64 << 20  # of a stream that is moved to make the running ones neighbours
 
 

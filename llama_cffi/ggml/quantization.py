@@ -93,7 +93,7 @@ def dequantize(
 def require_imatrix(kind: GgmlType, imatrix: Any, shape: tuple[int, ...], name: str) -> npt.NDArray[np.float32] | None:
     """Return an importance matrix, a row for each matrix of the tensor; None without one.
 
-    `shape` is numpy's. Raises ValueError if the type needs one and there is none, or if it does not fit the shape.
+    `shape` is numpy's. Raises ValueError if the type needs a matrix and there is none, or if its size is wrong.
     """
     import numpy as np
 

@@ -40,6 +40,7 @@ from llama_cffi import (
 from llama_cffi._core.ownership import n_owned
 from tests import tiny_models
 
+NUMBERS: dict[str, Any] = {"temperature": 1.5, "topK": 90, "topP": 0.99, "minP": 0.0, "repeatPenalty": 1.2, "seed": 7}
 GREEDY: dict[str, Any] = {"temperature": 0, "maxTokens": 8}
 TOOL = {
     "type": "function",
@@ -109,17 +110,9 @@ def test_a_wrong_prompt_among_several_cancels_the_others(llm: LLM) -> None:
 
 
 def test_the_sampling_numbers_are_those_of_the_default_sampler(llm: LLM) -> None:
-    numbers: dict[str, Any] = {
-        "temperature": 1.5,
-        "topK": 90,
-        "topP": 0.99,
-        "minP": 0.0,
-        "repeatPenalty": 1.2,
-        "seed": 7,
-    }
-    text = llm.complete("Once", maxTokens=12, **numbers)
-    assert text == plain(llm.model, "Once", maxTokens=12, sampler=defaultSampler(**numbers))
-    assert text != llm.complete("Once", maxTokens=12, **{**numbers, "seed": 8})
+    text = llm.complete("Once", maxTokens=12, **NUMBERS)
+    assert text == plain(llm.model, "Once", maxTokens=12, sampler=defaultSampler(**NUMBERS))
+    assert text != llm.complete("Once", maxTokens=12, **{**NUMBERS, "seed": 8})
 
 
 def test_a_sampler_replaces_the_numbers(llm: LLM) -> None:
@@ -186,19 +179,11 @@ def test_a_chat_remembers_nothing_and_a_session_everything(llm: LLM) -> None:
 def test_a_session_samples_as_it_was_told(llm: LLM) -> None:
     greedy = llm.session(temperature=0).send("Hello", maxTokens=8).result()
     assert greedy == llm.session().send("Hello", maxTokens=8, sampler=defaultSampler(0)).result()
-    numbers: dict[str, Any] = {
-        "temperature": 1.5,
-        "topK": 90,
-        "topP": 0.99,
-        "minP": 0.0,
-        "repeatPenalty": 1.2,
-        "seed": 7,
-    }
-    session = llm.session(**numbers)
+    session = llm.session(**NUMBERS)
     random = session.send("Hello", maxTokens=12).result()
-    direct = ChatSession(llm.context, sampler=defaultSampler(**numbers)).send("Hello", maxTokens=12)
-    assert random == direct.result() != llm.session(**{**numbers, "seed": 8}).send("Hello", maxTokens=12).result()
-    again = llm.session(**numbers)
+    direct = ChatSession(llm.context, sampler=defaultSampler(**NUMBERS)).send("Hello", maxTokens=12)
+    assert random == direct.result() != llm.session(**{**NUMBERS, "seed": 8}).send("Hello", maxTokens=12).result()
+    again = llm.session(**NUMBERS)
     assert again.send("Hello", maxTokens=8, sampler=defaultSampler(0)).result() == greedy  # for this answer
     del again.messages[:]
     assert again.send("Hello", maxTokens=12).result() == random

@@ -57,8 +57,8 @@ class GgufMetadata(MutableMapping[str, "MetaValue"]):
     def set(self, key: str, value: Any, type: GgufType | None = None, itemType: GgufType | None = None) -> None:
         """Set a value and, with `type`, its type; with `itemType` that of the items of a list.
 
-        A key that is there keeps its place. Raises TypeError or ValueError if the value does not fit the type; bytes
-        are a string. `general.alignment` must be a power of two.
+        A key that is there keeps its place. Raises TypeError or ValueError if the type cannot hold the value; bytes are
+        a string. `general.alignment` must be a power of two.
         """
         name = f"metadata[{_checked_key(key)!r}]"
         made = encode(value, name, type, itemType, self._values.get(key))
