@@ -46,6 +46,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "VocabType",
     ),
     "generation.default_sampler": ("defaultSampler",),
+    "generation.draft_model": ("DraftModel",),
+    "generation.prompt_lookup": ("PromptLookup",),
     "generation.score": ("Score",),
     "generation.steps": ("Alternative", "GenerationStep", "StopReason", "Usage"),
     "model.params": ("TensorBuftOverride",),

@@ -41,8 +41,8 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
         "generating",
         "Generating text",
         "`Generation` streams one text. An `Engine` generates many at once.",
-        ("generation.generation", "generation.steps"),
-        "Generation GenerationSteps GenerationStep",
+        ("generation.generation", "generation.steps", "generation.prompt_lookup", "generation.draft_model"),
+        "Generation GenerationSteps GenerationStep PromptLookup DraftModel",
     ),
     (
         "sampling",

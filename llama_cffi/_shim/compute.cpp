@@ -190,7 +190,8 @@ int32_t shim_compute(struct llama_context * ctx, struct shim_limits * limits, st
         }
     }
     const Reading reading;
-    limits->rows     = 0;
+    limits->rows = 0;
+    limits->computed++;
     limits->reserved = outputs > limits->reserved ? outputs : limits->reserved;
     threads::Computation computation(adapted, batch.n_tokens);
     if (computation.begin()) {

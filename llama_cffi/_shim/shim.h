@@ -158,6 +158,7 @@ struct shim_limits {
 
     int32_t reserved; /* capacity of llama.cpp's output buffer; a larger batch reallocates it */
     int32_t rows;     /* outputs of the last batch; 0 after a failure */
+    int64_t computed; /* batches so far: as long as it stays, the outputs are those of the same batch */
     bool    logits;   /* true: the outputs include logits; false: embeddings only */
 
     int32_t index; /* the rejected entry; the number of entries if llama.cpp failed */

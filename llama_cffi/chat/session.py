@@ -21,6 +21,7 @@ from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.overflow import check_overflow
 from llama_cffi.generation.request_options import require_sampler
 from llama_cffi.generation.run import Run
+from llama_cffi.generation.speculation import Speculation, require_speculation
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.sampling.sampler import Sampler
@@ -50,10 +51,11 @@ class ChatSession:
         thinking: bool = True,
         reasoningFormat: ReasoningFormat = "split",
         sampler: Sampler | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
         `reasoningFormat` are those of `ChatTemplate.format`. `sampler` picks the tokens of all answers for which `send`
-        gets no other one; None is `defaultSampler()`.
+        gets no other one; None is `defaultSampler()`. `speculation` guesses tokens of all answers: see `Generation`.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -69,6 +71,7 @@ class ChatSession:
         self.variables = dict(variables or {})
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.sampler = None if sampler is None else require_sampler(sampler)
+        self.speculation = None if speculation is None else require_speculation(speculation)
         self.tools = list(tools)
         if self.tools:
             self.template._require_tools()
@@ -87,6 +90,8 @@ class ChatSession:
     """False asks the model to answer without a thought."""
     sampler: Sampler | None
     """The sampler of answers for which `send` gets no other one; None is `defaultSampler()`."""
+    speculation: Speculation | None
+    """How tokens of answers are guessed; None does not guess."""
     reasoningFormat: ReasoningFormat
     """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
 
@@ -150,6 +155,7 @@ class ChatSession:
             penalizePrompt=penalizePrompt,
             seqId=self._seqId,
             special=form.special,
+            speculation=self.speculation,
         )
         taken = call_ids(self.messages)
         answer._follow(form, taken, limit)

@@ -13,7 +13,7 @@ from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.chat.answer import ChatAnswer
 from llama_cffi.chat.session import ChatSession
 from llama_cffi.chat.template import ChatTemplate
-from llama_cffi.cli import options, output
+from llama_cffi.cli import options, output, speculation
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.steps import StopReason, Usage
@@ -60,6 +60,7 @@ def make_parser() -> CommandParser:
     )
     template.add_argument("--template-file", metavar="FILE", help="Jinja template")
     options.add_generation(parser, _MAX_TOKENS)
+    speculation.add(parser)
     options.add_context(parser)
     return parser
 
@@ -77,11 +78,13 @@ def _run(args: argparse.Namespace) -> int:
         template = _template(args, model)
         with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
             session = _load(ctx, template, args) if args.load else _new(ctx, template, args)
+            guesses = speculation.make(args)
             try:
                 for message in _messages(args):
                     if message == "/clear":
                         session = _new(ctx, template, args)
                         continue
+                    session.speculation = guesses
                     _answer(session, message, sampler, args, total)
                 if args.save:
                     session.save(args.save)
@@ -210,6 +213,8 @@ def _add(total: Usage, usage: Usage) -> None:
     total.generatedTokens += usage.generatedTokens
     total.promptSeconds += usage.promptSeconds
     total.generationSeconds += usage.generationSeconds
+    total.guessedTokens += usage.guessedTokens
+    total.acceptedTokens += usage.acceptedTokens
 
 
 if __name__ == "__main__":

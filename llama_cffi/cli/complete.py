@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.command_parser import CommandParser
-from llama_cffi.cli import options, output
+from llama_cffi.cli import options, output, speculation
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.generation import Generation
@@ -38,6 +38,7 @@ def make_parser() -> CommandParser:
     options.add_output(parser, "print one JSON document at the end instead of the text")
     options.add_model(parser)
     options.add_generation(parser, _MAX_TOKENS)
+    speculation.add(parser)
     options.add_context(parser)
     return parser
 
@@ -78,6 +79,7 @@ def _start(ctx: Context, tokens: list[Token], sampler: Sampler, args: argparse.N
             stop=args.stop,
             overflow=overflow,
             penalizePrompt=args.penalize_prompt,
+            speculation=speculation.make(args),
         )
     except ContextFullError:
         raise output.CommandError(

@@ -147,9 +147,10 @@ def speeds(loaded: float, usage: Usage) -> str:
     new = usage.promptTokens - usage.reusedTokens
     reused = f" ({usage.reusedTokens} more reused)" if usage.reusedTokens else ""
     after = max(usage.generatedTokens - 1, 0)  # the time of the first one is part of the prompt's
+    guessed = f" ({usage.acceptedTokens} of {usage.guessedTokens} guesses accepted)" if usage.guessedTokens else ""
     return (
         f"loaded in {loaded:.1f} s; prompt {new} tokens{reused}, {speed(new, usage.promptSeconds):.1f} tokens/s; "
-        f"answer {usage.generatedTokens} tokens, {speed(after, usage.generationSeconds):.1f} tokens/s"
+        f"answer {usage.generatedTokens} tokens, {speed(after, usage.generationSeconds):.1f} tokens/s{guessed}"
     )
 
 
@@ -161,6 +162,8 @@ def usage_document(usage: Usage) -> dict[str, Any]:
         "generated_tokens": usage.generatedTokens,
         "prompt_seconds": usage.promptSeconds,
         "generation_seconds": usage.generationSeconds,
+        "guessed_tokens": usage.guessedTokens,
+        "accepted_tokens": usage.acceptedTokens,
     }
 
 

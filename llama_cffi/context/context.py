@@ -326,6 +326,7 @@ class Context(ContextOutputs, ContextState, ContextTuning):
                     limits.value, reason = threads, lib.SHIM_BATCH_THREADS
                 if not reason:
                     limits.rows, limits.reserved = 0, max(limits.reserved, outputs)
+                    limits.computed += 1
                     with reading():
                         limits.value = lib.llama_process(context, enums.ProcessType(type), pointer)
                     if limits.value:

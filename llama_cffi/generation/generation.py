@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
+from llama_cffi._core.compat import has
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_cffi.generation.async_steps import AsyncSteps
+    from llama_cffi.generation.speculation import Speculation, SpeculativeDecoder
 else:
     from llama_cffi._core.stand_ins import cast
 
@@ -57,6 +59,7 @@ class Generation(Iterator[str]):
         special: bool = False,
         penalizePrompt: bool = True,
         promptLogProbs: int | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """Checks the arguments; nothing is computed before you ask for the first text.
 
@@ -67,7 +70,9 @@ class Generation(Iterator[str]):
         log-probability; see `steps`. `promptLogProbs` is the same for the tokens of the prompt: `promptLogProbs` of the
         generation has them when the prompt is decoded, and no prefix is reused. `maxTokens` 0 decodes the prompt alone.
         Penalties and DRY of the sampler count the tokens of the prompt too, as in
-        llama-server, unless `penalizePrompt` is False; grammars and constraints start after the prompt.
+        llama-server, unless `penalizePrompt` is False; grammars and constraints start after the prompt. `speculation`
+        guesses tokens and checks several in one decode, which does not change the text: `PromptLookup()` or a
+        `DraftModel`.
 
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
         `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the
@@ -87,6 +92,7 @@ class Generation(Iterator[str]):
         if promptLogProbs is not None:
             _require_scores(ctx)
         options.penalizes_prompt &= not model.hasEncoder  # its prompt is not part of the text that the decoder writes
+        guesses = None if speculation is None else _speculate(speculation, ctx, cache)
         tokens = options.prompt
         capacity = _capacity_for(ctx, tokens)
         least = int(tokens[0] == model.vocab.bos) if nKeep is None else nKeep
@@ -98,7 +104,7 @@ class Generation(Iterator[str]):
         run.owns_sampler = chosen is None
         run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
         run.log_probs, run.prompt_log_probs = options.log_probs, options.prompt_log_probs
-        run.start_sampler = options.start
+        run.start_sampler, run.speculation = options.start, guesses
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
     # State
@@ -145,6 +151,8 @@ class Generation(Iterator[str]):
         """Counts and times so far."""
         run = self._run
         usage = Usage(len(run.prompt), run.reused, len(run.rules.tokens), run.prompt_seconds, run.seconds)
+        if run.speculation is not None:
+            usage.guessedTokens, usage.acceptedTokens = run.speculation.guessed, run.speculation.accepted
         kept = run.cache.contents.checkpoints
         if kept is not None:
             usage.checkpoints, usage.checkpointBytes, usage.restoredTokens = len(kept), kept.size, run.restored
@@ -290,6 +298,21 @@ def _require_scores(ctx: Context) -> None:
         raise ValueError(
             "promptLogProbs and scores need a context without samplers of its own (setSampler): make another one"
         )
+
+
+def _speculate(speculation: Speculation, ctx: Context, cache: TokenCache) -> SpeculativeDecoder:
+    """Check that guesses can be taken back in a context, and begin them."""
+    from llama_cffi.generation.speculation import SpeculativeDecoder, require_speculation
+
+    require_speculation(speculation)
+    model = ctx.getModel()
+    if model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid):
+        raise ValueError(
+            "speculation needs a memory that can go back, and this model has a recurrent state: leave it out"
+        )
+    if ctx._samples:
+        raise ValueError("speculation needs a context without samplers of its own (setSampler): make another one")
+    return SpeculativeDecoder(speculation, ctx, cache)
 
 
 def _capacity_for(ctx: Context, prompt: list[Token]) -> int | None:

@@ -12,7 +12,7 @@ from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.ownership import atomic, hold, locked
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
-from llama_cffi.errors import BusyError, ContextFullError, DecodeError
+from llama_cffi.errors import BusyError, ContextFullError, DecodeError, LlamaError
 from llama_cffi.generation.steps import Alternative, GenerationStep, StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.token_cache import TokenCache
@@ -21,6 +21,8 @@ from llama_cffi.sampling.sampler import Sampler
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from llama_cffi.generation.speculation import SpeculativeDecoder
 
 _ABORTED = 2  # what llama_decode returns then
 
@@ -43,6 +45,7 @@ class Run:
         self.capacity: int | None = None  # tokens that fit the sequence; None: no limit
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
+        self.speculation: SpeculativeDecoder | None = None
         self.keeps_checkpoints = False  # the next prompt of the sequence may change what this one has
 
         self.start_sampler: Callable[[Sampler], None] = Sampler.reset
@@ -118,6 +121,8 @@ class Run:
         with hold(self._acquire_decoding, cache.decode_lock.release, _raise_busy):
             self.start_sampler(self.sampler)
             cache.claim(self._ticket)
+            if self.speculation is not None:
+                self.speculation.begin(self.prompt)
             if self.model.hasEncoder:
                 cache.clear()
                 done = self._compute(self._encode)
@@ -167,6 +172,8 @@ class Run:
             return None
         try:
             with hold(self._acquire_decoding, cache.decode_lock.release, _raise_busy):
+                if self.speculation is not None:
+                    return self.speculation.next(token, self._ticket, self._room, self._sample)
                 tokens = cache.contents.tokens
                 if self.capacity is not None and len(tokens) >= self.capacity and not self._shift_context():
                     return None
@@ -176,13 +183,26 @@ class Run:
             self.rules.reason = StopReason.CONTEXT_FULL
             return None
 
-    def _sample(self) -> Token:
-        token = self.sampler.sample(self.context, -1)
+    def _sample(self, index: int = -1) -> Token:
+        """Pick a token from an output (-1: the last one)."""
+        token = self.sampler.sample(self.context, index)
         if self.log_probs is not None:
             from llama_cffi.generation.log_probs import log_probs
 
-            self._log_probs = log_probs(self.context, token, self.log_probs)
+            self._log_probs = log_probs(self.context, token, self.log_probs, index)
         return token
+
+    def _room(self) -> int:
+        """How many tokens may follow the next one in the sequence; -1 if that does not fit either.
+
+        `rules.reason` says why. The last token of a text is not decoded.
+        """
+        wanted = self.rules.limit - len(self.rules.tokens) - 1
+        if self.capacity is None:
+            return wanted
+        if len(self.cache) >= self.capacity and not self._shift_context():
+            return -1
+        return min(wanted, self.capacity - len(self.cache) - 1)
 
     def _shift_context(self) -> bool:
         """Discard half of the tokens after those to keep. False if there is to be no shift, or it was cancelled."""
@@ -216,8 +236,17 @@ class Run:
 
     def end(self) -> None:
         """Free what only this generation uses."""
+        if self.speculation is not None:
+            self._end_speculation(self.speculation)
         if self.owns_sampler:
             self.sampler.close()
+
+    def _end_speculation(self, speculation: SpeculativeDecoder) -> None:
+        try:
+            with hold(self._acquire_decoding, self.cache.decode_lock.release, _raise_busy):
+                speculation.finish(self._ticket)
+        except LlamaError:  # the context is busy or closed; the next prompt removes the guesses
+            pass
 
 
 def _raise_busy() -> NoReturn:

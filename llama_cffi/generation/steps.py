@@ -95,6 +95,10 @@ class Usage:
     """Memory that the checkpoints take, at most 512 MiB."""
     restoredTokens: int = 0
     """Reused tokens that would have been decoded again without a checkpoint."""
+    guessedTokens: int = 0
+    """With `speculation`: tokens that were guessed."""
+    acceptedTokens: int = 0
+    """Guessed tokens that became part of the text."""
 
     def __init__(
         self,
@@ -106,6 +110,8 @@ class Usage:
         checkpoints: int = 0,
         checkpointBytes: int = 0,
         restoredTokens: int = 0,
+        guessedTokens: int = 0,
+        acceptedTokens: int = 0,
     ) -> None:
         self.promptTokens = promptTokens
         self.reusedTokens = reusedTokens
@@ -115,3 +121,5 @@ class Usage:
         self.checkpoints = checkpoints
         self.checkpointBytes = checkpointBytes
         self.restoredTokens = restoredTokens
+        self.guessedTokens = guessedTokens
+        self.acceptedTokens = acceptedTokens

@@ -236,20 +236,26 @@ class TokenCache:
 
         Calls `read(start, end)` after each batch, for the range of tokens in it; stops if that returns False.
         """
-        known = self.contents.tokens
         most = min(most, self._nBatch, self._context._limits.n_outputs)
         for start in range(0, len(tokens), most):
             piece = tokens[start : start + most]
-            batch = Batch.init(len(piece))
-            batch.extend(piece, len(known), (self._seqId,), "all")
-            try:
-                self._context._compute(batch, False)
-            except BaseException:
-                self._recover()
-                raise
-            known += piece
+            self._decode_all(piece)
             if not read(start, start + len(piece)):
                 return
+
+    def push_all(self, tokens: Sequence[Token], owner: object) -> None:
+        """Decode tokens at the end of the sequence in one batch, with an output for each, like `push`."""
+        self.require_owner(owner)
+        self._decode_all(tokens)
+
+    def take_back(self, keep: int, owner: object) -> None:
+        """Remove the tokens after the first `keep`. If the memory cannot, those are decoded again."""
+        self.require_owner(owner)
+        tokens = self.contents.tokens
+        if keep < len(tokens):
+            kept = tokens[:keep]
+            self._go_back(keep)
+            self.decode(kept[len(tokens) :], output=False)
 
     def discard(self, start: int, count: int) -> None:
         """Remove `count` tokens from a position on and close the gap.
@@ -269,6 +275,17 @@ class TokenCache:
         whole = contents.tokens[:start] + rest
         self._go_back(start)
         self.decode(whole[len(contents.tokens) :])
+
+    def _decode_all(self, tokens: Sequence[Token]) -> None:
+        known = self.contents.tokens
+        batch = Batch.init(len(tokens))
+        batch.extend(tokens, len(known), (self._seqId,), "all")
+        try:
+            self._context._compute(batch, False)
+        except BaseException:
+            self._recover()
+            raise
+        known += tokens
 
     def _batch(self, tokens: Sequence[Token], pos: int, output: bool = True) -> Batch:
         batch = Batch.init(len(tokens))

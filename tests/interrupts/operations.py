@@ -17,12 +17,14 @@ from llama_cffi import (
     ChatTemplate,
     Constraint,
     Context,
+    DraftModel,
     Embedder,
     Engine,
     Generation,
     Ggml,
     Model,
     ProcessType,
+    PromptLookup,
     Sampler,
     TokenDataArray,
     choose,
@@ -82,6 +84,7 @@ NAMES = (
     "score, choose, perplexity",
     "Generation, prompt penalized",
     "Generation, steps",
+    "Generation, speculation",
     "Generation, asyncio",
     "ChatTemplate",
     "ChatSession",
@@ -332,6 +335,16 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 dry, Sampler.init(Custom()), Sampler.initPenalties(-1, 1.1), Sampler.initGreedy()
             ) as chain:
                 Generation(ctx, "Once", maxTokens=2, sampler=chain).result()
+
+        return run
+
+    def guessed() -> Operation:
+        ctx = context()
+
+        def run() -> None:
+            with DraftModel(model, params=Context.Params(nCtx=64, nThreads=1), adapt=False) as draft:
+                Generation(ctx, "Once", maxTokens=3, speculation=draft).result()
+            Generation(ctx, "Once Once", maxTokens=3, speculation=PromptLookup(1, adapt=False)).result()
 
         return run
 
@@ -594,6 +607,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 scores,
                 penalized,
                 stepwise,
+                guessed,
                 asynchronous,
                 chat_template,
                 chat,

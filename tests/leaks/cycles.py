@@ -22,12 +22,14 @@ from llama_cffi import (
     ChatTemplate,
     Constraint,
     Context,
+    DraftModel,
     Engine,
     Generation,
     Ggml,
     LlamaError,
     Model,
     ProcessType,
+    PromptLookup,
     Sampler,
     TokenData,
     TokenDataArray,
@@ -270,6 +272,13 @@ def _generations(ctx: Context) -> Iterator[tuple[str, Cycle]]:
         template.format([{"role": "user", "content": "a"}]).parse("hello")
 
     yield "Generation", lambda: list(Generation(ctx, [5, 6, 7], sampler=greedy, maxTokens=2))
+
+    def guessed() -> None:
+        with DraftModel(ctx.getModel(), params=Context.Params(nCtx=64, nThreads=1), adapt=False) as draft:
+            list(Generation(ctx, [5, 6, 5, 6], sampler=greedy, maxTokens=4, speculation=draft))
+        list(Generation(ctx, [5, 6, 5, 6], sampler=greedy, maxTokens=4, speculation=PromptLookup(1, adapt=False)))
+
+    yield "Generation, speculation", guessed
     yield "Generation, steps", lambda: list(Generation(ctx, [5, 8], sampler=greedy, maxTokens=2, logProbs=2).steps())
     yield "Generation, let go", left
     yield "Generation, cancelled", cancelled
