@@ -90,7 +90,7 @@ def measure(path: Path, prompt: str, count: int, rounds: int, greedy: bool) -> d
         "plain": statistics.median(plain),
         "lookup": statistics.median(guessed),
         "ratio": statistics.median(b / a for a, b in zip(plain, guessed, strict=True)),
-        "ratios": [round(b / a, 3) for a, b in zip(plain, guessed, strict=True)],
+        "ratios": ", ".join([f"{b / a:.2f}" for a, b in zip(plain, guessed, strict=True)]),
         "guessed": last.guessed,
         "accepted": last.accepted,
         "same": sum(pair[0].tokens == pair[1].tokens for pair in pairs),
@@ -118,7 +118,7 @@ def main() -> None:
             figures.append({"case": name, **found})
             lines.append(
                 f"| {name} | {found['model']} | {found['prompt']} | {found['plain']:.1f} | {found['lookup']:.1f} | "
-                f"{found['ratio']:.2f} ({', '.join(map(str, found['ratios']))}) | "
+                f"{found['ratio']:.2f} ({found['ratios']}) | "
                 f"{found['accepted']} of {found['guessed']} | {found['same']} of {given.rounds} |"
             )
             print(lines[-1], file=sys.stderr)

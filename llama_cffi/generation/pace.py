@@ -2,71 +2,73 @@
 
 from __future__ import annotations
 
-_FADE = 0.96  # of what was seen, with each further guess of the same kind
-_FORGET = 0.985  # of what was seen, each time that a kind is not tried: it is tried again some day
-_DOUBT = 0.997  # of what larger batches cost, each time that none is tried
-_SMOOTHING = 0.25  # weight of a new duration
-_GAIN = 1.03  # guessing must pay by so much: durations are noisy
+_FADE = 0.96  # of what was seen of a kind, with each further guess of it
+_FORGET = 0.985  # of what was seen of a kind, each time that it is not tried: it is tried again some day
+_AGE = 0.97  # of the durations that were seen, with each further one
+_SMOOTHING = 0.25  # weight of a new duration of guessing
+_GAIN = 1.04  # guessing must pay by so much: durations are noisy
 _HOPE = 0.1  # what one more token of a batch costs until it is known, as a part of the first
+_WEIGHT = 2.0  # of that assumption, as a sum of squares of batch sizes
 
 
 class Pace:
     """Chooses how many tokens to guess, so that a second of computing writes the most tokens.
 
-    `kinds` are the rates of right guesses that are assumed for each kind before any is seen. `adapts` False always
-    chooses the most.
+    The seconds of a decode are taken as a part for the batch and a part for each token: a straight line through the
+    durations that were seen, of which the last 30 or so count.
     """
 
-    __slots__ = ("_adapts", "_guess_seconds", "_rates", "_seconds")
+    __slots__ = ("_adapts", "_durations", "_guess_seconds", "_rates")
 
     def __init__(self, kinds: tuple[float, ...], adapts: bool = True) -> None:
+        """`kinds` are the rates of right guesses that are assumed for each kind before any is seen.
+
+        `adapts` False always chooses the most.
+        """
         self._adapts = adapts
         self._rates = [[rate * 2, 2.0, rate] for rate in kinds]  # right guesses, all guesses, what was assumed
-        self._seconds: dict[int, float] = {}  # of a decode of so many tokens
+        self._durations = [0.0] * 5  # sums: of weights, tokens, seconds, squares of tokens, tokens times seconds
         self._guess_seconds = 0.0  # of making one guess
 
     def choose(self, most: int, kind: int) -> int:
         """Return how many tokens to guess, at most `most`."""
         if not self._adapts or most < 1:
             return max(most, 0)
-        if 1 not in self._seconds:  # nothing to compare with yet
+        one, slope = self.cost()
+        if not one:  # nothing to compare with yet
             return 0
         right, tried, _ = self._rates[kind]
         rate = right / tried
-        alone = best = 1 / self.cost(1)
-        chosen, gain, chance = 0, 1.0, 1.0
+        slope += self._guess_seconds
+        best, chosen, gain, chance = _GAIN / one, 0, 1.0, 1.0
         for count in range(1, most + 1):
             chance *= rate
             gain += chance
-            speed = gain / (self.cost(1 + count) + count * self._guess_seconds)
+            speed = gain / (one + count * slope)
             if speed > best:
                 best, chosen = speed, count
-        return chosen if best > alone * _GAIN else 0
+        return chosen
 
-    def cost(self, tokens: int) -> float:
-        """Return the seconds that a decode of so many tokens takes, estimated from the sizes that were seen."""
-        seconds = self._seconds
-        known = seconds.get(tokens)
-        if known is not None:
-            return known
-        below = max([size for size in seconds if size < tokens])  # 1 is always there
-        above = min([size for size in seconds if size > tokens], default=0)
-        if above:
-            part = (tokens - below) / (above - below)
-            return seconds[below] + part * (seconds[above] - seconds[below])
-        slope = (seconds[below] - seconds[1]) / (below - 1) if below > 1 else _HOPE * seconds[1]
-        return seconds[below] + max(slope, 0.0) * (tokens - below)
+    def cost(self) -> tuple[float, float]:
+        """Return the seconds of a decode of one token, and of each further token in its batch; 0 if nothing is known."""
+        weight, tokens, seconds, squares, products = self._durations
+        if not weight:
+            return 0.0, 0.0
+        size, duration = tokens / weight, seconds / weight
+        spread = squares - size * tokens
+        together = products - size * seconds
+        assumed = _HOPE * duration / (1 + _HOPE * (size - 1))
+        slope = max((together + _WEIGHT * assumed) / (spread + _WEIGHT), 0.0)
+        return max(duration - slope * (size - 1), duration / size), slope
 
     def took(self, tokens: int, seconds: float) -> None:
         """Note how long a decode of so many tokens took, and the sampling after it."""
-        known = self._seconds.get(tokens)
-        if known is None:
-            self._seconds[tokens] = seconds
-            return
-        new = known + _SMOOTHING * (min(seconds, 3 * known) - known)
-        shared = (new / known) ** 0.5  # the machine became slower or faster, the text longer: for all sizes alike
-        self._scale(shared)
-        self._seconds[tokens] = new
+        one, slope = self.cost()
+        if one:
+            seconds = min(seconds, 3 * (one + slope * (tokens - 1)))  # another program was in the way
+        sums = self._durations
+        for i, value in enumerate((1.0, tokens, seconds, tokens * tokens, tokens * seconds)):
+            sums[i] = sums[i] * _AGE + value
 
     def guessing_took(self, tokens: int, seconds: float) -> None:
         """Note how long it took to guess so many tokens."""
@@ -74,33 +76,22 @@ class Pace:
             self._guess_seconds += _SMOOTHING * (seconds / tokens - self._guess_seconds)
 
     def judged(self, kind: int, right: int, wrong: int) -> None:
-        """Note how many guesses were right before the first wrong one, and whether there was one."""
-        rate = self._rates[kind]
-        for _ in range(right + wrong):
-            rate[0] *= _FADE
-            rate[1] *= _FADE
-        rate[0] += right
-        rate[1] += right + wrong
-        self._floor(rate)
+        """Note how many guesses were right before the first wrong one, and whether there was one (1 or 0)."""
+        rate, fade = self._rates[kind], _FADE ** (right + wrong)
+        rate[0] = rate[0] * fade + right
+        rate[1] = rate[1] * fade + right + wrong
+        self._fill(rate)
 
     def skipped(self, kind: int) -> None:
         """Note that a kind was not tried, because it does not pay: what is known of it becomes less certain."""
         rate = self._rates[kind]
         rate[0] *= _FORGET
         rate[1] *= _FORGET
-        self._floor(rate)
-        self._scale(_DOUBT, first=2)
-
-    def _scale(self, factor: float, first: int = 1) -> None:
-        """Change the estimates of all sizes from `first` on; a larger batch never takes less than a single token."""
-        least = self._seconds.get(1, 0.0) if first > 1 else 0.0
-        for size in self._seconds:
-            if size >= first:
-                self._seconds[size] = max(self._seconds[size] * factor, least)
+        self._fill(rate)
 
     @staticmethod
-    def _floor(rate: list[float]) -> None:
-        """Fill what was forgotten with what was assumed at the start."""
+    def _fill(rate: list[float]) -> None:
+        """Replace what was forgotten by what was assumed at the start."""
         missing = 1.0 - rate[1]
         if missing > 0:
             rate[0] += missing * rate[2]
