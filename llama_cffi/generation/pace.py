@@ -50,7 +50,7 @@ class Pace:
         return chosen
 
     def cost(self) -> tuple[float, float]:
-        """Return the seconds of a decode of one token, and of each further token in its batch; 0 if nothing is known."""
+        """Return the seconds of a decode of one token, and of each further token in its batch; 0 before any is seen."""
         weight, tokens, seconds, squares, products = self._durations
         if not weight:
             return 0.0, 0.0
