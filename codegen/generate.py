@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from codegen.api.model import Api
-from codegen.emit import cdef, guard, layout, python, report, stub
+from codegen.emit import cdef, constructors, guard, layout, python, report, stub
 from codegen.fit.complete import complete
 from codegen.fit.needs import Needs
-from codegen.rules import naming, policy, spec
+from codegen.rules import constructors as constructor_rules, naming, policy, spec
 
 
 def generate(api: Api, needs: Needs | None = None, shim: Api | None = None) -> dict[str, str]:
@@ -20,6 +20,8 @@ def generate(api: Api, needs: Needs | None = None, shim: Api | None = None) -> d
     api = complete(api, needs) if needs else api
     naming.check(api, rows)
     policy.check(api, rows)
+    if rows:
+        constructor_rules.check(api)
     generated = "llama_cffi/_generated"
     return {
         f"{generated}/__init__.py": _python(api, '"""Generated modules: see the banner of each."""\n'),
@@ -29,6 +31,7 @@ def generate(api: Api, needs: Needs | None = None, shim: Api | None = None) -> d
         f"{generated}/enums.py": _python(api, python.emit_enums(api)),
         f"{generated}/enums.pyi": _python(api, python.emit_enum_stub(api)),
         f"{generated}/structs.py": _python(api, python.emit_structs(api)),
+        f"{generated}/constructors.py": _python(api, constructors.emit(api)),
         f"{generated}/names.py": _python(api, python.emit_names(api)),
         f"{generated}/layout.py": _python(api, layout.emit_tables(api)),
         f"{generated}/layout.cpp": _c(api, layout.emit_source(api)),

@@ -514,6 +514,16 @@ class _Lib:
     SHIM_CLOSED: Final[int]
     SHIM_EXCEPTION: Final[int]
     SHIM_GRAMMAR: Final[int]
+    SHIM_GRAPH_INDEX: Final[int]
+    SHIM_GRAPH_INDEX_UNKNOWN: Final[int]
+    SHIM_GRAPH_MEMORY: Final[int]
+    SHIM_GRAPH_NAN: Final[int]
+    SHIM_GRAPH_NOT_OFFERED: Final[int]
+    SHIM_GRAPH_NO_DATA: Final[int]
+    SHIM_GRAPH_OK: Final[int]
+    SHIM_GRAPH_OPERANDS: Final[int]
+    SHIM_GRAPH_TYPE: Final[int]
+    SHIM_GRAPH_UNSUPPORTED: Final[int]
     SHIM_NO_MEMORY: Final[int]
     SHIM_OK: Final[int]
     SHIM_PYTHON: Final[int]
@@ -522,6 +532,12 @@ class _Lib:
     SHIM_SAMPLE_NO_MEMORY: Final[int]
     SHIM_SAMPLE_NO_OUTPUT: Final[int]
     SHIM_SAMPLE_NO_PICK: Final[int]
+    SHIM_TENSOR_EMPTY: Final[int]
+    SHIM_TENSOR_NOT_WHOLE_BLOCKS: Final[int]
+    SHIM_TENSOR_OK: Final[int]
+    SHIM_TENSOR_OUTSIDE: Final[int]
+    SHIM_TENSOR_STRIDES: Final[int]
+    SHIM_TENSOR_TOO_LARGE: Final[int]
     SHIM_UNAVAILABLE: Final[int]
 
     def ggml_abort(self, file: bytes | _CData, line: int, fmt: bytes | _CData, /, *args: _CData) -> None:
@@ -5867,6 +5883,54 @@ class _Lib:
         """`bool shim_in_callback(void)`
 
         Returns true if this thread is in Python code that was called from C.
+        """
+        ...
+    def shim_probe(self, /) -> _CData:
+        """`struct ggml_context *shim_probe(void)`
+
+        Returns a context of this thread without memory for data, emptied: a constructor that is called with it shows what it
+        makes, and fails its assertions there. Valid until the next call.
+        """
+        ...
+    def shim_probe_size(self, ctx: _CData, objects: _CData, data: _CData, /) -> int:
+        """`int32_t shim_probe_size(struct ggml_context *ctx, size_t *objects, size_t *data)`
+
+        Checks the tensors of a probe. Writes how many bytes they would take in a context, and how many their data. Returns a
+        shim_tensor_fault.
+        """
+        ...
+    def shim_graph_expand(self, graph: _CData, tensor: _CData, /) -> int:
+        """`int32_t shim_graph_expand(struct ggml_cgraph *graph, struct ggml_tensor *tensor)`
+
+        Adds a tensor and all that it depends on to a graph, as ggml_build_forward_expand does, at any depth. Returns 0; if the
+        graph is too small, the size that it would need, and leaves it alone; -1 if memory is lacking.
+        """
+        ...
+    def shim_graph_check(self, graph: _CData, device: _CData, allocates: int, index: _CData, threads: _CData, /) -> int:
+        """`int32_t shim_graph_check(struct ggml_cgraph *graph, struct ggml_backend_device *device, bool allocates, int32_t *index, int32_t *threads)`
+
+        Checks what a device would assert, or not check, when it computes a graph. With `allocates`, tensors may lack memory.
+        Writes the node that it stopped at, and 1 if no assertion can fail on the CPU's threads, else 0. Returns a
+        shim_graph_fault.
+        """
+        ...
+    def shim_graph_unplaced(self, graph: _CData, tensors: _CData, room: int, /) -> int:
+        """`int32_t shim_graph_unplaced(struct ggml_cgraph *graph, struct ggml_tensor **tensors, int32_t room)`
+
+        Writes up to `room` tensors of a graph that have no memory to `tensors`. Returns their number.
+        """
+        ...
+    def shim_unplace(self, tensors: _CData, n: int, /) -> None:
+        """`void shim_unplace(struct ggml_tensor **tensors, int32_t n)`
+
+        Makes tensors forget their memory, which is about to be freed.
+        """
+        ...
+    def shim_start_threads(self, n: int, /) -> bool:
+        """`bool shim_start_threads(int32_t n)`
+
+        Starts the threads that a computation on `n` threads takes on the calling thread. Returns false if they cannot be
+        started.
         """
         ...
     def shim_on_progress(self, progress: float, data: _CData, /) -> bool:

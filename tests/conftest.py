@@ -35,6 +35,7 @@ _REQUIRED = (
         "codegen",
         "contract",
         "api",
+        "ggml",
         "generate",
         "constrain",
         "embed",

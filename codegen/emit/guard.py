@@ -80,6 +80,7 @@ def _wrapper(function: Function) -> str:
         lines += _if(f"!{lifetime}", nothing)
     lines += [
         "    try {",
+        *(f"        {line};" for line in policy.preconditions(function)),
         *(f"        {line};".replace("\n", "\n        ") for line in _body(function, call)),
         "    } catch (...) {",
         f"        guard_call.record_exception({{{suspects}}});",

@@ -1,7 +1,9 @@
 """Maps C names to the facade's class and camelCase name: one rule, and tables of exceptions to it.
 
 The rule: a function belongs to the class of its prefix (`llama_model_` is `Model`), or else to the class of its first
-parameter (`llama_n_ctx(ctx)` is `Context`), or else to the module. Its name is the rest after the prefix, in camelCase.
+parameter (`llama_n_ctx(ctx)` is `Context`, `ggml_nbytes(tensor)` is `Ggml.Tensor`), or else to the module. Its name is
+the rest after the prefix, in camelCase. A function of ggml that takes a context first and returns a tensor is a method
+of `Ggml.Context`, whatever its prefix.
 Types, fields, enumerators and constants follow the same rule. Every exception has a reason; a row that does not fit the
 header is an error.
 """
@@ -38,7 +40,7 @@ PREFIXES = {
     "ggml_tallocr_": "Ggml.Tallocr",
     "ggml_opt_": "Ggml.Opt",
     "ggml_cpu_": "Ggml.Cpu",
-    "ggml_graph_": "Ggml.Graph",
+    "ggml_graph_": "Ggml.CGraph",
     "ggml_quantize_": "Ggml.Quantize",
     "ggml_": "Ggml",
     "gguf_": "Gguf",
@@ -50,6 +52,9 @@ FIRST_PARAMETER = {
     "llama_context": "Context",
     "llama_vocab": "Vocab",
     "llama_sampler": "Sampler",
+    "ggml_context": "Ggml.Context",
+    "ggml_tensor": "Ggml.Tensor",
+    "ggml_cgraph": "Ggml.CGraph",
 }
 
 
@@ -108,6 +113,40 @@ EXCEPTIONS: tuple[NameException, ...] = (
     NameException(
         "llama_clear_adapter_lora", "Context", "clearAdapterLora", "older headers", absent="llama_set_adapters_lora",
     ),
+    NameException("ggml_free", "Ggml", "free", _SPEC),
+    NameException("ggml_build_forward_expand", "Ggml", "buildForwardExpand", _SPEC),
+    NameException("ggml_build_backward_expand", "Ggml", "buildBackwardExpand", _SPEC),
+    NameException("ggml_tensor_overhead", "Ggml", "getTensorOverhead", _SPEC),
+    NameException("ggml_graph_overhead", "Ggml", "getGraphOverhead", _SPEC),
+    NameException(
+        "ggml_graph_overhead_custom", "Ggml", "getGraphOverhead", "size and grads are parameters",
+        same_as="ggml_graph_overhead",
+    ),
+    NameException("ggml_type_size", "Ggml", "getTypeSize", _SPEC),
+    NameException("ggml_row_size", "Ggml", "getRowSize", _SPEC),
+    NameException("ggml_ftype_to_ggml_type", "Ggml", "fTypeToType", _SPEC),
+    NameException("ggml_fp16_to_fp32_row", "Ggml", "fp16ToFp32", "a row or one number", same_as="ggml_fp16_to_fp32"),
+    NameException("ggml_fp32_to_fp16_row", "Ggml", "fp32ToFp16", "a row or one number", same_as="ggml_fp32_to_fp16"),
+    NameException("ggml_bf16_to_fp32_row", "Ggml", "bf16ToFp32", "a row or one number", same_as="ggml_bf16_to_fp32"),
+    NameException("ggml_fp32_to_bf16_row", "Ggml", "fp32ToBf16", "a row or one number", same_as="ggml_fp32_to_bf16"),
+    NameException("ggml_dup_tensor", "Ggml.Context", "dup", _SPEC),
+    NameException("ggml_dup", "Ggml.Context", "dupData", "`dup` is ggml_dup_tensor in the specification"),
+    NameException("ggml_graph_dup", "Ggml.Context", "dup", "a tensor or a graph", same_as="ggml_dup_tensor"),
+    NameException(
+        "ggml_new_graph_custom", "Ggml.Context", "newGraph", "size and grads are parameters", same_as="ggml_new_graph",
+    ),
+    NameException("ggml_graph_compute_with_ctx", "Ggml.Context", "graphCompute", _SPEC),
+    NameException("ggml_backend_alloc_ctx_tensors", "Ggml.Context", "backendAllocTensors", _SPEC),
+    NameException("ggml_get_name", "Ggml.Tensor", "name", _SPEC),
+    NameException("ggml_set_name", "Ggml.Tensor", "name", "a property that can be set", same_as="ggml_get_name"),
+    NameException("ggml_get_data", "Ggml.Tensor", "data", _SPEC),
+    NameException("ggml_get_data_f32", "Ggml.Tensor", "dataF32", _SPEC),
+    NameException("ggml_nelements", "Ggml.Tensor", "nElements", _SPEC),
+    NameException("ggml_nrows", "Ggml.Tensor", "nRows", _SPEC),
+    NameException("ggml_nbytes", "Ggml.Tensor", "nBytes", _SPEC),
+    NameException("ggml_nbytes_pad", "Ggml.Tensor", "nBytesPad", _SPEC),
+    NameException("ggml_backend_tensor_set", "Ggml.Tensor", "backendSet", _SPEC),
+    NameException("ggml_backend_tensor_get", "Ggml.Tensor", "backendGet", _SPEC),
 )  # fmt: skip
 
 # Types whose class is not the camelCase of their name.
@@ -119,6 +158,10 @@ TYPE_EXCEPTIONS = {
     "llama_model_tensor_buft_override": ("TensorBuftOverride", "the specification's spelling"),
     "llama_adapter_lora": ("Adapter", "the specification's spelling"),
     "llama_memory_i": ("Memory", "the specification's spelling"),
+    "ggml_cgraph": ("Ggml.CGraph", _SPEC),
+    "ggml_cplan": ("Ggml.CPlan", _SPEC),
+    "ggml_ftype": ("Ggml.FType", _SPEC),
+    "ggml_threadpool_params": ("Ggml.Threadpool.Params", "a nested class in the specification"),
     "ggml_backend_dev_t": ("Ggml.BackendDevice", "a pointer to struct ggml_backend_device, whose functions say `dev`"),
 }
 
@@ -128,6 +171,8 @@ FIELD_EXCEPTIONS = {
     ("llama_context_params", "cb_eval_user_data"): ("cbEvalData", _SPEC),
     ("llama_context_params", "abort_callback"): ("abortCb", _SPEC),
     ("llama_context_params", "abort_callback_data"): ("abortCbData", _SPEC),
+    ("ggml_threadpool_params", "cpumask"): ("cpuMask", _SPEC),
+    ("ggml_cplan", "threadpool"): ("threadPool", _SPEC),
 }
 
 # Attributes of the facade without a field in the pinned header: (class, C name) -> (name, the field used instead).
@@ -172,11 +217,20 @@ def function_name(function: Function) -> tuple[str, str]:
     for row in EXCEPTIONS:
         if row.c_name == function.name:
             return row.owner, row.name
+    if is_constructor(function):
+        return "Ggml.Context", camel(function.name.removeprefix("ggml_"))
     owner, rest = split_prefix(function.name)
-    if not owner and function.params:
+    if owner in ("", "Ggml") and function.params:
         base = _base(function.params[0].type)
-        owner = FIRST_PARAMETER.get(base, "")
+        if base.partition("_")[0] == function.name.partition("_")[0]:
+            owner = FIRST_PARAMETER.get(base, owner)
     return owner, camel(rest)
+
+
+def is_constructor(function: Function) -> bool:
+    """Return True if a function makes a tensor in a ggml context, which is its first parameter."""
+    first = function.params[0].type if function.params else ""
+    return first == "struct ggml_context *" and function.returns == "struct ggml_tensor *"
 
 
 def _base(ctype: str) -> str:

@@ -46,6 +46,23 @@ UNTOUCHED = {
     "llama_memory_can_shift": "reads",
 }
 
+# Functions that dereference NULL if a context's memory is full, and what the guard calls before them: it throws.
+PRECONDITIONS = {
+    "ggml_new_graph": "guard::require_graph_room({ctx}, GGML_DEFAULT_GRAPH_SIZE, false)",
+    "ggml_new_graph_custom": "guard::require_graph_room({ctx}, {size}, {grads})",
+    "ggml_graph_dup": "guard::require_graph_room({ctx}, ggml_graph_size({cgraph}), true)",
+    "ggml_new_buffer": "guard::require_room({ctx}, {nbytes})",
+    "ggml_graph_compute_with_ctx": "guard::require_work_room({ctx}, {cgraph}, {n_threads})",
+}
+
+# Enumerations by which ggml looks into its tables without a check, and their last members.
+TABLE_ENUMS = {
+    "enum ggml_type": "GGML_TYPE_COUNT",
+    "enum ggml_op": "GGML_OP_COUNT",
+    "enum ggml_unary_op": "GGML_UNARY_OP_COUNT",
+    "enum ggml_glu_op": "GGML_GLU_OP_COUNT",
+}
+
 # Structs whose layout Python code or the shim relies on. The generator stops if a field is added, removed or moved.
 EXACT_RECORDS = {
     "llama_batch": "the shim copies the arrays that its fields point to, and the facade fills it field by field",
@@ -124,6 +141,19 @@ def suspects(function: Function) -> list[int]:
     return [i for i, p in enumerate(function.params) if pattern.match(p.type) or p.type == "llama_memory_t"]
 
 
+def preconditions(function: Function) -> list[str]:
+    """Return the C++ calls that check the arguments before the function is called. They throw."""
+    found = [
+        f'guard::require_member("{p.type.removeprefix("enum ")}", {p.name}, {TABLE_ENUMS[p.type]})'
+        for p in function.params
+        if p.type in TABLE_ENUMS and function.header.startswith("ggml") and not function.absent
+    ]
+    if function.name in PRECONDITIONS:
+        names = {p.name: p.name for p in function.params}
+        found.append(PRECONDITIONS[function.name].format_map(names))
+    return found
+
+
 def _pointee(ctype: str) -> tuple[str, bool]:
     """Return the struct that a type points to, and True if it is writable; ("", False) for any other type."""
     match = re.fullmatch(r"(const )?struct (\w+) \*", _POINTERS.get(ctype, ctype))
@@ -178,6 +208,9 @@ def check(api: Api, rows: bool = True) -> None:
     for name in UNTOUCHED:
         if name not in functions:
             raise _no_such("UNTOUCHED", name)
+    for name in PRECONDITIONS:
+        if name not in functions:
+            raise _no_such("PRECONDITIONS", name)
     for table, names in (
         ("EXACT_RECORDS", EXACT_RECORDS),
         ("FILLED_RECORDS", FILLED_RECORDS),

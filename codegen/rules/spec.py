@@ -1,4 +1,4 @@
-"""Reads the specification's API from `codegen/rules/spec.tsv`: the public names that the facade must have."""
+"""Reads the specification's API: the public names that the facade must have. `ggml.tsv` has those of `Ggml`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPEC = Path(__file__).with_name("spec.tsv")
+GGML = Path(__file__).with_name("ggml.tsv")
 
 
 @dataclass(frozen=True)

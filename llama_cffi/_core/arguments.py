@@ -202,3 +202,21 @@ def require_together(buffer: object, length: int | None, names: str) -> bool:
 def optional_text(pointer: Any) -> str | None:
     """Return a copy of a C string; None for NULL."""
     return None if pointer == ffi.NULL else bytes(ffi.string(pointer)).decode("utf-8", "replace")
+
+
+def float_argument(value: float, name: str) -> float:
+    """Return a number as a float. Raises TypeError for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def int_array(values: Sequence[int], ctype: str, count: int, low: int, high: int, name: str) -> Any:
+    """Return a C array of exactly `count` integers in [low, high]."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+        raise expected(f"a sequence of {count} integers", values, name=name)
+    numbers = [integer(value, low, high, name) for value in values]
+    if len(numbers) != count:
+        raise ValueError(f"{name} must have {count} elements, got {len(numbers)}")
+    return ffi.new(f"{ctype}[]", numbers)

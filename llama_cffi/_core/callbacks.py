@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from llama_cffi._core.checks import expected
-from llama_cffi._core.ffi import ffi
+from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import forget_raised, keep_raised
 
 TYPE_CHECKING = False
@@ -59,6 +59,24 @@ def reraise() -> None:
 def failing() -> bool:
     """Return True if a callback has raised in the current call of this thread."""
     return threading.get_ident() in raised
+
+
+def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
+    """Return a C function, its data, and an object to keep alive, for an abort callback.
+
+    Computations stop if `*stop`, an `int32_t`, is not zero, or if `function` returns True. Without a function, they
+    also stop at Ctrl-C.
+    """
+    if function is None:
+        return ffi.addressof(lib, "shim_abort"), stop, None
+    if not callable(function):
+        raise expected("a function", function, name="abortCallback")
+
+    def ask() -> bool:
+        return bool(stop[0]) or bool(function() if user_data is None else function(user_data))
+
+    callback = Callback(ask)
+    return ffi.addressof(lib, "shim_on_abort"), callback.data, callback
 
 
 @ffi.def_extern(error=False, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]

@@ -15,6 +15,7 @@ from llama_cffi._core.native_log import native_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn, Protocol
 
     from llama_cffi._core.ownership import Lock
@@ -37,6 +38,9 @@ def find_handle(address: int) -> Suspect | None:
     reference = handles_by_address.get(address)
     return None if reference is None else reference()
 
+
+# Called with the message of each assertion that fails: `Ggml.setAbortCallback`.
+on_assertion: Callable[[str], object] | None = None
 
 _HINT = "python -m llama_cffi rpc-worker"
 
@@ -102,6 +106,8 @@ def raise_guarded(kind: int, operation: str, message: str, suspects: tuple[int, 
     for handle in handles:
         handle._invalidate(f"a failed call of {operation} may have left it half-changed; make a new one")
     if kind == lib.SHIM_ASSERT:
+        if on_assertion is not None:
+            on_assertion(message)
         raise errors.NativeAssertionError(
             f"{operation}: an assertion of llama.cpp failed: {message}", operation=operation, log=log
         )

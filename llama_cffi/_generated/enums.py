@@ -85,7 +85,7 @@ _ENUMS: dict[str, tuple[str, dict[str, int]]] = {
             "SRC0_IS_HADAMARD": 1,
         },
     ),
-    "GgmlFtype": (
+    "GgmlFType": (
         """model file types Maps to `ggml_ftype`.""",
         {
             "UNKNOWN": -1,

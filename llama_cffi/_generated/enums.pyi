@@ -73,7 +73,7 @@ class GgmlOpHint(IntEnum):
     SRC0_IS_HADAMARD = 1
 
 
-class GgmlFtype(IntEnum):
+class GgmlFType(IntEnum):
     """model file types Maps to `ggml_ftype`."""
     UNKNOWN = -1
     ALL_F32 = 0

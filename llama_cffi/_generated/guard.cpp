@@ -83,6 +83,7 @@ extern "C" struct ggml_tensor *guard_ggml_add1_inplace(struct ggml_context *ctx,
 extern "C" struct ggml_tensor *guard_ggml_add_cast(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_type type) {
     guard::Call guard_call("ggml_add_cast");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_add_cast(ctx, a, b, type));
     } catch (...) {
         guard_call.record_exception({});
@@ -1720,6 +1721,7 @@ extern "C" void guard_ggml_bf16_to_fp32_row(const ggml_bf16_t *arg0, float *arg1
 extern "C" int64_t guard_ggml_blck_size(enum ggml_type type) {
     guard::Call guard_call("ggml_blck_size");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_blck_size(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -1780,6 +1782,7 @@ extern "C" bool guard_ggml_can_repeat(const struct ggml_tensor *t0, const struct
 extern "C" struct ggml_tensor *guard_ggml_cast(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_type type) {
     guard::Call guard_call("ggml_cast");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_cast(ctx, a, type));
     } catch (...) {
         guard_call.record_exception({});
@@ -2645,6 +2648,7 @@ extern "C" struct ggml_tensor *guard_ggml_cumsum(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_custom_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, struct ggml_tensor **args, int n_args, ggml_custom_op_t fun, int n_tasks, void *userdata) {
     guard::Call guard_call("ggml_custom_4d");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, args, n_args, fun, n_tasks, userdata));
     } catch (...) {
         guard_call.record_exception({});
@@ -3534,6 +3538,7 @@ extern "C" struct ggml_tensor *guard_ggml_get_tensor(struct ggml_context *ctx, c
 extern "C" const struct ggml_type_traits *guard_ggml_get_type_traits(enum ggml_type type) {
     guard::Call guard_call("ggml_get_type_traits");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_get_type_traits(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -3549,6 +3554,7 @@ extern "C" const struct ggml_type_traits_cpu *guard_ggml_get_type_traits_cpu(enu
     }
     guard::Call guard_call("ggml_get_type_traits_cpu");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(guard_target(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -3569,6 +3575,7 @@ extern "C" enum ggml_unary_op guard_ggml_get_unary_op(const struct ggml_tensor *
 extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_glu_op op, bool swapped) {
     guard::Call guard_call("ggml_glu");
     try {
+        guard::require_member("ggml_glu_op", op, GGML_GLU_OP_COUNT);
         return guard_call.checked(ggml_glu(ctx, a, op, swapped));
     } catch (...) {
         guard_call.record_exception({});
@@ -3579,6 +3586,7 @@ extern "C" struct ggml_tensor *guard_ggml_glu(struct ggml_context *ctx, struct g
 extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_op_name");
     try {
+        guard::require_member("ggml_glu_op", op, GGML_GLU_OP_COUNT);
         return guard_call.checked(ggml_glu_op_name(op));
     } catch (...) {
         guard_call.record_exception({});
@@ -3589,6 +3597,7 @@ extern "C" const char *guard_ggml_glu_op_name(enum ggml_glu_op op) {
 extern "C" struct ggml_tensor *guard_ggml_glu_split(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_glu_op op) {
     guard::Call guard_call("ggml_glu_split");
     try {
+        guard::require_member("ggml_glu_op", op, GGML_GLU_OP_COUNT);
         return guard_call.checked(ggml_glu_split(ctx, a, b, op));
     } catch (...) {
         guard_call.record_exception({});
@@ -3639,6 +3648,7 @@ extern "C" enum ggml_status guard_ggml_graph_compute_with_ctx(struct ggml_contex
     }
     guard::Call guard_call("ggml_graph_compute_with_ctx");
     try {
+        guard::require_work_room(ctx, cgraph, n_threads);
         return guard_call.checked(guard_target(ctx, cgraph, n_threads));
     } catch (...) {
         guard_call.record_exception({});
@@ -3669,6 +3679,7 @@ extern "C" void guard_ggml_graph_dump_dot(const struct ggml_cgraph *gb, const st
 extern "C" struct ggml_cgraph *guard_ggml_graph_dup(struct ggml_context *ctx, struct ggml_cgraph *cgraph, bool force_grads) {
     guard::Call guard_call("ggml_graph_dup");
     try {
+        guard::require_graph_room(ctx, ggml_graph_size(cgraph), true);
         return guard_call.checked(ggml_graph_dup(ctx, cgraph, force_grads));
     } catch (...) {
         guard_call.record_exception({});
@@ -3857,6 +3868,7 @@ extern "C" struct ggml_tensor *guard_ggml_hardswish(struct ggml_context *ctx, st
 extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1, bool is_2D, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col");
     try {
+        guard::require_member("ggml_type", dst_type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_im2col(ctx, a, b, s0, s1, p0, p1, d0, d1, is_2D, dst_type));
     } catch (...) {
         guard_call.record_exception({});
@@ -3867,6 +3879,7 @@ extern "C" struct ggml_tensor *guard_ggml_im2col(struct ggml_context *ctx, struc
 extern "C" struct ggml_tensor *guard_ggml_im2col_3d(struct ggml_context *ctx, struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2, int d0, int d1, int d2, enum ggml_type dst_type) {
     guard::Call guard_call("ggml_im2col_3d");
     try {
+        guard::require_member("ggml_type", dst_type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_im2col_3d(ctx, a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type));
     } catch (...) {
         guard_call.record_exception({});
@@ -4062,6 +4075,7 @@ extern "C" bool guard_ggml_is_permuted(const struct ggml_tensor *tensor) {
 extern "C" bool guard_ggml_is_quantized(enum ggml_type type) {
     guard::Call guard_call("ggml_is_quantized");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_is_quantized(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -4383,6 +4397,7 @@ extern "C" int64_t guard_ggml_nelements(const struct ggml_tensor *tensor) {
 extern "C" void *guard_ggml_new_buffer(struct ggml_context *ctx, size_t nbytes) {
     guard::Call guard_call("ggml_new_buffer");
     try {
+        guard::require_room(ctx, nbytes);
         return guard_call.checked(ggml_new_buffer(ctx, nbytes));
     } catch (...) {
         guard_call.record_exception({});
@@ -4408,6 +4423,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_f32(struct ggml_context *ctx, floa
 extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
     guard::Call guard_call("ggml_new_graph");
     try {
+        guard::require_graph_room(ctx, GGML_DEFAULT_GRAPH_SIZE, false);
         return guard_call.checked(ggml_new_graph(ctx));
     } catch (...) {
         guard_call.record_exception({});
@@ -4418,6 +4434,7 @@ extern "C" struct ggml_cgraph *guard_ggml_new_graph(struct ggml_context *ctx) {
 extern "C" struct ggml_cgraph *guard_ggml_new_graph_custom(struct ggml_context *ctx, size_t size, bool grads) {
     guard::Call guard_call("ggml_new_graph_custom");
     try {
+        guard::require_graph_room(ctx, size, grads);
         return guard_call.checked(ggml_new_graph_custom(ctx, size, grads));
     } catch (...) {
         guard_call.record_exception({});
@@ -4443,6 +4460,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_i32(struct ggml_context *ctx, int3
 extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, enum ggml_type type, int n_dims, const int64_t *ne) {
     guard::Call guard_call("ggml_new_tensor");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_new_tensor(ctx, type, n_dims, ne));
     } catch (...) {
         guard_call.record_exception({});
@@ -4453,6 +4471,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor(struct ggml_context *ctx, e
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0) {
     guard::Call guard_call("ggml_new_tensor_1d");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_new_tensor_1d(ctx, type, ne0));
     } catch (...) {
         guard_call.record_exception({});
@@ -4463,6 +4482,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_1d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1) {
     guard::Call guard_call("ggml_new_tensor_2d");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_new_tensor_2d(ctx, type, ne0, ne1));
     } catch (...) {
         guard_call.record_exception({});
@@ -4473,6 +4493,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_2d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2) {
     guard::Call guard_call("ggml_new_tensor_3d");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2));
     } catch (...) {
         guard_call.record_exception({});
@@ -4483,6 +4504,7 @@ extern "C" struct ggml_tensor *guard_ggml_new_tensor_3d(struct ggml_context *ctx
 extern "C" struct ggml_tensor *guard_ggml_new_tensor_4d(struct ggml_context *ctx, enum ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     guard::Call guard_call("ggml_new_tensor_4d");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3));
     } catch (...) {
         guard_call.record_exception({});
@@ -4548,6 +4570,7 @@ extern "C" const char *guard_ggml_op_desc(const struct ggml_tensor *t) {
 extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
     guard::Call guard_call("ggml_op_name");
     try {
+        guard::require_member("ggml_op", op, GGML_OP_COUNT);
         return guard_call.checked(ggml_op_name(op));
     } catch (...) {
         guard_call.record_exception({});
@@ -4558,6 +4581,7 @@ extern "C" const char *guard_ggml_op_name(enum ggml_op op) {
 extern "C" const char *guard_ggml_op_symbol(enum ggml_op op) {
     guard::Call guard_call("ggml_op_symbol");
     try {
+        guard::require_member("ggml_op", op, GGML_OP_COUNT);
         return guard_call.checked(ggml_op_symbol(op));
     } catch (...) {
         guard_call.record_exception({});
@@ -4627,6 +4651,8 @@ extern "C" void guard_ggml_opt_dataset_get_batch_host(ggml_opt_dataset_t dataset
 extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_data, enum ggml_type type_label, int64_t ne_datapoint, int64_t ne_label, int64_t ndata, int64_t ndata_shard) {
     guard::Call guard_call("ggml_opt_dataset_init");
     try {
+        guard::require_member("ggml_type", type_data, GGML_TYPE_COUNT);
+        guard::require_member("ggml_type", type_label, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
     } catch (...) {
         guard_call.record_exception({});
@@ -5095,6 +5121,7 @@ extern "C" void guard_ggml_print_objects(const struct ggml_context *ctx) {
 extern "C" size_t guard_ggml_quantize_chunk(enum ggml_type type, const float *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const float *imatrix) {
     guard::Call guard_call("ggml_quantize_chunk");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_quantize_chunk(type, src, dst, start, nrows, n_per_row, imatrix));
     } catch (...) {
         guard_call.record_exception({});
@@ -5114,6 +5141,7 @@ extern "C" void guard_ggml_quantize_free(void) {
 extern "C" void guard_ggml_quantize_init(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_init");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         ggml_quantize_init(type);
         guard_call.check_workers();
     } catch (...) {
@@ -5124,6 +5152,7 @@ extern "C" void guard_ggml_quantize_init(enum ggml_type type) {
 extern "C" bool guard_ggml_quantize_requires_imatrix(enum ggml_type type) {
     guard::Call guard_call("ggml_quantize_requires_imatrix");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_quantize_requires_imatrix(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -5456,6 +5485,7 @@ extern "C" struct ggml_tensor *guard_ggml_round_inplace(struct ggml_context *ctx
 extern "C" size_t guard_ggml_row_size(enum ggml_type type, int64_t ne) {
     guard::Call guard_call("ggml_row_size");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_row_size(type, ne));
     } catch (...) {
         guard_call.record_exception({});
@@ -6374,6 +6404,7 @@ extern "C" struct ggml_tensor *guard_ggml_trunc_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
     guard::Call guard_call("ggml_type_name");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_type_name(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -6384,6 +6415,7 @@ extern "C" const char *guard_ggml_type_name(enum ggml_type type) {
 extern "C" size_t guard_ggml_type_size(enum ggml_type type) {
     guard::Call guard_call("ggml_type_size");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_type_size(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -6395,6 +6427,7 @@ extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
     guard::Call guard_call("ggml_type_sizef");
     guard::note_deprecated("ggml_type_sizef");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_type_sizef(type));
     } catch (...) {
         guard_call.record_exception({});
@@ -6405,6 +6438,7 @@ extern "C" double guard_ggml_type_sizef(enum ggml_type type) {
 extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary");
     try {
+        guard::require_member("ggml_unary_op", op, GGML_UNARY_OP_COUNT);
         return guard_call.checked(ggml_unary(ctx, a, op));
     } catch (...) {
         guard_call.record_exception({});
@@ -6415,6 +6449,7 @@ extern "C" struct ggml_tensor *guard_ggml_unary(struct ggml_context *ctx, struct
 extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx, struct ggml_tensor *a, enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_inplace");
     try {
+        guard::require_member("ggml_unary_op", op, GGML_UNARY_OP_COUNT);
         return guard_call.checked(ggml_unary_inplace(ctx, a, op));
     } catch (...) {
         guard_call.record_exception({});
@@ -6425,6 +6460,7 @@ extern "C" struct ggml_tensor *guard_ggml_unary_inplace(struct ggml_context *ctx
 extern "C" const char *guard_ggml_unary_op_name(enum ggml_unary_op op) {
     guard::Call guard_call("ggml_unary_op_name");
     try {
+        guard::require_member("ggml_unary_op", op, GGML_UNARY_OP_COUNT);
         return guard_call.checked(ggml_unary_op_name(op));
     } catch (...) {
         guard_call.record_exception({});
@@ -6476,6 +6512,7 @@ extern "C" size_t guard_ggml_used_mem(const struct ggml_context *ctx) {
 extern "C" bool guard_ggml_validate_row_data(enum ggml_type type, const void *data, size_t nbytes) {
     guard::Call guard_call("ggml_validate_row_data");
     try {
+        guard::require_member("ggml_type", type, GGML_TYPE_COUNT);
         return guard_call.checked(ggml_validate_row_data(type, data, nbytes));
     } catch (...) {
         guard_call.record_exception({});

@@ -164,7 +164,7 @@ class GgmlThreadpoolParamsFields(Struct):
     paused = BoolField("paused")
     """start in paused state"""
 
-    # Added by the facade: cpumask (bool [512])
+    # Added by the facade: cpuMask (bool [512])
 
 
 class GgmlOptOptimizerParamsFields(Struct):

@@ -106,6 +106,20 @@ template <typename T> T * part_of(const void * owner, T * part) noexcept {
     return part;
 }
 
+/* The following check arguments that ggml does not, and throw. To be called within the try block. */
+
+/* A number must be one of an enumeration with `count` members, and a type one that exists. */
+void require_member(const char * kind, int value, int count);
+
+/* A context must have room for an object of `size` bytes. */
+void require_room(const struct ggml_context * ctx, size_t size);
+
+/* It must have room for a graph, which must be neither empty nor huge. */
+void require_graph_room(const struct ggml_context * ctx, size_t size, bool grads);
+
+/* It must have room for the work memory of a computation. */
+void require_work_room(const struct ggml_context * ctx, struct ggml_cgraph * graph, int n_threads);
+
 /* Records that this llama.cpp lacks a function, and the versions that have it. */
 void record_absent(const char * function, const char * versions) noexcept;
 

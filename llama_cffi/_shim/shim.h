@@ -11,6 +11,8 @@
  *   gbnf*.cpp, grammar.cpp    parse a grammar, and follow it
  *   grammar_sampler.cpp       the sampler that masks what a grammar does not allow
  *   log_probs.cpp             log-probabilities from a row of logits
+ *   preconditions.cpp         check arguments that ggml does not
+ *   tensors.cpp               check tensors and graphs
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
  *   chat.cpp                  llama.cpp's chat code, in a library of its own
@@ -36,6 +38,9 @@ struct llama_vocab;
 struct llama_adapter_lora;
 struct llama_token_data_array;
 struct ggml_tensor;
+struct ggml_context;
+struct ggml_cgraph;
+struct ggml_backend_device;
 
 #ifdef __cplusplus
 extern "C" {
@@ -373,6 +378,58 @@ int shim_callbacks(void);
 
 /* Returns true if this thread is in Python code that was called from C. */
 bool shim_in_callback(void);
+
+/* What is wrong with a tensor. */
+enum shim_tensor_fault {
+    SHIM_TENSOR_OK,
+    SHIM_TENSOR_EMPTY,            /* it has no elements */
+    SHIM_TENSOR_TOO_LARGE,        /* it has more than 2^44 elements */
+    SHIM_TENSOR_NOT_WHOLE_BLOCKS, /* a row is not a multiple of the type's block */
+    SHIM_TENSOR_STRIDES,          /* a stride or an offset is not a multiple of the element's size, or a stride is 0 */
+    SHIM_TENSOR_OUTSIDE,          /* it reaches beyond the tensor that it is a view of */
+};
+
+/* Returns a context of this thread without memory for data, emptied: a constructor that is called with it shows what it
+ * makes, and fails its assertions there. Valid until the next call. */
+struct ggml_context * shim_probe(void);
+
+/* Checks the tensors of a probe. Writes how many bytes they would take in a context, and how many their data. Returns a
+ * shim_tensor_fault. */
+int32_t shim_probe_size(struct ggml_context * ctx, size_t * objects, size_t * data);
+
+/* Adds a tensor and all that it depends on to a graph, as ggml_build_forward_expand does, at any depth. Returns 0; if the
+ * graph is too small, the size that it would need, and leaves it alone; -1 if memory is lacking. */
+int32_t shim_graph_expand(struct ggml_cgraph * graph, struct ggml_tensor * tensor);
+
+/* Why a graph cannot be computed. */
+enum shim_graph_fault {
+    SHIM_GRAPH_OK,
+    SHIM_GRAPH_NO_DATA,     /* a tensor has no memory */
+    SHIM_GRAPH_MEMORY,      /* a tensor is in memory that the device cannot use */
+    SHIM_GRAPH_TYPE,        /* the CPU has no function for a type */
+    SHIM_GRAPH_UNSUPPORTED, /* the device does not support the operation, or not for these types */
+    SHIM_GRAPH_OPERANDS,    /* shapes, types or strides do not fit together */
+    SHIM_GRAPH_NOT_OFFERED, /* nobody checks the arguments of this operation */
+    SHIM_GRAPH_NAN,         /* a sort of more than 16 numbers, of which one could be NaN: it writes beyond its memory */
+    SHIM_GRAPH_INDEX,       /* an index is out of range */
+    SHIM_GRAPH_INDEX_UNKNOWN, /* an index would not be known before the computation */
+};
+
+/* Checks what a device would assert, or not check, when it computes a graph. With `allocates`, tensors may lack memory.
+ * Writes the node that it stopped at, and 1 if no assertion can fail on the CPU's threads, else 0. Returns a
+ * shim_graph_fault. */
+int32_t shim_graph_check(struct ggml_cgraph * graph, struct ggml_backend_device * device, bool allocates,
+                         int32_t * index, int32_t * threads);
+
+/* Writes up to `room` tensors of a graph that have no memory to `tensors`. Returns their number. */
+int32_t shim_graph_unplaced(struct ggml_cgraph * graph, struct ggml_tensor ** tensors, int32_t room);
+
+/* Makes tensors forget their memory, which is about to be freed. */
+void shim_unplace(struct ggml_tensor ** tensors, int32_t n);
+
+/* Starts the threads that a computation on `n` threads takes on the calling thread. Returns false if they cannot be
+ * started. */
+bool shim_start_threads(int32_t n);
 
 /* Calls python_progress of callbacks.h, until shim_stop. Give C this function instead, and the following ones instead
  * of theirs. */

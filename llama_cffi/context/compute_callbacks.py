@@ -1,11 +1,10 @@
-"""Callbacks during a computation: `cbEval` inspects tensors of the graph, an abort callback stops it."""
+"""The callback `cbEval`, which inspects tensors of the graph during a computation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from llama_cffi._core import callbacks
-from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated import enums
 
@@ -14,24 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_cffi._generated.enums import GgmlOp, GgmlType
-
-
-def abort_pointers(function: Callable[..., bool] | None, user_data: Any, stop: Any) -> tuple[Any, Any, object]:
-    """Return a C function, its data, and an object to keep alive, for an abort callback.
-
-    Computations stop if `*stop`, an `int32_t`, is not zero, or if `function` returns True. Without a function, they
-    also stop at Ctrl-C.
-    """
-    if function is None:
-        return ffi.addressof(lib, "shim_abort"), stop, None
-    if not callable(function):
-        raise expected("a function", function, name="abortCallback")
-
-    def ask() -> bool:
-        return bool(stop[0]) or bool(function() if user_data is None else function(user_data))
-
-    callback = callbacks.Callback(ask)
-    return ffi.addressof(lib, "shim_on_abort"), callback.data, callback
 
 
 class EvalTensor:

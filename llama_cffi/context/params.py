@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llama_cffi._core.callbacks import abort_pointers
 from llama_cffi._core.checks import boolean, expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import IntField, Struct
 from llama_cffi._host.resources import usable_cpus
-from llama_cffi.context.compute_callbacks import abort_pointers, eval_pointers
+from llama_cffi.context.compute_callbacks import eval_pointers
 from llama_cffi.context.samplers import Configs, SamplersParam
 
 TYPE_CHECKING = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llama_cffi._core.arguments import read_buffer
+from llama_cffi._core.callbacks import abort_pointers
 from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
@@ -14,7 +15,6 @@ from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_limits
 from llama_cffi.context.base import ContextBase, null_if_none
 from llama_cffi.context.checks import check_pooled
-from llama_cffi.context.compute_callbacks import abort_pointers
 from llama_cffi.context.params import ContextParams
 from llama_cffi.errors import NativeError
 

@@ -1,4 +1,4 @@
-"""ggml: GGUF files, backends and their devices, RPC workers, thread pools, and enumerations such as tensor types."""
+"""ggml: tensors and graphs, GGUF files, backends and devices, RPC workers, thread pools, enumerations."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ if TYPE_CHECKING:
 # load a model takes neither RPC nor thread pools. `__init__.pyi` has the same names for type checkers.
 _MODULES: dict[str, dict[str, str]] = {
     "_generated.enums": {
+        "BackendBufferUsage": "GgmlBackendBufferUsage",
         "BackendDevType": "GgmlBackendDevType",
         "GgufType": "GgufType",
+        "FType": "GgmlFType",
+        "GluOp": "GgmlGluOp",
         "LogLevel": "GgmlLogLevel",
         "NumaStrategy": "GgmlNumaStrategy",
         "Op": "GgmlOp",
+        "OpPool": "GgmlOpPool",
+        "Prec": "GgmlPrec",
+        "ScaleMode": "GgmlScaleMode",
         "SchedPriority": "GgmlSchedPriority",
+        "SortOrder": "GgmlSortOrder",
         "Status": "GgmlStatus",
+        "TriType": "GgmlTriType",
         "Type": "GgmlType",
+        "UnaryOp": "GgmlUnaryOp",
     },
     "ggml.backend": {"Backend": "Backend"},
     "ggml.device": {
@@ -37,8 +46,44 @@ _MODULES: dict[str, dict[str, str]] = {
     "ggml.gguf.file": {"Gguf": "Gguf"},
     "ggml.gguf.metadata": {"GgufMetadata": "GgufMetadata"},
     "ggml.gguf.tensors": {"GgufTensor": "GgufTensor", "GgufTensors": "GgufTensors"},
+    "ggml.buffer": {"BackendBuffer": "BackendBuffer"},
+    # Graph is the other spelling of `CGraph`.
+    "ggml.cgraph": {"CGraph": "CGraph", "Graph": "CGraph"},
+    "ggml.compute": {"compute": "compute"},
+    "ggml.context": {"Context": "Context"},
+    "ggml.cplan": {"CPlan": "CPlan"},
+    "ggml.functions": {
+        name: name
+        for name in (
+            "abort",
+            "bf16ToFp32",
+            "blckSize",
+            "buildBackwardExpand",
+            "buildForwardExpand",
+            "fTypeToType",
+            "fp16ToFp32",
+            "fp32ToBf16",
+            "fp32ToFp16",
+            "free",
+            "getBuildDependencies",
+            "getGraphOverhead",
+            "getRowSize",
+            "getTensorOverhead",
+            "getTypeSize",
+            "init",
+            "isNuma",
+            "isQuantized",
+            "numaInit",
+            "setAbortCallback",
+            "statusToString",
+            "typeName",
+        )
+    },
+    "ggml.gallocr": {"Gallocr": "Gallocr"},
+    "ggml.init_params": {"InitParams": "InitParams"},
     "ggml.rpc": {"Rpc": "Rpc"},
     # ThreadPool is the other spelling of the specification. Prefer `Threadpool`.
+    "ggml.tensor": {"Tensor": "Tensor"},
     "ggml.threadpool": {"ThreadPool": "Threadpool", "Threadpool": "Threadpool"},
 }
 _HOMES = {name: (module, there) for module, names in _MODULES.items() for name, there in names.items()}

@@ -6,31 +6,50 @@ import os
 import threading
 
 from llama_cffi._core import abi, manifest as _manifest, openmp
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import listing, registering
 from llama_cffi._core.native_log import listener, native_log
-from llama_cffi._core.ownership import locked
+from llama_cffi._core.ownership import locked, own
 from llama_cffi._core.process import devices_opened, require_devices
-from llama_cffi.errors import UnavailableError
+from llama_cffi._host.resources import check_threads, usable_cpus
+from llama_cffi.errors import NativeError, UnavailableError
 from llama_cffi.ggml._cpu_variants import LINKED, Candidate, candidates, choose, library_of
-from llama_cffi.ggml.device import BackendDevice, BackendReg
+from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
+    from typing_extensions import Self
+
+    from llama_cffi._generated.enums import GgmlStatus
     from llama_cffi._host import vulkan
     from llama_cffi.ggml.facts import CpuVariant
 
 _info_lock = threading.Lock()
 
 
-class Backend:
-    """The backends of ggml. They may be loaded in any order, on any thread, and repeatedly."""
+class Backend(Handle):
+    """The backends of ggml. They may be loaded in any order, on any thread, and repeatedly.
 
-    def __init__(self) -> None:
-        raise TypeError("Backend is not made by calling the class: use its class methods, such as Backend.devices()")
+    An object of this class computes graphs: `cpuInit`, `vkInit` and `init` make one for a device.
+
+    Maps to `ggml_backend`.
+    """
+
+    __slots__ = ("_device", "_nThreads", "_running", "_stop")
+
+    _KIND = "backend"
+    _MADE_BY = "use its class methods, such as Backend.devices() and Backend.cpuInit()"
+
+    _device: BackendDevice
+    _nThreads: int  # of a CPU backend
+    _running: list[Any]  # graphs that may be computed still
+    _stop: Any
+
+    Reg: ClassVar[type[BackendReg]] = BackendReg
 
     _cpu: Candidate | None = None
     _others: ClassVar[set[str]] = set()  # names of loaded backends besides the CPU
@@ -145,6 +164,41 @@ class Backend:
                 cls._others.add(name)
 
     @classmethod
+    def init(cls, device: BackendDevice) -> Backend:
+        """Make a backend that computes on a device. Raises NativeError if that fails.
+
+        Maps to `ggml_backend_dev_init`.
+        """
+        if not isinstance(device, BackendDevice):
+            raise expected("a Ggml.BackendDevice", device, "Ggml.Backend.devices() lists them", "device")
+        return cls._of_device(device)
+
+    @classmethod
+    def cpuInit(cls) -> Backend:
+        """Make a backend that computes on the CPU. Loads the CPU backend.
+
+        Maps to `ggml_backend_cpu_init`.
+        """
+        cls.ensureCpu()
+        device = BackendDevice.byName("CPU")
+        assert device is not None
+        return cls._of_device(device)
+
+    @classmethod
+    def vkInit(cls, devNum: int = 0) -> Backend:
+        """Make a backend that computes on a Vulkan device. Loads the Vulkan backend.
+
+        Raises IndexError if there are fewer devices.
+
+        Maps to `ggml_backend_vk_init`.
+        """
+        cls.vkLoad()
+        found = [device for device in cls.devices() if device.backendReg().name == "Vulkan"]
+        if not 0 <= integer(devNum, -(1 << 31), (1 << 31) - 1, "devNum") < len(found):
+            raise IndexError(f"devNum must be less than {len(found)}, the number of Vulkan devices, got {devNum}")
+        return cls._of_device(found[devNum])
+
+    @classmethod
     def available(cls) -> list[str]:
         """Return the names of the backends in this build, loaded or not: `cpu`, `rpc`, `vulkan`."""
         return sorted(_manifest.read().modules)
@@ -166,6 +220,126 @@ class Backend:
         """
         with listing():
             return [BackendDevice.get(index) for index in range(BackendDevice.count())]
+
+    @classmethod
+    def _of_device(cls, device: BackendDevice) -> Self:
+        require_devices()
+        owned = own(lib.ggml_backend_free, lib.ggml_backend_dev_init, device._c, ffi.NULL)
+        if owned.pointer is None:
+            raise NativeError(f"the device {device.name} could not be initialized", operation="ggml_backend_dev_init")
+        backend = cls.__new__(cls)
+        backend._device = device
+        backend._nThreads = usable_cpus()
+        backend._running = []
+        backend._stop = ffi.new("int32_t *")
+        backend._open(owned)
+        if backend.isCpu:
+            lib.ggml_backend_cpu_set_abort_callback(owned.pointer, ffi.addressof(lib, "shim_abort"), backend._stop)
+        return backend
+
+    @property
+    def name(self) -> str:
+        """The name, such as `CPU` or `Vulkan0`.
+
+        Maps to `ggml_backend_name`.
+        """
+        return bytes(ffi.string(lib.ggml_backend_name(self._c))).decode("utf-8", "replace")
+
+    @property
+    def device(self) -> BackendDevice:
+        """The device that it computes on.
+
+        Maps to `ggml_backend_get_device`.
+        """
+        self._c  # noqa: B018  # raises once it is closed
+        return self._device
+
+    @property
+    def isCpu(self) -> bool:
+        """True for a CPU backend.
+
+        Maps to `ggml_backend_is_cpu`.
+        """
+        return lib.ggml_backend_is_cpu(self._c)
+
+    @property
+    def isVk(self) -> bool:
+        """True for a Vulkan backend.
+
+        Maps to `ggml_backend_is_vk`.
+        """
+        return bool(self.device.backendReg().name.encode() == ffi.string(lib.GGML_VK_NAME))
+
+    def getDefaultBufferType(self) -> BackendBufferType:
+        """Return the type of memory that the backend computes in.
+
+        Maps to `ggml_backend_get_default_buffer_type`.
+        """
+        return BackendBufferType(lib.ggml_backend_get_default_buffer_type(self._c))
+
+    def supportsOp(self, op: Any) -> bool:
+        """Return True if the backend can compute a tensor.
+
+        Maps to `ggml_backend_supports_op`.
+        """
+        from llama_cffi.ggml.tensor import require_tensor
+
+        return lib.ggml_backend_supports_op(self._c, require_tensor(op, "op")._c)
+
+    def cpuSetNThreads(self, threads: int) -> None:
+        """Set the number of threads of a CPU backend. Raises ValueError for another backend.
+
+        Maps to `ggml_backend_cpu_set_n_threads`.
+        """
+        if not self.isCpu:
+            raise ValueError(f"{self.name} is not a CPU backend: the number of threads is for Ggml.Backend.cpuInit()")
+        number = integer(threads, 1, lib.GGML_MAX_N_THREADS, "threads")
+        check_threads("threads", number)
+        self._nThreads = number
+
+    def graphCompute(self, graph: Any) -> GgmlStatus:
+        """Compute a graph whose tensors lie in memory that the backend can use, and wait for the end.
+
+        Raises ValueError if a tensor has no memory, or the backend cannot compute an operation for these types.
+
+        Maps to `ggml_backend_graph_compute`.
+        """
+        from llama_cffi.ggml.computation import compute
+
+        return compute(self, graph, lib.ggml_backend_graph_compute)
+
+    def graphComputeAsync(self, graph: Any) -> GgmlStatus:
+        """Begin to compute a graph; `synchronize` waits for the end. The CPU computes it at once.
+
+        Maps to `ggml_backend_graph_compute_async`.
+        """
+        from llama_cffi.ggml.computation import compute
+
+        return compute(self, graph, lib.ggml_backend_graph_compute_async)
+
+    def synchronize(self) -> None:
+        """Wait until all graphs are computed.
+
+        Maps to `ggml_backend_synchronize`.
+        """
+        self._run(lib.ggml_backend_synchronize)
+        self._running.clear()
+
+    def _detach_users(self) -> None:
+        if self._running:
+            lib.ggml_backend_synchronize(self._c)
+            self._running.clear()
+
+    def free(self) -> None:
+        """Free the backend, after what it computes. Freeing twice is harmless.
+
+        Maps to `ggml_backend_free`.
+        """
+        Backend._require(self)
+        self.close()
+
+    def _describe(self) -> str:
+        return self.name
 
 
 def _told(candidate: Candidate) -> CpuVariant:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from llama_cffi._core.checks import out_of_range
+from llama_cffi._core.checks import expected, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.ownership import WeakRefs, exclusive, own
@@ -12,10 +12,11 @@ from llama_cffi._generated import enums
 from llama_cffi._host.resources import check_threads, cpu_affinity
 from llama_cffi.errors import BusyError, NativeMemoryError
 from llama_cffi.ggml.backend import Backend, system_info
+from llama_cffi.ggml.threadpool_params import ThreadpoolParams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
     from llama_cffi._generated.enums import GgmlSchedPriority
 
@@ -35,6 +36,10 @@ class Threadpool(Handle):
     __slots__ = ("_contexts", "_leased", "_nThreads")
 
     _KIND = "thread pool"
+
+    Params: ClassVar[type[ThreadpoolParams]] = ThreadpoolParams
+    if not TYPE_CHECKING:
+        SchedPriority = enums.GgmlSchedPriority
 
     def __init__(
         self,
@@ -69,6 +74,17 @@ class Threadpool(Handle):
         self._contexts = WeakRefs()  # that use it
         self._leased = WeakRefs()  # that have used it, and keep the C pool
         self._open(owned)
+
+    @classmethod
+    def new(cls, params: ThreadpoolParams) -> Threadpool:
+        """Create the pool that parameters describe.
+
+        Maps to `ggml_threadpool_new`.
+        """
+        if not isinstance(params, ThreadpoolParams):
+            raise expected("a Threadpool.Params", params, "Ggml.Threadpool.Params() makes one", "params")
+        mask = [cpu for cpu, wanted in enumerate(params.cpuMask) if wanted]
+        return cls(params.nThreads, params.prio, params.poll, mask, strictCpu=params.strictCpu, paused=params.paused)
 
     @property
     def nThreads(self) -> int:

@@ -84,10 +84,11 @@ def wrapper_is_whole(function: Function) -> bool:
     lifetime = re.search(
         r"    if \(!guard_call\.(?:acquire|remove)\([^\n]*\) \{\n.*?    \}\n", WRAPPERS[function.name], re.S
     )
+    checks = "".join(f"        {line};\n" for line in policy.preconditions(function))
     warned = f'    guard::note_deprecated("{function.name}");\n' if function.deprecated else ""
     pattern = (
         f'    guard::Call guard_call("{function.name}");\n{warned}{lifetime[0] if lifetime else ""}'
-        f"    try {{\n        {call};\n{end}"
+        f"    try {{\n{checks}        {call};\n{end}"
         "    } catch (...) {\n        guard_call.record_exception({@});\n" + fallback + "    }\n"
     )
     before, after = pattern.split("@")

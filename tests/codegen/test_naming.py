@@ -133,7 +133,12 @@ def test_camel(c_name: str, name: str) -> None:
         ("llama_batch_free", "struct llama_batch", ("Batch", "free")),
         ("ggml_backend_dev_name", "ggml_backend_dev_t", ("Ggml.BackendDevice", "name")),
         ("ggml_backend_name", "ggml_backend_t", ("Ggml.Backend", "name")),
-        ("ggml_add", "struct ggml_context *", ("Ggml", "add")),
+        ("ggml_add", "struct ggml_context *", ("Ggml.Context", "add")),
+        ("ggml_nelements", "const struct ggml_tensor *", ("Ggml.Tensor", "nElements")),
+        ("ggml_graph_size", "struct ggml_cgraph *", ("Ggml.CGraph", "size")),
+        ("ggml_build_forward_select", "struct ggml_cgraph *", ("Ggml.CGraph", "buildForwardSelect")),
+        ("ggml_type_name", "enum ggml_type", ("Ggml", "typeName")),
+        ("llama_opt_param_filter_all", "const struct ggml_tensor *", ("", "optParamFilterAll")),
         ("gguf_free", "struct gguf_context *", ("Gguf", "free")),
         ("llama_memory_seq_rm", "llama_memory_t", ("Memory", "seqRemove")),
         ("other_function", "int", ("", "otherFunction")),
@@ -142,6 +147,14 @@ def test_camel(c_name: str, name: str) -> None:
 def test_function_name(c_name: str, first: str, expected: tuple[str, str]) -> None:
     params = (Param(first, "x"),) if first else ()
     assert naming.function_name(Function(c_name, "llama.h", "void", params)) == expected
+
+
+def test_a_constructor_of_ggml_belongs_to_its_context_whatever_its_prefix() -> None:
+    context, tensor = Param("struct ggml_context *", "ctx"), "struct ggml_tensor *"
+    made = Function("ggml_opt_step_sgd", "ggml.h", tensor, (context,))
+    other = Function("ggml_opt_step_sgd", "ggml.h", "void", (context,))
+    assert naming.function_name(made) == ("Ggml.Context", "optStepSgd")
+    assert naming.function_name(other) == ("Ggml.Opt", "stepSgd")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ OBJECTS = {
     **dict.fromkeys(("model", "ext", "adapter", "pool", "memory", "vocab", "row", "config", "message"), 2),
     **dict.fromkeys(("cparams", "mparams", "generation", "session", "embedder", "reranker", "constraint"), 2),
     **dict.fromkeys(("engine", "request", "llm", "gguf", "gtensor"), 2),
+    **dict.fromkeys(("engine", "request", "llm"), 2),
+    **dict.fromkeys(("tensor",), 6),
+    **dict.fromkeys(("gctx", "graph"), 2),
+    **dict.fromkeys(("plan", "backend", "gbuf", "galloc"), 1),
     **dict.fromkeys(("qparams", "sparams", "device", "buft", "perf"), 1),
 }
 """Kinds of objects, and how many names there are for each: a name that is assigned again lets the old object go."""

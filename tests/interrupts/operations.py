@@ -79,6 +79,9 @@ NAMES = (
     "tokenize",
     "Adapter",
     "Threadpool",
+    "Ggml.Context",
+    "Ggml.compute",
+    "Ggml.Gallocr",
     "Generation",
     "Generation, prompt scored",
     "score, choose, perplexity",
@@ -301,6 +304,43 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             ctx.detachThreadpool()
             made.pause()
             made.free()
+
+        return run
+
+    def tensors() -> Operation:
+        def run() -> None:
+            with Ggml.Context() as one, Ggml.Context() as two:
+                tensor = one.tensor([1.0, 2.0, 3.0])
+                result = two.softMax(tensor * 2)
+                graph = two.newGraph(16)
+                Ggml.buildForwardExpand(graph, result)
+                two.graphCompute(graph, 1)
+                result.numpy()
+
+        return run
+
+    def computed() -> Operation:
+        weights = Ggml.Context(noAlloc=True)
+        tensor = weights.tensor([1.0, 2.0, 3.0])
+
+        def run() -> None:
+            Ggml.compute(tensor + tensor, nThreads=1)
+
+        return run
+
+    def allocated() -> Operation:
+        def run() -> None:
+            backend, ctx = Ggml.Backend.cpuInit(), Ggml.Context(noAlloc=True)
+            tensor = ctx.newTensor(Ggml.Type.F32, 4)
+            ctx.backendAllocTensors(backend)
+            work = Ggml.Context(noAlloc=True)
+            graph = work.newGraph(16)
+            Ggml.buildForwardExpand(graph, work.sqr(tensor.set(2)))
+            with Ggml.Gallocr(backend.getDefaultBufferType()) as allocator:
+                allocator.allocGraph(graph)
+                backend.graphCompute(graph)
+            for thing in (ctx, work, backend):
+                thing.free()
 
         return run
 
@@ -602,6 +642,9 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 text,
                 adapter,
                 pool,
+                tensors,
+                computed,
+                allocated,
                 generation,
                 scored,
                 scores,

@@ -88,6 +88,7 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
         batch.free()  # the guard remembers so many addresses that were freed
     yield from _models(folder)
     yield from _contexts(model, ctx, params, folder)
+    yield from _tensors()
     yield from _batches(ctx)
     yield from _samplers(model, ctx)
     yield from _values(model)
@@ -155,6 +156,59 @@ def _contexts(model: Model, ctx: Context, params: Context.Params, folder: Path) 
     yield "state", lambda: ctx.stateSetData(ctx.stateGetData())
     yield "state of a sequence", lambda: ctx.stateSeqSetData(ctx.stateSeqGetData(None, None, 0), None, 0)
     yield "Memory", memory
+
+
+def _tensors() -> Iterator[tuple[str, Cycle]]:
+    numbers = np.ones((4, 32), np.float32)
+    kept = Ggml.Context()
+    weights = kept.tensor(numbers, Ggml.Type.Q8_0)
+
+    def arena() -> None:
+        with Ggml.Context() as ctx:
+            ctx.softMax(ctx.mulMat(ctx.tensor(numbers), ctx.tensor(numbers))).T.sources.clear()
+
+    def grown() -> None:
+        with Ggml.Context() as ctx:
+            for _ in range(3):
+                ctx.newTensor(Ggml.Type.F32, 100_000)
+
+    def crossed() -> None:
+        one, two = Ggml.Context(), Ggml.Context()
+        a, b = one.tensor(numbers), two.tensor(numbers)
+        one.add(a, b), two.add(a, b)
+
+    def views() -> np.ndarray:
+        with Ggml.Context() as ctx:
+            return ctx.tensor(numbers).numpy()
+
+    def computed() -> None:
+        with Ggml.Context(noAlloc=True) as ctx:
+            Ggml.compute(ctx.mulMat(weights, ctx.tensor(numbers)), nThreads=1)
+
+    def by_hand() -> None:
+        with Ggml.Backend.cpuInit() as backend, Ggml.Context(noAlloc=True) as ctx:
+            graph = ctx.newGraph(16)
+            Ggml.buildForwardExpand(graph, ctx.sqr(ctx.tensor(numbers)))
+            with Ggml.Gallocr(backend.getDefaultBufferType()) as allocator:
+                allocator.allocGraph(graph)
+                backend.graphCompute(graph)
+
+    def failing() -> None:
+        with Ggml.Context() as ctx:
+            for call in (lambda: ctx.mulMat(weights, ctx.tensor([1.0])), lambda: ctx.view(weights, 64, 1 << 20)):
+                with suppress(LlamaError, ValueError):
+                    call()
+
+    yield "Ggml.Context", arena
+    yield "Ggml.Context, grown", grown
+    yield "Ggml.Context, collected", lambda: Ggml.Context().tensor(numbers)
+    yield "Ggml.Context, two that use each other", crossed
+    yield "Ggml.Tensor.numpy", views
+    yield "Ggml.Tensor, quantized", lambda: weights.numpy()
+    yield "Ggml.compute", computed
+    yield "Ggml.Gallocr", by_hand
+    yield "Ggml.BackendBuffer", lambda: Ggml.BackendBuffer.alloc(Ggml.BackendDevice.get(0).bufferType(), 4096).free()
+    yield "Ggml, failing", failing
 
 
 def _batches(ctx: Context) -> Iterator[tuple[str, Cycle]]:

@@ -19,7 +19,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"_suggest"},
         {"errors", "_host", "_native", "_generated"},
         {"_core"},
-        {"_generated.structs"},
+        {"_generated.structs", "_generated.constructors"},
         {"ggml", "vocab", "log", "doctor"},
         {"model", "sampling", "system"},
         {"context", "constrain"},

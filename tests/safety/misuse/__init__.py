@@ -18,6 +18,7 @@ from tests.safety.misuse import (
     sampler_makers,
     state,
     strangers,
+    tensors,
     threadpool,
     vocab,
 )
@@ -33,6 +34,7 @@ AREAS: dict[str, tuple[Case, ...]] = {
     "sampler": sampler.CASES + sampler_makers.CASES,
     "adapter": adapter.CASES,
     "threadpool": threadpool.CASES,
+    "tensors": tensors.CASES,
     "vocab": vocab.CASES,
     "gguf": gguf.CASES,
     "memory": memory.CASES,
