@@ -19,7 +19,6 @@ OBJECTS = {
     **dict.fromkeys(("model", "ext", "adapter", "pool", "memory", "vocab", "row", "config", "message"), 2),
     **dict.fromkeys(("cparams", "mparams", "generation", "session", "embedder", "reranker", "constraint"), 2),
     **dict.fromkeys(("engine", "request", "llm", "gguf", "gtensor"), 2),
-    **dict.fromkeys(("engine", "request", "llm"), 2),
     **dict.fromkeys(("tensor",), 6),
     **dict.fromkeys(("gctx", "graph"), 2),
     **dict.fromkeys(("plan", "backend", "gbuf", "galloc"), 1),
