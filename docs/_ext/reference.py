@@ -82,9 +82,10 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
     ),
     (
         "ggml",
-        "Backends and devices: Ggml",
-        "CPU variants, GPUs, RPC workers, thread pools, and ggml's enumerations.",
+        "Tensors, backends and devices: Ggml",
+        "Tensors and graphs, CPU variants, GPUs, RPC workers, thread pools, and ggml's enumerations.",
         ("ggml",),
+        "Ggml.compute Ggml.Context Ggml.Tensor Ggml.CGraph "
         "Ggml.Backend Ggml.BackendDevice Ggml.BackendReg Ggml.BackendBufferType Ggml.Rpc Ggml.Threadpool",
     ),
     (
@@ -97,12 +98,12 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
     ("errors", "Errors", "Every error of the package is a `LlamaError`.", ("errors",), "LlamaError"),
     ("enumerations", "Enumerations", "Members are also accepted by name.", ("_generated.enums",), ""),
 ]
-_ALIASES = {"Ggml.ThreadPool": "Ggml.Threadpool"}
+_ALIASES = {"Ggml.ThreadPool": "Ggml.Threadpool", "Ggml.Graph": "Ggml.CGraph"}
 
 _TWO_NAMES = """\
 Some things have two names, because the specification has both. Both are public and stay; prefer the first:
 
-- ``Ggml.Threadpool``, also ``Ggml.ThreadPool``: the same class.
+- ``Ggml.Threadpool``, also ``Ggml.ThreadPool``, and ``Ggml.CGraph``, also ``Ggml.Graph``: the same classes.
 - ``close()`` or ``with``, also ``free()`` and ``Adapter.loraFree()``: they free an object that owns memory. ``free`` is
   the name in C, and can be called on the class as well: ``Model.free(model)``.
 """
