@@ -50,5 +50,7 @@ maximum_signature_line_length = 70
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 nitpicky = True
+# A type in a signature has a short name, such as `Context`, which more than one class has. Its link leads to the first.
+suppress_warnings = ["ref.python"]
 # Names without a page: C types in prototypes, and types of other packages in signatures.
 nitpick_ignore_regex = [("c:identifier", ".*"), ("py:class", ".*"), ("py:data", ".*")]

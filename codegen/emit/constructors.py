@@ -133,12 +133,19 @@ def _docstring(function: Function) -> str:
     if not first:
         first = f"A tensor by `{function.name}`."
     lines = [first]
-    if header and any(header):
-        lines += ["", *header]
+    if any(header):  # text that is laid out by hand is shown as it is
+        literal = any(line.startswith(" ") for line in header)
+        lines += ["", *(["::", "", *(f"  {line}" for line in header)] if literal else header)]
     lines += ["", f"Maps to `{function.name}`."]
-    wrapped = [part for line in lines for part in textwrap.wrap(line, 110, break_long_words=False) or [""]]
+    wrapped = [part for line in lines for part in _wrapped(line)]
     body = "\n".join(f"        {line}".rstrip() for line in wrapped)
     return f'        """{body.lstrip()}\n        """'
+
+
+def _wrapped(line: str) -> list[str]:
+    """Break a long line; its parts are indented alike."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line, 110, subsequent_indent=indent, break_long_words=False) or [""]
 
 
 def _clean(line: str) -> str:

@@ -808,16 +808,18 @@ class Constructors(Generic[T]):
     def dsv4HcComb(self, mixes: T, scale: T, base: T, eps: float, nIter: int) -> T:
         """A tensor by `ggml_dsv4_hc_comb`.
 
-        DeepSeek V4 hyper-connections (ref. https://arxiv.org/pdf/2512.24880)
-        In short these operations are replacements for the original residual connection (x = transformer(x) + x)
-        using a richer representation through streams.
+        ::
 
-        hc_comb: mixes [(2 + hc)*hc, n_tokens], scale [3], base [(2 + hc)*hc]
-                 -> [dst_hc, src_hc, n_tokens]
-        logits[dst, src, t] = mixes[2*hc + dst + hc*src, t]*scale[2]
-                                + base[2*hc + dst + hc*src]
-        Softmax over dst, add eps, normalize over src, then repeat normalization
-        over dst followed by src for iterations 1 through n_iter - 1.
+          DeepSeek V4 hyper-connections (ref. https://arxiv.org/pdf/2512.24880)
+          In short these operations are replacements for the original residual connection (x = transformer(x) + x)
+          using a richer representation through streams.
+
+          hc_comb: mixes [(2 + hc)*hc, n_tokens], scale [3], base [(2 + hc)*hc]
+                   -> [dst_hc, src_hc, n_tokens]
+          logits[dst, src, t] = mixes[2*hc + dst + hc*src, t]*scale[2]
+                                  + base[2*hc + dst + hc*src]
+          Softmax over dst, add eps, normalize over src, then repeat normalization
+          over dst followed by src for iterations 1 through n_iter - 1.
 
         Maps to `ggml_dsv4_hc_comb`.
         """
@@ -833,12 +835,14 @@ class Constructors(Generic[T]):
     def dsv4HcPost(self, x: T, residual: T, post: T, comb: T) -> T:
         """A tensor by `ggml_dsv4_hc_post`.
 
-        hc_post: x [n_embd, n_tokens], residual [n_embd, hc, n_tokens],
-                 post [hc, n_tokens], comb [dst_hc, src_hc, n_tokens]
-                 -> [n_embd, hc, n_tokens]
-          result[i, dst, t] = x[i, t]*post[dst, t]
-                              + sum_src residual[i, src, t]*comb[dst, src, t]
-          comb == NULL uses the identity: result[i, dst, t] = x[i, t]*post[dst, t] + residual[i, dst, t]
+        ::
+
+          hc_post: x [n_embd, n_tokens], residual [n_embd, hc, n_tokens],
+                   post [hc, n_tokens], comb [dst_hc, src_hc, n_tokens]
+                   -> [n_embd, hc, n_tokens]
+            result[i, dst, t] = x[i, t]*post[dst, t]
+                                + sum_src residual[i, src, t]*comb[dst, src, t]
+            comb == NULL uses the identity: result[i, dst, t] = x[i, t]*post[dst, t] + residual[i, dst, t]
 
         Maps to `ggml_dsv4_hc_post`.
         """
@@ -853,8 +857,10 @@ class Constructors(Generic[T]):
     def dsv4HcPre(self, x: T, weights: T) -> T:
         """A tensor by `ggml_dsv4_hc_pre`.
 
-        hc_pre: x [n_embd, hc, n_tokens], weights [hc, n_tokens] -> [n_embd, n_tokens]
-          result[i, t] = sum_h x[i, h, t]*weights[h, t]
+        ::
+
+          hc_pre: x [n_embd, hc, n_tokens], weights [hc, n_tokens] -> [n_embd, n_tokens]
+            result[i, t] = sum_h x[i, h, t]*weights[h, t]
 
         Maps to `ggml_dsv4_hc_pre`.
         """
@@ -863,8 +869,10 @@ class Constructors(Generic[T]):
     def dsv4HcPreGated(self, x: T, gate: T, scale: float) -> T:
         """A tensor by `ggml_dsv4_hc_pre_gated`.
 
-        hc_pre with a per-element gate (Qwen3.8-Flash-Next): gate [n_embd, hc, n_tokens]
-          result[i, t] = scale*sum_h x[i, h, t]*sigmoid(gate[i, h, t])
+        ::
+
+          hc_pre with a per-element gate (Qwen3.8-Flash-Next): gate [n_embd, hc, n_tokens]
+            result[i, t] = scale*sum_h x[i, h, t]*sigmoid(gate[i, h, t])
 
         Maps to `ggml_dsv4_hc_pre_gated`.
         """
@@ -975,16 +983,18 @@ class Constructors(Generic[T]):
     def flashAttnExt(self, q: T, k: T, v: T, mask: T | None, scale: float, maxBias: float, logitSoftcap: float) -> T:
         """Attention, softmax(q k^T * scale + mask) v, without storing the scores.
 
-        q:    [n_embd_k, n_batch, n_head,    ne3 ]
-        k:    [n_embd_k, n_kv,    n_head_kv, ne3 ]
-        v:    [n_embd_v, n_kv,    n_head_kv, ne3 ] !! not transposed !!
-        mask: [n_kv,     n_batch, ne32,      ne33]
-        res:  [n_embd_v, n_head,  n_batch,   ne3 ] !! permuted !!
+        ::
 
-        broadcast:
-          n_head % n_head_kv == 0
-          n_head % ne32      == 0
-          ne3    % ne33      == 0
+          q:    [n_embd_k, n_batch, n_head,    ne3 ]
+          k:    [n_embd_k, n_kv,    n_head_kv, ne3 ]
+          v:    [n_embd_v, n_kv,    n_head_kv, ne3 ] !! not transposed !!
+          mask: [n_kv,     n_batch, ne32,      ne33]
+          res:  [n_embd_v, n_head,  n_batch,   ne3 ] !! permuted !!
+
+          broadcast:
+            n_head % n_head_kv == 0
+            n_head % ne32      == 0
+            ne3    % ne33      == 0
 
         Maps to `ggml_flash_attn_ext`.
         """
@@ -1016,20 +1026,22 @@ class Constructors(Generic[T]):
     def gatedDeltaNet(self, q: T, k: T, v: T, g: T, beta: T, state: T, K: int) -> T:
         """A tensor by `ggml_gated_delta_net`.
 
-        TODO: add ggml_gated_delta_net_set_bcast() to be able to configure Q, K broadcast type: tiled vs interleaved
-        [TAG_GGML_GDN_BCAST]
-        ref: https://github.com/ggml-org/llama.cpp/pull/19468#discussion_r2786394306
+        ::
 
-        tensor shapes (S_k == S_v, H_v % H_k == 0):
-          q, k  : [S_k, H_k, n_tokens, n_seqs]
-          v     : [S_v, H_v, n_tokens, n_seqs]
-          g     : [1, H_v, n_tokens, n_seqs] (scalar gate) or [S_v, H_v, n_tokens, n_seqs] (KDA)
-          beta  : [1, H_v, n_tokens, n_seqs]
-          state : [S_v, S_v, H_v, n_seqs] -- initial recurrent state s0
+          TODO: add ggml_gated_delta_net_set_bcast() to be able to configure Q, K broadcast type: tiled vs interleaved
+          [TAG_GGML_GDN_BCAST]
+          ref: https://github.com/ggml-org/llama.cpp/pull/19468#discussion_r2786394306
 
-        the output packs the attention scores [S_v, H_v, n_tokens, n_seqs] followed by K state
-        snapshots, most-recent first (slot 0 = final state, slot s = state s tokens back). K == 1
-        keeps only the final state; when n_tokens < K only slots 0..n_tokens-1 are written.
+          tensor shapes (S_k == S_v, H_v % H_k == 0):
+            q, k  : [S_k, H_k, n_tokens, n_seqs]
+            v     : [S_v, H_v, n_tokens, n_seqs]
+            g     : [1, H_v, n_tokens, n_seqs] (scalar gate) or [S_v, H_v, n_tokens, n_seqs] (KDA)
+            beta  : [1, H_v, n_tokens, n_seqs]
+            state : [S_v, S_v, H_v, n_seqs] -- initial recurrent state s0
+
+          the output packs the attention scores [S_v, H_v, n_tokens, n_seqs] followed by K state
+          snapshots, most-recent first (slot 0 = final state, slot s = state s tokens back). K == 1
+          keeps only the final state; when n_tokens < K only slots 0..n_tokens-1 are written.
 
         Maps to `ggml_gated_delta_net`.
         """
@@ -1465,16 +1477,18 @@ class Constructors(Generic[T]):
     def lightningIndexer(self, q: T, k: T, weights: T, mask: T) -> T:
         """A tensor by `ggml_lightning_indexer`.
 
-        DSA lightning indexer
+        ::
 
-        q:       [n_embd_idx, n_head_idx, n_batch, ne3 ]
-        k:       [n_embd_idx, 1,          n_kv,    ne3 ]
-        weights: [n_head_idx, n_batch,    1,       ne3 ] !! prescaled !!
-        mask:    [n_kv,       n_batch,    1,       ne33] !! f16 !!
-        res:     [n_kv,       n_batch,    1,       ne3 ]
+          DSA lightning indexer
 
-        broadcast:
-          ne3 % ne33 == 0
+          q:       [n_embd_idx, n_head_idx, n_batch, ne3 ]
+          k:       [n_embd_idx, 1,          n_kv,    ne3 ]
+          weights: [n_head_idx, n_batch,    1,       ne3 ] !! prescaled !!
+          mask:    [n_kv,       n_batch,    1,       ne33] !! f16 !!
+          res:     [n_kv,       n_batch,    1,       ne3 ]
+
+          broadcast:
+            ne3 % ne33 == 0
 
         Maps to `ggml_lightning_indexer`.
         """
@@ -2095,32 +2109,34 @@ class Constructors(Generic[T]):
     ) -> T:
         """A tensor by `ggml_rope_ext`.
 
-        RoPE operations with extended options
-        a is the input tensor to apply RoPE to, shape [n_embd, n_head, n_token]
-        b is an int32 vector with size n_token
-        c is freq factors (e.g. phi3-128k), (optional)
-        mode can be GGML_ROPE_TYPE_NORMAL or NEOX; for MROPE and VISION mode, use ggml_rope_multi
+        ::
 
-        pseudo-code for computing theta:
-          for i in [0, n_dims/2):
-            theta[i] = b[i] * powf(freq_base, -2.0 * i / n_dims);
-            theta[i] = theta[i] / c[i];  # if c is provided, divide theta by c
-            theta[i] = rope_yarn(theta[i], ...);  # note: theta = theta * freq_scale is applied here
+          RoPE operations with extended options
+          a is the input tensor to apply RoPE to, shape [n_embd, n_head, n_token]
+          b is an int32 vector with size n_token
+          c is freq factors (e.g. phi3-128k), (optional)
+          mode can be GGML_ROPE_TYPE_NORMAL or NEOX; for MROPE and VISION mode, use ggml_rope_multi
 
-        other params are used by YaRN RoPE scaling, these default values will disable YaRN:
-          freq_scale  = 1.0f
-          ext_factor  = 0.0f
-          attn_factor = 1.0f
-          beta_fast   = 0.0f
-          beta_slow   = 0.0f
+          pseudo-code for computing theta:
+            for i in [0, n_dims/2):
+              theta[i] = b[i] * powf(freq_base, -2.0 * i / n_dims);
+              theta[i] = theta[i] / c[i];  # if c is provided, divide theta by c
+              theta[i] = rope_yarn(theta[i], ...);  # note: theta = theta * freq_scale is applied here
 
-        example:
-          (marking: c = cos, s = sin, 0 = unrotated)
-          given a single head with size = 8 --> [00000000]
-          GGML_ROPE_TYPE_NORMAL  n_dims = 4 --> [cscs0000]
-          GGML_ROPE_TYPE_NORMAL  n_dims = 8 --> [cscscscs]
-          GGML_ROPE_TYPE_NEOX    n_dims = 4 --> [ccss0000]
-          GGML_ROPE_TYPE_NEOX    n_dims = 8 --> [ccccssss]
+          other params are used by YaRN RoPE scaling, these default values will disable YaRN:
+            freq_scale  = 1.0f
+            ext_factor  = 0.0f
+            attn_factor = 1.0f
+            beta_fast   = 0.0f
+            beta_slow   = 0.0f
+
+          example:
+            (marking: c = cos, s = sin, 0 = unrotated)
+            given a single head with size = 8 --> [00000000]
+            GGML_ROPE_TYPE_NORMAL  n_dims = 4 --> [cscs0000]
+            GGML_ROPE_TYPE_NORMAL  n_dims = 8 --> [cscscscs]
+            GGML_ROPE_TYPE_NEOX    n_dims = 4 --> [ccss0000]
+            GGML_ROPE_TYPE_NEOX    n_dims = 8 --> [ccccssss]
 
         Maps to `ggml_rope_ext`.
         """
@@ -2251,36 +2267,38 @@ class Constructors(Generic[T]):
     ) -> T:
         """A tensor by `ggml_rope_multi`.
 
-        multi-dimensional RoPE, for Qwen-VL and similar vision models
-        mode can be either VISION, MROPE, IMROPE, cannot be combined with NORMAL or NEOX
-        sections specify how many dimensions to rotate in each section:
-          section length is equivalent to number of cos/sin pairs, NOT the number of dims
-          (i.e. sum of 4 sections are expected to be n_dims/2)
-          last sections can be 0, means ignored
-        all other options are identical to ggml_rope_ext
+        ::
 
-        important note:
-          - NEOX ordering is automatically applied and cannot be disabled for MROPE and VISION
-            if you need normal ordering, there are 2 methods:
-            (1) split the tensor manually using ggml_view
-            (2) permute the weight upon conversion
-          - for VISION, n_dims must be head_size/2
+          multi-dimensional RoPE, for Qwen-VL and similar vision models
+          mode can be either VISION, MROPE, IMROPE, cannot be combined with NORMAL or NEOX
+          sections specify how many dimensions to rotate in each section:
+            section length is equivalent to number of cos/sin pairs, NOT the number of dims
+            (i.e. sum of 4 sections are expected to be n_dims/2)
+            last sections can be 0, means ignored
+          all other options are identical to ggml_rope_ext
 
-        example M-RoPE:
-         given sections = [t=4, y=2, x=2, 0]
-         given a single head with size = 18 --> [000000000000000000]
-         GGML_ROPE_TYPE_MROPE   n_dims = 16 --> [ttttyyxxttttyyxx00] (cos/sin are applied in NEOX ordering)
-         GGML_ROPE_TYPE_IMROPE  n_dims = 16 --> [ttyxttyxttyxttyx00] (interleaved M-RoPE, still NEOX ordering)
-         note: the theta for each dim is computed the same way as ggml_rope_ext, no matter the section
-               in other words, idx used for theta: [0123456789... until n_dims/2], not reset for each section
+          important note:
+            - NEOX ordering is automatically applied and cannot be disabled for MROPE and VISION
+              if you need normal ordering, there are 2 methods:
+              (1) split the tensor manually using ggml_view
+              (2) permute the weight upon conversion
+            - for VISION, n_dims must be head_size/2
 
-        example vision RoPE:
-         given sections = [y=4, x=4, 0, 0] (last 2 sections are ignored)
-         given a single head with size = 8 --> [00000000]
-         GGML_ROPE_TYPE_VISION  n_dims = 4 --> [yyyyxxxx]
-         other values of n_dims are untested and is undefined behavior
-         note: unlike MROPE, the theta for each dim is computed differently for each section
-               in other words, idx used for theta: [0123] for y section, then [0123] for x section
+          example M-RoPE:
+           given sections = [t=4, y=2, x=2, 0]
+           given a single head with size = 18 --> [000000000000000000]
+           GGML_ROPE_TYPE_MROPE   n_dims = 16 --> [ttttyyxxttttyyxx00] (cos/sin are applied in NEOX ordering)
+           GGML_ROPE_TYPE_IMROPE  n_dims = 16 --> [ttyxttyxttyxttyx00] (interleaved M-RoPE, still NEOX ordering)
+           note: the theta for each dim is computed the same way as ggml_rope_ext, no matter the section
+                 in other words, idx used for theta: [0123456789... until n_dims/2], not reset for each section
+
+          example vision RoPE:
+           given sections = [y=4, x=4, 0, 0] (last 2 sections are ignored)
+           given a single head with size = 8 --> [00000000]
+           GGML_ROPE_TYPE_VISION  n_dims = 4 --> [yyyyxxxx]
+           other values of n_dims are untested and is undefined behavior
+           note: unlike MROPE, the theta for each dim is computed differently for each section
+                 in other words, idx used for theta: [0123] for y section, then [0123] for x section
 
         Maps to `ggml_rope_multi`.
         """
@@ -2556,20 +2574,22 @@ class Constructors(Generic[T]):
     def setRows(self, a: T, b: T, c: T) -> T:
         """`a` with its rows of the indices `c` replaced by the rows of `b`; a view of `a`.
 
-        a TD  [n_embd, ne1,    ne2,    ne3]
-        b TS  [n_embd, n_rows, ne02,   ne03] | ne02 == ne2, ne03 == ne3
-        c I64 [n_rows, ne11,   ne12,   1]    | c[i] in [0, ne1)
+        ::
 
-        undefined behavior if destination rows overlap
+          a TD  [n_embd, ne1,    ne2,    ne3]
+          b TS  [n_embd, n_rows, ne02,   ne03] | ne02 == ne2, ne03 == ne3
+          c I64 [n_rows, ne11,   ne12,   1]    | c[i] in [0, ne1)
 
-        broadcast:
-          ne2 % ne11 == 0
-          ne3 % ne12 == 0
+          undefined behavior if destination rows overlap
 
-        return view(a)
-        a: destination
-        b: source
-        c: row indices
+          broadcast:
+            ne2 % ne11 == 0
+            ne3 % ne12 == 0
+
+          return view(a)
+          a: destination
+          b: source
+          c: row indices
 
         Maps to `ggml_set_rows`.
         """
@@ -2651,15 +2671,17 @@ class Constructors(Generic[T]):
     def softMaxExt(self, a: T, mask: T | None, scale: float, maxBias: float) -> T:
         """Softmax of each row of a * scale + mask.
 
-        a    [ne0, ne01, ne02, ne03]
-        mask [ne0, ne11, ne12, ne13] | ne11 >= ne01, F16 or F32, optional
+        ::
 
-        broadcast:
-          ne02 % ne12 == 0
-          ne03 % ne13 == 0
+          a    [ne0, ne01, ne02, ne03]
+          mask [ne0, ne11, ne12, ne13] | ne11 >= ne01, F16 or F32, optional
 
-        fused soft_max(a*scale + mask*(ALiBi slope))
-        max_bias = 0.0f for no ALiBi
+          broadcast:
+            ne02 % ne12 == 0
+            ne03 % ne13 == 0
+
+          fused soft_max(a*scale + mask*(ALiBi slope))
+          max_bias = 0.0f for no ALiBi
 
         Maps to `ggml_soft_max_ext`.
         """
@@ -2738,18 +2760,20 @@ class Constructors(Generic[T]):
     def solveTri(self, a: T, b: T, left: bool, lower: bool, uni: bool) -> T:
         """A tensor by `ggml_solve_tri`.
 
-        Solves a specific equation of the form Ax=B, where A is a triangular matrix
-         without zeroes on the diagonal (i.e. invertible).
-         B can have any number of columns, but must have the same number of rows as A
-         If A is [n, n] and B is [n, m], then the result will be [n, m] as well
-         Has O(n^3) complexity (unlike most matrix ops out there), so use on cases
-         where n > 100 sparingly, pre-chunk if necessary.
+        ::
 
-         If left = false, solves xA=B instead
-         If lower = false, assumes upper triangular instead
-         If uni = true, assumes diagonal of A to be all ones (will override actual values)
+          Solves a specific equation of the form Ax=B, where A is a triangular matrix
+           without zeroes on the diagonal (i.e. invertible).
+           B can have any number of columns, but must have the same number of rows as A
+           If A is [n, n] and B is [n, m], then the result will be [n, m] as well
+           Has O(n^3) complexity (unlike most matrix ops out there), so use on cases
+           where n > 100 sparingly, pre-chunk if necessary.
 
-         TODO: currently only lower, right, non-unitriangular variant is implemented
+           If left = false, solves xA=B instead
+           If lower = false, assumes upper triangular instead
+           If uni = true, assumes diagonal of A to be all ones (will override actual values)
+
+           TODO: currently only lower, right, non-unitriangular variant is implemented
 
         Maps to `ggml_solve_tri`.
         """

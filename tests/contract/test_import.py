@@ -81,7 +81,7 @@ def test_lazy_names_of_ggml_agree_with_what_type_checkers_see() -> None:
         if isinstance(node, ast.ImportFrom):
             home = str(node.module).removeprefix("llama_cffi.")
             seen |= {alias.asname or alias.name: (home, alias.name) for alias in node.names}
-    seen["ThreadPool"] = seen["Threadpool"]
+    seen["ThreadPool"], seen["Graph"] = seen["Threadpool"], seen["CGraph"]
     assert seen == Ggml._HOMES
     assert sorted(seen) == Ggml.__all__ and set(Ggml.__all__) <= set(dir(Ggml))
     assert all(getattr(Ggml, name).__name__.endswith(there) for name, (_, there) in Ggml._HOMES.items())

@@ -70,8 +70,8 @@ TYPE_ROWS = (
         "unused-typedef-changed",
         "typedef",
         "ggml.h",
-        (("    typedef uint16_t ggml_fp16_t;\n", "    typedef int16_t ggml_fp16_t;\n"),),
-        absorbed(writes(CDEF, "typedef int16_t ggml_fp16_t;")),
+        (("    typedef uint8_t ggml_guid[16];\n", "    typedef int8_t ggml_guid[16];\n"),),
+        absorbed(writes(CDEF, "typedef int8_t ggml_guid[16];")),
     ),
     Mutation(
         "progress-with-one-more",
