@@ -13,8 +13,8 @@ _HEAD = '''"""The constructors of ggml as methods: one for each function that ta
 
 from __future__ import annotations
 
-from llama_cffi._core.arguments import float_argument, int_array
-from llama_cffi._core.checks import boolean, integer
+from llama_cffi._core.arguments import int_array
+from llama_cffi._core.checks import boolean, integer, number
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated import enums
 
@@ -121,7 +121,7 @@ def _value(function: Function, param: Param, name: str) -> str:
     if param.type == "bool":
         return f'boolean({name}, "{name}")'
     if param.type == "float":
-        return f'float_argument({name}, "{name}")'
+        return f'number({name}, "{name}")'
     bits, signed = INTEGERS[param.type]
     low, high = constructors.integer_range(function, param)
     return f'integer({name}, {low}, {min(high, (1 << (bits - signed)) - 1)}, "{name}")'

@@ -127,8 +127,11 @@ def target(directive: str, name: str) -> str:
     return f".. {directive}:: {name}\n   :module: llama_cffi\n   :no-typesetting:\n"
 
 
-def class_page(path: str) -> str:
-    """Return the page of a class or an enumeration, by its public name."""
+def class_page(path: str, apart: frozenset[str] = frozenset(), more: str = "") -> str:
+    """Return the page of a class or an enumeration, by its public name.
+
+    Other pages document the members of `apart`; `more` stands below the tables.
+    """
     cls = find(path)
     if issubclass(cls, enum.Enum):
         return _enumeration(path, cls)
@@ -136,13 +139,14 @@ def class_page(path: str) -> str:
     inner = [link(f"{path}.{name}") for name in nested(cls)]
     if inner:
         parts.append(f"Parameters: {', '.join(inner)}.\n")
-    found = members(cls)
+    found = [member for member in members(cls) if member.name not in apart]
     for kind in _KINDS:
         of_kind = [member for member in found if member.kind == kind]
         if of_kind:
             parts.append(f".. rubric:: {kind}\n")
-            parts.append(_field_table(path, of_kind) if kind == "Fields" else _member_table(path, of_kind))
-    details = [entry for member in found if (entry := _entry(path, member))]
+            parts.append(_field_table(path, of_kind) if kind == "Fields" else member_table(path, of_kind))
+    parts += [more] if more else []
+    details = [text for member in found if (text := entry(path, member))]
     if details:
         parts += [".. rubric:: Details\n", *details]
     return "\n".join(parts)
@@ -157,7 +161,8 @@ def _class_entry(path: str, cls: type) -> str:
     return f".. py:class:: {path}{arguments}\n   :module: llama_cffi\n\n{doc}\n"
 
 
-def _member_table(path: str, found: list[Member]) -> str:
+def member_table(path: str, found: list[Member]) -> str:
+    """Return a table of methods or properties: name and first sentence."""
     return table([], [[link(f"{path}.{member.name}", member.name), first_line(member.doc)] for member in found])
 
 
@@ -204,7 +209,8 @@ def _public(name: str) -> str:
     return f"Ggml.{short}" if short != name and find(f"Ggml.{short}") else name
 
 
-def _entry(path: str, member: Member) -> str:
+def entry(path: str, member: Member) -> str:
+    """Return the entry of a member; "" if its row in the table says everything."""
     if _is_short(member):
         return ""
     if member.kind == "Fields":
@@ -235,5 +241,5 @@ def _enumeration(path: str, cls: type[enum.Enum]) -> str:
     methods = [member for member in members(cls) if member.kind != "Fields"]
     parts = [heading(path), f".. py:class:: {path}\n   :module: llama_cffi\n\n{doc}\n", table(header, rows)]
     if methods:
-        parts += [_member_table(path, methods), ".. rubric:: Details\n", *(_entry(path, member) for member in methods)]
+        parts += [member_table(path, methods), ".. rubric:: Details\n", *(entry(path, member) for member in methods)]
     return "\n".join(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 import llama_cffi
+import operations
 from codegen.api import c_text
 from codegen.api.model import Function
 from codegen.rules import naming, policy
@@ -253,6 +254,8 @@ def pages() -> dict[str, str]:
         out[slug] = group_page(slug, title, text, found[slug])
         if slug != "errors":
             out |= {name: class_page(name) for name in found[slug] if is_class(find(name))}
+    out[operations.OWNER] = class_page(operations.OWNER, operations.NAMES, operations.overview())
+    out |= operations.pages()
     for alias, name in _ALIASES.items():
         out[name] += f"\n.. py:class:: {alias}\n   :module: llama_cffi\n\n   Another name of `{name}`.\n"
     return out

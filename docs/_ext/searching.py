@@ -47,6 +47,7 @@ _KEYWORDS = {
     "howto/logging": "verbose quiet silence",
     "howto/models": "download hub huggingface quantized",
     "howto/server": "openai http api rest endpoint",
+    "howto/tensors": "ggml tensor matrix graph compute numpy train gradient",
     "howto/threads": "cpu cores performance slow",
     "performance": "benchmark speed",
     "reference/Adapter": "lora alora adapter finetune",

@@ -23,7 +23,14 @@ BoolLike: TypeAlias = "bool | Literal[0, 1]"
 TokenSequence: TypeAlias = "Sequence[int] | Buffer"
 
 # The formats of memoryview elements that match a C type. Raw bytes match every type.
-_FORMATS = {"int32_t": ("i", "l"), "char": ("b", "c"), "uint8_t": (), "float": ("f",), "size_t": ("L", "Q")}
+_FORMATS = {
+    "int32_t": ("i", "l"),
+    "char": ("b", "c"),
+    "uint8_t": (),
+    "uint16_t": ("H", "e"),
+    "float": ("f",),
+    "size_t": ("L", "Q"),
+}
 _RAW = ("B", "b", "c")
 
 new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -80,14 +87,27 @@ def is_hub_name(path: object) -> bool:
 
 def out_buffer(buffer: OutBuffer, ctype: str, count: int, what: str, count_name: str) -> Any:
     """Return a writable buffer as a C array of at least `count` elements."""
-    if isinstance(buffer, ffi.CData):
-        array = _cdata_array(buffer, ctype, what)
-        capacity = len(array)
-    else:
-        array, capacity = _from_buffer(buffer, ctype, what, writable=True)
+    array, capacity = writable_buffer(buffer, ctype, what)
     if not 0 <= count <= capacity:
         raise out_of_range(count_name, count, 0, capacity, f"{what} has room for {capacity}")
     return array
+
+
+def writable_buffer(buffer: OutBuffer, ctype: str, what: str) -> tuple[Any, int]:
+    """Return a writable buffer as a C array, and the number of its elements."""
+    if isinstance(buffer, ffi.CData):
+        array = _cdata_array(buffer, ctype, what)
+        return array, len(array)
+    return _from_buffer(buffer, ctype, what, writable=True)
+
+
+def byte_buffer(buffer: Any, what: str, writable: bool = False) -> tuple[Any, int]:
+    """Return the memory of a buffer with elements of any type as a C array, and its size in bytes."""
+    if isinstance(buffer, ffi.CData):
+        if ffi.typeof(buffer).kind != "array":
+            raise TypeError(f"{what} must be an array, got {ffi.typeof(buffer).cname}: ffi.new('char[]', n) makes one")
+        return buffer, ffi.sizeof(buffer)
+    return _from_buffer(buffer, "", what, writable)
 
 
 def _cdata_array(buffer: Any, ctype: str, what: str) -> Any:
@@ -98,24 +118,24 @@ def _cdata_array(buffer: Any, ctype: str, what: str) -> Any:
 
 
 def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> tuple[Any, int]:
-    """Return a pointer that keeps a buffer alive, and the number of its elements."""
+    """Return a pointer that keeps a buffer alive, and the number of its elements. Without a type: of its bytes."""
     try:
         view = memoryview(buffer)
-    except TypeError:
+    except (TypeError, BufferError, ValueError):  # numpy's objects and dates are the last two
         raise TypeError(
             f"{what} must be a buffer (bytearray, array.array, numpy array), got {type(buffer).__name__}"
         ) from None
     if writable and view.readonly:
         raise TypeError(f"{what} must be writable, got a read-only buffer: pass a bytearray or a writable array")
-    size = ffi.sizeof(ctype)
-    if view.format not in _RAW and (view.format not in _FORMATS[ctype] or view.itemsize != size):
+    if ctype and view.format not in _RAW and (view.format not in _FORMATS[ctype] or view.itemsize != ffi.sizeof(ctype)):
         raise TypeError(f"{what} must have elements of type {ctype}, got format {view.format!r}")
     if not view.c_contiguous:
         raise ValueError(f"{what} must be contiguous: pass a copy")
     # CPython before 3.13 crashes when it collects a reference cycle with a cffi array over a memoryview in it, and the
     # frames of a stored exception form such cycles. So C gets a pointer that keeps the memoryview alive instead.
-    with ffi.from_buffer(f"{ctype}[]", view, require_writable=writable) as array:
-        pointer: Any = ffi.gc(ffi.cast(f"{ctype} *", array), {None: view}.get)  # a function of C that keeps it
+    kind = ctype or "char"
+    with ffi.from_buffer(f"{kind}[]", view, require_writable=writable) as array:
+        pointer: Any = ffi.gc(ffi.cast(f"{kind} *", array), {None: view}.get)  # a function of C that keeps it
         return pointer, len(array)
 
 
@@ -202,14 +222,6 @@ def require_together(buffer: object, length: int | None, names: str) -> bool:
 def optional_text(pointer: Any) -> str | None:
     """Return a copy of a C string; None for NULL."""
     return None if pointer == ffi.NULL else bytes(ffi.string(pointer)).decode("utf-8", "replace")
-
-
-def float_argument(value: float, name: str) -> float:
-    """Return a number as a float. Raises TypeError for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
 def int_array(values: Sequence[int], ctype: str, count: int, low: int, high: int, name: str) -> Any:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.arguments import float_argument, int_array
-from llama_cffi._core.checks import boolean, integer
+from llama_cffi._core.arguments import int_array
+from llama_cffi._core.checks import boolean, integer, number
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated import enums
 
@@ -170,12 +170,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_arange`.
         """
-        return self._make(
-            lib.ggml_arange,
-            float_argument(start, "start"),
-            float_argument(stop, "stop"),
-            float_argument(step, "step"),
-        )
+        return self._make(lib.ggml_arange, number(start, "start"), number(stop, "stop"), number(step, "step"))
 
     def argmax(self, a: T) -> T:
         """The index of the largest element of each row (I32).
@@ -230,7 +225,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_clamp`.
         """
-        return self._make(lib.ggml_clamp, self._tensor(a, "a"), float_argument(min, "min"), float_argument(max, "max"))
+        return self._make(lib.ggml_clamp, self._tensor(a, "a"), number(min, "min"), number(max, "max"))
 
     def clampInplace(self, a: T, min: float, max: float) -> T:
         """Limited to [min, max]. The result overwrites `a`.
@@ -239,12 +234,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_clamp_inplace`.
         """
-        return self._make(
-            lib.ggml_clamp_inplace,
-            self._tensor(a, "a"),
-            float_argument(min, "min"),
-            float_argument(max, "max"),
-        )
+        return self._make(lib.ggml_clamp_inplace, self._tensor(a, "a"), number(min, "min"), number(max, "max"))
 
     def col2im1d(self, a: T, s0: int, oc: int, p0: int) -> T:
         """A tensor by `ggml_col2im_1d`.
@@ -828,7 +818,7 @@ class Constructors(Generic[T]):
             self._tensor(mixes, "mixes"),
             self._tensor(scale, "scale"),
             self._tensor(base, "base"),
-            float_argument(eps, "eps"),
+            number(eps, "eps"),
             integer(nIter, 0, 2147483647, "nIter"),
         )
 
@@ -880,7 +870,7 @@ class Constructors(Generic[T]):
             lib.ggml_dsv4_hc_pre_gated,
             self._tensor(x, "x"),
             self._tensor(gate, "gate"),
-            float_argument(scale, "scale"),
+            number(scale, "scale"),
         )
 
     def dupData(self, a: T) -> T:
@@ -955,14 +945,14 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_fill`.
         """
-        return self._make(lib.ggml_fill, self._tensor(a, "a"), float_argument(c, "c"))
+        return self._make(lib.ggml_fill, self._tensor(a, "a"), number(c, "c"))
 
     def fillInplace(self, a: T, c: float) -> T:
         """A tensor of the shape of `a` with all elements `c`. The result overwrites `a`.
 
         Maps to `ggml_fill_inplace`.
         """
-        return self._make(lib.ggml_fill_inplace, self._tensor(a, "a"), float_argument(c, "c"))
+        return self._make(lib.ggml_fill_inplace, self._tensor(a, "a"), number(c, "c"))
 
     def flashAttnBack(self, q: T, k: T, v: T, d: T, masked: bool) -> T:
         """A tensor by `ggml_flash_attn_back`.
@@ -1004,9 +994,9 @@ class Constructors(Generic[T]):
             self._tensor(k, "k"),
             self._tensor(v, "v"),
             self._tensor(mask, "mask", optional=True),
-            float_argument(scale, "scale"),
-            float_argument(maxBias, "maxBias"),
-            float_argument(logitSoftcap, "logitSoftcap"),
+            number(scale, "scale"),
+            number(maxBias, "maxBias"),
+            number(logitSoftcap, "logitSoftcap"),
         )
 
     def floor(self, a: T) -> T:
@@ -1068,7 +1058,7 @@ class Constructors(Generic[T]):
             self._tensor(q, "q"),
             self._tensor(g, "g"),
             self._tensor(state, "state"),
-            float_argument(scale, "scale"),
+            number(scale, "scale"),
         )
 
     def geglu(self, a: T) -> T:
@@ -1263,7 +1253,7 @@ class Constructors(Generic[T]):
             lib.ggml_group_norm,
             self._tensor(a, "a"),
             integer(nGroups, 1, 16777216, "nGroups"),
-            float_argument(eps, "eps"),
+            number(eps, "eps"),
         )
 
     def groupNormInplace(self, a: T, nGroups: int, eps: float) -> T:
@@ -1275,7 +1265,7 @@ class Constructors(Generic[T]):
             lib.ggml_group_norm_inplace,
             self._tensor(a, "a"),
             integer(nGroups, 1, 16777216, "nGroups"),
-            float_argument(eps, "eps"),
+            number(eps, "eps"),
         )
 
     def hardsigmoid(self, a: T) -> T:
@@ -1453,14 +1443,14 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_l2_norm`.
         """
-        return self._make(lib.ggml_l2_norm, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_l2_norm, self._tensor(a, "a"), number(eps, "eps"))
 
     def l2NormInplace(self, a: T, eps: float) -> T:
         """Rows, divided by their Euclidean norm. The result overwrites `a`.
 
         Maps to `ggml_l2_norm_inplace`.
         """
-        return self._make(lib.ggml_l2_norm_inplace, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_l2_norm_inplace, self._tensor(a, "a"), number(eps, "eps"))
 
     def leakyRelu(self, a: T, negativeSlope: float, inplace: bool) -> T:
         """x if x > 0, else x * negativeSlope.
@@ -1470,7 +1460,7 @@ class Constructors(Generic[T]):
         return self._make(
             lib.ggml_leaky_relu,
             self._tensor(a, "a"),
-            float_argument(negativeSlope, "negativeSlope"),
+            number(negativeSlope, "negativeSlope"),
             boolean(inplace, "inplace"),
         )
 
@@ -1628,14 +1618,14 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_norm`.
         """
-        return self._make(lib.ggml_norm, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_norm, self._tensor(a, "a"), number(eps, "eps"))
 
     def normInplace(self, a: T, eps: float) -> T:
         """Rows, normalized to mean 0 and variance 1. The result overwrites `a`.
 
         Maps to `ggml_norm_inplace`.
         """
-        return self._make(lib.ggml_norm_inplace, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_norm_inplace, self._tensor(a, "a"), number(eps, "eps"))
 
     def optStepAdamw(self, a: T, grad: T, m: T, v: T, adamwParams: T) -> T:
         """A tensor by `ggml_opt_step_adamw`.
@@ -1814,8 +1804,8 @@ class Constructors(Generic[T]):
             integer(k1, 1, 16777216, "k1"),
             integer(s0, 1, 16777216, "s0"),
             integer(s1, 1, 16777216, "s1"),
-            float_argument(p0, "p0"),
-            float_argument(p1, "p1"),
+            number(p0, "p0"),
+            number(p1, "p1"),
         )
 
     def pool2dBack(self, a: T, af: T, op: GgmlOpPool, k0: int, k1: int, s0: int, s1: int, p0: float, p1: float) -> T:
@@ -1834,8 +1824,8 @@ class Constructors(Generic[T]):
             integer(k1, 1, 16777216, "k1"),
             integer(s0, 1, 16777216, "s0"),
             integer(s1, 1, 16777216, "s1"),
-            float_argument(p0, "p0"),
-            float_argument(p1, "p1"),
+            number(p0, "p0"),
+            number(p1, "p1"),
         )
 
     def reglu(self, a: T) -> T:
@@ -1966,7 +1956,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_rms_norm`.
         """
-        return self._make(lib.ggml_rms_norm, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_rms_norm, self._tensor(a, "a"), number(eps, "eps"))
 
     def rmsNormBack(self, a: T, b: T, eps: float) -> T:
         """A tensor by `ggml_rms_norm_back`.
@@ -1976,19 +1966,14 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_rms_norm_back`.
         """
-        return self._make(
-            lib.ggml_rms_norm_back,
-            self._tensor(a, "a"),
-            self._tensor(b, "b"),
-            float_argument(eps, "eps"),
-        )
+        return self._make(lib.ggml_rms_norm_back, self._tensor(a, "a"), self._tensor(b, "b"), number(eps, "eps"))
 
     def rmsNormInplace(self, a: T, eps: float) -> T:
         """Rows, divided by their root mean square. The result overwrites `a`.
 
         Maps to `ggml_rms_norm_inplace`.
         """
-        return self._make(lib.ggml_rms_norm_inplace, self._tensor(a, "a"), float_argument(eps, "eps"))
+        return self._make(lib.ggml_rms_norm_inplace, self._tensor(a, "a"), number(eps, "eps"))
 
     def roll(self, a: T, shift0: int, shift1: int, shift2: int, shift3: int) -> T:
         """Elements shifted along the axes; those that leave at one end come in at the other.
@@ -2051,12 +2036,12 @@ class Constructors(Generic[T]):
             integer(nDims, 1, 16777216, "nDims"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeCustomInplace(
@@ -2084,12 +2069,12 @@ class Constructors(Generic[T]):
             integer(nDims, 1, 16777216, "nDims"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeExt(
@@ -2148,12 +2133,12 @@ class Constructors(Generic[T]):
             integer(nDims, 1, 16777216, "nDims"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeExtBack(
@@ -2189,12 +2174,12 @@ class Constructors(Generic[T]):
             integer(nDims, 1, 16777216, "nDims"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeExtInplace(
@@ -2226,12 +2211,12 @@ class Constructors(Generic[T]):
             integer(nDims, 1, 16777216, "nDims"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeInplace(self, a: T, b: T, nDims: int, mode: int) -> T:
@@ -2311,12 +2296,12 @@ class Constructors(Generic[T]):
             int_array(sections, "int", 4, 0, 16777216, "sections"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeMultiBack(
@@ -2348,12 +2333,12 @@ class Constructors(Generic[T]):
             int_array(sections, "int", 4, 0, 16777216, "sections"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def ropeMultiInplace(
@@ -2385,12 +2370,12 @@ class Constructors(Generic[T]):
             int_array(sections, "int", 4, 0, 16777216, "sections"),
             integer(mode, 0, 4096, "mode"),
             integer(nCtxOrig, 0, 2147483647, "nCtxOrig"),
-            float_argument(freqBase, "freqBase"),
-            float_argument(freqScale, "freqScale"),
-            float_argument(extFactor, "extFactor"),
-            float_argument(attnFactor, "attnFactor"),
-            float_argument(betaFast, "betaFast"),
-            float_argument(betaSlow, "betaSlow"),
+            number(freqBase, "freqBase"),
+            number(freqScale, "freqScale"),
+            number(extFactor, "extFactor"),
+            number(attnFactor, "attnFactor"),
+            number(betaFast, "betaFast"),
+            number(betaSlow, "betaSlow"),
         )
 
     def round(self, a: T) -> T:
@@ -2443,7 +2428,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_scale`.
         """
-        return self._make(lib.ggml_scale, self._tensor(a, "a"), float_argument(s, "s"))
+        return self._make(lib.ggml_scale, self._tensor(a, "a"), number(s, "s"))
 
     def scaleBias(self, a: T, s: float, b: float) -> T:
         """a * s + b.
@@ -2452,19 +2437,14 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_scale_bias`.
         """
-        return self._make(lib.ggml_scale_bias, self._tensor(a, "a"), float_argument(s, "s"), float_argument(b, "b"))
+        return self._make(lib.ggml_scale_bias, self._tensor(a, "a"), number(s, "s"), number(b, "b"))
 
     def scaleBiasInplace(self, a: T, s: float, b: float) -> T:
         """a * s + b. The result overwrites `a`.
 
         Maps to `ggml_scale_bias_inplace`.
         """
-        return self._make(
-            lib.ggml_scale_bias_inplace,
-            self._tensor(a, "a"),
-            float_argument(s, "s"),
-            float_argument(b, "b"),
-        )
+        return self._make(lib.ggml_scale_bias_inplace, self._tensor(a, "a"), number(s, "s"), number(b, "b"))
 
     def scaleInplace(self, a: T, s: float) -> T:
         """a * s. The result overwrites `a`.
@@ -2473,7 +2453,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_scale_inplace`.
         """
-        return self._make(lib.ggml_scale_inplace, self._tensor(a, "a"), float_argument(s, "s"))
+        return self._make(lib.ggml_scale_inplace, self._tensor(a, "a"), number(s, "s"))
 
     def set(self, a: T, b: T, nb1: int, nb2: int, nb3: int, offset: int) -> T:
         """`a` with a part replaced by `b`; strides and offset in bytes.
@@ -2689,8 +2669,8 @@ class Constructors(Generic[T]):
             lib.ggml_soft_max_ext,
             self._tensor(a, "a"),
             self._tensor(mask, "mask", optional=True),
-            float_argument(scale, "scale"),
-            float_argument(maxBias, "maxBias"),
+            number(scale, "scale"),
+            number(maxBias, "maxBias"),
         )
 
     def softMaxExtBack(self, a: T, b: T, scale: float, maxBias: float) -> T:
@@ -2702,8 +2682,8 @@ class Constructors(Generic[T]):
             lib.ggml_soft_max_ext_back,
             self._tensor(a, "a"),
             self._tensor(b, "b"),
-            float_argument(scale, "scale"),
-            float_argument(maxBias, "maxBias"),
+            number(scale, "scale"),
+            number(maxBias, "maxBias"),
         )
 
     def softMaxExtBackInplace(self, a: T, b: T, scale: float, maxBias: float) -> T:
@@ -2717,8 +2697,8 @@ class Constructors(Generic[T]):
             lib.ggml_soft_max_ext_back_inplace,
             self._tensor(a, "a"),
             self._tensor(b, "b"),
-            float_argument(scale, "scale"),
-            float_argument(maxBias, "maxBias"),
+            number(scale, "scale"),
+            number(maxBias, "maxBias"),
         )
 
     def softMaxExtInplace(self, a: T, mask: T | None, scale: float, maxBias: float) -> T:
@@ -2730,8 +2710,8 @@ class Constructors(Generic[T]):
             lib.ggml_soft_max_ext_inplace,
             self._tensor(a, "a"),
             self._tensor(mask, "mask", optional=True),
-            float_argument(scale, "scale"),
-            float_argument(maxBias, "maxBias"),
+            number(scale, "scale"),
+            number(maxBias, "maxBias"),
         )
 
     def softMaxInplace(self, a: T) -> T:
@@ -2896,12 +2876,7 @@ class Constructors(Generic[T]):
 
         Maps to `ggml_swiglu_clamp`.
         """
-        return self._make(
-            lib.ggml_swiglu_clamp,
-            self._tensor(a, "a"),
-            self._tensor(b, "b"),
-            float_argument(limit, "limit"),
-        )
+        return self._make(lib.ggml_swiglu_clamp, self._tensor(a, "a"), self._tensor(b, "b"), number(limit, "limit"))
 
     def swigluOai(self, a: T, b: T, alpha: float, limit: float) -> T:
         """A tensor by `ggml_swiglu_oai`.
@@ -2912,8 +2887,8 @@ class Constructors(Generic[T]):
             lib.ggml_swiglu_oai,
             self._tensor(a, "a"),
             self._tensor(b, "b"),
-            float_argument(alpha, "alpha"),
-            float_argument(limit, "limit"),
+            number(alpha, "alpha"),
+            number(limit, "limit"),
         )
 
     def swigluSplit(self, a: T, b: T) -> T:
@@ -3170,8 +3145,8 @@ class Constructors(Generic[T]):
         return self._make(
             lib.ggml_xielu,
             self._tensor(a, "a"),
-            float_argument(alphaN, "alphaN"),
-            float_argument(alphaP, "alphaP"),
-            float_argument(beta, "beta"),
-            float_argument(eps, "eps"),
+            number(alphaN, "alphaN"),
+            number(alphaP, "alphaP"),
+            number(beta, "beta"),
+            number(eps, "eps"),
         )

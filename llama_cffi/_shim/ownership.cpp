@@ -15,6 +15,9 @@
 #include "shim.h"
 
 #include <cstddef>
+#include <new>
+#include <unordered_map>
+#include <vector>
 
 #include <unistd.h>
 
@@ -433,7 +436,7 @@ void release_kept(Owned * self) {
             auto * kept = reinterpret_cast<Owned *>(item);
             kept->dependents--;
             kept->pins -= self->is_pin;
-            if (kept->pending && kept->dependents == 0) {
+            if (kept->pending) {
                 finish_silently(kept);
             }
         }
@@ -462,6 +465,88 @@ void release_members(Owned * self) {
     Py_XDECREF(list);
 }
 
+/* Calls `use` for each Owned that this one keeps and that only waits for its dependents. */
+template <typename F> void each_pending(Owned * self, F use) {
+    for (Py_ssize_t i = 0; self->kept != nullptr && i < PyList_Size(self->kept); i++) {
+        PyObject * item = PyList_GetItem(self->kept, i);
+        auto *     kept = reinterpret_cast<Owned *>(item);
+        if (is_owned(item) && kept->pending && kept->pointer != nullptr && kept->owner == nullptr) {
+            use(kept);
+        }
+    }
+}
+
+/* Returns the objects that wait for each other, this one among them, if nothing else keeps one of them. As each counts
+ * the others as dependents, none would ever be freed. */
+std::vector<Owned *> ring_of(Owned * self) {
+    std::unordered_map<Owned *, Py_ssize_t> times{{self, 0}};  // how often others of these keep an object
+    std::vector<Owned *>                    found{self};
+    for (size_t i = 0; i < found.size(); i++) {
+        each_pending(found[i], [&](Owned * kept) {
+            if (times[kept]++ == 0 && kept != self) {
+                found.push_back(kept);
+            }
+        });
+    }
+    std::vector<Owned *> used;  // what others keep, and what these keep
+    for (Owned * one : found) {
+        if (one->dependents > times[one]) {
+            used.push_back(one);
+            times.erase(one);
+        }
+    }
+    for (size_t i = 0; i < used.size(); i++) {
+        each_pending(used[i], [&](Owned * kept) {
+            if (times.erase(kept) != 0) {
+                used.push_back(kept);
+            }
+        });
+    }
+    std::vector<Owned *> ring;
+    for (Owned * one : found) {
+        if (times.count(one) != 0) {
+            ring.push_back(one);
+        }
+    }
+    return times.count(self) != 0 ? ring : std::vector<Owned *>();
+}
+
+/* Frees the ring that this one is part of, if there is one. What a free raises is reported, as in a destructor. */
+void finish_ring(Owned * self) {
+    try {
+        const std::vector<Owned *> ring = ring_of(self);
+        std::vector<PyObject *>    pointers;
+        pointers.reserve(ring.size());
+        for (Owned * one : ring) {
+            Py_INCREF(reinterpret_cast<PyObject *>(one));
+            pointers.push_back(one->pointer);
+            one->pointer = nullptr;  // another thread may run meanwhile
+        }
+        for (size_t i = 0; i < ring.size(); i++) {
+            PyObject * result = nullptr;
+            {
+                const KeepError kept;
+                result = PyObject_CallFunctionObjArgs(ring[i]->free_, pointers[i], nullptr);
+                if (result == nullptr) {
+                    PyErr_WriteUnraisable(ring[i]->free_);
+                }
+            }
+            Py_XDECREF(result);
+            Py_DECREF(pointers[i]);
+            alive--;
+        }
+        for (Owned * one : ring) {
+            release_members(one);
+            release_kept(one);
+        }
+        for (Owned * one : ring) {
+            Py_DECREF(reinterpret_cast<PyObject *>(one));
+        }
+    } catch (const std::bad_alloc &) {
+        // it is tried again when one of them is finished again
+    }
+}
+
 /* Frees the C object, unless its owner will; after the last dependent. Returns false with an exception set if the
  * function that frees it raised; then the object can be finished again. */
 bool owned_finish(Owned * self) {
@@ -474,6 +559,9 @@ bool owned_finish(Owned * self) {
     }
     if (self->dependents > 0) {
         self->pending = true;
+        if (self->kept != nullptr && PyList_Size(self->kept) > 0) {
+            finish_ring(self);
+        }
         return true;
     }
     PyObject * pointer = self->pointer;
@@ -519,7 +607,7 @@ void owned_dealloc(PyObject * object) {
     auto * self = reinterpret_cast<Owned *>(object);
     PyObject_GC_UnTrack(object);
     finish_silently(self);
-    forget_pointer(self);
+    Py_XDECREF(self->pointer);  // what was not freed by now still counts: it has leaked
     Py_XDECREF(self->free_);
     Py_XDECREF(self->kept);
     Py_XDECREF(self->members);

@@ -257,23 +257,40 @@ int64_t integer_at(const ggml_tensor * t, int64_t i) {
                                     : *reinterpret_cast<const int32_t *>(place);
 }
 
-/* Whether a tensor has memory of the host that no node of the graph writes to. */
-bool is_known(const ggml_tensor * t) {
+/* Whether one of the nodes `first` to `end` - 1 writes to the memory of a tensor: in place, or as the target of a copy. */
+bool is_written(const ggml_tensor * t, ggml_cgraph * graph, int first, int end) {
+    const char * from = static_cast<const char *>(t->data);
+    for (int i = first; from != nullptr && i < end; i++) {
+        const ggml_tensor * node = ggml_graph_node(graph, i);
+        const char *        data = static_cast<const char *>(node->data);
+        if (data != nullptr && !is_view_op(node) && data < from + ggml_nbytes(t) && from < data + ggml_nbytes(node)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether a tensor has memory of the host that no node before node `index` of the graph writes to. */
+bool is_known(const ggml_tensor * t, ggml_cgraph * graph, int index) {
     const ggml_tensor * root = t;
     while (root->op != GGML_OP_NONE && is_view_op(root)) {
         root = root->src[0];
     }
     const ggml_backend_buffer_t buffer = buffer_of(t);
-    return root->op == GGML_OP_NONE && t->data != nullptr && (buffer == nullptr || ggml_backend_buffer_is_host(buffer));
+    if (root->op != GGML_OP_NONE || t->data == nullptr || (buffer != nullptr && !ggml_backend_buffer_is_host(buffer))) {
+        return false;
+    }
+    return !is_written(t, graph, 0, index);
 }
 
 /* ARGSORT uses std::sort, which takes for granted that numbers can be ranked. Up to 16 it does no harm. */
-int32_t check_sort(const ggml_tensor * node) {
-    const ggml_tensor * a = node->src[0];
+int32_t check_sort(ggml_cgraph * graph, int index) {
+    const ggml_tensor * node = ggml_graph_node(graph, index);
+    const ggml_tensor * a    = node->src[0];
     if (node->op != GGML_OP_ARGSORT || a->ne[0] <= 16) {
         return SHIM_GRAPH_OK;
     }
-    if (!is_known(a)) {
+    if (!is_known(a, graph, index)) {
         return SHIM_GRAPH_NAN;
     }
     const float * values = static_cast<const float *>(a->data);
@@ -286,9 +303,10 @@ int32_t check_sort(const ggml_tensor * node) {
 }
 
 /* Indices that a kernel uses without a check. They must be known before the computation: no node of it makes them. */
-int32_t check_indices(const ggml_tensor * node) {
-    const ggml_tensor * ids = nullptr;
-    int64_t             end = 0;
+int32_t check_indices(ggml_cgraph * graph, int index) {
+    const ggml_tensor * node = ggml_graph_node(graph, index);
+    const ggml_tensor * ids  = nullptr;
+    int64_t             end  = 0;
     if (node->op == GGML_OP_MUL_MAT_ID) {
         ids = node->src[2];
         end = node->src[0]->ne[2];
@@ -304,14 +322,18 @@ int32_t check_indices(const ggml_tensor * node) {
     }
     const bool ranks = root->op == GGML_OP_ARGSORT || is_op(root, "TOP_K") || root->op == GGML_OP_ARGMAX;
     if (ranks && root->src[0]->ne[0] <= end) {
-        return SHIM_GRAPH_OK;
+        int made = index;
+        while (made > 0 && ggml_graph_node(graph, made) != root) {
+            made--;
+        }
+        return is_written(ids, graph, made + 1, index) ? SHIM_GRAPH_INDEX_UNKNOWN : SHIM_GRAPH_OK;
     }
-    if (!is_known(ids)) {
+    if (!is_known(ids, graph, index)) {
         return SHIM_GRAPH_INDEX_UNKNOWN;
     }
     for (int64_t i = 0, n = ggml_nelements(ids); i < n; i++) {
-        const int64_t index = integer_at(ids, i);
-        if (index < 0 || index >= end) {
+        const int64_t value = integer_at(ids, i);
+        if (value < 0 || value >= end) {
             return SHIM_GRAPH_INDEX;
         }
     }
@@ -465,10 +487,12 @@ int32_t shim_graph_check(struct ggml_cgraph * graph, struct ggml_backend_device 
             return SHIM_GRAPH_UNSUPPORTED;
         }
         if (cpu || !allocates) {
-            if (const int32_t fault = check_indices(node)) {
+            if (const int32_t fault = check_indices(graph, i)) {
                 return fault;
             }
-            if (const int32_t fault = check_sort(node)) {
+        }
+        if (cpu) {
+            if (const int32_t fault = check_sort(graph, i)) {
                 return fault;
             }
         }

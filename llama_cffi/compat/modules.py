@@ -7,6 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
+import llama_cffi
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.names import FUNCTIONS
 from llama_cffi.compat import chat_format, grammar, llama, memory, sampling, tokenizer, types
@@ -88,8 +89,8 @@ def _refuse(module: str, name: str) -> NoReturn:
     Python would turn an AttributeError into an ImportError without the reason, so the caller's instruction decides.
     """
     if name in FUNCTIONS:
-        where = "Ggml" if FUNCTIONS[name].startswith("Ggml.") else "llama_cffi"
-        reason = f"use {FUNCTIONS[name]} of {where}, or llama_cffi.lib.{name}"
+        ours = f"{FUNCTIONS[name]} of llama_cffi, or " if _is_there(FUNCTIONS[name]) else ""
+        reason = f"use {ours}llama_cffi.lib.{name}"
     elif name in _INSTEAD:
         reason = _INSTEAD[name]
     else:
@@ -102,6 +103,14 @@ def _refuse(module: str, name: str) -> NoReturn:
         if opname[caller.f_code.co_code[caller.f_lasti]] == "IMPORT_FROM":
             raise ImportError(message, name=name)
     raise AttributeError(message, name=name)
+
+
+def _is_there(path: str) -> bool:
+    """Return True if the facade has this name: others are in `lib` only."""
+    found: Any = llama_cffi
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found is not None
 
 
 class _Refuser:

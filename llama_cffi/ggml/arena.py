@@ -6,6 +6,7 @@ Tensors of one arena may be sources of another's. The other then keeps the first
 
 from __future__ import annotations
 
+from llama_cffi._core.arguments import byte_buffer
 from llama_cffi._core.checks import integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
@@ -66,10 +67,10 @@ class Arena(Handle):
         self._note(owned.pointer)
 
     def _in_memory(self, size: int | None, memory: Any) -> Owned:
-        array = ffi.from_buffer("char[]", memory, require_writable=True)
+        array, length = byte_buffer(memory, "memBuffer", writable=True)
         if int(ffi.cast("uintptr_t", array)) % lib.GGML_MEM_ALIGN:
             raise ValueError(f"memBuffer must begin at a multiple of {lib.GGML_MEM_ALIGN}: use a larger one's part")
-        size = integer(len(array) if size is None else size, 1, len(array), "memSize", "memBuffer ends there")
+        size = integer(length if size is None else size, 1, length, "memSize", "memBuffer ends there")
         params = ffi.new(
             "struct ggml_init_params *", {"mem_size": size, "mem_buffer": array, "no_alloc": self._noAlloc}
         )

@@ -35,9 +35,10 @@ class CGraph(GraphNodes):
 
         Maps to `ggml_graph_plan`.
         """
+        made = CPlan(1, threadPool)
         if nThreads == 0:
-            nThreads = threadPool.nThreads if threadPool is not None else usable_cpus()
-        made = CPlan(nThreads, threadPool)
+            nThreads = usable_cpus() if threadPool is None else threadPool.nThreads
+        made.nThreads = nThreads
         Backend.ensureCpu()
         with exclusive(self._arena):
             check(self, cpu_device()._c, allocates=True)
@@ -61,7 +62,7 @@ class CGraph(GraphNodes):
             threads = cplan.nThreads if check(self, cpu_device()._c) else 1
             plan = lib.ggml_graph_plan(self._pointer, threads, _pool(pool))
             work = cplan._memory(plan.work_size)
-            plan.work_data = work
+            plan.work_data = ffi.cast("uint8_t *", work)
             stop = ffi.new("int32_t *")
             function, data, kept = abort_pointers(cplan.abortCallback, cplan.abortCallbackData, stop)
             plan.abort_callback, plan.abort_callback_data = function, data

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.arguments import c_string, float_argument
-from llama_cffi._core.checks import boolean, expected, integer
+from llama_cffi._core.arguments import c_string
+from llama_cffi._core.checks import boolean, expected, integer, number
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive, own
 from llama_cffi._generated import enums
@@ -12,6 +12,7 @@ from llama_cffi.ggml.arena import Arena
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.buffer import BackendBuffer
 from llama_cffi.ggml.cgraph import CGraph
+from llama_cffi.ggml.quantization import tensor_type
 from llama_cffi.ggml.tensor import Tensor, make, require_tensor
 
 TYPE_CHECKING = False
@@ -91,10 +92,10 @@ class Context(Arena, Constructors[Tensor]):
         others keep their type. The shape is the array's, of one to four dimensions; the last is the row. `imatrix` has
         a weight for each column, for quantizing. With noAlloc, the data lies in a buffer of the CPU.
         """
-        from llama_cffi.ggml.convert import as_array, checked_type, encode, type_of
+        from llama_cffi.ggml.convert import as_array, encode, type_of
 
         values = as_array(array)
-        kind = type_of(values) if type is None else checked_type(type)
+        kind = type_of(values) if type is None else tensor_type(type, "type")
         if not 1 <= max(values.ndim, 1) <= 4 or values.size == 0:
             raise ValueError(f"array must have between 1 and 4 dimensions and at least 1 element, got {values.shape}")
         data = encode(values, kind, imatrix)
@@ -119,7 +120,7 @@ class Context(Arena, Constructors[Tensor]):
 
         Maps to `ggml_new_f32`.
         """
-        return self._scalar(enums.GgmlType.F32, float_argument(value, "value"))
+        return self._scalar(enums.GgmlType.F32, number(value, "value"))
 
     def newI32(self, value: int) -> Tensor:
         """Make a tensor of one I32 number. Raises ValueError with noAlloc.

@@ -32,17 +32,6 @@ _TYPES = {dtype: number for number, dtype in DTYPES.items()}
 _INTEGERS = (lib.GGML_TYPE_I8, lib.GGML_TYPE_I16, lib.GGML_TYPE_I32, lib.GGML_TYPE_I64)
 
 
-def checked_type(value: Any, name: str = "type") -> GgmlType:
-    """Return a type of elements that exists."""
-    try:
-        found = enums.GgmlType(value)
-    except ValueError:
-        found = enums.GgmlType.COUNT
-    if found == enums.GgmlType.COUNT:
-        raise ValueError(f"{name} must be a Ggml.Type such as Ggml.Type.F32, got {value!r}")
-    return found
-
-
 def as_array(value: Any, name: str = "array") -> Array:
     """Return numbers as an array: from the buffer protocol, a sequence, or a number."""
     if isinstance(value, (str, bytes, bytearray)) or value is None:

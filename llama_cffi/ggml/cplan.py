@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llama_cffi._core.arguments import byte_buffer
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._host.resources import check_threads
@@ -66,16 +67,16 @@ class CPlan:
     @workData.setter
     def workData(self, value: OutBuffer | None) -> None:
         if value is not None:
-            ffi.from_buffer(value, require_writable=True)  # raises unless it can be used
+            byte_buffer(value, "workData", writable=True)
         self._workData = value
 
     def _memory(self, size: int) -> Any:
         """Return the work memory as a C array. Raises ValueError if that of the caller is too small."""
         if self._workData is None:
             return ffi.new("uint8_t[]", max(size, 1))
-        memory = ffi.from_buffer("uint8_t[]", self._workData, require_writable=True)
-        if len(memory) < size:
-            raise ValueError(f"workData must have at least {size} bytes, got {len(memory)}: make it that large")
+        memory, length = byte_buffer(self._workData, "workData", writable=True)
+        if length < size:
+            raise ValueError(f"workData must have at least {size} bytes, got {length}: make it that large")
         return memory
 
     def __repr__(self) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from llama_cffi._core import guard_errors
-from llama_cffi._core.arguments import float_argument
-from llama_cffi._core.checks import boolean, expected, integer, out_of_range
+from llama_cffi._core.arguments import read_buffer, writable_buffer
+from llama_cffi._core.checks import boolean, expected, integer, number, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated import enums
 from llama_cffi.errors import NativeAssertionError
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.cgraph import CGraph
 from llama_cffi.ggml.context import Context
-from llama_cffi.ggml.convert import checked_type
 from llama_cffi.ggml.init_params import InitParams
+from llama_cffi.ggml.quantization import tensor_type
 from llama_cffi.ggml.tensor import Tensor
 
 TYPE_CHECKING = False
@@ -129,7 +129,7 @@ def getTypeSize(type: GgmlType) -> int:
 
     Maps to `ggml_type_size`.
     """
-    return lib.ggml_type_size(checked_type(type))
+    return lib.ggml_type_size(tensor_type(type, "type"))
 
 
 def blckSize(type: GgmlType) -> int:
@@ -137,7 +137,7 @@ def blckSize(type: GgmlType) -> int:
 
     Maps to `ggml_blck_size`.
     """
-    return lib.ggml_blck_size(checked_type(type))
+    return lib.ggml_blck_size(tensor_type(type, "type"))
 
 
 def getRowSize(type: GgmlType, ne: int) -> int:
@@ -145,7 +145,7 @@ def getRowSize(type: GgmlType, ne: int) -> int:
 
     Maps to `ggml_row_size`.
     """
-    kind = checked_type(type)
+    kind = tensor_type(type, "type")
     block = lib.ggml_blck_size(kind)
     if integer(ne, 0, 1 << 44, "ne") % block:
         raise ValueError(f"ne must be a multiple of {block}, the block of {kind.name}, got {ne}: pad the rows")
@@ -157,7 +157,7 @@ def typeName(type: GgmlType) -> str:
 
     Maps to `ggml_type_name`.
     """
-    return bytes(ffi.string(lib.ggml_type_name(checked_type(type)))).decode()
+    return bytes(ffi.string(lib.ggml_type_name(tensor_type(type, "type")))).decode()
 
 
 def isQuantized(type: GgmlType) -> bool:
@@ -165,7 +165,7 @@ def isQuantized(type: GgmlType) -> bool:
 
     Maps to `ggml_is_quantized`.
     """
-    return lib.ggml_is_quantized(checked_type(type))
+    return lib.ggml_is_quantized(tensor_type(type, "type"))
 
 
 def fTypeToType(ftype: GgmlFType) -> GgmlType:
@@ -207,7 +207,7 @@ def fp32ToFp16(src: Any, dst: OutBuffer | None = None, len: int | None = None) -
     Maps to `ggml_fp32_to_fp16` and `ggml_fp32_to_fp16_row`.
     """
     if dst is None:
-        return lib.ggml_fp32_to_fp16(float_argument(src, "v"))
+        return lib.ggml_fp32_to_fp16(number(src, "v"))
     _row(lib.ggml_fp32_to_fp16_row, src, "float", dst, "uint16_t", len)
     return None
 
@@ -219,7 +219,7 @@ def bf16ToFp32(src: Any, dst: OutBuffer | None = None, len: int | None = None) -
     """
     if dst is None:
         return lib.ggml_bf16_to_fp32([integer(src, 0, 0xFFFF, "v")])
-    _row(lib.ggml_bf16_to_fp32_row, src, "ggml_bf16_t", dst, "float", len)
+    _row(lib.ggml_bf16_to_fp32_row, src, "uint16_t", dst, "float", len)
     return None
 
 
@@ -229,19 +229,19 @@ def fp32ToBf16(src: Any, dst: OutBuffer | None = None, len: int | None = None) -
     Maps to `ggml_fp32_to_bf16` and `ggml_fp32_to_bf16_row`.
     """
     if dst is None:
-        return int(lib.ggml_fp32_to_bf16(float_argument(src, "v")).bits)
-    _row(lib.ggml_fp32_to_bf16_row, src, "float", dst, "ggml_bf16_t", len)
+        return int(lib.ggml_fp32_to_bf16(number(src, "v")).bits)
+    _row(lib.ggml_fp32_to_bf16_row, src, "float", dst, "uint16_t", len)
     return None
 
 
 def _row(function: Any, src: Any, source: str, dst: Any, target: str, count: int | None) -> None:
-    given = ffi.from_buffer(f"{source}[]", src)
-    out = ffi.from_buffer(f"{target}[]", dst, require_writable=True)
-    room = min(given.__len__(), out.__len__())
+    given, length = read_buffer(src, source, None, "src", "len")
+    out, capacity = writable_buffer(dst, target, "dst")
+    room = min(length, capacity)
     n = room if count is None else integer(count, 0, (1 << 63) - 1, "len")
     if n > room:
         raise out_of_range("len", n, 0, room, "the shorter of src and dst has this many elements")
-    function(given, out, n)
+    function(ffi.cast("void *", given), ffi.cast("void *", out), n)
 
 
 # Failures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.ffi import ffi
+from llama_cffi._core.arguments import byte_buffer
 from llama_cffi._generated.structs import GgmlInitParamsFields
 
 TYPE_CHECKING = False
@@ -28,5 +28,5 @@ class InitParams(GgmlInitParamsFields):
         if value is None:
             self._keep.pop("memBuffer", None)
             return
-        ffi.from_buffer(value, require_writable=True)  # raises unless it can be used
+        byte_buffer(value, "memBuffer", writable=True)
         self._keep["memBuffer"] = value

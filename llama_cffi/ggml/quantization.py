@@ -42,11 +42,14 @@ def writable(value: GgmlType, name: str) -> GgmlType:
 
 
 def tensor_type(value: GgmlType, name: str) -> GgmlType:
-    """Return a member of `Ggml.Type`. Raises ValueError for anything else."""
+    """Return a type of elements. Raises ValueError for anything else: COUNT is the end of the enumeration."""
     try:
-        return GgmlType(value)
+        found = GgmlType(value)
     except ValueError:
-        raise ValueError(f"{name} must be a Ggml.Type, got {value!r}") from None
+        found = GgmlType.COUNT
+    if found == GgmlType.COUNT:
+        raise ValueError(f"{name} must be a Ggml.Type such as Ggml.Type.F32, got {value!r}")
+    return found
 
 
 def row_size(kind: GgmlType, length: int, name: str) -> int:

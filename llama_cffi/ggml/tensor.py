@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-
-from llama_cffi._core.arguments import c_string, float_argument
-from llama_cffi._core.checks import expected, integer, out_of_range
+from llama_cffi._core.arguments import byte_buffer, c_string, new_uncleared
+from llama_cffi._core.checks import expected, integer, number, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive
 from llama_cffi._core.uncopyable import Uncopyable
@@ -310,7 +308,7 @@ class Tensor(TensorOperators, Uncopyable):
 
         Maps to `ggml_set_f32`.
         """
-        return self.set(float_argument(value, "value"))
+        return self.set(number(value, "value"))
 
     def setZero(self) -> Tensor:
         """Set all bytes to 0. Returns the tensor.
@@ -328,8 +326,8 @@ class Tensor(TensorOperators, Uncopyable):
 
         Maps to `ggml_backend_tensor_set`.
         """
-        source = data if isinstance(data, ffi.CData) else ffi.from_buffer("char[]", data)
-        size = self._check_part(offset, ffi.sizeof(source) if size is None else size, ffi.sizeof(source), "data")
+        source, room = byte_buffer(data, "data")
+        size = self._check_part(offset, room if size is None else size, room, "data")
         if self._buffer() == ffi.NULL:
             ffi.memmove(ffi.cast("char *", self._data()) + offset, source, size)
         else:
@@ -344,11 +342,12 @@ class Tensor(TensorOperators, Uncopyable):
         """
         if data is None:
             whole = self.nBytes
-            target: Any = ffi.new("char[]", max(whole - operator.index(offset) if size is None else size, 0) or 1)
-            size = whole - offset if size is None else size
+            integer(offset, 0, whole, "offset", "the tensor ends there")
+            room = whole - offset if size is None else integer(size, 0, whole - offset, "size", "the tensor ends there")
+            target: Any = new_uncleared("char[]", room)
         else:
-            target = data if isinstance(data, ffi.CData) else ffi.from_buffer("char[]", data, require_writable=True)
-        size = self._check_part(offset, ffi.sizeof(target) if size is None else size, ffi.sizeof(target), "data")
+            target, room = byte_buffer(data, "data", writable=True)
+        size = self._check_part(offset, room if size is None else size, room, "data")
         if self._buffer() == ffi.NULL:
             ffi.memmove(target, ffi.cast("char *", self._data()) + offset, size)
         else:

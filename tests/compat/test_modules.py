@@ -74,7 +74,8 @@ def test_installing_twice_is_harmless_and_too_late_is_an_error() -> None:
 MISSING = {
     "llama_cpp.llama_backend_init()": ["AttributeError", "llama_cpp.llama_backend_init", "backendInit", "lib."],
     "from llama_cpp import llama_decode": ["ImportError", "llama_decode", "Context.decode"],
-    "from llama_cpp.llama_cpp import ggml_abs": ["ImportError", "Ggml.abs"],
+    "from llama_cpp.llama_cpp import ggml_abs": ["ImportError", "Ggml.Context.abs", "lib.ggml_abs"],
+    "from llama_cpp.llama_cpp import ggml_backend_unload": ["ImportError", "use llama_cffi.lib.ggml_backend_unload"],
     "llama_cpp.Llamas": ["AttributeError", "Llamas"],
     "import llama_cpp.server.app": ["ModuleNotFoundError", "llama_cpp.server", "llama_cffi serve"],
     "import llama_cpp.mtmd_cpp": ["ModuleNotFoundError", "mtmd_cpp", "images"],

@@ -59,6 +59,8 @@ QUERIES = {
     "nGpuLayers": ["reference/Model.Params.html"],
     "llama_decode": ["reference/c/llama-1.html#c.llama_decode"],
     "ContextFullError": ["reference/errors.html#llama_cffi.ContextFullError"],
+    "mulMat": ["reference/operations-reductions.html#llama_cffi.Ggml.Context.mulMat"],
+    "ggml tensors": ["howto/tensors.html"],
 }
 
 
@@ -116,7 +118,7 @@ def _classes() -> Iterator[tuple[str, type]]:
     for owner, public in (("", llama_cffi), ("Ggml.", llama_cffi.Ggml)):
         for name in public.__all__:
             value = getattr(public, name)
-            other = name == "ThreadPool"  # another name of Threadpool
+            other = name in ("ThreadPool", "Graph")  # other names of Threadpool and CGraph
             if inspect.isclass(value) and value is not int and not issubclass(value, Exception) and not other:
                 yield f"{owner}{name}", value
 
@@ -139,7 +141,7 @@ def test_every_public_name_is_there(names: dict[str, set[str]]) -> None:
         members = [m for m in dir(cls) if not m.startswith("_") and m not in inherited]
         expected |= {f"llama_cffi.{name}"}
         expected |= {f"llama_cffi.{name}.{m}" for m in members if not inspect.isclass(getattr(cls, m))}
-    expected |= {"llama_cffi.Ggml.ThreadPool"}
+    expected |= {"llama_cffi.Ggml.ThreadPool", "llama_cffi.Ggml.Graph"}
     for params in ("Context.Params", "Model.Params", "Model.QuantizeParams", "Sampler.ChainParams"):
         owner, _, inner = params.partition(".")
         expected |= {f"llama_cffi.{params}.{name}" for name in getattr(getattr(llama_cffi, owner), inner)._fields()}

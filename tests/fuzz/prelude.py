@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-import llama_cffi  # noqa: F401
+import llama_cffi
 from llama_cffi import *  # noqa: F403
 from llama_cffi import Batch, BatchExt, Context, Model
 from tests.fuzz.oracle import Boom, is_fine
+from tests.ggml.operations import CASES
 
 nan, inf = float("nan"), float("inf")
 
@@ -123,6 +124,44 @@ def write(name: str, data: bytes) -> str:
     """A file with these bytes."""
     Path(file(name)).write_bytes(data)
     return file(name)
+
+
+def operation(ctx: Any, name: str) -> Any:
+    """An operation of ggml with arguments that fit."""
+    case = CASES[name]
+    return case.call(ctx, *map(ctx.tensor, case.arrays))
+
+
+def f32(ctx: Any, *ne: int) -> Any:
+    """A tensor of floats; its shape is in ggml's order, as that of those below."""
+    return ctx.tensor(np.full(ne[::-1], 0.5, np.float32))
+
+
+def f16(ctx: Any, *ne: int) -> Any:
+    """A tensor of half-precision floats."""
+    return ctx.tensor(np.full(ne[::-1], 0.5, np.float16))
+
+
+def i32(ctx: Any, *ne: int) -> Any:
+    """A tensor of zeros."""
+    return ctx.tensor(np.zeros(ne[::-1], np.int32))
+
+
+def learning(ctx: Any, gradients: bool = True) -> Any:
+    """A graph with a parameter and a loss, and with gradients."""
+    loss = ctx.sum(ctx.sqr(f32(ctx, 4).setParam())).setLoss()
+    graph = ctx.newGraph(64, grads=True)
+    graph.expand(loss)
+    if gradients:
+        llama_cffi.Ggml.buildBackwardExpand(ctx, graph)
+    return graph
+
+
+def unplaced() -> Any:
+    """A context with a tensor that has no memory."""
+    ctx = llama_cffi.Ggml.Context(1 << 14, noAlloc=True)
+    ctx.newTensor(0, 32)
+    return ctx
 
 
 def cycle(*values: Any) -> None:

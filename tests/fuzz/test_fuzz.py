@@ -61,9 +61,13 @@ def test_every_group_is_a_rule() -> None:
     assert [group for group in GROUPS if not hasattr(Facade, group)] == []
 
 
-# A worker that listens, tokens for filling in the middle, and a state for embeddings are not there.
-_NEVER = {"BatchExt.setEmbdState", "Constraint", "Ggml.Rpc.addServer", "Ggml.Rpc.startServer", "infillPrompt"}
-_VULKAN = {"Ggml.Backend.vkLoad"}  # where there is no driver
+# A worker that listens, tokens for filling in the middle, and a state for embeddings are not there. The gradient of
+# flash attention always fails in ggml ("TODO: adapt").
+_NEVER = {
+    *("BatchExt.setEmbdState", "Constraint", "Ggml.Rpc.addServer", "Ggml.Rpc.startServer", "infillPrompt"),
+    *("Ggml.Context.flashAttnBack", "Ggml.abort"),
+}
+_VULKAN = {"Ggml.Backend.vkLoad", "Ggml.Backend.vkInit"}  # where there is no driver
 _AFTER_CLOSE = {"{llm@}.complete({word!}, maxTokens=2)"}
 
 

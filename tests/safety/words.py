@@ -107,8 +107,18 @@ def functions() -> Iterator[tuple[str, Any, str]]:
             yield name, None, name
         elif isinstance(value, type) and not issubclass(value, BaseException) and not hasattr(value, "__members__"):
             yield from _of_class(name, value)
-    for name in ("Backend", "Rpc", "Threadpool", "Gguf", "GgufMetadata", "GgufTensors", "GgufTensor"):
-        yield from _of_class(f"Ggml.{name}", getattr(Ggml, name))
+    for name in Ggml.__all__:
+        value = getattr(Ggml, name)
+        if inspect.isfunction(value):
+            yield f"Ggml.{name}", Ggml, name
+        elif name in _GGML_CLASSES:
+            yield from _of_class(f"Ggml.{name}", value)
+
+
+_GGML_CLASSES = (
+    *("Backend", "Rpc", "Threadpool", "Gguf", "GgufMetadata", "GgufTensors", "GgufTensor"),
+    *("Context", "Tensor", "CGraph", "CPlan", "InitParams", "BackendBuffer", "Gallocr"),
+)
 
 
 def _of_class(name: str, cls: type) -> Iterator[tuple[str, Any, str]]:
@@ -138,6 +148,8 @@ class Objects:
         self.ranker = Model.load(folder / "ranker.gguf")
         self.engine = Engine(self.model, nCtx=64, nSeqMax=2, nThreads=1)
         self.llm = LLM(self.model, nCtx=64, nThreads=1, template="chatml", poolingType=PoolingType.MEAN)
+        self.gctx = Ggml.Context()
+        self.tensor = self.gctx.tensor([[1.0, 2.0], [3.0, 4.0]])
         self.values: dict[str, Any] = {
             **dict.fromkeys(
                 ("i", "idx", "seqId", "seq", "seqIdSrc", "seqIdDst", "destSeqId", "p0", "p1", "pos", "d"), 0
@@ -176,6 +188,12 @@ class Objects:
             "chat": [ChatMessage("user", "a")],
             "call": ToolCall("f", {}, "1"),
             "timeout": 0.01,
+            "graph": self.graph(),
+            "cplan": self.graph().plan(1),
+            "tensor": self.tensor,
+            "node": self.tensor,
+            "backend": Ggml.Backend.cpuInit(),
+            "bufferType": Ggml.BackendDevice.get(0).bufferType(),
         }
 
         out = os.path.join(self.scratch, "out")
@@ -205,29 +223,46 @@ class Objects:
             "Request": lambda: self.engine.submit([1, 2], maxTokens=1),
             "LLM": lambda: LLM(self.model, nCtx=64, nThreads=1, template="chatml") if name == "close" else self.llm,
             "SamplerSeqConfig": lambda: SamplerSeqConfig(0, Sampler.chain(Sampler.initGreedy())),
-            "Threadpool": lambda: Ggml.Threadpool(1),
-            "Gguf": lambda: Ggml.Gguf.open(self.folder / "llama.gguf"),
-            "GgufMetadata": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").metadata,
-            "GgufTensors": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors,
-            "GgufTensor": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors["output_norm.weight"],
+            "Ggml.Threadpool": lambda: Ggml.Threadpool(1),
+            "Ggml.Gguf": lambda: Ggml.Gguf.open(self.folder / "llama.gguf"),
+            "Ggml.GgufMetadata": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").metadata,
+            "Ggml.GgufTensors": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors,
+            "Ggml.Backend": Ggml.Backend.cpuInit,
+            "Ggml.Context": lambda: Ggml.Context() if name in ("close", "free") else self.gctx,
+            "Ggml.Tensor": lambda: self.gctx.tensor([[1.0, 2.0]]),
+            "Ggml.CGraph": self.graph,
+            "Ggml.CPlan": lambda: self.graph().plan(1),
+            "Ggml.BackendBuffer": lambda: Ggml.BackendBuffer.alloc(Ggml.BackendDevice.get(0).bufferType(), 64),
+            "Ggml.Gallocr": lambda: Ggml.Gallocr(Ggml.BackendDevice.get(0).bufferType()),
+            "Ggml.GgufTensor": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors["output_norm.weight"],
         }
-        return makers[cls.__name__]()
+        home = "Ggml." if cls.__module__.startswith("llama_cffi.ggml.") else ""
+        return makers[home + cls.__name__]()
+
+    def graph(self) -> Any:
+        """A graph of one node."""
+        graph = self.gctx.newGraph(8, grads=True)
+        graph.expand(self.gctx.sum(self.tensor))
+        return graph
 
 
 def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every call, with its text."""
     for name, cls, attribute in functions():
-        if name in ("Engine.close", "Ggml.Rpc.startServer"):
+        if name in ("Engine.close", "Ggml.Rpc.startServer", "Ggml.abort"):
             continue
-        target = (lambda cls=cls, attribute=attribute: _target(objects, cls, attribute)) if cls else None
-        function = getattr(llama_cffi, attribute) if target is None else target()
+        module = cls in (None, Ggml)
+        target = None if module else (lambda cls=cls, attribute=attribute: _target(objects, cls, attribute))
+        function = getattr(cls or llama_cffi, attribute) if target is None else target()
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
             continue
         values = objects.values | (objects.saves if "save" in name.lower() or name == "Ggml.Gguf.write" else {})
+        if name.startswith("Ggml."):
+            values |= {"type": Ggml.Type.F32, "ctx": objects.gctx, "context": objects.gctx}
         fitting = {
-            one.name: values.get(one.name, 1)
+            one.name: objects.tensor if one.annotation in ("T", "Tensor") else values.get(one.name, 1)
             for one in parameters
             if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         }
@@ -303,6 +338,8 @@ def main(folder: Path) -> int:
                 print(f"{text}: {type(error).__name__}: {error}".replace("\n", " ")[:300])
         finally:
             signal.alarm(0)
+            if text.startswith("Ggml.setAbortCallback"):
+                Ggml.setAbortCallback(None)
     objects.engine.close()
     objects.llm.close()
     print(f"{count} calls", file=sys.stderr)

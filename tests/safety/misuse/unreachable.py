@@ -4,7 +4,6 @@ from __future__ import annotations
 
 FUNCTIONS = {
     "ggml_backend_unload": "models and contexts would go on using its code",
-    "ggml_set_abort_callback": "the guard's own",
     "ggml_threadpool_get_n_threads": "exported by no library; the pool knows its number of threads itself",
     "gguf_init_from_file_ptr": "takes a FILE * of this C library",
     "gguf_write_to_file_ptr": "takes a FILE * of this C library",
