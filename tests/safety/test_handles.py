@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llama_cffi import Batch, BatchExt, BusyError, ClosedError, Context, Model, ffi, lib, tokenize
-from llama_cffi._core.ownership import n_owned
+from llama_cffi._core.ownership import n_owned, own
 
 
 @pytest.fixture
@@ -221,3 +225,68 @@ def test_threads_that_fill_one_extended_batch(tiny: Model) -> None:
         for thread in threads:
             thread.join()
         assert len(batch) + len(busy) == 240
+
+
+def chain_of(*keeps: tuple[int, int]) -> tuple[list[Any], list[int]]:
+    """Objects that keep each other by number, and the numbers of those that are freed."""
+    freed: list[int] = []
+    objects = [own(freed.append, int, number) for number in range(1 + max(map(max, keeps)))]
+    for one, other in keeps:
+        assert objects[one].keep(objects[other])
+    return objects, freed
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_objects_that_keep_each_other_are_freed_after_the_last(order: tuple[int, ...]) -> None:
+    objects, freed = chain_of((0, 1), (1, 2), (2, 0))
+    before = n_owned()
+    for number in order[:-1]:
+        objects[number].finish()
+        assert freed == []
+    objects[order[-1]].finish()
+    assert sorted(freed) == [0, 1, 2] and n_owned() == before - 3
+    for one in objects:
+        one.finish()
+    assert len(freed) == 3
+
+
+def test_what_something_else_keeps_is_not_freed_with_its_ring() -> None:
+    objects, freed = chain_of((0, 1), (1, 0), (2, 1), (1, 3), (4, 3), (3, 4))
+    for number in (0, 1, 3, 4):
+        objects[number].finish()
+    assert freed == []  # 2 keeps 1, and so all others
+    objects[2].finish()
+    assert freed[0] == 2 and sorted(freed) == [0, 1, 2, 3, 4]
+
+
+def test_a_pin_keeps_a_ring() -> None:
+    objects, freed = chain_of((0, 1), (1, 0))
+    pin = objects[0].pin()
+    for one in objects:
+        one.finish()
+    assert freed == [] and objects[0].pointer == 0
+    pin.finish()
+    assert sorted(freed) == [0, 1]
+
+
+def test_the_collector_frees_a_ring_once() -> None:
+    before = n_owned()
+    objects, freed = chain_of((0, 1), (1, 0), (1, 2), (2, 1), (0, 3))
+    del objects
+    gc.collect()
+    assert sorted(freed) == [0, 1, 2, 3] and n_owned() == before
+
+
+def test_a_free_that_raises_does_not_keep_the_rest_of_a_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: reported.append(what.exc_value))
+    freed: list[int] = []
+
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    one, two = own(fail, int, 5), own(freed.append, int, 6)
+    assert one.keep(two) and two.keep(one)
+    one.finish()
+    two.finish()
+    assert freed == [6] and [str(error) for error in reported] == ["5"]

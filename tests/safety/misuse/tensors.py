@@ -112,6 +112,59 @@ CASES = (
                 CHECK,
             ),
             (
+                "mulMatId",
+                "indices that the graph writes to before",
+                "mul_mat_id",
+                "e = c.tensor(np.ones((2, 4, 8), 'f4')); i = c.tensor([[0]], T.I32)\n"
+                "w = c.cpy(c.tensor([[1 << 28]], T.I32), i)\n"
+                "Ggml.compute([w, c.mulMatId(e, c.tensor(np.ones((1, 1, 8), 'f4')), i)])",
+                "ValueError",
+                "indices",
+                CHECK,
+            ),
+            (
+                "mulMatId",
+                "ranks that the graph overwrites",
+                "mul_mat_id",
+                "e = c.tensor(np.ones((2, 4, 8), 'f4')); i = c.argsort(c.tensor([[1.0]]), 0)\n"
+                "w = c.cpy(c.tensor([[1 << 28]], T.I32), i)\n"
+                "Ggml.compute([w, c.mulMatId(e, c.tensor(np.ones((1, 1, 8), 'f4')), i)])",
+                "ValueError",
+                "indices",
+                CHECK,
+            ),
+            *(
+                (
+                    "argsort",
+                    what,
+                    "argsort",
+                    f"x = c.tensor(np.linspace(-1, 1, 20000, dtype='f4'))\n{code}",
+                    "ValueError",
+                    "NaN",
+                    CHECK,
+                )
+                for what, code in (
+                    ("numbers that are NaN", "x.numpy()[::7] = np.nan; Ggml.compute(c.argsort(x, 0))"),
+                    ("results that could be NaN", "Ggml.compute(c.argsort(c.log(x), 1))"),
+                    ("numbers that become NaN in place", "Ggml.compute([c.logInplace(x), c.argsort(x, 0)])"),
+                    (
+                        "rows of which one is NaN",
+                        "x.numpy()[-1] = np.nan; Ggml.compute(c.argsort(c.reshape(x, 20, 1000), 0))",
+                    ),
+                    ("NaN for its first", "x.numpy()[5] = np.nan; Ggml.compute(c.argsortTopK(x, 3))"),
+                )
+            ),
+            (
+                "topK",
+                "numbers that are NaN",
+                "top_k",
+                "x = c.log(c.tensor(np.linspace(-1, 1, 20000, dtype='f4')))\n"
+                "for k in (1, 17, 19999, 20000): Ggml.compute(c.topK(x, k))",
+                "",
+                "",
+                CHECK,
+            ),
+            (
                 "mulMat",
                 "integers",
                 "mul_mat",
@@ -195,6 +248,33 @@ CASES = (
         "an array of a freed context",
         "ggml_get_data",
         _A + "x, d = a.numpy(), a.data\nc.free()\nimport gc; gc.collect()\nx[0, 0] = 3; assert d[3] == 0x40",
+        "",
+        kind=OWNERSHIP,
+    ),
+    *(
+        _case(f"{name} {what}", f"ggml_backend_tensor_{function}", _A + f"a.{name}({code})", error, words)
+        for name, function, what, code, error, words in (
+            ("backendGet", "get", "into a pointer", "ffi.new('int *')", "TypeError", "array"),
+            ("backendGet", "get", "into NULL", "ffi.NULL, 0, 8", "TypeError", "array"),
+            ("backendGet", "get", "before the beginning", "None, -8", "ValueError", "offset"),
+            ("backendGet", "get", "of a length that is a text", "None, 0, '4'", "TypeError", "size"),
+            ("backendSet", "set", "from NULL", "ffi.NULL, 0, 8", "TypeError", "array"),
+            (
+                "backendSet",
+                "set",
+                "from a slice with steps",
+                "np.ones((4, 16), 'f4')[:, ::2]",
+                "ValueError",
+                "contiguous",
+            ),
+        )
+    ),
+    _case(
+        "contexts that use each other, collected in the middle of a computation",
+        "ggml_free",
+        _A + "import gc\nd = Ggml.Context(); b = d.tensor(np.ones((4, 8), 'f4'))\n"
+        "r, s = c.add(a, b), d.add(a, b); c.free(); gc.collect()\nassert Ggml.compute(s)[0, 0] == 2\n"
+        "v = s.context.tensor([7.0]).numpy(); d.free(); del c, d, a, b, r, s; gc.collect()\nassert v[0] == 7",
         "",
         kind=OWNERSHIP,
     ),
