@@ -127,7 +127,10 @@ def _from_buffer(buffer: Any, ctype: str, what: str, writable: bool) -> tuple[An
         ) from None
     if writable and view.readonly:
         raise TypeError(f"{what} must be writable, got a read-only buffer: pass a bytearray or a writable array")
-    if ctype and view.format not in _RAW and (view.format not in _FORMATS[ctype] or view.itemsize != ffi.sizeof(ctype)):
+    if not ctype:
+        if "O" in "".join(view.format.split(":")[::2]):  # C would overwrite references; names of fields are in colons
+            raise TypeError(f"{what} must have elements without Python objects, got format {view.format!r}")
+    elif view.format not in _RAW and (view.format not in _FORMATS[ctype] or view.itemsize != ffi.sizeof(ctype)):
         raise TypeError(f"{what} must have elements of type {ctype}, got format {view.format!r}")
     if not view.c_contiguous:
         raise ValueError(f"{what} must be contiguous: pass a copy")

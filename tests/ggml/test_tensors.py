@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_cffi import Ggml, NativeAssertionError, NativeMemoryError
+from llama_cffi import Ggml, NativeAssertionError, NativeMemoryError, ffi
 
 RNG = np.random.default_rng(0)
 
@@ -188,8 +188,16 @@ def test_bytes_go_in_and_out_within_the_tensor() -> None:
         ):
             with pytest.raises(ValueError, match="must be between"):
                 call()
-        with pytest.raises((BufferError, ValueError)):
+        with pytest.raises(TypeError, match="data.*writable"):
             tensor.backendGet(b"1234", 0, 4)
+        for wrong in (ffi.new("int *"), ffi.NULL, 5, "text", np.array([object()])):
+            with pytest.raises(TypeError, match="data"):
+                tensor.backendGet(wrong, 0, 4)
+            with pytest.raises(TypeError, match="data"):
+                tensor.backendSet(wrong, 0, 4)
+        numbers = ffi.new("float[3]")
+        tensor.backendGet(numbers)
+        assert list(numbers) == [1, 2, 9]
 
 
 def test_without_memory_there_is_nothing_to_read() -> None:

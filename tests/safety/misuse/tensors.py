@@ -256,6 +256,15 @@ CASES = (
         for name, function, what, code, error, words in (
             ("backendGet", "get", "into a pointer", "ffi.new('int *')", "TypeError", "array"),
             ("backendGet", "get", "into NULL", "ffi.NULL, 0, 8", "TypeError", "array"),
+            ("backendGet", "get", "over Python objects", "np.array([object()] * 16)", "TypeError", "objects"),
+            (
+                "backendGet",
+                "get",
+                "over Python objects in structs",
+                "np.zeros(16, [('x', 'O'), ('y', 'f4')])",
+                "TypeError",
+                "objects",
+            ),
             ("backendGet", "get", "before the beginning", "None, -8", "ValueError", "offset"),
             ("backendGet", "get", "of a length that is a text", "None, 0, '4'", "TypeError", "size"),
             ("backendSet", "set", "from NULL", "ffi.NULL, 0, 8", "TypeError", "array"),
