@@ -35,10 +35,20 @@ _FAULTS = {
 }
 
 
+class Placement:
+    """Says to the arenas of a graph which allocator has given memory to its tensors. They keep that allocator."""
+
+    __slots__ = ("allocator", "ended")
+
+    def __init__(self) -> None:
+        self.allocator: Any = None
+        self.ended = False
+
+
 class Arena(Handle):
     """The memory of a ggml context. `Ggml.Context` adds the operations."""
 
-    __slots__ = ("_allocators", "_bases", "_buffers", "_chunk", "_chunks", "_grows", "_keeps", "_noAlloc")
+    __slots__ = ("_bases", "_buffers", "_chunk", "_chunks", "_grows", "_keeps", "_noAlloc", "_placements")
 
     _KIND = "ggml context"
 
@@ -47,7 +57,7 @@ class Arena(Handle):
     _bases: list[tuple[int, int]]  # the memory of all chunks: from, to
     _keeps: list[Arena]  # the arenas whose tensors are used here
     _buffers: list[Handle]  # buffers of a backend that tensors lie in
-    _allocators: list[Any]  # allocators that tensors have memory of
+    _placements: list[Placement]  # of allocators that tensors have memory of
 
     def _start(self, size: int | None, no_alloc: bool, memory: Any = None) -> None:
         """Allocate the memory, unless the caller has some. Without a size, it grows."""
@@ -57,7 +67,7 @@ class Arena(Handle):
         self._bases = []
         self._keeps = []
         self._buffers = []
-        self._allocators = []
+        self._placements = []
         if memory is not None:
             owned = self._in_memory(size, memory)
         else:
@@ -159,15 +169,25 @@ class Arena(Handle):
         """Return the arena that a tensor of C lies in: this one, or one that it keeps."""
         address = int(ffi.cast("uintptr_t", pointer))
         for arena in self._reach():
-            if any(low <= address < high for low, high in arena._bases):
+            if any([low <= address < high for low, high in arena._bases]):
                 return arena
         return self  # memory of the caller
 
     def _holds_buffer(self, pointer: Any) -> bool:
         """Return True if memory of this buffer stays as long as this arena's does."""
         address = int(ffi.cast("uintptr_t", pointer))
-        return any(address in buffer._addresses for arena in self._reach() for buffer in arena._buffers)
+        return any([address in buffer._addresses for arena in self._reach() for buffer in arena._buffers])
 
     def _detach_users(self) -> None:
-        for allocator in tuple(self._allocators):
-            allocator._release()
+        for placement in tuple(self._placements):
+            if placement.allocator is not None:
+                placement.allocator._release()
+
+    def _add_placement(self, placement: Placement) -> None:
+        for old in tuple(self._placements):
+            if old.ended:
+                try:
+                    self._placements.remove(old)
+                except ValueError:  # another thread has removed it
+                    pass
+        self._placements.append(placement)

@@ -29,7 +29,7 @@ def build(context: Context, graph: GraphNodes, grad_accs: Sequence[Tensor | None
         ),
         (lib.GGML_TENSOR_FLAG_LOSS, "no loss: call setLoss() of the result to minimize"),
     ):
-        if not any(node._c.flags & flag for node in nodes):
+        if not any([node._c.flags & flag for node in nodes]):
             raise ValueError(f"the graph has {missing}")
     array = ffi.NULL
     if grad_accs is not None:

@@ -56,7 +56,7 @@ class CGraph(GraphNodes):
             raise expected("a Ggml.CPlan", cplan, "graph.plan(nThreads) makes one", "cplan")
         Backend.ensureCpu()
         pool = cplan.threadPool
-        if pool is not None and any(not context.closed for context in pool._contexts):
+        if pool is not None and any([not context.closed for context in pool._contexts]):
             raise BusyError("a context uses this thread pool: make another for the graph")
         with exclusive(self._arena, *([pool] if pool is not None else [])):
             threads = cplan.nThreads if check(self, cpu_device()._c) else 1

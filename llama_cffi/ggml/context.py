@@ -245,7 +245,7 @@ class Context(Arena, Constructors[Tensor]):
             raise expected("a Ggml.Backend", backend, "Ggml.Backend.cpuInit() makes one", "backend")
         if not self._noAlloc:
             raise ValueError("this context has memory for its data: make it with noAlloc=True")
-        if all(tensor.isAllocated or tensor._c.view_src != ffi.NULL for tensor in self.tensors):
+        if all([tensor.isAllocated or tensor._c.view_src != ffi.NULL for tensor in self.tensors]):
             return None
         return self._allocate(backend)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
-from llama_cffi._core.ownership import exclusive, exclusive_waiting, own
+from llama_cffi._core.ownership import atomic, exclusive, exclusive_waiting, own
 from llama_cffi.errors import NativeMemoryError
+from llama_cffi.ggml.arena import Placement
 from llama_cffi.ggml.device import BackendBufferType
 from llama_cffi.ggml.graph import GraphNodes
 
@@ -28,7 +29,8 @@ class Gallocr(Handle):
 
     _KIND = "graph allocator"
 
-    _placed: tuple[GraphNodes, Any, int] | None  # the graph, and its tensors that have memory of this allocator
+    # The graph, its tensors that have memory of this allocator, their number, and what the arenas know.
+    _placed: tuple[GraphNodes, Any, int, Placement] | None
 
     def __init__(self, bufferType: BackendBufferType) -> None:
         """Make an allocator for a type of memory.
@@ -62,9 +64,12 @@ class Gallocr(Handle):
         arenas = {id(arena): arena for arena in (graph._arena, *([last[0]._arena] if last else ()))}
         with exclusive(self, *arenas.values()) as pointer:
             self._forget()
-            self._placed = _unplaced(graph)
+            placement = Placement()
             for arena in graph._arena._reach():
-                arena._allocators.append(self)
+                arena._add_placement(placement)
+            placed = (*_unplaced(graph), placement)
+            # An exception before this leaves placements without an allocator, which do no harm.
+            atomic(((setattr, placement, "allocator", self), (setattr, self, "_placed", placed)))
             done: bool = lib.ggml_gallocr_alloc_graph(pointer, graph._pointer)
             if not done:
                 self._forget()
@@ -83,12 +88,15 @@ class Gallocr(Handle):
         placed = self._placed
         if placed is None:
             return
-        graph, tensors, count = placed
-        lib.shim_unplace(tensors, count)
-        self._placed = None
-        for arena in graph._arena._reach():
-            while self in arena._allocators:
-                arena._allocators.remove(self)
+        _, tensors, count, placement = placed
+        atomic(
+            (
+                (lib.shim_unplace, tensors, count),
+                (setattr, placement, "ended", True),
+                (setattr, placement, "allocator", None),
+                (setattr, self, "_placed", None),
+            )
+        )
 
     def _release(self) -> None:
         """Called before the memory of an arena is freed that tensors of the graph lie in."""

@@ -108,7 +108,7 @@ def _is_tensor(value: Any) -> bool:
 def _elementwise(function: Any, a: T, b: T) -> T:
     """Call a function that repeats its second argument to the shape of the first."""
     pairs = list(zip(a.ne, b.ne, strict=True))
-    if any(m != n and 1 not in (m, n) for m, n in pairs):
+    if any([m != n and 1 not in (m, n) for m, n in pairs]):
         raise ValueError(f"shapes {a.shape} and {b.shape} cannot be broadcast together: dimensions must be equal or 1")
     whole = tuple(max(pair) for pair in pairs)
     return a._operation(function, a if a.ne == whole else a._operation(lib.ggml_repeat_4d, a, *whole), b)

@@ -315,6 +315,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 graph = two.newGraph(16)
                 Ggml.buildForwardExpand(graph, result)
                 two.graphCompute(graph, 1)
+                one.add(tensor, result)  # now each keeps the other
                 result.numpy()
 
         return run
