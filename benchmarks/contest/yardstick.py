@@ -1,4 +1,4 @@
-"""Builds the C program of the contest against the library files that the package loads."""
+"""Builds C programs, that of the contest and others, against the library files that the package loads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SOURCE = Path(__file__).with_name("yardstick.c")
 FLAGS = ("-std=c11", "-O2", "-DNDEBUG", "-Wall", "-Wextra", "-Wno-unused-result")
 
 
-def executable() -> Path:
-    """The path of the program. It is compiled first unless it is in the cache."""
+def executable(source: Path = SOURCE) -> Path:
+    """The path of the program, or of another one. It is compiled first unless it is in the cache."""
     libraries = [LIB / f"lib{name}{SUFFIX}.so" for name in LINKED]
     missing = [path.name for path in libraries if not path.is_file()]
     if missing:
@@ -26,13 +26,13 @@ def executable() -> Path:
     headers = fetch.source_dir()
     compiler = shlex.split(os.environ.get("CC") or "cc")
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    seed = repr((SOURCE.read_text(encoding="utf-8"), str(headers), str(LIB), version, FLAGS, SUFFIX))
+    seed = repr((source.read_text(encoding="utf-8"), str(headers), str(LIB), version, FLAGS, SUFFIX))
     target = pins.cache_root() / "yardstick" / hashlib.sha256(seed.encode()).hexdigest()[:16]
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
             made = Path(folder) / "yardstick"
-            command = [*compiler, *FLAGS, f"-I{headers / 'include'}", f"-I{headers / 'ggml/include'}", str(SOURCE)]
+            command = [*compiler, *FLAGS, f"-I{headers / 'include'}", f"-I{headers / 'ggml/include'}", str(source)]
             command += [*map(str, libraries), f"-Wl,-rpath,{LIB}", "-lm", "-o", str(made)]
             result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if result.returncode != 0:
