@@ -156,6 +156,24 @@ class GraphNodes(Uncopyable):
         with exclusive(self._arena):
             lib.ggml_graph_print(self._pointer)
 
+    def dump(self) -> str:
+        """Return the graph in the DOT language: a box for each tensor, and arrows from sources to results.
+
+        `dot -Tsvg` of Graphviz draws it. In a notebook, a small graph shows itself.
+        """
+        from llama_cffi.ggml.graph_picture import dot
+
+        return dot(self.nodes, self._leafs)
+
+    def _repr_html_(self) -> str:
+        from llama_cffi._core.html import table
+        from llama_cffi.ggml.graph_picture import svg
+
+        try:
+            return table(repr(self)) + svg(self.nodes, self._leafs)
+        except Exception:  # its context is closed
+            return table(repr(self))
+
     def __len__(self) -> int:
         return self.nNodes
 
