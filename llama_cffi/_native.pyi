@@ -5914,6 +5914,32 @@ class _Lib:
         shim_graph_fault.
         """
         ...
+    def shim_sched_check(self, graph: _CData, devices: _CData, n_devices: int, allocates: int, index: _CData, threads: _CData, /) -> int:
+        """`int32_t shim_sched_check(struct ggml_cgraph *graph, struct ggml_backend_device **devices, int32_t n_devices, bool allocates, int32_t *index, int32_t *threads)`
+
+        As shim_graph_check, for a scheduler over several devices: for each operation, one must support it.
+        """
+        ...
+    def shim_graph_tensors(self, graph: _CData, /) -> int:
+        """`int32_t shim_graph_tensors(struct ggml_cgraph *graph)`
+
+        Returns the number of tensors that a graph refers to, counted generously; -1 if memory is lacking.
+        """
+        ...
+    def shim_sched_alloc(self, sched: _CData, graph: _CData, reserves: int, nodes: _CData, sources: _CData, n: int, /) -> bool:
+        """`bool shim_sched_alloc(struct ggml_backend_sched *sched, struct ggml_cgraph *graph, bool reserves, struct ggml_tensor **nodes, struct ggml_tensor **sources, int32_t n)`
+
+        Allocates a graph by a scheduler, or only reserves memory for it. A scheduler replaces sources in the nodes by its own
+        copies: `nodes` gets the `n` nodes, `sources` the replaced sources, and the graph is left as it was. Returns false if
+        memory is lacking.
+        """
+        ...
+    def shim_sched_compute(self, sched: _CData, graph: _CData, nodes: _CData, sources: _CData, n: int, /) -> int:
+        """`int32_t shim_sched_compute(struct ggml_backend_sched *sched, struct ggml_cgraph *graph, struct ggml_tensor **nodes, struct ggml_tensor **sources, int32_t n)`
+
+        Computes a graph that shim_sched_alloc has allocated, with the replaced sources meanwhile. Returns a ggml_status.
+        """
+        ...
     def shim_graph_unplaced(self, graph: _CData, tensors: _CData, room: int, /) -> int:
         """`int32_t shim_graph_unplaced(struct ggml_cgraph *graph, struct ggml_tensor **tensors, int32_t room)`
 
@@ -5950,6 +5976,30 @@ class _Lib:
         """`bool shim_on_eval(struct ggml_tensor *tensor, bool ask, void *data)`
 
         Calls python_eval. Stops the computation after shim_stop.
+        """
+        ...
+    def shim_on_custom(self, dst: _CData, ith: int, nth: int, data: _CData, /) -> None:
+        """`void shim_on_custom(struct ggml_tensor *dst, int ith, int nth, void *data)`
+
+        Calls python_custom, once for each tensor: a ggml_custom_op_t. The elements are 0 if it raises.
+        """
+        ...
+    def shim_on_custom1(self, dst: _CData, a: _CData, ith: int, nth: int, data: _CData, /) -> None:
+        """`void shim_on_custom1(struct ggml_tensor *dst, const struct ggml_tensor *a, int ith, int nth, void *data)`
+
+        Calls shim_on_custom: a ggml_custom1_op_t.
+        """
+        ...
+    def shim_on_custom2(self, dst: _CData, a: _CData, b: _CData, ith: int, nth: int, data: _CData, /) -> None:
+        """`void shim_on_custom2(struct ggml_tensor *dst, const struct ggml_tensor *a, const struct ggml_tensor *b, int ith, int nth, void *data)`
+
+        Calls shim_on_custom: a ggml_custom2_op_t.
+        """
+        ...
+    def shim_on_custom3(self, dst: _CData, a: _CData, b: _CData, c: _CData, ith: int, nth: int, data: _CData, /) -> None:
+        """`void shim_on_custom3(struct ggml_tensor *dst, const struct ggml_tensor *a, const struct ggml_tensor *b, const struct ggml_tensor *c, int ith, int nth, void *data)`
+
+        Calls shim_on_custom: a ggml_custom3_op_t.
         """
         ...
     def shim_sampler_name(self, sampler: _CData, /) -> _CData:
@@ -6067,6 +6117,12 @@ class _Lib:
 
         Shows a tensor of the graph: first with `ask` (return true to see the data), then with its data (false: stop).
         `data` is a handle.
+        """
+        ...
+    def python_custom(self, tensor: _CData, data: _CData, /) -> bool:
+        """`bool python_custom(struct ggml_tensor *tensor, void *data)`
+
+        Computes a tensor by a custom operation. `data` is a handle. False: it raised.
         """
         ...
     def python_sampler_name(self, sampler: _CData, /) -> _CData:

@@ -107,3 +107,16 @@ def python_eval(tensor: Any, ask: bool, data: Any) -> bool:
     except BaseException as error:
         keep(error)
         return False
+
+
+@ffi.def_extern(error=False, onerror=keep_early)  # type: ignore[untyped-decorator,unused-ignore]
+def python_custom(tensor: Any, data: Any) -> bool:
+    """A custom operation of ggml. False: it raised, or an earlier one did."""
+    try:
+        if failing():
+            return False
+        ffi.from_handle(data).function(tensor)
+        return True
+    except BaseException as error:
+        keep(error)
+        return False

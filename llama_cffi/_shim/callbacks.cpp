@@ -5,6 +5,7 @@
 #include "shim.h"
 
 #include <atomic>
+#include <cstring>
 
 /* As in callbacks.h, which C++ cannot read. */
 extern "C" {
@@ -12,6 +13,7 @@ extern "C" {
 bool python_progress(float progress, void * data);
 bool python_abort(void * data);
 bool python_eval(struct ggml_tensor * tensor, bool ask, void * data);
+bool python_custom(struct ggml_tensor * tensor, void * data);
 const char * python_sampler_name(const struct llama_sampler * sampler);
 void python_sampler_accept(struct llama_sampler * sampler, llama_token token);
 void python_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates);
@@ -81,6 +83,34 @@ bool shim_on_abort(void * data) {
 bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data) {
     const Entered entered;
     return entered && python_eval(tensor, ask, data);
+}
+
+void shim_on_custom(struct ggml_tensor * dst, int ith, int nth, void * data) {
+    if (ith != 0) {
+        return;  // ggml calls it on each thread of the computation, and Python is asked once, on the caller's
+    }
+    (void) nth;
+    const Entered entered;
+    if (!(entered && python_custom(dst, data)) && ggml_is_contiguous(dst)) {
+        memset(dst->data, 0, ggml_nbytes(dst));  // what follows may use the elements as indices
+    }
+}
+
+void shim_on_custom1(struct ggml_tensor * dst, const struct ggml_tensor * a, int ith, int nth, void * data) {
+    (void) a;
+    shim_on_custom(dst, ith, nth, data);
+}
+
+void shim_on_custom2(struct ggml_tensor * dst, const struct ggml_tensor * a, const struct ggml_tensor * b, int ith,
+                     int nth, void * data) {
+    (void) b;
+    shim_on_custom1(dst, a, ith, nth, data);
+}
+
+void shim_on_custom3(struct ggml_tensor * dst, const struct ggml_tensor * a, const struct ggml_tensor * b,
+                     const struct ggml_tensor * c, int ith, int nth, void * data) {
+    (void) c;
+    shim_on_custom2(dst, a, b, ith, nth, data);
 }
 
 const char * shim_sampler_name(const struct llama_sampler * sampler) {

@@ -11,6 +11,9 @@ extern "Python+C" bool python_abort(void * data);
  * `data` is a handle. */
 extern "Python+C" bool python_eval(struct ggml_tensor * tensor, bool ask, void * data);
 
+/* Computes a tensor by a custom operation. `data` is a handle. False: it raised. */
+extern "Python+C" bool python_custom(struct ggml_tensor * tensor, void * data);
+
 /* A sampler written in Python: the members of struct llama_sampler_i. */
 extern "Python+C" const char * python_sampler_name(const struct llama_sampler * sampler);
 extern "Python+C" void python_sampler_accept(struct llama_sampler * sampler, int32_t token);

@@ -41,6 +41,7 @@ struct ggml_tensor;
 struct ggml_context;
 struct ggml_cgraph;
 struct ggml_backend_device;
+struct ggml_backend_sched;
 
 #ifdef __cplusplus
 extern "C" {
@@ -421,6 +422,23 @@ enum shim_graph_fault {
 int32_t shim_graph_check(struct ggml_cgraph * graph, struct ggml_backend_device * device, bool allocates,
                          int32_t * index, int32_t * threads);
 
+/* As shim_graph_check, for a scheduler over several devices: for each operation, one must support it. */
+int32_t shim_sched_check(struct ggml_cgraph * graph, struct ggml_backend_device ** devices, int32_t n_devices,
+                         bool allocates, int32_t * index, int32_t * threads);
+
+/* Returns the number of tensors that a graph refers to, counted generously; -1 if memory is lacking. */
+int32_t shim_graph_tensors(struct ggml_cgraph * graph);
+
+/* Allocates a graph by a scheduler, or only reserves memory for it. A scheduler replaces sources in the nodes by its own
+ * copies: `nodes` gets the `n` nodes, `sources` the replaced sources, and the graph is left as it was. Returns false if
+ * memory is lacking. */
+bool shim_sched_alloc(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, bool reserves,
+                      struct ggml_tensor ** nodes, struct ggml_tensor ** sources, int32_t n);
+
+/* Computes a graph that shim_sched_alloc has allocated, with the replaced sources meanwhile. Returns a ggml_status. */
+int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, struct ggml_tensor ** nodes,
+                           struct ggml_tensor ** sources, int32_t n);
+
 /* Writes up to `room` tensors of a graph that have no memory to `tensors`. Returns their number. */
 int32_t shim_graph_unplaced(struct ggml_cgraph * graph, struct ggml_tensor ** tensors, int32_t room);
 
@@ -440,6 +458,20 @@ bool shim_on_abort(void * data);
 
 /* Calls python_eval. Stops the computation after shim_stop. */
 bool shim_on_eval(struct ggml_tensor * tensor, bool ask, void * data);
+
+/* Calls python_custom, once for each tensor: a ggml_custom_op_t. The elements are 0 if it raises. */
+void shim_on_custom(struct ggml_tensor * dst, int ith, int nth, void * data);
+
+/* Calls shim_on_custom: a ggml_custom1_op_t. */
+void shim_on_custom1(struct ggml_tensor * dst, const struct ggml_tensor * a, int ith, int nth, void * data);
+
+/* Calls shim_on_custom: a ggml_custom2_op_t. */
+void shim_on_custom2(struct ggml_tensor * dst, const struct ggml_tensor * a, const struct ggml_tensor * b, int ith,
+                     int nth, void * data);
+
+/* Calls shim_on_custom: a ggml_custom3_op_t. */
+void shim_on_custom3(struct ggml_tensor * dst, const struct ggml_tensor * a, const struct ggml_tensor * b,
+                     const struct ggml_tensor * c, int ith, int nth, void * data);
 
 /* Calls python_sampler_name. */
 const char * shim_sampler_name(const struct llama_sampler * sampler);

@@ -233,6 +233,11 @@ int32_t check_operands(const ggml_tensor * node) {
         case GGML_OP_ARANGE:
         case GGML_OP_GLU:
             break;
+        case GGML_OP_MAP_CUSTOM1:  // they call a function of Python, which gets arrays
+        case GGML_OP_MAP_CUSTOM2:
+        case GGML_OP_MAP_CUSTOM3:
+        case GGML_OP_CUSTOM:
+            break;
         default:  // operations that older versions of ggml lack are named
             if (is_op(node, "FILL")) {
                 break;
@@ -362,8 +367,19 @@ bool cannot_fail(const ggml_tensor * node) {
         case GGML_OP_SQR:
         case GGML_OP_SQRT:
             return is_plain(node) && is_plain(a);
+        case GGML_OP_MAP_CUSTOM1:
+        case GGML_OP_MAP_CUSTOM2:
+        case GGML_OP_MAP_CUSTOM3:
+        case GGML_OP_CUSTOM:
+            return true;
         default:
             return is_view_op(node);
+    }
+}
+
+void swap_sources(ggml_tensor ** nodes, ggml_tensor ** sources, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        std::swap_ranges(nodes[i]->src, nodes[i]->src + GGML_MAX_SRC, sources + static_cast<ptrdiff_t>(i) * GGML_MAX_SRC);
     }
 }
 
@@ -501,6 +517,111 @@ int32_t shim_graph_check(struct ggml_cgraph * graph, struct ggml_backend_device 
         }
     }
     return SHIM_GRAPH_OK;
+}
+
+int32_t shim_sched_check(struct ggml_cgraph * graph, struct ggml_backend_device ** devices, int32_t n_devices,
+                         bool allocates, int32_t * index, int32_t * threads) {
+    const auto is_cpu = [](ggml_backend_dev_t device) {
+        return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    };
+    ggml_backend_dev_t * const end      = devices + n_devices;
+    const bool                 cpu_only = std::all_of(devices, end, is_cpu);
+    *threads                            = 1;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        ggml_tensor * node = ggml_graph_node(graph, i);
+        *index             = i;
+        for (int s = -1; s < GGML_MAX_SRC; s++) {
+            ggml_tensor * t = s < 0 ? node : node->src[s];
+            if (t == nullptr) {
+                continue;
+            }
+            follow(t);
+            if (t->data == nullptr) {
+                if (allocates) {
+                    continue;
+                }
+                return SHIM_GRAPH_NO_DATA;
+            }
+            const ggml_backend_buffer_t buffer = buffer_of(t);
+            if (buffer == nullptr) {
+                if (!cpu_only) {
+                    return SHIM_GRAPH_MEMORY;
+                }
+                continue;
+            }
+            const ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(buffer);
+            if (std::none_of(devices, end, [&](auto d) { return ggml_backend_dev_supports_buft(d, buft); })) {
+                return SHIM_GRAPH_MEMORY;
+            }
+        }
+        if (is_view_op(node)) {
+            continue;
+        }
+        if (const int32_t fault = check_operands(node)) {
+            return fault;
+        }
+        bool supported = false;
+        for (ggml_backend_dev_t * device = devices; device != end; device++) {
+            if (!is_cpu(*device)) {
+                supported = ggml_backend_dev_supports_op(*device, node) || supported;
+            } else if (!cpu_knows_types(node)) {  // before supports_op, which could choose it
+                return SHIM_GRAPH_TYPE;
+            } else {
+                supported = ggml_backend_dev_supports_op(*device, node) || supported;
+            }
+        }
+        if (!supported) {
+            return SHIM_GRAPH_UNSUPPORTED;
+        }
+        if (const int32_t fault = check_indices(node)) {
+            return fault;
+        }
+        if (const int32_t fault = check_sort(node)) {
+            return fault;
+        }
+        if (!cannot_fail(node)) {
+            *threads = 0;
+        }
+    }
+    return SHIM_GRAPH_OK;
+}
+
+int32_t shim_graph_tensors(struct ggml_cgraph * graph) {
+    try {
+        std::unordered_set<const ggml_tensor *> seen;
+        for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+            const ggml_tensor * node = ggml_graph_node(graph, i);
+            seen.insert(node);
+            seen.insert(node->view_src);
+            for (const ggml_tensor * src : node->src) {
+                seen.insert(src);
+                seen.insert(src != nullptr ? src->view_src : nullptr);
+            }
+        }
+        return static_cast<int32_t>(seen.size());
+    } catch (const std::bad_alloc &) {
+        return -1;
+    }
+}
+
+bool shim_sched_alloc(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, bool reserves,
+                      struct ggml_tensor ** nodes, struct ggml_tensor ** sources, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        nodes[i] = ggml_graph_node(graph, i);
+        std::copy_n(nodes[i]->src, GGML_MAX_SRC, sources + static_cast<ptrdiff_t>(i) * GGML_MAX_SRC);
+    }
+    const bool done =
+        reserves ? ggml_backend_sched_reserve(sched, graph) : ggml_backend_sched_alloc_graph(sched, graph);
+    swap_sources(nodes, sources, n);
+    return done;
+}
+
+int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, struct ggml_tensor ** nodes,
+                           struct ggml_tensor ** sources, int32_t n) {
+    swap_sources(nodes, sources, n);
+    const ggml_status status = ggml_backend_sched_graph_compute(sched, graph);
+    swap_sources(nodes, sources, n);
+    return status;
 }
 
 int32_t shim_graph_unplaced(struct ggml_cgraph * graph, struct ggml_tensor ** tensors, int32_t room) {

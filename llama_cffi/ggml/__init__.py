@@ -79,6 +79,7 @@ _MODULES: dict[str, dict[str, str]] = {
     "ggml.gallocr": {"Gallocr": "Gallocr"},
     "ggml.init_params": {"InitParams": "InitParams"},
     "ggml.rpc": {"Rpc": "Rpc"},
+    "ggml.sched": {"BackendSched": "BackendSched"},
     "ggml.tensor": {"Tensor": "Tensor"},
     # ThreadPool is the other spelling of the specification. Prefer `Threadpool`.
     "ggml.threadpool": {"ThreadPool": "Threadpool", "Threadpool": "Threadpool"},

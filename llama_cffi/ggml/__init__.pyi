@@ -57,6 +57,7 @@ from llama_cffi.ggml.gguf.metadata import GgufMetadata
 from llama_cffi.ggml.gguf.tensors import GgufTensor, GgufTensors
 from llama_cffi.ggml.init_params import InitParams
 from llama_cffi.ggml.rpc import Rpc
+from llama_cffi.ggml.sched import BackendSched
 from llama_cffi.ggml.tensor import Tensor
 from llama_cffi.ggml.threadpool import Threadpool
 
@@ -71,6 +72,7 @@ __all__ = [
     "BackendDevType",
     "BackendDevice",
     "BackendReg",
+    "BackendSched",
     "CGraph",
     "CPlan",
     "Context",

@@ -181,7 +181,7 @@ class Arena(Handle):
     def _detach_users(self) -> None:
         for placement in tuple(self._placements):
             if placement.allocator is not None:
-                placement.allocator._release()
+                placement.allocator._release(self)
 
     def _add_placement(self, placement: Placement) -> None:
         for old in tuple(self._placements):

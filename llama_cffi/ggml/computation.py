@@ -53,6 +53,16 @@ def check(graph: GraphNodes, device: Any, allocates: bool = False) -> bool:
     return bool(safe[0])
 
 
+def check_sched(graph: GraphNodes, devices: list[Any], allocates: bool) -> bool:
+    """`check` for a scheduler over devices. Raises ValueError if none of them can compute an operation."""
+    index, safe = ffi.new("int32_t *"), ffi.new("int32_t *")
+    array = ffi.new("struct ggml_backend_device *[]", devices)
+    fault = lib.shim_sched_check(graph._c, array, len(devices), allocates, index, safe)
+    if fault:
+        raise ValueError(f"node {index[0]} of the graph, {graph.node(index[0])!r}, {_FAULTS[fault]}")
+    return bool(safe[0])
+
+
 def check_threads(n: int) -> None:
     """Start the threads of a computation, or raise NativeMemoryError. Raises ForkError in a forked process."""
     process.require_threads()

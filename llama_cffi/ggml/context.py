@@ -8,10 +8,10 @@ from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive, own
 from llama_cffi._generated import enums
 from llama_cffi._generated.constructors import Constructors
-from llama_cffi.ggml.arena import Arena
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.buffer import BackendBuffer
 from llama_cffi.ggml.cgraph import CGraph
+from llama_cffi.ggml.custom import CustomOperations
 from llama_cffi.ggml.quantization import tensor_type
 from llama_cffi.ggml.tensor import Tensor, make, require_tensor
 
@@ -28,7 +28,7 @@ _MAX_GRAPH = 1 << 24
 _LARGEST = 1 << 40
 
 
-class Context(Arena, Constructors[Tensor]):
+class Context(CustomOperations, Constructors[Tensor]):
     """Memory for tensors and graphs, which is freed as a whole, and the operations that make tensors in it.
 
     `memSize` is its size in bytes; without it, the memory grows. With `noAlloc` there is memory for the metadata only:

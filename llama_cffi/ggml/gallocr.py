@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
-from llama_cffi._core.ownership import atomic, exclusive, exclusive_waiting, own
+from llama_cffi._core.ownership import atomic, exclusive, exclusive_closing, exclusive_waiting, own
 from llama_cffi.errors import NativeMemoryError
 from llama_cffi.ggml.arena import Placement
 from llama_cffi.ggml.device import BackendBufferType
@@ -14,6 +14,8 @@ from llama_cffi.ggml.graph import GraphNodes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from llama_cffi.ggml.arena import Arena
 
 
 class Gallocr(Handle):
@@ -98,10 +100,17 @@ class Gallocr(Handle):
             )
         )
 
-    def _release(self) -> None:
-        """Called before the memory of an arena is freed that tensors of the graph lie in."""
-        if self._placed is not None:
+    def _release(self, arena: Arena) -> None:
+        """Called before an arena is freed that tensors of the graph lie in, after a computation of the graph."""
+        placed = self._placed
+        if placed is None:
+            return
+        users = placed[0]._arena
+        if users is arena:  # nothing computes the graph
             self._forget()
+        else:
+            with exclusive_closing(users):
+                self._forget()
 
     def _detach_users(self) -> None:
         placed = self._placed

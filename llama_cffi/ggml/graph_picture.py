@@ -26,7 +26,10 @@ def dot(nodes: Sequence[Tensor], leafs: Iterable[Tensor]) -> str:
         label = "\\n".join(_quoted(line) for line in _lines(tensor))
         lines.append(f'  t{i} [label="{label}", fillcolor="{_COLOURS[_role(tensor)]}"];')
     lines += [
-        f"  t{number[source]} -> t{i};" for tensor, i in number.items() for source in _sources(tensor) if source in number
+        f"  t{number[source]} -> t{i};"
+        for tensor, i in number.items()
+        for source in _sources(tensor)
+        if source in number
     ]
     return "\n".join([*lines, "}", ""])
 

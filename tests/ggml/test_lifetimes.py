@@ -48,6 +48,7 @@ def test_a_result_keeps_the_memory_of_its_sources() -> None:
 
 
 def test_a_tensor_keeps_its_context_until_it_is_collected() -> None:
+    gc.collect()  # what earlier tests left
     before = n_owned()
     ctx = Ggml.Context()
     tensor, reference = ctx.tensor(ONES), weakref.ref(ctx)
