@@ -5940,6 +5940,13 @@ class _Lib:
         Computes a graph that shim_sched_alloc has allocated, with the replaced sources meanwhile. Returns a ggml_status.
         """
         ...
+    def shim_opt_batch(self, opt: _CData, dataset: _CData, inputs: _CData, index: int, backward: int, result: _CData, /) -> bool:
+        """`bool shim_opt_batch(struct ggml_opt_context *opt, struct ggml_opt_dataset *dataset, struct ggml_tensor *inputs, int64_t index, bool backward, struct ggml_opt_result *result)`
+
+        Trains on a batch of a dataset, or evaluates it without `backward`, as ggml_opt_epoch does: all steps or none, so that
+        no exception of Python comes between them. `result` may be null.
+        """
+        ...
     def shim_graph_unplaced(self, graph: _CData, tensors: _CData, room: int, /) -> int:
         """`int32_t shim_graph_unplaced(struct ggml_cgraph *graph, struct ggml_tensor **tensors, int32_t room)`
 

@@ -38,6 +38,8 @@ PREFIXES = {
     "ggml_threadpool_": "Ggml.Threadpool",
     "ggml_gallocr_": "Ggml.Gallocr",
     "ggml_tallocr_": "Ggml.Tallocr",
+    "ggml_opt_dataset_": "Ggml.OptDataset",
+    "ggml_opt_result_": "Ggml.OptResult",
     "ggml_opt_": "Ggml.Opt",
     "ggml_cpu_": "Ggml.Cpu",
     "ggml_graph_": "Ggml.CGraph",

@@ -42,6 +42,9 @@ struct ggml_context;
 struct ggml_cgraph;
 struct ggml_backend_device;
 struct ggml_backend_sched;
+struct ggml_opt_context;
+struct ggml_opt_dataset;
+struct ggml_opt_result;
 
 #ifdef __cplusplus
 extern "C" {
@@ -438,6 +441,11 @@ bool shim_sched_alloc(struct ggml_backend_sched * sched, struct ggml_cgraph * gr
 /* Computes a graph that shim_sched_alloc has allocated, with the replaced sources meanwhile. Returns a ggml_status. */
 int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, struct ggml_tensor ** nodes,
                            struct ggml_tensor ** sources, int32_t n);
+
+/* Trains on a batch of a dataset, or evaluates it without `backward`, as ggml_opt_epoch does: all steps or none, so that
+ * no exception of Python comes between them. `result` may be null. */
+bool shim_opt_batch(struct ggml_opt_context * opt, struct ggml_opt_dataset * dataset, struct ggml_tensor * inputs,
+                    int64_t index, bool backward, struct ggml_opt_result * result);
 
 /* Writes up to `room` tensors of a graph that have no memory to `tensors`. Returns their number. */
 int32_t shim_graph_unplaced(struct ggml_cgraph * graph, struct ggml_tensor ** tensors, int32_t room);

@@ -1,4 +1,5 @@
 /* Checks of ggml's tensors and graphs, for the facade: what ggml itself does not check, or only where nobody can catch it. */
+#include "guard.hpp"
 #include "shim.h"
 #include "team.hpp"
 
@@ -622,6 +623,20 @@ int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph
     const ggml_status status = ggml_backend_sched_graph_compute(sched, graph);
     swap_sources(nodes, sources, n);
     return status;
+}
+
+bool shim_opt_batch(struct ggml_opt_context * opt, struct ggml_opt_dataset * dataset, struct ggml_tensor * inputs,
+                    int64_t index, bool backward, struct ggml_opt_result * result) {
+    ggml_opt_alloc(opt, backward);
+    if (guard::error().kind != SHIM_OK) {
+        return false;
+    }
+    ggml_opt_dataset_get_batch(dataset, inputs, ggml_opt_labels(opt), index);
+    if (guard::error().kind != SHIM_OK) {
+        return false;
+    }
+    ggml_opt_eval(opt, result);
+    return guard::error().kind == SHIM_OK;
 }
 
 int32_t shim_graph_unplaced(struct ggml_cgraph * graph, struct ggml_tensor ** tensors, int32_t room) {

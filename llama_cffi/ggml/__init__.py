@@ -23,6 +23,8 @@ _MODULES: dict[str, dict[str, str]] = {
         "NumaStrategy": "GgmlNumaStrategy",
         "Op": "GgmlOp",
         "OpPool": "GgmlOpPool",
+        "OptLossType": "GgmlOptLossType",
+        "OptOptimizerType": "GgmlOptOptimizerType",
         "Prec": "GgmlPrec",
         "ScaleMode": "GgmlScaleMode",
         "SchedPriority": "GgmlSchedPriority",
@@ -49,7 +51,7 @@ _MODULES: dict[str, dict[str, str]] = {
     "ggml.buffer": {"BackendBuffer": "BackendBuffer"},
     # Graph is the other spelling of `CGraph`.
     "ggml.cgraph": {"CGraph": "CGraph", "Graph": "CGraph"},
-    "ggml.compute": {"compute": "compute"},
+    "ggml.evaluation": {"compute": "compute"},
     "ggml.context": {"Context": "Context"},
     "ggml.cplan": {"CPlan": "CPlan"},
     "ggml.functions": {
@@ -78,6 +80,9 @@ _MODULES: dict[str, dict[str, str]] = {
     },
     "ggml.gallocr": {"Gallocr": "Gallocr"},
     "ggml.init_params": {"InitParams": "InitParams"},
+    "ggml.opt": {"Opt": "Opt", "OptEpoch": "OptEpoch"},
+    "ggml.opt_dataset": {"OptDataset": "OptDataset", "OptResult": "OptResult"},
+    "ggml.opt_params": {"OptOptimizerParams": "OptOptimizerParams"},
     "ggml.rpc": {"Rpc": "Rpc"},
     "ggml.sched": {"BackendSched": "BackendSched"},
     "ggml.tensor": {"Tensor": "Tensor"},

@@ -9,6 +9,8 @@ from llama_cffi._generated.enums import (
     GgmlNumaStrategy as NumaStrategy,
     GgmlOp as Op,
     GgmlOpPool as OpPool,
+    GgmlOptLossType as OptLossType,
+    GgmlOptOptimizerType as OptOptimizerType,
     GgmlPrec as Prec,
     GgmlScaleMode as ScaleMode,
     GgmlSchedPriority as SchedPriority,
@@ -22,7 +24,7 @@ from llama_cffi._generated.enums import (
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.buffer import BackendBuffer
 from llama_cffi.ggml.cgraph import CGraph
-from llama_cffi.ggml.compute import compute
+from llama_cffi.ggml.evaluation import compute
 from llama_cffi.ggml.context import Context
 from llama_cffi.ggml.cplan import CPlan
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg
@@ -56,6 +58,9 @@ from llama_cffi.ggml.gguf.file import Gguf
 from llama_cffi.ggml.gguf.metadata import GgufMetadata
 from llama_cffi.ggml.gguf.tensors import GgufTensor, GgufTensors
 from llama_cffi.ggml.init_params import InitParams
+from llama_cffi.ggml.opt import Opt, OptEpoch
+from llama_cffi.ggml.opt_dataset import OptDataset, OptResult
+from llama_cffi.ggml.opt_params import OptOptimizerParams
 from llama_cffi.ggml.rpc import Rpc
 from llama_cffi.ggml.sched import BackendSched
 from llama_cffi.ggml.tensor import Tensor
@@ -93,6 +98,13 @@ __all__ = [
     "NumaStrategy",
     "Op",
     "OpPool",
+    "Opt",
+    "OptDataset",
+    "OptEpoch",
+    "OptLossType",
+    "OptOptimizerParams",
+    "OptOptimizerType",
+    "OptResult",
     "Prec",
     "Rpc",
     "ScaleMode",

@@ -81,11 +81,10 @@ class BackendSched(Handle):
             raise ValueError(f"the last backend must be a CPU backend, got {backends[-1].name}: add Backend.cpuInit()")
         size = integer(graphSize, 1, _MAX_GRAPH, "graphSize")
         boolean(opOffload, "opOffload")
-        free = available_memory()
-        if free is not None and 2 * size * _BYTES_FOR_A_TENSOR > free:
+        need, free = 2 * size * _BYTES_FOR_A_TENSOR, available_memory()
+        if free is not None and need > free:
             raise NativeMemoryError(
-                f"a scheduler for {size} tensors takes {2 * size * _BYTES_FOR_A_TENSOR} bytes, and {free} are free: make "
-                "graphSize smaller",
+                f"a scheduler for {size} tensors takes {need} bytes, and {free} are free: make graphSize smaller",
                 operation="ggml_backend_sched_new",
             )
         self._backends = tuple(backends)
@@ -218,7 +217,7 @@ class BackendSched(Handle):
     # Where operations run
 
     def setTensorBackend(self, node: Tensor, backend: Backend) -> None:
-        """Have an operation run on a backend of this scheduler, in graphs that are allocated from now on, until `reset`.
+        """Have an operation run on a backend, in all graphs that are allocated from now on until `reset`.
 
         Raises ValueError if the backend does not support it, and for a tensor that has memory already.
 

@@ -29,3 +29,14 @@ def test_random_operations_end_in_exceptions_or_results(seed: int) -> None:
     status, text = storm.run(seed, 600)
     assert status == 0, text
     assert "computed" in text
+
+
+def test_the_training_learns_digits_that_it_has_not_seen() -> None:
+    example = str(ROOT / "examples" / "train_digits.py")
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    losses = [float(line.split()[3].rstrip(",")) for line in lines if line.startswith("epoch")]
+    assert len(losses) == 12 and losses[-1] < 0.2 * losses[0]
+    share, n = float(lines[-1].split()[0]), int(lines[-1].split()[3])
+    assert n == 448 and share >= 90.0

@@ -48,7 +48,7 @@ def compute(
     if not results:
         raise ValueError("result is empty: pass at least one tensor")
     own = not isinstance(backend, Backend)
-    made = _backend(backend)
+    made = backend_of(backend)
     try:
         if nThreads is not None:
             made.cpuSetNThreads(nThreads)
@@ -66,7 +66,8 @@ def _listed(value: Any) -> list[Any]:
     return list(value)
 
 
-def _backend(value: Any) -> Backend:
+def backend_of(value: Any) -> Backend:
+    """Return a backend: the argument, or a new one for a device or the name of one."""
     if isinstance(value, Backend):
         return value
     if isinstance(value, BackendDevice):
