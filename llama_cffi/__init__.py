@@ -63,6 +63,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "chat.template": ("ChatTemplate",),
     "constrain.constraint": ("Constraint",),
     "context.context": ("Context",),
+    "context.fine_tune": ("fineTune",),
     "embedding.embedding": ("Embedder", "Reranker"),
     "engine.engine": ("Engine", "EngineLoad", "EngineTotals", "Request", "RequestUsage"),
     "errors": (

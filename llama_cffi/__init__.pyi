@@ -46,6 +46,7 @@ from llama_cffi.context.batch import Batch as Batch
 from llama_cffi.context.batch_ext import BatchExt as BatchExt
 from llama_cffi.context.compute_callbacks import EvalTensor as EvalTensor
 from llama_cffi.context.context import Context as Context
+from llama_cffi.context.fine_tune import fineTune as fineTune
 from llama_cffi.context.memory import Memory as Memory
 from llama_cffi.context.outputs import PerfContextData as PerfContextData
 from llama_cffi.context.samplers import SamplerSeqConfig as SamplerSeqConfig

@@ -207,22 +207,17 @@ class Opt(Handle):
         validated: OptResult,
         callback: Callable[[OptEpoch], bool | None] | None,
     ) -> list[OptEpoch]:
-        reached = []
+        done = []
         for index in range(1, n + 1):
             if logical < split:
                 self.shuffle(dataset, split)
             trained.reset()
             validated.reset()
             self.epoch(dataset, trained, validated, split)
-            values = [
-                value if result.ndata else float("nan")
-                for result in (trained, validated)
-                for value in (result.loss, result.accuracy)
-            ]
-            reached.append(OptEpoch(index, *values))
-            if callback is not None and callback(reached[-1]) is True:
+            done.append(reached(index, trained, validated))
+            if callback is not None and callback(done[-1]) is True:
                 break
-        return reached
+        return done
 
     def epoch(
         self,
@@ -352,6 +347,16 @@ class Opt(Handle):
 
     def _describe(self) -> str:
         return f"by {self.optimizer.name} for {self._lossType.name}, {self._epochs} epochs done"
+
+
+def reached(epoch: int, trained: OptResult, validated: OptResult) -> OptEpoch:
+    """Return what an epoch reached."""
+    values = [
+        value if result.ndata else float("nan")
+        for result in (trained, validated)
+        for value in (result.loss, result.accuracy)
+    ]
+    return OptEpoch(epoch, *values)
 
 
 def _member(kind: Any, value: Any, name: str) -> Any:

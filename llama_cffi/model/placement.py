@@ -53,6 +53,11 @@ def is_on_cpu(params: ModelParams) -> bool:
     return params.nGpuLayers == 0 or all(_is_cpu(device) for device in spread_over(params))
 
 
+def uses_cpu_alone(params: ModelParams) -> bool:
+    """Return True if no computation of the model can be on another device."""
+    return not params.tensorBuftOverrides and all(_is_cpu(device) for device in spread_over(params))
+
+
 def check_offload(params: ModelParams) -> None:
     """Refuse parameters that llama.cpp would ignore silently, fail an assertion at, or reject without a reason."""
     known = _known(params)
