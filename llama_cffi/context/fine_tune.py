@@ -48,15 +48,15 @@ def fineTune(
 ) -> list[OptEpoch]:
     """Train a model to continue a text as it goes on. Changes its weights of type F32; returns what each epoch reached.
 
-    The text is cut into windows of `nCtx` tokens, a multiple of 256; one begins every `stride` tokens (None: `nCtx`). The
-    share `valSplit` of the windows, at the end of the text, is evaluated, and not trained on. `getOptPars` are
-    `Ggml.OptOptimizerParams`, or a function that returns them for the number of an epoch. `callback` is called after each
-    epoch, and ends the training by returning True.
+    The text is cut into windows of `nCtx` tokens, a multiple of 256; one begins every `stride` tokens (None: `nCtx`).
+    The share `valSplit` of the windows, at the end of the text, is evaluated, and not trained on. `getOptPars` are
+    `Ggml.OptOptimizerParams`, or a function that returns them for the number of an epoch. `callback` is called after
+    each epoch, and ends the training by returning True.
 
-    The model must be loaded with `useMmap=False`, and with `useExtraBufts=False` unless all weights are F32; the CPU must
-    run all of it. llama.cpp trains on one thread here. Make contexts afterwards: what is in the KV cache of others was
-    computed with the old weights. Raises ValueError for a text that is too short, NativeAssertionError for an
-    architecture with an operation that has no gradient (`NORM`, `SSM_SCAN` and others).
+    Load the model with `useMmap=False`, and with `useExtraBufts=False` unless all weights are F32. The CPU must run all
+    of it, and does so on one thread. Make contexts afterwards: what is in the KV cache of others was computed with the
+    old weights. Raises ValueError for a text that is too short, NativeAssertionError for an architecture with an
+    operation that has no gradient, such as NORM of GPT-2 and SSM_SCAN of Mamba: Llama and Qwen are among the others.
 
     Maps to `llama_opt_init` and `llama_opt_epoch`.
     """

@@ -24,10 +24,10 @@ from llama_cffi._generated.enums import (
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.buffer import BackendBuffer
 from llama_cffi.ggml.cgraph import CGraph
-from llama_cffi.ggml.evaluation import compute
 from llama_cffi.ggml.context import Context
 from llama_cffi.ggml.cplan import CPlan
 from llama_cffi.ggml.device import BackendBufferType, BackendDevice, BackendReg
+from llama_cffi.ggml.evaluation import compute
 from llama_cffi.ggml.facts import CpuVariant, DeviceCaps, DeviceMemory
 from llama_cffi.ggml.functions import (
     abort,

@@ -11,8 +11,8 @@ from llama_cffi._core.ownership import exclusive, own
 from llama_cffi._generated import enums
 from llama_cffi.errors import NativeMemoryError
 from llama_cffi.ggml.computation import finish
-from llama_cffi.ggml.evaluation import backend_of
 from llama_cffi.ggml.context import Context
+from llama_cffi.ggml.evaluation import backend_of
 from llama_cffi.ggml.opt_dataset import OptDataset, OptResult
 from llama_cffi.ggml.opt_params import optimizer_params
 from llama_cffi.ggml.opt_rehearsal import backends_of, rehearse
@@ -79,9 +79,9 @@ class Opt(Handle):
         """Prepare a training.
 
         `getOptPars` are `Ggml.OptOptimizerParams`, or a function that returns them for the number of an epoch. The
-        gradients of `optPeriod` batches are added up for each step of the optimizer. `backend` is as for `Ggml.compute`;
-        a list of backends is for a scheduler, and its last must be the CPU. Raises ValueError for a net that cannot be
-        trained, NativeAssertionError for an operation without a gradient.
+        gradients of `optPeriod` batches are added up for each step. `backend` is as for `Ggml.compute`,
+        or a list in the order of preference; the CPU computes what they do not support. Raises ValueError for a net
+        that cannot be trained, NativeAssertionError for an operation without a gradient.
 
         Maps to `ggml_opt_init`.
         """
@@ -176,8 +176,8 @@ class Opt(Handle):
         logical = integer(batch if nBatchLogical is None else nBatchLogical, 1, _MOST, "nBatchLogical")
         if logical % batch or dataset.ndata % logical:
             raise ValueError(
-                f"nBatchLogical must be a multiple of {batch}, the rows of inputs, and divide {dataset.ndata}, the number "
-                f"of data points, got {logical}"
+                f"nBatchLogical must be a multiple of {batch}, the rows of inputs, and divide {dataset.ndata}, the "
+                f"number of data points, got {logical}"
             )
         share = number(valSplit, "valSplit")
         if not 0.0 <= share < 1.0:
@@ -229,8 +229,8 @@ class Opt(Handle):
     ) -> None:
         """Train on the data points before `idataSplit` (-1: all), and evaluate the others. Adds to the results.
 
-        `callback(train, done, batches)` is called after each batch. Raises ValueError for a dataset whose rows or number
-        do not fit. Ctrl-C and exceptions end it after a batch.
+        `callback(train, done, batches)` is called after each batch. Raises ValueError for a dataset whose rows or
+        number do not fit. Ctrl-C and exceptions end it after a batch.
 
         Maps to `ggml_opt_epoch`.
         """
@@ -273,13 +273,13 @@ class Opt(Handle):
         wanted = self._outputs.ne[0] if labelled else 0
         if dataset._neLabel != wanted or (wanted and dataset._labelType != lib.GGML_TYPE_F32):
             raise ValueError(
-                f"labels must be {wanted} numbers of type F32 for each data point, as outputs and {self._lossType.name} "
-                f"need, got {dataset._neLabel} of {enums.GgmlType(dataset._labelType).name}"
+                f"labels must be {wanted} numbers of type F32 for each data point, as outputs and the loss "
+                f"{self._lossType.name} need, got {dataset._neLabel} of {enums.GgmlType(dataset._labelType).name}"
             )
         if n % batch or batch % dataset._shard:
             raise ValueError(
-                f"a batch of {batch}, the rows of inputs, must divide {n}, the number of data points, and be a multiple of "
-                f"{dataset._shard}, the shard"
+                f"a batch of {batch}, the rows of inputs, must divide {n}, the number of data points, and be a multiple"
+                f" of {dataset._shard}, the shard"
             )
         return batch, n
 
@@ -323,7 +323,7 @@ class Opt(Handle):
     @property
     def lossType(self) -> GgmlOptLossType:
         """What is minimized."""
-        return self._lossType
+        return enums.GgmlOptLossType(self._lossType)
 
     @property
     def optimizer(self) -> GgmlOptOptimizerType:

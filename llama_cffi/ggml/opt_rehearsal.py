@@ -148,8 +148,8 @@ def _add_steps(ctx: Context, graph: CGraph, parameters: list[Tensor], optimizer:
         if grad is None:
             continue
         if adamw:
-            momenta = [ctx.newTensor(enums.GgmlType.F32, *parameter.ne) for _ in range(2)]
-            graph.expand(ctx.optStepAdamw(parameter, grad, *momenta, numbers))
+            m, v = (ctx.newTensor(enums.GgmlType.F32, *parameter.ne) for _ in range(2))
+            graph.expand(ctx.optStepAdamw(parameter, grad, m, v, numbers))
         else:
             graph.expand(ctx.optStepSgd(parameter, grad, numbers))
 

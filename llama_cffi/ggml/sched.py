@@ -49,8 +49,8 @@ class BackendSched(Handle):
 
     `backends` are in the order of preference; the last must be a CPU backend, which is asked for what the others do not
     support. Tensors lie in memory of any of them: `ctx.backendAllocTensors(backend)`, or `ctx.tensor` with noAlloc.
-    One graph at a time has memory of the scheduler. When it allocates the next graph, and when it is freed, the tensors of
-    the last one have no memory any more: read results before.
+    One graph at a time has memory of the scheduler. When it allocates the next graph, and when it is freed, the tensors
+    of the last one have no memory any more: read results before.
 
     Maps to `ggml_backend_sched`.
     """
@@ -177,7 +177,7 @@ class BackendSched(Handle):
     def _using(self, graph: GraphNodes | None = None) -> Any:
         """Exclusive use of the scheduler, its backends, the graph's memory, and that of the last graph."""
         last = self._placed
-        graphs = [one for one in (graph, last and last.graph) if one is not None]
+        graphs = [*([] if graph is None else [graph]), *([] if last is None else [last.graph])]
         arenas = {id(one._arena): one._arena for one in graphs}
         return exclusive(self, *self._backends, *arenas.values())
 
@@ -267,7 +267,8 @@ class BackendSched(Handle):
 
         Maps to `ggml_backend_sched_get_buffer_type`.
         """
-        return self._backends[self._index(backend)].getDefaultBufferType()
+        found: BackendBufferType = self._backends[self._index(backend)].getDefaultBufferType()
+        return found
 
     def getBufferSize(self, backend: Backend) -> int:
         """Return the bytes that are allocated on a backend.

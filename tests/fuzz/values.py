@@ -21,7 +21,7 @@ OBJECTS = {
     **dict.fromkeys(("engine", "request", "llm", "gguf", "gtensor"), 2),
     **dict.fromkeys(("tensor",), 6),
     **dict.fromkeys(("gctx", "graph"), 2),
-    **dict.fromkeys(("plan", "backend", "gbuf", "galloc"), 1),
+    **dict.fromkeys(("plan", "backend", "gbuf", "galloc", "sched", "opt", "odata", "oresult", "oparams"), 1),
     **dict.fromkeys(("qparams", "sparams", "device", "buft", "perf"), 1),
 }
 """Kinds of objects, and how many names there are for each: a name that is assigned again lets the old object go."""

@@ -207,7 +207,11 @@ def test_shuffling_keeps_shards_and_labels_together() -> None:
             if shuffled:
                 opt.shuffle(data)
             order: list[float] = []
-            opt.epoch(data, idataSplit=0, callback=lambda *_: order.extend(net.inputs.numpy()[:, 0].tolist()))
+
+            def note(*_: int, order: list[float] = order) -> None:
+                order.extend(net.inputs.numpy()[:, 0].tolist())
+
+            opt.epoch(data, idataSplit=0, callback=note)
             orders.append(order)
     assert orders[0] == numbers.tolist() and orders[0] != orders[1] != orders[2]
     for order in orders:

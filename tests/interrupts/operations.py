@@ -30,6 +30,7 @@ from llama_cffi import (
     choose,
     defaultSampler,
     detokenize,
+    fineTune,
     load,
     logGet,
     logSet,
@@ -82,6 +83,10 @@ NAMES = (
     "Ggml.Context",
     "Ggml.compute",
     "Ggml.Gallocr",
+    "Ggml.BackendSched",
+    "Ggml.Context.mapCustom2",
+    "Ggml.Opt",
+    "fineTune",
     "Generation",
     "Generation, prompt scored",
     "score, choose, perplexity",
@@ -342,6 +347,46 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 backend.graphCompute(graph)
             for thing in (ctx, work, backend):
                 thing.free()
+
+        return run
+
+    def scheduled() -> Operation:
+        backend = Ggml.Backend.cpuInit()
+
+        def run() -> None:
+            with Ggml.Context(noAlloc=True) as ctx, Ggml.BackendSched([backend], 64) as sched:
+                result = ctx.sqr(ctx.tensor([1.0, 2.0])).setOutput()
+                graph = ctx.newGraph(16)
+                graph.expand(result)
+                sched.graphCompute(graph)
+                result.numpy()
+
+        return run
+
+    def custom() -> Operation:
+        def run() -> None:
+            with Ggml.Context() as ctx:
+                a = ctx.tensor([1.0, 2.0])
+                Ggml.compute(ctx.mapCustom2(a, a, lambda a, b: a + b), nThreads=1)
+
+        return run
+
+    def training() -> Operation:
+        net = Ggml.Context(noAlloc=True)
+        inputs = net.tensor([[0.0] * 4] * 4)
+        outputs = net.mulMat(net.tensor([[0.1] * 4] * 2).setParam(), inputs)
+
+        def run() -> None:
+            with Ggml.OptDataset([[1.0] * 4] * 8, [[1.0, 0.0]] * 8) as data:
+                Ggml.Opt.fit(inputs, outputs, data, nEpoch=1, valSplit=0.5)
+
+        return run
+
+    def tuning() -> Operation:
+        tuned = Model.load(folder / "llama.gguf", Model.Params(useMmap=False, useExtraBufts=False))
+
+        def run() -> None:
+            fineTune(tuned, [5, 6, 7, 8] * 65, nEpoch=1)
 
         return run
 
@@ -646,6 +691,10 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 tensors,
                 computed,
                 allocated,
+                scheduled,
+                custom,
+                training,
+                tuning,
                 generation,
                 scored,
                 scores,

@@ -199,6 +199,32 @@ def _tensors() -> Iterator[tuple[str, Cycle]]:
                 with suppress(LlamaError, ValueError):
                     call()
 
+    def scheduled() -> None:
+        with Ggml.Backend.cpuInit() as backend, Ggml.Context(noAlloc=True) as ctx:
+            graph = ctx.newGraph(16)
+            graph.expand(ctx.sqr(ctx.tensor(numbers)))
+            with Ggml.BackendSched([backend], 64) as sched:
+                sched.graphCompute(graph)
+                sched.reset()
+
+    def custom() -> None:
+        with Ggml.Context() as ctx:
+            Ggml.compute(ctx.mapCustom1(ctx.tensor(numbers), lambda a: a + 1), nThreads=1)
+            with suppress(ZeroDivisionError):
+                Ggml.compute(ctx.mapCustom1(ctx.tensor(numbers), lambda a: 1 / 0), nThreads=1)
+
+    net = Ggml.Context(noAlloc=True)
+    inputs = net.tensor(numbers)
+    outputs = net.mulMat(net.tensor(numbers).setParam(), inputs)
+
+    def trained() -> None:
+        with Ggml.OptDataset(np.ones((8, 32), np.float32), np.ones((8, 4), np.float32)) as data:
+            Ggml.Opt.fit(inputs, outputs, data, nEpoch=2, valSplit=0.5)
+            data.data.sum()
+
+    yield "Ggml.BackendSched", scheduled
+    yield "Ggml.Context.mapCustom1", custom
+    yield "Ggml.Opt", trained
     yield "Ggml.Context", arena
     yield "Ggml.Context, grown", grown
     yield "Ggml.Context, collected", lambda: Ggml.Context().tensor(numbers)

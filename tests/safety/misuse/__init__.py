@@ -20,6 +20,7 @@ from tests.safety.misuse import (
     strangers,
     tensors,
     threadpool,
+    training,
     vocab,
 )
 from tests.safety.misuse.case import Case
@@ -35,6 +36,7 @@ AREAS: dict[str, tuple[Case, ...]] = {
     "adapter": adapter.CASES,
     "threadpool": threadpool.CASES,
     "tensors": tensors.CASES,
+    "training": training.CASES,
     "vocab": vocab.CASES,
     "gguf": gguf.CASES,
     "memory": memory.CASES,
