@@ -63,6 +63,7 @@ def rehearse(
         _add_loss(scratch, graph, outputs, loss)
         build(scratch, graph, None)
         _add_steps(scratch, graph, parameters, optimizer)
+        _check_places(parameters, backends[0])
         safe = check_sched(graph, [backend._device._c for backend in backends], True)
         extra = _OTHERS + _TENSORS_FOR_A_PARAMETER * len(parameters)
         tensors = lib.shim_graph_tensors(graph._pointer) + extra
@@ -124,6 +125,16 @@ def _check_tensors(graph: CGraph, inputs: Tensor) -> list[Tensor]:
     if not parameters:
         raise ValueError("the net has no parameter: call setParam() of the tensors to train, before its operations")
     return parameters
+
+
+def _check_places(parameters: list[Tensor], first: Backend) -> None:
+    """ggml-opt has momenta in memory of the first backend. An operation elsewhere would change copies of them."""
+    for parameter in parameters:
+        kind = lib.ggml_backend_buffer_get_type(parameter._buffer())
+        if not lib.ggml_backend_dev_supports_buft(first._device._c, kind):
+            raise ValueError(
+                f"{parameter!r} must lie in memory of the first backend, {first.name}: ctx.backendAllocTensors(backend)"
+            )
 
 
 def _add_loss(ctx: Context, graph: CGraph, outputs: Tensor, loss: GgmlOptLossType) -> None:

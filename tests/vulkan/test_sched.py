@@ -46,7 +46,7 @@ def test_a_product_runs_where_its_weights_are_and_a_custom_operation_on_the_cpu(
     on_cpu = ctx.mapCustom1(product, lambda a: np.tanh(a))
     result = ctx.mulMat(ctx.cont(ctx.transpose(both.w)), on_cpu)
     graph = both.graph(result)
-    sources = [node.sources for node in graph.nodes]
+    sources = {node: node.sources for node in graph.nodes}  # a GPU's backend reorders nodes
     for scale in (1.0, 0.5):
         both.x.set(scale * X)
         assert both.sched.graphCompute(graph) is Ggml.Status.SUCCESS
@@ -55,9 +55,9 @@ def test_a_product_runs_where_its_weights_are_and_a_custom_operation_on_the_cpu(
     assert both.sched.getTensorBackend(on_cpu) is both.cpu
     assert both.sched.nSplits >= 3
     assert both.sched.getBufferSize(both.gpu) > 0 and both.sched.getBufferSize(both.cpu) > 0
-    assert [node.sources for node in graph.nodes] == sources  # not the scheduler's copies
+    assert {node: node.sources for node in graph.nodes} == sources  # not the scheduler's copies
     both.sched.free()
-    assert [node.sources for node in graph.nodes] == sources
+    assert {node: node.sources for node in graph.nodes} == sources
     np.testing.assert_array_equal(both.x.numpy(), 0.5 * X)
 
 
@@ -99,14 +99,23 @@ def test_a_training_with_a_gpu(vulkan: Vulkan) -> None:
     true = RNG.normal(size=(3, 64)).astype(np.float32)
     points = RNG.normal(size=(64, 64)).astype(np.float32)
     labels = np.eye(3, dtype=np.float32)[(points @ true.T).argmax(1)]
-    reached = {}
-    for backend in ("cpu", ["vulkan", "cpu"]):
-        ctx = Ggml.Context(noAlloc=True)
+    reached = []
+    cpu = Ggml.Backend.cpuInit()
+    params = Ggml.OptOptimizerParams(alpha=0.05)
+    for backends in ([cpu], [Ggml.Backend.vkInit(0), cpu]):
+        weights, ctx = Ggml.Context(noAlloc=True), Ggml.Context(noAlloc=True)
+        w = weights.newTensor(Ggml.Type.F32, 64, 3).setParam()
+        weights.backendAllocTensors(backends[0])
+        w.set(0.01)
         x = ctx.tensor(np.zeros((16, 64), np.float32))
-        y = ctx.mulMat(ctx.tensor(np.full((3, 64), 0.01, np.float32)).setParam(), x)
+        y = ctx.mulMat(w, x)
         with Ggml.OptDataset(points, labels) as data:
-            params = Ggml.OptOptimizerParams(alpha=0.05)
-            reached[str(backend)] = Ggml.Opt.fit(x, y, data, getOptPars=params, nEpoch=8, backend=backend)
-    on_cpu, with_gpu = reached.values()
+            reached.append(
+                Ggml.Opt.fit(x, y, data, getOptPars=params, nEpoch=8, nBatchLogical=32, backend=list(backends))
+            )
+    on_cpu, with_gpu = reached
     assert with_gpu[-1].loss < 0.3 * with_gpu[0].loss
     assert with_gpu[-1].loss == pytest.approx(on_cpu[-1].loss, rel=0.05)
+    elsewhere = ctx.mulMat(ctx.tensor(np.ones((3, 64), np.float32)).setParam(), x)
+    with pytest.raises(ValueError, match="first backend, Vulkan0"):
+        Ggml.Opt(x, elsewhere, backend=list(backends))
