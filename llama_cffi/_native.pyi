@@ -5940,6 +5940,20 @@ class _Lib:
         Computes a graph that shim_sched_alloc has allocated, with the replaced sources meanwhile. Returns a ggml_status.
         """
         ...
+    def shim_graph_is(self, graph: _CData, nodes: _CData, n: int, /) -> bool:
+        """`bool shim_graph_is(struct ggml_cgraph *graph, struct ggml_tensor **nodes, int32_t n)`
+
+        Returns true if a graph has these nodes, in any order.
+        """
+        ...
+    def shim_clone(self, ctx: _CData, tensor: _CData, inputs: _CData, /) -> _CData:
+        """`struct ggml_tensor *shim_clone(struct ggml_context *ctx, struct ggml_tensor *tensor, struct ggml_tensor **inputs)`
+
+        Copies a tensor and all that it depends on to a context with noAlloc and room for them. Copies of data have the same
+        memory, and others none, so that an allocator of the originals cannot take it from them. Replaces `*inputs`, one of the
+        originals, by its copy. Returns null if memory is lacking.
+        """
+        ...
     def shim_opt_batch(self, opt: _CData, dataset: _CData, inputs: _CData, index: int, backward: int, result: _CData, /) -> bool:
         """`bool shim_opt_batch(struct ggml_opt_context *opt, struct ggml_opt_dataset *dataset, struct ggml_tensor *inputs, int64_t index, bool backward, struct ggml_opt_result *result)`
 

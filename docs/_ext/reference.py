@@ -84,9 +84,9 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
     (
         "ggml",
         "Tensors, backends and devices: Ggml",
-        "Tensors and graphs, CPU variants, GPUs, RPC workers, thread pools, and ggml's enumerations.",
+        "Tensors and graphs, training, CPU variants, GPUs, RPC workers, thread pools, and ggml's enumerations.",
         ("ggml",),
-        "Ggml.compute Ggml.Context Ggml.Tensor Ggml.CGraph "
+        "Ggml.compute Ggml.Context Ggml.Tensor Ggml.CGraph Ggml.Opt Ggml.OptDataset Ggml.OptResult Ggml.BackendSched "
         "Ggml.Backend Ggml.BackendDevice Ggml.BackendReg Ggml.BackendBufferType Ggml.Rpc Ggml.Threadpool",
     ),
     (

@@ -442,6 +442,14 @@ bool shim_sched_alloc(struct ggml_backend_sched * sched, struct ggml_cgraph * gr
 int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph * graph, struct ggml_tensor ** nodes,
                            struct ggml_tensor ** sources, int32_t n);
 
+/* Returns true if a graph has these nodes, in any order. */
+bool shim_graph_is(struct ggml_cgraph * graph, struct ggml_tensor ** nodes, int32_t n);
+
+/* Copies a tensor and all that it depends on to a context with noAlloc and room for them. Copies of data have the same
+ * memory, and others none, so that an allocator of the originals cannot take it from them. Replaces `*inputs`, one of the
+ * originals, by its copy. Returns null if memory is lacking. */
+struct ggml_tensor * shim_clone(struct ggml_context * ctx, struct ggml_tensor * tensor, struct ggml_tensor ** inputs);
+
 /* Trains on a batch of a dataset, or evaluates it without `backward`, as ggml_opt_epoch does: all steps or none, so that
  * no exception of Python comes between them. `result` may be null. */
 bool shim_opt_batch(struct ggml_opt_context * opt, struct ggml_opt_dataset * dataset, struct ggml_tensor * inputs,

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -623,6 +624,65 @@ int32_t shim_sched_compute(struct ggml_backend_sched * sched, struct ggml_cgraph
     const ggml_status status = ggml_backend_sched_graph_compute(sched, graph);
     swap_sources(nodes, sources, n);
     return status;
+}
+
+bool shim_graph_is(struct ggml_cgraph * graph, struct ggml_tensor ** nodes, int32_t n) {
+    if (ggml_graph_n_nodes(graph) != n) {
+        return false;
+    }
+    try {
+        const std::unordered_set<const ggml_tensor *> known(nodes, nodes + n);
+        for (int32_t i = 0; i < n; i++) {
+            if (known.count(ggml_graph_node(graph, i)) == 0) {
+                return false;
+            }
+        }
+        return true;
+    } catch (const std::bad_alloc &) {
+        return false;
+    }
+}
+
+struct ggml_tensor * shim_clone(struct ggml_context * ctx, struct ggml_tensor * tensor, struct ggml_tensor ** inputs) {
+    try {
+        std::unordered_map<const ggml_tensor *, ggml_tensor *> copies;
+        std::vector<std::pair<ggml_tensor *, int>>              path{{tensor, 0}};
+        while (!path.empty()) {
+            auto & [t, next] = path.back();
+            if (next <= GGML_MAX_SRC) {
+                ggml_tensor * source = next < GGML_MAX_SRC ? t->src[next] : t->view_src;
+                next++;
+                if (source != nullptr && copies.count(source) == 0) {
+                    path.emplace_back(source, 0);
+                }
+                continue;
+            }
+            if (copies.count(t) == 0) {
+                ggml_tensor * copy = ggml_new_tensor(ctx, t->type, GGML_MAX_DIMS, t->ne);
+                if (copy == nullptr) {
+                    return nullptr;
+                }
+                const ggml_tensor empty = *copy;
+                *copy                   = *t;
+                for (ggml_tensor *& source : copy->src) {
+                    source = source != nullptr ? copies.at(source) : nullptr;
+                }
+                copy->view_src = t->view_src != nullptr ? copies.at(t->view_src) : nullptr;
+                if (t->op != GGML_OP_NONE || t->view_src != nullptr) {  // it has no memory, or that of another
+                    copy->data   = empty.data;
+                    copy->buffer = empty.buffer;
+                    follow(copy);
+                }
+                copies[t] = copy;
+            }
+            path.pop_back();
+        }
+        const auto found = copies.find(*inputs);
+        *inputs          = found != copies.end() ? found->second : nullptr;
+        return copies.at(tensor);
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
 }
 
 bool shim_opt_batch(struct ggml_opt_context * opt, struct ggml_opt_dataset * dataset, struct ggml_tensor * inputs,

@@ -60,7 +60,7 @@ class Opt(Handle):
     Maps to `ggml_opt_context`.
     """
 
-    __slots__ = ("_epochs", "_getOptPars", "_inputs", "_lossType", "_numbers", "_optPeriod", "_optimizer", "_outputs",
+    __slots__ = ("_copy", "_epochs", "_getOptPars", "_inputs", "_lossType", "_numbers", "_optPeriod", "_optimizer", "_outputs",
                  "_safe", "_sched", "_work")  # fmt: skip
 
     _KIND = "training"
@@ -103,9 +103,16 @@ class Opt(Handle):
         self._start()
 
     def _start(self) -> None:
+        # The training gets copies of the tensors: an allocator may give memory to the originals, and take it back.
+        copy = ffi.new("struct ggml_tensor **", self._inputs._c)
+        with exclusive(self._work) as pointer:
+            outputs = lib.shim_clone(pointer, self._outputs._c, copy)
+        if outputs == ffi.NULL or copy[0] == ffi.NULL:
+            raise NativeMemoryError("out of memory for a training", operation="ggml_opt_init")
+        self._copy = copy[0]
         params = lib.ggml_opt_default_params(self._sched._c, self._lossType)
         params.ctx_compute = self._work._c
-        params.inputs, params.outputs = self._inputs._c, self._outputs._c
+        params.inputs, params.outputs = self._copy, outputs
         params.opt_period, params.optimizer = self._optPeriod, self._optimizer
         params.get_opt_pars = ffi.addressof(lib, "ggml_opt_get_constant_optimizer_params")
         params.get_opt_pars_ud = self._numbers
@@ -258,7 +265,7 @@ class Opt(Handle):
                 result._admit((self._inputs.ne[1], self._lossType, self._optPeriod))
             self._sched._set_threads(self._safe)
             where = ffi.NULL if result is None else result._c
-            lib.shim_opt_batch(pointer, dataset._c, self._inputs._pointer, index, train, where)
+            lib.shim_opt_batch(pointer, dataset._c, self._copy, index, train, where)
         finish(lib.GGML_STATUS_SUCCESS)
 
     def _check_dataset(self, dataset: OptDataset) -> tuple[int, int]:

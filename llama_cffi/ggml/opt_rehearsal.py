@@ -69,7 +69,7 @@ def rehearse(
         tensors = lib.shim_graph_tensors(graph._pointer) + extra
     if tensors > _SIZE:
         raise ValueError(f"a training has room for {_SIZE} tensors, and this one has {tensors}: make the net smaller")
-    made = _TENSORS_FOR_A_NODE * (n_forward + _OTHERS) + extra
+    made = _TENSORS_FOR_A_NODE * (n_forward + _OTHERS) + extra + tensors  # and a copy of the net
     memory = made * lib.ggml_tensor_overhead() + _GRAPHS * lib.ggml_graph_overhead_custom(_SIZE, True)
     _check_memory(parameters)
     return Rehearsal(memory, tensors, safe)

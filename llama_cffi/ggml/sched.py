@@ -39,6 +39,10 @@ class Placed:
         self.nodes = ffi.new("struct ggml_tensor *[]", self.n + 1)
         self.sources = ffi.new("struct ggml_tensor *[]", self.n * lib.GGML_MAX_SRC + 1)
 
+    def fits(self) -> bool:
+        """Return True if the graph has the same nodes still."""
+        return lib.shim_graph_is(self.graph._c, self.nodes, self.n)
+
     def has(self, tensor: Tensor) -> bool:
         """Return True if the tensor is a node of the graph."""
         return any([node == tensor._pointer for node in self.nodes[0 : self.n]])
@@ -162,7 +166,7 @@ class BackendSched(Handle):
         Maps to `ggml_backend_sched_graph_compute`.
         """
         placed = self._placed
-        if placed is None or placed.graph is not _require_graph(graph) or placed.n != graph.nNodes:
+        if placed is None or placed.graph is not _require_graph(graph) or not placed.fits():
             if not self.allocGraph(graph):
                 raise NativeMemoryError("out of memory for the graph", operation="ggml_backend_sched_alloc_graph")
         with self._using(graph) as pointer:
@@ -293,7 +297,8 @@ class BackendSched(Handle):
         if placed is None:
             return
         lib.shim_unplace(placed.tensors, placed.n_tensors)
-        lib.ggml_backend_sched_reset(self._pointer)
+        if self._pointer is not None:  # else a call failed in it, and it is never freed
+            lib.ggml_backend_sched_reset(self._pointer)
         self._placed = None
         for arena in placed.graph._arena._reach():
             while self in arena._allocators:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,3 +138,15 @@ def test_arguments_are_checked(model: Model) -> None:
         fineTune(model, TEXT, optimizer=Ggml.OptOptimizerType.COUNT)
     with pytest.raises(TypeError, match="getOptPars.*float"):
         fineTune(model, TEXT, getOptPars=0.1)  # type: ignore[arg-type]
+
+
+def test_the_example_lowers_the_loss_and_saves_the_model(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    example = Path(__file__).resolve().parents[2] / "examples" / "fine_tune.py"
+    command = [sys.executable, str(example), str(file), str(tmp_path / "text.txt"), str(tmp_path / "out.gguf"), "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    losses = [float(line.split()[3].rstrip(",")) for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(losses) == 3 and losses[2] < 0.6 * losses[0]
+    with Model.load(tmp_path / "out.gguf") as tuned:
+        assert tuned.nParams == Model.load(file).nParams

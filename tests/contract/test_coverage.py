@@ -17,9 +17,9 @@ from tests.contract import ggml_coverage
 # What a user has no use for, or must not have. Under ten rows.
 EXCLUDED = {
     "llama_model_init_from_user": "weights come from a C callback that gets a raw tensor to fill: not from Python",
-    "llama_opt_init": "training, which upstream keeps experimental and which aborts on nearly every wrong argument",
-    "llama_opt_epoch": "training",
-    "llama_opt_param_filter_all": "training",
+    "llama_opt_init": "`fineTune` calls it on a context of its own: such a context can do nothing else",
+    "llama_opt_epoch": "`fineTune` calls it",
+    "llama_opt_param_filter_all": "`fineTune` passes it",
 }
 
 FUNCTIONS = [f for f in complete.load().functions if f.header == "llama.h" and not f.deprecated]

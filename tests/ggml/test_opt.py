@@ -341,6 +341,29 @@ def test_memory_of_an_allocator_is_refused() -> None:
                 Ggml.Opt(inputs, outputs)
 
 
+def test_an_allocator_cannot_take_memory_from_a_training() -> None:
+    backend, net = Ggml.Backend.cpuInit(), Net()
+    data = Ggml.OptDataset(X, Y)
+    start = net.weights.numpy().copy()
+    ends = []
+    for allocates in (False, True):
+        net.weights.set(start)
+        graph = Ggml.Context(noAlloc=True).newGraph(8)
+        graph.expand(net.outputs)
+        with Ggml.Opt(net.inputs, net.outputs, LOSS.MEAN_SQUARED_ERROR) as opt:
+            allocator = Ggml.Gallocr(backend.getDefaultBufferType())
+            if allocates:
+                allocator.allocGraph(graph)
+                assert net.outputs.isAllocated
+            opt.epoch(data)
+            allocator.free()
+            kept = [np.full(1000, np.nan, np.float32) for _ in range(100)]  # what uses the memory next
+            opt.epoch(data)
+            assert len(kept) == 100
+        ends.append(net.weights.numpy().copy())
+    np.testing.assert_array_equal(*ends)
+
+
 def test_a_net_that_is_too_large() -> None:
     net = Net()
     for n, words in ((1100, "room"), (3000, "room")):

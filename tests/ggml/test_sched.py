@@ -110,6 +110,19 @@ def test_a_graph_that_grew_is_allocated_again(backend: Ggml.Backend) -> None:
         np.testing.assert_allclose(more.numpy(), _expected(A) ** 2, rtol=1e-5)
 
 
+def test_a_graph_with_other_nodes_is_allocated_again(backend: Ggml.Backend) -> None:
+    with Ggml.Context() as ctx, Ggml.BackendSched([backend]) as sched:  # its nodes have memory from the beginning
+        a = ctx.tensor(A)
+        graph = ctx.newGraph(8)
+        graph.expand(ctx.sqr(a))
+        sched.graphCompute(graph)
+        graph.clear()
+        other = ctx.scale(a, 3.0)
+        graph.expand(other)
+        sched.graphCompute(graph)
+        np.testing.assert_array_equal(other.numpy(), 3 * A)
+
+
 def test_two_backends_of_the_cpu_and_an_assignment(backend: Ggml.Backend) -> None:
     other = Ggml.Backend.cpuInit()
     with Ggml.Context(noAlloc=True) as ctx, Ggml.BackendSched([other, backend]) as sched:

@@ -10,9 +10,9 @@ FUNCTIONS = {
     "llama_adapter_lora_init_from_file_ptr": "takes a FILE * of this C library",
     "llama_model_init_from_user": "lets a C callback write to tensors whose size it has to guess",
     "llama_model_load_from_file_ptr": "takes a FILE * of this C library",
-    "llama_opt_epoch": "asserts on nearly every wrong argument, on threads of its own",
-    "llama_opt_init": "asserts when it is called twice, and on sizes that do not divide each other",
-    "llama_opt_param_filter_all": "of use for training only",
+    "llama_opt_epoch": "asserts on nearly every wrong argument; `fineTune` calls it on a context of its own",
+    "llama_opt_init": "asserts when it is called twice; `fineTune` calls it on a context of its own",
+    "llama_opt_param_filter_all": "`fineTune` passes it",
 }
 """C functions without a place in the facade."""
 
