@@ -264,12 +264,21 @@ int64_t integer_at(const ggml_tensor * t, int64_t i) {
                                     : *reinterpret_cast<const int32_t *>(place);
 }
 
+/* Whether a function of Python computes a node. It can write to any memory that it can reach. */
+bool is_custom(const ggml_tensor * node) {
+    return node->op == GGML_OP_MAP_CUSTOM1 || node->op == GGML_OP_MAP_CUSTOM2 || node->op == GGML_OP_MAP_CUSTOM3 ||
+           node->op == GGML_OP_CUSTOM;
+}
+
 /* Whether one of the nodes `first` to `end` - 1 writes to the memory of a tensor: in place, or as the target of a copy. */
 bool is_written(const ggml_tensor * t, ggml_cgraph * graph, int first, int end) {
     const char * from = static_cast<const char *>(t->data);
     for (int i = first; from != nullptr && i < end; i++) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
         const char *        data = static_cast<const char *>(node->data);
+        if (is_custom(node)) {
+            return true;
+        }
         if (data != nullptr && !is_view_op(node) && data < from + ggml_nbytes(t) && from < data + ggml_nbytes(node)) {
             return true;
         }
@@ -575,10 +584,10 @@ int32_t shim_sched_check(struct ggml_cgraph * graph, struct ggml_backend_device 
         if (!supported) {
             return SHIM_GRAPH_UNSUPPORTED;
         }
-        if (const int32_t fault = check_indices(node)) {
+        if (const int32_t fault = check_indices(graph, i)) {
             return fault;
         }
-        if (const int32_t fault = check_sort(node)) {
+        if (const int32_t fault = check_sort(graph, i)) {
             return fault;
         }
         if (!cannot_fail(node)) {

@@ -79,13 +79,13 @@ class CustomOperations(Arena):
 
         Maps to `ggml_custom_4d`.
         """
-        from llama_cffi.ggml.convert import checked_type
+        from llama_cffi.ggml.quantization import tensor_type
 
         sizes = [integer(n, 1, _LARGEST, f"ne{i}") for i, n in enumerate((ne0, ne1, ne2, ne3))]
         array, count = self._sources(args, lib.GGML_MAX_SRC - 1)
         data = self._callback(fun)
         function = ffi.addressof(lib, "shim_on_custom")
-        return make(self, lib.ggml_custom_4d, checked_type(type), *sizes, array, count, function, 1, data)
+        return make(self, lib.ggml_custom_4d, tensor_type(type, "type"), *sizes, array, count, function, 1, data)
 
     def customInplace(self, a: Tensor, args: Sequence[Tensor], fun: Callable[..., Any]) -> Tensor:
         """Return `fun(a, *args)` in the memory of `a`. Up to 8 sources besides `a`.

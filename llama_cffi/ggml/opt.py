@@ -60,8 +60,20 @@ class Opt(Handle):
     Maps to `ggml_opt_context`.
     """
 
-    __slots__ = ("_copy", "_epochs", "_getOptPars", "_inputs", "_lossType", "_numbers", "_optPeriod", "_optimizer", "_outputs",
-                 "_safe", "_sched", "_work")  # fmt: skip
+    __slots__ = (
+        "_copy",
+        "_epochs",
+        "_getOptPars",
+        "_inputs",
+        "_lossType",
+        "_numbers",
+        "_optPeriod",
+        "_optimizer",
+        "_outputs",
+        "_safe",
+        "_sched",
+        "_work",
+    )
 
     _KIND = "training"
 

@@ -74,9 +74,10 @@ class OptDataset(Handle):
 
         Maps to `ggml_opt_dataset_init`.
         """
-        from llama_cffi.ggml.convert import DTYPES, checked_type
+        from llama_cffi.ggml.convert import DTYPES
+        from llama_cffi.ggml.quantization import tensor_type
 
-        types = checked_type(typeData, "typeData"), checked_type(typeLabel, "typeLabel")
+        types = tensor_type(typeData, "typeData"), tensor_type(typeLabel, "typeLabel")
         for name, kind in zip(("typeData", "typeLabel"), types, strict=True):
             if kind not in DTYPES:
                 raise ValueError(f"{name} must be a type that numpy has, such as F32 or I32, got {kind.name}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
-from llama_cffi._core.ownership import exclusive, exclusive_closing, exclusive_waiting, own
+from llama_cffi._core.ownership import atomic, exclusive, exclusive_closing, exclusive_waiting, own
 from llama_cffi._host.resources import available_memory
 from llama_cffi.errors import NativeMemoryError
+from llama_cffi.ggml.arena import Placement
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.computation import check_sched, check_threads, finish
 from llama_cffi.ggml.gallocr import _unplaced
@@ -31,10 +32,11 @@ _BYTES_FOR_A_TENSOR = 32 * 1024  # what ggml allocates for each tensor that the 
 class Placed:
     """A graph that a scheduler has allocated, and what it changed in it."""
 
-    __slots__ = ("graph", "n", "n_tensors", "nodes", "sources", "tensors")
+    __slots__ = ("graph", "n", "n_tensors", "nodes", "placement", "sources", "tensors")
 
     def __init__(self, graph: GraphNodes) -> None:
         self.graph, self.tensors, self.n_tensors = _unplaced(graph)
+        self.placement = Placement()
         self.n = graph.nNodes
         self.nodes = ffi.new("struct ggml_tensor *[]", self.n + 1)
         self.sources = ffi.new("struct ggml_tensor *[]", self.n * lib.GGML_MAX_SRC + 1)
@@ -150,9 +152,10 @@ class BackendSched(Handle):
             for leaf in graph._leafs:
                 if leaf._buffer() == ffi.NULL:  # ggml would find no backend for data that no operation uses
                     lib.ggml_set_input(leaf._c)
-            self._placed = placed
             for arena in graph._arena._reach():
-                arena._allocators.append(self)
+                arena._add_placement(placed.placement)
+            # An exception before this leaves placements without an allocator, which do no harm.
+            atomic(((setattr, placed.placement, "allocator", self), (setattr, self, "_placed", placed)))
             done: bool = lib.shim_sched_alloc(pointer, graph._pointer, reserves, placed.nodes, placed.sources, placed.n)
             if reserves or not done:
                 self._forget()
@@ -296,13 +299,17 @@ class BackendSched(Handle):
         placed = self._placed
         if placed is None:
             return
-        lib.shim_unplace(placed.tensors, placed.n_tensors)
-        if self._pointer is not None:  # else a call failed in it, and it is never freed
-            lib.ggml_backend_sched_reset(self._pointer)
-        self._placed = None
-        for arena in placed.graph._arena._reach():
-            while self in arena._allocators:
-                arena._allocators.remove(self)
+        # After a call that failed in the scheduler, it has no pointer, and is never freed.
+        reset = () if self._pointer is None else ((lib.ggml_backend_sched_reset, self._pointer),)
+        atomic(
+            (
+                (lib.shim_unplace, placed.tensors, placed.n_tensors),
+                *reset,
+                (setattr, placed.placement, "ended", True),
+                (setattr, placed.placement, "allocator", None),
+                (setattr, self, "_placed", None),
+            )
+        )
 
     def _release(self, arena: Arena) -> None:
         """Called before an arena is freed that tensors of the graph lie in, after a computation of the graph."""

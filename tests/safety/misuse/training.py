@@ -330,6 +330,15 @@ CASES = (
                 CHECK,
             ),
             (
+                "that overwrites indices that were checked",
+                "i = c.tensor([[0]], T.I32); e = c.tensor(np.ones((2, 4, 8), 'f4'))\n"
+                "x = c.mapCustom1(c.tensor(np.ones((1, 1, 8), 'f4')), lambda a: i.set(99) and a)\n"
+                "Ggml.compute(c.mulMatId(e, x, i))",
+                "ValueError",
+                "before",
+                CHECK,
+            ),
+            (
                 "that makes indices out of range",
                 "Ggml.compute(c.getRows(a, c.custom4d(T.I32, 2, 1, 1, 1, [], lambda: [0, 99])), nThreads=2)",
                 "NativeAssertionError",
