@@ -11,6 +11,7 @@ from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import lib
 from llama_cffi.chat import native
+from llama_cffi.chat.response_format import fenced
 from llama_cffi.chat.tool_calls import ParsedAnswer, ToolCall, ToolFormat, new_id, parseToolCalls
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
@@ -26,7 +27,7 @@ class AnswerFormat:
     """The format of one answer; `ChatTemplate.format` makes it."""
 
     __slots__ = (
-        *("_fallback", "_lazy", "_lead", "_marks", "_parser", "_prefill", "_preserved"),
+        *("_fallback", "_fenced", "_lazy", "_lead", "_marks", "_parser", "_prefill", "_preserved"),
         *("_tail", "_triggers"),
         *(
             "grammar",
@@ -66,6 +67,8 @@ class AnswerFormat:
     toolFormat: ToolFormat | None
     """The family of the calls, in a build without llama.cpp's chat code."""
 
+    _fenced: bool
+    """True if llama.cpp's parser requires a Markdown fence around JSON, which the grammar does not allow."""
     _lazy: bool
     _marks: str | None
     """While the content goes on, text without any of these characters is content as it is; None: not known."""
@@ -95,7 +98,7 @@ class AnswerFormat:
         made.special = made.thinks = False
         made.thinkingStart = made.thinkingEnd = ""
         made.grammar = ""
-        made._lazy = False
+        made._lazy = made._fenced = False
         made._marks, made._tail = None if tools else _THOUGHT_ENDS, False
         made._triggers = []
         made._preserved = []
@@ -124,6 +127,7 @@ class AnswerFormat:
         made._triggers, made._preserved = applied["triggers"], applied["preserved_tokens"]
         made._prefill = applied["generation_prompt"]
         made._parser, made._fallback = applied["parser"], plain["parser"]
+        made._fenced = applied.get("fenced", False)
         found = "" if continues else applied["parser"].content
         made._marks, made._tail = "" if found else None, found == "tail"
         if made.thinkingEnd.strip() and made.thinkingEnd.strip() in made._prefill:
@@ -177,6 +181,8 @@ class AnswerFormat:
 
     def _read(self, parser: native.NativeParser | None, text: str, partial: bool) -> dict[str, Any]:
         assert parser is not None
+        if self._fenced:
+            text = fenced(text, partial, self.thinkingStart, self.thinkingEnd, self._prefill)
         raw = parser.parse(text.encode(errors="replace"), partial)
         if self._lead:
             content: str = raw["content"]

@@ -25,7 +25,7 @@ from llama_cffi.chat.messages import (
     reads_functions,
 )
 from llama_cffi.chat.required_call import bounded
-from llama_cffi.chat.response_format import schema_text
+from llama_cffi.chat.response_format import enforced, schema_text
 from llama_cffi.chat.tagged_arguments import limited
 from llama_cffi.chat.tool_calls import ToolFormat
 from llama_cffi.model.model import Model
@@ -246,6 +246,9 @@ class ChatTemplate:
         if choice == "required" and schema is None and not applied["grammar_lazy"]:
             applied = {**applied, "grammar": bounded(applied, thinkFirst, inputs["parallel_tool_calls"])}
         if offered and schema is None:
+        if schema is not None:
+            begun = (for_native(prepared[-1])["content"] or None) if continueLast else None
+            applied = enforced(applied, schema, begun)
             applied = {**applied, "grammar": limited(applied["grammar"], offered, choice not in ("auto", "none"))}
         without = answers
         if offered and not generic:

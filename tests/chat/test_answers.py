@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ from llama_cffi import (
     tokenize,
 )
 from llama_cffi.chat import native
+from llama_cffi.chat.events import EventParser
+from tests.chat import grammars, judge
 from tests.generate.test_chat_session import Scripted
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="this llama.cpp's chat code has another interface")
@@ -254,6 +258,88 @@ def test_a_response_format(tiny: Model) -> None:
     assert json.loads(_scripted(tiny, '{"ok": true}', responseFormat=schema).content) == {"ok": True}
     with pytest.raises(ValueError, match="no candidate has a probability"):
         _scripted(tiny, '{"ok": 3}', responseFormat=schema)
+
+
+class Copied(Scripted):
+    """A Scripted that an engine can clone."""
+
+    def clone(self) -> Copied:
+        return copy.deepcopy(self)
+
+
+FENCED = '```json\n{"ok": true}\n```'
+
+
+def test_the_text_of_a_response_format_is_json(tiny: Model) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    with pytest.raises(ValueError, match="no candidate has a probability"):
+        _scripted(tiny, FENCED, responseFormat=schema)
+    with Engine(tiny, nCtx=512, nSeqMax=1, nThreads=1) as engine:
+        for text in (FENCED, '{"ok": true}'):
+            with Sampler.init(Copied(tiny, text)) as sampler:
+                request = engine.chat(ASK, template=TEMPLATE, sampler=sampler, responseFormat=schema, maxTokens=60)
+                if text == FENCED:
+                    with pytest.raises(ValueError, match="the grammar does not allow token"):
+                        request.result()
+                else:
+                    assert json.loads("".join(request)) == {"ok": True}
+
+
+def test_an_answer_may_begin_with_a_fence(tiny: Model) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    answer = _scripted(tiny, '{"ok": true}\n```', responseFormat=schema, prefill="```json\n")
+    assert json.loads(answer.content) == {"ok": True}
+
+
+# Templates whose answers have marks of their own before the JSON, as llama.cpp's own grammar says.
+MARKED = {"Cohere2MoE", "muse-glimmer", "openai-gpt-oss-120b"}
+# Templates that are asked for a thought although llama.cpp's grammar of a response format has none.
+THOUGHTLESS = {"LFM2-8B-A1B", "LFM2.5-Instruct", "tencent-Hy3"}
+
+
+@pytest.mark.parametrize("path", judge.templates(), ids=lambda path: path.stem)
+def test_a_response_format_is_json_with_each_template(path: Path) -> None:
+    model, found = grammars.model(), '{"a": "</think>"}'
+    template = ChatTemplate(model, path.read_text(encoding="utf-8"))
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    form = template.format(ASK, responseFormat=schema)
+    assert form.grammar and not form._lazy and "```" not in form.grammar
+    if path.stem in MARKED:
+        return
+    start, end = form.thinkingStart.strip(), form.thinkingEnd.strip()
+    opened = form.thinks and start in form._prefill and end not in form._prefill
+    thoughts = [f"Hm.{end}"] if opened else ["", f"{start}Hm.{end}"] if form.thinks else [""]
+    for thought in thoughts[: 1 if path.stem in THOUGHTLESS else None]:
+        text = thought + found
+        assert grammars.allows(model, form, text)
+        assert not grammars.allows(model, form, f"{thought}{{}}")
+        assert not grammars.allows(model, form, f"{thought}```json\n{found}\n```")
+        parsed = form.parse(text)
+        assert parsed.content.strip() == found and not parsed.problems
+        assert parsed.reasoning.strip().endswith("Hm.") if thought else not parsed.reasoning
+        parser = EventParser(form)
+        events = [event for char in text for event in parser.feed(char)] + [*parser.finish()]
+        assert "".join(event.text for event in events if event.kind == "content").strip() == found
+
+
+@pytest.mark.parametrize("name", ["GigaChat3-10B-A1.8B", "Kimi-K2-Thinking"])
+def test_a_grammar_where_llama_cpp_has_none(name: str) -> None:
+    model = grammars.model()
+    source = next(path for path in judge.templates() if path.stem == name).read_text(encoding="utf-8")
+    template = ChatTemplate(model, source)
+    node = {
+        "type": "object",
+        "properties": {"root": {"const": "root"}, "next": {"$ref": "#/$defs/node"}},
+        "required": ["root"],
+        "additionalProperties": False,
+    }
+    tree = {"$ref": "#/$defs/node", "$defs": {"node": node}}
+    form = template.format(ASK, responseFormat=tree)
+    assert grammars.allows(model, form, '{"root": "root", "next": {"root": "root"}}')
+    assert not grammars.allows(model, form, '{"root": "root", "next": {}}')
+    begun = [*ASK, {"role": "assistant", "content": '{"root": '}]
+    form = template.format(begun, responseFormat=tree, continueLast=True)
+    assert grammars.allows(model, form, '"root"}') and not grammars.allows(model, form, '{"root": "root"}')
 
 
 @pytest.mark.parametrize(("budget", "thought"), [(3, 3), (0, 0), (10_000, None)])
