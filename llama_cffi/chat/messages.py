@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from llama_cffi._core.checks import expected
@@ -12,6 +13,8 @@ from llama_cffi.chat.native import ChatCodeError, NativeTemplate
 
 # `{"role": ..., "content": ...}`, with `tool_calls`, `tool_call_id` or whatever else the template uses.
 Message: TypeAlias = Mapping[str, Any] | ChatMessage
+# A function that the model may call, or `{"name": ..., "description": ..., "parameters": {...}}`.
+Tool: TypeAlias = Mapping[str, Any] | Callable[..., Any]
 
 # What llama.cpp's chat code reads of a message.
 KNOWN = frozenset({"role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"})
@@ -19,6 +22,7 @@ KNOWN = frozenset({"role", "content", "reasoning_content", "tool_calls", "tool_c
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 # Keys of OpenAI's answers that say nothing when they are empty.
 _EMPTY = ("refusal", "audio", "annotations", "function_call")
+_NAME = re.compile(r"""[^\s"'`\\<>(){}\[\]]{1,64}""")
 
 
 def as_list(messages: Sequence[Message]) -> Sequence[Message]:
@@ -131,14 +135,38 @@ def reads_functions(source: str) -> bool:
     return "functions" in source and "tools" not in source
 
 
-def as_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def as_tools(tools: Iterable[Tool] | None) -> list[dict[str, Any]]:
+    """Return the descriptions of tools in the form that templates use; raise TypeError for a single one."""
+    return [as_tool(tool) for tool in without_functions(tools)]
+
+
+def without_functions(tools: Iterable[Tool] | None) -> list[Mapping[str, Any]]:
+    """Return a list of tools as they are, but with the descriptions of functions in their place."""
+    if tools is None:
+        return []
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+        raise expected("a list of tools", tools, "write tools=[tool] for one", "tools")
+    return [tool if isinstance(tool, Mapping) else as_tool(tool) for tool in tools]
+
+
+def as_tool(tool: Tool) -> dict[str, Any]:
     """Return a tool's description in the form that templates use."""
+    if callable(tool) and not isinstance(tool, Mapping):
+        from llama_cffi.chat.function_tool import tool_of
+
+        tool = tool_of(tool)
     if not isinstance(tool, Mapping):
-        raise expected("a dict", tool, "it has name, description and parameters", "a tool")
+        hint = 'pass def weather(city: str) -> str, or {"name": "weather", "description": ..., "parameters": schema}'
+        raise expected("a function or a dict", tool, hint, "a tool")
     whole = dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
     function = whole["function"]
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise ValueError(f"a tool needs a name, got {tool!r}")
+        raise ValueError(f'a tool needs a name, got {tool!r}: write {{"name": "weather", "description": ...}}')
+    if not _NAME.fullmatch(function["name"]):
+        raise ValueError(
+            f"the name of a tool must have 1 to 64 characters, without spaces, quotes and brackets, got "
+            f"{function['name']!r}: write get_weather, for example"
+        )
     return whole
 
 

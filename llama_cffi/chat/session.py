@@ -12,7 +12,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi._core.ownership import atomic
 from llama_cffi.chat.answer import ChatAnswer, answer_message
 from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
-from llama_cffi.chat.messages import Message, call_ids
+from llama_cffi.chat.messages import Message, Tool, as_tools, call_ids, without_functions
 from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.chat.thinking_budget import thought_limit
 from llama_cffi.chat.tool_calls import ToolCall
@@ -44,7 +44,7 @@ class ChatSession:
         *,
         system: str | None = None,
         template: ChatTemplate | str | None = None,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Tool] = (),
         overflow: Literal["stop", "error", "drop"] = "stop",
         seqId: SeqId = 0,
         variables: Mapping[str, Any] | None = None,
@@ -72,8 +72,8 @@ class ChatSession:
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.sampler = None if sampler is None else require_sampler(sampler)
         self.speculation = None if speculation is None else require_speculation(speculation)
-        self.tools = list(tools)
-        if self.tools:
+        self.tools = without_functions(tools)
+        if as_tools(self.tools):
             self.template._require_tools()
         self.system = system
 
@@ -83,7 +83,7 @@ class ChatSession:
     dropped: list[dict[str, Any]]
     """The messages that were removed from the history to make room."""
     tools: list[Mapping[str, Any]]
-    """The tools that the model may call."""
+    """The tools that the model may call; functions as their descriptions."""
     variables: dict[str, Any]
     """Variables of the template itself."""
     thinking: bool
@@ -238,7 +238,9 @@ class ChatSession:
             "reasoningFormat": self.reasoningFormat,
             "thinking": self.thinking,
         }
-        history = saved_session.History(self.messages, self.dropped, self.tools, self.variables, options)
+        history = saved_session.History(
+            self.messages, self.dropped, without_functions(self.tools), self.variables, options
+        )
         saved_session.write(path, self._context, self._seqId, self.template.source, history)
 
     @classmethod

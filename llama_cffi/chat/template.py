@@ -15,9 +15,10 @@ from llama_cffi.chat.format_cache import FormatCache
 from llama_cffi.chat.messages import (
     KNOWN,
     Message,
+    Tool,
     as_list,
     as_message,
-    as_tool,
+    as_tools,
     chosen,
     for_native,
     joined,
@@ -137,16 +138,16 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         addGenerationPrompt: bool = True,
         **variables: Any,
     ) -> str:
         """Format a conversation as text. `addGenerationPrompt` ends it where the assistant's answer begins.
 
         Messages have OpenAI's form: `content` may be a list of parts or None, a thought is `reasoning_content`, and
-        `tool_calls` have arguments as a dict or as JSON text. `tools` are dicts `{"type": "function", "function":
-        {"name", "description", "parameters"}}`, or only the inner dict. `variables` are passed to the template, such
-        as `enable_thinking`.
+        `tool_calls` have arguments as a dict or as JSON text. `tools` are functions with annotations,
+        or dicts `{"type": "function", "function": {"name", "description", "parameters"}}`, or only the inner dict.
+        `variables` are passed to the template, such as `enable_thinking`.
 
         Raises ValueError for messages that the template rejects, for tools if it does not support them, and for a
         template that takes too much time or memory.
@@ -178,7 +179,7 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         toolChoice: str = "auto",
         parallelToolCalls: bool | None = None,
         responseFormat: Any = None,
@@ -245,10 +246,10 @@ class ChatTemplate:
             return self._simple(prompt, offered, reasoningFormat)
         if choice == "required" and schema is None and not applied["grammar_lazy"]:
             applied = {**applied, "grammar": bounded(applied, thinkFirst, inputs["parallel_tool_calls"])}
-        if offered and schema is None:
         if schema is not None:
             begun = (for_native(prepared[-1])["content"] or None) if continueLast else None
             applied = enforced(applied, schema, begun)
+        if offered and schema is None:
             applied = {**applied, "grammar": limited(applied["grammar"], offered, choice not in ("auto", "none"))}
         without = answers
         if offered and not generic:
@@ -275,10 +276,10 @@ class ChatTemplate:
         return made
 
     def _prepare(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         prepared = [as_message(message) for message in as_list(messages)]
-        described = [as_tool(tool) for tool in tools] if tools else []
+        described = as_tools(tools)
         if described:
             self._require_tools()
         return prepared, described
@@ -289,7 +290,7 @@ class ChatTemplate:
             why = "a built-in template has no tools" if self.builtin else "this chat template does not describe tools"
             raise ValueError(f"{why}: leave tools out, or pass the text of a Jinja template that does")
 
-    def _source(self, tools: Sequence[Mapping[str, Any]]) -> str:
+    def _source(self, tools: Sequence[Tool]) -> str:
         return self._variant if tools and self._variant else self.source
 
     def _native(self, source: str) -> native.NativeTemplate:
@@ -348,7 +349,7 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         addGenerationPrompt: bool = True,
         **variables: Any,
     ) -> list[Token]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_cffi.chat.answer_format import ReasoningFormat
-    from llama_cffi.chat.messages import Message
+    from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.scores import Text, Work
@@ -206,7 +206,7 @@ class Engine:
         messages: Sequence[Message],
         *,
         template: ChatTemplate | str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         toolChoice: str = "auto",
         parallelToolCalls: bool | None = None,
         responseFormat: Any = None,

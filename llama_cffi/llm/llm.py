@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Self, Unpack
 
-    from llama_cffi.chat.messages import Message
+    from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.context.params import _Keywords as ContextFields
     from llama_cffi.engine.chat_request import ChatRequest
@@ -234,7 +234,7 @@ class LLM:
         messages: str | Sequence[Message],
         *,
         system: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         toolChoice: str = "auto",
         responseFormat: Any = None,
         thinking: bool = True,
@@ -286,7 +286,7 @@ class LLM:
         self,
         *,
         system: str | None = None,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Tool] = (),
         overflow: Literal["stop", "error", "drop"] = "stop",
         thinking: bool = True,
         temperature: float = 0.8,

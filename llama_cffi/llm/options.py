@@ -16,7 +16,7 @@ from llama_cffi.sampling.sampler import Sampler
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, TypeIs
 
-    from llama_cffi.chat.messages import Message
+    from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.context.params import _Keywords as ContextFields
     from llama_cffi.model.params import _Keywords as ModelFields
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     class Chatting(Sampling, total=False):
         system: str | None
-        tools: Sequence[Mapping[str, Any]] | None
+        tools: Sequence[Tool] | None
         toolChoice: str
         thinking: bool
 
