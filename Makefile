@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-# `make run` builds only what this machine needs, where nobody has built everything yet or named a backend. All other
-# goals build everything, and reuse what a small build has compiled.
-SMALL := $(if $(filter undefined,$(origin BACKEND)),$(if $(filter run,$(MAKECMDGOALS)),$(if $(filter-out run,$(MAKECMDGOALS))$(wildcard $(VENV)/.backend),,small)))
+# `make run`, and what people do after it, build only what this machine needs, where nobody has built everything yet or
+# named a backend. All other goals build everything, and reuse what a small build has compiled.
+LIGHT := run chat serve extras
+SMALL := $(if $(filter undefined,$(origin BACKEND)),$(if $(filter $(LIGHT),$(MAKECMDGOALS)),$(if $(filter-out $(LIGHT),$(MAKECMDGOALS))$(wildcard $(VENV)/.backend),,small)))
 
 # BACKEND=vulkan builds the Vulkan module too, as GGML_USE_VULKAN=1 does; the tests and the wheel want it. BACKEND=cpu
 # leaves it out. Who says nothing gets what was built here last.
@@ -31,13 +32,14 @@ endif
 INPUTS := setup.py build_ffi.py pyproject.toml Makefile $(wildcard vendor/*.py $(foreach kind,py json h hpp c cpp map txt cmake,vendor/*/*.$(kind) vendor/*/*/*.$(kind))) \
           $(wildcard llama_cffi/_shim/* llama_cffi/_generated/*)
 
-.PHONY: help quick quick-style quick-tests build run chat serve test bench bench-busy bench-engine coverage vulkan-tools wheel wheel-arm-test misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge gguf-judge compat-clients sanitize sanitize-threads \
+.PHONY: help quick quick-style quick-tests build run chat serve extras test bench bench-busy bench-engine coverage vulkan-tools wheel wheel-arm-test misuse interrupts hostile fuzz mutations leaks serve-storm serve-clients chat-cases chat-required chat-judge gguf-judge compat-clients sanitize sanitize-threads \
         generate check docs clean upgrade check-upgrade test-old test-versions
 
 help:
 	@echo "make run               build what this machine needs, and ask a small chat model (MODEL=gemma, MODEL=FILE.gguf)"
 	@echo "make chat              chat with a small model, which the first call downloads (93 MB)"
 	@echo "make serve             serve that model by OpenAI's protocol, and on a page at http://127.0.0.1:8080"
+	@echo "make extras            add the packages of extras, and build nothing (E=\"server constrain hf\")"
 	@echo "make quick             unit tests, style and types, in a minute and without a build of llama.cpp"
 	@echo "make test              run the tests (T=tests/engine: one folder, file or test)"
 	@echo "make bench             the facade beside a C program and other bindings (QUICK=1: under 3 minutes)"
@@ -89,7 +91,7 @@ $(VENV)/.gemma: $(BUILT)
 	touch $@
 
 $(VENV)/.chat: $(BUILT)
-	$(if $(SMALL),,$(PIP) --no-build-isolation --editable '.[chat]')
+	$(if $(SMALL),,$(PY) -m vendor.build.extras chat)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.gemma
@@ -123,8 +125,11 @@ chat: $(VENV)/.chat
 	@$(PY) examples/chat.py
 
 $(VENV)/.server: $(BUILT)
-	$(PIP) --no-build-isolation --editable '.[server]'
+	$(PY) -m vendor.build.extras server
 	touch $@
+
+extras: $(BUILT)
+	@$(PY) -m vendor.build.extras $(E)
 
 # ARGS="--port 8000" and the like.
 serve: $(VENV)/.server

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests import conftest
-from vendor.build import native, recipe, variants, wheel
+from vendor.build import extras, native, recipe, variants, wheel
 from vendor.source import fetch
 from vendor.tools import BuildError, compilers
 
@@ -294,7 +294,39 @@ def _commands(*words: str, **more: str) -> str:
     return subprocess.run(command, cwd=ROOT, env={**kept, **more}, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("goal", ["build", "wheel", "test", "chat", "docs"])
+@pytest.mark.parametrize("light", ["run", "chat", "serve", "extras"])
+def test_what_follows_a_small_build_keeps_it(light: str, tmp_path: Path) -> None:
+    here = f"VENV={tmp_path}"
+    text = _commands(light, here)
+    assert "LLAMA_CFFI_BUILD=small " in text and "LLAMA_CFFI_BUILD= " not in text
+    assert text.count("--editable") == 1, "the package is installed once, and not again for an extra"
+    assert "LLAMA_CFFI_BUILD=small " not in _commands(light, here, "BACKEND=cpu")
+    (tmp_path / ".backend").write_text("cpu\n")
+    assert "LLAMA_CFFI_BUILD=small " not in _commands(light, here)
+
+
+def test_the_packages_of_an_extra() -> None:
+    found = extras.by_extra(
+        [
+            "numpy>=1.24",
+            'starlette>=0.40; extra == "server"',
+            "uvloop>=0.19; implementation_name == 'cpython' and extra == 'server'",
+            "jinja2 ; extra == 'chat'",
+        ]
+    )
+    assert found == {
+        "server": ["starlette>=0.40", "uvloop>=0.19; implementation_name == 'cpython'"],
+        "chat": ["jinja2"],
+    }
+
+
+def test_an_extra_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert extras.main(["sever"]) == 2
+    assert "'sever'" in (words := capsys.readouterr().err) and "server" in words and "constrain" in words
+    assert extras.main([]) == 2
+
+
+@pytest.mark.parametrize("goal", ["build", "wheel", "test", "docs"])
 def test_only_make_run_makes_a_small_build(goal: str, tmp_path: Path) -> None:
     here = f"VENV={tmp_path}"
     assert "LLAMA_CFFI_BUILD=small " in _commands("run", here)
