@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from llama_cffi._core.user_warnings import warn
 from llama_cffi.chat.answer_format import AnswerFormat
 from llama_cffi.chat.events import ChatEvent, EventParser
 from llama_cffi.chat.formatted_sampler import FormattedSampler
@@ -67,8 +69,24 @@ class ChatAnswer(AnswerParts, Generation):
 
     Iterating yields the text as the model writes it, with thoughts and tool calls; `events` yields its parts. A
     cancelled answer is added as far as it came. If it has no text at all, the message that it would have answered is
-    removed instead.
+    removed instead. One that is dropped before it has begun changes nothing, and issues a RuntimeWarning.
     """
+
+    _awaited = False  # `send` has returned it, and nobody has been told that it has not begun
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._warn_if_unread()
+
+    def _warn_if_unread(self) -> None:
+        """Warn once about an answer that was sent for, and never computed."""
+        if self._awaited and not self._run.begun and not self.done and not self._run._cancelled:
+            self._awaited = False
+            warn(
+                "a message was sent, but its answer was never computed: iterate over session.send(message), or call "
+                "session.send(message).result()",
+                RuntimeWarning,
+            )
 
     def _follow(self, format: AnswerFormat, taken: set[str], limit: ThoughtLimit | None = None) -> None:
         """Keep the answer in a format. `taken` are the ids in the history, `limit` is that of a thought."""

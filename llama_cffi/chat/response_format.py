@@ -62,7 +62,11 @@ def fenced(text: str, partial: bool, start: str, end: str, prompt: str) -> str:
     start, end = start.strip(), end.strip()
     opened = _opens(prompt, start, end) or (bool(start) and text.lstrip().startswith(start))
     head, mark, rest = text.partition(end) if opened else ("", "", text)
-    if (opened and not mark) or (start and start.startswith(text.strip())) or rest.lstrip().startswith(_FENCE):
+    if (
+        (opened and not mark)
+        or (start and start.startswith(text.strip()))
+        or _FENCE.startswith(rest.strip()[: len(_FENCE)])
+    ):
         return text
     return f"{head}{mark}{_FENCE}json\n{rest}" + ("" if partial else f"\n{_FENCE}")
 

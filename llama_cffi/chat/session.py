@@ -66,6 +66,7 @@ class ChatSession:
         self._context, self._seqId, self._drops = ctx, seqId, overflow == "drop"
         self.template = template if isinstance(template, ChatTemplate) else ChatTemplate(ctx.getModel(), template)
         self._answering: weakref.ref[ChatAnswer] | None = None
+        self._sent: weakref.ref[ChatAnswer] | None = None  # the last answer that `send` has returned
         self.messages = []
         self.dropped = []
         self.variables = dict(variables or {})
@@ -130,13 +131,18 @@ class ChatSession:
     ) -> ChatAnswer:
         """Send a message; iterate over the answer, or take its `result()`. None answers the history as it is.
 
+        Nothing is computed before that: an answer that nobody reads issues a RuntimeWarning.
+
         A str is a message of the user. `prefill` is how the answer begins. A thought ends after `thinkingBudget`
-        tokens, with the text `thinkingClose`. `toolChoice`, `parallelToolCalls` and
-        `responseFormat` are those of `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of
-        an answer is the conversation so far, so penalties count all turns. Raises ContextFullError if the conversation
+        tokens, with the text `thinkingClose`. `toolChoice`, `parallelToolCalls` and `responseFormat` are those of
+        `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of an answer is the conversation
+        so far, so penalties count all turns. Raises ContextFullError if the conversation
         exceeds the context window, ValueError if the template rejects it; the history is then as before.
         """
         self._require_idle()
+        earlier = None if self._sent is None else self._sent()
+        if earlier is not None:
+            earlier._warn_if_unread()
         new = [] if message is None else [_as_message(message)]
         if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
@@ -189,6 +195,7 @@ class ChatSession:
 
         answer._run.keeps_checkpoints = True
         answer._run.when_begun, answer._run.when_ended = begin, end
+        answer._awaited, self._sent = True, this
         return answer
 
     def _require_idle(self) -> None:

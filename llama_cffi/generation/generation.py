@@ -251,8 +251,10 @@ class Generation(Iterator[str]):
         return table(repr(self), {"text": self.text})
 
     def __repr__(self) -> str:
-        reason = self.stopReason
-        return f"<Generation, {len(self._run.rules.tokens)} tokens{f', stopped: {reason.value}' if reason else ''}>"
+        name, reason = type(self).__name__, self.stopReason
+        if not self._run.begun and not self.done:
+            return f"<{name}, not started: iterate over it, or call result()>"
+        return f"<{name}, {len(self._run.rules.tokens)} tokens{f', stopped: {reason.value}' if reason else ''}>"
 
 
 class GenerationSteps(Iterator[GenerationStep]):

@@ -52,6 +52,7 @@ class Run:
         self.when_begun: Callable[[], None] | None = None
         self.when_ended: Callable[[Run], None] | None = None
 
+        self.begun = False
         self.texts: list[str] = []
         self.step: GenerationStep | None = None  # the last one, if it is more than a token and its text
         self.error = ""  # the name of the exception that ended the generation
@@ -75,6 +76,7 @@ class Run:
         There is no `yield` between decoding and sampling, so nobody else's outputs are sampled.
         """
         rules, feed = self.rules, self.rules.feed
+        self.begun = True
         resumed = perf_counter()
         try:
             if self.when_begun is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from llama_cffi import (
     ChatTemplate,
     Context,
     ContextFullError,
+    Generation,
     Model,
     Sampler,
     StopReason,
@@ -364,6 +368,60 @@ def test_wrong_messages(chatty: Model, message: Any, error: type[Exception], wor
         ChatSession(ctx).send(message)
     with pytest.raises(TypeError, match="makes one"):
         ChatSession(chatty)  # type: ignore[arg-type]
+
+
+def _unread(session: ChatSession, act: Callable[[ChatSession], object]) -> list[warnings.WarningMessage]:
+    """The warnings about answers that were not computed."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kept = act(session)
+        gc.collect()
+        before = len(caught)
+        del kept
+        gc.collect()
+    assert before in (0, 1)
+    return [one for one in caught if issubclass(one.category, RuntimeWarning) and "never computed" in str(one.message)]
+
+
+def test_an_answer_that_nobody_reads_is_noticed(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        session = ChatSession(ctx)
+        (warning,) = _unread(session, lambda session: session.send("Hello").prompt)
+        assert warning.filename == __file__ and ".result()" in str(warning.message)
+        assert session.messages == []
+
+        def replaced(session: ChatSession) -> object:
+            first = session.send("Hello", maxTokens=2)
+            return first, session.send("Hello again", maxTokens=2).result()
+
+        assert len(_unread(session, replaced)) == 1  # by the next message; not again when it is dropped
+
+        for act in (
+            lambda session: session.send("Hello", maxTokens=2).result(),
+            lambda session: next(session.send("Hello", maxTokens=4), ""),
+            lambda session: session.send("Hello").close(),
+            lambda session: session.send("Hello").cancel(),
+            lambda session: asyncio.run(_awaited(session)),
+        ):
+            assert _unread(session, act) == []
+        with pytest.raises(ValueError, match="no-such"):
+            session.send("Hello", toolChoice="no-such")
+
+
+async def _awaited(session: ChatSession) -> str:
+    return await session.send("Hello", maxTokens=2)
+
+
+def test_what_an_answer_shows_before_it_begins(chatty: Model) -> None:
+    with _context(chatty) as ctx:
+        answer = ChatSession(ctx).send("Hello", maxTokens=2)
+        generation = Generation(ctx, "Hello", maxTokens=2)
+        assert repr(answer) == "<ChatAnswer, not started: iterate over it, or call result()>"
+        assert repr(generation) == "<Generation, not started: iterate over it, or call result()>"
+        answer.result()
+        assert repr(answer).startswith("<ChatAnswer, 2 tokens")
+        generation.close()
+        assert "not started" not in repr(generation)
 
 
 def test_a_real_chat_model_answers_and_ends(smol: Model) -> None:
