@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import llama_cffi
 from llama_cffi._core.command_parser import SCRIPT, USAGE_STATUS, program, suggestion
 from llama_cffi._generated.pin import PIN
-from llama_cffi.cli.commands import ALIASES, COMMANDS
+from llama_cffi.cli.commands import ALIASES, COMMANDS, ELSEWHERE
 
 _INTERRUPTED = 130
 
@@ -85,7 +85,8 @@ def _run(argv: Sequence[str], written: bool) -> int:
     module, _ = COMMANDS.get(ALIASES.get(name, name), ("", ""))
     if not module:
         kind = "option" if name.startswith("-") else "command"
-        meant = suggestion(name, ("--help", "--version") if kind == "option" else [*COMMANDS, *ALIASES])
+        known = ("--help", "--version") if kind == "option" else [*COMMANDS, *ALIASES]
+        meant = ELSEWHERE.get(name) or suggestion(name, known)
         hint = f"did you mean {meant}?" if meant else f"{program()} --help lists them"
         return _fail(f"unknown {kind} {name if kind == 'option' else repr(name)}: {hint}", USAGE_STATUS)
     if not written:

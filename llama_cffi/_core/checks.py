@@ -18,6 +18,8 @@ def expected(kind: str, value: object, hint: str = "", name: str = "") -> TypeEr
     `kind` has an article ("a Model"), `hint` is the next step, `name` is that of the argument.
     """
     subject = f"{name}: " if name else ""
+    part = getattr(type(value), "_PARTS", {}).get(kind)  # an LLM has what is expected
+    hint = f"pass llm.{part}" if part else hint
     advice = f": {hint}" if hint else ""
     return TypeError(f"{subject}expected {kind}, got {type(value).__name__}{advice}")
 

@@ -23,22 +23,23 @@ _BARE = re.compile(
 )
 
 _SAMPLER = "a sampler decides that: Generation, Engine.submit and ChatSession.send take sampler="
+_NUMBERS = f"llm.complete, llm.chat and llm.session take it; {_SAMPLER}"
 _GRAMMAR = "pass sampler=Sampler.chain(Constraint.fromGbnf(text).sampler(vocab), Sampler.initDist())"
 
 # Keyword arguments of other libraries, in lower case and without underscores, and what does that here.
 _KEYWORDS = {
-    "temperature": _SAMPLER + "defaultSampler(temperature=...)",
-    "temp": _SAMPLER + "defaultSampler(temperature=...)",
-    "seed": _SAMPLER + "defaultSampler(seed=...)",
-    "topk": _SAMPLER + "defaultSampler(topK=...)",
-    "topp": _SAMPLER + "defaultSampler(topP=...)",
-    "minp": _SAMPLER + "defaultSampler(minP=...)",
+    "temperature": _NUMBERS + "defaultSampler(temperature=...)",
+    "temp": _NUMBERS + "defaultSampler(temperature=...)",
+    "seed": _NUMBERS + "defaultSampler(seed=...)",
+    "topk": _NUMBERS + "defaultSampler(topK=...)",
+    "topp": _NUMBERS + "defaultSampler(topP=...)",
+    "minp": _NUMBERS + "defaultSampler(minP=...)",
     "typicalp": _SAMPLER + "defaultSampler(typicalP=...)",
     "typical": _SAMPLER + "defaultSampler(typicalP=...)",
     "xtcprobability": _SAMPLER + "defaultSampler(xtcProbability=...)",
     "xtcthreshold": _SAMPLER + "defaultSampler(xtcProbability=..., xtcThreshold=...)",
-    "repeatpenalty": _SAMPLER + "defaultSampler(repeatPenalty=...)",
-    "repetitionpenalty": _SAMPLER + "defaultSampler(repeatPenalty=...)",
+    "repeatpenalty": _NUMBERS + "defaultSampler(repeatPenalty=...)",
+    "repetitionpenalty": _NUMBERS + "defaultSampler(repeatPenalty=...)",
     "frequencypenalty": _SAMPLER + "defaultSampler(frequencyPenalty=...)",
     "presencepenalty": _SAMPLER + "defaultSampler(presencePenalty=...)",
     "penaltylastn": _SAMPLER + "defaultSampler(repeatPenalty=..., penaltyLastN=...)",

@@ -170,3 +170,11 @@ def chatBuiltinTemplates(out: Any = None, len: int | None = None) -> list[str] |
     names = ffi.new("char *[]", count)
     lib.llama_chat_builtin_templates(ffi.cast("char const **", names), count)
     return [bytes(ffi.string(name)).decode() for name in names]
+
+
+def near_template(name: str, known: Sequence[str]) -> str:
+    """Return the template that was meant, or "": of names that are about as near, one of the same length."""
+    import difflib  # only messages need it
+
+    close = difflib.get_close_matches(name.lower(), known, cutoff=0.75) if len(name) < 60 else []
+    return min(close, key=lambda one: abs(len(one) - len(name)), default="")

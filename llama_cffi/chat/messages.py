@@ -44,6 +44,8 @@ def as_message(message: Message) -> dict[str, Any]:
         raise ValueError(f'a message needs a role ("user", "assistant", "system", "tool"), got {message!r}')
     prepared = {key: value for key, value in message.items() if not (key in _EMPTY and not value)}
     content = prepared.get("content")
+    if not prepared.keys() - {"role", "name"}:
+        raise ValueError(f'a message needs content, got {message!r}: write {{"role": "user", "content": text}}')
     if isinstance(content, (list, tuple)):
         prepared["content"] = [_as_part(part) for part in content]
     elif content is not None and not isinstance(content, str):

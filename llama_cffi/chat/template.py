@@ -8,9 +8,10 @@ from typing import Any
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.checks import expected
+from llama_cffi._suggest import did_you_mean
 from llama_cffi.chat import generic_tools, jinja, native
 from llama_cffi.chat.answer_format import REASONING, AnswerFormat, ReasoningFormat
-from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates
+from llama_cffi.chat.apply_template import ChatMessage, chatApplyTemplate, chatBuiltinTemplates, near_template
 from llama_cffi.chat.format_cache import FormatCache
 from llama_cffi.chat.messages import (
     KNOWN,
@@ -90,6 +91,8 @@ class ChatTemplate:
             return template, True
         if "{{" in template or "{%" in template:
             return template, False
+        if meant := near_template(template, [*self.variants, *chatBuiltinTemplates()]):
+            raise ValueError(f"there is no template {template[:60]!r}: did you mean {meant!r}?")
         variants = f"this model has the variants {', '.join(self.variants)}; " if self.variants else ""
         raise ValueError(
             f"there is no template {template[:60]!r}: {variants}llama.cpp has {', '.join(chatBuiltinTemplates())}; or "
@@ -213,7 +216,8 @@ class ChatTemplate:
         for message in prepared:
             if not message.keys() <= KNOWN:
                 unknown = ", ".join(sorted(message.keys() - KNOWN))
-                raise ValueError(f"llama.cpp's chat code does not pass {unknown} of a message on: leave it out")
+                hint = did_you_mean(unknown, KNOWN) or "leave it out"
+                raise ValueError(f"llama.cpp's chat code does not pass {unknown} of a message on: {hint}")
         inputs = self._inputs(prepared, offered, not continueLast, variables)
         inputs |= {"enable_thinking": thinking, "reasoning_format": "none" if reasoningFormat == "keep" else "auto"}
         if continueLast:

@@ -24,3 +24,25 @@ COMMANDS = {
 
 # Other names of commands.
 ALIASES = {"show": "info"}
+
+# Names that other programs have for them.
+ELSEWHERE = {
+    "version": "--version",
+    "run": "chat",
+    "generate": "complete",
+    "completions": "complete",
+    "server": "serve",
+    "embedding": "embed",
+    "embeddings": "embed",
+    "download": "pull",
+    "get": "pull",
+    "ls": "list",
+    "models": "list",
+    "delete": "rm",
+    "remove": "rm",
+    "inspect": "info",
+    "convert": "quantize",
+    "benchmark": "bench",
+    "ppl": "perplexity",
+    "check": "doctor",
+}

@@ -22,6 +22,7 @@ from llama_cffi.cli.memory_estimate import CPU, Estimate, estimate
 from llama_cffi.errors import ModelLoadError, UnavailableError
 from llama_cffi.ggml.gguf_native import ArrayInfo, GgufFile, Scalar, TensorInfo, open_gguf
 from llama_cffi.model.hub import local_path
+from llama_cffi.model.missing_file import explained
 from llama_cffi.model.validation import ModelFile
 from llama_cffi.system import ftypeName
 
@@ -42,7 +43,8 @@ def make_parser() -> CommandParser:
         metavar="FILE",
         nargs="?",
         default=os.environ.get(options.MODEL_VARIABLE),
-        help=f"GGUF file, or hf:ORG/REPO/FILE.gguf (default: the environment variable {options.MODEL_VARIABLE})",
+        help="GGUF file, hf:ORG/REPO/FILE.gguf, or the file name of a model in the cache (default: the environment "
+        f"variable {options.MODEL_VARIABLE})",
     )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--template", action="store_true", help="print the chat template only")
@@ -61,10 +63,14 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     if not args.file:
         raise options.no_model("")
+    args.file = options.model_path(args.file)
     options.prepare(args)
     options.quiet_downloads(sys.stderr.isatty())
     if not is_hub_name(args.file):
-        require_regular(args.file)  # raises OSError with the reason if the path is wrong
+        try:
+            require_regular(args.file)  # raises OSError with the reason if the path is wrong
+        except OSError as error:
+            raise explained(error, args.file) from None
     path = os.fsdecode(local_path(args.file))
     info = Info(path)
     if args.template:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
+from llama_cffi._core.arguments import is_hub_name
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.command_parser import CommandParser, program
 from llama_cffi._core.files import open_regular
@@ -17,6 +18,7 @@ from llama_cffi.cli import output
 from llama_cffi.constrain.constraint import Constraint
 from llama_cffi.context.context import Context
 from llama_cffi.log import logSet
+from llama_cffi.model.missing_file import in_cache
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.vocab import Vocab
@@ -56,8 +58,8 @@ def add_model(parser: argparse.ArgumentParser, named: bool = True) -> None:
             "--model",
             metavar="FILE",
             default=os.environ.get(MODEL_VARIABLE),
-            help=f"GGUF file, or hf:ORG/REPO/FILE.gguf, which is downloaded once (default: the environment variable "
-            f"{MODEL_VARIABLE})",
+            help="GGUF file, hf:ORG/REPO/FILE.gguf, which is downloaded once, or the file name of a model in the cache "
+            f"(default: the environment variable {MODEL_VARIABLE})",
         )
         group.add_argument(
             "--untrusted",
@@ -86,26 +88,41 @@ def prepare(args: argparse.Namespace) -> None:
         Ggml.Backend.vkLoad()  # warns if there is no device
     else:
         Ggml.Backend.ensure()
-        if offloads and all(device.type == GgmlBackendDevType.CPU for device in Ggml.Backend.devices()):
+        if offloads and _only_cpu():
             output.say(
                 "no GPU backend is loaded, so --gpu-layers changes nothing: `make build BACKEND=vulkan` adds one"
             )
 
 
+def _only_cpu() -> bool:
+    return all(device.type == GgmlBackendDevType.CPU for device in Ggml.Backend.devices())
+
+
 def model_params(args: argparse.Namespace) -> Model.Params:
     """The model parameters that the options describe."""
     params = Model.Params()
-    if args.gpu_layers is not None:
+    if args.gpu_layers is not None and not (args.gpu_layers > 0 and _only_cpu()):  # which `prepare` has said
         params.nGpuLayers = args.gpu_layers
     if args.no_mmap:
         params.loadMode = LoadMode.NONE
     return params
 
 
+def model_path(name: str) -> str:
+    """The path or name of a model: as it is given, or that of the only model in the caches whose file has this name."""
+    if is_hub_name(name) or os.path.exists(name):
+        return name
+    found = in_cache(name)
+    if len(found) > 1:
+        raise output.CommandError(f"{name!r} is the name of several models in the cache: write {' or '.join(found)}")
+    return found[0] if found else name
+
+
 def load(args: argparse.Namespace) -> tuple[Model, float]:
     """Load the model, with a progress bar on stderr. Returns the model and how many seconds the load took."""
     if not args.model:
         raise no_model()
+    args.model = model_path(args.model)
     prepare(args)
     params = model_params(args)
     progress = output.Progress("loading", os.path.basename(args.model), getattr(args, "quiet", False))

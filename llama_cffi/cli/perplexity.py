@@ -68,6 +68,8 @@ def _run(args: argparse.Namespace) -> int:
         with Context.initFromModel(model, params) as ctx:
             try:
                 found = perplexity(ctx, text, nCtx=args.ctx, stride=args.stride, progress=show)
+            except ValueError as error:
+                raise output.CommandError(str(error).replace("nCtx", "--ctx").replace("a stride", "--stride")) from None
             finally:
                 seconds = progress.end()
     if args.json:

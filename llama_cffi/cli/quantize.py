@@ -12,6 +12,7 @@ from llama_cffi._core.argparse_types import integer
 from llama_cffi._core.command_parser import USAGE_STATUS, CommandParser
 from llama_cffi._generated.enums import Ftype
 from llama_cffi.cli import options, output
+from llama_cffi.errors import NativeError
 from llama_cffi.ggml.quantization import DTYPES, writable
 from llama_cffi.log import logSet
 from llama_cffi.model.model import Model
@@ -50,7 +51,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("source", metavar="FILE", help="GGUF file of a model; of a split one, its first file")
     parser.add_argument("target", metavar="TARGET", help="file to write; with --keep-split, the start of the names")
-    parser.add_argument("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
+    parser.add_argument("format", metavar="FORMAT", type=str.lower, choices=FORMATS, help=", ".join(FORMATS))
     parser.add_argument(
         "--imatrix", metavar="FILE", help="importance matrix from llama-imatrix, a GGUF file; iq1 and iq2 need one"
     )
@@ -62,8 +63,12 @@ def make_parser() -> CommandParser:
         help=f"the type of the tensors whose names match, in lower case; may be repeated, the first match decides: "
         f"{', '.join(_NAMES)}",
     )
-    parser.add_argument("--output-type", choices=_NAMES, metavar="TYPE", help="the type of the output tensor")
-    parser.add_argument("--embedding-type", choices=_NAMES, metavar="TYPE", help="the type of the token embeddings")
+    parser.add_argument(
+        "--output-type", type=str.lower, choices=_NAMES, metavar="TYPE", help="the type of the output tensor"
+    )
+    parser.add_argument(
+        "--embedding-type", type=str.lower, choices=_NAMES, metavar="TYPE", help="the type of the token embeddings"
+    )
     parser.add_argument("--pure", action="store_true", help="give all tensors the same type, without a mixture")
     parser.add_argument(
         "--leave-output",
@@ -102,6 +107,11 @@ def _run(args: argparse.Namespace) -> int:
     progress = output.Progress("quantizing", os.path.basename(args.source), args.quiet)
     try:
         Model.quantize(args.source, args.target, params, progress if progress.shown else None)
+    except NativeError as error:
+        text = str(error)
+        if "allowRequantize=True" not in text:
+            raise
+        raise output.CommandError(text.replace("allowRequantize=True", "--allow-requantize")) from None
     finally:
         progress.end()
     if not args.quiet:

@@ -19,7 +19,9 @@ def make_parser() -> CommandParser:
         "Remove models from the cache, after asking. Files outside of the cache are never removed.",
         "rm hf:ggml-org/gemma-3-270m-it-GGUF/gemma-3-270m-it-Q8_0.gguf",
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"name of a model, as `{program()} list` prints it")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help=f"name of a model, as `{program()} list` prints it, or of its file"
+    )
     parser.add_argument("-y", "--yes", action="store_true", help="remove without asking")
     return parser
 
@@ -46,6 +48,12 @@ def _find(name: str, known: list[CachedModel]) -> CachedModel:
     for model in known:
         if name in model.names:
             return model
+    named = [model for model in known if os.path.basename(model.name) in (name, f"{name}.gguf")]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        either = " or ".join(model.name for model in named)
+        raise output.CommandError(f"{name!r} is the name of several models in the cache: write {either}")
     same_file = [model.name for model in known if os.path.basename(model.name) == os.path.basename(name)]
     meant = same_file[0] if same_file else suggestion(name, [model.name for model in known])
     hint = f"did you mean {meant}?" if meant else f"`{program()} list` shows what is in the cache"

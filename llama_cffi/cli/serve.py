@@ -271,6 +271,7 @@ def _require_new(name: str, served: dict[str, ServedModel]) -> None:
 
 def _model(args: argparse.Namespace, given: str, stack: contextlib.ExitStack) -> tuple[str, Model]:
     name, file = _named(given)
+    file = options.model_path(file)
     params = options.model_params(args)
     progress = output.Progress("loading", os.path.basename(file), args.quiet)
     params.progressCallback = progress

@@ -341,10 +341,13 @@ class Engine:
     def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
         n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
         if n_cells > self._capacity:
-            asked = "" if max_tokens is None else f" with maxTokens {max_tokens}"
+            if n_prompt > self._capacity:
+                asked, first = "", "shorten it"
+            else:
+                asked, first = f" and maxTokens is {max_tokens}", "lower maxTokens, shorten the prompt"
             raise ContextFullError(
-                f"a prompt of {n_prompt} tokens{asked} needs {n_cells} cells of the KV cache, but there are "
-                f"{self._capacity}: shorten the prompt, lower maxTokens, or raise nCtx of the engine"
+                f"the prompt has {n_prompt} tokens{asked}, but the context window {self._capacity}: {first}, or pass "
+                "nCtx to load() or Engine()"
             )
 
     # The end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.checks import expected, integer
+from llama_cffi.sampling import checks as check
 from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False
@@ -41,7 +42,8 @@ def defaultSampler(
 ) -> Sampler:
     """Make the default sampler chain: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, then random sampling (dist).
 
-    A temperature of 0 is greedy: always the most probable token. DEFAULT_SEED takes a different seed each time.
+    A temperature of 0 or less is greedy: always the most probable token. A `topK` of 0 or less keeps all. `topP`,
+    `minP` and `typicalP` are between 0 and 1. DEFAULT_SEED takes a different seed each time.
 
     The other numbers add samplers, in the order of llama.cpp's own programs: `logitBias`, `grammar` (GBNF), penalties,
     DRY, top-k, locally typical, top-p, min-p, XTC, temperature, dist. Their defaults turn them off. `mirostat` 1 or 2
@@ -49,6 +51,15 @@ def defaultSampler(
 
     `logitBias`, `grammar`, DRY and `mirostat` 1 need `vocab`. Raises what the constructors raise.
     """
+    heat = check.finite(temperature, "temperature")
+    integer(topK, -(1 << 31), (1 << 31) - 1, "topK")
+    for name, share, off in (("topP", topP, "1 keeps all"), ("minP", minP, "0 keeps all"), ("typicalP", typicalP, "")):
+        check.within(share, 0, 1, name, off)
+    check.within(xtcProbability, 0, 1, "xtcProbability", "0 turns it off")
+    check.within(xtcThreshold, 0, 1, "xtcThreshold")
+    check.positive(repeatPenalty, "repeatPenalty", "1.0 turns it off")
+    for name, penalty in (("frequencyPenalty", frequencyPenalty), ("presencePenalty", presencePenalty)):
+        check.finite(penalty, name)
     chain = []
     if logitBias is not None:
         chain.append(Sampler.initLogitBias(_need(vocab, "logitBias"), logitBias))
@@ -63,7 +74,7 @@ def defaultSampler(
     # Entropies and averages are NaN with candidates of probability 0: this drops them, and next to nothing else.
     masked = [] if logitBias is None and grammar is None else [Sampler.initMinP(1e-30, 1)]
     version = integer(mirostat, 0, 2, "mirostat")
-    if temperature <= 0:
+    if heat <= 0:
         chain.append(Sampler.initGreedy())
     elif version:
         chain.append(Sampler.initTemp(temperature))

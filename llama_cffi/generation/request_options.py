@@ -62,7 +62,7 @@ class RequestOptions:
         last = vocab.nTokens - 1
         stream = TextStream(vocab, stop, special)
         tokens = read_prompt(vocab, prompt)
-        most = None if maxTokens is None else integer(maxTokens, 0, INT32_MAX, "maxTokens")
+        most = None if maxTokens is None else integer(maxTokens, 0, INT32_MAX, "maxTokens", "None means until the end")
         count = None if logProbs is None else integer(logProbs, 0, vocab.nTokens, "logProbs")
         scores = None if promptLogProbs is None else integer(promptLogProbs, 0, vocab.nTokens, "promptLogProbs")
         if isinstance(stopTokens, (str, bytes)) or not isinstance(stopTokens, Iterable):

@@ -8,7 +8,7 @@ from llama_cffi._core.base_types import Token
 from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.engine.chat_request import ChatRequest
 from llama_cffi.engine.request import Request, RequestUsage
-from llama_cffi.generation.steps import StopReason
+from llama_cffi.generation.steps import GenerationStep, StopReason
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +46,13 @@ class Completion(str):
     def tokens(self) -> list[Token]:
         """The tokens of the text, without the one that ended it."""
         return list(self._request.tokens)
+
+    @property
+    def logProbs(self) -> list[GenerationStep]:
+        """With `logProbs`: a step for each token of the text, with its text, its log-probability and the alternatives,
+        the most probable first. Empty otherwise.
+        """
+        return [step for step in self._request.steps() if step.logProb is not None]
 
     @property
     def usage(self) -> RequestUsage:

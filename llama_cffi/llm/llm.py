@@ -16,15 +16,17 @@ from llama_cffi.chat.session import ChatSession
 from llama_cffi.context.context import Context
 from llama_cffi.embedding.embedding import Embedder
 from llama_cffi.engine.engine import Engine
-from llama_cffi.errors import ClosedError, ContextFullError
+from llama_cffi.errors import ClosedError
 from llama_cffi.llm.completion import ChatCompletion, Completion
 from llama_cffi.llm.options import (
+    PARTS,
     check_names,
     chosen_sampler,
     constrained,
     conversation,
     is_list_of_texts,
     sampling_numbers,
+    submitted,
 )
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
@@ -66,6 +68,7 @@ class LLM:
     `engine`, `context` and `embedder` are there for all that this class leaves out.
     """
 
+    _PARTS: ClassVar[dict[str, str]] = PARTS
     _ALIASES: ClassVar[dict[str, str]] = {  # names that other packages have for it, in lower case
         "generate": "complete",
         "createcompletion": "complete",
@@ -214,7 +217,7 @@ class LLM:
                     chosen = chosen.clone()
                 if responseFormat is not None:
                     chosen = constrained(self._model, responseFormat, chosen)
-                request = _submit(engine, each, maxTokens, sampler=chosen, stop=stop, logProbs=logProbs)
+                request = submitted(engine, each, maxTokens, _MAX_TOKENS, sampler=chosen, stop=stop, logProbs=logProbs)
                 on_error.callback(request.cancel)
                 requests.append(request)
             results = requests if stream else [Completion(request.result(), request) for request in requests]
@@ -388,13 +391,3 @@ class LLM:
         return (
             table(repr(self)) if self._closed else table("LLM", {"model": self._model._describe(), "nCtx": self.nCtx})
         )
-
-
-def _submit(engine: Engine, prompt: str | Sequence[Token], maxTokens: int | None, **options: Any) -> Request:
-    """Submit a prompt; with the default of `maxTokens`, also where the context window is smaller than that."""
-    try:
-        return engine.submit(prompt, maxTokens=maxTokens, **options)
-    except ContextFullError:
-        if maxTokens != _MAX_TOKENS:
-            raise
-    return engine.submit(prompt, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.checks import expected
 from llama_cffi._suggest import near
+from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import require_sampler
 from llama_cffi.model.model import Model
@@ -16,8 +17,11 @@ from llama_cffi.sampling.sampler import Sampler
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, TypeIs
 
+    from llama_cffi._core.base_types import Token
     from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.context.params import _Keywords as ContextFields
+    from llama_cffi.engine.engine import Engine
+    from llama_cffi.engine.request import Request
     from llama_cffi.model.params import _Keywords as ModelFields
 
     class LoadFields(ModelFields, ContextFields, total=False):
@@ -43,6 +47,15 @@ if TYPE_CHECKING:
         thinking: bool
 
 
+# What an LLM has of the objects that functions expect.
+PARTS = {
+    "a Context": "context",
+    "a Model": "model",
+    "a Vocab": "model.vocab",
+    "a Context or an Engine": "engine",
+    "an Engine or a ServedModel": "engine",
+    "an Engine, a ServedModel or a mapping of names to them": "engine",
+}
 _NUMBERS = {"temperature": 0.8, "topK": 40, "topP": 0.95, "minP": 0.05, "repeatPenalty": 1.0, "seed": DEFAULT_SEED}
 
 
@@ -78,6 +91,18 @@ def chosen_sampler(given: Sampler | None, numbers: dict[str, Any]) -> Sampler:
             "sampler=defaultSampler(...)"
         )
     return require_sampler(given)
+
+
+def submitted(
+    engine: Engine, prompt: str | Sequence[Token], maxTokens: int | None, default: int, **options: Any
+) -> Request:
+    """Submit a prompt; with the default of `maxTokens`, also where the context window is smaller than that."""
+    try:
+        return engine.submit(prompt, maxTokens=maxTokens, **options)
+    except ContextFullError:
+        if maxTokens != default:
+            raise
+    return engine.submit(prompt, **options)
 
 
 def constrained(model: Model, format: Any, sampler: Sampler) -> Sampler:

@@ -57,7 +57,8 @@ def parse(name: str) -> HubFile:
         raise ValueError(f"{name!r} is not the name of a file on the Hugging Face Hub: write {_FORM}")
     repo, revision, file = match[1], match[2] and unquote(match[2]), match[3] or ""
     if not file:
-        raise ValueError(f"{name!r} names a repository without a file: write {_FORM}{_choices(_files(repo, revision))}")
+        files, why = _listed(repo, revision)
+        raise ValueError(f"{name!r} names a repository without a file: write {_FORM}{_choices(files)}{why}")
     if "@" in file and ".gguf@" in file:
         raise ValueError(
             f"{name!r} has the revision after the file, but it belongs after the repository: write {_FORM}"
@@ -166,11 +167,20 @@ def _fail(wanted: HubFile, error: Exception) -> NoReturn:
 
 def _files(repo: str, revision: str | None) -> list[str]:
     """The names of a repository's GGUF files, or of those in the cache; empty if neither can be listed."""
+    return _listed(repo, revision)[0]
+
+
+def _listed(repo: str, revision: str | None) -> tuple[list[str], str]:
+    """The names of `_files`; and why the repository could not be listed, for an error message."""
     try:
         names = _hub().HfApi().list_repo_files(repo, revision=revision)
-    except Exception:  # the list only helps the reader of an error message
-        return _cached(repo)
-    return sorted(name for name in names if name.endswith(".gguf"))
+    except ImportError:
+        why = "huggingface_hub, which is not installed: pip install huggingface_hub"
+        return _cached(repo), f". Listing its files needs {why}"
+    except Exception as error:  # the list only helps the reader of an error message
+        reason = str(error).partition("\n")[0]
+        return _cached(repo), f". Its files could not be listed ({type(error).__name__}: {reason})"
+    return sorted(name for name in names if name.endswith(".gguf")), ""
 
 
 def _cached(repo: str) -> list[str]:

@@ -269,7 +269,12 @@ def _readable_files(paths: Sequence[StrPath], split: bool) -> list[bytes]:
     local = [_downloaded(path, split) if is_hub_name(path) else path for path in paths]
     names = [path_bytes(path) for path in local]
     for path in local:
-        require_regular(path)  # OSError names the problem; llama.cpp would only return NULL
+        try:
+            require_regular(path)  # OSError names the problem; llama.cpp would only return NULL
+        except OSError as error:
+            from llama_cffi.model.missing_file import explained
+
+            raise explained(error, os.fsdecode(path)) from None
     return names
 
 

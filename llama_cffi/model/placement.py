@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
+from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated import enums
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_warned = False
 _HINT = "Ggml.Backend.devices() lists the devices, and Ggml.Backend.vkLoad() adds those of Vulkan"
 
 
@@ -80,6 +82,19 @@ def check_offload(params: ModelParams) -> None:
     if params.splitMode == member(enums.SplitMode, "TENSOR") and any(_is_cpu(device) for device in known):
         raise ValueError("splitMode=TENSOR cannot use the CPU as a device: leave it out of Model.Params.devices")
     _check_overrides(params)
+    if params.nGpuLayers > 0 and params.devices is None and all(map(_is_cpu, known)):
+        _warn_of_layers(params.nGpuLayers)
+
+
+def _warn_of_layers(layers: int) -> None:
+    """Warn once in a process that there is no GPU for the layers that were asked for."""
+    global _warned
+    if _warned or layers == lib.llama_model_default_params().n_gpu_layers:  # of older versions, above 0
+        return
+    _warned = True
+    loadable = "vulkan" in Backend.available()
+    step = "call Ggml.Backend.vkLoad() first" if loadable else "make build BACKEND=vulkan adds Vulkan to a checkout"
+    warn(f"nGpuLayers={layers} has no effect, because no GPU backend is loaded: {step}", RuntimeWarning)
 
 
 def for_c(params: ModelParams) -> Any:

@@ -180,8 +180,9 @@ def quantize(
             error = write_error(written[-1], out, "the quantized model could not be written") if written else None
             if error is not None and error.errno != errno.EIO:
                 raise error
+            again = ": its weights are quantized already: begin with an F16 file, or pass allowRequantize=True"
             raise NativeError(
-                f"{os.fsdecode(source)} could not be quantized",
+                f"{os.fsdecode(source)} could not be quantized{again if 'requantiz' in log else ''}",
                 operation="llama_model_quantize",
                 code=code,
                 log=log,

@@ -49,7 +49,7 @@ def positive(value: float, name: str, hint: str = "") -> float:
 
 def seed_number(seed: int) -> int:
     """Return a seed: an unsigned 32-bit number."""
-    return integer(seed, 0, 0xFFFFFFFF, "seed", "DEFAULT_SEED means a random seed")
+    return integer(seed, 0, 0xFFFFFFFF, "seed", "leave it out, or pass DEFAULT_SEED, for another one each time")
 
 
 def min_keep(value: int) -> int:

@@ -111,7 +111,7 @@ def test_the_same_seed_makes_the_same_text(ctx: Context) -> None:
         ({"mirostat": "2"}, TypeError, "mirostat.*'2'"),
         ({"topP": math.nan}, ValueError, "nan"),
         ({"typicalP": math.nan}, ValueError, "nan"),
-        ({"repeatPenalty": 0}, ValueError, "penaltyRepeat.*0"),
+        ({"repeatPenalty": 0}, ValueError, "repeatPenalty.*0"),
         ({"xtcProbability": 2}, ValueError, "2"),
         ({"topK": "40"}, TypeError, "40"),
     ],
