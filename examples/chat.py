@@ -7,7 +7,7 @@
     python examples/chat.py --save chat.session      # continues where it ended the last time
 
 Without --model it uses SmolLM2-135M-Instruct, which the first call downloads (93 MB). The model's own chat template
-formats the messages. A base model has none: name one with `--template gemma`.
+formats the messages. A base model has none: name one with `--template chatml`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python examples/chat_by_hand.py --model FILE.gguf --system "Answer in one sentence."
     printf 'Who was Ada Lovelace?\\nAnd her father?\\n' | python examples/chat_by_hand.py --model FILE.gguf
 
-The model's own chat template formats the messages. A base model has none: name one with `--template gemma`.
+The model's own chat template formats the messages. A base model has none: name one with `--template chatml`.
 
 The tokens of the conversation stay in the KV cache, so each turn decodes only what is new in it. When the context
 window is full, the oldest turns are removed from the cache, and the positions of what follows are shifted; the system

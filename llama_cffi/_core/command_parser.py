@@ -14,7 +14,7 @@ from llama_cffi._suggest import near
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, NoReturn
 
 SCRIPT = "llama-cffi"
@@ -44,6 +44,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(prog=f"{program()} {command}", description=description, add_help=False)
         self.command = command
         self.examples = examples
+        self.actions: Mapping[str, str] = {}  # of a command that has several: how each is written, and what it does
         self._given: list[str] = []
         self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action="help", help="show this help")
@@ -63,6 +64,8 @@ class CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         self.usage = self.short_usage().replace("%", "%%")
         text = super().format_help()
+        if self.actions:
+            text += "\nactions:\n" + "".join(f"  {usage}\n      {what}\n" for usage, what in self.actions.items())
         if self.examples:
             text += f"\nexample{'s' if len(self.examples) > 1 else ''}:\n"
             text += "".join(f"  {program()} {example}\n" for example in self.examples)

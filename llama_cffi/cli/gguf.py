@@ -24,9 +24,8 @@ def make_parser() -> CommandParser:
     """The parser of the options."""
     parser = options.parser(
         "gguf",
-        "Show, change, copy, compare, split and merge GGUF files. A file is replaced only after the new one was\n"
-        "written completely.\n\nactions:\n"
-        + "\n".join(f"  {name} {usage}\n      {what}" for name, (usage, what, _) in _ACTIONS.items()),
+        "Show, change, copy, compare, split and merge GGUF files. A file is replaced only after the new one was "
+        "written completely.",
         "gguf show model.gguf --tensors",
         'gguf set model.gguf general.name "My model"',
         "gguf set model.gguf tokenizer.ggml.eos_token_id 2 --type uint32 --output fixed.gguf",
@@ -36,7 +35,7 @@ def make_parser() -> CommandParser:
         "gguf split model.gguf model --max-size 2G",
         "gguf merge model-00001-of-00003.gguf model.gguf",
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.actions = {f"{name} {usage}": what for name, (usage, what, _) in _ACTIONS.items()}
     parser.add_argument("action", choices=_ACTIONS, metavar="ACTION", help=", ".join(_ACTIONS))
     parser.add_argument("arguments", nargs="*", metavar="FILE", help="what the action takes")
     parser.add_argument(

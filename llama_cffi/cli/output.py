@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -11,10 +12,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from llama_cffi.errors import LlamaError
+from llama_cffi.errors import ContextFullError, LlamaError
 from llama_cffi.generation.steps import Usage
 
 _BAR_WIDTH = 30
+_IN_PYTHON = re.compile(r"pass nCtx to load\(\) or Engine\(\)|raise Context\.Params\.nCtx")
 _ESCAPED_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
@@ -45,6 +47,9 @@ def run(command: Callable[[], int]) -> int:
     except CommandError as error:
         say(f"error: {error}")
         return error.status
+    except ContextFullError as error:
+        say(f"error: {_IN_PYTHON.sub('raise --ctx', str(error))}")
+        return 1
     except (LlamaError, ImportError, OSError, ValueError, MemoryError) as error:
         say(f"error: {error}")
         return 1

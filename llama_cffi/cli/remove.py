@@ -49,9 +49,9 @@ def _find(name: str, known: list[CachedModel]) -> CachedModel:
         if name in model.names:
             return model
     named = [model for model in known if os.path.basename(model.name) in (name, f"{name}.gguf")]
-    if len(named) == 1:
+    if len(named) == 1 and not os.path.exists(name):
         return named[0]
-    if named:
+    if len(named) > 1:
         either = " or ".join(model.name for model in named)
         raise output.CommandError(f"{name!r} is the name of several models in the cache: write {either}")
     same_file = [model.name for model in known if os.path.basename(model.name) == os.path.basename(name)]

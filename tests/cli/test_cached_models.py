@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from llama_cffi import ModelLoadError
-from llama_cffi.cli import cached_models, remove as rm
+from llama_cffi.cli import cached_models, options, output, remove as rm
 from llama_cffi.model import hub_cache
 from tests.cli.commands import ROOT, environment, run
 from tests.cli.fake_hub import COMMIT, REPO, FakeHub
@@ -252,7 +252,6 @@ def test_rm_does_not_ask_a_pipe(put: Put, monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tiny.gguf", "did you mean hf:acme/tiny-GGUF/tiny.gguf?"),
         ("hf:acme/tiny-GGUF/tinny.gguf", "did you mean hf:acme/tiny-GGUF/tiny.gguf?"),
         ("hf:acme/tiny-GGUF", "hf:acme/tiny-GGUF"),
         ("hf:acme/tiny-GGUF/../../x.gguf", "not a model in the cache"),
@@ -273,6 +272,26 @@ def test_rm_removes_nothing_else(
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
     assert rm.main([NAME, name or "x", "--yes"]) == 1 and files(tmp_path) == before  # all or nothing
+
+
+def test_the_name_of_a_file_is_enough(
+    put: Put, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blob, deep = put("tiny.gguf", b"12345"), put("deep/other.gguf", b"1")
+    assert options.model_path("tiny.gguf") == options.model_path("tiny") == NAME
+    assert options.model_path("none.gguf") == "none.gguf" and options.model_path(NAME) == NAME
+    put("tiny.gguf", b"another", repo="acme/second")
+    second = "hf:acme/second/tiny.gguf"
+    with pytest.raises(output.CommandError, match=f"several.*({NAME} or {second}|{second} or {NAME})"):
+        options.model_path("tiny.gguf")
+    assert rm.main(["tiny.gguf", "--yes"]) == 1 and blob.exists()
+    assert NAME in (err := capsys.readouterr().err) and second in err
+    (tmp_path / "other.gguf").write_bytes(b"mine")  # a file of the user has that name, too
+    assert options.model_path("other.gguf") == "other.gguf"
+    assert rm.main(["other.gguf", "--yes"]) == 1 and deep.exists()
+    (tmp_path / "other.gguf").unlink()
+    assert rm.main(["other", "--yes"]) == 0 and not deep.exists()
 
 
 def test_list(put: Put, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +339,9 @@ def test_pull_list_show_rm(hub: FakeHub, tmp_path: Path, tiny_path: Path) -> Non
     path = Path(pulled.stdout.strip())
     assert path.read_bytes() == tiny_path.read_bytes() and path.is_relative_to(tmp_path / "hub")
     assert run("list", "--names", **around).stdout == f"{NAME}\n"
+    assert run("show", "tiny.gguf", HF_HUB_OFFLINE="1", **around).returncode == 0
+    said = run("complete", "Hello", "-m", "tiny", "-n", "2", HF_HUB_OFFLINE="1", **around)
+    assert said.returncode == 0 and said.stdout
     assert run("show", NAME, HF_HUB_OFFLINE="1", **{k: v for k, v in around.items()}).returncode == 0
     # The disk damages it, and another pull finds that.
     path.resolve().write_bytes(tiny_path.read_bytes()[:-1] + b"?")
@@ -366,3 +388,7 @@ def test_list_without_huggingface_hub(tmp_path: Path) -> None:
     assert (listed.returncode, listed.stdout) == (0, f"hf:a/b@{COMMIT}/c.gguf\n")
     pulled = subprocess.run([*command, "pull", NAME], cwd=ROOT, env=around, capture_output=True, text=True, timeout=60)
     assert pulled.returncode == 1 and "pip install huggingface_hub" in pulled.stderr
+    repository = [*command, "pull", f"hf:{REPO}"]
+    listing = subprocess.run(repository, cwd=ROOT, env=around, capture_output=True, text=True, timeout=60)
+    assert listing.returncode == 1 and "Listing its files needs huggingface_hub" in listing.stderr
+    assert "pip install huggingface_hub" in listing.stderr and listing.stderr.count("\n") == 1

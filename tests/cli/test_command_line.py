@@ -20,7 +20,7 @@ from llama_cffi._core.command_parser import CommandParser
 from llama_cffi._generated.enums import GgmlBackendDevType
 from llama_cffi._generated.pin import PIN
 from llama_cffi.cli import output
-from llama_cffi.cli.commands import ALIASES, COMMANDS
+from llama_cffi.cli.commands import ALIASES, COMMANDS, ELSEWHERE
 from llama_cffi.cli.options import prepare
 from tests.cli.commands import ROOT, environment, run
 
@@ -92,6 +92,18 @@ def test_the_help_of_a_command(capsys: Captured, command: str) -> None:
     assert max(map(len, out.split("\nexample")[0].splitlines())) <= 80
 
 
+def test_names_of_other_programs_lead_to_commands() -> None:
+    assert not ELSEWHERE.keys() & {*COMMANDS, *ALIASES}
+    assert {*ELSEWHERE.values()} <= {*COMMANDS, "--version"}
+
+
+def test_the_actions_of_a_command_are_a_list(capsys: Captured) -> None:
+    out = main(capsys, "gguf", "--help")[1]
+    actions = out.partition("\nactions:\n")[2].partition("\nexamples:")[0].splitlines()
+    assert [line.split()[0] for line in actions[::2]] == ["show", "set", "remove", "copy", "diff", "split", "merge"]
+    assert all(line.startswith("      ") for line in actions[1::2])
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_words_of_the_help(name: str) -> None:
     parser = PARSERS[name]
@@ -122,6 +134,9 @@ def test_the_examples_of_a_command_can_be_parsed(name: str) -> None:
     [
         (["compleet"], ["'compleet'", "complete"]),
         (["Chat"], ["'Chat'", "chat"]),
+        (["version"], ["'version'", "mean --version?"]),
+        (["run"], ["'run'", "mean chat?"]),
+        (["ls"], ["'ls'", "mean list?"]),
         (["rpc_worker"], ["'rpc_worker'", "rpc-worker"]),
         (["shwo"], ["'shwo'", "show"]),
         (["model.gguf"], ["'model.gguf'", "--help"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_cffi import Ggml, Model, __main__
+from llama_cffi import Ggml, Model, NativeError, __main__
 from llama_cffi.cli import quantize
 from tests import tiny_models
 
@@ -272,7 +272,12 @@ def test_quantize(capsys: Captured, f32: Path, tmp_path: Path) -> None:
     assert kinds["enc.blk.0.attn_q.weight"] == Type.Q4_0 and kinds["enc.blk.0.attn_k.weight"] == Type.Q8_0
     assert main(capsys, "quantize", f32, tmp_path / "no.gguf", "q8_0", "--dry-run", "-q") == (0, "", "")
     assert os.listdir(tmp_path) == ["q4.gguf"]
-    assert "requantizing" in main(capsys, "quantize", out, tmp_path / "no.gguf", "q4_1", "-t", 1)[2]
+    assert "requantizing" in (said := main(capsys, "quantize", out, tmp_path / "no.gguf", "q4_1", "-t", 1)[2])
+    assert "F16 file, or pass --allow-requantize" in said and "allowRequantize" not in said
+    with pytest.raises(NativeError, match="F16 file, or pass allowRequantize=True"):
+        Model.quantize(out, tmp_path / "no.gguf", Model.QuantizeParams(nthread=1))
+    upper = ("Q4_0", "-q", "--dry-run", "--output-type", "Q6_K", "--embedding-type", "Q8_0")
+    assert main(capsys, "quantize", f32, tmp_path / "no.gguf", *upper) == (0, "", "")
     assert main(capsys, "quantize", out, tmp_path / "r.gguf", "q4_1", "--allow-requantize", "-t", 1)[0] == 0
 
 

@@ -172,6 +172,12 @@ def test_a_part_that_is_not_in_the_cache(load, hub: FakeHub, tmp_path: Path) -> 
     assert out.startswith(f"ModelLoadError: hf:{REPO}/{SPLITS[2]} ")
 
 
+def test_a_repository_that_cannot_be_listed(load) -> None:  # type: ignore[no-untyped-def]
+    before = "import huggingface_hub.utils._http as http, time; time.sleep = lambda seconds: None"
+    out = load(f"hf:{REPO}", before, HF_ENDPOINT="http://127.0.0.1:9").stdout
+    assert out.startswith("ValueError: ") and "could not be listed (" in out and out.count("\n") == 1
+
+
 def test_without_a_connection(load) -> None:  # type: ignore[no-untyped-def]
     before = "import huggingface_hub.utils._http as http, time; time.sleep = lambda seconds: None"
     out = load(f"hf:{REPO}/tiny.gguf", before, HF_ENDPOINT="http://127.0.0.1:9").stdout

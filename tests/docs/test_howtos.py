@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
 HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the model that the pages use
+ON_A_CHAT_MODEL = {"cli", "tutorial"}  # the one that readers have after `make run`
 ON_A_TINY_MODEL = {"gpu", "llama-h", "lora", "sampling"}  # it writes nonsense, but it is fast
 WITHOUT_PYTHON = {"cli", "troubleshooting"}
 SECONDS = 300
@@ -55,7 +56,8 @@ def hub(tiny_path: Path) -> Iterator[FakeHub]:
 @pytest.fixture
 def folder(page: Path, tmp_path: Path, gemma_path: Path, smol_path: Path, tiny_path: Path) -> Path:
     """Where the programs of a page run, with the files that it names."""
-    (tmp_path / "model.gguf").symlink_to(tiny_path if page.stem in ON_A_TINY_MODEL else gemma_path)
+    others = smol_path if page.stem in ON_A_CHAT_MODEL else gemma_path
+    (tmp_path / "model.gguf").symlink_to(tiny_path if page.stem in ON_A_TINY_MODEL else others)
     (tmp_path / "chat-model.gguf").symlink_to(smol_path)
     if page.stem == "lora":
         tiny_models.write_lora(tmp_path / "french.gguf")

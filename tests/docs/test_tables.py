@@ -86,9 +86,15 @@ def test_the_parameters_for_gpus_exist() -> None:
 
 # Prints a line for each error: its type and its message. `model.gguf` and `base.gguf` are in the working directory.
 _ERRORS = """\
-import os, sys, threading, time
+import os, sys, threading, time, warnings
 import llama_cffi
 from llama_cffi import *
+
+def warned(message, kind, *where, **more):
+    print(f"{kind.__name__}: {message}")
+
+warnings.showwarning = warned
+warnings.simplefilter("always")
 
 def show(call):
     try:
@@ -120,7 +126,9 @@ open("page.gguf", "w").write("<html>no such file</html>")
 open("cut.gguf", "wb").write(open("model.gguf", "rb").read(1 << 20))
 for path in ("modle.gguf", "page.gguf", "cut.gguf", "future.gguf"):
     show(lambda: llama_cffi.load(path))
+show(lambda: llama_cffi.load("org/repo"))
 show(lambda: Generation(llm.context, "word " * 5000))
+show(lambda: llm.complete("word " * 500))
 show(lambda: llm.session().send("word " * 5000))
 show(lambda: Context.initFromModel(model, Context.Params(nCtx=1 << 30)))
 show(lambda: llama_cffi.load("base.gguf").chat("Hi"))
@@ -145,6 +153,10 @@ if child == 0:
     show(lambda: model.desc())
     os._exit(0)
 os.waitpid(child, 0)
+
+llm.session().send("Hello")
+Ggml.Backend.available = classmethod(lambda cls: ["vulkan"])
+model_2 = llama_cffi.load("model.gguf", nGpuLayers=99)
 
 without("llguidance", lambda: llm.complete("x", responseFormat={"type": "integer"}))
 without("huggingface_hub", lambda: llama_cffi.load("hf:a/b/c.gguf"))
