@@ -29,10 +29,11 @@ def load(
     `hf:org/repo/file.gguf` names a file on the Hugging Face Hub; see `Model.load`, also for `untrusted`. `template` is
     a chat template, for a model without one. `fields` are those of `Model.Params` and of `Context.Params`:
 
-    - `nCtx`: the size of the context window in tokens, for all requests together
-    - `nSeqMax`: how many requests run at once
+    - `nCtx`: the size of the context window in tokens, for all requests together; by default what the model was trained
+      with, at most 4,096
+    - `nSeqMax`: how many requests run at once, 4 by default
     - `nThreads`: the number of threads
-    - `nGpuLayers`: how many layers go to a GPU
+    - `nGpuLayers`: how many layers go to a GPU, after `Ggml.Backend.vkLoad()`; by default all
     - `poolingType`: how `embed` combines the vectors of tokens
 
     Raises what `Model.load` raises; TypeError and ValueError for wrong fields.
