@@ -601,6 +601,6 @@ def test_a_closed_context(tiny: Model) -> None:
 
 def test_how_it_looks(ctx: Context) -> None:
     generation = _greedy(ctx, PROMPT, 2)
-    assert repr(generation) == "<Generation, 0 tokens>"
+    assert repr(generation) == "<Generation, not started: iterate over it, or call result()>"
     list(generation)
     assert repr(generation) == "<Generation, 2 tokens, stopped: length>"
