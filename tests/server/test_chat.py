@@ -145,6 +145,8 @@ def test_response_formats(server: Running, format: Any) -> None:
         assert json.loads(choice["message"]["content"])["n"] in (1, 2, 3)
     else:
         assert choice["message"]["content"].lstrip().startswith("{") or not choice["message"]["content"].strip()
+    *chunks, _ = server.events(CHAT, messages=ASK, response_format=format, max_tokens=60, seed=1)
+    assert _joined(chunks) == choice["message"]["content"]
 
 
 def test_a_grammar(server: Running) -> None:
