@@ -390,7 +390,8 @@ bool cannot_fail(const ggml_tensor * node) {
 
 void swap_sources(ggml_tensor ** nodes, ggml_tensor ** sources, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
-        std::swap_ranges(nodes[i]->src, nodes[i]->src + GGML_MAX_SRC, sources + static_cast<ptrdiff_t>(i) * GGML_MAX_SRC);
+        std::swap_ranges(nodes[i]->src, nodes[i]->src + GGML_MAX_SRC,
+                         sources + static_cast<ptrdiff_t>(i) * GGML_MAX_SRC);
     }
 }
 
@@ -655,7 +656,7 @@ bool shim_graph_is(struct ggml_cgraph * graph, struct ggml_tensor ** nodes, int3
 struct ggml_tensor * shim_clone(struct ggml_context * ctx, struct ggml_tensor * tensor, struct ggml_tensor ** inputs) {
     try {
         std::unordered_map<const ggml_tensor *, ggml_tensor *> copies;
-        std::vector<std::pair<ggml_tensor *, int>>              path{{tensor, 0}};
+        std::vector<std::pair<ggml_tensor *, int>>             path{{tensor, 0}};
         while (!path.empty()) {
             auto & [t, next] = path.back();
             if (next <= GGML_MAX_SRC) {
