@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from llama_cffi.chat import native
@@ -31,3 +33,15 @@ def test_what_is_hooked_is_still_there(file: str, text: str) -> None:
 
 def test_the_newest_release_has_it() -> None:
     assert library.lacking(fetch.chat_dir(pins.known()[-1])) is None
+
+
+def test_the_cached_tree_has_what_the_chat_code_includes() -> None:
+    tree = fetch.chat_dir(pins.known()[-1])
+    compiled = [tree / "common" / "common.cpp", *(tree / "common").glob("chat*.cpp")]
+    compiled += [path for name in ("jinja", "parsers") for path in (tree / "common" / name).glob("*.cpp")]
+    includes = [
+        path.parent / file
+        for path in compiled
+        for file in re.findall(r'#include "(\.\./[^"]+)"', path.read_text(encoding="utf-8"))
+    ]
+    assert len(compiled) >= 15 and [path for path in includes if not path.is_file()] == []

@@ -36,8 +36,9 @@ PROGRAM_PARTS = (
     *("tools/llama-bench", "tools/batched-bench", "tools/server", "tools/mtmd", "tools/ui"),
 )
 
-# llama.cpp's chat code, and what it includes.
-CHAT_PARTS = ("common", "include", "ggml/include", "vendor/nlohmann")
+# llama.cpp's chat code, and what it includes. The folder in the cache has another name if these change.
+CHAT_PARTS = ("common", "include", "ggml/include", "src/llama-ext.h", "vendor/nlohmann")
+_CHAT = "chat-2"
 
 # Where a source distribution of this package holds the tree, and what says that it is the pinned one.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
@@ -60,7 +61,7 @@ def programs_dir(pin: pins.Pin | None = None) -> Path:
 
 def chat_dir(pin: pins.Pin | None = None) -> Path:
     """A llama.cpp tree with the sources of its chat code, or the checkout of `LLAMA_CPP_SOURCE`."""
-    return _override() or _bundled("common/chat.h", "chat") or _cached(pin or pins.load(), "chat")
+    return _override() or _bundled("common/chat.h", _CHAT) or _cached(pin or pins.load(), _CHAT)
 
 
 def _bundled(file: str, kind: str) -> Path | None:
@@ -161,7 +162,7 @@ def _is_chat_test(path: PurePosixPath) -> bool:
 _KINDS = {
     "source": _is_build_part,
     "programs": _is_program_part,
-    "chat": _is_chat_part,
+    _CHAT: _is_chat_part,
     "vectors": _is_vector,
     "chat-tests": _is_chat_test,
 }

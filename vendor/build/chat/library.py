@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vendor.build.cmake import Build
 from vendor.build.recipe import SUFFIX, Backend
+from vendor.source import fetch
 
 FOLDER = Path(__file__).resolve().parent
 _INPUTS = {".cpp", ".h", ".hpp", ".map", ".txt"}
@@ -78,8 +79,9 @@ def plan(tree: Path, identity: str, options: Sequence[str], digest: Callable[[Se
 def identity(tree: Path) -> str:
     """A digest of the files of a tree that the library is built of."""
     found = hashlib.sha256()
-    for folder in ("common", "include", "ggml/include", "vendor/nlohmann"):
-        for path in sorted((tree / folder).rglob("*")):
+    for part in fetch.CHAT_PARTS:
+        top = tree / part
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file():
                 found.update(str(path.relative_to(tree)).encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
