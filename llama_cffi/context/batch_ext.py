@@ -38,6 +38,7 @@ class BatchExt(Handle):
     _count: int
     _filled: set[int]  # entries with a token or an embedding
     _outputs: set[int]
+    _states: set[int]
     _positions: dict[int, Pos]  # entry -> its largest position
     _embeddings: list[Any]  # copies that C reads
 
@@ -69,11 +70,13 @@ class BatchExt(Handle):
         missing = set(range(self._count)) - self._positions.keys()
         if missing:
             raise ValueError(f"entry {min(missing)} has no position: call setPos")
+        if self._states and (without := set(range(self._count)) - self._states):
+            raise ValueError(f"entry {min(without)} has no state, and others have one: call setEmbdState")
         return self._count, len(self._outputs), max(self._positions.values())
 
     def _reset(self) -> None:
         self._count, self._embeddings = 0, []
-        self._filled, self._outputs, self._positions = set(), set(), {}
+        self._filled, self._outputs, self._states, self._positions = set(), set(), set(), {}
 
     def free(self) -> None:
         """Free the batch. Freeing twice is harmless.
@@ -124,9 +127,10 @@ class BatchExt(Handle):
                 self._filled.add(index)
             return index
 
-    def _embd(self, values: Any) -> Any:
+    def _embd(self, values: Any, state: bool = False) -> Any:
         array, n = read_buffer(values, "float", None, "embd", "its length")
-        width = lib.llama_model_n_embd_inp(self._context._model._c)
+        model = self._context._model._c
+        width = lib.llama_model_n_embd_out(model) if state else lib.llama_model_n_embd_inp(model)
         if n != width:
             raise ValueError(f"embd must have {width} floats for this model, got {n}")
         own = ffi.new("float[]", n)
@@ -139,10 +143,10 @@ class BatchExt(Handle):
             raise IndexError(f"idx {idx} is out of range: the batch has {self._count} entries")
         return idx
 
-    def _set(self, function: Any, idx: int, value: Any, what: str) -> None:
+    def _set(self, function: Any, idx: int, value: Any, what: str, hint: str = "") -> None:
         with self._exclusive() as pointer:
             if not function(pointer, self._index(idx), value):
-                raise ValueError(f"llama.cpp rejected {what} of entry {idx}")
+                raise ValueError(f"llama.cpp rejected {what} of entry {idx}{hint}")
 
     def addSeq(self, idx: int, seqId: SeqId) -> None:
         """Add an entry to one more sequence. Call it before the other setters.
@@ -160,12 +164,15 @@ class BatchExt(Handle):
         self._filled.add(idx)
 
     def setEmbdState(self, idx: int, embd: Any) -> None:
-        """Set the state of an entry, carried over from an earlier stage: a buffer of nEmbdInp floats; a copy.
+        """Set the state of an entry, carried over from an earlier stage: a buffer of nEmbdOut floats; a copy.
+
+        Only a context with ctxType=MTP takes states, one for each entry; in older llama.cpp, none does.
 
         Maps to `llama_batch_ext_set_embd_state`.
         """
-        self._set(lib.llama_batch_ext_set_embd_state, idx, self._embd(embd)[0], "the state")
-        self._filled.add(idx)
+        hint = ": only a context with ctxType=MTP takes states, and one for each entry"
+        self._set(lib.llama_batch_ext_set_embd_state, idx, self._embd(embd, state=True)[0], "the state", hint)
+        self._states.add(idx)
 
     def setOutputEmbd(self, idx: int, value: bool = True) -> None:
         """Request the embedding of an entry, or cancel that with False; at present the same as `setOutputLogits`.

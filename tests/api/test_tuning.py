@@ -485,6 +485,18 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
             batch.addToken(0, 5)
 
 
+@pytest.mark.needs("llama_batch_ext_init")
+def test_only_a_context_of_draft_heads_takes_states(tiny: Model) -> None:
+    with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx, BatchExt.init(ctx) as batch:
+        batch.setPos(batch.add(0), 0)
+        with pytest.raises(ValueError, match=f"{tiny.nEmbdOut} floats.*got 3"):
+            batch.setEmbdState(0, [1.0] * 3)
+        with pytest.raises(ValueError, match="state of entry 0.*MTP"):
+            batch.setEmbdState(0, [1.0] * tiny.nEmbdOut)
+        with pytest.raises(ValueError, match="entry 0.*neither"):
+            ctx.process(ProcessType.DECODE, batch)
+
+
 @pytest.mark.needs("llama_batch_ext_init", "llama_process")
 def test_a_failed_process_names_its_function(tiny: Model) -> None:
     with Context.initFromModel(tiny, Context.Params(nCtx=256, nBatch=256)) as ctx:
