@@ -56,7 +56,7 @@ help:
 	@echo "make chat-cases        llama.cpp's own chat cases, each in all its prefixes: a table by template and kind"
 	@echo "make chat-required     calls that toolChoice=required forces: 200 seeds of each format"
 	@echo "make gguf-judge        llama.cpp's vocabularies and all quantized types beside gguf-py"
-	@echo "make chat-judge        prompts of 70 chat templates beside Hugging Face's (WRITE=1: store the differences)"
+	@echo "make chat-judge        prompts of 73 chat templates beside Hugging Face's (WRITE=1: store the differences)"
 	@echo "make compat-clients    langchain-community, LlamaIndex and Haystack on llama_cffi.compat (420 MB in a .venv of its own)"
 	@echo "make sanitize          the tests with AddressSanitizer and UndefinedBehaviorSanitizer in all native code"
 	@echo "make sanitize-threads  the thread tests with ThreadSanitizer"

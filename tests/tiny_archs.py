@@ -223,6 +223,29 @@ def write_hybrid(path: PathLike, window: int = 0) -> Path:
     return model.save(path)
 
 
+def write_with_draft_head(path: PathLike) -> Path:
+    """Write a GLM 4.5 of one layer, and one more that predicts the token after the next."""
+    spec = TinySpec(arch="glm4moe", quant="F32", n_layer=2, n_head=4, n_head_kv=2, n_embd=128)
+    model = _Builder(spec, "glm4moe", name="tiny")
+    n_vocab = tiny_vocabs.add_sentencepiece(model.writer)
+    model.integers({"vocab_size": n_vocab, "nextn_predict_layers": 1, "expert_shared_count": 1})
+    model.table("token_embd.weight", n_vocab)
+
+    def experts(model: _Builder, blk: str) -> None:
+        _experts(model, blk)
+        _random(model, f"{blk}exp_probs_b.bias", EXPERTS)
+        for part, n_out, n_in in (("gate", spec.n_ff, 128), ("up", spec.n_ff, 128), ("down", 128, spec.n_ff)):
+            model.matrix(f"{blk}ffn_{part}_shexp.weight", n_out, n_in)
+
+    _expert_keys(model)
+    _transformer(model, post_norms=("post_attention_norm",), ffn=experts, ffn_norm=False)
+    model.matrix("blk.1.nextn.eh_proj.weight", spec.n_embd, 2 * spec.n_embd)
+    for norm in ("enorm", "hnorm"):
+        _scales(model, f"blk.1.nextn.{norm}.weight", spec.n_embd)
+    _scales(model, "output_norm.weight", spec.n_embd, LOGIT_GAIN)
+    return model.save(path)
+
+
 ARCHITECTURES: dict[str, Callable[[_Builder], None]] = {
     "qwen2": lambda model: _transformer(model, biased=True),
     "qwen3": lambda model: _transformer(model, head_norms=True),

@@ -86,6 +86,8 @@ _WITHOUT_REGEX = frozenset(
         "grok-2",
         "qwen35",
         "kimi-k2",
+        "k2-horizon",
+        "mmbert",
         "gemma4",
         "granite-embed-multi-311m",
         "sarvam-moe",

@@ -34,8 +34,9 @@ from llama_cffi import (
     logGet,
     logSet,
 )
+from llama_cffi._generated.enums import ContextType
 from llama_cffi._generated.names import DEPRECATED
-from tests import tiny_models
+from tests import tiny_archs, tiny_models
 
 PROMPT = list(range(100, 110))
 
@@ -527,3 +528,55 @@ def test_embeddings_in_an_extended_batch(tiny: Model) -> None:
             batch.setOutputLogits(0)
             ctx.process(ProcessType.DECODE, batch)
         assert np.array_equal(expected, np.asarray(ctx.getLogitsIth(-1)))
+
+
+@pytest.mark.needs("llama_batch_ext_init")
+@pytest.mark.older("llama_context_params.moe_cache_size", "an extended batch has either tokens or embeddings")
+def test_tokens_and_embeddings_in_one_extended_batch(tiny: Model) -> None:
+    vector = np.linspace(-1, 1, tiny.nEmbd).astype(np.float32)
+    with Context.initFromModel(tiny, Context.Params(nCtx=64)) as ctx, BatchExt.init(ctx) as batch:
+
+        def logits(*starts: int) -> np.ndarray:
+            """The logits after a token, an embedding and a token, in batches that start at these entries."""
+            ctx.getMemory().clear()
+            for pos in range(3):
+                if pos in starts:
+                    batch.clear()
+                batch.setPos(batch.addEmbd(0, vector) if pos == 1 else batch.addToken(0, 5 + pos), pos)
+                if pos == 2 or pos + 1 in starts:
+                    batch.setOutputLogits(len(batch) - 1)
+                    ctx.process(ProcessType.DECODE, batch)
+            return np.array(ctx.getLogitsIth(-1))
+
+        assert logits(0) == pytest.approx(logits(0, 1, 2), abs=1e-4)
+
+
+@pytest.mark.needs("llama_batch_ext_init")
+@pytest.mark.older("llama_context_params.moe_cache_size", "no context takes states")
+def test_a_context_of_draft_heads_takes_a_state_for_each_entry(tmp_path: Path) -> None:
+    path = tiny_archs.write_with_draft_head(tmp_path / "draft.gguf")
+    with Model.load(path, Model.Params(loadMtp=True)) as model:
+        params = Context.Params(nCtx=64, ctxType=ContextType.MTP)
+        with Context.initFromModel(model, params) as ctx, BatchExt.init(ctx) as batch:
+
+            def logits(*states: float) -> np.ndarray:
+                batch.clear()
+                ctx.getMemory().clear()
+                for pos, state in enumerate(states):
+                    batch.setPos(batch.addToken(0, 5 + pos), pos)
+                    batch.setEmbdState(pos, np.linspace(-1, state, model.nEmbdOut, dtype=np.float32))
+                batch.setOutputLogits(len(states) - 1)
+                ctx.process(ProcessType.DECODE, batch)
+                return np.array(ctx.getLogitsIth(-1))
+
+            one = logits(1.0, 1.0)
+            assert np.isfinite(one).all() and np.array_equal(one, logits(1.0, 1.0))
+            assert abs(one - logits(1.0, 3.0)).max() > 1e-3 and abs(one - logits(3.0, 1.0)).max() > 1e-3
+            batch.setPos(batch.addToken(0, 7), 2)
+            with pytest.raises(ValueError, match="entry 2.*state.*setEmbdState"):
+                ctx.process(ProcessType.DECODE, batch)
+            with pytest.raises(ValueError, match="state of entry 0"):
+                batch.setEmbdState(0, [0.0] * model.nEmbdOut)
+            batch.setEmbdState(2, [0.0] * model.nEmbdOut)
+            ctx.getMemory().clear()
+            assert ctx.process(ProcessType.DECODE, batch) == 0

@@ -228,6 +228,9 @@ REASONS = (
     ("CohereForAI-c4ai-command-r-plus-tool_use", "*", NATIVE, "a parameter without a type: as above"),
     ("google-gemma-4-*", "*", DIFFERS, "llama.cpp puts results of tools into the call's message; null is empty"),
     ("openai-gpt-oss-120b", "*, closed", DIFFERS, "llama.cpp ends a last answer as those before it"),
+    ("llm-jp-*", "*, closed", DIFFERS, "llama.cpp ends a last answer as those before it"),
+    ("IFM-K2-Horizon", "*", NATIVE, "the template demands a thought in each answer: llama.cpp adds an empty one"),
+    ("google-translategemma-*", "*", NATIVE, "the template takes a text with its languages: llama.cpp adds these"),
     ("openbmb-MiniCPM5-1B", "*call*", DIFFERS, "llama.cpp prints a list as its joined items, and a dict as nothing"),
 )
 

@@ -1,4 +1,4 @@
-"""Comparing versions: the five known releases against a list checked by hand, and each class of changes by itself."""
+"""Comparing versions: the known releases against a list checked by hand, and each class of changes by itself."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ ENUM_ROWS = (
         "macro-becomes-text",
         "macro",
         "llama.h",
-        (("#define LLAMA_SESSION_VERSION 10\n", '#define LLAMA_SESSION_VERSION "10"\n'),),
+        (("#define LLAMA_SESSION_VERSION 11\n", '#define LLAMA_SESSION_VERSION "11"\n'),),
         refused(
             r"llama\.h: LLAMA_SESSION_VERSION .*chang.*\n    LLAMA_SESSION_VERSION, a "
             r"constant of the kind str\n"

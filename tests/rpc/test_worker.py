@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_cffi import lib
 from llama_cffi.cli import rpc_worker
 from llama_cffi.ggml._rpc_endpoint import Endpoint, greet
 from tests.rpc.conftest import Client
@@ -93,15 +94,21 @@ def _connected(worker: Worker) -> socket.socket:
             time.sleep(0.01)
 
 
-def _tensor(buffer: int, data: int) -> bytes:
+def _tensor(buffer: int, data: int, op: int = 0) -> bytes:
     """An rpc_tensor of 8 floats."""
-    head = struct.pack("<QIQ4I4I", 1, 0, buffer, 8, 1, 1, 1, 4, 32, 32, 32)
-    return head + bytes(4 + 64 + 4 + 80 + 8 + 8) + struct.pack("<Q", data) + bytes(64 + 4)
+    head = struct.pack("<QIQ4I4II", 1, 0, buffer, 8, 1, 1, 1, 4, 32, 32, 32, op)
+    return head + bytes(64 + 4 + 80 + 8 + 8) + struct.pack("<Q", data) + bytes(64 + 4)
 
 
 def test_a_request_that_cannot_be_met_ends_its_connection_only(client: Client, models: Path) -> None:
-    """llama.cpp's server asserts that a tensor lies within its buffer."""
+    """llama.cpp's server refuses a tensor beyond its buffer, and aborts for an operation that does not exist."""
     with Worker() as worker:
+        with _connected(worker) as stranger:
+            say_hello(stranger)
+            graph = struct.pack("<IQIQI", 0, 0, 1, 1, 1) + _tensor(0, 0, lib.GGML_OP_COUNT)
+            stranger.sendall(struct.pack("<BQ", 10, len(graph)) + graph)
+            assert stranger.recv(1) == b""
+        worker.wait_for("disconnected a client.*fatal error")
         for _ in range(3):
             with _connected(worker) as stranger:
                 say_hello(stranger)
@@ -111,7 +118,6 @@ def test_a_request_that_cannot_be_met_ends_its_connection_only(client: Client, m
                 request = _tensor(buffer, 64)
                 stranger.sendall(struct.pack("<BQ", 12, len(request)) + request)
                 assert stranger.recv(1) == b""
-            worker.wait_for("disconnected a client.*GGML_ASSERT")
         _connected(worker).close()
         client("assert greedy(Model.Params(devices=added()))", worker.endpoint)
 
