@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Any, TypeVar
-
 from llama_cffi._core.compat import raise_unavailable
 from llama_cffi._core.structs import EnumField, Field, Struct
 
-T = TypeVar("T")
-E = TypeVar("E", bound=IntEnum)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enum import IntEnum
+    from typing import Any, TypeVar
+
+    E = TypeVar("E", bound=IntEnum)
+    T = TypeVar("T")
+else:
+    E = T = object
 
 
 class AbsentField(Field[T]):
