@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import llama_cffi
 
@@ -26,40 +27,62 @@ class Points:
     """Counts the points that a block passes, and raises `Interrupted` once, at the n-th (0: never)."""
 
     def __init__(self, kind: str, n: int = 0) -> None:
-        self.kind, self.n, self.count = kind, n, 0
+        self.kind, self.n = kind, n
         self.where = ""
+        self._left = itertools.count(n - 1, -1)  # the quickest counter: `next` is a call of C
+
+    @property
+    def count(self) -> int:
+        """How many points there were, after the block."""
+        return self.n - 1 - next(self._left)
 
     def __enter__(self) -> Points:
-        if self.kind == "call":
-            sys.setprofile(self._profile)
-        else:
-            sys.settrace(self._trace)
+        start = sys.setprofile if self.kind == "call" else sys.settrace
+        start(self._profiler() if self.kind == "call" else self._tracer())
         return self
 
     def __exit__(self, *error: object) -> None:
         sys.setprofile(None)
         sys.settrace(None)
 
-    def _pass(self, frame: FrameType, event: str) -> None:
-        self.count += 1
-        if self.count == self.n:
-            code = frame.f_code
-            self.where = f"{event} in {code.co_name}, {Path(code.co_filename).name}:{frame.f_lineno}"
-            raise Interrupted(self.where)
+    def _raise(self, frame: FrameType, event: str) -> NoReturn:
+        code = frame.f_code
+        self.where = f"{event} in {code.co_name}, {Path(code.co_filename).name}:{frame.f_lineno}"
+        raise Interrupted(self.where)
 
-    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        del argument  # the traceback keeps this frame: a method that is not called would keep its lock
-        if frame.f_code.co_filename.startswith(_PACKAGE):
-            self._pass(frame, event)
+    # The traceback keeps the frames of these functions, and a method that is not called would keep its lock. So they
+    # drop their argument. They are called for each instruction, millions of times, and keep to local names.
 
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        del argument
-        if not frame.f_code.co_filename.startswith(_PACKAGE):
-            return None
-        if event == "call" and self.kind == "opcode":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        self._pass(frame, event)
-        return self._trace
+    def _profiler(self) -> Callable[[FrameType, str, Any], None]:
+        left, reached = self._left.__next__, self._raise
+
+        def passed(frame: FrameType, event: str, argument: Any) -> None:
+            del argument
+            if frame.f_code.co_filename.startswith(_PACKAGE) and not left():
+                reached(frame, event)
+
+        return passed
+
+    def _tracer(self) -> Callable[[FrameType, str, Any], Any]:
+        left, reached, opcodes = self._left.__next__, self._raise, self.kind == "opcode"
+
+        def inside(frame: FrameType, event: str, argument: Any) -> Any:
+            del argument
+            if not left():
+                reached(frame, event)
+            return inside
+
+        def called(frame: FrameType, event: str, argument: Any) -> Any:
+            del argument
+            if not frame.f_code.co_filename.startswith(_PACKAGE):
+                return None
+            if opcodes:
+                frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if not left():
+                reached(frame, event)
+            return inside
+
+        return called
 
 
 class Signals:

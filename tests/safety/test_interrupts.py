@@ -31,6 +31,5 @@ def test_interrupted(small_models: Path, index: int) -> None:
     """Each operation by another kind; `make interrupts` does all."""
     kinds = KINDS if NAMES[index] in WITHOUT_SIGNALS else (*KINDS, "signal")
     kind = kinds[index % len(kinds)]
-    outcome = interrupt(small_models, NAMES[index], kind, budget=_SECONDS)
-    assert (outcome.verdict, outcome.text) == ("ok", ""), outcome.kind
-    assert outcome.tried > 0
+    outcome = interrupt(small_models, NAMES[index], kind, seconds=_SECONDS, seed=0)
+    assert outcome.ok, f"{outcome}\n{outcome.text}"
