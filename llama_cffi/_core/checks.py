@@ -43,11 +43,20 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
     """Return `value` as an int in [low, high], so that C cannot truncate it. Raises TypeError or ValueError."""
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # an object may raise anything
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if not low <= number <= high:
         raise out_of_range(name, number, low, high, hint)
     return number
+
+
+def require_integers(**values: object) -> None:
+    """Raise TypeError for the first value that is not an integer: after C has refused one of them."""
+    from numbers import Integral
+
+    for name, value in values.items():
+        if not isinstance(value, Integral):
+            raise expected("an integer", value, name=name) from None
 
 
 def boolean(value: bool, name: str) -> bool:

@@ -324,7 +324,8 @@ class Engine:
         adapters: AdapterSet,
     ) -> R:
         self._require_room(len(options.prompt), options.max_tokens)
-        integer(priority, -INT32_MAX, INT32_MAX, "priority")
+        # As an int: the engine's thread negates it, and minus an unsigned number of numpy is a large one.
+        priority = integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = chosen_sampler(sampler, seed)
         request = kind(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)

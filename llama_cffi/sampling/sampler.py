@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
-from llama_cffi._core.checks import expected, integer, no_such_token
+from llama_cffi._core.checks import expected, integer, no_such_token, require_integers
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import Owned, atomic, exclusive
@@ -69,7 +69,11 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         if not known:
             return self._sample_carefully(ctx, idx)
         with exclusive(self, ctx) as pointer:
-            token: Token = lib.shim_sample(pointer, ctx._pointer, ctx._limits, idx, self._top_n)
+            try:
+                token: Token = lib.shim_sample(pointer, ctx._pointer, ctx._limits, idx, self._top_n)
+            except (TypeError, ValueError):  # also of a sampler in Python
+                require_integers(idx=idx)
+                raise
         return token if token >= 0 else self._no_token(token, ctx, idx)
 
     def _no_token(self, reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
@@ -89,6 +93,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         """`sample` for a context that the sampler was not checked for, or whose single steps need checks."""
         if not isinstance(ctx, LogitsSource):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
+        idx = integer(idx, -(1 << 31), (1 << 31) - 1, "idx")
         if not self._can_pick():
             raise ValueError(_NO_PICK)
         with self._exclusive(with_context=False), ctx._exclusive() as context:
@@ -201,7 +206,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
         Maps to `llama_sampler_accept`.
         """
-        if not 0 <= integer(token, -(1 << 31), (1 << 31) - 1, "token"):
+        token = integer(token, -(1 << 31), (1 << 31) - 1, "token")
+        if token < 0:
             raise ValueError(f"token must not be negative, got {token}")
         context = self._context()
         sizes = [member._traits.n_vocab for member in self._leaves() if member._traits.n_vocab]

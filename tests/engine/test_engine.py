@@ -155,6 +155,21 @@ def test_higher_priorities_begin_first(plain: Model, gate: Gate) -> None:
         assert _order(engine, gate, [0, 1, -3, 1, 5, 0]) == [4, 1, 3, 0, 5, 2]
 
 
+def test_priorities_that_are_numbers_of_numpy(plain: Model, gate: Gate) -> None:
+    """Minus an unsigned one is a large number; and the engine's thread must not meet an object that raises."""
+
+    class Index:
+        def __index__(self) -> int:
+            return 2
+
+    with running(plain, nSeqMax=1) as engine:
+        assert _order(engine, gate, [0, np.uint8(1), np.int8(-3), Index(), np.uint64(1)]) == [3, 1, 4, 0, 2]  # type: ignore[list-item]
+        for wrong in (np.zeros(2), "1", 1.5):
+            with pytest.raises(TypeError, match="priority must be an integer"):
+                engine.submit("x", priority=wrong)  # type: ignore[arg-type]
+        engine.submit("x", maxTokens=1).result(30)
+
+
 def test_no_request_waits_without_end(plain: Model, gate: Gate) -> None:
     with running(plain, nSeqMax=1) as engine:
         order = _order(engine, gate, [0, *([1] * 50)])

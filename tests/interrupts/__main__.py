@@ -13,13 +13,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from tests.fuzz.models import write_all
 from tests.interrupts.operations import NAMES, WITHOUT_SIGNALS
-from tests.interrupts.points import KINDS
+from tests.interrupts.points import KINDS, build
 
 ROOT = Path(__file__).resolve().parents[2]
 BAD = ("killed", "stuck", "leaked", "harmed")
@@ -77,19 +79,32 @@ class Journal:
         self._sum(part)
         if self.path:
             with self.path.open("a") as file:
-                print(json.dumps(asdict(part)), file=file)
+                file.write(json.dumps({**vars(part), "bad": dict(part.bad)}) + "\n")
+
+
+def prepare(folder: Path) -> None:
+    """Write into a folder what `interrupt` needs there."""
+    write_all(folder)
+    build(folder)
 
 
 def interrupt(
-    folder: Path, operation: str, kind: str, *, first: int = 1, seconds: float = _PROCESS_S, seed: int | None = None
+    folder: Path,
+    operation: str,
+    kind: str,
+    *,
+    first: int = 1,
+    seconds: float = _PROCESS_S,
+    seed: int | None = None,
+    program: str = "tests.interrupts.child",
 ) -> Outcome:
     """Interrupt an operation at points of a kind for some seconds: from the first on, or (with a seed) at random.
 
-    Only one process at a time may use the folder.
+    `prepare` prepares the folder, which only one process at a time may use.
     """
     at = folder / "at"
     at.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tests.interrupts.child", str(folder), operation, kind, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", program, str(folder), operation, kind, "--seconds", str(seconds)]
     command += ["--first", str(first)] if seed is None else ["--seed", str(seed)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     if process.returncode == 0:
@@ -117,16 +132,33 @@ def whole(folder: Path, operation: str, kind: str, journal: Journal) -> Outcome:
     return known
 
 
-def results(folder: Path, options: argparse.Namespace) -> Iterator[Outcome]:
-    journal = Journal(options.journal)
-    for kind in options.kind or [*KINDS, "signal"]:
-        for name in NAMES:
-            if options.only not in name or (kind == "signal" and name in WITHOUT_SIGNALS):
-                continue
+def results(options: argparse.Namespace) -> Iterator[Outcome]:
+    """What becomes of each operation and kind, in the order in which they end."""
+    journal, folders = Journal(options.journal), SimpleQueue[Path]()
+    work = [
+        (name, kind)
+        for kind in options.kind or [*KINDS, "signal"]
+        for name in NAMES
+        if options.only in name and not (kind == "signal" and name in WITHOUT_SIGNALS)
+    ]
+
+    def one(name: str, kind: str) -> Outcome:
+        folder = folders.get()
+        try:
             if options.budget:
-                yield interrupt(folder, name, kind, seconds=options.budget, seed=options.seed)
-            else:
-                yield whole(folder, name, kind, journal)
+                return interrupt(folder, name, kind, seconds=options.budget, seed=options.seed)
+            return whole(folder, name, kind, journal)
+        finally:
+            folders.put(folder)
+
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as top, ThreadPoolExecutor(options.jobs) as pool:
+        for number in range(options.jobs):
+            folder = Path(top, str(number))
+            folder.mkdir()
+            prepare(folder)
+            folders.put(folder)
+        for done in as_completed([pool.submit(one, *row) for row in work]):
+            yield done.result()
 
 
 def fast_folder() -> str | None:
@@ -141,17 +173,16 @@ def main() -> int:
     parser.add_argument("--journal", type=Path, help="a file of what was tried: skip what it holds, and add to it")
     parser.add_argument("--budget", type=float, default=0, help="seconds for each operation and kind, at random points")
     parser.add_argument("--seed", type=int, default=0, help="of the random points")
+    parser.add_argument("--jobs", type=int, default=2, help="operations at a time (default: 2)")
     options = parser.parse_args()
     sums: dict[str, Outcome] = {}
     print(f"{'operation':30}{'kind':>8}{'points':>8}{'tried':>8}{''.join(f'{name:>8}' for name in BAD)}")
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        write_all(Path(folder))
-        for outcome in results(Path(folder), options):
-            print(outcome, flush=True)
-            print(end=outcome.text, flush=True)
-            total = sums.setdefault(outcome.kind, Outcome("together", outcome.kind))
-            total.points, total.tried = total.points + outcome.points, total.tried + outcome.tried
-            total.bad.update(outcome.bad)
+    for outcome in results(options):
+        print(outcome, flush=True)
+        print(end=outcome.text, flush=True)
+        total = sums.setdefault(outcome.kind, Outcome("together", outcome.kind))
+        total.points, total.tried = total.points + outcome.points, total.tried + outcome.tried
+        total.bad.update(outcome.bad)
     print(*sums.values(), sep="\n")
     return 1 if any(total.bad for total in sums.values()) else 0
 

@@ -24,11 +24,12 @@ from llama_cffi import BusyError, ClosedError
 from llama_cffi._core import handle
 from llama_cffi._core.ownership import n_owned
 from tests.interrupts.operations import operations
-from tests.interrupts.points import Interrupted, Points, Signals
+from tests.interrupts.points import Interrupted, Points, Signals, Tracer
 from tests.leaks.measure import Memory
 
-PATIENCE_S = 60
-TRANSIENT_S = 5  # for threads that are at their end
+_BUSY = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # how many programs share a CPU
+PATIENCE_S = 60 * _BUSY
+TRANSIENT_S = 5.0 * _BUSY  # for threads that are at their end
 MOST = 5  # failures of one process
 VERBOSE = "INTERRUPTS_VERBOSE" in os.environ
 # What an interrupted operation may leave behind, since caches fill up: Python objects, and bytes of C's heap.
@@ -52,9 +53,9 @@ class Trial:
         gc.freeze()
         self.renew()
 
-    def renew(self) -> None:
-        """Make new objects."""
-        self._drop()
+    def renew(self, leaked: bool = False) -> None:
+        """Make new objects. With `leaked`, some of the old ones may stay for good."""
+        self._drop(leaked)
         self.operate = self.prepare()
         for _ in range(3):
             self.operate()
@@ -62,10 +63,13 @@ class Trial:
         self.made = counts()
         self.unraisable.clear()
 
-    def _drop(self) -> None:
+    def _drop(self, leaked: bool = False) -> None:
         self.operate: Any = None
         self.unraisable.clear()  # their frames refer to objects
         if not settled(self.before):
+            if leaked:
+                self.before = counts()
+                return
             raise SystemExit(f"{counts()} C objects and open files outlive the operation, not {self.before}")
 
     def _note(self, what: Any) -> None:
@@ -124,21 +128,29 @@ class Run:
         self.trial, self.at = trial, at
         self.tried = self.next = 0
         self.failures: list[tuple[str, str]] = []
-        self.before = Memory.now()
+        self.before = Memory.now()  # of Python's heap and of C's
 
     def reaches(self, n: int) -> None:
         """The n-th point is tried now."""
         faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
         os.pwrite(self.at, b"%12d" % n, 0)
+        if VERBOSE:
+            print(n, file=sys.stderr, flush=True)
 
     def check(self, where: str) -> bool:
-        """Look at what the interruption has left. Returns False after many failures."""
-        self.tried += 1
+        """Look at what an interruption has left, and note what is wrong. Returns False if something is."""
         failure = self.trial.check(where)
         if failure[0] != "ok":
-            self.failures.append(failure)
-            print(*failure, file=sys.stderr, flush=True)  # in case that the next line ends this process
-            self.trial.renew()
+            self.note(*failure)
+            self.trial.renew(leaked=True)
+        return failure[0] == "ok"
+
+    def note(self, verdict: str, text: str) -> None:
+        self.failures.append((verdict, text))
+        print(verdict, text, file=sys.stderr, flush=True)  # in case that the next line ends this process
+
+    @property
+    def goes_on(self) -> bool:
         return len(self.failures) < MOST
 
     def result(self, points: int) -> dict[str, Any]:
@@ -149,40 +161,89 @@ class Run:
         return {"points": points, "tried": self.tried, "next": self.next, "failures": self.failures}
 
 
-def points(run: Run, kind: str, first: int, seconds: float, seed: int | None) -> dict[str, Any]:
-    """Interrupt the operation at each point from `first` on, or (with a seed) at random ones."""
-    with Points(kind) as counter:
-        run.trial.operate()
-    count = counter.count
-    order: Iterable[int] = range(first, count + 1)
-    if seed is not None:
-        order = random.Random(seed).sample(range(1, count + 1), count)
-    end = time.monotonic() + seconds
-    for n in order:
-        if time.monotonic() > end and run.tried:
-            run.next = n
-            break
-        run.reaches(n)
-        if VERBOSE:
-            print(kind, n, file=sys.stderr, flush=True)
-        with Points(kind, n) as at:
+class PointRun(Run):
+    """Interruptions at points.
+
+    The operation is done whole after each group of points, as each next point of the group does it up to there: what an
+    interruption leaves (a lock, an object that is used up, one too many) shows there, or in the counts at the end. If a
+    group fails, its points are tried again one by one.
+    """
+
+    GROUP = 8
+
+    def __init__(self, trial: Trial, at: int, tracer: Tracer, kind: str) -> None:
+        super().__init__(trial, at)
+        self.tracer, self.kind = tracer, kind
+        with Points(tracer, kind) as counter:
+            trial.operate()
+        self.count = counter.count
+        self.places: dict[int, str] = {}  # the points since the last check
+
+    def interrupt(self, n: int) -> bool:
+        """Interrupt at the n-th point. Returns False if the operation failed before it."""
+        self.reaches(n)
+        error: BaseException | None = None
+        with Points(self.tracer, self.kind, n) as at:
             try:
-                run.trial.operate()
+                self.trial.operate()
             except Interrupted:
                 pass
-            except Exception:  # what the facade made of it
-                if not at.where:
-                    raise
-        if not run.check(f"{kind} {n}, {at.where}"):
-            run.next = n + 1
-            break
-    return run.result(count)
+            except Exception as raised:  # what the facade made of it
+                error = raised.with_traceback(None)
+        if error is None or at.where:
+            self.places[n] = f"{self.kind} {n}, {at.where}"
+        return n in self.places
+
+    def finish(self) -> None:
+        """Look at what the points since the last check have left."""
+        places, self.places = self.places, {}
+        before = len(self.failures)
+        if not places or self.check(", ".join(places.values())) or len(places) == 1:
+            return
+        together = self.failures.pop()
+        for n in places:
+            if self.goes_on:
+                self.alone(n)
+        self.places = {}
+        if len(self.failures) == before:
+            self.failures.append(together)
+
+    def alone(self, n: int) -> None:
+        """Interrupt at the n-th point, and look at what that has left."""
+        if self.interrupt(n):
+            self.check(self.places.pop(n))
+        else:
+            self.note("harmed", f"{self.kind} {n}: the operation fails before this point, on new objects")
+
+    def tries(self, n: int) -> None:
+        if not self.interrupt(n):
+            self.finish()  # which makes new objects, if these are used up
+            if not self.interrupt(n):
+                self.alone(n)
+        self.tried += 1
+        if len(self.places) >= self.GROUP:
+            self.finish()
+
+    def all(self, first: int, seconds: float, seed: int | None) -> dict[str, Any]:
+        """Interrupt at each point from `first` on, or (with a seed) at random ones."""
+        order: Iterable[int] = range(first, self.count + 1)
+        if seed is not None:
+            order = random.Random(seed).sample(range(1, self.count + 1), self.count)
+        self.before = Memory.now()
+        end = time.monotonic() + seconds
+        for n in order:
+            if (time.monotonic() > end and self.tried) or not self.goes_on:
+                self.next = n
+                break
+            self.tries(n)
+        self.finish()
+        return self.result(self.count)
 
 
 def signals(run: Run, seconds: float) -> dict[str, Any]:
     """Interrupt the operation by real signals."""
     end, timer = time.monotonic() + seconds, Signals()
-    while time.monotonic() < end:
+    while time.monotonic() < end and run.goes_on:
         run.reaches(run.tried + 1)
         try:
             try:
@@ -195,8 +256,8 @@ def signals(run: Run, seconds: float) -> dict[str, Any]:
         except Interrupted:  # the second, right here: none is left
             pass
         timer.disarm()
-        if not run.check("signal"):
-            break
+        run.tried += 1
+        run.check("signal")
     return run.result(run.tried)
 
 
@@ -213,11 +274,12 @@ def main() -> None:
     faulthandler.enable()
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
     at = os.open(options.folder / "at", os.O_WRONLY | os.O_CREAT)  # before open files are counted
-    run = Run(Trial(operations(options.folder)[options.operation]), at)
+    trial = Trial(operations(options.folder)[options.operation])
     if options.kind == "signal":
-        result = signals(run, options.seconds)
+        result = signals(Run(trial, at), options.seconds)
     else:
-        result = points(run, options.kind, options.first, options.seconds, options.seed)
+        run = PointRun(trial, at, Tracer(options.folder), options.kind)
+        result = run.all(options.first, options.seconds, options.seed)
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps(result))
 

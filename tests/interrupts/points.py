@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import ctypes
 import signal
-import sys
-from collections.abc import Callable
+import subprocess
+import sysconfig
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
 
 import llama_cffi
+from vendor.tools import compilers
 
-_PACKAGE = str(Path(llama_cffi.__file__).parent)
+PACKAGE = str(Path(llama_cffi.__file__).parent)
+_SOURCE = Path(__file__).with_suffix(".c")
 
 KINDS = ("line", "call", "opcode")
 """`line`: each line, call and return, as a debugger sees them. `call`: each call and return, of C functions too, as a
@@ -23,66 +24,50 @@ class Interrupted(BaseException):
     """Raised at a point."""
 
 
+def build(folder: Path) -> None:
+    """Compile `points.c` for this Python into a folder."""
+    include = sysconfig.get_paths()["include"]
+    command = [
+        *compilers()[0],
+        "-O2",
+        "-shared",
+        "-fPIC",
+        f"-I{include}",
+        str(_SOURCE),
+        "-o",
+        str(folder / "points.so"),
+    ]
+    subprocess.run(command, check=True)
+
+
+class Tracer:
+    """The compiled `points.c` of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        library = ctypes.PyDLL(str(folder / "points.so"))
+        self.start, self.stop, self.place = library.start, library.stop, library.place
+        self.start.argtypes, self.start.restype = (
+            [ctypes.py_object, ctypes.py_object, ctypes.c_int, ctypes.c_long],
+            None,
+        )
+        self.stop.restype, self.place.restype = ctypes.c_long, ctypes.py_object
+
+
 class Points:
     """Counts the points that a block passes, and raises `Interrupted` once, at the n-th (0: never)."""
 
-    def __init__(self, kind: str, n: int = 0) -> None:
-        self.kind, self.n = kind, n
+    def __init__(self, tracer: Tracer, kind: str, n: int = 0) -> None:
+        self.tracer, self.kind, self.n = tracer, ord(kind[0]), n
+        self.count = 0
         self.where = ""
-        self._left = itertools.count(n - 1, -1)  # the quickest counter: `next` is a call of C
-
-    @property
-    def count(self) -> int:
-        """How many points there were, after the block."""
-        return self.n - 1 - next(self._left)
 
     def __enter__(self) -> Points:
-        start = sys.setprofile if self.kind == "call" else sys.settrace
-        start(self._profiler() if self.kind == "call" else self._tracer())
+        self.tracer.start(PACKAGE, Interrupted, self.kind, self.n)
         return self
 
     def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-        sys.settrace(None)
-
-    def _raise(self, frame: FrameType, event: str) -> NoReturn:
-        code = frame.f_code
-        self.where = f"{event} in {code.co_name}, {Path(code.co_filename).name}:{frame.f_lineno}"
-        raise Interrupted(self.where)
-
-    # The traceback keeps the frames of these functions, and a method that is not called would keep its lock. So they
-    # drop their argument. They are called for each instruction, millions of times, and keep to local names.
-
-    def _profiler(self) -> Callable[[FrameType, str, Any], None]:
-        left, reached = self._left.__next__, self._raise
-
-        def passed(frame: FrameType, event: str, argument: Any) -> None:
-            del argument
-            if frame.f_code.co_filename.startswith(_PACKAGE) and not left():
-                reached(frame, event)
-
-        return passed
-
-    def _tracer(self) -> Callable[[FrameType, str, Any], Any]:
-        left, reached, opcodes = self._left.__next__, self._raise, self.kind == "opcode"
-
-        def inside(frame: FrameType, event: str, argument: Any) -> Any:
-            del argument
-            if not left():
-                reached(frame, event)
-            return inside
-
-        def called(frame: FrameType, event: str, argument: Any) -> Any:
-            del argument
-            if not frame.f_code.co_filename.startswith(_PACKAGE):
-                return None
-            if opcodes:
-                frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            if not left():
-                reached(frame, event)
-            return inside
-
-        return called
+        self.count = self.tracer.stop()
+        self.where = self.tracer.place().replace(PACKAGE + "/", "")
 
 
 class Signals:
