@@ -1,6 +1,6 @@
 """`python -m tests.interrupts [--journal FILE]`: interrupt every operation at every point, in other interpreters.
 
-Each interpreter tries one operation for up to a minute. With `--journal`, a run that was stopped is continued.
+Each interpreter tries one operation for up to 20 seconds of CPU time. `--journal` continues a run that was stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.interrupts.points import KINDS, build
 ROOT = Path(__file__).resolve().parents[2]
 BAD = ("killed", "stuck", "leaked", "harmed")
 _SIGNALS_S = 5.0  # of real signals, for each operation
-_PROCESS_S = 60.0  # that one process tries points: then the next one continues, and memory is compared
+_PROCESS_S = 20.0  # of CPU time that one process tries points: then memory is compared, and the next continues
 _ENOUGH = 5  # processes that died, for each operation and kind
 
 

@@ -30,6 +30,7 @@ from tests.leaks.measure import Memory
 _BUSY = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # how many programs share a CPU
 PATIENCE_S = 60 * _BUSY
 TRANSIENT_S = 5.0 * _BUSY  # for threads that are at their end
+WAIT_S = 600  # of a process that uses no CPU time
 MOST = 5  # failures of one process
 VERBOSE = "INTERRUPTS_VERBOSE" in os.environ
 # What an interrupted operation may leave behind, since caches fill up: Python objects, and bytes of C's heap.
@@ -225,14 +226,15 @@ class PointRun(Run):
             self.finish()
 
     def all(self, first: int, seconds: float, seed: int | None) -> dict[str, Any]:
-        """Interrupt at each point from `first` on, or (with a seed) at random ones."""
+        """Interrupt at each point from `first` on, or (with a seed) at random ones, for seconds of CPU time."""
         order: Iterable[int] = range(first, self.count + 1)
         if seed is not None:
             order = random.Random(seed).sample(range(1, self.count + 1), self.count)
         self.before = Memory.now()
-        end = time.monotonic() + seconds
+        cpu, end = time.process_time() + seconds, time.monotonic() + WAIT_S
         for n in order:
-            if (time.monotonic() > end and self.tried) or not self.goes_on:
+            late = time.process_time() > cpu or time.monotonic() > end
+            if (late and self.tried) or not self.goes_on:
                 self.next = n
                 break
             self.tries(n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.fuzz.models import write_all
@@ -48,20 +49,31 @@ def measure(cycle: Cycle, count: int, repeats: int = 0) -> tuple[Memory, bool]:
     return grown // times, judge(grown, times * count)
 
 
+def affordable(cycle: Cycle, seconds: float, most: int) -> int:
+    """Return how many cycles fit into this CPU time, from 400 to `most`. They are tried on 20."""
+    cycle()
+    began = time.process_time()
+    for _ in range(20):
+        cycle()
+    each = max(time.process_time() - began, 1e-6) / 20
+    return min(most, max(400, int(seconds / each)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.leaks", description=__doc__)
     parser.add_argument("--cycles", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=0, help="for few cycles: how often to measure again what leaks")
+    parser.add_argument("--seconds", type=float, default=0, help="fewer cycles (400 or more) of slow classes: CPU time")
     parser.add_argument("--only", default="", help="classes whose name contains this")
     options = parser.parse_args()
-    count = options.cycles
-    rows, leaking = 0, []
+    rows, full, leaking = 0, 0, []
     print(f"{'class':32}{'cycles':>8}{'resident':>11}{'heap':>11}{'a cycle':>10}{'blocks':>8}  verdict")
     with tempfile.TemporaryDirectory() as folder:
         write_all(Path(folder))
         for name, cycle in cycles(Path(folder)):
             if options.only not in name:
                 continue
+            count = affordable(cycle, options.seconds, options.cycles) if options.seconds else options.cycles
             grown, leaked = measure(cycle, count, 0 if name == KNOWN else options.repeats)
             verdict = "leaks" if leaked else "flat"
             if name == KNOWN:
@@ -69,6 +81,7 @@ def main() -> int:
                 verdict = "leaks otherwise than documented" if leaked else "leaks, as documented"
             leaking += [name] if leaked else []
             rows += 1
+            full += count == options.cycles
             numbers = f"{grown.resident:>11}{grown.heap:>11}{grown.heap / count:>10.2f}{grown.blocks:>8}"
             print(f"{name:32}{count:>8}{numbers}  {verdict}", flush=True)
     print(f"classes: {rows}, leaks: {len(leaking)}{': ' + ', '.join(leaking) if leaking else ''}")
