@@ -23,13 +23,13 @@ from typing import Any
 from llama_cffi import BusyError, ClosedError
 from llama_cffi._core import handle
 from llama_cffi._core.ownership import n_owned
+from tests.busy import patience
 from tests.interrupts.operations import operations
 from tests.interrupts.points import Interrupted, Points, Signals, Tracer
 from tests.leaks.measure import Memory
 
-_BUSY = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # how many programs share a CPU
-PATIENCE_S = 60 * _BUSY
-TRANSIENT_S = 5.0 * _BUSY  # for threads that are at their end
+PATIENCE_S = patience(60)
+TRANSIENT_S = patience(5)  # for threads that are at their end
 WAIT_S = 600  # of a process that uses no CPU time
 MOST = 5  # failures of one process
 VERBOSE = "INTERRUPTS_VERBOSE" in os.environ
