@@ -54,7 +54,7 @@ class Outcome:
         return self.tried > 0 and not self.bad
 
     def __iadd__(self, later: Outcome) -> Outcome:
-        self.points = max(self.points, later.points)
+        self.points = later.points or self.points  # a cache may hold more than at first
         self.tried, self.next, self.text = self.tried + later.tried, later.next, self.text + later.text
         self.bad.update(later.bad)
         return self

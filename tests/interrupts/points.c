@@ -2,28 +2,27 @@
 // sys.setprofile would do with a function in Python, ten times as fast. One thread at a time.
 #include <Python.h>
 
-static PyObject *package; // the beginning of the paths of its files
-static PyObject *interrupted;
-static long passed, target;
-static int opcodes;
-static PyObject *where; // of the exception
+static PyObject * package;  // the beginning of the paths of its files
+static PyObject * interrupted;
+static long       passed, target;
+static int        opcodes;
+static PyObject * where;  // of the exception
 
-static const char *const EVENTS[] = {"call", "exception", "line", "return", "c_call", "c_exception", "c_return", "opcode"};
+static const char * const EVENTS[] = {"call",   "exception",   "line",     "return",
+                                      "c_call", "c_exception", "c_return", "opcode"};
 
-static int inside(PyCodeObject *code)
-{
+static int inside(PyCodeObject * code) {
     return PyUnicode_Tailmatch(code->co_filename, package, 0, PY_SSIZE_T_MAX, -1) == 1;
 }
 
-static int point(PyObject *self, PyFrameObject *frame, int event, PyObject *argument)
-{
-    (void)self;
-    (void)argument;
-    PyCodeObject *code = PyFrame_GetCode(frame);
-    int status = 0;
+static int point(PyObject * self, PyFrameObject * frame, int event, PyObject * argument) {
+    (void) self;
+    (void) argument;
+    PyCodeObject * code   = PyFrame_GetCode(frame);
+    int            status = 0;
     if (inside(code)) {
         if (opcodes && event == PyTrace_CALL) {
-            status = PyObject_SetAttrString((PyObject *)frame, "f_trace_opcodes", Py_True);
+            status = PyObject_SetAttrString((PyObject *) frame, "f_trace_opcodes", Py_True);
         }
         if (status == 0 && !(opcodes && event == PyTrace_LINE) && ++passed == target) {
             Py_XSETREF(where, PyUnicode_FromFormat("%s in %U, %U:%d", EVENTS[event], code->co_name, code->co_filename,
@@ -31,7 +30,7 @@ static int point(PyObject *self, PyFrameObject *frame, int event, PyObject *argu
             PyErr_SetObject(interrupted, where);
             status = -1;
         }
-        if (status != 0) { // as the interpreter does for functions in Python
+        if (status != 0) {  // as the interpreter does for functions in Python
             PyEval_SetTrace(NULL, NULL);
             PyEval_SetProfile(NULL, NULL);
         }
@@ -40,8 +39,7 @@ static int point(PyObject *self, PyFrameObject *frame, int event, PyObject *argu
     return status;
 }
 
-void start(PyObject *path, PyObject *exception, int kind, long n)
-{
+void start(PyObject * path, PyObject * exception, int kind, long n) {
     Py_INCREF(path);
     Py_XSETREF(package, path);
     Py_INCREF(exception);
@@ -56,16 +54,14 @@ void start(PyObject *path, PyObject *exception, int kind, long n)
 }
 
 // Returns how many points there were.
-long stop(void)
-{
+long stop(void) {
     PyEval_SetTrace(NULL, NULL);
     PyEval_SetProfile(NULL, NULL);
     return passed;
 }
 
 // Returns the point of the exception; "" if there was none.
-PyObject *place(void)
-{
+PyObject * place(void) {
     if (where == NULL) {
         return PyUnicode_FromString("");
     }
