@@ -118,8 +118,8 @@ class Engine:
         self._capacity = most_cells(context, layout)
         _engines.add(self)
         self._collected = self._scheduler.when_collected()
+        self._collected.__enter__()  # before the thread runs: after Ctrl-C in between, nobody could end it
         self._scheduler.thread.start()
-        self._collected.__enter__()
 
     @property
     def model(self) -> Model:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from llama_cffi import (
     defaultSampler,
     tokenize,
 )
+from llama_cffi._core.ownership import n_owned
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.priority import precedence
 from llama_cffi.engine.step import Step
@@ -121,6 +124,25 @@ def test_the_model_ends_a_text(engine: Engine, plain: Model) -> None:
     request = engine.submit(PROMPTS[1], sampler=Sampler.init(End()))
     assert request.result(30) == "" and request.tokens == []
     assert request.stopReason is StopReason.END and request.stopToken == plain.vocab.eos
+
+
+def test_ctrl_c_while_the_thread_starts_ends_it(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the engine then, so nobody could close it."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before, owned = set(threading.enumerate()), n_owned()
+    with pytest.raises(KeyboardInterrupt):
+        Engine(plain, nCtx=64, nThreads=1)
+    end = time.monotonic() + 60
+    while ({*threading.enumerate()} - before or n_owned() > owned) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    assert ({*threading.enumerate()} - before, n_owned()) == (set(), owned)
 
 
 # Who goes first

@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -71,7 +72,7 @@ class Trial:
             if leaked:
                 self.before = counts()
                 return
-            raise SystemExit(f"{counts()} C objects and open files outlive the operation, not {self.before}")
+            raise SystemExit(f"{counts()} C objects, open files and threads outlive the operation, not {self.before}")
 
     def _note(self, what: Any) -> None:
         self.unraisable.append((what.exc_value, what.object, what.err_msg, what.exc_traceback))  # may be interrupted
@@ -87,7 +88,7 @@ class Trial:
                 return "harmed", f"{where}: afterwards {type(error).__name__}: {error}"
             time.sleep(0.001)  # a thread of asyncio computes until its step ends
         if not settled(self.made):
-            return "leaked", f"{where}: {counts()} C objects and open files, not {self.made}"
+            return "leaked", f"{where}: {counts()} C objects, open files and threads, not {self.made}"
         if handle._in_use():
             return "harmed", f"{where}: a handle is still in use"
         if self.unraisable:
@@ -103,12 +104,12 @@ class Trial:
         return None
 
 
-def counts() -> tuple[int, int]:
-    """The numbers of C objects and of open files."""
-    return n_owned(), len(os.listdir("/proc/self/fd"))
+def counts() -> tuple[int, int, int]:
+    """The numbers of C objects, open files, and threads that Python started."""
+    return n_owned(), len(os.listdir("/proc/self/fd")), threading.active_count()
 
 
-def settled(expected: tuple[int, int]) -> bool:
+def settled(expected: tuple[int, int, int]) -> bool:
     """Wait for these counts: a thread may be at its end."""
     end = time.monotonic() + TRANSIENT_S
     gc.collect()
