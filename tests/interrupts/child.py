@@ -256,8 +256,8 @@ def signals(run: Run, seconds: float) -> dict[str, Any]:
                 timer.left = 0
             except (Interrupted, Exception):
                 timer.left = 0
-        except Interrupted:  # the second, right here: none is left
-            pass
+        except Interrupted:  # right here: the second, or the first after an error of the operation's own
+            timer.left = 0  # an assignment: no signal is handled before it
         timer.disarm()
         run.tried += 1
         run.check("signal")
