@@ -35,7 +35,7 @@ from tests.safety import isolated, words
 
 
 def test_wrong_types_anywhere(folder: Path, tmp_path: Path) -> None:
-    """Some 65,000 calls: each parameter of each public function with values of 40 kinds."""
+    """Over 55,000 calls: each parameter of each public function with values of 40 kinds."""
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     ended = subprocess.run(
