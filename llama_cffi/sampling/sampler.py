@@ -8,37 +8,25 @@ from llama_cffi._core.checks import expected, integer, no_such_token, require_in
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import Owned, atomic, exclusive
-from llama_cffi._core.process import leave_if_ending
-from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
+from llama_cffi.errors import GrammarError, NativeError
 from llama_cffi.sampling.base import Deferred, own_sampler
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import SamplerMakers
+from llama_cffi.sampling.no_token import NAN, NO_PICK, NONE_LEFT, no_token
 from llama_cffi.sampling.vocab_makers import VocabSamplerMakers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import Any
 
     from llama_cffi.sampling.token_data_array import TokenDataArray
-
-_NAN = (
-    "a logit of this output is NaN, which cannot be ranked: the model file is damaged, or an adapter, a control vector "
-    "or a callback wrote it"
-)
 
 _SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
 _INFINITE = float("inf")
 _TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
-
-_NONE_LEFT = (
-    "no candidate has a probability: the logits are all -inf, or one of them became +inf or NaN. Look at the biases, "
-    "grammars and samplers that change logits"
-)
-
-_NO_PICK = "no sampler picked a token: end the chain with Sampler.initDist or initGreedy"
 
 
 class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
@@ -74,20 +62,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             except (TypeError, ValueError):  # also of a sampler in Python
                 require_integers(idx=idx)
                 raise
-        return token if token >= 0 else self._no_token(token, ctx, idx)
-
-    def _no_token(self, reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
-        leave_if_ending()
-        match reason:
-            case lib.SHIM_SAMPLE_NO_OUTPUT:
-                raise IndexError(ctx._no_output(idx))
-            case lib.SHIM_SAMPLE_NAN:
-                raise ValueError(_NAN)
-            case lib.SHIM_SAMPLE_NO_PICK:
-                raise ValueError(_NO_PICK)
-            case lib.SHIM_SAMPLE_NONE_LEFT:
-                raise ValueError(_NONE_LEFT)
-        raise NativeMemoryError(f"out of memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
+        return token if token >= 0 else no_token(token, ctx, idx)
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
         """`sample` for a context that the sampler was not checked for, or whose single steps need checks."""
@@ -95,7 +70,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         idx = integer(idx, -(1 << 31), (1 << 31) - 1, "idx")
         if not self._can_pick():
-            raise ValueError(_NO_PICK)
+            raise ValueError(NO_PICK)
         with self._exclusive(with_context=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
             if any([member._needs_context for member in self._leaves()]):
@@ -108,7 +83,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             if self._chain is None:
                 self._checked_for = ctx._serial
             token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._top_n)
-        return token if token >= 0 else self._no_token(token, ctx, idx)
+        return token if token >= 0 else no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
         return any([member._traits.picks for member in self._leaves()])
@@ -158,18 +133,18 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
             candidates = candidates_of(context, idx, n_vocab)
             if candidates._has_nan():
-                raise ValueError(_NAN)
+                raise ValueError(NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
             candidates._sync_from_c()
             if candidates.selected < 0:
-                raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your sampler")
+                raise ValueError(f"{NO_PICK}, or set candidates.selected in the apply method of your sampler")
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
             if not _has_probability(candidates):
                 self._check_grammars(token)  # the likeliest reason
-                raise ValueError(_NONE_LEFT)
+                raise ValueError(NONE_LEFT)
         self._accept(pointer, token)
         return token
 
@@ -196,7 +171,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             cand._sync_from_c()
             reraise()
         if cand.selected >= 0 and self._can_pick() and not _has_probability(cand):
-            raise ValueError(_NONE_LEFT)
+            raise ValueError(NONE_LEFT)
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
