@@ -38,8 +38,8 @@ def require_room(n_prompt: int, max_tokens: int | None, capacity: int) -> None:
     else:
         asked, first = f" and maxTokens is {max_tokens}", "lower maxTokens, shorten the prompt"
     raise ContextFullError(
-        f"the prompt has {n_prompt} tokens{asked}, but the context window {capacity}: {first}, or pass nCtx to load() or "
-        "Engine()"
+        f"the prompt has {n_prompt} tokens{asked}, but the context window {capacity}: {first}, or pass nCtx to "
+        "load() or Engine()"
     )
 
 
