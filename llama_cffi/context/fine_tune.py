@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from llama_cffi._core.checks import expected, integer, no_such_token, number, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive
@@ -127,6 +125,8 @@ def _windows(model: Model, tokens: Sequence[int], n: int, step: int) -> list[tup
     """Return the windows of a text, each with what comes next at each of its tokens."""
     if isinstance(tokens, (str, bytes)):
         raise expected("tokens", tokens, "tokenize(model.vocab, text) makes some", "tokens")
+    import numpy as np
+
     array = np.asarray(tokens)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"tokens must be a sequence of integers, got {array.dtype} of shape {array.shape}")

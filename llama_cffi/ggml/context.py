@@ -208,7 +208,9 @@ class Context(CustomOperations, Constructors[Tensor]):
     def dup(self, a: Tensor) -> Tensor: ...
     @overload
     def dup(self, a: CGraph, forceGrads: bool = False) -> CGraph: ...
-    def dup(self, a: Tensor | CGraph, forceGrads: bool = False) -> Tensor | CGraph:
+    def dup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, a: Tensor | CGraph, forceGrads: bool = False
+    ) -> Tensor | CGraph:
         """Make a tensor of the same type and shape, without the data; or a copy of a graph.
 
         Maps to `ggml_dup_tensor` and `ggml_graph_dup`.

@@ -13,13 +13,12 @@ from llama_cffi.sampling.base import Deferred, own_sampler
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
 from llama_cffi.sampling.makers import SamplerMakers
-from llama_cffi.sampling.no_token import NAN, NO_PICK, NONE_LEFT, no_token
 from llama_cffi.sampling.vocab_makers import VocabSamplerMakers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from llama_cffi.sampling.token_data_array import TokenDataArray
 
@@ -62,7 +61,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             except (TypeError, ValueError):  # also of a sampler in Python
                 require_integers(idx=idx)
                 raise
-        return token if token >= 0 else no_token(token, ctx, idx)
+        return token if token >= 0 else _no_token(token, ctx, idx)
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
         """`sample` for a context that the sampler was not checked for, or whose single steps need checks."""
@@ -70,6 +69,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
         idx = integer(idx, -(1 << 31), (1 << 31) - 1, "idx")
         if not self._can_pick():
+            from llama_cffi.sampling.no_token import NO_PICK
+
             raise ValueError(NO_PICK)
         with self._exclusive(with_context=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
@@ -83,7 +84,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             if self._chain is None:
                 self._checked_for = ctx._serial
             token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._top_n)
-        return token if token >= 0 else no_token(token, ctx, idx)
+        return token if token >= 0 else _no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
         return any([member._traits.picks for member in self._leaves()])
@@ -133,17 +134,23 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
             candidates = candidates_of(context, idx, n_vocab)
             if candidates._has_nan():
+                from llama_cffi.sampling.no_token import NAN
+
                 raise ValueError(NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
             candidates._sync_from_c()
             if candidates.selected < 0:
+                from llama_cffi.sampling.no_token import NO_PICK
+
                 raise ValueError(f"{NO_PICK}, or set candidates.selected in the apply method of your sampler")
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
             if not _has_probability(candidates):
                 self._check_grammars(token)  # the likeliest reason
+                from llama_cffi.sampling.no_token import NONE_LEFT
+
                 raise ValueError(NONE_LEFT)
         self._accept(pointer, token)
         return token
@@ -171,6 +178,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             cand._sync_from_c()
             reraise()
         if cand.selected >= 0 and self._can_pick() and not _has_probability(cand):
+            from llama_cffi.sampling.no_token import NONE_LEFT
+
             raise ValueError(NONE_LEFT)
 
     def accept(self, token: Token) -> None:
@@ -376,3 +385,10 @@ def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
     except NativeError:
         return True
     return False
+
+
+def _no_token(reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
+    """Raise the error for a `shim_no_token`."""
+    from llama_cffi.sampling.no_token import no_token
+
+    no_token(reason, ctx, idx)

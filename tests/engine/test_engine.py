@@ -135,6 +135,7 @@ def test_ctrl_c_while_the_thread_starts_ends_it(plain: Model, monkeypatch: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
+    gc.collect()
     before, owned = set(threading.enumerate()), n_owned()
     with pytest.raises(KeyboardInterrupt):
         Engine(plain, nCtx=64, nThreads=1)
@@ -142,7 +143,8 @@ def test_ctrl_c_while_the_thread_starts_ends_it(plain: Model, monkeypatch: pytes
     while ({*threading.enumerate()} - before or n_owned() > owned) and time.monotonic() < end:
         gc.collect()
         time.sleep(0.01)
-    assert ({*threading.enumerate()} - before, n_owned()) == (set(), owned)
+    assert {*threading.enumerate()} - before == set()
+    assert n_owned() <= owned
 
 
 # Who goes first
@@ -578,9 +580,9 @@ def test_a_sampler_that_picks_nothing(engine: Engine) -> None:
 
 def test_a_request_that_cannot_fit(engine: Engine) -> None:
     assert engine.nCtx == 1024
-    with pytest.raises(ContextFullError, match=r"maxTokens 1020 needs 1\d+ cells.*1024"):
+    with pytest.raises(ContextFullError, match=r"6 tokens and maxTokens is 1020.*1024"):
         engine.submit("The quick brown fox", maxTokens=1020)
-    with pytest.raises(ContextFullError, match=r"1025 tokens needs 1025 cells.*1024"):
+    with pytest.raises(ContextFullError, match=r"1025 tokens.*1024"):
         engine.submit([5] * 1025)
     assert _greedy(engine, "a", 3).result(30)
 
