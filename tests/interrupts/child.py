@@ -124,7 +124,7 @@ def settled(expected: tuple[int, int, int]) -> bool:
 
 
 def exceeds(expected: tuple[int, int, int]) -> bool:
-    """True if there is more of anything. Fewer threads are fine: one may have been at its end when they were counted."""
+    """True if there is more of anything. Fewer threads are fine: one may have been at its end when they were seen."""
     return any(now > then for now, then in zip(counts(), expected, strict=True))
 
 
