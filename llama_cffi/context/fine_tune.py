@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_cffi._core.checks import expected, integer, no_such_token, number, out_of_range
-from llama_cffi._core.compat import has
+from llama_cffi._core.compat import require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive
 from llama_cffi._generated import enums
@@ -56,9 +56,11 @@ def fineTune(
     of it, and does so on one thread. Make contexts afterwards: what is in the KV cache of others was computed with the
     old weights. Raises ValueError for a text that is too short, NativeAssertionError for an architecture with an
     operation that has no gradient, such as NORM of GPT-2 and SSM_SCAN of Mamba: Llama and Qwen are among the others.
+    UnavailableError with llama.cpp before that of llama-cpp-python 0.3.36, with which it was not made to work.
 
     Maps to `llama_opt_init` and `llama_opt_epoch`.
     """
+    require("llama_model_ftype")  # fine-tuning was not tried with older llama.cpp
     _check_model(model)
     n = integer(nCtx, _CELLS, 1 << 20, "nCtx")
     if n % _CELLS:
@@ -110,7 +112,7 @@ def _check_model(model: Model) -> None:
         raise ValueError("the weights are mapped from the file, and cannot be changed: load it with useMmap=False")
     if not uses_cpu_alone(params):
         raise ValueError("the model may use other devices than the CPU: load it with devices=[]")
-    if params.useExtraBufts and not _is_f32(model):
+    if params.useExtraBufts and model.ftype != enums.Ftype.ALL_F32:
         raise ValueError("the weights may be repacked in memory: load the model with useExtraBufts=False to train it")
     if model.hasEncoder or not model.hasDecoder or model.ropeType.name in _ROPE_IN_PARTS:
         raise ValueError("llama.cpp trains decoders of text only, and this model is another kind")
@@ -120,13 +122,6 @@ def _check_model(model: Model) -> None:
             f"gradients and momenta take up to {need} bytes, and {free} are free: train a smaller model",
             operation="llama_opt_init",
         )
-
-
-def _is_f32(model: Model) -> bool:
-    """True if all weights are F32. Older llama.cpp does not say; the file does, if it names its type."""
-    if has("llama_model_ftype"):
-        return model.ftype == enums.Ftype.ALL_F32
-    return model.metaValStr("general.file_type") == str(int(enums.Ftype.ALL_F32))
 
 
 def _windows(model: Model, tokens: Sequence[int], n: int, step: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
