@@ -9,6 +9,10 @@ import operator
 
 from llama_cffi.errors import NativeMemoryError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _SHOWN = 200  # characters of a value in a message
 
 
@@ -57,6 +61,18 @@ def require_integers(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, Integral):
             raise expected("an integer", value, name=name) from None
+
+
+def enum_member(kind: Any, value: object, name: str) -> Any:
+    """Return `value` as a member of an enumeration. Raises ValueError for what is none, and for its COUNT."""
+    try:
+        found = kind(value)
+    except ValueError:
+        found = None
+    if found is None or found.name == "COUNT":
+        names = ", ".join(member.name for member in kind if member.name != "COUNT")
+        raise ValueError(f"{name} must be one of {kind.__name__}.{{{names}}}, got {value!r}")
+    return found
 
 
 def boolean(value: bool, name: str) -> bool:

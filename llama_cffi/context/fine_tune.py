@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi._core.checks import expected, integer, no_such_token, number, out_of_range
+from llama_cffi._core.checks import enum_member, expected, integer, no_such_token, number, out_of_range
 from llama_cffi._core.compat import require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive
@@ -60,16 +60,14 @@ def fineTune(
 
     Maps to `llama_opt_init` and `llama_opt_epoch`.
     """
-    require("llama_model_ftype")  # fine-tuning was not tried with older llama.cpp
+    require("llama_model_ftype")  # training fails with older llama.cpp
     _check_model(model)
     n = integer(nCtx, _CELLS, 1 << 20, "nCtx")
     if n % _CELLS:
         raise ValueError(f"nCtx must be a multiple of {_CELLS}, got {n}")
     step = integer(n if stride is None else stride, 1, n, "stride", "nCtx tokens are a window")
     epochs = integer(nEpoch, 0, _MOST, "nEpoch")
-    kind = enums.GgmlOptOptimizerType(optimizer)
-    if kind == enums.GgmlOptOptimizerType.COUNT:
-        raise ValueError("optimizer must be ADAMW or SGD, got COUNT")
+    kind = enum_member(enums.GgmlOptOptimizerType, optimizer, "optimizer")
     optimizer_params(getOptPars, 1)
     share = number(valSplit, "valSplit")
     if not 0.0 <= share < 1.0:

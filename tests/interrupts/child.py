@@ -113,19 +113,20 @@ def settled(expected: tuple[int, int, int]) -> bool:
     """Wait for these counts: a thread may be at its end."""
     end = time.monotonic() + TRANSIENT_S
     gc.collect()
-    while exceeds(expected) and time.monotonic() < end:
+    while differs(expected) and time.monotonic() < end:
         time.sleep(0.001)
         gc.collect()
-    if exceeds(expected) and gc.get_freeze_count():
+    if differs(expected) and gc.get_freeze_count():
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-    return not exceeds(expected)
+    return not differs(expected)
 
 
-def exceeds(expected: tuple[int, int, int]) -> bool:
-    """True if there is more of anything. Fewer threads are fine: one may have been at its end when they were seen."""
-    return any(now > then for now, then in zip(counts(), expected, strict=True))
+def differs(expected: tuple[int, int, int]) -> bool:
+    """True if these are not the counts. Fewer threads are fine: one may have been at its end when they were seen."""
+    objects, files, threads = counts()
+    return (objects, files) != expected[:2] or threads > expected[2]
 
 
 class Run:
