@@ -46,7 +46,7 @@ help:
 	@echo "make bench-busy        generation beside other programs, in a quota, with several processes (QUICK=1: shorter)"
 	@echo "make bench-engine      many requests: the Engine, llama-server and the hardware's limit (QUICK=1: shorter)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
-	@echo "make interrupts        an exception at every point inside the facade, for 49 operations (hours)"
+	@echo "make interrupts        an exception at every point inside the facade, for 54 operations (hours; JOURNAL=FILE continues)"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"
@@ -195,7 +195,7 @@ misuse: $(VENV)/.test
 	$(PY) -m tests.safety.misuse
 
 interrupts: $(VENV)/.test
-	$(PY) -m tests.interrupts
+	$(PY) -m tests.interrupts $(if $(JOURNAL),--journal "$(JOURNAL)")
 
 gguf-judge: $(VENV)/.test
 	$(PY) -m tests.gguf_judge
@@ -266,7 +266,7 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* vendor/build/compat/*.cpp tests/sanitizers/programs/*)
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* vendor/build/compat/*.cpp tests/sanitizers/programs/* tests/interrupts/*.c)
 	$(VENV)/bin/mypy
 
 # Without VERSION and SOURCE, it is the newest llama.cpp of all carriers. KEEP=1 keeps the copy. FORCE=1 moves the pin

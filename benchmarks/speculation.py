@@ -2,8 +2,8 @@
 
 Two texts are written with and without `PromptLookup()`, in turns: an edit, greedily, whose answer repeats nearly all of
 a program in the prompt; and prose that repeats little, by random sampling with a seed. Prints the tokens per second
-of each, the median of the ratios of the rounds, and how many guesses were right. The texts of a round are compared: in
-quantized models, batches of other sizes are rounded differently, so a text may go on in another way.
+of each, the median of the ratios of the rounds, how many guesses were right, and after how many tokens a text first
+differed: in quantized models, batches of other sizes are rounded differently, so a text may go on in another way.
 
 The default models are Gemma 3 270M (if the extra `gemma` is installed) and SmolLM2-135M-Instruct.
 """
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import report, workload  # noqa: E402
 from llama_cffi import Context, Generation, Model, PromptLookup, Sampler, tokenize, version  # noqa: E402
+from llama_cffi.generation.prefix import common_length  # noqa: E402
 from vendor.source import chat_model  # noqa: E402
 
 _SHAPES = (
@@ -93,7 +94,7 @@ def measure(path: Path, prompt: str, count: int, rounds: int, greedy: bool) -> d
         "ratios": ", ".join([f"{b / a:.2f}" for a, b in zip(plain, guessed, strict=True)]),
         "guessed": last.guessed,
         "accepted": last.accepted,
-        "same": sum(pair[0].tokens == pair[1].tokens for pair in pairs),
+        "same": min(common_length(pair[0].tokens, pair[1].tokens) for pair in pairs),
         "rounds": [[asdict(side) for side in pair] for pair in pairs],
     }
 
@@ -108,7 +109,7 @@ def main() -> None:
     models = given.model or [workload.model_path(None), chat_model.path()]
     cases = {"edit": EDIT, "prose": PROSE}
     lines = [
-        "| text | model | prompt | tokens/s | with PromptLookup | ratio | guesses accepted | same text |",
+        "| text | model | prompt | tokens/s | with PromptLookup | ratio | guesses accepted | same tokens |",
         "|---|---|---|---|---|---|---|---|",
     ]
     figures = []
@@ -119,7 +120,7 @@ def main() -> None:
             lines.append(
                 f"| {name} | {found['model']} | {found['prompt']} | {found['plain']:.1f} | {found['lookup']:.1f} | "
                 f"{found['ratio']:.2f} ({found['ratios']}) | "
-                f"{found['accepted']} of {found['guessed']} | {found['same']} of {given.rounds} |"
+                f"{found['accepted']} of {found['guessed']} | {found['same']} |"
             )
             print(lines[-1], file=sys.stderr)
     about = {**report.machine(), "llama.cpp": version()}

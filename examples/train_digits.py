@@ -29,7 +29,7 @@ BATCH, HIDDEN = 32, 32
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Pictures of 64 pixels between 0 and 1, and the digits that they show."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return drawn(1792)
     pictures, shown = load_digits(return_X_y=True)

@@ -3,8 +3,9 @@
 `@pytest.mark.needs("llama_x", "llama_y_params.z")`: the test is skipped, and counted as "unavailable", where llama.cpp
 lacks one of these names.
 
-`@pytest.mark.older("llama_x", "what differs")`: the test is expected to fail where llama.cpp lacks `llama_x`, whose
-absence dates it. The API is the same there, its behaviour is not.
+`@pytest.mark.older("llama_x", "what differs")`: the test must fail where llama.cpp lacks `llama_x`, whose absence dates
+it. The API is the same there, its behaviour is not. A test that passes there fails the run: the marker is wrong, or
+names the wrong release. With `some=True`, it is a test of many cases, of which only some fail there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def checked(mark: pytest.Mark) -> tuple[str, ...]:
     """The names in a marker. Raises pytest.UsageError if it has none, or one that the facade does not use."""
     names = mark.args[:1] if mark.name == "older" else mark.args
     texts = mark.args[1:] if mark.name == "older" else ("",)
-    if not names or len(texts) != 1 or mark.kwargs or not all(isinstance(text, str) for text in mark.args):
+    known_words = mark.kwargs in ({}, {"some": True}) if mark.name == "older" else not mark.kwargs
+    if not names or len(texts) != 1 or not known_words or not all(isinstance(text, str) for text in mark.args):
         raise pytest.UsageError(f'expected needs("name", ...) or older("name", "what differs"), got {mark}')
     unknown = [name for name in names if name not in known()]
     if unknown:
@@ -47,8 +49,8 @@ def marks(mark: pytest.Mark, absent: Mapping[str, str] = ABSENT) -> list[pytest.
         return []
     if mark.name == "needs":
         return [pytest.mark.skip(reason="unavailable: " + ", ".join(f"{n} ({absent[n]})" for n in missing))]
-    # Not strict: a release may lack the name and yet behave like the pinned one.
-    return [pytest.mark.xfail(reason=f"{absent[missing[0]]} differ: {mark.args[1]}")]
+    strict = not mark.kwargs.get("some", False)
+    return [pytest.mark.xfail(reason=f"{absent[missing[0]]} differ: {mark.args[1]}", strict=strict)]
 
 
 def apply(item: pytest.Item) -> None:

@@ -6,8 +6,11 @@ import inspect
 import operator
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Number
+from typing import Any, Literal, get_origin
+
+from llama_cffi._generated import enums
 
 _INTEGERS = ("int", "Token", "SeqId", "Pos")
 _ITEMS = ("Sequence", "Iterable", "list", "tuple", "Iterator", "Collection")
@@ -33,22 +36,37 @@ def wrong_type(function: Any, arguments: tuple[Any, ...], keywords: dict[str, An
         bound = signature.bind(*arguments, **keywords).arguments
     except TypeError:
         return ""
-    for name, value in bound.items():
-        parameter = signature.parameters[name]
-        annotation = str(parameter.annotation)
-        if parameter.annotation is parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        many = parameter.kind is parameter.VAR_POSITIONAL
-        for one in value if many else [value]:
-            problem = _problem(annotation, one, function)
-            if problem:
-                return f"{name} must be {problem}"
+    values = [
+        (name, str(parameter.annotation).strip("\"'"), one)
+        for name, value in bound.items()
+        if (parameter := signature.parameters[name]).annotation is not parameter.empty
+        and parameter.kind is not parameter.VAR_KEYWORD
+        for one in (value if parameter.kind is parameter.VAR_POSITIONAL else [value])
+    ]
+    for name, annotation, one in values:
+        problem = _problem(annotation, one, function)
+        if problem:
+            return f"{name} must be {problem}"
+    for name, annotation, one in values:
+        if _is_odd(annotation, one):
+            return f"{name} must be a number, got {type(one).__name__}: int() converts it"
     return ""
+
+
+def _is_odd(annotation: str, value: Any) -> bool:
+    """Return True if a number is expected, and the value only converts to one."""
+    for kind in _split(annotation, "|"):
+        outer, inner = _parts(kind)
+        if outer in _ITEMS and inner and isinstance(value, (list, tuple)):
+            return any(_is_odd(inner[0], one) for one in value)
+        if kind in (*_INTEGERS, "float") and hasattr(value, "__index__") and not isinstance(value, Number):
+            return True
+    return False
 
 
 def _problem(annotation: str, value: Any, function: Any) -> str:
     """Return what was expected and what came; "" if the value fits."""
-    kinds = _split(annotation.strip("\"'"), "|")
+    kinds = _split(annotation, "|")
     if any(_fits(kind, value, function) for kind in kinds):
         return ""
     expected = [_described(kind) for kind in dict.fromkeys(kinds)]
@@ -71,11 +89,11 @@ def _fits(kind: str, value: Any, function: Any) -> bool:
     if kind == "Any":
         return True
     if kind in _INTEGERS:
-        return _is_integer(value)
+        return _converts(operator.index, value)
     if kind == "float":
-        return hasattr(type(value), "__float__") or _is_integer(value)
+        return _converts(float, value) and not isinstance(value, (str, bytes, bytearray))
     if kind in ("bool", "BoolLike"):
-        return type(value) in (bool, int)
+        return type(value).__name__ in ("bool", "bool_", "int")  # bool_: numpy's, in version 1
     if kind == "None":
         return value is None
     if kind in ("str", "bytes"):
@@ -89,22 +107,35 @@ def _fits(kind: str, value: Any, function: Any) -> bool:
     if outer in _ITEMS:
         if not isinstance(value, Iterable) or isinstance(value, Mapping):
             return False
+        if isinstance(value, str) and inner and inner[0] in _INTEGERS:
+            return False
         if outer == "Sequence" and not hasattr(value, "__len__"):
             return False
+        if hasattr(value, "__array_interface__") and inner:  # an array of numpy
+            return all(one in (*_INTEGERS, "float") for one in _split(inner[0], "|"))
         checkable = isinstance(value, (list, tuple)) and inner and inner[0] != "Any"
         return not checkable or all(_fits_any(inner[0], one, function) for one in value)
     if kind in _BUFFERS:
         return not (value is None or isinstance(value, (int, float, complex, type, str, Mapping)) or callable(value))
     if outer == "Callable":
         return callable(value)
-    cls = function.__globals__.get(kind.split(".")[0]) or getattr(sys.modules["llama_cffi"], kind.split(".")[0], None)
+    if outer == "Literal":
+        return isinstance(value, str)
+    name = kind.split(".")[0]
+    cls = function.__globals__.get(name) or getattr(sys.modules["llama_cffi"], name, None) or getattr(enums, name, None)
+    if get_origin(cls) is Literal:
+        return isinstance(value, str)
+    if isinstance(cls, type) and hasattr(cls, "__members__") and isinstance(value, int):
+        return True
     return not isinstance(cls, type) or "." in kind or isinstance(value, cls)
 
 
-def _is_integer(value: Any) -> bool:
+def _converts(convert: Callable[[Any], object], value: Any) -> bool:
     try:
-        operator.index(value)
-    except TypeError:
+        convert(value)
+    except OverflowError:  # an int that is too large for a float
+        return True
+    except Exception:  # an object may raise anything
         return False
     return True
 
@@ -119,6 +150,8 @@ def _described(kind: str) -> str:
         return "a buffer" if kind != "TokenSequence" else "a list of tokens"
     if outer == "Callable":
         return "a function"
+    if outer == "Literal":
+        return " or ".join(inner)
     return _NAMES.get(kind) or f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
 
 

@@ -180,6 +180,18 @@ def meta_text(call: Callable[[Any, int], int], buffer: OutBuffer | None, size: i
     return bytes(ffi.buffer(out, length)).decode("utf-8", "replace")
 
 
+def _no_token(tokens: Sequence[Any], what: str, error: Exception) -> Exception:
+    """Return the error for a list that cffi does not take for an array of tokens."""
+    for token in tokens:
+        try:
+            ffi.new("int32_t[1]", [token])
+        except OverflowError as too_large:
+            return OverflowError(f"{what} must contain token numbers only: {too_large}")
+        except Exception:
+            return expected("token numbers only", token, name=what)
+    return error
+
+
 def token_array(
     tokens: TokenSequence, count: int | None, what: str = "tokens", count_name: str = "nTokens"
 ) -> tuple[Any, int]:
@@ -191,7 +203,7 @@ def token_array(
         try:
             array, length = ffi.new("int32_t[]", tokens), len(tokens)
         except (TypeError, OverflowError) as error:
-            raise type(error)(f"{what} must contain token numbers only: {error}") from None
+            raise _no_token(tokens, what, error) from None
     elif isinstance(tokens, int):
         raise expected("a sequence of tokens", tokens, f"write [{tokens}] for one token", what)
     elif (

@@ -9,6 +9,10 @@ import operator
 
 from llama_cffi.errors import NativeMemoryError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _SHOWN = 200  # characters of a value in a message
 
 
@@ -43,11 +47,32 @@ def integer(value: int, low: int, high: int, name: str, hint: str = "") -> int:
     """Return `value` as an int in [low, high], so that C cannot truncate it. Raises TypeError or ValueError."""
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # an object may raise anything
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if not low <= number <= high:
         raise out_of_range(name, number, low, high, hint)
     return number
+
+
+def require_integers(**values: object) -> None:
+    """Raise TypeError for the first value that is not an integer: after C has refused one of them."""
+    from numbers import Integral
+
+    for name, value in values.items():
+        if not isinstance(value, Integral):
+            raise expected("an integer", value, name=name) from None
+
+
+def enum_member(kind: Any, value: object, name: str) -> Any:
+    """Return `value` as a member of an enumeration. Raises ValueError for what is none, and for its COUNT."""
+    try:
+        found = kind(value)
+    except ValueError:
+        found = None
+    if found is None or found.name == "COUNT":
+        names = ", ".join(member.name for member in kind if member.name != "COUNT")
+        raise ValueError(f"{name} must be one of {kind.__name__}.{{{names}}}, got {value!r}")
+    return found
 
 
 def boolean(value: bool, name: str) -> bool:

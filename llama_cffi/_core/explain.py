@@ -71,7 +71,7 @@ def _wrapper(function: Any) -> Any:
     def call(*arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, ValueError) as error:  # ValueError: of arrays where a number belongs
             from llama_cffi._core.hints import call_error
 
             problem = call_error(function, arguments, keywords, error)

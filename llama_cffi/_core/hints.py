@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import os
 import re
@@ -14,12 +15,14 @@ from llama_cffi._suggest import did_you_mean, near
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
-# How Python and cffi word a value of the wrong type, which says neither whose it is nor what to do.
+# How Python, numpy and cffi word a value of the wrong type, which says neither whose it is nor what to do.
 _BARE = re.compile(
     r"object is not |object cannot be|has no attribute|has no len|not supported between|unsupported operand|"
     r"bad operand|must be real number|a real number|initializer for ctype|cannot unpack|unhashable type|"
     r"argument must be|can only concatenate|arguments? (are|is) required|not iterable|expected str instance|"
-    r"sequence item|indices must be"
+    r"sequence item|indices must be|"
+    r"[Tt]he truth value of|arrays can be converted|an array element with a sequence|ufunc '|could not be broadcast|"
+    r"invalid literal for|could not convert|an integer is required"
 )
 
 _SAMPLER = "a sampler decides that: Generation, Engine.submit and ChatSession.send take sampler="
@@ -143,11 +146,12 @@ def call_error(function: Any, arguments: tuple[Any, ...], keywords: dict[str, An
     """
     trace = error.__traceback__
     assert trace is not None
-    if trace.tb_next is None:
+    if trace.tb_next is None and isinstance(error, TypeError):
         return _arguments_error(function, arguments, keywords)
     while trace.tb_next is not None:
         trace = trace.tb_next
-    if not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE) or not _BARE.search(str(error)):
+    file = trace.tb_frame.f_code.co_filename
+    if not (file.startswith(_PACKAGE) or file == enum.__file__) or not _BARE.search(str(error)):
         return ""
     return wrong_type(function, arguments, keywords)
 

@@ -395,6 +395,29 @@ void swap_sources(ggml_tensor ** nodes, ggml_tensor ** sources, int32_t n) {
     }
 }
 
+/* Checks the memory of a node and of its sources: it must be there, unless it is allocated later, and of a type that
+ * `fits`. Memory without a buffer is the CPU's. */
+template <typename Fits> int32_t check_memory(ggml_tensor * node, bool allocates, bool cpu, const Fits & fits) {
+    for (int s = -1; s < GGML_MAX_SRC; s++) {
+        ggml_tensor * t = s < 0 ? node : node->src[s];
+        if (t == nullptr) {
+            continue;
+        }
+        follow(t);
+        if (t->data == nullptr) {
+            if (allocates) {
+                continue;
+            }
+            return SHIM_GRAPH_NO_DATA;
+        }
+        const ggml_backend_buffer_t buffer = buffer_of(t);
+        if (buffer == nullptr ? !cpu : !fits(ggml_backend_buffer_get_type(buffer))) {
+            return SHIM_GRAPH_MEMORY;
+        }
+    }
+    return SHIM_GRAPH_OK;
+}
+
 }  // namespace
 
 extern "C" {
@@ -487,23 +510,9 @@ int32_t shim_graph_check(struct ggml_cgraph * graph, struct ggml_backend_device 
         if (is_view_op(node)) {
             continue;
         }
-        for (int s = -1; s < GGML_MAX_SRC; s++) {
-            ggml_tensor * t = s < 0 ? node : node->src[s];
-            if (t == nullptr) {
-                continue;
-            }
-            follow(t);
-            if (t->data == nullptr) {
-                if (allocates) {
-                    continue;
-                }
-                return SHIM_GRAPH_NO_DATA;
-            }
-            const ggml_backend_buffer_t buffer = buffer_of(t);
-            if (buffer == nullptr ? !cpu
-                                  : !ggml_backend_dev_supports_buft(device, ggml_backend_buffer_get_type(buffer))) {
-                return SHIM_GRAPH_MEMORY;
-            }
+        const auto fits = [&](ggml_backend_buffer_type_t buft) { return ggml_backend_dev_supports_buft(device, buft); };
+        if (const int32_t fault = check_memory(node, allocates, cpu, fits)) {
+            return fault;
         }
         if (const int32_t fault = check_operands(node)) {
             return fault;
@@ -542,29 +551,11 @@ int32_t shim_sched_check(struct ggml_cgraph * graph, struct ggml_backend_device 
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         ggml_tensor * node = ggml_graph_node(graph, i);
         *index             = i;
-        for (int s = -1; s < GGML_MAX_SRC; s++) {
-            ggml_tensor * t = s < 0 ? node : node->src[s];
-            if (t == nullptr) {
-                continue;
-            }
-            follow(t);
-            if (t->data == nullptr) {
-                if (allocates) {
-                    continue;
-                }
-                return SHIM_GRAPH_NO_DATA;
-            }
-            const ggml_backend_buffer_t buffer = buffer_of(t);
-            if (buffer == nullptr) {
-                if (!cpu_only) {
-                    return SHIM_GRAPH_MEMORY;
-                }
-                continue;
-            }
-            const ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(buffer);
-            if (std::none_of(devices, end, [&](auto d) { return ggml_backend_dev_supports_buft(d, buft); })) {
-                return SHIM_GRAPH_MEMORY;
-            }
+        const auto fits    = [&](ggml_backend_buffer_type_t buft) {
+            return std::any_of(devices, end, [&](auto d) { return ggml_backend_dev_supports_buft(d, buft); });
+        };
+        if (const int32_t fault = check_memory(node, allocates, cpu_only, fits)) {
+            return fault;
         }
         if (is_view_op(node)) {
             continue;

@@ -30,13 +30,12 @@ class SchemaOptions:
     def __init__(
         self, whitespace: bool, max_length: int | None, max_items: int | None, formats: str, unenforced: str
     ) -> None:
-        for name, value in (("maxLength", max_length), ("maxItems", max_items)):
-            if value is not None:
-                integer(value, 0, 1 << 31, name)
         for name, choice in (("formats", formats), ("unenforced", unenforced)):
             if choice not in _CHOICES:
                 raise ValueError(f"{name} must be 'refuse' or 'check', got {choice!r}")
-        self.whitespace, self.max_length, self.max_items = whitespace, max_length, max_items
+        self.whitespace = whitespace
+        self.max_length = None if max_length is None else integer(max_length, 0, 1 << 31, "maxLength")
+        self.max_items = None if max_items is None else integer(max_items, 0, 1 << 31, "maxItems")
         self.formats, self.unenforced = formats, unenforced
 
 

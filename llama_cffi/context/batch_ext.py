@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 from llama_cffi._core.arguments import read_buffer
 from llama_cffi._core.base_types import Pos, SeqId, Token
-from llama_cffi._core.checks import expected
+from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.ownership import own
@@ -198,14 +199,23 @@ class BatchExt(Handle):
 
         Maps to `llama_batch_ext_set_pos`.
         """
-        values = [pos] if isinstance(pos, int) else list(pos)
-        if not all([hasattr(value, "__index__") for value in values]):
-            raise expected("an integer, or four of them", pos, name="pos")
-        if any([value < 0 for value in values]) or len(values) not in (1, 4):
-            raise ValueError(f"pos must be one or four numbers of at least 0, got {pos}")
+        try:
+            values = [integer(value, 0, (1 << 31) - 1, "pos") for value in _numbers(pos)]
+        except TypeError:
+            raise expected("an integer, or four of them", pos, name="pos") from None
+        if len(values) not in (1, 4):
+            raise ValueError(f"pos must be one or four numbers of at least 0, got {len(values)}")
         array = ffi.new("int32_t[4]", [*values, *[values[0]] * (4 - len(values))])
         self._set(lib.llama_batch_ext_set_pos, idx, array, "the position")
         self._positions[idx] = max(values)
 
     def __len__(self) -> int:
         return self._count
+
+
+def _numbers(value: Pos | Sequence[Pos]) -> Iterable[Pos]:
+    """A number, or several, as several. Arrays of numpy without a dimension are numbers."""
+    try:
+        return [operator.index(value)]  # type: ignore[arg-type]
+    except TypeError:
+        return iter(value)  # type: ignore[arg-type]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from llama_cffi._core.checks import expected, integer, no_such_token, number, out_of_range
+from llama_cffi._core.checks import enum_member, expected, integer, no_such_token, number, out_of_range
+from llama_cffi._core.compat import require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive
 from llama_cffi._generated import enums
@@ -57,18 +56,18 @@ def fineTune(
     of it, and does so on one thread. Make contexts afterwards: what is in the KV cache of others was computed with the
     old weights. Raises ValueError for a text that is too short, NativeAssertionError for an architecture with an
     operation that has no gradient, such as NORM of GPT-2 and SSM_SCAN of Mamba: Llama and Qwen are among the others.
+    UnavailableError with llama.cpp before that of llama-cpp-python 0.3.36, with which it was not made to work.
 
     Maps to `llama_opt_init` and `llama_opt_epoch`.
     """
+    require("llama_model_ftype")  # training fails with older llama.cpp
     _check_model(model)
     n = integer(nCtx, _CELLS, 1 << 20, "nCtx")
     if n % _CELLS:
         raise ValueError(f"nCtx must be a multiple of {_CELLS}, got {n}")
     step = integer(n if stride is None else stride, 1, n, "stride", "nCtx tokens are a window")
     epochs = integer(nEpoch, 0, _MOST, "nEpoch")
-    kind = enums.GgmlOptOptimizerType(optimizer)
-    if kind == enums.GgmlOptOptimizerType.COUNT:
-        raise ValueError("optimizer must be ADAMW or SGD, got COUNT")
+    kind = enum_member(enums.GgmlOptOptimizerType, optimizer, "optimizer")
     optimizer_params(getOptPars, 1)
     share = number(valSplit, "valSplit")
     if not 0.0 <= share < 1.0:
@@ -127,6 +126,8 @@ def _windows(model: Model, tokens: Sequence[int], n: int, step: int) -> list[tup
     """Return the windows of a text, each with what comes next at each of its tokens."""
     if isinstance(tokens, (str, bytes)):
         raise expected("tokens", tokens, "tokenize(model.vocab, text) makes some", "tokens")
+    import numpy as np
+
     array = np.asarray(tokens)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"tokens must be a sequence of integers, got {array.dtype} of shape {array.shape}")

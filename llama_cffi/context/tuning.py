@@ -158,15 +158,16 @@ class ContextTuning(ContextBase):
 
         Maps to `llama_set_n_threads`.
         """
-        batch, adapts = nThreads if nThreadsBatch is None else nThreadsBatch, boolean(adaptThreads, "adaptThreads")
-        for name, n in (("nThreads", nThreads), ("nThreadsBatch", batch)):
-            integer(n, 1, lib.GGML_MAX_N_THREADS, name)
+        adapts = boolean(adaptThreads, "adaptThreads")
+        single = integer(nThreads, 1, lib.GGML_MAX_N_THREADS, "nThreads")
+        batch = single if nThreadsBatch is None else integer(nThreadsBatch, 1, lib.GGML_MAX_N_THREADS, "nThreadsBatch")
+        for name, n in (("nThreads", single), ("nThreadsBatch", batch)):
             check_threads(name, n)
-        self._check_pools(nThreads, batch)
+        self._check_pools(single, batch)
 
         def set_threads(context: Any) -> None:
-            lib.llama_set_n_threads(context, nThreads, batch)
-            self._threads = _adapting(nThreads, batch) if adapts else ffi.NULL
+            lib.llama_set_n_threads(context, single, batch)
+            self._threads = _adapting(single, batch) if adapts else ffi.NULL
 
         self._run(set_threads)
 

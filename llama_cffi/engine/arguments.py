@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llama_cffi._core.base_types import DEFAULT_SEED
 from llama_cffi._core.checks import number, out_of_range
 from llama_cffi.engine.sequence_pool import UNLIMITED
+from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import require_sampler
 from llama_cffi.generation.token_cache import context_capacity
@@ -25,6 +26,21 @@ def most_cells(context: Context, layout: MemoryLayout) -> int:
         return capacity
     positions: int = context._limits.n_pos
     return min(layout.nCtx, positions) if positions else layout.nCtx
+
+
+def require_room(n_prompt: int, max_tokens: int | None, capacity: int) -> None:
+    """Raise ContextFullError for a request that needs more cells than one can have."""
+    n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
+    if n_cells <= capacity:
+        return
+    if n_prompt > capacity:
+        asked, first = "", "shorten it"
+    else:
+        asked, first = f" and maxTokens is {max_tokens}", "lower maxTokens, shorten the prompt"
+    raise ContextFullError(
+        f"the prompt has {n_prompt} tokens{asked}, but the context window {capacity}: {first}, or pass nCtx to "
+        "load() or Engine()"
+    )
 
 
 def seconds(timeout: float) -> float:

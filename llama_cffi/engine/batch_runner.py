@@ -11,6 +11,7 @@ from llama_cffi.engine.step import Step
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.log_probs import scored_rows
 from llama_cffi.generation.steps import StopReason
+from llama_cffi.sampling.no_token import no_token
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -240,7 +241,7 @@ class BatchRunner:
                 if row in errors:
                     raise errors[row]
                 if token < 0:
-                    job.sampler._no_token(token, context, index)
+                    no_token(token, context, index)
                 reason = job.advance(context, index, token, ends, step.text(row, size), now, wake)
             except BaseException as error:
                 self._fail(job, error)

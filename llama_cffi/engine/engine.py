@@ -12,7 +12,7 @@ from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
-from llama_cffi.engine.arguments import chosen_sampler, most_cells, seconds
+from llama_cffi.engine.arguments import chosen_sampler, most_cells, require_room, seconds
 from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
@@ -20,7 +20,7 @@ from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
 from llama_cffi.engine.scheduler import Scheduler
 from llama_cffi.engine.scores import score_all, scored_texts
-from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError
+from llama_cffi.errors import BusyError, ClosedError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
 from llama_cffi.model.model import Model
@@ -118,8 +118,8 @@ class Engine:
         self._capacity = most_cells(context, layout)
         _engines.add(self)
         self._collected = self._scheduler.when_collected()
+        self._collected.__enter__()  # before the thread runs: after Ctrl-C in between, nobody could end it
         self._scheduler.thread.start()
-        self._collected.__enter__()
 
     @property
     def model(self) -> Model:
@@ -323,8 +323,9 @@ class Engine:
         seed: int,
         adapters: AdapterSet,
     ) -> R:
-        self._require_room(len(options.prompt), options.max_tokens)
-        integer(priority, -INT32_MAX, INT32_MAX, "priority")
+        require_room(len(options.prompt), options.max_tokens, self._capacity)
+        # As an int: the engine's thread negates it, and minus an unsigned number of numpy is a large one.
+        priority = integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = chosen_sampler(sampler, seed)
         request = kind(options.prompt, priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)
@@ -337,18 +338,6 @@ class Engine:
                 chosen.close()
             raise
         return request
-
-    def _require_room(self, n_prompt: int, max_tokens: int | None) -> None:
-        n_cells = n_prompt + (max_tokens or 1) - 1  # the last token is not decoded
-        if n_cells > self._capacity:
-            if n_prompt > self._capacity:
-                asked, first = "", "shorten it"
-            else:
-                asked, first = f" and maxTokens is {max_tokens}", "lower maxTokens, shorten the prompt"
-            raise ContextFullError(
-                f"the prompt has {n_prompt} tokens{asked}, but the context window {self._capacity}: {first}, or pass "
-                "nCtx to load() or Engine()"
-            )
 
     # The end
 

@@ -69,10 +69,10 @@ class Generation(Iterator[str]):
         `special` spells control tokens out. `logProbs` is the number of alternatives to report with each token's
         log-probability; see `steps`. `promptLogProbs` is the same for the tokens of the prompt: `promptLogProbs` of the
         generation has them when the prompt is decoded, and no prefix is reused. `maxTokens` 0 decodes the prompt alone.
-        Penalties and DRY of the sampler count the tokens of the prompt too, as in
-        llama-server, unless `penalizePrompt` is False; grammars and constraints start after the prompt. `speculation`
-        guesses tokens and checks several in one decode, which does not change the text: `PromptLookup()` or a
-        `DraftModel`.
+        Penalties and DRY of the sampler count the tokens of the prompt too, as in llama-server, unless
+        `penalizePrompt` is False; grammars and constraints start after the prompt. `speculation` guesses tokens and
+        checks several in one decode: `PromptLookup()` or a `DraftModel`. The sampler still picks each token; in
+        quantized models, larger batches are rounded differently.
 
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
         `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the

@@ -6,7 +6,7 @@ _FADE = 0.96  # of what was seen of a kind, with each further guess of it
 _FORGET = 0.985  # of what was seen of a kind, each time that it is not tried: it is tried again some day
 _AGE = 0.97  # of the durations that were seen, with each further one
 _SMOOTHING = 0.25  # weight of a new duration of guessing
-_GAIN = 1.04  # guessing must pay by so much: durations are noisy
+_GAIN = 1.04  # times as fast as without guesses, at least: durations are noisy
 _HOPE = 0.1  # what one more token of a batch costs until it is known, as a part of the first
 _WEIGHT = 2.0  # of that assumption, as a sum of squares of batch sizes
 
@@ -62,7 +62,7 @@ class Pace:
         return max(duration - slope * (size - 1), duration / size), slope
 
     def took(self, tokens: int, seconds: float) -> None:
-        """Note how long a decode of so many tokens took, and the sampling after it."""
+        """Note the seconds of a decode of this many tokens, with the sampling after it."""
         one, slope = self.cost()
         if one:
             seconds = min(seconds, 3 * (one + slope * (tokens - 1)))  # another program was in the way
@@ -71,7 +71,7 @@ class Pace:
             sums[i] = sums[i] * _AGE + value
 
     def guessing_took(self, tokens: int, seconds: float) -> None:
-        """Note how long it took to guess so many tokens."""
+        """Note the seconds that it took to guess this many tokens."""
         if tokens:
             self._guess_seconds += _SMOOTHING * (seconds / tokens - self._guess_seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llama_cffi._core.base_types import Token
-from llama_cffi._core.checks import boolean, expected, integer
+from llama_cffi._core.checks import boolean, expected, integer, no_such_token
 from llama_cffi.generation.request_options import INT32_MAX
 from llama_cffi.generation.speculation import Guesser, Speculation
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 32  # tokens before a place that are compared
 _PLACES = 16  # places that are compared, the last ones
-_KINDS = (1, 2, 3, 4, 6, 9, 16, _LONGEST)  # matches of at least so many tokens
+_KINDS = (1, 2, 3, 4, 6, 9, 16, _LONGEST)  # the least length of a match of each kind
 _RATES = (0.2, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9)  # guesses that are right after them, before any is seen
 
 
@@ -50,7 +50,10 @@ class PromptLookup(Speculation):
         from llama_cffi.vocab.tokenize import tokenize
 
         text = self._text
-        tokens = tokenize(ctx.getModel().vocab, text, addSpecial=False) if isinstance(text, str) else text
+        vocab = ctx.getModel().vocab
+        tokens = tokenize(vocab, text, addSpecial=False) if isinstance(text, str) else text
+        if tokens and max(tokens) >= vocab.nTokens:
+            raise no_such_token(max(tokens), vocab.nTokens)
         return LookupGuesser(self._n, tokens)
 
 

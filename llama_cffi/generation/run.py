@@ -195,9 +195,9 @@ class Run:
         return token
 
     def _room(self) -> int:
-        """How many tokens may follow the next one in the sequence; -1 if that does not fit either.
+        """Return how many tokens may follow the next one in the sequence; -1 if there is no room for that one.
 
-        `rules.reason` says why. The last token of a text is not decoded.
+        `rules.reason` is set then. The last token of a text is not decoded.
         """
         wanted = self.rules.limit - len(self.rules.tokens) - 1
         if self.capacity is None:

@@ -126,7 +126,7 @@ class SpeculativeDecoder:
         """End the text: remove the guesses that are left."""
         self._guesser.close()
         if self._first and self._cache.is_owned_by(owner):
-            self._take_back(owner, wrong=False)
+            self._cache.take_back(self._kept, owner)
 
     def _guess(self, most: int) -> list[Token]:
         guesser, pace = self._guesser, self._pace
@@ -160,7 +160,7 @@ class SpeculativeDecoder:
     def _take_back(self, owner: object, wrong: bool) -> None:
         """Remove the guesses that are not part of the text, and note how many were."""
         start, right, size = perf_counter(), self._kept - self._first, len(self._cache) - self._first + 1
-        self._cache.take_back(self._kept, owner)
+        self._cache.decode(self._cache.take_back(self._kept, owner), output=False)
         self._first = 0
         self._pace.took(size, self._seconds + perf_counter() - start)
         self._pace.judged(self._kind, right, wrong)

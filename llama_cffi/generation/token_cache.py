@@ -248,14 +248,13 @@ class TokenCache:
         self.require_owner(owner)
         self._decode_all(tokens)
 
-    def take_back(self, keep: int, owner: object) -> None:
-        """Remove the tokens after the first `keep`. If the memory cannot, those are decoded again."""
+    def take_back(self, keep: int, owner: object) -> list[Token]:
+        """Remove the tokens after the first `keep`. Returns those of the first that the memory lost with them."""
         self.require_owner(owner)
-        tokens = self.contents.tokens
-        if keep < len(tokens):
-            kept = tokens[:keep]
+        kept = self.contents.tokens[:keep]
+        if keep < len(self.contents.tokens):
             self._go_back(keep)
-            self.decode(kept[len(tokens) :], output=False)
+        return kept[len(self.contents.tokens) :]
 
     def discard(self, start: int, count: int) -> None:
         """Remove `count` tokens from a position on and close the gap.

@@ -93,7 +93,7 @@ class Arena(Handle):
         free = available_memory()
         if free is not None and size > free:
             raise NativeMemoryError(
-                f"a ggml context of {size} bytes does not fit into the free memory, {free} bytes: make it smaller",
+                f"a ggml context of {size} bytes exceeds the free memory, {free} bytes: make it smaller",
                 operation="ggml_init",
             )
         params = ffi.new("struct ggml_init_params *", {"mem_size": size, "no_alloc": self._noAlloc})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_cffi._core.arguments import c_string
-from llama_cffi._core.checks import boolean, expected, integer, number
+from llama_cffi._core.checks import boolean, enum_member, expected, integer, number
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import exclusive, own
 from llama_cffi._generated import enums
@@ -58,14 +58,7 @@ class Context(CustomOperations, Constructors[Tensor]):
         return ffi.NULL if optional and value is None else require_tensor(value, name)
 
     def _enum(self, kind: Any, value: Any, name: str) -> Any:
-        try:
-            found = kind(value)
-        except ValueError:
-            found = None
-        if found is None or found.name == "COUNT":
-            names = ", ".join(member.name for member in kind if member.name != "COUNT")
-            raise ValueError(f"{name} must be one of {kind.__name__}.{{{names}}}, got {value!r}")
-        return found
+        return enum_member(kind, value, name)
 
     # Data
 
@@ -208,7 +201,9 @@ class Context(CustomOperations, Constructors[Tensor]):
     def dup(self, a: Tensor) -> Tensor: ...
     @overload
     def dup(self, a: CGraph, forceGrads: bool = False) -> CGraph: ...
-    def dup(self, a: Tensor | CGraph, forceGrads: bool = False) -> Tensor | CGraph:
+    def dup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, a: Tensor | CGraph, forceGrads: bool = False
+    ) -> Tensor | CGraph:
         """Make a tensor of the same type and shape, without the data; or a copy of a graph.
 
         Maps to `ggml_dup_tensor` and `ggml_graph_dup`.

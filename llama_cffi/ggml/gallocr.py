@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from llama_cffi._core.checks import expected
-from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import Handle
-from llama_cffi._core.ownership import atomic, exclusive, exclusive_closing, exclusive_waiting, own
+from llama_cffi._core.ffi import lib
+from llama_cffi._core.ownership import atomic, exclusive, own
 from llama_cffi.errors import NativeMemoryError
-from llama_cffi.ggml.arena import Placement
 from llama_cffi.ggml.device import BackendBufferType
 from llama_cffi.ggml.graph import GraphNodes
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from llama_cffi.ggml.arena import Arena
+from llama_cffi.ggml.placing import GraphPlacing, PlacedGraph
 
 
-class Gallocr(Handle):
+class Gallocr(GraphPlacing):
     """An allocator for graphs. It gives memory to the tensors of one graph at a time.
 
     When it allocates the next graph, and when it is freed, the tensors of the last one have no memory any more: read
@@ -31,8 +24,7 @@ class Gallocr(Handle):
 
     _KIND = "graph allocator"
 
-    # The graph, its tensors that have memory of this allocator, their number, and what the arenas know.
-    _placed: tuple[GraphNodes, Any, int, Placement] | None
+    _placed: PlacedGraph | None
 
     def __init__(self, bufferType: BackendBufferType) -> None:
         """Make an allocator for a type of memory.
@@ -63,15 +55,14 @@ class Gallocr(Handle):
         if not isinstance(graph, GraphNodes):
             raise expected("a Ggml.CGraph", graph, "ctx.newGraph() makes one", "graph")
         last = self._placed
-        arenas = {id(arena): arena for arena in (graph._arena, *([last[0]._arena] if last else ()))}
+        arenas = {id(arena): arena for arena in (graph._arena, *([last.graph._arena] if last else ()))}
         with exclusive(self, *arenas.values()) as pointer:
             self._forget()
-            placement = Placement()
+            placed = PlacedGraph(graph)
             for arena in graph._arena._reach():
-                arena._add_placement(placement)
-            placed = (*_unplaced(graph), placement)
+                arena._add_placement(placed.placement)
             # An exception before this leaves placements without an allocator, which do no harm.
-            atomic(((setattr, placement, "allocator", self), (setattr, self, "_placed", placed)))
+            atomic(((setattr, placed.placement, "allocator", self), (setattr, self, "_placed", placed)))
             done: bool = lib.ggml_gallocr_alloc_graph(pointer, graph._pointer)
             if not done:
                 self._forget()
@@ -85,39 +76,6 @@ class Gallocr(Handle):
         """
         return lib.ggml_gallocr_get_buffer_size(self._c, 0)
 
-    def _forget(self) -> None:
-        """Make the tensors forget the memory that they have of this allocator."""
-        placed = self._placed
-        if placed is None:
-            return
-        _, tensors, count, placement = placed
-        atomic(
-            (
-                (lib.shim_unplace, tensors, count),
-                (setattr, placement, "ended", True),
-                (setattr, placement, "allocator", None),
-                (setattr, self, "_placed", None),
-            )
-        )
-
-    def _release(self, arena: Arena) -> None:
-        """Called before an arena is freed that tensors of the graph lie in, after a computation of the graph."""
-        placed = self._placed
-        if placed is None:
-            return
-        users = placed[0]._arena
-        if users is arena:  # nothing computes the graph
-            self._forget()
-        else:
-            with exclusive_closing(users):
-                self._forget()
-
-    def _detach_users(self) -> None:
-        placed = self._placed
-        if placed is not None:
-            with exclusive_waiting(placed[0]._arena):
-                self._forget()
-
     def free(self) -> None:
         """Free the allocator and its memory. Freeing twice is harmless.
 
@@ -125,15 +83,3 @@ class Gallocr(Handle):
         """
         Gallocr._require(self)
         self.close()
-
-
-def _unplaced(graph: GraphNodes) -> tuple[GraphNodes, Any, int]:
-    """Return the graph, an array of its tensors that have no memory, and their number."""
-    alone = [leaf._pointer for leaf in graph._leafs if leaf._pointer.data == ffi.NULL]
-    count = lib.shim_graph_unplaced(graph._pointer, ffi.NULL, 0)
-    if count < 0:
-        raise NativeMemoryError("out of memory for a graph", operation="ggml_gallocr_alloc_graph")
-    tensors = ffi.new("struct ggml_tensor *[]", count + len(alone) + 1)
-    lib.shim_graph_unplaced(graph._pointer, tensors, count)
-    tensors[count : count + len(alone)] = alone
-    return graph, tensors, count + len(alone)

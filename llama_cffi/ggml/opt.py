@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llama_cffi._core.checks import boolean, expected, integer, number, out_of_range
+from llama_cffi._core.checks import boolean, enum_member, expected, integer, number, out_of_range
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.ownership import exclusive, own
@@ -21,7 +21,6 @@ from llama_cffi.ggml.sched import BackendSched
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from llama_cffi._generated.enums import GgmlOptLossType, GgmlOptOptimizerType
     from llama_cffi.ggml.backend import Backend
@@ -97,8 +96,8 @@ class Opt(Handle):
 
         Maps to `ggml_opt_init`.
         """
-        self._lossType = _member(enums.GgmlOptLossType, lossType, "lossType")
-        self._optimizer = _member(enums.GgmlOptOptimizerType, optimizer, "optimizer")
+        self._lossType = enum_member(enums.GgmlOptLossType, lossType, "lossType")
+        self._optimizer = enum_member(enums.GgmlOptOptimizerType, optimizer, "optimizer")
         self._optPeriod = integer(optPeriod, 1, _MOST, "optPeriod")
         optimizer_params(getOptPars, 1)
         self._getOptPars = getOptPars
@@ -376,17 +375,6 @@ def reached(epoch: int, trained: OptResult, validated: OptResult) -> OptEpoch:
         for value in (result.loss, result.accuracy)
     ]
     return OptEpoch(epoch, *values)
-
-
-def _member(kind: Any, value: Any, name: str) -> Any:
-    try:
-        found = kind(value)
-    except ValueError:
-        found = None
-    if found is None or found.name == "COUNT":
-        names = ", ".join(member.name for member in kind if member.name != "COUNT")
-        raise ValueError(f"{name} must be one of {kind.__name__}.{{{names}}}, got {value!r}")
-    return found
 
 
 def _require_dataset(value: object) -> None:

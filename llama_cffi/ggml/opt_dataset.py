@@ -98,7 +98,7 @@ class OptDataset(Handle):
         free = available_memory()
         if size > (1 << 46 if free is None else free):
             raise NativeMemoryError(
-                f"a dataset of {size} bytes does not fit into the free memory: use fewer data points at a time",
+                f"a dataset of {size} bytes exceeds the free memory: use fewer data points at a time",
                 operation="ggml_opt_dataset_init",
             )
         Backend.ensureCpu()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.handle import Handle
-from llama_cffi._core.ownership import atomic, exclusive, exclusive_closing, exclusive_waiting, own
+from llama_cffi._core.ownership import atomic, exclusive, own
 from llama_cffi._host.resources import available_memory
 from llama_cffi.errors import NativeMemoryError
-from llama_cffi.ggml.arena import Placement
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.computation import check_sched, check_threads, finish
-from llama_cffi.ggml.gallocr import _unplaced
 from llama_cffi.ggml.graph import GraphNodes
+from llama_cffi.ggml.placing import GraphPlacing, PlacedGraph
 from llama_cffi.ggml.tensor import Tensor, require_tensor
 
 TYPE_CHECKING = False
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_cffi._generated.enums import GgmlStatus
-    from llama_cffi.ggml.arena import Arena
     from llama_cffi.ggml.device import BackendBufferType
 
 _MAX_BACKENDS = 16  # GGML_SCHED_MAX_BACKENDS
@@ -29,14 +26,13 @@ _MAX_GRAPH = 1 << 17
 _BYTES_FOR_A_TENSOR = 32 * 1024  # what ggml allocates for each tensor that the scheduler has room for
 
 
-class Placed:
+class Placed(PlacedGraph):
     """A graph that a scheduler has allocated, and what it changed in it."""
 
-    __slots__ = ("graph", "n", "n_tensors", "nodes", "placement", "sources", "tensors")
+    __slots__ = ("n", "nodes", "sources")
 
     def __init__(self, graph: GraphNodes) -> None:
-        self.graph, self.tensors, self.n_tensors = _unplaced(graph)
-        self.placement = Placement()
+        super().__init__(graph)
         self.n = graph.nNodes
         self.nodes = ffi.new("struct ggml_tensor *[]", self.n + 1)
         self.sources = ffi.new("struct ggml_tensor *[]", self.n * lib.GGML_MAX_SRC + 1)
@@ -50,7 +46,7 @@ class Placed:
         return any([node == tensor._pointer for node in self.nodes[0 : self.n]])
 
 
-class BackendSched(Handle):
+class BackendSched(GraphPlacing):
     """A scheduler: each operation runs on the first backend that supports it, or where its weights are.
 
     `backends` are in the order of preference; the last must be a CPU backend, which is asked for what the others do not
@@ -294,40 +290,9 @@ class BackendSched(Handle):
 
     # End
 
-    def _forget(self) -> None:
-        """Make the tensors of the last graph forget their memory."""
-        placed = self._placed
-        if placed is None:
-            return
+    def _reset_steps(self) -> tuple[tuple[Any, ...], ...]:
         # After a call that failed in the scheduler, it has no pointer, and is never freed.
-        reset = () if self._pointer is None else ((lib.ggml_backend_sched_reset, self._pointer),)
-        atomic(
-            (
-                (lib.shim_unplace, placed.tensors, placed.n_tensors),
-                *reset,
-                (setattr, placed.placement, "ended", True),
-                (setattr, placed.placement, "allocator", None),
-                (setattr, self, "_placed", None),
-            )
-        )
-
-    def _release(self, arena: Arena) -> None:
-        """Called before an arena is freed that tensors of the graph lie in, after a computation of the graph."""
-        placed = self._placed
-        if placed is None:
-            return
-        users = placed.graph._arena
-        if users is arena:  # nothing computes the graph
-            self._forget()
-        else:
-            with exclusive_closing(users):
-                self._forget()
-
-    def _detach_users(self) -> None:
-        placed = self._placed
-        if placed is not None:
-            with exclusive_waiting(placed.graph._arena):
-                self._forget()
+        return () if self._pointer is None else ((lib.ggml_backend_sched_reset, self._pointer),)
 
     def free(self) -> None:
         """Free the scheduler and its memory. Freeing twice is harmless.

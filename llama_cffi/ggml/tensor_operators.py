@@ -36,31 +36,45 @@ class TensorOperators:
     def __add__(self: T, other: Any) -> T:
         if _is_number(other):
             return _affine(self, 1.0, other)
-        return _elementwise(lib.ggml_add, self, other) if _is_tensor(other) else NotImplemented
+        if _is_tensor(other):
+            return _elementwise(lib.ggml_add, self, other)
+        return NotImplemented
 
     def __radd__(self: T, other: Any) -> T:
-        return _affine(self, 1.0, other) if _is_number(other) else NotImplemented
+        if _is_number(other):
+            return _affine(self, 1.0, other)
+        return NotImplemented
 
     def __sub__(self: T, other: Any) -> T:
         if _is_number(other):
             return _affine(self, 1.0, -other)
-        return _elementwise(lib.ggml_sub, self, other) if _is_tensor(other) else NotImplemented
+        if _is_tensor(other):
+            return _elementwise(lib.ggml_sub, self, other)
+        return NotImplemented
 
     def __rsub__(self: T, other: Any) -> T:
-        return _affine(self, -1.0, other) if _is_number(other) else NotImplemented
+        if _is_number(other):
+            return _affine(self, -1.0, other)
+        return NotImplemented
 
     def __mul__(self: T, other: Any) -> T:
         if _is_number(other):
             return self._operation(lib.ggml_scale, self, float(other))
-        return _elementwise(lib.ggml_mul, self, other) if _is_tensor(other) else NotImplemented
+        if _is_tensor(other):
+            return _elementwise(lib.ggml_mul, self, other)
+        return NotImplemented
 
     def __rmul__(self: T, other: Any) -> T:
-        return self._operation(lib.ggml_scale, self, float(other)) if _is_number(other) else NotImplemented
+        if _is_number(other):
+            return self._operation(lib.ggml_scale, self, float(other))
+        return NotImplemented
 
     def __truediv__(self: T, other: Any) -> T:
         if _is_number(other):
             other = self._operation(lib.ggml_fill, self, float(other))
-        return _elementwise(lib.ggml_div, self, other) if _is_tensor(other) else NotImplemented
+        if _is_tensor(other):
+            return _elementwise(lib.ggml_div, self, other)
+        return NotImplemented
 
     def __rtruediv__(self: T, other: Any) -> T:
         if not _is_number(other):
@@ -83,7 +97,9 @@ class TensorOperators:
         return self._operation(lib.ggml_abs, self)
 
     def __matmul__(self: T, other: Any) -> T:
-        return _product(self, other) if _is_tensor(other) else NotImplemented
+        if _is_tensor(other):
+            return _product(self, other)
+        return NotImplemented
 
     @property
     def T(self: T) -> T:
@@ -105,7 +121,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, TensorOperators)
 
 
-def _elementwise(function: Any, a: T, b: T) -> T:
+def _elementwise(function: Any, a: T, b: Any) -> T:
     """Call a function that repeats its second argument to the shape of the first."""
     pairs = list(zip(a.ne, b.ne, strict=True))
     if any([m != n and 1 not in (m, n) for m, n in pairs]):

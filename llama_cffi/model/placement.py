@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.user_warnings import warn
 from llama_cffi._generated import enums
 from llama_cffi.ggml.backend import Backend
 from llama_cffi.ggml.device import BackendDevice
@@ -94,6 +93,8 @@ def _warn_of_layers(layers: int) -> None:
     _warned = True
     loadable = "vulkan" in Backend.available()
     step = "call Ggml.Backend.vkLoad() first" if loadable else "make build BACKEND=vulkan adds Vulkan to a checkout"
+    from llama_cffi._core.user_warnings import warn
+
     warn(f"nGpuLayers={layers} has no effect, because no GPU backend is loaded: {step}", RuntimeWarning)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from llama_cffi._core.base_types import TOKEN_NULL, Token
 from llama_cffi._core.callbacks import reraise
-from llama_cffi._core.checks import expected, integer, no_such_token
+from llama_cffi._core.checks import expected, integer, no_such_token, require_integers
 from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.ownership import Owned, atomic, exclusive
-from llama_cffi._core.process import leave_if_ending
-from llama_cffi.errors import GrammarError, NativeError, NativeMemoryError
+from llama_cffi.errors import GrammarError, NativeError
 from llama_cffi.sampling.base import Deferred, own_sampler
 from llama_cffi.sampling.chain import SamplerChain
 from llama_cffi.sampling.logits_source import LogitsSource
@@ -23,22 +22,10 @@ if TYPE_CHECKING:
 
     from llama_cffi.sampling.token_data_array import TokenDataArray
 
-_NAN = (
-    "a logit of this output is NaN, which cannot be ranked: the model file is damaged, or an adapter, a control vector "
-    "or a callback wrote it"
-)
-
 _SEARCH_LIMIT = 1 << 20  # bytes of text that are searched for a trigger pattern
 
 _INFINITE = float("inf")
 _TOP_N_LIMIT = 1 << 30  # larger than any vocabulary
-
-_NONE_LEFT = (
-    "no candidate has a probability: the logits are all -inf, or one of them became +inf or NaN. Look at the biases, "
-    "grammars and samplers that change logits"
-)
-
-_NO_PICK = "no sampler picked a token: end the chain with Sampler.initDist or initGreedy"
 
 
 class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
@@ -69,28 +56,22 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
         if not known:
             return self._sample_carefully(ctx, idx)
         with exclusive(self, ctx) as pointer:
-            token: Token = lib.shim_sample(pointer, ctx._pointer, ctx._limits, idx, self._top_n)
-        return token if token >= 0 else self._no_token(token, ctx, idx)
-
-    def _no_token(self, reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
-        leave_if_ending()
-        match reason:
-            case lib.SHIM_SAMPLE_NO_OUTPUT:
-                raise IndexError(ctx._no_output(idx))
-            case lib.SHIM_SAMPLE_NAN:
-                raise ValueError(_NAN)
-            case lib.SHIM_SAMPLE_NO_PICK:
-                raise ValueError(_NO_PICK)
-            case lib.SHIM_SAMPLE_NONE_LEFT:
-                raise ValueError(_NONE_LEFT)
-        raise NativeMemoryError(f"out of memory for {ctx._nVocab} candidates", operation="llama_sampler_sample")
+            try:
+                token: Token = lib.shim_sample(pointer, ctx._pointer, ctx._limits, idx, self._top_n)
+            except (TypeError, ValueError):  # also of a sampler in Python
+                require_integers(idx=idx)
+                raise
+        return token if token >= 0 else _no_token(token, ctx, idx)
 
     def _sample_carefully(self, ctx: LogitsSource, idx: int) -> Token:
         """`sample` for a context that the sampler was not checked for, or whose single steps need checks."""
         if not isinstance(ctx, LogitsSource):
             raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
+        idx = integer(idx, -(1 << 31), (1 << 31) - 1, "idx")
         if not self._can_pick():
-            raise ValueError(_NO_PICK)
+            from llama_cffi.sampling.no_token import NO_PICK
+
+            raise ValueError(NO_PICK)
         with self._exclusive(with_context=False), ctx._exclusive() as context:
             careful = self._check_fit(ctx)
             if any([member._needs_context for member in self._leaves()]):
@@ -103,7 +84,7 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             if self._chain is None:
                 self._checked_for = ctx._serial
             token: Token = lib.shim_sample(self._c, context, ctx._limits, idx, self._top_n)
-        return token if token >= 0 else self._no_token(token, ctx, idx)
+        return token if token >= 0 else _no_token(token, ctx, idx)
 
     def _can_pick(self) -> bool:
         return any([member._traits.picks for member in self._leaves()])
@@ -153,18 +134,24 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
             candidates = candidates_of(context, idx, n_vocab)
             if candidates._has_nan():
-                raise ValueError(_NAN)
+                from llama_cffi.sampling.no_token import NAN
+
+                raise ValueError(NAN)
             lib.llama_sampler_apply(pointer, candidates._c)
             reraise()
             candidates._sync_from_c()
             if candidates.selected < 0:
-                raise ValueError(f"{_NO_PICK}, or set candidates.selected in the apply method of your sampler")
+                from llama_cffi.sampling.no_token import NO_PICK
+
+                raise ValueError(f"{NO_PICK}, or set candidates.selected in the apply method of your sampler")
             token = candidates[candidates.selected].id
             if not 0 <= token < n_vocab:
                 raise ValueError(f"the picked {no_such_token(token, n_vocab)}")
             if not _has_probability(candidates):
                 self._check_grammars(token)  # the likeliest reason
-                raise ValueError(_NONE_LEFT)
+                from llama_cffi.sampling.no_token import NONE_LEFT
+
+                raise ValueError(NONE_LEFT)
         self._accept(pointer, token)
         return token
 
@@ -191,7 +178,9 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
             cand._sync_from_c()
             reraise()
         if cand.selected >= 0 and self._can_pick() and not _has_probability(cand):
-            raise ValueError(_NONE_LEFT)
+            from llama_cffi.sampling.no_token import NONE_LEFT
+
+            raise ValueError(NONE_LEFT)
 
     def accept(self, token: Token) -> None:
         """Tell the sampler which token came next: penalties, grammars and the like depend on it. `sample` does so.
@@ -201,7 +190,8 @@ class Sampler(SamplerMakers, VocabSamplerMakers, SamplerChain):
 
         Maps to `llama_sampler_accept`.
         """
-        if not 0 <= integer(token, -(1 << 31), (1 << 31) - 1, "token"):
+        token = integer(token, -(1 << 31), (1 << 31) - 1, "token")
+        if token < 0:
             raise ValueError(f"token must not be negative, got {token}")
         context = self._context()
         sizes = [member._traits.n_vocab for member in self._leaves() if member._traits.n_vocab]
@@ -395,3 +385,10 @@ def _rejects(grammar: Any, lazy: bool, token: Token) -> bool:
     except NativeError:
         return True
     return False
+
+
+def _no_token(reason: int, ctx: LogitsSource, idx: int) -> NoReturn:
+    """Raise the error for a `shim_no_token`."""
+    from llama_cffi.sampling.no_token import no_token
+
+    no_token(reason, ctx, idx)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 from llama_cffi._core.arguments import BoolLike, OutBuffer, meta_text, out_buffer, require_together
 from llama_cffi._core.base_types import TOKEN_NULL, Token
-from llama_cffi._core.checks import expected, no_such_token
+from llama_cffi._core.checks import expected, no_such_token, require_integers
 from llama_cffi._core.compat import is_pinned_version, member
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.handle import Handle
@@ -135,7 +136,11 @@ class Vocab(Uncopyable, SpecialTokens):
 
         Maps to `llama_vocab_is_eog`.
         """
-        return lib.llama_vocab_is_eog(self._c, token)
+        try:
+            return lib.llama_vocab_is_eog(self._c, token)
+        except (TypeError, ValueError):
+            require_integers(token=token)
+            raise
 
     @overload
     def tokenToPiece(self, token: Token, *, lstrip: int = 0, special: BoolLike = False) -> str: ...
@@ -166,7 +171,11 @@ class Vocab(Uncopyable, SpecialTokens):
             assert length is not None
             array = out_buffer(buf, "char", length, "buf", "length")
             return lib.llama_token_to_piece(self._c, token, array, length, lstrip, special)
-        return self._piece(token, lstrip, special).decode("utf-8", "replace")
+        try:
+            return self._piece(token, lstrip, special).decode("utf-8", "replace")
+        except (TypeError, ValueError):
+            require_integers(lstrip=lstrip, special=special)
+            raise
 
     def _piece(self, token: Token, lstrip: int = 0, special: BoolLike = False) -> bytes:
         """The bytes of a token that is known to be valid."""
@@ -181,8 +190,11 @@ class Vocab(Uncopyable, SpecialTokens):
     def _check(self, token: Token) -> None:
         self._require_tokenizer()
         try:
+            if type(token) is not int:  # C converts numbers of numpy, and more than it should
+                operator.index(token)
+                ffi.new("int64_t[1]", [token])
             known = 0 <= token < self._nTokens
-        except TypeError:
+        except Exception:  # an object may raise anything
             raise expected("an integer", token, name="token") from None
         if not known:
             raise no_such_token(token, self._nTokens)

@@ -14,6 +14,8 @@ import pytest
 from llama_cffi import Batch, Context, Ggml, Model, NativeAssertionError, fineTune
 from tests import tiny_models
 
+pytestmark = pytest.mark.needs("llama_model_ftype")
+
 N = 256
 TEXT = ((np.arange(3 * N + 1) * 7) % 20 + 3).tolist()
 FAST = Ggml.OptOptimizerParams(alpha=2e-3)

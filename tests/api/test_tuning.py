@@ -470,8 +470,19 @@ def test_extended_batches_check_their_entries(tiny: Model) -> None:
             ctx.process(ProcessType.DECODE, batch)
         with pytest.raises(IndexError, match="1 entries"):
             batch.setPos(1, 0)
-        with pytest.raises(ValueError, match="pos.*0, got -1"):
-            batch.setPos(index, -1)
+        for pos in (-1, [0, 1, -1, 2], np.array([0, -1, 0, 0])):
+            with pytest.raises(ValueError, match="pos.*0.*got -1"):
+                batch.setPos(index, pos)  # type: ignore[arg-type]
+        for odd in ("1", None, 0.5, [0.5], np.zeros(2)):
+            with pytest.raises(TypeError, match="pos: expected an integer, or four"):
+                batch.setPos(index, odd)  # type: ignore[arg-type]
+        for pos in (np.int64(3), np.array(3), np.array([3]), [3]):
+            batch.setPos(index, pos)  # type: ignore[arg-type]
+            assert batch._positions[index] == 3
+        with pytest.raises(ValueError, match="four.*got 2"):
+            batch.setPos(index, [1, 2])
+        batch = BatchExt.init(ctx)
+        index = batch.addToken(0, 5)
         with pytest.raises(ValueError, match=f"{tiny.nEmbd} floats.*got 1"):
             batch.setEmbdToken(index, [1.0])
         batch.addToken(0, 6)

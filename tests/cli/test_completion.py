@@ -121,7 +121,7 @@ def test_zsh(scripts: dict[str, Path]) -> None:
     text = scripts["zsh"].read_text(encoding="utf-8")
     assert text.startswith("#compdef llama-cffi\n")
     assert "'(--thoughts)--thoughts[show what the model thinks before it answers]:thoughts:(show hide)'" in text
-    assert r"'(-m --model)-m[GGUF file, or hf\:ORG/REPO/FILE.gguf, which is downloaded once]:FILE:_files'" in text
+    assert r"'(-m --model)-m[GGUF file, hf\:ORG/REPO/FILE.gguf, which is downloaded once, or " in text
     assert "'*--stop[" in text
     assert "'1:ACTION:(show set remove copy diff split merge)'" in text and "'*:FILE:_files'" in text
 

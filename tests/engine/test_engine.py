@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from llama_cffi import (
     defaultSampler,
     tokenize,
 )
+from llama_cffi._core.ownership import n_owned
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.priority import precedence
 from llama_cffi.engine.step import Step
@@ -123,6 +126,27 @@ def test_the_model_ends_a_text(engine: Engine, plain: Model) -> None:
     assert request.stopReason is StopReason.END and request.stopToken == plain.vocab.eos
 
 
+def test_ctrl_c_while_the_thread_starts_ends_it(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the engine then, so nobody could close it."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    gc.collect()
+    before, owned = set(threading.enumerate()), n_owned()
+    with pytest.raises(KeyboardInterrupt):
+        Engine(plain, nCtx=64, nThreads=1)
+    end = time.monotonic() + 60
+    while ({*threading.enumerate()} - before or n_owned() > owned) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    assert {*threading.enumerate()} - before == set()
+    assert n_owned() <= owned
+
+
 # Who goes first
 
 
@@ -153,6 +177,21 @@ def _order(engine: Engine, gate: Gate, priorities: list[int]) -> list[int]:
 def test_higher_priorities_begin_first(plain: Model, gate: Gate) -> None:
     with running(plain, nSeqMax=1) as engine:
         assert _order(engine, gate, [0, 1, -3, 1, 5, 0]) == [4, 1, 3, 0, 5, 2]
+
+
+def test_priorities_that_are_numbers_of_numpy(plain: Model, gate: Gate) -> None:
+    """Minus an unsigned one is a large number; and the engine's thread must not meet an object that raises."""
+
+    class Index:
+        def __index__(self) -> int:
+            return 2
+
+    with running(plain, nSeqMax=1) as engine:
+        assert _order(engine, gate, [0, np.uint8(1), np.int8(-3), Index(), np.uint64(1)]) == [3, 1, 4, 0, 2]  # type: ignore[list-item]
+        for wrong in (np.zeros(2), "1", 1.5):
+            with pytest.raises(TypeError, match="priority must be an integer"):
+                engine.submit("x", priority=wrong)  # type: ignore[arg-type]
+        engine.submit("x", maxTokens=1).result(30)
 
 
 def test_no_request_waits_without_end(plain: Model, gate: Gate) -> None:
@@ -541,9 +580,9 @@ def test_a_sampler_that_picks_nothing(engine: Engine) -> None:
 
 def test_a_request_that_cannot_fit(engine: Engine) -> None:
     assert engine.nCtx == 1024
-    with pytest.raises(ContextFullError, match=r"maxTokens 1020 needs 1\d+ cells.*1024"):
+    with pytest.raises(ContextFullError, match=r"6 tokens and maxTokens is 1020.*1024"):
         engine.submit("The quick brown fox", maxTokens=1020)
-    with pytest.raises(ContextFullError, match=r"1025 tokens needs 1025 cells.*1024"):
+    with pytest.raises(ContextFullError, match=r"1025 tokens.*1024"):
         engine.submit([5] * 1025)
     assert _greedy(engine, "a", 3).result(30)
 

@@ -62,7 +62,7 @@ def test_a_fixed_layout(plain: Model, alone: Texts, layout: bool) -> None:
         if layout:
             assert len(ask(engine, [5] * 300, 4).prompt) == 300
         else:
-            with pytest.raises(ContextFullError, match=r"303 cells.* 256"):
+            with pytest.raises(ContextFullError, match=r"300 tokens.* 256"):
                 ask(engine, [5] * 300, 4)
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.busy import patience
 from tests.fuzz.calls import NAMES
 from tests.fuzz.models import write_all
 
@@ -60,7 +61,7 @@ class Worker:
 
     def hangs(self) -> bool:
         """Return whether it makes no steps. On a busy machine, even the imports may take a minute."""
-        return self.quiet_for() > _PATIENCE * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        return self.quiet_for() > patience(_PATIENCE)
 
     def kill(self) -> None:
         """Have it say where it hangs, then end it."""

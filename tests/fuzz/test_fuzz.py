@@ -16,6 +16,7 @@ import pytest
 import llama_cffi
 from llama_cffi import Ggml
 from tests.fuzz.calls import GROUPS, NAMES
+from tests.fuzz.each import AFTER_CLOSE
 from tests.fuzz.machine import Facade
 from tests.fuzz.models import write_all
 from tests.fuzz.supervisor import Supervisor, environment
@@ -68,7 +69,6 @@ _NEVER = {
     *("Ggml.Context.flashAttnBack", "Ggml.abort"),
 }
 _VULKAN = {"Ggml.Backend.vkLoad", "Ggml.Backend.vkInit"}  # where there is no driver
-_AFTER_CLOSE = {"{llm@}.complete({word!}, maxTokens=2)"}
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_every_call_succeeds_sometimes(tmp_path: Path) -> None:
     state = json.loads(done.stdout)
     assert state["findings"] == state["native"] == {}
     assert _NEVER <= set(state["never"]) <= _NEVER | _VULKAN
-    assert set(state["stuck"]) == _AFTER_CLOSE
+    assert set(state["stuck"]) == {AFTER_CLOSE}
 
 
 @pytest.mark.slow

@@ -377,6 +377,8 @@ def test_wrong_arguments(tiny: Model, ctx: Context, tiny_embd: Any = None) -> No
         PromptLookup(text=b"abc")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"a token of text"):
         PromptLookup(text=["a"])  # type: ignore[list-item]
+    with pytest.raises(IndexError, match=r"the last of the vocabulary, got 99999999"):
+        Generation(ctx, PROMPT, speculation=PromptLookup(text=[5, 99999999]))
     with pytest.raises(TypeError, match=r"adapt must be True or False"):
         PromptLookup(adapt="no")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"model.*expected a Model, got str"):

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.busy import patience
 from tests.hostile.mutations import Case
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 60.0  # seconds for one file; most need a tenth of one
+TIMEOUT = 60.0  # seconds for one file with a CPU to itself; most need a tenth of one
 RENEWED = 400  # files a process: what failed calls leave behind must not add up
 
 
@@ -128,7 +129,7 @@ def run(cases: Iterable[Case], folder: Path, n_workers: int = 2) -> Iterator[Res
                 busy.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
             if not busy.get_map():
                 break
-            ready = [key.data for key, _ in busy.select(TIMEOUT)]
+            ready = [key.data for key, _ in busy.select(patience(TIMEOUT))]
             hung = not ready
             for worker in ready or [key.data for key in busy.get_map().values()]:
                 busy.unregister(worker.process.stdout)

@@ -634,7 +634,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
     def quantize() -> Operation:
         def run() -> None:
-            Model.quantize(folder / "bare.gguf", folder / "quantized.gguf")
+            Model.quantize(folder / "bare.gguf", folder / "quantized.gguf", progress=lambda done: None)
 
         return run
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
-import sys
-from collections.abc import Callable
+import subprocess
+import sysconfig
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import llama_cffi
+from vendor.tools import compilers
 
-_PACKAGE = str(Path(llama_cffi.__file__).parent)
+PACKAGE = str(Path(llama_cffi.__file__).parent)
+_SOURCE = Path(__file__).with_suffix(".c")
 
 KINDS = ("line", "call", "opcode")
 """`line`: each line, call and return, as a debugger sees them. `call`: each call and return, of C functions too, as a
@@ -22,44 +24,50 @@ class Interrupted(BaseException):
     """Raised at a point."""
 
 
+def build(folder: Path) -> None:
+    """Compile `points.c` for this Python into a folder."""
+    include = sysconfig.get_paths()["include"]
+    command = [
+        *compilers()[0],
+        "-O2",
+        "-shared",
+        "-fPIC",
+        f"-I{include}",
+        str(_SOURCE),
+        "-o",
+        str(folder / "points.so"),
+    ]
+    subprocess.run(command, check=True)
+
+
+class Tracer:
+    """The compiled `points.c` of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        library = ctypes.PyDLL(str(folder / "points.so"))
+        self.start, self.stop, self.place = library.start, library.stop, library.place
+        self.start.argtypes, self.start.restype = (
+            [ctypes.py_object, ctypes.py_object, ctypes.c_int, ctypes.c_long],
+            None,
+        )
+        self.stop.restype, self.place.restype = ctypes.c_long, ctypes.py_object
+
+
 class Points:
     """Counts the points that a block passes, and raises `Interrupted` once, at the n-th (0: never)."""
 
-    def __init__(self, kind: str, n: int = 0) -> None:
-        self.kind, self.n, self.count = kind, n, 0
+    def __init__(self, tracer: Tracer, kind: str, n: int = 0) -> None:
+        self.tracer, self.kind, self.n = tracer, ord(kind[0]), n
+        self.count = 0
         self.where = ""
 
     def __enter__(self) -> Points:
-        if self.kind == "call":
-            sys.setprofile(self._profile)
-        else:
-            sys.settrace(self._trace)
+        self.tracer.start(PACKAGE, Interrupted, self.kind, self.n)
         return self
 
     def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-        sys.settrace(None)
-
-    def _pass(self, frame: FrameType, event: str) -> None:
-        self.count += 1
-        if self.count == self.n:
-            code = frame.f_code
-            self.where = f"{event} in {code.co_name}, {Path(code.co_filename).name}:{frame.f_lineno}"
-            raise Interrupted(self.where)
-
-    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        del argument  # the traceback keeps this frame: a method that is not called would keep its lock
-        if frame.f_code.co_filename.startswith(_PACKAGE):
-            self._pass(frame, event)
-
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        del argument
-        if not frame.f_code.co_filename.startswith(_PACKAGE):
-            return None
-        if event == "call" and self.kind == "opcode":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        self._pass(frame, event)
-        return self._trace
+        self.count = self.tracer.stop()
+        self.where = self.tracer.place().replace(PACKAGE + "/", "")
 
 
 class Signals:

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.busy import patience
+
 ROOT = Path(__file__).resolve().parents[2]
 _BEGINNING = "from tests.safety.child import *\n"
 
@@ -52,7 +54,7 @@ def run(code: str, *arguments: str | Path, timeout: float = 60, says: str = "") 
         start_new_session=True,
     )
     try:
-        text, _ = process.communicate(timeout=timeout)
+        text, _ = process.communicate(timeout=patience(timeout))
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # with the children that it may have forked
         text, _ = process.communicate()

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import llama_cffi
 from llama_cffi import (
     LLM,
@@ -29,6 +31,7 @@ from llama_cffi import (
     ChatTemplate,
     Constraint,
     Context,
+    DraftModel,
     Embedder,
     Engine,
     Ggml,
@@ -49,9 +52,30 @@ BARE = re.compile(
     r"takes (no|from|exactly|\d+) .*argument|missing \d+ required|positional argument|has no len|not supported between|"
     r"unsupported operand|bad operand|must be (a )?real number|cannot be interpreted as an integer|"
     r"initializer for ctype|cannot unpack|object cannot be|not enough values|too many values|unhashable type|"
-    r"object is not reversible|too large to convert|expected str instance|can only concatenate|descriptor '"
+    r"object is not reversible|too large to convert|expected str instance|can only concatenate|descriptor '|"
+    r"[Tt]he truth value of|only (length-1|size-1|0-dimensional|integer scalar) arrays|setting an array element|"
+    r"ufunc '|could not be broadcast|could not convert|invalid literal|cannot convert|an integer is required|"
+    r"Cannot cast|arrays can be converted"
 )
-"""How CPython and cffi word a wrong type; an AttributeError with a suggestion of ours has a colon and more."""
+"""How CPython, numpy and cffi word a wrong type; an AttributeError with a suggestion of ours has a colon and more."""
+
+
+class Odd:
+    """A value whose every conversion and comparison raises an exception of its own."""
+
+    def _fail(self, *arguments: object) -> Any:
+        raise RuntimeError("of one's own")
+
+    __index__ = __int__ = __float__ = __bool__ = __len__ = __iter__ = __getitem__ = __eq__ = __lt__ = __gt__ = _fail
+    __le__ = __ge__ = __hash__ = __call__ = __fspath__ = __str__ = __repr__ = __buffer__ = __contains__ = _fail
+
+
+class Index:
+    """An integer that can be converted, and nothing else: neither compared nor passed to C."""
+
+    def __index__(self) -> int:
+        return 1
+
 
 WRONG: dict[str, Callable[[], Any]] = {
     "5": lambda: 5,
@@ -77,6 +101,23 @@ WRONG: dict[str, Callable[[], Any]] = {
     "nan": lambda: float("nan"),
     "1j": lambda: 1j,
     "10**400": lambda: 10**400,
+    "zeros(2)": lambda: np.zeros(2),
+    "zeros(0)": lambda: np.zeros(0),
+    "zeros(2, int)": lambda: np.zeros(2, np.int64),
+    "ones((2, 2))": lambda: np.ones((2, 2)),
+    "array([5])": lambda: np.array([5]),
+    "array(5)": lambda: np.array(5),
+    "array(2.5)": lambda: np.array(2.5),
+    "array('x')": lambda: np.array("x"),
+    "array([None, 'x'])": lambda: np.array([None, "x"]),
+    "int64(5)": lambda: np.int64(5),
+    "float32(2.5)": lambda: np.float32(2.5),
+    "[zeros(2)]": lambda: [np.zeros(2)],
+    "{'a': zeros(2)}": lambda: {"a": np.zeros(2)},
+    "Odd()": Odd,
+    "[Odd()]": lambda: [Odd()],
+    "Index()": Index,
+    "[Index()]": lambda: [Index()],
 }
 
 SKIPPED = {
@@ -222,6 +263,7 @@ class Objects:
             "Engine": lambda: self.engine,
             "Request": lambda: self.engine.submit([1, 2], maxTokens=1),
             "LLM": lambda: LLM(self.model, nCtx=64, nThreads=1, template="chatml") if name == "close" else self.llm,
+            "DraftModel": lambda: DraftModel(self.model),
             "SamplerSeqConfig": lambda: SamplerSeqConfig(0, Sampler.chain(Sampler.initGreedy())),
             "Ggml.Threadpool": lambda: Ggml.Threadpool(1),
             "Ggml.Gguf": lambda: Ggml.Gguf.open(self.folder / "llama.gguf"),
@@ -323,7 +365,10 @@ def main(folder: Path) -> int:
     os.chdir(objects.scratch)
     threading.excepthook = lambda args: None
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(Hung()))
+    only = sys.argv[2] if len(sys.argv) > 2 else ""
     for text, call in calls(objects):
+        if only not in text:
+            continue
         count += 1
         signal.alarm(10)
         try:

@@ -28,7 +28,9 @@ def test_a_test_that_needs_what_is_absent_is_skipped_and_says_what() -> None:
 def test_a_test_of_other_behaviour_must_fail_there() -> None:
     (xfail,) = older.marks(mark(pytest.mark.older("llama_n_ctx_seq", "rounds in another way")), ABSENT)
     assert xfail.name == "xfail"
-    assert xfail.kwargs == {"reason": "0.3.20 to 0.3.36 differ: rounds in another way"}
+    assert xfail.kwargs == {"reason": "0.3.20 to 0.3.36 differ: rounds in another way", "strict": True}
+    (some,) = older.marks(mark(pytest.mark.older("llama_n_ctx_seq", "rounds in another way", some=True)), ABSENT)
+    assert some.kwargs["strict"] is False
     assert older.marks(mark(pytest.mark.older("llama_n_ctx_seq", "rounds in another way")), {}) == []
 
 
@@ -43,6 +45,8 @@ def test_a_test_of_other_behaviour_must_fail_there() -> None:
         pytest.mark.older("llama_decode"),
         pytest.mark.older("llama_dekode", "differs"),
         pytest.mark.older("llama_decode", "differs", "twice"),
+        pytest.mark.older("llama_n_ctx_seq", "differs", some=False),
+        pytest.mark.older("llama_n_ctx_seq", "differs", strict=False),
     ],
     ids=lambda decorator: str(decorator.mark.args),
 )

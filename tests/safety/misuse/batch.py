@@ -246,7 +246,7 @@ CASES = (
             ("setPos(1, 0)", "llama_batch_ext_set_pos", "IndexError", "1 entries"),
             ("setPos(0, -1)", "llama_batch_ext_set_pos", "ValueError", "-1"),
             ("setPos(0, [1, 2])", "llama_batch_ext_set_pos", "ValueError", "pos must be one or four numbers"),
-            ("setPos(0, 1 << 31)", "llama_batch_ext_set_pos", "OverflowError", ""),
+            ("setPos(0, 1 << 31)", "llama_batch_ext_set_pos", "ValueError", "2147483648"),
             ("setOutputLogits(-1)", "llama_batch_ext_set_output_logits", "IndexError", "-1"),
             ("setOutputEmbd(9)", "llama_batch_ext_set_output_embd", "IndexError", "9"),
             ("addEmbd(0, [0.0] * 63)", "llama_batch_ext_add_embd", "ValueError", "64 floats for this model, got 63"),
