@@ -4,4 +4,4 @@
 PIN = "llama.cpp 0c1e57098bba (llama-cpp-python 0.3.36)"
 
 # Digest of every size, offset, value and signature. The extension must have the same.
-ABI = 0x7ddbfdbea42642cf
+ABI = 0x6991485925d47607

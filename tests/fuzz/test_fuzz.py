@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import llama_cffi
-from llama_cffi import Ggml
+from llama_cffi import Ggml, Mtmd
 from tests.fuzz.calls import GROUPS, NAMES
 from tests.fuzz.machine import Facade
 from tests.fuzz.models import write_all
@@ -31,6 +31,7 @@ _NOT_CALLED = {
     "ffi",
     "lib",
     "Ggml",
+    "Mtmd",
     "ThreadPool",
 }
 
@@ -52,7 +53,7 @@ def _public(prefix: str, module: Any) -> Iterator[str]:
 
 
 def test_steps_for_every_public_name() -> None:
-    public = [*_public("", llama_cffi), *_public("Ggml.", Ggml)]
+    public = [*_public("", llama_cffi), *_public("Ggml.", Ggml), *_public("Mtmd.", Mtmd)]
     assert len(public) > 250
     assert [name for name in public if name not in NAMES] == []
 
