@@ -266,7 +266,7 @@ check: $(VENV)/.test
 	$(PY) -m codegen check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* vendor/build/compat/*.cpp tests/sanitizers/programs/* tests/interrupts/*.c)
+	$(VENV)/bin/clang-format --dry-run -Werror $(wildcard llama_cffi/_shim/* vendor/build/chat/*.cpp vendor/build/chat/*.h* vendor/build/mtmd/*.cpp vendor/build/compat/*.cpp tests/sanitizers/programs/* tests/interrupts/*.c)
 	$(VENV)/bin/mypy
 
 # Without VERSION and SOURCE, it is the newest llama.cpp of all carriers. KEEP=1 keeps the copy. FORCE=1 moves the pin

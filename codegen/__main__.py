@@ -52,6 +52,7 @@ def read_headers() -> Api:
     from codegen.read import exports, headers, parse, probe
     from vendor.build import native
     from vendor.build.libraries import library_name
+    from vendor.build.mtmd import library
     from vendor.source import pin
 
     plan = native.plan()
@@ -59,6 +60,7 @@ def read_headers() -> Api:
     api = parse.parse(headers.preprocess(plan.headers), pin.load().label)
     files, modules = plan.files(), plan.modules()
     names = [*plan.linked, *(file for name in ("cpu", "rpc") for file in modules.get(name, ())[:1])]
+    names += [library.FILE] if library.FILE in files else []
     libraries = {library_name(name): files[name] for name in names}
     return exports.assign_homes(probe.measure(api, plan.headers), libraries)
 

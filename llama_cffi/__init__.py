@@ -27,6 +27,7 @@ if sys.platform != "linux":
 _MODULES: dict[str, tuple[str, ...]] = {
     "_core.ffi": ("ffi", "lib"),
     "ggml": ("Ggml",),
+    "mtmd": ("Mtmd",),
     "context.outputs": ("PerfContextData",),
     "context.compute_callbacks": ("EvalTensor",),
     "sampling.interface": ("SamplerI",),
@@ -136,7 +137,7 @@ def __getattr__(name: str) -> Any:
         _unknown(name)
     __import__(f"{__name__}.{home}")  # `importlib` would be one more module to import
     module = sys.modules[f"{__name__}.{home}"]
-    value = module if name == "Ggml" else getattr(module, name)
+    value = module if name in ("Ggml", "Mtmd") else getattr(module, name)
     if home not in _PLAIN:
         from llama_cffi._core.explain import explain
 
@@ -149,7 +150,7 @@ def _explain_loaded(explain: Any) -> None:
     """Explain the classes that other modules have loaded too: a Model has a Vocab, for example."""
     for home, names in _MODULES.items():
         module = sys.modules.get(f"{__name__}.{home}")
-        if module is not None and home not in _explained and home != "ggml":
+        if module is not None and home not in _explained and home not in ("ggml", "mtmd"):
             for name in names:
                 if isinstance(getattr(module, name, None), type):
                     explain(getattr(module, name))

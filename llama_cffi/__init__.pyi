@@ -1,6 +1,6 @@
 """The public API, for type checkers: the same names as `_MODULES` in `__init__.py`, which a test compares."""
 
-from llama_cffi import ggml
+from llama_cffi import ggml, mtmd
 from llama_cffi._core.base_types import (
     DEFAULT_SEED as DEFAULT_SEED,
     TOKEN_NULL as TOKEN_NULL,
@@ -130,3 +130,4 @@ from llama_cffi.vocab.vocab import Vocab as Vocab
 __version__: str
 
 Ggml = ggml
+Mtmd = mtmd

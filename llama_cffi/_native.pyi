@@ -490,6 +490,17 @@ class _Lib:
     LLAMA_VOCAB_TYPE_TEST: Final[int]
     LLAMA_VOCAB_TYPE_UGM: Final[int]
     LLAMA_VOCAB_TYPE_WPM: Final[int]
+    MTMD_GEN_AUDIO_TYPE_NONE: Final[int]
+    MTMD_GEN_AUDIO_TYPE_POCKETTTS: Final[int]
+    MTMD_GEN_AUDIO_TYPE_QWEN3TTS: Final[int]
+    MTMD_GEN_PROCESS_TYPE_GEN_CODE: Final[int]
+    MTMD_GEN_PROCESS_TYPE_GEN_WAV: Final[int]
+    MTMD_HELPER_GEN_AUDIO_OUTTYPE_PCM: Final[int]
+    MTMD_HELPER_GEN_AUDIO_OUTTYPE_WAV: Final[int]
+    MTMD_INPUT_CHUNK_TYPE_AUDIO: Final[int]
+    MTMD_INPUT_CHUNK_TYPE_COUNT: Final[int]
+    MTMD_INPUT_CHUNK_TYPE_IMAGE: Final[int]
+    MTMD_INPUT_CHUNK_TYPE_TEXT: Final[int]
     RPC_PROTO_MAJOR_VERSION: Final[int]
     RPC_PROTO_MINOR_VERSION: Final[int]
     RPC_PROTO_PATCH_VERSION: Final[int]
@@ -5575,6 +5586,671 @@ class _Lib:
     def llama_vocab_type(self, vocab: _CData, /) -> int:
         """`enum llama_vocab_type llama_vocab_type(const struct llama_vocab *vocab)`"""
         ...
+    def mtmd_batch_add_chunk(self, batch: _CData, chunk: _CData, /) -> int:
+        """`int32_t mtmd_batch_add_chunk(mtmd_batch *batch, const mtmd_input_chunk *chunk)`
+
+        only media chunks are allowed, text chunks will be rejected
+        returns 0 on success
+        returns 1 on generic error
+        returns 2 if the batch is too large (chunk won't be added)
+        returns 3 if it cannot be batched with the existing chunks in the batch
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_batch_encode(self, batch: _CData, /) -> int:
+        """`int32_t mtmd_batch_encode(mtmd_batch *batch)`
+
+        returns 0 on success
+        returns 1 on generic error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_batch_free(self, batch: _CData, /) -> None:
+        """`void mtmd_batch_free(mtmd_batch *batch)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_batch_get_output_embd(self, batch: _CData, chunk: _CData, /) -> _CData:
+        """`float *mtmd_batch_get_output_embd(mtmd_batch *batch, const mtmd_input_chunk *chunk)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_batch_init(self, ctx: _CData, /) -> _CData:
+        """`mtmd_batch *mtmd_batch_init(mtmd_context *ctx)`
+
+        batch encoding API
+        chunks are not owned by the batch, they will not be freed by mtmd_batch_free()
+        batch is valid for a given context, cannot be shared across contexts
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_free(self, bitmap: _CData, /) -> None:
+        """`void mtmd_bitmap_free(mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_get_data(self, bitmap: _CData, /) -> _CData:
+        """`const unsigned char *mtmd_bitmap_get_data(const mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_get_id(self, bitmap: _CData, /) -> _CData:
+        """`const char *mtmd_bitmap_get_id(const mtmd_bitmap *bitmap)`
+
+        bitmap ID is optional, but useful for KV cache tracking
+        these getters/setters are dedicated functions, so you can for example calculate the hash of the image based on mtmd_bitmap_get_data()
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_get_n_bytes(self, bitmap: _CData, /) -> int:
+        """`size_t mtmd_bitmap_get_n_bytes(const mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_get_nx(self, bitmap: _CData, /) -> int:
+        """`uint32_t mtmd_bitmap_get_nx(const mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_get_ny(self, bitmap: _CData, /) -> int:
+        """`uint32_t mtmd_bitmap_get_ny(const mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_init(self, nx: int, ny: int, data: _CData, /) -> _CData:
+        """`mtmd_bitmap *mtmd_bitmap_init(uint32_t nx, uint32_t ny, const unsigned char *data)`
+
+        mtmd_bitmap
+
+        if bitmap is image:
+            length of data must be nx * ny * 3
+            the data is in RGBRGBRGB... format
+            note: some video-capable models (i.e. qwen-vl) can merge consecutive bitmaps
+                  into one chunk; mtmd_tokenize() handles this, but remember to set
+                  mtmd_bitmap_set_mergeable(true) for every frame
+        if bitmap is audio:
+            length of data must be n_samples * sizeof(float)
+            the data is in float format (PCM F32)
+
+        if data == nullptr:
+            the bitmap is considered "empty", and will be treated as a placeholder for counting tokens
+            you can pass the bitmap via mtmd_tokenize(), then call mtmd_*_get_n_tokens() to count the tokens
+            note: passing a placeholder bitmap to mtmd_encode() will return an error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_init_from_audio(self, n_samples: int, data: _CData, /) -> _CData:
+        """`mtmd_bitmap *mtmd_bitmap_init_from_audio(size_t n_samples, const float *data)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_init_lazy(self, ctx: _CData, id: bytes | _CData, user_data: _CData, callback: _CData, /) -> _CData:
+        """`mtmd_bitmap *mtmd_bitmap_init_lazy(const mtmd_context *ctx, const char *id, void *user_data, mtmd_bitmap_lazy_callback callback)`
+
+        id: usually set to file hash
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_is_audio(self, bitmap: _CData, /) -> bool:
+        """`bool mtmd_bitmap_is_audio(const mtmd_bitmap *bitmap)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_set_id(self, bitmap: _CData, id: bytes | _CData, /) -> None:
+        """`void mtmd_bitmap_set_id(mtmd_bitmap *bitmap, const char *id)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_bitmap_set_mergeable(self, bitmap: _CData, mergeable: int, /) -> None:
+        """`void mtmd_bitmap_set_mergeable(mtmd_bitmap *bitmap, bool mergeable)`
+
+        if true, this bitmap can be merged (temporal merge) with an adjacent mergeable bitmap by certain video input models
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_context_params_default(self, /) -> _CData:
+        """`struct mtmd_context_params mtmd_context_params_default(void)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_decode_use_mrope(self, ctx: _CData, /) -> bool:
+        """`bool mtmd_decode_use_mrope(const mtmd_context *ctx)`
+
+        whether the current model use M-RoPE for llama_decode
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_decode_use_non_causal(self, ctx: _CData, chunk: _CData, /) -> bool:
+        """`bool mtmd_decode_use_non_causal(const mtmd_context *ctx, const mtmd_input_chunk *chunk)`
+
+        whether we need to set non-causal mask before llama_decode
+        if chunk is nullptr, we assume the default case where chunk is an image chunk
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_default_marker(self, /) -> _CData:
+        """`const char *mtmd_default_marker(void)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_encode(self, ctx: _CData, image_tokens: _CData, /) -> int:
+        """`int32_t mtmd_encode(mtmd_context *ctx, const mtmd_image_tokens *image_tokens)`
+
+        Deprecated: use mtmd_encode_chunk() instead.
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_encode_chunk(self, ctx: _CData, chunk: _CData, /) -> int:
+        """`int32_t mtmd_encode_chunk(mtmd_context *ctx, const mtmd_input_chunk *chunk)`
+
+        text chunk will be ignored silently, only media chunk will be encoded
+        returns 0 on success
+        returns 1 on generic error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_free(self, ctx: _CData, /) -> None:
+        """`void mtmd_free(mtmd_context *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_gen_audio_get_info(self, ctx: _CData, /) -> _CData:
+        """`struct mtmd_gen_audio_info mtmd_gen_audio_get_info(const mtmd_context *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_gen_audio_process(self, ctx: _CData, inp: _CData, out: _CData, /) -> int:
+        """`int32_t mtmd_gen_audio_process(mtmd_context *ctx, const struct mtmd_gen_inp *inp, struct mtmd_gen_out *out)`
+
+        note: this API is stateless, caller must handle state management and audio frame accumulation
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_gen_inp_default(self, ctx: _CData, /) -> _CData:
+        """`struct mtmd_gen_inp mtmd_gen_inp_default(const mtmd_context *ctx)`
+
+        defaults tuned for the loaded pipeline, callers override only what they care about
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_get_audio_sample_rate(self, ctx: _CData, /) -> int:
+        """`int mtmd_get_audio_sample_rate(const mtmd_context *ctx)`
+
+        get audio sample rate in Hz, for example 16000 for Whisper
+        return -1 if audio is not supported
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_get_cap_from_file(self, mmproj_fname: bytes | _CData, /) -> _CData:
+        """`struct mtmd_caps mtmd_get_cap_from_file(const char *mmproj_fname)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_get_marker(self, ctx: _CData, /) -> _CData:
+        """`const char *mtmd_get_marker(const mtmd_context *ctx)`
+
+        get the current marker string
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_get_output_embd(self, ctx: _CData, /) -> _CData:
+        """`float *mtmd_get_output_embd(mtmd_context *ctx)`
+
+        get output embeddings from the last encode pass
+        the reading size (in bytes) is equal to:
+        llama_model_n_embd_inp(model) * mtmd_input_chunk_get_n_tokens(chunk) * sizeof(float)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_bitmap_init_from_buf(self, ctx: _CData, buf: _CData, len: int, placeholder: int, opt: _CData, /) -> _CData:
+        """`struct mtmd_helper_bitmap_wrapper mtmd_helper_bitmap_init_from_buf(const mtmd_context *ctx, const unsigned char *buf, size_t len, bool placeholder, struct mtmd_helper_init_opt opt)`
+
+        helper function to construct a mtmd_bitmap from a buffer containing a file
+        supported formats:
+            image: formats supported by stb_image: jpg, png, bmp, gif, etc.
+                   webp is decoded via ffmpeg, requires MTMD_VIDEO build with ffmpeg in PATH
+            audio: formats supported by miniaudio: wav, mp3, flac
+        note:
+          - for now, video input is only supported via C++ helper functions
+          - audio files will be auto-detected based on magic bytes
+          - output bitmap will have SHA-256 hash (hex string) as the ID
+        returns nullptr on failure
+        this function is thread-safe
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_bitmap_init_from_file(self, ctx: _CData, fname: bytes | _CData, placeholder: int, opt: _CData, /) -> _CData:
+        """`struct mtmd_helper_bitmap_wrapper mtmd_helper_bitmap_init_from_file(const mtmd_context *ctx, const char *fname, bool placeholder, struct mtmd_helper_init_opt opt)`
+
+        helper function to construct a mtmd_bitmap from a file
+        it calls mtmd_helper_bitmap_init_from_buf() internally
+        returns nullptr on failure
+        this function is thread-safe
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_decode_image_chunk(self, ctx: _CData, lctx: _CData, chunk: _CData, encoded_embd: _CData, n_past: int, seq_id: int, n_batch: int, new_n_past: _CData, callback: _CData, user_data: _CData, /) -> int:
+        """`int32_t mtmd_helper_decode_image_chunk(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunk *chunk, float *encoded_embd, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, llama_pos *new_n_past, mtmd_helper_post_decode_callback callback, void *user_data)`
+
+        helper function to decode an image whose embeddings have already been calculated
+        this helper will handle batching and pre/post decoding setup (for ex. gemma 3 requires non-causal attention)
+        ret 0 on success, -1 on chunk not being a valid image chunk, 1 on decode failure
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_eval_chunk_single(self, ctx: _CData, lctx: _CData, chunk: _CData, n_past: int, seq_id: int, n_batch: int, logits_last: int, new_n_past: _CData, /) -> int:
+        """`int32_t mtmd_helper_eval_chunk_single(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunk *chunk, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos *new_n_past)`
+
+        works like mtmd_helper_eval_chunks(), but only for a single chunk
+        this function is NOT thread-safe
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_eval_chunks(self, ctx: _CData, lctx: _CData, chunks: _CData, n_past: int, seq_id: int, n_batch: int, logits_last: int, new_n_past: _CData, /) -> int:
+        """`int32_t mtmd_helper_eval_chunks(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunks *chunks, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos *new_n_past)`
+
+        helper function that automatically:
+        1. decode text chunks
+        2. run mtmd_encode_chunk() on image chunks, then mtmd_get_output_embd() and then decode the embeddings
+        if any of the mtmd_encode_chunk() or decode calls return non-zero, stop and forward the error
+        otherwise, returns 0 on success
+        this function is NOT thread-safe
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_free(self, ctx: _CData, /) -> None:
+        """`void mtmd_helper_gen_audio_free(mtmd_helper_gen_audio *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_get_output(self, ctx: _CData, out_sample_rate: _CData, out_data: _CData, out_data_len: _CData, out_n_samples: _CData, /) -> int:
+        """`int32_t mtmd_helper_gen_audio_get_output(mtmd_helper_gen_audio *ctx, int32_t *out_sample_rate, const char **out_data, size_t *out_data_len, int64_t *out_n_samples)`
+
+        out_data valid until next get_output() or reset() call
+        out_n_samples (optional, can be NULL) receives the number of generated PCM samples
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_init(self, lctx: _CData, mctx: _CData, /) -> _CData:
+        """`mtmd_helper_gen_audio *mtmd_helper_gen_audio_init(struct llama_context *lctx, struct mtmd_context *mctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_reset(self, ctx: _CData, /) -> None:
+        """`void mtmd_helper_gen_audio_reset(mtmd_helper_gen_audio *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_set_input(self, ctx: _CData, inp: _CData, /) -> int:
+        """`int32_t mtmd_helper_gen_audio_set_input(mtmd_helper_gen_audio *ctx, const struct mtmd_helper_gen_audio_inp *inp)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_step_gen(self, ctx: _CData, sampled: int, h_state_in: _CData, h_state_out: _CData, out_stop: _CData, /) -> int:
+        """`int32_t mtmd_helper_gen_audio_step_gen(mtmd_helper_gen_audio *ctx, llama_token sampled, const float *h_state_in, const float **h_state_out, bool *out_stop)`
+
+        generates one frame; must only be called after step_prompt() has returned 0
+        sampled can be LLAMA_TOKEN_NULL for pipelines with no discrete backbone token
+        out_stop (optional) is set on end-of-speech, the caller must then stop the loop
+        h_state_out is valid until next step_gen() or reset() call, null if no frame is generated
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_gen_audio_step_prompt(self, ctx: _CData, n_batch: int, /) -> int:
+        """`int32_t mtmd_helper_gen_audio_step_prompt(mtmd_helper_gen_audio *ctx, int32_t n_batch)`
+
+        processes at most n_batch prompt tokens per call
+        returns: >0 = number of prompt tokens remaining, 0 = done, <0 = error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_get_n_pos(self, chunks: _CData, /) -> int:
+        """`llama_pos mtmd_helper_get_n_pos(const mtmd_input_chunks *chunks)`
+
+        helper to count the total position of tokens from a list of chunks, useful to keep track of n_past
+        normally, n_pos is equal to n_tokens, but for M-RoPE it is different
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_get_n_tokens(self, chunks: _CData, /) -> int:
+        """`size_t mtmd_helper_get_n_tokens(const mtmd_input_chunks *chunks)`
+
+        helper to count the total number of tokens from a list of chunks, useful to keep track of KV cache
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_image_get_decoder_pos(self, image: _CData, pos_0: int, out_pos: _CData, /) -> None:
+        """`void mtmd_helper_image_get_decoder_pos(const mtmd_image_tokens *image, llama_pos pos_0, struct mtmd_decoder_pos *out_pos)`
+
+        helper to get the list of relative positions corresponding to the embedding tokens, to be used by M-RoPE
+        out_pos must have length == mtmd_helper_get_n_tokens(image)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_init_opt_default(self, /) -> _CData:
+        """`struct mtmd_helper_init_opt mtmd_helper_init_opt_default(void)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_log_set(self, log_callback: _CData, user_data: _CData, /) -> None:
+        """`void mtmd_helper_log_set(ggml_log_callback log_callback, void *user_data)`
+
+        Set callback for all future logging events.
+        If this is not called, or NULL is supplied, everything is output on stderr.
+        Note: this also call mtmd_log_set() internally
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_model_can_chat(self, lctx: _CData, mctx: _CData, /) -> bool:
+        """`bool mtmd_helper_model_can_chat(const struct llama_context *lctx, const struct mtmd_context *mctx)`
+
+        return true if model can be used for chat
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_support_video(self, ctx: _CData, /) -> bool:
+        """`bool mtmd_helper_support_video(const mtmd_context *ctx)`
+
+        Returns true if this build includes video support (MTMD_VIDEO was ON at compile time).
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_free(self, ctx: _CData, /) -> None:
+        """`void mtmd_helper_video_free(mtmd_helper_video *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_get_info(self, ctx: _CData, /) -> _CData:
+        """`struct mtmd_helper_video_info mtmd_helper_video_get_info(const mtmd_helper_video *ctx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_init(self, mctx: _CData, path: bytes | _CData, params: _CData, /) -> _CData:
+        """`mtmd_helper_video *mtmd_helper_video_init(const struct mtmd_context *mctx, const char *path, struct mtmd_helper_video_init_params params)`
+
+        returns NULL on failure (ffprobe not found, file unreadable, etc.)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_init_from_buf(self, mctx: _CData, buf: _CData, len: int, params: _CData, /) -> _CData:
+        """`mtmd_helper_video *mtmd_helper_video_init_from_buf(const struct mtmd_context *mctx, const unsigned char *buf, size_t len, struct mtmd_helper_video_init_params params)`
+
+        Same as mtmd_helper_video_init(), but reads from an in-memory buffer.
+        The buffer is copied internally; the caller does not need to keep it alive.
+        Note: pipe input is not seekable, so seeking will use output-side seeking
+        (ffmpeg decodes and discards frames up to the target position).
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_init_params_default(self, /) -> _CData:
+        """`struct mtmd_helper_video_init_params mtmd_helper_video_init_params_default(void)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_helper_video_read_next(self, ctx: _CData, out_bitmap: _CData, out_text: _CData, /) -> int:
+        """`int32_t mtmd_helper_video_read_next(mtmd_helper_video *ctx, mtmd_bitmap **out_bitmap, char **out_text)`
+
+        Read the next item from the video stream; exactly one of out_bitmap or out_text is set per call.
+        *out_bitmap - heap-allocated; caller must free with mtmd_bitmap_free()
+        *out_text   - heap-allocated (always via strdup/malloc); caller must free with free()
+        returns 0 on success, -1 on EOF, -2 on error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_decoder_pos(self, image_tokens: _CData, pos_0: int, i: int, /) -> _CData:
+        """`struct mtmd_decoder_pos mtmd_image_tokens_get_decoder_pos(const mtmd_image_tokens *image_tokens, llama_pos pos_0, size_t i)`
+
+        get position for decoder attention, to be used by M-RoPE models
+        i is the index of the embedding token, ranging from 0 to mtmd_image_tokens_get_n_tokens() - 1
+        pos_0 is the absolute position of the first token
+        return relative position (for example, embedding 0 will have position (0, 0, 0); remember to adjust it to the current absolute position)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_id(self, image_tokens: _CData, /) -> _CData:
+        """`const char *mtmd_image_tokens_get_id(const mtmd_image_tokens *image_tokens)`
+
+        TODO: deprecate
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_n_pos(self, image_tokens: _CData, /) -> int:
+        """`llama_pos mtmd_image_tokens_get_n_pos(const mtmd_image_tokens *image_tokens)`
+
+        number of temporal positions (equals to max(t,h,w) for M-RoPE; equals to n_tokens otherwise)
+        TODO: deprecate
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_n_tokens(self, image_tokens: _CData, /) -> int:
+        """`size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens *image_tokens)`
+
+        mtmd_image_tokens
+
+        the instance will be constructed via mtmd_tokenize()
+        it will be freed along with mtmd_input_chunk
+        TODO: deprecate
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_nx(self, image_tokens: _CData, /) -> int:
+        """`size_t mtmd_image_tokens_get_nx(const mtmd_image_tokens *image_tokens)`
+
+        Deprecated: use mtmd_image_tokens_get_decoder_pos() instead.
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_image_tokens_get_ny(self, image_tokens: _CData, /) -> int:
+        """`size_t mtmd_image_tokens_get_ny(const mtmd_image_tokens *image_tokens)`
+
+        Deprecated: use mtmd_image_tokens_get_decoder_pos() instead.
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_init_from_file(self, mmproj_fname: bytes | _CData, text_model: _CData, ctx_params: _CData, /) -> _CData:
+        """`mtmd_context *mtmd_init_from_file(const char *mmproj_fname, const struct llama_model *text_model, const struct mtmd_context_params ctx_params)`
+
+        initialize the mtmd context
+        return nullptr on failure
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_copy(self, chunk: _CData, /) -> _CData:
+        """`mtmd_input_chunk *mtmd_input_chunk_copy(const mtmd_input_chunk *chunk)`
+
+        in case you want to use custom logic to handle the chunk (i.e. KV cache management)
+        you can move the chunk ownership to your own code by copying it
+        remember to free the chunk when you are done with it
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_free(self, chunk: _CData, /) -> None:
+        """`void mtmd_input_chunk_free(mtmd_input_chunk *chunk)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_id(self, chunk: _CData, /) -> _CData:
+        """`const char *mtmd_input_chunk_get_id(const mtmd_input_chunk *chunk)`
+
+        returns nullptr for ID on text chunk
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_n_pos(self, chunk: _CData, /) -> int:
+        """`llama_pos mtmd_input_chunk_get_n_pos(const mtmd_input_chunk *chunk)`
+
+        number of temporal positions (equals to max(t,h,w) for M-RoPE; equals to n_tokens otherwise)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_n_tokens(self, chunk: _CData, /) -> int:
+        """`size_t mtmd_input_chunk_get_n_tokens(const mtmd_input_chunk *chunk)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_placeholder(self, chunk: _CData, /) -> _CData:
+        """`mtmd_input_chunk *mtmd_input_chunk_get_placeholder(const mtmd_input_chunk *chunk)`
+
+        similar to mtmd_input_chunk_copy, but returns a placeholder chunk
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_tokens_image(self, chunk: _CData, /) -> _CData:
+        """`const mtmd_image_tokens *mtmd_input_chunk_get_tokens_image(const mtmd_input_chunk *chunk)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_tokens_text(self, chunk: _CData, n_tokens_output: _CData, /) -> _CData:
+        """`const llama_token *mtmd_input_chunk_get_tokens_text(const mtmd_input_chunk *chunk, size_t *n_tokens_output)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_get_type(self, chunk: _CData, /) -> int:
+        """`enum mtmd_input_chunk_type mtmd_input_chunk_get_type(const mtmd_input_chunk *chunk)`
+
+        mtmd_input_chunk
+
+        the instance will be constructed via mtmd_tokenize()
+        it will be freed along with mtmd_input_chunks
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_load(self, buf: bytes | _CData, len: int, /) -> _CData:
+        """`mtmd_input_chunk *mtmd_input_chunk_load(const char *buf, size_t len)`
+
+        returns nullptr on failure
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunk_save(self, chunk: _CData, out_buf: _CData, out_len: int, expected_out_len: _CData, /) -> int:
+        """`int32_t mtmd_input_chunk_save(const mtmd_input_chunk *chunk, char *out_buf, size_t out_len, size_t *expected_out_len)`
+
+        save/load an input chunk to/from a buffer (useful for KV save/load)
+        important: only chunk's metadata will be saved, the actual image/audio data will not be saved
+        the loaded chunk will always be a placeholder, cannot be used for mtmd_encode() or mtmd_batch_encode()
+        out_buf can be nullptr (to query expected_out_len)
+        returns 0 on success, non-zero on failure
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunks_free(self, chunks: _CData, /) -> None:
+        """`void mtmd_input_chunks_free(mtmd_input_chunks *chunks)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunks_get(self, chunks: _CData, idx: int, /) -> _CData:
+        """`const mtmd_input_chunk *mtmd_input_chunks_get(const mtmd_input_chunks *chunks, size_t idx)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunks_init(self, /) -> _CData:
+        """`mtmd_input_chunks *mtmd_input_chunks_init(void)`
+
+        mtmd_input_chunks
+
+        this is simply a list of mtmd_input_chunk
+        the elements can only be populated via mtmd_tokenize()
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_input_chunks_size(self, chunks: _CData, /) -> int:
+        """`size_t mtmd_input_chunks_size(const mtmd_input_chunks *chunks)`
+
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_log_set(self, log_callback: _CData, user_data: _CData, /) -> None:
+        """`void mtmd_log_set(ggml_log_callback log_callback, void *user_data)`
+
+        Set callback for all future logging events.
+        If this is not called, or NULL is supplied, everything is output on stderr.
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_support_audio(self, ctx: _CData, /) -> bool:
+        """`bool mtmd_support_audio(const mtmd_context *ctx)`
+
+        whether the current model supports audio input
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_support_vision(self, ctx: _CData, /) -> bool:
+        """`bool mtmd_support_vision(const mtmd_context *ctx)`
+
+        whether the current model supports vision input
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_test_create_input_chunks(self, /) -> _CData:
+        """`mtmd_input_chunks *mtmd_test_create_input_chunks(void)`
+
+        test function, to be used in test-mtmd-c-api.c
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_tokenize(self, ctx: _CData, output: _CData, text: _CData, bitmaps: _CData, n_bitmaps: int, /) -> int:
+        """`int32_t mtmd_tokenize(const mtmd_context *ctx, mtmd_input_chunks *output, const mtmd_input_text *text, const mtmd_bitmap * const *bitmaps, size_t n_bitmaps)`
+
+        tokenize an input text prompt and a list of bitmaps (image/audio)
+        the prompt must have the input media marker (default: "<__media__>") in it
+        the default marker is defined by mtmd_default_marker()
+        the marker will be replaced with the media chunk
+        for example:
+          "here is an image: <__media__>\\ndescribe it in detail."
+          this will gives 3 chunks:
+          1. "here is an image: <start_of_image>"
+          2. (image/audio tokens)
+          3. "<end_of_image>\\ndescribe it in detail."
+        number of bitmaps must be equal to the number of markers in the prompt
+        this function is thread-safe (shared ctx)
+        return values:
+          0 on success
+          1 on number of bitmaps not matching the number of markers
+          2 on media preprocessing error
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
+    def mtmd_tokenize_from_parts(self, ctx: _CData, output: _CData, parts: _CData, n_parts: int, add_special: int, /) -> int:
+        """`int32_t mtmd_tokenize_from_parts(const mtmd_context *ctx, mtmd_input_chunks *output, const mtmd_input_part * const *parts, size_t n_parts, bool add_special)`
+
+        same as mtmd_tokenize(), but takes an array of mtmd_input_part
+        use cases:
+        - when you don't want to use media markers (they will be tokenized as normal text)
+        - when you want to control parse_special for each text part
+        note: per-part add_special will be ignored
+        return 1 if a part has both text and bitmap set (or neither)
+        Part of the mtmd backend module: raises UnavailableError until the module is loaded.
+        """
+        ...
     def shim_init(self, /) -> None:
         """`void shim_init(void)`
 
@@ -6072,6 +6748,19 @@ class _Lib:
         """`void shim_sampler_free(struct llama_sampler *sampler)`
 
         Calls python_sampler_free.
+        """
+        ...
+    def shim_mtmd_open(self, /) -> bool:
+        """`bool shim_mtmd_open(void)`
+
+        Loads the library for images and sound, once. Returns false if this build does not have it. Its functions load it, too.
+        """
+        ...
+    def shim_mtmd_decode(self, ctx: _CData, data: _CData, size: int, memory: int, /) -> _CData:
+        """`struct mtmd_bitmap *shim_mtmd_decode(const struct mtmd_context *ctx, const uint8_t *data, size_t size, size_t memory)`
+
+        Decodes the bytes of an image or a sound. The decoder may allocate so many bytes of memory, if the library is from this
+        package's build. Returns null if it fails.
         """
         ...
     def shim_chat_open(self, path: bytes | _CData, /) -> bool:

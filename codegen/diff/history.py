@@ -28,6 +28,7 @@ class Version:
     api: Api
     defaults: Defaults | None = None
     source: Path | None = None  # the tree that the API was read from; None for a snapshot
+    folders: tuple[Path, ...] = ()  # the folders with the headers
 
     @property
     def label(self) -> str:
@@ -53,17 +54,21 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def read_tree(tree: Path, label: str) -> Version:
-    """Return the API of a llama.cpp source tree. Functions have no homes, because nothing is built."""
+def read_tree(tree: Path, label: str, mtmd: Path | None = None) -> Version:
+    """Return the API of a llama.cpp source tree. Functions have no homes, because nothing is built.
+
+    `mtmd` is the tree with mtmd's headers, if it is another one.
+    """
     from codegen.read import headers, parse, probe  # local: snapshots can be compared without pycparser
 
-    folders = include_folders(tree)
-    return Version(probe.measure(parse.parse(headers.preprocess(folders), label), folders), source=tree)
+    folders = include_folders(tree, mtmd)
+    return Version(probe.measure(parse.parse(headers.preprocess(folders), label), folders), None, tree, tuple(folders))
 
 
-def include_folders(tree: Path) -> list[Path]:
-    """Return the folders with the public headers of a source tree."""
-    return [folder for folder in (tree / "include", tree / "ggml" / "include") if folder.is_dir()]
+def include_folders(tree: Path, mtmd: Path | None = None) -> list[Path]:
+    """Return the folders with the public headers of a source tree, and of the one with mtmd's if it is another one."""
+    folders = (tree / "include", tree / "ggml" / "include", (mtmd or tree) / "tools" / "mtmd")
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def resolve(argument: str) -> Version:
@@ -108,7 +113,7 @@ def fetched(release: Pin) -> Version:
             "LLAMA_CPP_SOURCE would replace the source of every release: unset it, or pass the tree as an argument"
         )
     try:
-        return read_tree(fetch.source_dir(release), release.label)
+        return read_tree(fetch.source_dir(release), release.label, fetch.mtmd_dir(release))
     except FetchError as error:
         raise CodegenError(str(error)) from None
 
@@ -126,11 +131,12 @@ def with_defaults(version: Version, lib: Path | None = None, build: bool = False
         return version
     release = next((one for one in releases().values() if one.label == version.label), None)
     if version.source is None and release is not None and (lib is not None or build or _is_fetched(release)):
-        version = replace(version, source=fetched(release).source)
+        tree = fetched(release)
+        version = replace(version, source=tree.source, folders=tree.folders)
     lib = lib or libraries(version, build)
     if lib is None or version.source is None:
         return version
-    return replace(version, defaults=default_values.ask(version.api, include_folders(version.source), lib))
+    return replace(version, defaults=default_values.ask(version.api, version.folders, lib))
 
 
 def _is_fetched(release: Pin) -> bool:

@@ -6,8 +6,11 @@ for the extension to raise.
 
 from __future__ import annotations
 
+import re
+
 from codegen.api.c_text import argument, declare_function, definitions, prototype
 from codegen.api.model import Api, Function
+from codegen.read.exports import MODULE_OF_HEADER
 from codegen.rules import policy
 
 _HEADER_TOP = """
@@ -35,7 +38,7 @@ def emit_header(api: Api) -> str:
 
 def emit_source(api: Api) -> str:
     """Return the text of `_generated/guard.cpp` without its banner."""
-    wrappers = "\n".join(_wrapper(f) for f in policy.bound(api) if policy.guarded(f))
+    wrappers = "\n".join(_wrapper(api, f) for f in policy.bound(api) if policy.guarded(f))
     return (
         '\n#define LLAMA_CFFI_GUARD_WRAPPERS\n#include "guard.h"\n#include "../_shim/guard.hpp"\n\n'
         "#include <stdlib.h>\n\n"
@@ -55,13 +58,13 @@ def _wrapper_name(function: Function) -> str:
     return f"guard_{function.name}"
 
 
-def _wrapper(function: Function) -> str:
+def _wrapper(api: Api, function: Function) -> str:
     if function.absent:
         return _absent(function)
     arguments = ", ".join(argument(function, i) for i in range(len(function.params)))
     suspects = ", ".join(argument(function, i) for i in policy.suspects(function))
     nothing = "return;" if function.returns == "void" else "return {};"
-    call = _adapted(function) if function.body else f"{function.name}({arguments})"
+    call = _adapted(api, function) if function.body else f"{function.name}({arguments})"
     lines = [f'extern "C" {prototype(function, _wrapper_name(function), named=True)} {{']
     module = policy.module_of(function)
     if module:
@@ -102,10 +105,26 @@ def _absent(function: Function) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _adapted(function: Function) -> str:
-    """Return a call of the adapter's body, which calls functions that the header has."""
-    body = function.body.replace("\n", "\n    ")
+def _adapted(api: Api, function: Function) -> str:
+    """Return a call of the adapter's body, which calls functions that the header has.
+
+    Functions of a module are not linked: a pointer of the same name stands for each.
+    """
+    lines = function.body.split("\n")
+    for name in dict.fromkeys(re.findall(r"\w+(?=\()", function.body)):
+        module = MODULE_OF_HEADER.get(_header_of(api, name), "")
+        if module:
+            lines.insert(0, f'static guard::ModuleFunction {name}_module("{module}", "{name}");')
+            lines.insert(1, f"const auto {name} = {name}_module.find<decltype(&::{name})>();")
+            lines.insert(2, f"if ({name} == nullptr) {{")
+            lines.insert(3, "    return {};")
+            lines.insert(4, "}")
+    body = "\n    ".join(lines)
     return f"[&]() -> {function.returns} {{\n    {body}\n}}()"
+
+
+def _header_of(api: Api, name: str) -> str:
+    return next((f.header for f in api.functions if f.name == name), "")
 
 
 def _if(condition: str, then: str) -> list[str]:
@@ -129,6 +148,10 @@ def _body(function: Function, call: str) -> list[str]:
     """
     if function.returns == "void":
         return [call] if policy.only_frees(function) else [call, "guard_call.check_workers()"]
+    fields = policy.RETURNED_HANDLES.get(function.returns.removeprefix("struct "), ())
+    if fields:
+        members = ", ".join(f"&{function.returns.removeprefix('struct ')}::{field}" for field in fields)
+        return [f"return guard_call.new_handles<{members}>({call})"]
     if policy.makes_handle(function):
         return [f"return guard_call.new_handle({call})"]
     if policy.returns_part(function):

@@ -24,7 +24,7 @@ NEEDS = Path(__file__).with_name("needs.json")
 _SAME = {"int": "int32_t", "unsigned int": "uint32_t", "enum ggml_status": "int32_t"}
 
 _WORD = re.compile(r"\w+")
-_C_NAME = re.compile(r"(?:llama|ggml|gguf|LLAMA|GGML|GGUF)_\w+")
+_C_NAME = re.compile(r"(?:llama|ggml|gguf|mtmd|LLAMA|GGML|GGUF|MTMD)_\w+")
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def field_form(record: Record, field: Field) -> str:
 
 def plain(ctype: str) -> str:
     """Return a type without the differences that a caller from Python does not notice."""
-    words = " ".join(re.sub(r"\bconst\b", "", ctype).split())
+    words = " ".join(re.sub(r"\bconst\b", "", ctype).split()).replace("* *", "**")
     return _SAME.get(words, words)
 
 

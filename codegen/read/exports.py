@@ -11,15 +11,16 @@ from codegen.api.model import Api, CodegenError
 
 # Headers whose functions belong to a backend module that is loaded at run time.
 MODULE_OF_HEADER = {"ggml-cpu.h": "cpu", "ggml-rpc.h": "rpc", "ggml-vulkan.h": "vulkan"}
+MODULE_OF_HEADER |= {"mtmd.h": "mtmd", "mtmd-helper.h": "mtmd"}  # a library of its own, loaded like a module
 
 # Modules that a build may leave out. Without the library, all functions of the header count as exported.
-OPTIONAL_MODULES = ("rpc", "vulkan")
+OPTIONAL_MODULES = ("rpc", "vulkan", "mtmd")
 
 
 def assign_homes(api: Api, libraries: Mapping[str, Path]) -> Api:
     """Return the API with the home of every function.
 
-    `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and perhaps `rpc` to a file.
+    `libraries` maps `llama`, `ggml`, `ggml-base`, `cpu` and perhaps `rpc` and `mtmd` to a file.
     """
     exported = {name: _symbols(path) for name, path in libraries.items()}
     linked = [name for name in exported if name not in MODULE_OF_HEADER.values()]

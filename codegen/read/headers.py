@@ -23,7 +23,12 @@ PUBLIC_HEADERS = (
     "ggml-rpc.h",
     "ggml-vulkan.h",
     "gguf.h",
+    "mtmd.h",
+    "mtmd-helper.h",
 )
+
+# Headers of a library of its own. A tree or an installed llama.cpp may lack them: then there is nothing to read.
+OPTIONAL_HEADERS = ("mtmd.h", "mtmd-helper.h")
 
 # Stand-ins for the system's headers, which are never read. They define the names that llama.cpp's headers use.
 _FAKE_HEADERS = {
@@ -74,10 +79,12 @@ class Preprocessed:
 
 
 def find_headers(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS) -> dict[str, Path]:
-    """Return the path of each public header. Raises CodegenError if one is missing."""
+    """Return the path of each public header. Raises CodegenError if one is missing that is not optional."""
     found: dict[str, Path] = {}
     for name in names:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None and name in OPTIONAL_HEADERS:
+            continue
         if path is None:
             where = ", ".join(map(str, folders))
             raise CodegenError(
@@ -91,6 +98,7 @@ def find_headers(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS)
 def preprocess(folders: Sequence[Path], names: Sequence[str] = PUBLIC_HEADERS) -> Preprocessed:
     """Run the C preprocessor over the public headers found in `folders`."""
     paths = find_headers(folders, names)
+    names = tuple(paths)
     with tempfile.TemporaryDirectory() as scratch:
         fakes = Path(scratch).resolve()
         for name, content in _FAKE_HEADERS.items():

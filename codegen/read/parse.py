@@ -43,7 +43,10 @@ _HARMLESS_PRAGMAS = ("GCC diagnostic", "GCC visibility", "clang diagnostic", "me
 
 
 def parse(source: Preprocessed, pin: str, headers: Iterable[str] = PUBLIC_HEADERS) -> Api:
-    """Build the API from preprocessed headers. `codegen.read.probe` adds values and layouts."""
+    """Build the API from preprocessed headers. `codegen.read.probe` adds values and layouts.
+
+    Those of `headers` that the source lacks are left out.
+    """
     try:
         unit = c_parser.CParser().parse(source.text, "unit.c")
     except c_parser.ParseError as error:
@@ -55,7 +58,7 @@ def parse(source: Preprocessed, pin: str, headers: Iterable[str] = PUBLIC_HEADER
     constants, left_out = _constants(source, builder)
     return Api(
         pin=pin,
-        headers=tuple(headers),
+        headers=tuple(name for name in headers if name in source.sources),
         functions=tuple(sorted(builder.functions.values(), key=lambda f: f.name)),
         records=tuple(builder.records.values()),
         enums=tuple(builder.enums.values()),

@@ -28,6 +28,8 @@ class Adapter:
 _SAMPLER = "struct llama_sampler *"
 _CONTEXT = "struct llama_context *"
 _MODEL = "const struct llama_model *"
+_MTMD = "mtmd_context *"
+_FROM_BUF = (_MTMD, "const unsigned char *", "size_t")
 
 ADAPTERS = (
     Adapter(
@@ -107,6 +109,46 @@ ADAPTERS = (
             )
         },
         "older workers serve only one backend",
+    ),
+    Adapter(
+        "mtmd_helper_bitmap_init_from_buf",
+        "return mtmd_helper_bitmap_init_from_buf(const_cast<mtmd_context *>(ctx), buf, len, placeholder);",
+        {"mtmd_helper_bitmap_init_from_buf": ("struct mtmd_helper_bitmap_wrapper", *_FROM_BUF, "bool")},
+        "older versions take no parameters of videos",
+    ),
+    Adapter(
+        "mtmd_helper_bitmap_init_from_buf",
+        "return {mtmd_helper_bitmap_init_from_buf(const_cast<mtmd_context *>(ctx), buf, len), nullptr};",
+        {"mtmd_helper_bitmap_init_from_buf": ("mtmd_bitmap *", *_FROM_BUF)},
+        "older versions know neither videos nor placeholders",
+    ),
+    Adapter(
+        "mtmd_helper_init_opt_default",
+        "return {};",
+        why="older versions take no parameters of videos",
+    ),
+    Adapter(
+        "mtmd_decode_use_non_causal",
+        "return mtmd_decode_use_non_causal(const_cast<mtmd_context *>(ctx));",
+        {"mtmd_decode_use_non_causal": ("bool", _MTMD)},
+        "older versions decide it for all chunks",
+    ),
+    Adapter(
+        "mtmd_helper_decode_image_chunk",
+        "return mtmd_helper_decode_image_chunk(ctx, lctx, chunk, encoded_embd, n_past, seq_id, n_batch, new_n_past);",
+        {
+            "mtmd_helper_decode_image_chunk": (
+                *("int32_t", _MTMD, _CONTEXT, "mtmd_input_chunk *", "float *", "llama_pos", "llama_seq_id"),
+                *("int32_t", "llama_pos *"),
+            )
+        },
+        "older versions call nothing after a batch; the facade passes NULL",
+    ),
+    Adapter(
+        "mtmd_get_audio_sample_rate",
+        "return mtmd_get_audio_bitrate(const_cast<mtmd_context *>(ctx));",
+        {"mtmd_get_audio_bitrate": ("int", _MTMD)},
+        "the function's name until 0.3.16",
     ),
 )
 

@@ -46,6 +46,17 @@ PREFIXES = {
     "ggml_quantize_": "Ggml.Quantize",
     "ggml_": "Ggml",
     "gguf_": "Gguf",
+    "mtmd_bitmap_": "Mtmd.Bitmap",
+    "mtmd_input_chunks_": "Mtmd.Chunks",
+    "mtmd_input_chunk_": "Mtmd.Chunk",
+    "mtmd_image_tokens_": "Mtmd.ImageTokens",
+    "mtmd_batch_": "Mtmd.Batch",
+    "mtmd_gen_": "Mtmd.Gen",
+    "mtmd_helper_bitmap_": "Mtmd.Bitmap",
+    "mtmd_helper_video_": "Mtmd.Video",
+    "mtmd_helper_gen_audio_": "Mtmd.GenAudio",
+    "mtmd_helper_": "Mtmd",
+    "mtmd_": "Mtmd",
 }
 
 # Type of the first parameter -> class, for functions without the prefix of a class.
@@ -57,6 +68,7 @@ FIRST_PARAMETER = {
     "ggml_context": "Ggml.Context",
     "ggml_tensor": "Ggml.Tensor",
     "ggml_cgraph": "Ggml.CGraph",
+    "mtmd_context": "Mtmd.Context",
 }
 
 
@@ -102,6 +114,22 @@ EXCEPTIONS: tuple[NameException, ...] = (
     NameException("llama_memory_seq_cp", "Memory", "seqCopy", _SPEC),
     NameException("llama_tokenize", "", "tokenize", "a function of the module in the specification"),
     NameException("llama_detokenize", "", "detokenize", "a function of the module in the specification"),
+    *(
+        NameException(f"mtmd_{c}", f"Mtmd.{owner}".rstrip("."), name, "a property, or says what it is made from")
+        for c, owner, name in (
+            ("context_params_default", "Context", "getDefaultParams"), ("init_from_file", "Context", "initFromFile"),
+            ("get_cap_from_file", "", "capabilities"), ("bitmap_init", "Bitmap", "fromImage"),
+            ("bitmap_init_from_audio", "Bitmap", "fromAudio"), ("helper_bitmap_init_from_file", "Bitmap", "fromFile"),
+            ("helper_bitmap_init_from_buf", "Bitmap", "fromBytes"), ("bitmap_get_nx", "Bitmap", "width"),
+            ("bitmap_get_ny", "Bitmap", "height"), ("bitmap_get_data", "Bitmap", "data"),
+            ("bitmap_get_n_bytes", "Bitmap", "nBytes"), ("bitmap_get_id", "Bitmap", "id"),
+            ("input_chunk_get_type", "Chunk", "kind"), ("input_chunk_get_tokens_text", "Chunk", "tokens"),
+            ("input_chunk_get_n_tokens", "Chunk", "nTokens"), ("input_chunk_get_n_pos", "Chunk", "nPos"),
+            ("input_chunk_get_id", "Chunk", "id"), ("helper_get_n_tokens", "Chunks", "nTokens"),
+            ("helper_get_n_pos", "Chunks", "nPos"), ("helper_log_set", "", "helperLogSet"),
+            ("helper_image_get_decoder_pos", "ImageTokens", "getDecoderPositions"),
+        )
+    ),
     NameException(
         "llama_model_has_dencoder", "Model", "hasDencoder", "misspelled in the specification; kept as an alias",
         absent="llama_model_has_decoder",
@@ -164,6 +192,10 @@ TYPE_EXCEPTIONS = {
     "ggml_cplan": ("Ggml.CPlan", _SPEC),
     "ggml_ftype": ("Ggml.FType", _SPEC),
     "ggml_threadpool_params": ("Ggml.Threadpool.Params", "a nested class in the specification"),
+    "mtmd_context_params": ("Mtmd.Context.Params", "a nested class, as for models and contexts"),
+    "mtmd_input_chunk_type": ("Mtmd.ChunkKind", "the type of the property `kind`"),
+    "mtmd_input_chunk": ("Mtmd.Chunk", "one word: all chunks are input"),
+    "mtmd_input_chunks": ("Mtmd.Chunks", "one word: all chunks are input"),
     "ggml_backend_dev_t": ("Ggml.BackendDevice", "a pointer to struct ggml_backend_device, whose functions say `dev`"),
 }
 
@@ -175,6 +207,7 @@ FIELD_EXCEPTIONS = {
     ("llama_context_params", "abort_callback_data"): ("abortCbData", _SPEC),
     ("ggml_threadpool_params", "cpumask"): ("cpuMask", _SPEC),
     ("ggml_cplan", "threadpool"): ("threadPool", _SPEC),
+    ("mtmd_context_params", "cb_eval_user_data"): ("cbEvalData", "as for contexts"),
 }
 
 # Attributes of the facade without a field in the pinned header: (class, C name) -> (name, the field used instead).
@@ -222,7 +255,7 @@ def function_name(function: Function) -> tuple[str, str]:
     if is_constructor(function):
         return "Ggml.Context", camel(function.name.removeprefix("ggml_"))
     owner, rest = split_prefix(function.name)
-    if owner in ("", "Ggml") and function.params:
+    if owner in ("", "Ggml", "Mtmd") and function.params:
         base = _base(function.params[0].type)
         if base.partition("_")[0] == function.name.partition("_")[0]:
             owner = FIRST_PARAMETER.get(base, owner)
@@ -243,7 +276,7 @@ def type_name(c_name: str) -> str:
     """Return the facade's name of a struct, union, enum or typedef: `SplitMode` for `llama_split_mode`."""
     if c_name in TYPE_EXCEPTIONS:
         return TYPE_EXCEPTIONS[c_name][0]
-    for prefix, owner in (("llama_", ""), ("ggml_", "Ggml."), ("gguf_", "Gguf.")):
+    for prefix, owner in (("llama_", ""), ("ggml_", "Ggml."), ("gguf_", "Gguf."), ("mtmd_", "Mtmd.")):
         if c_name.startswith(prefix):
             return owner + pascal(c_name[len(prefix) :].removesuffix("_t"))
     return pascal(c_name.removesuffix("_t"))
@@ -284,7 +317,7 @@ def _common_words(names: list[str]) -> str:
 
 def constant_name(c_name: str) -> str:
     """Return the facade's name of a constant: `DEFAULT_SEED` for `LLAMA_DEFAULT_SEED`, `Ggml.X` for `GGML_X`."""
-    for prefix, owner in (("LLAMA_", ""), ("GGML_", "Ggml."), ("GGUF_", "Gguf.")):
+    for prefix, owner in (("LLAMA_", ""), ("GGML_", "Ggml."), ("GGUF_", "Gguf."), ("MTMD_", "Mtmd.")):
         if c_name.startswith(prefix):
             return owner + c_name[len(prefix) :]
     return c_name

@@ -21,18 +21,29 @@ HANDLES = (
     "llama_memory_i",
     "llama_model",
     "llama_sampler",
+    "mtmd_batch",
+    "mtmd_context",
+    "mtmd_helper_gen_audio",
+    "mtmd_input_chunks",
 )
 
 # Handles whose users the guard counts, so that a call never gets a freed one. Users can only make them through a
 # function of the API. Samplers are not among them: C code may bring its own, and the facade never uses one in two calls
 # at a time.
-_COUNTED = ("llama_adapter_lora", "llama_batch_ext", "llama_context", "llama_model", "ggml_threadpool")
+_COUNTED = (
+    *("llama_adapter_lora", "llama_batch_ext", "llama_context", "llama_model", "ggml_threadpool"),
+    *("mtmd_batch", "mtmd_bitmap", "mtmd_context", "mtmd_helper_gen_audio", "mtmd_helper_video"),
+    *("mtmd_input_chunk", "mtmd_input_chunks"),
+)
 
 # Typedefs of pointers to handles and their parts.
 _POINTERS = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}
 
+# Structs that functions return by value -> the fields that hold new handles.
+RETURNED_HANDLES = {"mtmd_helper_bitmap_wrapper": ("bitmap", "video_ctx")}
+
 # Objects that live inside a handle and end with it.
-_PARTS = ("llama_memory_i", "llama_vocab")
+_PARTS = ("llama_memory_i", "llama_vocab", "mtmd_image_tokens", "mtmd_input_chunk")
 
 # Functions that fail without changing the handles that they take.
 UNTOUCHED = {
@@ -44,6 +55,8 @@ UNTOUCHED = {
     "llama_memory_seq_pos_min": "reads",
     "llama_memory_seq_pos_max": "reads",
     "llama_memory_can_shift": "reads",
+    "mtmd_get_output_embd": "reads",
+    "mtmd_batch_get_output_embd": "reads",
 }
 
 # Functions that dereference NULL if a context's memory is full, and what the guard calls before them: it throws.
@@ -86,8 +99,13 @@ FILLED_RECORDS = {
         "llama_sampler",
         "llama_sampler_i",
         "llama_sampler_seq_config",
+        "mtmd_input_part",
+        "mtmd_input_text",
     )
 }
+
+# Types of callbacks for which the facade passes NULL only: their form may differ.
+UNUSED_CALLBACKS = ("mtmd_helper_post_decode_callback", "mtmd_bitmap_lazy_callback")
 
 # Constants that the sources name without a check (`has`) for them, and why that does no harm.
 OPTIONAL_CONSTANTS = {
@@ -103,6 +121,7 @@ NEEDED_RECORDS = (
     "llama_context_params",
     "llama_sampler_chain_params",
     "llama_model_quantize_params",
+    "mtmd_context_params",
     *DATA_RECORDS,
 )
 
@@ -137,7 +156,7 @@ def suspects(function: Function) -> list[int]:
     """Return the indices of the parameters that a failed call may have left half-changed."""
     if function.name in UNTOUCHED:
         return []
-    pattern = re.compile(rf"^struct ({'|'.join(HANDLES)}) \*$")
+    pattern = re.compile(rf"^(struct )?({'|'.join(HANDLES)}) \*$")
     return [i for i, p in enumerate(function.params) if pattern.match(p.type) or p.type == "llama_memory_t"]
 
 
@@ -156,7 +175,7 @@ def preconditions(function: Function) -> list[str]:
 
 def _pointee(ctype: str) -> tuple[str, bool]:
     """Return the struct that a type points to, and True if it is writable; ("", False) for any other type."""
-    match = re.fullmatch(r"(const )?struct (\w+) \*", _POINTERS.get(ctype, ctype))
+    match = re.fullmatch(r"(const )?(?:struct )?(\w+) \*", _POINTERS.get(ctype, ctype))
     return (match[2], not match[1]) if match else ("", False)
 
 

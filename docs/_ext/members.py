@@ -205,8 +205,11 @@ def _type(text: str) -> str:
 
 
 def _public(name: str) -> str:
-    short = name.removeprefix("Ggml")
-    return f"Ggml.{short}" if short != name and find(f"Ggml.{short}") else name
+    for space in ("Ggml", "Mtmd"):
+        short = name.removeprefix(space)
+        if short != name and find(f"{space}.{short}"):
+            return f"{space}.{short}"
+    return name
 
 
 def entry(path: str, member: Member) -> str:

@@ -20,8 +20,9 @@ _DATA = ("ffi", "lib")
 
 for _name in llama_cffi.__all__:
     getattr(llama_cffi, _name)  # names are loaded when they are first used; `find` does not load them
-for _name in llama_cffi.Ggml.__all__:
-    getattr(llama_cffi.Ggml, _name)
+for _space in (llama_cffi.Ggml, llama_cffi.Mtmd):
+    for _name in _space.__all__:
+        getattr(_space, _name)
 
 
 def find(path: str) -> Any:

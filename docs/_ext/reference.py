@@ -90,6 +90,13 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
         "Ggml.Backend Ggml.BackendDevice Ggml.BackendReg Ggml.BackendBufferType Ggml.Rpc Ggml.Threadpool",
     ),
     (
+        "media",
+        "Images and sounds: Mtmd",
+        "Prompts with images and sounds, for models with a projector file (mmproj).",
+        ("mtmd",),
+        "Mtmd.Context Mtmd.Bitmap Mtmd.Chunks Mtmd.Chunk",
+    ),
+    (
         "system",
         "The system, the log, types and constants",
         "What this build of llama.cpp supports, its log, and the types of tokens and positions.",
@@ -114,9 +121,10 @@ def groups() -> dict[str, list[str]]:
     """Return the public names by group. A name belongs to the group of its package."""
     homes = {name: home for home, names in llama_cffi._MODULES.items() for name in names}
     homes |= {f"Ggml.{name}": "ggml" for name in llama_cffi.Ggml.__all__}
+    homes |= {f"Mtmd.{name}": "mtmd" for name in llama_cffi.Mtmd.__all__}
     found: dict[str, list[str]] = {slug: [] for slug, *_ in _GROUPS}
     for name, home in homes.items():
-        if name in ("Ggml", "ffi", "lib") or name in _ALIASES:
+        if name in ("Ggml", "Mtmd", "ffi", "lib") or name in _ALIASES:
             continue
         parts = [home, home.partition(".")[0]]
         slug = next((slug for part in parts for slug, _, _, packages, _ in _GROUPS if part in packages), "system")

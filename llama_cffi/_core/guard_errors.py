@@ -122,7 +122,14 @@ _LOADERS = {
     "vulkan": "call Ggml.Backend.vkLoad() first (in a build made with GGML_USE_VULKAN=1)",
 }
 
+NO_MTMD = (
+    "this build has no library for images and sound (libmtmd-cffi.so), or the library lacks this function: build with "
+    "the pinned llama.cpp (unset LLAMA_CPP_SOURCE and LLAMA_CFFI_PREFIX)"
+)
+
 
 def _unavailable(operation: str, module: str) -> str:
+    if module == "mtmd":
+        return f"{operation}: {NO_MTMD}"
     loader = _LOADERS.get(module, f"load the {module} backend module first")
     return f"{operation} is part of the {module} backend module, which is not loaded or does not contain it: {loader}"

@@ -57,6 +57,28 @@ struct llama_sampler;
 struct llama_perf_context_data;
 struct llama_perf_sampler_data;
 struct llama_opt_params;
+struct mtmd_context;
+struct mtmd_bitmap;
+struct mtmd_image_tokens;
+struct mtmd_input_chunk;
+struct mtmd_input_chunks;
+struct mtmd_batch;
+struct mtmd_input_text;
+struct mtmd_input_part;
+struct mtmd_context_params;
+struct mtmd_decoder_pos;
+struct mtmd_caps;
+struct mtmd_gen_audio_info;
+struct mtmd_gen_inp;
+struct mtmd_gen_out;
+struct mtmd_helper_video;
+struct mtmd_helper_video_init_params;
+struct mtmd_helper_init_opt;
+struct mtmd_helper_bitmap_wrapper;
+struct mtmd_helper_embd_batch;
+struct mtmd_helper_video_info;
+struct mtmd_helper_gen_audio;
+struct mtmd_helper_gen_audio_inp;
 
 enum ggml_status {
     GGML_STATUS_ALLOC_FAILED = ...,
@@ -551,6 +573,25 @@ enum llama_process_type {
     LLAMA_PROCESS_TYPE_ENCODE = ...,
     LLAMA_PROCESS_TYPE_DECODE = ...,
 };
+enum mtmd_input_chunk_type {
+    MTMD_INPUT_CHUNK_TYPE_TEXT = ...,
+    MTMD_INPUT_CHUNK_TYPE_IMAGE = ...,
+    MTMD_INPUT_CHUNK_TYPE_AUDIO = ...,
+    MTMD_INPUT_CHUNK_TYPE_COUNT = ...,
+};
+enum mtmd_gen_audio_type {
+    MTMD_GEN_AUDIO_TYPE_NONE = ...,
+    MTMD_GEN_AUDIO_TYPE_QWEN3TTS = ...,
+    MTMD_GEN_AUDIO_TYPE_POCKETTTS = ...,
+};
+enum mtmd_gen_process_type {
+    MTMD_GEN_PROCESS_TYPE_GEN_CODE = ...,
+    MTMD_GEN_PROCESS_TYPE_GEN_WAV = ...,
+};
+enum mtmd_helper_gen_audio_outtype {
+    MTMD_HELPER_GEN_AUDIO_OUTTYPE_PCM = ...,
+    MTMD_HELPER_GEN_AUDIO_OUTTYPE_WAV = ...,
+};
 
 typedef struct {
     uint16_t bits;
@@ -612,6 +653,20 @@ typedef void (*llama_model_set_tensor_data_t)(struct ggml_tensor *, void *);
 typedef uint32_t llama_state_seq_flags;
 typedef void *llama_sampler_context_t;
 typedef bool (*llama_opt_param_filter)(const struct ggml_tensor *, void *);
+typedef struct mtmd_context mtmd_context;
+typedef struct mtmd_bitmap mtmd_bitmap;
+typedef struct mtmd_image_tokens mtmd_image_tokens;
+typedef struct mtmd_input_chunk mtmd_input_chunk;
+typedef struct mtmd_input_chunks mtmd_input_chunks;
+typedef struct mtmd_input_text mtmd_input_text;
+typedef struct mtmd_input_part mtmd_input_part;
+typedef struct mtmd_batch mtmd_batch;
+typedef bool (*mtmd_progress_callback)(float, void *);
+typedef int (*mtmd_bitmap_lazy_callback)(size_t, void *, mtmd_bitmap **, char **);
+typedef struct mtmd_helper_video mtmd_helper_video;
+typedef struct mtmd_helper_init_opt mtmd_helper_init_opt;
+typedef int32_t (*mtmd_helper_post_decode_callback)(const struct mtmd_helper_embd_batch *, void *);
+typedef struct mtmd_helper_gen_audio mtmd_helper_gen_audio;
 
 struct ggml_init_params {
     size_t mem_size;
@@ -916,6 +971,112 @@ struct llama_opt_params {
     ggml_opt_get_optimizer_params get_opt_pars;
     void *get_opt_pars_ud;
     enum ggml_opt_optimizer_type optimizer_type;
+};
+struct mtmd_input_text {
+    const char *text;
+    size_t text_len;
+    bool add_special;
+    bool parse_special;
+};
+struct mtmd_input_part {
+    const struct mtmd_input_text *text;
+    const struct mtmd_bitmap *bitmap;
+};
+struct mtmd_context_params {
+    bool use_gpu;
+    ggml_backend_dev_t device;
+    bool print_timings;
+    int n_threads;
+    const char *image_marker;
+    const char *media_marker;
+    enum llama_flash_attn_type flash_attn_type;
+    bool warmup;
+    int image_min_tokens;
+    int image_max_tokens;
+    ggml_backend_sched_eval_callback cb_eval;
+    void *cb_eval_user_data;
+    int32_t batch_max_tokens;
+    mtmd_progress_callback progress_callback;
+    void *progress_callback_user_data;
+};
+struct mtmd_decoder_pos {
+    uint32_t t;
+    uint32_t x;
+    uint32_t y;
+    uint32_t z;
+};
+struct mtmd_caps {
+    bool inp_vision;
+    bool inp_audio;
+};
+struct mtmd_gen_audio_info {
+    enum mtmd_gen_audio_type type;
+    int32_t sample_rate;
+    const char *model_variant;
+};
+struct mtmd_gen_inp {
+    enum mtmd_gen_process_type type;
+    int32_t code0;
+    float *embd;
+    int32_t top_k;
+    float top_p;
+    uint32_t seed;
+    float temp;
+    int32_t *codes;
+    size_t n_codes;
+    const float *feats;
+    size_t n_feats;
+    const char *state_data;
+    size_t state_size;
+};
+struct mtmd_gen_out {
+    const int32_t *codes;
+    size_t n_codes;
+    const float *feats;
+    size_t n_feats;
+    const float *embd;
+    bool is_eos;
+    const float *audio;
+    size_t n_samples;
+    const char *state_data;
+    size_t state_size;
+};
+struct mtmd_helper_video_init_params {
+    float fps_target;
+    const char *ffmpeg_bin_dir;
+    int64_t timestamp_interval_ms;
+};
+struct mtmd_helper_init_opt {
+    struct mtmd_helper_video_init_params video_params;
+};
+struct mtmd_helper_bitmap_wrapper {
+    mtmd_bitmap *bitmap;
+    mtmd_helper_video *video_ctx;
+};
+struct mtmd_helper_embd_batch {
+    int32_t n_tokens;
+    const float *embd;
+    int32_t n_embd;
+    const llama_pos *pos;
+    int32_t n_pos;
+    llama_seq_id seq_id;
+};
+struct mtmd_helper_video_info {
+    uint32_t width;
+    uint32_t height;
+    float fps;
+    int32_t n_frames;
+};
+struct mtmd_helper_gen_audio_inp {
+    llama_seq_id seq_id;
+    const char *prompt;
+    size_t prompt_len;
+    mtmd_bitmap *speaker_ref;
+    const char *lang;
+    int32_t top_k;
+    float top_p;
+    uint32_t seed;
+    enum mtmd_helper_gen_audio_outtype out_type;
 };
 
 #define GGML_BACKEND_META_MAX_DEVICES ...
@@ -1899,3 +2060,87 @@ llama_token llama_vocab_nl(const struct llama_vocab *);
 llama_token llama_vocab_pad(const struct llama_vocab *);
 llama_token llama_vocab_sep(const struct llama_vocab *);
 enum llama_vocab_type llama_vocab_type(const struct llama_vocab *);
+int32_t mtmd_batch_add_chunk(mtmd_batch *, const mtmd_input_chunk *);
+int32_t mtmd_batch_encode(mtmd_batch *);
+void mtmd_batch_free(mtmd_batch *);
+float *mtmd_batch_get_output_embd(mtmd_batch *, const mtmd_input_chunk *);
+mtmd_batch *mtmd_batch_init(mtmd_context *);
+void mtmd_bitmap_free(mtmd_bitmap *);
+const unsigned char *mtmd_bitmap_get_data(const mtmd_bitmap *);
+const char *mtmd_bitmap_get_id(const mtmd_bitmap *);
+size_t mtmd_bitmap_get_n_bytes(const mtmd_bitmap *);
+uint32_t mtmd_bitmap_get_nx(const mtmd_bitmap *);
+uint32_t mtmd_bitmap_get_ny(const mtmd_bitmap *);
+mtmd_bitmap *mtmd_bitmap_init(uint32_t, uint32_t, const unsigned char *);
+mtmd_bitmap *mtmd_bitmap_init_from_audio(size_t, const float *);
+mtmd_bitmap *mtmd_bitmap_init_lazy(const mtmd_context *, const char *, void *, mtmd_bitmap_lazy_callback);
+bool mtmd_bitmap_is_audio(const mtmd_bitmap *);
+void mtmd_bitmap_set_id(mtmd_bitmap *, const char *);
+void mtmd_bitmap_set_mergeable(mtmd_bitmap *, bool);
+struct mtmd_context_params mtmd_context_params_default(void);
+bool mtmd_decode_use_mrope(const mtmd_context *);
+bool mtmd_decode_use_non_causal(const mtmd_context *, const mtmd_input_chunk *);
+const char *mtmd_default_marker(void);
+int32_t mtmd_encode(mtmd_context *, const mtmd_image_tokens *);
+int32_t mtmd_encode_chunk(mtmd_context *, const mtmd_input_chunk *);
+void mtmd_free(mtmd_context *);
+struct mtmd_gen_audio_info mtmd_gen_audio_get_info(const mtmd_context *);
+int32_t mtmd_gen_audio_process(mtmd_context *, const struct mtmd_gen_inp *, struct mtmd_gen_out *);
+struct mtmd_gen_inp mtmd_gen_inp_default(const mtmd_context *);
+int mtmd_get_audio_sample_rate(const mtmd_context *);
+struct mtmd_caps mtmd_get_cap_from_file(const char *);
+const char *mtmd_get_marker(const mtmd_context *);
+float *mtmd_get_output_embd(mtmd_context *);
+struct mtmd_helper_bitmap_wrapper mtmd_helper_bitmap_init_from_buf(const mtmd_context *, const unsigned char *, size_t, bool, struct mtmd_helper_init_opt);
+struct mtmd_helper_bitmap_wrapper mtmd_helper_bitmap_init_from_file(const mtmd_context *, const char *, bool, struct mtmd_helper_init_opt);
+int32_t mtmd_helper_decode_image_chunk(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, float *, llama_pos, llama_seq_id, int32_t, llama_pos *, mtmd_helper_post_decode_callback, void *);
+int32_t mtmd_helper_eval_chunk_single(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *);
+int32_t mtmd_helper_eval_chunks(mtmd_context *, struct llama_context *, const mtmd_input_chunks *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *);
+void mtmd_helper_gen_audio_free(mtmd_helper_gen_audio *);
+int32_t mtmd_helper_gen_audio_get_output(mtmd_helper_gen_audio *, int32_t *, const char **, size_t *, int64_t *);
+mtmd_helper_gen_audio *mtmd_helper_gen_audio_init(struct llama_context *, struct mtmd_context *);
+void mtmd_helper_gen_audio_reset(mtmd_helper_gen_audio *);
+int32_t mtmd_helper_gen_audio_set_input(mtmd_helper_gen_audio *, const struct mtmd_helper_gen_audio_inp *);
+int32_t mtmd_helper_gen_audio_step_gen(mtmd_helper_gen_audio *, llama_token, const float *, const float **, bool *);
+int32_t mtmd_helper_gen_audio_step_prompt(mtmd_helper_gen_audio *, int32_t);
+llama_pos mtmd_helper_get_n_pos(const mtmd_input_chunks *);
+size_t mtmd_helper_get_n_tokens(const mtmd_input_chunks *);
+void mtmd_helper_image_get_decoder_pos(const mtmd_image_tokens *, llama_pos, struct mtmd_decoder_pos *);
+struct mtmd_helper_init_opt mtmd_helper_init_opt_default(void);
+void mtmd_helper_log_set(ggml_log_callback, void *);
+bool mtmd_helper_model_can_chat(const struct llama_context *, const struct mtmd_context *);
+bool mtmd_helper_support_video(const mtmd_context *);
+void mtmd_helper_video_free(mtmd_helper_video *);
+struct mtmd_helper_video_info mtmd_helper_video_get_info(const mtmd_helper_video *);
+mtmd_helper_video *mtmd_helper_video_init(const struct mtmd_context *, const char *, struct mtmd_helper_video_init_params);
+mtmd_helper_video *mtmd_helper_video_init_from_buf(const struct mtmd_context *, const unsigned char *, size_t, struct mtmd_helper_video_init_params);
+struct mtmd_helper_video_init_params mtmd_helper_video_init_params_default(void);
+int32_t mtmd_helper_video_read_next(mtmd_helper_video *, mtmd_bitmap **, char **);
+struct mtmd_decoder_pos mtmd_image_tokens_get_decoder_pos(const mtmd_image_tokens *, llama_pos, size_t);
+const char *mtmd_image_tokens_get_id(const mtmd_image_tokens *);
+llama_pos mtmd_image_tokens_get_n_pos(const mtmd_image_tokens *);
+size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens *);
+size_t mtmd_image_tokens_get_nx(const mtmd_image_tokens *);
+size_t mtmd_image_tokens_get_ny(const mtmd_image_tokens *);
+mtmd_context *mtmd_init_from_file(const char *, const struct llama_model *, const struct mtmd_context_params);
+mtmd_input_chunk *mtmd_input_chunk_copy(const mtmd_input_chunk *);
+void mtmd_input_chunk_free(mtmd_input_chunk *);
+const char *mtmd_input_chunk_get_id(const mtmd_input_chunk *);
+llama_pos mtmd_input_chunk_get_n_pos(const mtmd_input_chunk *);
+size_t mtmd_input_chunk_get_n_tokens(const mtmd_input_chunk *);
+mtmd_input_chunk *mtmd_input_chunk_get_placeholder(const mtmd_input_chunk *);
+const mtmd_image_tokens *mtmd_input_chunk_get_tokens_image(const mtmd_input_chunk *);
+const llama_token *mtmd_input_chunk_get_tokens_text(const mtmd_input_chunk *, size_t *);
+enum mtmd_input_chunk_type mtmd_input_chunk_get_type(const mtmd_input_chunk *);
+mtmd_input_chunk *mtmd_input_chunk_load(const char *, size_t);
+int32_t mtmd_input_chunk_save(const mtmd_input_chunk *, char *, size_t, size_t *);
+void mtmd_input_chunks_free(mtmd_input_chunks *);
+const mtmd_input_chunk *mtmd_input_chunks_get(const mtmd_input_chunks *, size_t);
+mtmd_input_chunks *mtmd_input_chunks_init(void);
+size_t mtmd_input_chunks_size(const mtmd_input_chunks *);
+void mtmd_log_set(ggml_log_callback, void *);
+bool mtmd_support_audio(const mtmd_context *);
+bool mtmd_support_vision(const mtmd_context *);
+mtmd_input_chunks *mtmd_test_create_input_chunks(void);
+int32_t mtmd_tokenize(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_text *, const mtmd_bitmap * const *, size_t);
+int32_t mtmd_tokenize_from_parts(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_part * const *, size_t, bool);

@@ -636,6 +636,37 @@ _ENUMS: dict[str, tuple[str, dict[str, int]]] = {
             "DECODE": 1,
         },
     ),
+    "MtmdChunkKind": (
+        """Maps to `mtmd_input_chunk_type`.""",
+        {
+            "TEXT": 0,
+            "IMAGE": 1,
+            "AUDIO": 2,
+            "COUNT": 3,
+        },
+    ),
+    "MtmdGenAudioType": (
+        """represent the pipeline type Maps to `mtmd_gen_audio_type`.""",
+        {
+            "NONE": 0,
+            "QWEN3TTS": 1,
+            "POCKETTTS": 2,
+        },
+    ),
+    "MtmdGenProcessType": (
+        """Maps to `mtmd_gen_process_type`.""",
+        {
+            "GEN_CODE": 0,
+            "GEN_WAV": 1,
+        },
+    ),
+    "MtmdHelperGenAudioOuttype": (
+        """Maps to `mtmd_helper_gen_audio_outtype`.""",
+        {
+            "PCM": 0,
+            "WAV": 1,
+        },
+    ),
 }
 
 __all__ = list(_ENUMS)

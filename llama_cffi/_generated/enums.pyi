@@ -583,3 +583,30 @@ class ProcessType(IntEnum):
     """Maps to `llama_process_type`."""
     ENCODE = 0
     DECODE = 1
+
+
+class MtmdChunkKind(IntEnum):
+    """Maps to `mtmd_input_chunk_type`."""
+    TEXT = 0
+    IMAGE = 1
+    AUDIO = 2
+    COUNT = 3
+
+
+class MtmdGenAudioType(IntEnum):
+    """represent the pipeline type Maps to `mtmd_gen_audio_type`."""
+    NONE = 0
+    QWEN3TTS = 1
+    POCKETTTS = 2
+
+
+class MtmdGenProcessType(IntEnum):
+    """Maps to `mtmd_gen_process_type`."""
+    GEN_CODE = 0
+    GEN_WAV = 1
+
+
+class MtmdHelperGenAudioOuttype(IntEnum):
+    """Maps to `mtmd_helper_gen_audio_outtype`."""
+    PCM = 0
+    WAV = 1

@@ -10338,3 +10338,1475 @@ extern "C" enum llama_vocab_type guard_llama_vocab_type(const struct llama_vocab
         return {};
     }
 }
+
+extern "C" int32_t guard_mtmd_batch_add_chunk(mtmd_batch *batch, const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_batch_add_chunk");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_batch *, const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_batch_add_chunk");
+    if (!guard_call.acquire({batch, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(batch, chunk));
+    } catch (...) {
+        guard_call.record_exception({batch});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_batch_encode(mtmd_batch *batch) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_batch_encode");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_batch *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_batch_encode");
+    if (!guard_call.acquire({batch})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(batch));
+    } catch (...) {
+        guard_call.record_exception({batch});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_batch_free(mtmd_batch *batch) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_batch_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_batch *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_batch_free");
+    if (!guard_call.remove(batch)) {
+        return;
+    }
+    try {
+        guard_target(batch);
+    } catch (...) {
+        guard_call.record_exception({batch});
+    }
+}
+
+extern "C" float *guard_mtmd_batch_get_output_embd(mtmd_batch *batch, const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_batch_get_output_embd");
+    const auto guard_target = guard_module.find<float *(*)(mtmd_batch *, const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_batch_get_output_embd");
+    if (!guard_call.acquire({batch, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(batch, chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_batch *guard_mtmd_batch_init(mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_batch_init");
+    const auto guard_target = guard_module.find<mtmd_batch *(*)(mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_batch_init");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_bitmap_free(mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_bitmap_free");
+    if (!guard_call.remove(bitmap)) {
+        return;
+    }
+    try {
+        guard_target(bitmap);
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" const unsigned char *guard_mtmd_bitmap_get_data(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_get_data");
+    const auto guard_target = guard_module.find<const unsigned char *(*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_get_data");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const char *guard_mtmd_bitmap_get_id(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_get_id");
+    const auto guard_target = guard_module.find<const char *(*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_get_id");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_bitmap_get_n_bytes(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_get_n_bytes");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_get_n_bytes");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" uint32_t guard_mtmd_bitmap_get_nx(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_get_nx");
+    const auto guard_target = guard_module.find<uint32_t (*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_get_nx");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" uint32_t guard_mtmd_bitmap_get_ny(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_get_ny");
+    const auto guard_target = guard_module.find<uint32_t (*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_get_ny");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_bitmap *guard_mtmd_bitmap_init(uint32_t nx, uint32_t ny, const unsigned char *data) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_init");
+    const auto guard_target = guard_module.find<mtmd_bitmap *(*)(uint32_t, uint32_t, const unsigned char *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_init");
+    try {
+        return guard_call.new_handle(guard_target(nx, ny, data));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_bitmap *guard_mtmd_bitmap_init_from_audio(size_t n_samples, const float *data) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_init_from_audio");
+    const auto guard_target = guard_module.find<mtmd_bitmap *(*)(size_t, const float *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_init_from_audio");
+    try {
+        return guard_call.new_handle(guard_target(n_samples, data));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_bitmap *guard_mtmd_bitmap_init_lazy(const mtmd_context *ctx, const char *id, void *user_data, mtmd_bitmap_lazy_callback callback) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_init_lazy");
+    const auto guard_target = guard_module.find<mtmd_bitmap *(*)(const mtmd_context *, const char *, void *, mtmd_bitmap_lazy_callback)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_init_lazy");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(ctx, id, user_data, callback));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" bool guard_mtmd_bitmap_is_audio(const mtmd_bitmap *bitmap) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_is_audio");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_bitmap *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_bitmap_is_audio");
+    if (!guard_call.acquire({bitmap})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(bitmap));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_bitmap_set_id(mtmd_bitmap *bitmap, const char *id) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_set_id");
+    const auto guard_target = guard_module.find<void (*)(mtmd_bitmap *, const char *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_bitmap_set_id");
+    if (!guard_call.acquire({bitmap})) {
+        return;
+    }
+    try {
+        guard_target(bitmap, id);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" void guard_mtmd_bitmap_set_mergeable(mtmd_bitmap *bitmap, bool mergeable) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_bitmap_set_mergeable");
+    const auto guard_target = guard_module.find<void (*)(mtmd_bitmap *, bool)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_bitmap_set_mergeable");
+    if (!guard_call.acquire({bitmap})) {
+        return;
+    }
+    try {
+        guard_target(bitmap, mergeable);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" struct mtmd_context_params guard_mtmd_context_params_default(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_context_params_default");
+    const auto guard_target = guard_module.find<struct mtmd_context_params (*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_context_params_default");
+    try {
+        return guard_call.checked(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" bool guard_mtmd_decode_use_mrope(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_decode_use_mrope");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_decode_use_mrope");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" bool guard_mtmd_decode_use_non_causal(const mtmd_context *ctx, const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_decode_use_non_causal");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_context *, const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_decode_use_non_causal");
+    if (!guard_call.acquire({ctx, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const char *guard_mtmd_default_marker(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_default_marker");
+    const auto guard_target = guard_module.find<const char *(*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_default_marker");
+    try {
+        return guard_call.checked(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_encode(mtmd_context *ctx, const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_encode");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_encode");
+    guard::note_deprecated("mtmd_encode");
+    if (!guard_call.acquire({ctx, image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, image_tokens));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_encode_chunk(mtmd_context *ctx, const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_encode_chunk");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_encode_chunk");
+    if (!guard_call.acquire({ctx, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, chunk));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_free(mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_free");
+    if (!guard_call.remove(ctx)) {
+        return;
+    }
+    try {
+        guard_target(ctx);
+    } catch (...) {
+        guard_call.record_exception({ctx});
+    }
+}
+
+extern "C" struct mtmd_gen_audio_info guard_mtmd_gen_audio_get_info(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_gen_audio_get_info");
+    const auto guard_target = guard_module.find<struct mtmd_gen_audio_info (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_gen_audio_get_info");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_gen_audio_process(mtmd_context *ctx, const struct mtmd_gen_inp *inp, struct mtmd_gen_out *out) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_gen_audio_process");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, const struct mtmd_gen_inp *, struct mtmd_gen_out *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_gen_audio_process");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, inp, out));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_gen_inp guard_mtmd_gen_inp_default(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_gen_inp_default");
+    const auto guard_target = guard_module.find<struct mtmd_gen_inp (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_gen_inp_default");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int guard_mtmd_get_audio_sample_rate(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_get_audio_sample_rate");
+    const auto guard_target = guard_module.find<int (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_get_audio_sample_rate");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_caps guard_mtmd_get_cap_from_file(const char *mmproj_fname) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_get_cap_from_file");
+    const auto guard_target = guard_module.find<struct mtmd_caps (*)(const char *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_get_cap_from_file");
+    try {
+        return guard_call.checked(guard_target(mmproj_fname));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const char *guard_mtmd_get_marker(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_get_marker");
+    const auto guard_target = guard_module.find<const char *(*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_get_marker");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" float *guard_mtmd_get_output_embd(mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_get_output_embd");
+    const auto guard_target = guard_module.find<float *(*)(mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_get_output_embd");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_helper_bitmap_wrapper guard_mtmd_helper_bitmap_init_from_buf(const mtmd_context *ctx, const unsigned char *buf, size_t len, bool placeholder, struct mtmd_helper_init_opt opt) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_bitmap_init_from_buf");
+    const auto guard_target = guard_module.find<struct mtmd_helper_bitmap_wrapper (*)(const mtmd_context *, const unsigned char *, size_t, bool, struct mtmd_helper_init_opt)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_bitmap_init_from_buf");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handles<&mtmd_helper_bitmap_wrapper::bitmap, &mtmd_helper_bitmap_wrapper::video_ctx>(guard_target(ctx, buf, len, placeholder, opt));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_helper_bitmap_wrapper guard_mtmd_helper_bitmap_init_from_file(const mtmd_context *ctx, const char *fname, bool placeholder, struct mtmd_helper_init_opt opt) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_bitmap_init_from_file");
+    const auto guard_target = guard_module.find<struct mtmd_helper_bitmap_wrapper (*)(const mtmd_context *, const char *, bool, struct mtmd_helper_init_opt)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_bitmap_init_from_file");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handles<&mtmd_helper_bitmap_wrapper::bitmap, &mtmd_helper_bitmap_wrapper::video_ctx>(guard_target(ctx, fname, placeholder, opt));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_decode_image_chunk(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunk *chunk, float *encoded_embd, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, llama_pos *new_n_past, mtmd_helper_post_decode_callback callback, void *user_data) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_decode_image_chunk");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, float *, llama_pos, llama_seq_id, int32_t, llama_pos *, mtmd_helper_post_decode_callback, void *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_decode_image_chunk");
+    if (!guard_call.acquire({ctx, lctx, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, lctx, chunk, encoded_embd, n_past, seq_id, n_batch, new_n_past, callback, user_data));
+    } catch (...) {
+        guard_call.record_exception({ctx, lctx});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_eval_chunk_single(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunk *chunk, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos *new_n_past) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_eval_chunk_single");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_eval_chunk_single");
+    if (!guard_call.acquire({ctx, lctx, chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, lctx, chunk, n_past, seq_id, n_batch, logits_last, new_n_past));
+    } catch (...) {
+        guard_call.record_exception({ctx, lctx});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_eval_chunks(mtmd_context *ctx, struct llama_context *lctx, const mtmd_input_chunks *chunks, llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos *new_n_past) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_eval_chunks");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_context *, struct llama_context *, const mtmd_input_chunks *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_eval_chunks");
+    if (!guard_call.acquire({ctx, lctx, chunks})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, lctx, chunks, n_past, seq_id, n_batch, logits_last, new_n_past));
+    } catch (...) {
+        guard_call.record_exception({ctx, lctx});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_helper_gen_audio_free(mtmd_helper_gen_audio *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_helper_gen_audio *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_free");
+    if (!guard_call.remove(ctx)) {
+        return;
+    }
+    try {
+        guard_target(ctx);
+    } catch (...) {
+        guard_call.record_exception({ctx});
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_gen_audio_get_output(mtmd_helper_gen_audio *ctx, int32_t *out_sample_rate, const char **out_data, size_t *out_data_len, int64_t *out_n_samples) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_get_output");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_helper_gen_audio *, int32_t *, const char **, size_t *, int64_t *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_get_output");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, out_sample_rate, out_data, out_data_len, out_n_samples));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" mtmd_helper_gen_audio *guard_mtmd_helper_gen_audio_init(struct llama_context *lctx, struct mtmd_context *mctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_init");
+    const auto guard_target = guard_module.find<mtmd_helper_gen_audio *(*)(struct llama_context *, struct mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_init");
+    if (!guard_call.acquire({lctx, mctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(lctx, mctx));
+    } catch (...) {
+        guard_call.record_exception({lctx, mctx});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_helper_gen_audio_reset(mtmd_helper_gen_audio *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_reset");
+    const auto guard_target = guard_module.find<void (*)(mtmd_helper_gen_audio *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_reset");
+    if (!guard_call.acquire({ctx})) {
+        return;
+    }
+    try {
+        guard_target(ctx);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({ctx});
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_gen_audio_set_input(mtmd_helper_gen_audio *ctx, const struct mtmd_helper_gen_audio_inp *inp) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_set_input");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_helper_gen_audio *, const struct mtmd_helper_gen_audio_inp *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_set_input");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, inp));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_gen_audio_step_gen(mtmd_helper_gen_audio *ctx, llama_token sampled, const float *h_state_in, const float **h_state_out, bool *out_stop) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_step_gen");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_helper_gen_audio *, llama_token, const float *, const float **, bool *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_step_gen");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, sampled, h_state_in, h_state_out, out_stop));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_gen_audio_step_prompt(mtmd_helper_gen_audio *ctx, int32_t n_batch) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_gen_audio_step_prompt");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_helper_gen_audio *, int32_t)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_gen_audio_step_prompt");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, n_batch));
+    } catch (...) {
+        guard_call.record_exception({ctx});
+        return {};
+    }
+}
+
+extern "C" llama_pos guard_mtmd_helper_get_n_pos(const mtmd_input_chunks *chunks) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_get_n_pos");
+    const auto guard_target = guard_module.find<llama_pos (*)(const mtmd_input_chunks *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_get_n_pos");
+    if (!guard_call.acquire({chunks})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunks));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_helper_get_n_tokens(const mtmd_input_chunks *chunks) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_get_n_tokens");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_input_chunks *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_get_n_tokens");
+    if (!guard_call.acquire({chunks})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunks));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_helper_image_get_decoder_pos(const mtmd_image_tokens *image, llama_pos pos_0, struct mtmd_decoder_pos *out_pos) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_image_get_decoder_pos");
+    const auto guard_target = guard_module.find<void (*)(const mtmd_image_tokens *, llama_pos, struct mtmd_decoder_pos *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_helper_image_get_decoder_pos");
+    if (!guard_call.acquire({image})) {
+        return;
+    }
+    try {
+        guard_target(image, pos_0, out_pos);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" struct mtmd_helper_init_opt guard_mtmd_helper_init_opt_default(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_init_opt_default");
+    const auto guard_target = guard_module.find<struct mtmd_helper_init_opt (*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_init_opt_default");
+    try {
+        return guard_call.checked(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_helper_log_set(ggml_log_callback log_callback, void *user_data) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_log_set");
+    const auto guard_target = guard_module.find<void (*)(ggml_log_callback, void *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_helper_log_set");
+    try {
+        guard_target(log_callback, user_data);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" bool guard_mtmd_helper_model_can_chat(const struct llama_context *lctx, const struct mtmd_context *mctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_model_can_chat");
+    const auto guard_target = guard_module.find<bool (*)(const struct llama_context *, const struct mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_model_can_chat");
+    if (!guard_call.acquire({lctx, mctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(lctx, mctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" bool guard_mtmd_helper_support_video(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_support_video");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_support_video");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_helper_video_free(mtmd_helper_video *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_helper_video *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_helper_video_free");
+    if (!guard_call.remove(ctx)) {
+        return;
+    }
+    try {
+        guard_target(ctx);
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" struct mtmd_helper_video_info guard_mtmd_helper_video_get_info(const mtmd_helper_video *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_get_info");
+    const auto guard_target = guard_module.find<struct mtmd_helper_video_info (*)(const mtmd_helper_video *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_video_get_info");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_helper_video *guard_mtmd_helper_video_init(const struct mtmd_context *mctx, const char *path, struct mtmd_helper_video_init_params params) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_init");
+    const auto guard_target = guard_module.find<mtmd_helper_video *(*)(const struct mtmd_context *, const char *, struct mtmd_helper_video_init_params)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_video_init");
+    if (!guard_call.acquire({mctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(mctx, path, params));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_helper_video *guard_mtmd_helper_video_init_from_buf(const struct mtmd_context *mctx, const unsigned char *buf, size_t len, struct mtmd_helper_video_init_params params) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_init_from_buf");
+    const auto guard_target = guard_module.find<mtmd_helper_video *(*)(const struct mtmd_context *, const unsigned char *, size_t, struct mtmd_helper_video_init_params)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_video_init_from_buf");
+    if (!guard_call.acquire({mctx})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(mctx, buf, len, params));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_helper_video_init_params guard_mtmd_helper_video_init_params_default(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_init_params_default");
+    const auto guard_target = guard_module.find<struct mtmd_helper_video_init_params (*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_video_init_params_default");
+    try {
+        return guard_call.checked(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_helper_video_read_next(mtmd_helper_video *ctx, mtmd_bitmap **out_bitmap, char **out_text) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_helper_video_read_next");
+    const auto guard_target = guard_module.find<int32_t (*)(mtmd_helper_video *, mtmd_bitmap **, char **)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_helper_video_read_next");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, out_bitmap, out_text));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" struct mtmd_decoder_pos guard_mtmd_image_tokens_get_decoder_pos(const mtmd_image_tokens *image_tokens, llama_pos pos_0, size_t i) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_decoder_pos");
+    const auto guard_target = guard_module.find<struct mtmd_decoder_pos (*)(const mtmd_image_tokens *, llama_pos, size_t)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_decoder_pos");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens, pos_0, i));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const char *guard_mtmd_image_tokens_get_id(const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_id");
+    const auto guard_target = guard_module.find<const char *(*)(const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_id");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" llama_pos guard_mtmd_image_tokens_get_n_pos(const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_n_pos");
+    const auto guard_target = guard_module.find<llama_pos (*)(const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_n_pos");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_n_tokens");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_n_tokens");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_image_tokens_get_nx(const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_nx");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_nx");
+    guard::note_deprecated("mtmd_image_tokens_get_nx");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_image_tokens_get_ny(const mtmd_image_tokens *image_tokens) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_image_tokens_get_ny");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_image_tokens *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_image_tokens_get_ny");
+    guard::note_deprecated("mtmd_image_tokens_get_ny");
+    if (!guard_call.acquire({image_tokens})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(image_tokens));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_context *guard_mtmd_init_from_file(const char *mmproj_fname, const struct llama_model *text_model, const struct mtmd_context_params ctx_params) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_init_from_file");
+    const auto guard_target = guard_module.find<mtmd_context *(*)(const char *, const struct llama_model *, const struct mtmd_context_params)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_init_from_file");
+    if (!guard_call.acquire({text_model})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(mmproj_fname, text_model, ctx_params));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_input_chunk *guard_mtmd_input_chunk_copy(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_copy");
+    const auto guard_target = guard_module.find<mtmd_input_chunk *(*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_copy");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_input_chunk_free(mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_input_chunk_free");
+    if (!guard_call.remove(chunk)) {
+        return;
+    }
+    try {
+        guard_target(chunk);
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" const char *guard_mtmd_input_chunk_get_id(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_id");
+    const auto guard_target = guard_module.find<const char *(*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_id");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" llama_pos guard_mtmd_input_chunk_get_n_pos(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_n_pos");
+    const auto guard_target = guard_module.find<llama_pos (*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_n_pos");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_input_chunk_get_n_tokens(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_n_tokens");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_n_tokens");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_input_chunk *guard_mtmd_input_chunk_get_placeholder(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_placeholder");
+    const auto guard_target = guard_module.find<mtmd_input_chunk *(*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_placeholder");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.new_handle(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const mtmd_image_tokens *guard_mtmd_input_chunk_get_tokens_image(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_tokens_image");
+    const auto guard_target = guard_module.find<const mtmd_image_tokens *(*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_tokens_image");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard::part_of(chunk, guard_call.checked(guard_target(chunk)));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" const llama_token *guard_mtmd_input_chunk_get_tokens_text(const mtmd_input_chunk *chunk, size_t *n_tokens_output) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_tokens_text");
+    const auto guard_target = guard_module.find<const llama_token *(*)(const mtmd_input_chunk *, size_t *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_tokens_text");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk, n_tokens_output));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" enum mtmd_input_chunk_type guard_mtmd_input_chunk_get_type(const mtmd_input_chunk *chunk) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_get_type");
+    const auto guard_target = guard_module.find<enum mtmd_input_chunk_type (*)(const mtmd_input_chunk *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_get_type");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_input_chunk *guard_mtmd_input_chunk_load(const char *buf, size_t len) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_load");
+    const auto guard_target = guard_module.find<mtmd_input_chunk *(*)(const char *, size_t)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_load");
+    try {
+        return guard_call.new_handle(guard_target(buf, len));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_input_chunk_save(const mtmd_input_chunk *chunk, char *out_buf, size_t out_len, size_t *expected_out_len) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunk_save");
+    const auto guard_target = guard_module.find<int32_t (*)(const mtmd_input_chunk *, char *, size_t, size_t *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunk_save");
+    if (!guard_call.acquire({chunk})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunk, out_buf, out_len, expected_out_len));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_input_chunks_free(mtmd_input_chunks *chunks) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunks_free");
+    const auto guard_target = guard_module.find<void (*)(mtmd_input_chunks *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_input_chunks_free");
+    if (!guard_call.remove(chunks)) {
+        return;
+    }
+    try {
+        guard_target(chunks);
+    } catch (...) {
+        guard_call.record_exception({chunks});
+    }
+}
+
+extern "C" const mtmd_input_chunk *guard_mtmd_input_chunks_get(const mtmd_input_chunks *chunks, size_t idx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunks_get");
+    const auto guard_target = guard_module.find<const mtmd_input_chunk *(*)(const mtmd_input_chunks *, size_t)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunks_get");
+    if (!guard_call.acquire({chunks})) {
+        return {};
+    }
+    try {
+        return guard::part_of(chunks, guard_call.checked(guard_target(chunks, idx)));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_input_chunks *guard_mtmd_input_chunks_init(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunks_init");
+    const auto guard_target = guard_module.find<mtmd_input_chunks *(*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunks_init");
+    try {
+        return guard_call.new_handle(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" size_t guard_mtmd_input_chunks_size(const mtmd_input_chunks *chunks) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_input_chunks_size");
+    const auto guard_target = guard_module.find<size_t (*)(const mtmd_input_chunks *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_input_chunks_size");
+    if (!guard_call.acquire({chunks})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(chunks));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" void guard_mtmd_log_set(ggml_log_callback log_callback, void *user_data) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_log_set");
+    const auto guard_target = guard_module.find<void (*)(ggml_log_callback, void *)>();
+    if (guard_target == nullptr) {
+        return;
+    }
+    guard::Call guard_call("mtmd_log_set");
+    try {
+        guard_target(log_callback, user_data);
+        guard_call.check_workers();
+    } catch (...) {
+        guard_call.record_exception({});
+    }
+}
+
+extern "C" bool guard_mtmd_support_audio(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_support_audio");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_support_audio");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" bool guard_mtmd_support_vision(const mtmd_context *ctx) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_support_vision");
+    const auto guard_target = guard_module.find<bool (*)(const mtmd_context *)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_support_vision");
+    if (!guard_call.acquire({ctx})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx));
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" mtmd_input_chunks *guard_mtmd_test_create_input_chunks(void) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_test_create_input_chunks");
+    const auto guard_target = guard_module.find<mtmd_input_chunks *(*)(void)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_test_create_input_chunks");
+    try {
+        return guard_call.new_handle(guard_target());
+    } catch (...) {
+        guard_call.record_exception({});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_tokenize(const mtmd_context *ctx, mtmd_input_chunks *output, const mtmd_input_text *text, const mtmd_bitmap * const *bitmaps, size_t n_bitmaps) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_tokenize");
+    const auto guard_target = guard_module.find<int32_t (*)(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_text *, const mtmd_bitmap * const *, size_t)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_tokenize");
+    if (!guard_call.acquire({ctx, output})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, output, text, bitmaps, n_bitmaps));
+    } catch (...) {
+        guard_call.record_exception({output});
+        return {};
+    }
+}
+
+extern "C" int32_t guard_mtmd_tokenize_from_parts(const mtmd_context *ctx, mtmd_input_chunks *output, const mtmd_input_part * const *parts, size_t n_parts, bool add_special) {
+    static guard::ModuleFunction guard_module("mtmd", "mtmd_tokenize_from_parts");
+    const auto guard_target = guard_module.find<int32_t (*)(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_part * const *, size_t, bool)>();
+    if (guard_target == nullptr) {
+        return {};
+    }
+    guard::Call guard_call("mtmd_tokenize_from_parts");
+    if (!guard_call.acquire({ctx, output})) {
+        return {};
+    }
+    try {
+        return guard_call.checked(guard_target(ctx, output, parts, n_parts, add_special));
+    } catch (...) {
+        guard_call.record_exception({output});
+        return {};
+    }
+}

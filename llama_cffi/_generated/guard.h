@@ -13,6 +13,8 @@
 #include "ggml-rpc.h"
 #include "ggml-vulkan.h"
 #include "gguf.h"
+#include "mtmd.h"
+#include "mtmd-helper.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -949,6 +951,90 @@ llama_token guard_llama_vocab_nl(const struct llama_vocab *);
 llama_token guard_llama_vocab_pad(const struct llama_vocab *);
 llama_token guard_llama_vocab_sep(const struct llama_vocab *);
 enum llama_vocab_type guard_llama_vocab_type(const struct llama_vocab *);
+int32_t guard_mtmd_batch_add_chunk(mtmd_batch *, const mtmd_input_chunk *);
+int32_t guard_mtmd_batch_encode(mtmd_batch *);
+void guard_mtmd_batch_free(mtmd_batch *);
+float *guard_mtmd_batch_get_output_embd(mtmd_batch *, const mtmd_input_chunk *);
+mtmd_batch *guard_mtmd_batch_init(mtmd_context *);
+void guard_mtmd_bitmap_free(mtmd_bitmap *);
+const unsigned char *guard_mtmd_bitmap_get_data(const mtmd_bitmap *);
+const char *guard_mtmd_bitmap_get_id(const mtmd_bitmap *);
+size_t guard_mtmd_bitmap_get_n_bytes(const mtmd_bitmap *);
+uint32_t guard_mtmd_bitmap_get_nx(const mtmd_bitmap *);
+uint32_t guard_mtmd_bitmap_get_ny(const mtmd_bitmap *);
+mtmd_bitmap *guard_mtmd_bitmap_init(uint32_t, uint32_t, const unsigned char *);
+mtmd_bitmap *guard_mtmd_bitmap_init_from_audio(size_t, const float *);
+mtmd_bitmap *guard_mtmd_bitmap_init_lazy(const mtmd_context *, const char *, void *, mtmd_bitmap_lazy_callback);
+bool guard_mtmd_bitmap_is_audio(const mtmd_bitmap *);
+void guard_mtmd_bitmap_set_id(mtmd_bitmap *, const char *);
+void guard_mtmd_bitmap_set_mergeable(mtmd_bitmap *, bool);
+struct mtmd_context_params guard_mtmd_context_params_default(void);
+bool guard_mtmd_decode_use_mrope(const mtmd_context *);
+bool guard_mtmd_decode_use_non_causal(const mtmd_context *, const mtmd_input_chunk *);
+const char *guard_mtmd_default_marker(void);
+int32_t guard_mtmd_encode(mtmd_context *, const mtmd_image_tokens *);
+int32_t guard_mtmd_encode_chunk(mtmd_context *, const mtmd_input_chunk *);
+void guard_mtmd_free(mtmd_context *);
+struct mtmd_gen_audio_info guard_mtmd_gen_audio_get_info(const mtmd_context *);
+int32_t guard_mtmd_gen_audio_process(mtmd_context *, const struct mtmd_gen_inp *, struct mtmd_gen_out *);
+struct mtmd_gen_inp guard_mtmd_gen_inp_default(const mtmd_context *);
+int guard_mtmd_get_audio_sample_rate(const mtmd_context *);
+struct mtmd_caps guard_mtmd_get_cap_from_file(const char *);
+const char *guard_mtmd_get_marker(const mtmd_context *);
+float *guard_mtmd_get_output_embd(mtmd_context *);
+struct mtmd_helper_bitmap_wrapper guard_mtmd_helper_bitmap_init_from_buf(const mtmd_context *, const unsigned char *, size_t, bool, struct mtmd_helper_init_opt);
+struct mtmd_helper_bitmap_wrapper guard_mtmd_helper_bitmap_init_from_file(const mtmd_context *, const char *, bool, struct mtmd_helper_init_opt);
+int32_t guard_mtmd_helper_decode_image_chunk(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, float *, llama_pos, llama_seq_id, int32_t, llama_pos *, mtmd_helper_post_decode_callback, void *);
+int32_t guard_mtmd_helper_eval_chunk_single(mtmd_context *, struct llama_context *, const mtmd_input_chunk *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *);
+int32_t guard_mtmd_helper_eval_chunks(mtmd_context *, struct llama_context *, const mtmd_input_chunks *, llama_pos, llama_seq_id, int32_t, bool, llama_pos *);
+void guard_mtmd_helper_gen_audio_free(mtmd_helper_gen_audio *);
+int32_t guard_mtmd_helper_gen_audio_get_output(mtmd_helper_gen_audio *, int32_t *, const char **, size_t *, int64_t *);
+mtmd_helper_gen_audio *guard_mtmd_helper_gen_audio_init(struct llama_context *, struct mtmd_context *);
+void guard_mtmd_helper_gen_audio_reset(mtmd_helper_gen_audio *);
+int32_t guard_mtmd_helper_gen_audio_set_input(mtmd_helper_gen_audio *, const struct mtmd_helper_gen_audio_inp *);
+int32_t guard_mtmd_helper_gen_audio_step_gen(mtmd_helper_gen_audio *, llama_token, const float *, const float **, bool *);
+int32_t guard_mtmd_helper_gen_audio_step_prompt(mtmd_helper_gen_audio *, int32_t);
+llama_pos guard_mtmd_helper_get_n_pos(const mtmd_input_chunks *);
+size_t guard_mtmd_helper_get_n_tokens(const mtmd_input_chunks *);
+void guard_mtmd_helper_image_get_decoder_pos(const mtmd_image_tokens *, llama_pos, struct mtmd_decoder_pos *);
+struct mtmd_helper_init_opt guard_mtmd_helper_init_opt_default(void);
+void guard_mtmd_helper_log_set(ggml_log_callback, void *);
+bool guard_mtmd_helper_model_can_chat(const struct llama_context *, const struct mtmd_context *);
+bool guard_mtmd_helper_support_video(const mtmd_context *);
+void guard_mtmd_helper_video_free(mtmd_helper_video *);
+struct mtmd_helper_video_info guard_mtmd_helper_video_get_info(const mtmd_helper_video *);
+mtmd_helper_video *guard_mtmd_helper_video_init(const struct mtmd_context *, const char *, struct mtmd_helper_video_init_params);
+mtmd_helper_video *guard_mtmd_helper_video_init_from_buf(const struct mtmd_context *, const unsigned char *, size_t, struct mtmd_helper_video_init_params);
+struct mtmd_helper_video_init_params guard_mtmd_helper_video_init_params_default(void);
+int32_t guard_mtmd_helper_video_read_next(mtmd_helper_video *, mtmd_bitmap **, char **);
+struct mtmd_decoder_pos guard_mtmd_image_tokens_get_decoder_pos(const mtmd_image_tokens *, llama_pos, size_t);
+const char *guard_mtmd_image_tokens_get_id(const mtmd_image_tokens *);
+llama_pos guard_mtmd_image_tokens_get_n_pos(const mtmd_image_tokens *);
+size_t guard_mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens *);
+size_t guard_mtmd_image_tokens_get_nx(const mtmd_image_tokens *);
+size_t guard_mtmd_image_tokens_get_ny(const mtmd_image_tokens *);
+mtmd_context *guard_mtmd_init_from_file(const char *, const struct llama_model *, const struct mtmd_context_params);
+mtmd_input_chunk *guard_mtmd_input_chunk_copy(const mtmd_input_chunk *);
+void guard_mtmd_input_chunk_free(mtmd_input_chunk *);
+const char *guard_mtmd_input_chunk_get_id(const mtmd_input_chunk *);
+llama_pos guard_mtmd_input_chunk_get_n_pos(const mtmd_input_chunk *);
+size_t guard_mtmd_input_chunk_get_n_tokens(const mtmd_input_chunk *);
+mtmd_input_chunk *guard_mtmd_input_chunk_get_placeholder(const mtmd_input_chunk *);
+const mtmd_image_tokens *guard_mtmd_input_chunk_get_tokens_image(const mtmd_input_chunk *);
+const llama_token *guard_mtmd_input_chunk_get_tokens_text(const mtmd_input_chunk *, size_t *);
+enum mtmd_input_chunk_type guard_mtmd_input_chunk_get_type(const mtmd_input_chunk *);
+mtmd_input_chunk *guard_mtmd_input_chunk_load(const char *, size_t);
+int32_t guard_mtmd_input_chunk_save(const mtmd_input_chunk *, char *, size_t, size_t *);
+void guard_mtmd_input_chunks_free(mtmd_input_chunks *);
+const mtmd_input_chunk *guard_mtmd_input_chunks_get(const mtmd_input_chunks *, size_t);
+mtmd_input_chunks *guard_mtmd_input_chunks_init(void);
+size_t guard_mtmd_input_chunks_size(const mtmd_input_chunks *);
+void guard_mtmd_log_set(ggml_log_callback, void *);
+bool guard_mtmd_support_audio(const mtmd_context *);
+bool guard_mtmd_support_vision(const mtmd_context *);
+mtmd_input_chunks *guard_mtmd_test_create_input_chunks(void);
+int32_t guard_mtmd_tokenize(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_text *, const mtmd_bitmap * const *, size_t);
+int32_t guard_mtmd_tokenize_from_parts(const mtmd_context *, mtmd_input_chunks *, const mtmd_input_part * const *, size_t, bool);
 
 #ifdef __cplusplus
 }
@@ -1886,4 +1972,88 @@ enum llama_vocab_type guard_llama_vocab_type(const struct llama_vocab *);
 #define llama_vocab_pad(...) guard_llama_vocab_pad(__VA_ARGS__)
 #define llama_vocab_sep(...) guard_llama_vocab_sep(__VA_ARGS__)
 #define llama_vocab_type(...) guard_llama_vocab_type(__VA_ARGS__)
+#define mtmd_batch_add_chunk(...) guard_mtmd_batch_add_chunk(__VA_ARGS__)
+#define mtmd_batch_encode(...) guard_mtmd_batch_encode(__VA_ARGS__)
+#define mtmd_batch_free(...) guard_mtmd_batch_free(__VA_ARGS__)
+#define mtmd_batch_get_output_embd(...) guard_mtmd_batch_get_output_embd(__VA_ARGS__)
+#define mtmd_batch_init(...) guard_mtmd_batch_init(__VA_ARGS__)
+#define mtmd_bitmap_free(...) guard_mtmd_bitmap_free(__VA_ARGS__)
+#define mtmd_bitmap_get_data(...) guard_mtmd_bitmap_get_data(__VA_ARGS__)
+#define mtmd_bitmap_get_id(...) guard_mtmd_bitmap_get_id(__VA_ARGS__)
+#define mtmd_bitmap_get_n_bytes(...) guard_mtmd_bitmap_get_n_bytes(__VA_ARGS__)
+#define mtmd_bitmap_get_nx(...) guard_mtmd_bitmap_get_nx(__VA_ARGS__)
+#define mtmd_bitmap_get_ny(...) guard_mtmd_bitmap_get_ny(__VA_ARGS__)
+#define mtmd_bitmap_init(...) guard_mtmd_bitmap_init(__VA_ARGS__)
+#define mtmd_bitmap_init_from_audio(...) guard_mtmd_bitmap_init_from_audio(__VA_ARGS__)
+#define mtmd_bitmap_init_lazy(...) guard_mtmd_bitmap_init_lazy(__VA_ARGS__)
+#define mtmd_bitmap_is_audio(...) guard_mtmd_bitmap_is_audio(__VA_ARGS__)
+#define mtmd_bitmap_set_id(...) guard_mtmd_bitmap_set_id(__VA_ARGS__)
+#define mtmd_bitmap_set_mergeable(...) guard_mtmd_bitmap_set_mergeable(__VA_ARGS__)
+#define mtmd_context_params_default(...) guard_mtmd_context_params_default(__VA_ARGS__)
+#define mtmd_decode_use_mrope(...) guard_mtmd_decode_use_mrope(__VA_ARGS__)
+#define mtmd_decode_use_non_causal(...) guard_mtmd_decode_use_non_causal(__VA_ARGS__)
+#define mtmd_default_marker(...) guard_mtmd_default_marker(__VA_ARGS__)
+#define mtmd_encode(...) guard_mtmd_encode(__VA_ARGS__)
+#define mtmd_encode_chunk(...) guard_mtmd_encode_chunk(__VA_ARGS__)
+#define mtmd_free(...) guard_mtmd_free(__VA_ARGS__)
+#define mtmd_gen_audio_get_info(...) guard_mtmd_gen_audio_get_info(__VA_ARGS__)
+#define mtmd_gen_audio_process(...) guard_mtmd_gen_audio_process(__VA_ARGS__)
+#define mtmd_gen_inp_default(...) guard_mtmd_gen_inp_default(__VA_ARGS__)
+#define mtmd_get_audio_sample_rate(...) guard_mtmd_get_audio_sample_rate(__VA_ARGS__)
+#define mtmd_get_cap_from_file(...) guard_mtmd_get_cap_from_file(__VA_ARGS__)
+#define mtmd_get_marker(...) guard_mtmd_get_marker(__VA_ARGS__)
+#define mtmd_get_output_embd(...) guard_mtmd_get_output_embd(__VA_ARGS__)
+#define mtmd_helper_bitmap_init_from_buf(...) guard_mtmd_helper_bitmap_init_from_buf(__VA_ARGS__)
+#define mtmd_helper_bitmap_init_from_file(...) guard_mtmd_helper_bitmap_init_from_file(__VA_ARGS__)
+#define mtmd_helper_decode_image_chunk(...) guard_mtmd_helper_decode_image_chunk(__VA_ARGS__)
+#define mtmd_helper_eval_chunk_single(...) guard_mtmd_helper_eval_chunk_single(__VA_ARGS__)
+#define mtmd_helper_eval_chunks(...) guard_mtmd_helper_eval_chunks(__VA_ARGS__)
+#define mtmd_helper_gen_audio_free(...) guard_mtmd_helper_gen_audio_free(__VA_ARGS__)
+#define mtmd_helper_gen_audio_get_output(...) guard_mtmd_helper_gen_audio_get_output(__VA_ARGS__)
+#define mtmd_helper_gen_audio_init(...) guard_mtmd_helper_gen_audio_init(__VA_ARGS__)
+#define mtmd_helper_gen_audio_reset(...) guard_mtmd_helper_gen_audio_reset(__VA_ARGS__)
+#define mtmd_helper_gen_audio_set_input(...) guard_mtmd_helper_gen_audio_set_input(__VA_ARGS__)
+#define mtmd_helper_gen_audio_step_gen(...) guard_mtmd_helper_gen_audio_step_gen(__VA_ARGS__)
+#define mtmd_helper_gen_audio_step_prompt(...) guard_mtmd_helper_gen_audio_step_prompt(__VA_ARGS__)
+#define mtmd_helper_get_n_pos(...) guard_mtmd_helper_get_n_pos(__VA_ARGS__)
+#define mtmd_helper_get_n_tokens(...) guard_mtmd_helper_get_n_tokens(__VA_ARGS__)
+#define mtmd_helper_image_get_decoder_pos(...) guard_mtmd_helper_image_get_decoder_pos(__VA_ARGS__)
+#define mtmd_helper_init_opt_default(...) guard_mtmd_helper_init_opt_default(__VA_ARGS__)
+#define mtmd_helper_log_set(...) guard_mtmd_helper_log_set(__VA_ARGS__)
+#define mtmd_helper_model_can_chat(...) guard_mtmd_helper_model_can_chat(__VA_ARGS__)
+#define mtmd_helper_support_video(...) guard_mtmd_helper_support_video(__VA_ARGS__)
+#define mtmd_helper_video_free(...) guard_mtmd_helper_video_free(__VA_ARGS__)
+#define mtmd_helper_video_get_info(...) guard_mtmd_helper_video_get_info(__VA_ARGS__)
+#define mtmd_helper_video_init(...) guard_mtmd_helper_video_init(__VA_ARGS__)
+#define mtmd_helper_video_init_from_buf(...) guard_mtmd_helper_video_init_from_buf(__VA_ARGS__)
+#define mtmd_helper_video_init_params_default(...) guard_mtmd_helper_video_init_params_default(__VA_ARGS__)
+#define mtmd_helper_video_read_next(...) guard_mtmd_helper_video_read_next(__VA_ARGS__)
+#define mtmd_image_tokens_get_decoder_pos(...) guard_mtmd_image_tokens_get_decoder_pos(__VA_ARGS__)
+#define mtmd_image_tokens_get_id(...) guard_mtmd_image_tokens_get_id(__VA_ARGS__)
+#define mtmd_image_tokens_get_n_pos(...) guard_mtmd_image_tokens_get_n_pos(__VA_ARGS__)
+#define mtmd_image_tokens_get_n_tokens(...) guard_mtmd_image_tokens_get_n_tokens(__VA_ARGS__)
+#define mtmd_image_tokens_get_nx(...) guard_mtmd_image_tokens_get_nx(__VA_ARGS__)
+#define mtmd_image_tokens_get_ny(...) guard_mtmd_image_tokens_get_ny(__VA_ARGS__)
+#define mtmd_init_from_file(...) guard_mtmd_init_from_file(__VA_ARGS__)
+#define mtmd_input_chunk_copy(...) guard_mtmd_input_chunk_copy(__VA_ARGS__)
+#define mtmd_input_chunk_free(...) guard_mtmd_input_chunk_free(__VA_ARGS__)
+#define mtmd_input_chunk_get_id(...) guard_mtmd_input_chunk_get_id(__VA_ARGS__)
+#define mtmd_input_chunk_get_n_pos(...) guard_mtmd_input_chunk_get_n_pos(__VA_ARGS__)
+#define mtmd_input_chunk_get_n_tokens(...) guard_mtmd_input_chunk_get_n_tokens(__VA_ARGS__)
+#define mtmd_input_chunk_get_placeholder(...) guard_mtmd_input_chunk_get_placeholder(__VA_ARGS__)
+#define mtmd_input_chunk_get_tokens_image(...) guard_mtmd_input_chunk_get_tokens_image(__VA_ARGS__)
+#define mtmd_input_chunk_get_tokens_text(...) guard_mtmd_input_chunk_get_tokens_text(__VA_ARGS__)
+#define mtmd_input_chunk_get_type(...) guard_mtmd_input_chunk_get_type(__VA_ARGS__)
+#define mtmd_input_chunk_load(...) guard_mtmd_input_chunk_load(__VA_ARGS__)
+#define mtmd_input_chunk_save(...) guard_mtmd_input_chunk_save(__VA_ARGS__)
+#define mtmd_input_chunks_free(...) guard_mtmd_input_chunks_free(__VA_ARGS__)
+#define mtmd_input_chunks_get(...) guard_mtmd_input_chunks_get(__VA_ARGS__)
+#define mtmd_input_chunks_init(...) guard_mtmd_input_chunks_init(__VA_ARGS__)
+#define mtmd_input_chunks_size(...) guard_mtmd_input_chunks_size(__VA_ARGS__)
+#define mtmd_log_set(...) guard_mtmd_log_set(__VA_ARGS__)
+#define mtmd_support_audio(...) guard_mtmd_support_audio(__VA_ARGS__)
+#define mtmd_support_vision(...) guard_mtmd_support_vision(__VA_ARGS__)
+#define mtmd_test_create_input_chunks(...) guard_mtmd_test_create_input_chunks(__VA_ARGS__)
+#define mtmd_tokenize(...) guard_mtmd_tokenize(__VA_ARGS__)
+#define mtmd_tokenize_from_parts(...) guard_mtmd_tokenize_from_parts(__VA_ARGS__)
 #endif

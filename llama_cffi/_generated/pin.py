@@ -4,4 +4,4 @@
 PIN = "llama.cpp b11549 (xllamacpp 2026.10.11549)"
 
 # Digest of every size, offset, value and signature. The extension must have the same.
-ABI = 0x21e0616d982f3736
+ABI = 0xa1f240694cac5f92

@@ -135,6 +135,24 @@ if TYPE_CHECKING:
         nCtxTrain: int
         optimizerType: GgmlOptOptimizerType
 
+    class MtmdContextParamsKeywords(TypedDict, total=False):
+        """The plain fields of `mtmd_context_params`, as arguments."""
+
+        useGpu: bool
+        printTimings: bool
+        nThreads: int
+        flashAttnType: FlashAttnType
+        warmup: bool
+        imageMinTokens: int
+        imageMaxTokens: int
+        batchMaxTokens: int
+
+    class MtmdHelperVideoInitParamsKeywords(TypedDict, total=False):
+        """The plain fields of `mtmd_helper_video_init_params`, as arguments."""
+
+        fpsTarget: float
+        timestampIntervalMs: int
+
 
 class GgmlInitParamsFields(Struct):
     """The plain fields of `ggml_init_params`."""
@@ -394,6 +412,56 @@ class OptParamsFields(Struct):
     #   paramFilterUd (void *)
     #   getOptPars (ggml_opt_get_optimizer_params)
     #   getOptParsUd (void *)
+
+
+class MtmdContextParamsFields(Struct):
+    """The plain fields of `mtmd_context_params`."""
+
+    _C_TYPE = "struct mtmd_context_params"
+
+    useGpu = BoolField("use_gpu")
+    """`use_gpu`."""
+    printTimings = BoolField("print_timings")
+    """`print_timings`."""
+    nThreads = IntField("n_threads", 32, True)
+    """`n_threads`."""
+    flashAttnType = EnumField["FlashAttnType"]("flash_attn_type", "FlashAttnType")
+    """`flash_attn_type`."""
+    warmup = BoolField("warmup")
+    """whether to run a warmup encode pass after initialization"""
+    imageMinTokens = IntField("image_min_tokens", 32, True)
+    """limit number of image tokens, only for vision models with dynamic resolution minimum number of tokens for image
+    input (default: read from metadata)
+    """
+    imageMaxTokens = IntField("image_max_tokens", 32, True)
+    """maximum number of tokens for image input (default: read from metadata)"""
+    batchMaxTokens = IntField("batch_max_tokens", 32, True)
+    """batching params maximum number of output tokens in a batch (note: this is not a hard-limit, the first image will
+    always be added even if it exceeds this limit) (default: 1024)
+    """
+
+    # Added by the facade:
+    #   device (ggml_backend_dev_t)
+    #   imageMarker (const char *)
+    #   mediaMarker (const char *)
+    #   cbEval (ggml_backend_sched_eval_callback)
+    #   cbEvalData (void *)
+    #   progressCallback (mtmd_progress_callback)
+    #   progressCallbackUserData (void *)
+
+
+class MtmdHelperVideoInitParamsFields(Struct):
+    """The plain fields of `mtmd_helper_video_init_params`."""
+
+    _C_TYPE = "struct mtmd_helper_video_init_params"
+
+    fpsTarget = FloatField("fps_target")
+    """desired output fps; <= 0 means use the video's native fps, defaulted to 4.0f"""
+    timestampIntervalMs = IntField("timestamp_interval_ms", 64, True)
+    """interval for adding timestamp as text chunk (example: "[10m50.5s]"); <= 0 means no timestamp, defaulted to 5000ms
+    """
+
+    # Added by the facade: ffmpegBinDir (const char *)
 
 
 class PerfContextDataFields(Struct):

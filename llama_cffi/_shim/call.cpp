@@ -144,6 +144,12 @@ bool Call::remove(const void * handle) noexcept {
     if (entry == nullptr) {
         return true;
     }
+    if (is_part(handle, entry)) {
+        record(SHIM_EXCEPTION, "it belongs to another object, which frees it");
+        call_error.function   = function_;
+        call_error.n_suspects = 0;
+        return false;
+    }
     if (uses(entry)) {
         return fail(SHIM_BUSY);
     }
@@ -204,9 +210,13 @@ void * ModuleFunction::address() noexcept {
         return found;
     }
     std::lock_guard<std::mutex> lock(modules_mutex);
-    auto                        module = modules().find(module_);
-    if (module != modules().end()) {
-        found = dlsym(module->second, name_);
+    auto                        module  = modules().find(module_);
+    void *                      library = module != modules().end() ? module->second : nullptr;
+    if (library == nullptr && strcmp(module_, "mtmd") == 0) {
+        library = open_mtmd();
+    }
+    if (library != nullptr) {
+        found = dlsym(library, name_);
     }
     if (found != nullptr) {
         address_.store(found, std::memory_order_release);

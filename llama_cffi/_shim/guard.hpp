@@ -79,6 +79,11 @@ class Call {
         return handle;
     }
 
+    /* Registers the new handles in some fields of a result, and returns it. */
+    template <auto... Fields, typename T> T new_handles(T result) const {
+        return (new_handle(result.*Fields), ..., result);
+    }
+
     /* Records the current exception as the error of this call. To be called in a catch block. */
     void record_exception(std::initializer_list<const void *> suspects) noexcept;
 
@@ -122,6 +127,9 @@ void require_work_room(const struct ggml_context * ctx, struct ggml_cgraph * gra
 
 /* Records that this llama.cpp lacks a function, and the versions that have it. */
 void record_absent(const char * function, const char * versions) noexcept;
+
+/* Loads the library for images and sound unless it is loaded, and returns its handle; null if there is none. */
+void * open_mtmd() noexcept;
 
 /* A function of a backend module. */
 class ModuleFunction {

@@ -116,6 +116,11 @@ void release(Entry * entry) noexcept {
     entry->users.fetch_sub(1, std::memory_order_release);
 }
 
+bool is_part(const void * pointer, const Entry * entry) noexcept {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    return entry->names.front() != pointer;
+}
+
 bool remove_handle(const void * handle, Entry * entry) noexcept {
     {
         std::lock_guard<std::mutex> lock(registry().mutex);

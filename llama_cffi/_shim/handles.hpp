@@ -17,6 +17,9 @@ Entry * find(const void * handle, bool & freed) noexcept;
 Entry * acquire(const void * handle, bool & freed) noexcept;
 void release(Entry * entry) noexcept;
 
+/* Returns true if a pointer lies inside the handle of its entry, and is not the handle. */
+bool is_part(const void * pointer, const Entry * entry) noexcept;
+
 /* Removes a handle, then waits until its last user has released it. Returns false if another thread has removed it. */
 bool remove_handle(const void * handle, Entry * entry) noexcept;
 

@@ -149,7 +149,9 @@ struct ThreadLines {
     }
 };
 
-void on_log(enum ggml_log_level level, const char * text, void *) {
+}  // namespace
+
+void log_line(enum ggml_log_level level, const char * text, void *) {
     static thread_local ThreadLines lines;
     if (text == nullptr) {
         return;
@@ -164,8 +166,6 @@ void on_log(enum ggml_log_level level, const char * text, void *) {
     }
 }
 
-}  // namespace
-
 uint64_t log_count() noexcept {
     return the_log().count();
 }
@@ -173,7 +173,7 @@ uint64_t log_count() noexcept {
 void log_install() {
     // In a forked child, a thread that does not exist there must not hold the mutex.
     pthread_atfork([] { the_log().lock(); }, [] { the_log().unlock(); }, [] { the_log().unlock(); });
-    llama_log_set(on_log, nullptr);
+    llama_log_set(log_line, nullptr);
 }
 
 extern "C" {

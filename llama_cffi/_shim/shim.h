@@ -16,6 +16,7 @@
  *   rpc_cache.cpp             which files of an RPC worker's cache are whole
  *   tokenize.cpp              tokenize a long text in pieces
  *   chat.cpp                  llama.cpp's chat code, in a library of its own
+ *   mtmd.cpp                  llama.cpp's code for images and sound, in a library of its own
  *   gate.cpp                  reader/writer locks: computing and adapters, reading and changing the list of backends
  *   ownership.cpp             Python types that own C objects and locks
  *   large_stack.cpp           calls on a thread with a larger stack
@@ -45,6 +46,8 @@ struct ggml_backend_sched;
 struct ggml_opt_context;
 struct ggml_opt_dataset;
 struct ggml_opt_result;
+struct mtmd_bitmap;
+struct mtmd_context;
 
 #ifdef __cplusplus
 extern "C" {
@@ -506,6 +509,14 @@ struct llama_sampler * shim_sampler_clone(const struct llama_sampler * sampler);
 
 /* Calls python_sampler_free. */
 void shim_sampler_free(struct llama_sampler * sampler);
+
+/* Loads the library for images and sound, once. Returns false if this build does not have it. Its functions load it, too. */
+bool shim_mtmd_open(void);
+
+/* Decodes the bytes of an image or a sound. The decoder may allocate so many bytes of memory, if the library is from this
+ * package's build. Returns null if it fails. */
+struct mtmd_bitmap * shim_mtmd_decode(const struct mtmd_context * ctx, const uint8_t * data, size_t size,
+                                      size_t memory);
 
 /* Limits of a call of the chat library: CPU seconds, bytes that it may allocate at a time, and bytes of the stack on which
  * templates run. */

@@ -35,20 +35,21 @@ def tried_in_child(names: Sequence[bytes], split: bool, params: ModelParams, fil
     `files` are all files of the model, `names` those to pass to llama.cpp: one for each file if `split`, else the
     first one. Raises ModelLoadError if the child fails, or if a file has changed after the child or after the block.
     """
-    before = _identify(files)
+    before = identify(files)
     load_in_child(names, split, params, sum(file.size for file in before))
-    _check_unchanged(files, before)
+    check_unchanged(files, before)
     yield
-    _check_unchanged(files, before)
+    check_unchanged(files, before)
 
 
-def _identify(paths: Sequence[bytes]) -> list[Identity]:
+def identify(paths: Sequence[bytes]) -> list[Identity]:
+    """Return what tells whether files have changed."""
     return [Identity(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)]
 
 
-def _check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
+def check_unchanged(paths: Sequence[bytes], before: list[Identity]) -> None:
     """Raise ModelLoadError if a file was replaced or written to."""
-    for path, old, new in zip(paths, before, _identify(paths), strict=True):
+    for path, old, new in zip(paths, before, identify(paths), strict=True):
         if old != new:
             raise ModelLoadError(f"{os.fsdecode(path)} changed between its trial and its load: load it again")
 
@@ -58,11 +59,7 @@ def load_in_child(names: Sequence[bytes], split: bool, params: ModelParams, size
 
     Raises ModelLoadError if the child crashes, fails or times out.
     """
-    if not can_ask():
-        raise UnavailableError(
-            "untrusted=True starts a Python interpreter, but sys.executable does not name one: use it outside of "
-            "frozen programs"
-        )
+    require_children()
     request = {
         "files": [os.fsdecode(name) for name in (names if split else names[:1])],
         "split": split,
@@ -77,12 +74,20 @@ def load_in_child(names: Sequence[bytes], split: bool, params: ModelParams, size
     try:
         answer = ask(_CHILD, request, seconds, environment)
     except ChildError as error:
-        raise _failed(name, error.how, error.log) from None
+        raise failed(name, error.how, error.log) from None
     if "error" in answer:
-        raise _failed(name, f"raised {answer['error']}")
+        raise failed(name, f"raised {answer['error']}")
 
 
-def _failed(name: str, how: str, log: str = "") -> ModelLoadError:
-    return ModelLoadError(
-        f"{name} was not loaded: a trial load in a child process {how}", operation="llama_model_load_from_file", log=log
-    )
+def require_children() -> None:
+    """Raise UnavailableError if this program cannot start a Python interpreter."""
+    if not can_ask():
+        raise UnavailableError(
+            "untrusted=True starts a Python interpreter, but sys.executable does not name one: use it outside of "
+            "frozen programs"
+        )
+
+
+def failed(name: str, how: str, log: str = "", operation: str = "llama_model_load_from_file") -> ModelLoadError:
+    """Return the error for a file whose trial failed; `how` completes "the child ..."."""
+    return ModelLoadError(f"{name} was not loaded: a trial load in a child process {how}", operation=operation, log=log)

@@ -158,7 +158,7 @@ def real_folders() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def real_headers(real_folders: list[Path]) -> dict[str, Path]:
-    """The nine public headers by name."""
+    """The public headers by name."""
     return headers.find_headers(real_folders)
 
 

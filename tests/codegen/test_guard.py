@@ -77,7 +77,8 @@ def wrapper_is_whole(function: Function) -> bool:
     fallback = ""
     if function.returns != "void":
         found = re.search(
-            rf"return (?:guard_call\.(?:checked|new_handle)|guard::part_of)\((.*){re.escape(call)}(\)+);\n",
+            r"return (?:guard_call\.(?:checked|new_handle|new_handles<[^>]+>)|guard::part_of)\((.*)"
+            rf"{re.escape(call)}(\)+);\n",
             WRAPPERS[function.name],
         )
         call, end, fallback = (found[0][:-2] if found else "no result"), "", "        return {};\n"
@@ -105,7 +106,7 @@ def test_functions_of_modules_are_looked_up_and_no_others() -> None:
     looked_up = re.findall(r'static guard::ModuleFunction guard_module\("(\w+)", "(\w+)"\);', SOURCE)
     expected = [(MODULE_OF_HEADER[f.header], f.name) for f in GUARDED if f.header in MODULE_OF_HEADER]
     assert looked_up == expected
-    assert {module for module, _ in looked_up} == {"cpu", "rpc", "vulkan"}
+    assert {module for module, _ in looked_up} == {"cpu", "rpc", "vulkan", "mtmd"}
     for _, name in looked_up:
         body = WRAPPERS[name]
         assert not re.search(rf"(?<![\"\w]){name}\(", body), f"{name} is called, and so linked, directly"
@@ -156,7 +157,7 @@ def test_what_frees_does_not_check_for_lost_workers() -> None:
     silent = {
         name
         for name, body in WRAPPERS.items()
-        if not re.search(r"guard_call\.(check_workers|checked|new_handle)\(", body)
+        if not re.search(r"guard_call\.(check_workers|checked|new_handle|new_handles<.+>)\(", body)
     }
     assert {"llama_free", "llama_model_free", "ggml_backend_buffer_free"} <= silent
     assert all("free" in name for name in silent)
@@ -171,6 +172,13 @@ def test_only_what_frees_a_handle_removes_one() -> None:
         "llama_free",
         "llama_free_model",
         "llama_model_free",
+        "mtmd_batch_free",
+        "mtmd_bitmap_free",
+        "mtmd_free",
+        "mtmd_helper_gen_audio_free",
+        "mtmd_helper_video_free",
+        "mtmd_input_chunk_free",
+        "mtmd_input_chunks_free",
     }
 
 

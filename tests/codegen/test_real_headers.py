@@ -23,14 +23,15 @@ from vendor.source import pin
 Run = Callable[[Sequence[str]], str]
 
 # How often a header says that a function follows, and its deprecation macros.
-_EXPORT = re.compile(r"\b(?:LLAMA_API|GGML_API|GGML_BACKEND_API)\b")
+_EXPORT = re.compile(r"\b(?:LLAMA_API|GGML_API|GGML_BACKEND_API|MTMD_API)\b")
 _DEPRECATED = re.compile(r"\b(?:GGML_)?DEPRECATED\s*\(")
 
 
 def code_of(path: Path) -> str:
-    """A header without comments and preprocessor lines, by regular expressions alone."""
+    """A header without comments, preprocessor lines and what only C++ sees, by regular expressions alone."""
     text = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     text = re.sub(r"//[^\n]*", "", text)
+    text = re.sub(r"#ifdef __cplusplus\n(?:(?!#if).)*?#endif", "", text, flags=re.DOTALL)
     return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", "", text, flags=re.MULTILINE)
 
 

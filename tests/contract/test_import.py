@@ -69,23 +69,26 @@ def test_lazy_names_agree_with_what_type_checkers_see() -> None:
     assert set(llama_cffi.__all__) <= set(dir(llama_cffi))
 
 
-def test_lazy_names_of_ggml_agree_with_what_type_checkers_see() -> None:
+@pytest.mark.parametrize("name", ["Ggml", "Mtmd"])
+def test_lazy_names_of_a_namespace_agree_with_what_type_checkers_see(name: str) -> None:
     import ast
     from pathlib import Path
 
-    from llama_cffi import Ggml
+    import llama_cffi
 
-    tree = ast.parse(Path(Ggml.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    space = getattr(llama_cffi, name)
+    tree = ast.parse(Path(space.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     seen = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             home = str(node.module).removeprefix("llama_cffi.")
             seen |= {alias.asname or alias.name: (home, alias.name) for alias in node.names}
-    seen["ThreadPool"], seen["Graph"] = seen["Threadpool"], seen["CGraph"]
-    assert seen == Ggml._HOMES
-    assert sorted(seen) == Ggml.__all__ and set(Ggml.__all__) <= set(dir(Ggml))
-    assert all(getattr(Ggml, name).__name__.endswith(there) for name, (_, there) in Ggml._HOMES.items())
-    assert Ggml.ThreadPool is Ggml.Threadpool
+    if name == "Ggml":
+        seen["ThreadPool"], seen["Graph"] = seen["Threadpool"], seen["CGraph"]
+        assert space.ThreadPool is space.Threadpool
+    assert seen == space._HOMES
+    assert sorted(seen) == space.__all__ and set(space.__all__) <= set(dir(space))
+    assert all(getattr(space, name).__name__.endswith(there) for name, (_, there) in space._HOMES.items())
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

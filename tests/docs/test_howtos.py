@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_models
+from tests import tiny_models, tiny_projectors
 from tests.cli.commands import environment
 from tests.cli.fake_hub import FakeHub
 
@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
 HUB_REPO, HUB_FILE = "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf"  # the model that the pages use
 ON_A_CHAT_MODEL = {"cli", "tutorial"}  # the one that readers have after `make run`
-ON_A_TINY_MODEL = {"gpu", "llama-h", "lora", "sampling"}  # it writes nonsense, but it is fast
+ON_A_TINY_MODEL = {"gpu", "llama-h", "lora", "media", "sampling"}  # it writes nonsense, but it is fast
 WITHOUT_PYTHON = {"cli", "troubleshooting"}
 SECONDS = 300
 
@@ -59,6 +59,8 @@ def folder(page: Path, tmp_path: Path, gemma_path: Path, smol_path: Path, tiny_p
     others = smol_path if page.stem in ON_A_CHAT_MODEL else gemma_path
     (tmp_path / "model.gguf").symlink_to(tiny_path if page.stem in ON_A_TINY_MODEL else others)
     (tmp_path / "chat-model.gguf").symlink_to(smol_path)
+    if page.stem == "media":
+        tiny_projectors.write_llava(tmp_path / "mmproj.gguf", tiny_models.LLAMA.n_embd)
     if page.stem == "lora":
         tiny_models.write_lora(tmp_path / "french.gguf")
         tiny_models.write_lora(tmp_path / "polite.gguf", seed=3)

@@ -133,7 +133,7 @@ def test_every_c_function_is_there(names: dict[str, set[str]]) -> None:
 def test_every_public_name_is_there(names: dict[str, set[str]]) -> None:
     documented = set().union(*(entries for kind, entries in names.items() if kind.startswith("py:")))
     expected = {f"llama_cffi.{name}" for name in llama_cffi.__all__} - {
-        f"llama_cffi.{x}" for x in ("Ggml", "ffi", "lib")
+        f"llama_cffi.{x}" for x in ("Ggml", "Mtmd", "ffi", "lib")
     }
     for name, cls in _classes():
         bases = [base for base in (str, tuple, MutableMapping, Mapping) if issubclass(cls, base)]

@@ -1,18 +1,18 @@
-"""The files that the fuzzer works on: models of every kind, as small as can be, and an adapter."""
+"""The files that the fuzzer works on: models of every kind, as small as can be, an adapter, projectors and an image."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from tests import tiny_models
+from tests import tiny_models, tiny_projectors
 from tests.tiny_models import TinySpec
 
 MODELS = ("llama", "gpt2", "qwen2vl", "bert", "ranker", "t5", "mamba", "bare")
 
 
 def write_all(folder: Path) -> None:
-    """Write `<name>.gguf` for each of MODELS, and `lora.gguf` for the llama."""
+    """Write `<name>.gguf` for each of MODELS, and an adapter and projectors for the llama."""
     llama = _small(tiny_models.LLAMA)
     tiny_models.write_llama(folder / "llama.gguf", spec=llama)
     tiny_models.write_llama(folder / "bare.gguf", spec=replace(llama, quant="F32"), tokenizer=False)
@@ -23,6 +23,9 @@ def write_all(folder: Path) -> None:
     tiny_models.write_t5(folder / "t5.gguf", _small(tiny_models.T5))
     tiny_models.write_mamba(folder / "mamba.gguf", spec=_small(tiny_models.MAMBA))
     tiny_models.write_lora(folder / "lora.gguf", llama)
+    tiny_projectors.write_llava(folder / "llava.mmproj", llama.n_embd)
+    tiny_projectors.write_ultravox(folder / "ultravox.mmproj", llama.n_embd)
+    (folder / "image.ppm").write_bytes(b"P6 4 4 255\n" + bytes(range(48)))
 
 
 def _small(spec: TinySpec) -> TinySpec:

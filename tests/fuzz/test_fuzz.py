@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import llama_cffi
-from llama_cffi import Ggml
+from llama_cffi import Ggml, Mtmd
 from tests.fuzz.calls import GROUPS, NAMES
 from tests.fuzz.each import AFTER_CLOSE
 from tests.fuzz.machine import Facade
@@ -32,6 +32,7 @@ _NOT_CALLED = {
     "ffi",
     "lib",
     "Ggml",
+    "Mtmd",
     "ThreadPool",
 }
 
@@ -53,7 +54,7 @@ def _public(prefix: str, module: Any) -> Iterator[str]:
 
 
 def test_steps_for_every_public_name() -> None:
-    public = [*_public("", llama_cffi), *_public("Ggml.", Ggml)]
+    public = [*_public("", llama_cffi), *_public("Ggml.", Ggml), *_public("Mtmd.", Mtmd)]
     assert len(public) > 250
     assert [name for name in public if name not in NAMES] == []
 

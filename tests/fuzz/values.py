@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from random import Random
 
-from llama_cffi import Context, Model, Sampler
+from llama_cffi import Context, Model, Mtmd, Sampler
 from tests.fuzz.calls import sections
 
 OBJECTS = {
@@ -22,6 +22,7 @@ OBJECTS = {
     **dict.fromkeys(("tensor",), 6),
     **dict.fromkeys(("gctx", "graph"), 2),
     **dict.fromkeys(("plan", "backend", "gbuf", "galloc", "sched", "opt", "odata", "oresult", "oparams"), 1),
+    **dict.fromkeys(("proj", "bitmap", "parts", "part"), 2),
     **dict.fromkeys(("qparams", "sparams", "device", "buft", "perf"), 1),
 }
 """Kinds of objects, and how many names there are for each: a name that is assigned again lets the old object go."""
@@ -57,6 +58,7 @@ FIELDS = {
     "mfields": _fields(Model.Params, "model"),
     "qfields": _fields(Model.QuantizeParams, "quantize"),
     "sfields": _fields(Sampler.ChainParams),
+    "pfields": _fields(Mtmd.Context.Params),
 }
 """Keyword arguments of the classes of parameters."""
 

@@ -1,7 +1,7 @@
 """Hostile files: `python -m tests.hostile [--all] [--seed N] [--only TEXT] [--keep FOLDER]`.
 
-Falsifies models, adapters and states, uses each file in another process, and says what became of them. A file that
-kills its process fails the run, as does an exception that no file should cause.
+Falsifies models, adapters, states, projectors (mmproj), images and sounds, uses each file in another process, and says
+what became of them. A file that kills its process fails the run, as does an exception that no file should cause.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.hostile import bases, mutations, pool
+from tests.hostile import bases, media, mutations, pool
 
 SHARE = 0.125  # of all cases, in a run without --all
 
@@ -57,7 +57,7 @@ def select(folder: Path, seed: int, share: float, only: str = "") -> Iterator[mu
     """A share of all cases, the same for the same seed, and every good file."""
     rng = random.Random(seed)
     models, adapter, states = bases.write_models(folder), bases.write_adapter(folder), bases.states(folder)
-    for case in mutations.cases(models, adapter, states, seed):
+    for case in mutations.cases(models, adapter, states, seed, media.write_projectors(folder)):
         chosen = rng.random() < share or case.name.endswith("/good")
         if chosen and (only in case.name or only == case.kind):
             yield case

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llama_cffi import Adapter, Batch, Context, Ggml, Model, PoolingType, Sampler, detokenize, ffi, tokenize
+from llama_cffi import Adapter, Batch, Context, Ggml, Model, Mtmd, PoolingType, Sampler, detokenize, ffi, tokenize
 from llama_cffi.errors import LlamaError, NativeError
-from tests.hostile import bases
+from tests.hostile import bases, media
 
 # What a hostile file may raise. Anything else is an accident of the facade's, and counts as one.
 WELCOME = (LlamaError, ValueError, OSError, MemoryError)
@@ -39,11 +39,27 @@ def run(kind: str, base: str, files: list[Path], models: Callable[[str], Model])
         _adapter(trials, models(base), files[0])
     elif kind == "gguf":
         _gguf(trials, files[0])
+    elif kind == "projector":
+        model = models(media.PROJECTORS[base])
+        media.use_projector(trials.step, model, files[0], warmup=files[0].stat().st_size % 2 == 0)
+    elif kind == "media":
+        media.use_file(trials.step, _projector(base, models, files[0].parent), files[0])
     elif kind == "death":  # to see that it is noticed
         os.abort()
     else:
         _state(trials, kind, models(base), files[0])
     return trials.errors
+
+
+_projectors: dict[str, Mtmd.Context] = {}
+
+
+def _projector(base: str, models: Callable[[str], Model], folder: Path) -> Mtmd.Context:
+    """A good projector, which all files share."""
+    if base not in _projectors or _projectors[base].closed:
+        model = models(media.PROJECTORS[base])
+        _projectors[base] = Mtmd.Context.initFromFile(folder / f"{base}.mmproj", model, media.params())
+    return _projectors[base]
 
 
 def _model(trials: Trials, files: list[Path]) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tests.hostile import media
 from tests.hostile.document import Document, parse
 from tests.hostile.metadata import metadata
 from tests.hostile.state_bytes import states as falsified_states
@@ -22,7 +23,13 @@ class Case:
     files: tuple[bytes, ...]
 
 
-def cases(models: dict[str, bytes], adapter: bytes, states: dict[tuple[str, str], bytes], seed: int) -> Iterator[Case]:
+def cases(
+    models: dict[str, bytes],
+    adapter: bytes,
+    states: dict[tuple[str, str], bytes],
+    seed: int,
+    projectors: dict[str, bytes] | None = None,
+) -> Iterator[Case]:
     """Every case, in a fixed order."""
     for base, data in models.items():
         rng, good = random.Random(f"{seed}/{base}"), parse(data)
@@ -47,6 +54,11 @@ def cases(models: dict[str, bytes], adapter: bytes, states: dict[tuple[str, str]
             yield Case(f"gguf/{base}/{what}", "gguf", base, (mutated,))
     for what, files in splits(parse(models["llama"])):
         yield Case(f"gguf/split/{what}", "gguf", "llama", files)
+    if projectors is not None:
+        for name, base, mutated in media.projectors(projectors, seed, _gguf):
+            yield Case(f"projector/{name}", "projector", base, (mutated,))
+        for name, base, mutated in media.files(seed):
+            yield Case(f"media/{name}", "media", base, (mutated,))
 
 
 def _gguf(rng: random.Random, good: Document) -> Iterator[tuple[str, bytes]]:

@@ -22,7 +22,7 @@ from codegen.read.exports import MODULE_OF_HEADER
 from tests.mutations.model import Mutation, Refused, Result, Unavailable, is_absent
 from vendor.source import fetch
 
-_FOLDERS = ("include", "ggml/include")
+_FOLDERS = ("include", "ggml/include", "tools/mtmd")
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def edited(mutation: Mutation) -> Iterator[list[Path]]:
     """The folders of the mutated headers, for as long as the block runs."""
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / name for name in _FOLDERS]
-        for folder, source in zip(folders, history.include_folders(fetch.source_dir()), strict=True):
+        for folder, source in zip(folders, history.include_folders(fetch.source_dir(), fetch.mtmd_dir()), strict=True):
             folder.mkdir(parents=True)
             for header in source.glob("*.h"):
                 (folder / header.name).write_bytes(header.read_bytes())

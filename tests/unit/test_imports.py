@@ -23,7 +23,7 @@ PACKAGES: Mapping[str, tuple[set[str], ...]] = {
         {"ggml", "vocab", "log", "doctor"},
         {"model", "sampling", "system"},
         {"context", "constrain"},
-        {"generation", "embedding"},
+        {"generation", "embedding", "mtmd"},
         {"chat"},
         {"engine"},
         {"llm", "scoring"},

@@ -9,7 +9,7 @@ Environment variables:
 - `GGML_USE_VULKAN=1` adds the Vulkan backend, and `CMAKE_ARGS` passes further options to CMake.
 - `LLAMA_CFFI_PREFIX=<folder>` uses the libraries in that folder and builds none: see `prefix.py`.
 - `LLAMA_CFFI_BUILD=small` builds only what this machine needs: its variant of the CPU backend and the plainest one, and
-  neither the RPC module nor the chat library. What the cache has already is used.
+  none of the RPC module, the chat library and the library for images and sound. What the cache has already is used.
 - `LLAMA_CFFI_CPU_VARIANTS=<names>` builds only these variants of the CPU backend: see `variants.py`.
 - `LLAMA_CFFI_ARCH=aarch64` builds for that machine type, with Debian's cross compiler.
 - `LLAMA_CFFI_SANITIZE=address` (or `thread`) builds for a sanitizer: see `tests/sanitizers`.
@@ -30,6 +30,7 @@ from vendor.build import overrides, variants
 from vendor.build.chat import library
 from vendor.build.cmake import Build
 from vendor.build.libraries import Libraries, module_name
+from vendor.build.mtmd import library as mtmd
 from vendor.build.prefix import Prefix
 from vendor.build.recipe import (
     ALONE,
@@ -77,7 +78,7 @@ class Plan(Libraries):
 
     @property
     def headers(self) -> list[Path]:
-        return [self.source / "include", self.source / "ggml" / "include"]
+        return [self.source / "include", self.source / "ggml" / "include", fetch.mtmd_dir() / "tools" / "mtmd"]
 
     @property
     def linked(self) -> list[str]:
@@ -97,6 +98,9 @@ class Plan(Libraries):
         found |= {f"llama.cpp-{path.name}.txt": path for path in sorted((self.source / "licenses").glob("*"))}
         found |= {f"{name}.txt": Path("/usr") / place for name, place in GCC_LICENSES.items()}
         found |= {f"{path.parent.name}.txt": path for path in self.notices}
+        for build in self.builds:
+            if build.backends[0].name == "mtmd":
+                found |= mtmd.licenses(fetch.mtmd_dir(), build.prefix / "licenses")
         return {name: path for name, path in found.items() if path.is_file()}
 
     def modules(self) -> dict[str, list[str]]:
@@ -162,10 +166,14 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
         if some:
             left_out += [f"cpu-{name}" for name in variants.buildable(source) if name not in some]
         builds = [_with_variants(builds[0], some or variants.limited(source))]
-    note = ""
+    notes = []
     if sanitizer is None:  # a sanitizer replaces the operators that limit the chat code
         chat, note = _chat()
         builds += chat
+        notes.append(note)
+    media, note = _mtmd(builds[0].lib, flags)
+    builds += media
+    notes.append(note)
     for row in chosen:
         if row.target:
             tools = vulkan.find() if row.name == "vulkan" else None
@@ -178,11 +186,11 @@ def plan(names: Sequence[str] = ()) -> Plan | Prefix:
         omitted = [build for build in builds[1:] if build.backends[0].name in _OMITTED and not build.lib.is_dir()]
         builds = [build for build in builds if build not in omitted]
         left_out += [build.backends[0].name for build in omitted]
-    return Plan(source, tuple(builds), versions, notices, flags, note, tuple(left_out))
+    return Plan(source, tuple(builds), versions, notices, flags, "\n".join(filter(None, notes)), tuple(left_out))
 
 
 # What a small build leaves out, unless the cache has it.
-_OMITTED = ("rpc", "chat")
+_OMITTED = ("rpc", "chat", "mtmd")
 
 
 def _small() -> bool:
@@ -214,6 +222,22 @@ def _chat() -> tuple[list[Build], str]:
     options = [f"-D{key}={value}" for key, value in _cross().items()]
     options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     return [library.plan(tree, identity, options, lambda items: _hashed((*seed, *items)))], ""
+
+
+def _mtmd(libraries: Path, flags: tuple[str, ...]) -> tuple[list[Build], str]:
+    """The build of llama.cpp's code for images and sound; none where files are missing, and the reason."""
+    tree = fetch.mtmd_dir()
+    missing = mtmd.lacking(tree)
+    if missing is not None:
+        return [], f"the library for images and sound is not built: this llama.cpp has no {missing}"
+    identity = pins.load().sha256 if fetch.is_pinned(tree) else mtmd.identity(tree)
+    seed = (RECIPE, *(version_of(tool) for tool in compilers()), _machine())
+    options = [f"-D{key}={value}" for key, value in _cross().items()]
+    if flags:
+        options += [f"-DCMAKE_{language}_FLAGS={' '.join(flags)}" for language in ("C", "CXX")]
+        options += [f"-DCMAKE_{language}_FLAGS_RELEASE=-DNDEBUG -DLLAMA_CFFI_SANITIZED" for language in ("C", "CXX")]
+    options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    return [mtmd.plan(tree, libraries, identity, options, lambda items: _hashed((*seed, *items)), bool(flags))], ""
 
 
 def _planned(

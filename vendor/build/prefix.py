@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vendor.build.libraries import Libraries, module_name
+from vendor.build.mtmd.library import FILE as MTMD
 from vendor.scratch import scratch_folder
-from vendor.source import pin as pins
+from vendor.source import fetch, pin as pins
 from vendor.tools import BuildError, require
 
 _HEADERS = [f"{name}.h" for name in ("llama", "ggml", "ggml-alloc", "ggml-backend", "ggml-cpu", "ggml-opt", "gguf")]
@@ -61,6 +62,9 @@ class Prefix(Libraries):
             for path in sorted(folder.glob("libggml-*.so")):
                 if module_name(path.name, "") and path.resolve() not in {p.resolve() for p in linked.values()}:
                     files.setdefault(path.name, path)
+        mtmd = next((folder / "libmtmd.so" for folder in folders if (folder / "libmtmd.so").is_file()), None)
+        if mtmd is not None and (include / "mtmd.h").is_file():
+            files[MTMD] = mtmd.resolve()
         return cls(root, include, tuple(files.items()), len(linked))
 
     def require(self, names: Sequence[str]) -> None:
@@ -77,6 +81,8 @@ class Prefix(Libraries):
         seed = hashlib.sha256()
         for name in _HEADERS:
             seed.update((self.include / name).read_bytes())
+        for name in ("mtmd.h", "mtmd-helper.h") if MTMD in dict(self.chosen) else ():
+            seed.update((self.include / name).read_bytes())
         for name, path in self.chosen:
             seed.update(name.encode() + b"\0" + path.read_bytes())
         return seed.hexdigest()[:16]
@@ -87,7 +93,10 @@ class Prefix(Libraries):
 
     @property
     def headers(self) -> list[Path]:
-        return [self.include]
+        """Without mtmd's headers there, those of the pinned llama.cpp: the extension is compiled with them."""
+        if MTMD in dict(self.chosen):
+            return [self.include]
+        return [self.include, fetch.mtmd_dir() / "tools" / "mtmd"]
 
     @property
     def linked(self) -> list[str]:

@@ -37,7 +37,7 @@ class Part:
 PARTS = (
     Part(
         "llama.cpp",
-        r"lib/lib(llama|ggml).*",
+        r"lib/lib(llama|ggml|mtmd).*",
         "MIT",
         ("llama.cpp.txt", "llama.cpp-LICENSE-jsonhpp.txt"),
         "https://github.com/ggml-org/llama.cpp",
@@ -57,6 +57,20 @@ PARTS = (
         ("libgomp.txt", "GPL-3.txt"),  # the text is that of all of GCC
         "https://gcc.gnu.org/onlinedocs/libstdc++/",
         "libstdc++6",
+    ),
+    Part(
+        "stb_image",
+        r"lib/libmtmd.*",
+        "MIT",
+        ("stb_image.txt",),
+        "https://github.com/nothings/stb",
+    ),
+    Part(
+        "miniaudio",
+        r"lib/libmtmd.*",
+        "MIT-0",
+        ("miniaudio.txt",),
+        "https://miniaud.io",
     ),
     Part(
         "Vulkan-Headers",

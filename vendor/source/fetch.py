@@ -40,6 +40,12 @@ PROGRAM_PARTS = (
 CHAT_PARTS = ("common", "include", "ggml/include", "src/llama-ext.h", "vendor/nlohmann")
 _CHAT = "chat-2"
 
+# llama.cpp's code for images and sound, and what it includes.
+MTMD_PARTS = (
+    *("tools/mtmd", "include", "ggml/include", "src/llama-ext.h"),
+    *("vendor/hash", "vendor/miniaudio", "vendor/sheredom", "vendor/stb"),
+)
+
 # Where a source distribution of this package holds the tree, and what says that it is the pinned one.
 BUNDLED = Path(__file__).resolve().parents[1] / "llama.cpp"
 _PROOF = BUNDLED.with_suffix(".json")
@@ -64,6 +70,11 @@ def chat_dir(pin: pins.Pin | None = None) -> Path:
     return _override() or _bundled("common/chat.h", _CHAT) or _cached(pin or pins.load(), _CHAT)
 
 
+def mtmd_dir(pin: pins.Pin | None = None) -> Path:
+    """A llama.cpp tree with its code for images and sound, or the checkout of `LLAMA_CPP_SOURCE`."""
+    return _override() or _bundled("tools/mtmd/mtmd.h", "mtmd") or _cached(pin or pins.load(), "mtmd")
+
+
 def _bundled(file: str, kind: str) -> Path | None:
     """The tree of a source distribution; the same tree in the cache if it is there, so that builds can share work."""
     if not (BUNDLED / file).is_file():
@@ -84,7 +95,7 @@ def bundled_is_pinned() -> bool:
 def bundle(folder: Path) -> None:
     """Put llama.cpp's tree into `folder`, a source distribution in the making, with a proof of its pin."""
     tree = folder / BUNDLED.relative_to(BUNDLED.parents[1])
-    sources = (source_dir(), chat_dir())
+    sources = (source_dir(), chat_dir(), mtmd_dir())
     for source in sources:
         shutil.copytree(source, tree, dirs_exist_ok=True)
     if all(is_pinned(source) for source in sources):
@@ -92,11 +103,11 @@ def bundle(folder: Path) -> None:
 
 
 def _proof(tree: Path) -> dict[str, str]:
-    return {"pin": pins.load().sha256, "tree": trees.digest(tree, (*trees.SOURCE_PARTS, "common"))}
+    return {"pin": pins.load().sha256, "tree": trees.digest(tree, (*trees.SOURCE_PARTS, "common", "tools"))}
 
 
 def is_pinned(tree: Path) -> bool:
-    """True if a tree that `source_dir` or `chat_dir` returned is the pinned one, so that the pin can stand for it."""
+    """True if a tree that a function here returned is the pinned one, so that the pin can stand for it."""
     return not os.environ.get("LLAMA_CPP_SOURCE") and (tree != BUNDLED or bundled_is_pinned())
 
 
@@ -151,6 +162,11 @@ def _is_chat_part(path: PurePosixPath) -> bool:
     return path.suffix in _SOURCES and any(path.is_relative_to(part) for part in CHAT_PARTS)
 
 
+def _is_mtmd_part(path: PurePosixPath) -> bool:
+    source = path.suffix in _SOURCES or path.name.startswith("LICENSE")
+    return source and any(path.is_relative_to(part) for part in MTMD_PARTS)
+
+
 def _is_vector(path: PurePosixPath) -> bool:
     return len(path.parts) == 2 and path.parts[0] == "models" and path.name.startswith("ggml-vocab-")
 
@@ -163,13 +179,14 @@ _KINDS = {
     "source": _is_build_part,
     "programs": _is_program_part,
     _CHAT: _is_chat_part,
+    "mtmd": _is_mtmd_part,
     "vectors": _is_vector,
     "chat-tests": _is_chat_test,
 }
 
 
 # Folders that hold any of it.
-_PARTS = (*PROGRAM_PARTS, *CHAT_PARTS)
+_PARTS = (*PROGRAM_PARTS, *CHAT_PARTS, *MTMD_PARTS)
 _TOPS = {*BUILD_PARTS, *(PurePosixPath(part).parts[0] for part in _PARTS), "models", "tests"}
 
 
