@@ -1,5 +1,6 @@
 /* The guard's runtime: every guarded call records its errors here. */
 #include "call.hpp"
+#include "log.hpp"
 
 #include "gbnf.hpp"
 #include "guard.hpp"

@@ -1,8 +1,6 @@
 /* Which guarded call a thread is in, for log.cpp and raise.cpp: a log line belongs to the call during which it came. */
 #pragma once
 
-#include "ggml.h"
-
 #include <cstdint>
 
 /* The outermost guarded call of a thread. */
@@ -29,9 +27,3 @@ CallLog & call_last() noexcept;
 
 /* The number of lines logged so far. */
 uint64_t log_count() noexcept;
-
-/* Redirects llama.cpp's log to log.cpp. */
-void log_install();
-
-/* Keeps a line of a log, or a piece of one: a `ggml_log_callback`. */
-void log_line(enum ggml_log_level level, const char * text, void * user_data);

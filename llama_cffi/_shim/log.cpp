@@ -1,6 +1,7 @@
 /* Keeps llama.cpp's log: the last lines of each call for error messages, and all lines for a Python target, which gets
  * them when the call ends. */
 #include "call.hpp"
+#include "log.hpp"
 #include "shim.h"
 
 #include "llama.h"

@@ -1,5 +1,5 @@
 /* Loads llama.cpp's library for images and sound at its first use: see vendor/build/mtmd. */
-#include "call.hpp"
+#include "log.hpp"
 #include "guard.hpp"
 #include "shim.h"
 
