@@ -292,7 +292,7 @@ def test_an_answer_may_begin_with_a_fence(tiny: Model) -> None:
 
 
 # Templates whose answers have marks of their own before the JSON, as llama.cpp's own grammar says.
-MARKED = {"Cohere2MoE", "muse-glimmer", "openai-gpt-oss-120b"}
+MARKED = {"Cohere2MoE", "llm-jp-llm-jp-4.1-8b-thinking", "muse-glimmer", "openai-gpt-oss-120b"}
 # Templates that are asked for a thought although llama.cpp's grammar of a response format has none.
 THOUGHTLESS = {"LFM2-8B-A1B", "LFM2.5-Instruct", "tencent-Hy3"}
 

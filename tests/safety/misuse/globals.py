@@ -149,7 +149,7 @@ CASES = (
         GUARD,
         "llama_load_mode_from_str",
         "lib.llama_load_mode_from_str(b'nonsense')",
-        "NativeError",
+        "NativeAssertionError",
         "nonsense",
     ),
     Case(
