@@ -11,10 +11,11 @@ from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.overflow import check_overflow
-from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
+from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler, with_media
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
 from llama_cffi.generation.token_cache import TokenCache, context_capacity
+from llama_cffi.mtmd.media_tokens import shown
 from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from llama_cffi.generation.async_steps import AsyncSteps
     from llama_cffi.generation.speculation import Speculation, SpeculativeDecoder
+    from llama_cffi.mtmd.chunks import Chunks
+    from llama_cffi.mtmd.context import MtmdContext
+    from llama_cffi.mtmd.inputs import MediaInput
 else:
     from llama_cffi._core.stand_ins import cast
 
@@ -46,8 +50,10 @@ class Generation(Iterator[str]):
     def __init__(
         self,
         ctx: Context,
-        prompt: str | Sequence[Token],
+        prompt: str | Sequence[Token] | Chunks,
         *,
+        media: Sequence[MediaInput] = (),
+        mtmd: MtmdContext | None = None,
         sampler: Sampler | None = None,
         maxTokens: int | None = None,
         stop: Sequence[str] = (),
@@ -74,6 +80,11 @@ class Generation(Iterator[str]):
         checks several in one decode: `PromptLookup()` or a `DraftModel`. The sampler still picks each token; in
         quantized models, larger batches are rounded differently.
 
+        `media` are images and sounds, for the markers in the text of `prompt` (`Mtmd.Context.getMarker`), in order:
+        each an `Mtmd.Bitmap`, a path, the bytes of a file, an array of pixels or samples, or an image of Pillow. `mtmd`
+        is the projector that encodes them; with it, `prompt` may be `Mtmd.Chunks`, too. What it encoded last (256 MiB)
+        is kept, so that the same image is not encoded again. The context cannot shift with media in it.
+
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
         `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the
         first `nKeep` and goes on, without an end unless you set `maxTokens`. `nKeep` None keeps the BOS token, if the
@@ -86,11 +97,14 @@ class Generation(Iterator[str]):
         check_overflow(overflow, ("stop", "error", "shift"))
         model = ctx.getModel()
         cache = TokenCache(ctx, seqId)
+        text = with_media(prompt, media, mtmd, ctx._limits, model)
         options = RequestOptions.check(
-            model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
+            model.vocab, text, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
         if promptLogProbs is not None:
             _require_scores(ctx)
+        if options.media is not None and overflow == "shift":
+            raise ValueError('overflow="shift" is for prompts of text alone: a context cannot shift images and sounds')
         options.penalizes_prompt &= not model.hasEncoder  # its prompt is not part of the text that the decoder writes
         guesses = None if speculation is None else _speculate(speculation, ctx, cache)
         tokens = options.prompt
@@ -111,8 +125,8 @@ class Generation(Iterator[str]):
 
     @property
     def prompt(self) -> list[Token]:
-        """The tokens of the prompt."""
-        return list(self._run.prompt)
+        """The tokens of the prompt; TOKEN_NULL for each token of an image or a sound."""
+        return shown(self._run.prompt)
 
     @property
     def text(self) -> str:

@@ -6,12 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import boolean, expected, integer
+from llama_cffi._core.handle import Handle
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.text_stream import TextStream
+from llama_cffi.mtmd.media_tokens import MediaTokens, media_of, texts_only
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
 from llama_cffi.vocab.vocab import Vocab
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from llama_cffi.model.model import Model
 
 INT32_MAX = (1 << 31) - 1
 
@@ -20,8 +28,8 @@ class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
     __slots__ = (
-        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "scored_from"),
-        *("shares_prefix", "stop_tokens", "stream"),
+        *("begin", "log_probs", "max_tokens", "media", "penalizes_prompt", "prompt", "prompt_log_probs"),
+        *("scored_from", "shares_prefix", "stop_tokens", "stream"),
     )
 
     def __init__(
@@ -35,6 +43,7 @@ class RequestOptions:
         prompt_log_probs: int | None,
     ) -> None:
         self.prompt = prompt
+        self.media = media_of(prompt)  # images and sounds in the prompt, by their marks
         self.stream = stream
         self.max_tokens = max_tokens
         self.stop_tokens = stop_tokens
@@ -65,6 +74,8 @@ class RequestOptions:
         most = None if maxTokens is None else integer(maxTokens, 0, INT32_MAX, "maxTokens", "None means until the end")
         count = None if logProbs is None else integer(logProbs, 0, vocab.nTokens, "logProbs")
         scores = None if promptLogProbs is None else integer(promptLogProbs, 0, vocab.nTokens, "promptLogProbs")
+        if scores is not None and media_of(tokens) is not None:
+            raise ValueError("promptLogProbs is for prompts of text alone: leave it out, or the images and sounds")
         if isinstance(stopTokens, (str, bytes)) or not isinstance(stopTokens, Iterable):
             raise expected("a list of tokens", stopTokens, "strings go to stop", "stopTokens")
         ends = frozenset(integer(token, 0, last, "a token of stopTokens") for token in stopTokens)
@@ -74,7 +85,7 @@ class RequestOptions:
         """Prepare the sampler for this text: reset it, and let its penalties see the prompt."""
         sampler.reset()
         if self.penalizes_prompt:
-            sampler._accept_prompt(self.prompt)
+            sampler._accept_prompt(self.prompt if self.media is None else texts_only(self.prompt))
         if self.begin is not None:
             self.begin()
 
@@ -89,12 +100,27 @@ class RequestOptions:
         return StopRules(self.stream, self.stop_tokens, limit, StopReason.CONTEXT_FULL)
 
 
+def with_media(prompt: Any, media: Any, mtmd: object, limits: Any, model: Model) -> Any:
+    """Return the tokens of a prompt with images and sounds, which a context of these limits can decode.
+
+    A prompt without a projector and without media is returned as it is.
+    """
+    if mtmd is None and isinstance(media, (list, tuple)) and not media:
+        return prompt
+    from llama_cffi.mtmd.prompt import read_media_prompt
+
+    return read_media_prompt(mtmd, prompt, media, limits, model)
+
+
 def read_prompt(vocab: Vocab, prompt: str | Sequence[Token]) -> list[Token]:
     """The tokens of a prompt: of a str with what the model adds to every text; tokens as they are."""
+    if isinstance(prompt, MediaTokens):
+        return prompt
     if isinstance(prompt, str):
         tokens = tokenize(vocab, prompt)
-    elif isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
+    elif isinstance(prompt, (bytes, bytearray, Handle)) or not isinstance(prompt, Iterable):
         hint = "decode it" if isinstance(prompt, (bytes, bytearray)) else ""
+        hint = "pass mtmd=, the projector that made the chunks" if isinstance(prompt, Handle) else hint
         raise expected("a str or a list of tokens", prompt, hint, "prompt")
     else:
         tokens = [integer(token, 0, vocab.nTokens - 1, "a token of the prompt") for token in prompt]

@@ -15,7 +15,8 @@ from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError, LlamaError
 from llama_cffi.generation.steps import Alternative, GenerationStep, StopReason
 from llama_cffi.generation.stop_rules import StopRules
-from llama_cffi.generation.token_cache import TokenCache
+from llama_cffi.generation.token_cache import ABORTED, TokenCache
+from llama_cffi.mtmd.media_tokens import media_of, texts_only
 from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from llama_cffi.generation.speculation import SpeculativeDecoder
-
-_ABORTED = 2  # what llama_decode returns then
 
 
 class Run:
@@ -123,8 +122,9 @@ class Run:
         with hold(self._acquire_decoding, cache.decode_lock.release, _raise_busy):
             self.start_sampler(self.sampler)
             cache.claim(self._ticket)
+            cache.media = media_of(self.prompt)
             if self.speculation is not None:
-                self.speculation.begin(self.prompt)
+                self.speculation.begin(self.prompt if cache.media is None else texts_only(self.prompt))
             if self.model.hasEncoder:
                 cache.clear()
                 done = self._compute(self._encode)
@@ -230,7 +230,7 @@ class Run:
                 if not self._cancelled:
                     work()
         except DecodeError as error:
-            if not (self._cancelled and error.code == _ABORTED):
+            if not (self._cancelled and error.code == ABORTED):
                 raise
         if self._cancelled:
             self.rules.reason = StopReason.CANCELLED

@@ -4,31 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from llama_cffi._core.base_types import SeqId, Token
+from llama_cffi._core.base_types import Pos, SeqId, Token
 from llama_cffi._core.compat import has
+from llama_cffi._core.ownership import atomic
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
-from llama_cffi.errors import BusyError, LlamaError, StateError
+from llama_cffi.errors import BusyError, DecodeError, LlamaError, StateError
 from llama_cffi.generation.prefix import common_length
+from llama_cffi.mtmd.media_tokens import Medium, PlacedMedium, pieces, whole_media
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from llama_cffi.generation.checkpoints import Checkpoints
 
+ABORTED = 2  # what llama_decode returns when it was stopped
 _ALL = 1 << 31
 
 
 class SequenceContents:
     """The tokens of one sequence. The context keeps one object for each sequence, shared by everyone who uses it."""
 
-    __slots__ = ("changes", "checkpoints", "exact_prefix", "owner", "tokens")
+    __slots__ = ("changes", "checkpoints", "exact_prefix", "media", "owner", "skipped", "tokens")
 
     def __init__(self) -> None:
-        self.tokens: list[Token] = []  # by position, from 0 on
+        self.tokens: list[Token] = []  # by cell, from position 0 on; of images and sounds, see mtmd/media_tokens.py
+        self.media: list[PlacedMedium] = []  # the images and sounds among them
+        self.skipped = 0  # tokens without a position: with M-RoPE, images have fewer positions than tokens
         self.changes = 0  # the memory's change count for which this is true
         self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
         self.owner: object = None  # who uses the sequence
         self.checkpoints: Checkpoints | None = None  # of chats with models that need them
+
+    def position(self, index: int) -> Pos:
+        """Return the position of a token, or the one after the last, which is not inside an image or a sound."""
+        return index - sum([placed.n_tokens - placed.n_pos for placed in self.media if placed.end <= index])
+
+    @property
+    def last_position(self) -> Pos:
+        """The highest position that the memory should have; -1 if it should be empty."""
+        if self.media and self.media[-1].end == len(self.tokens):
+            return self.media[-1].last
+        return len(self.tokens) - self.skipped - 1
+
+    def cut(self, keep: int) -> None:
+        """Forget the tokens after the first `keep`."""
+        media = [placed for placed in self.media if placed.end <= keep] if self.media else self.media
+        self._change((self.tokens.__delitem__, slice(keep, None)), media)
+
+    def add(self, tokens: Sequence[Token], placed: PlacedMedium) -> None:
+        """Append an image or a sound."""
+        self._change((self.tokens.extend, tokens), [*self.media, placed])
+
+    def set(self, tokens: Sequence[Token], media: list[PlacedMedium]) -> None:
+        """Replace all tokens."""
+        self._change((self.tokens.__setitem__, slice(None), tokens), media)
+
+    def _change(self, change: tuple[Any, ...], media: list[PlacedMedium]) -> None:
+        skipped = sum([placed.n_tokens - placed.n_pos for placed in media])
+        atomic((change, (setattr, self, "media", media), (setattr, self, "skipped", skipped)))
 
     def keep_checkpoints(self, most: int) -> None:
         """Remove the checkpoints with more than `most` tokens before them."""
@@ -45,7 +80,7 @@ class TokenCache:
 
     __slots__ = (
         *("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token"),
-        *("contents", "decode_lock", "restored"),
+        *("contents", "decode_lock", "media", "restored"),
     )
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
@@ -57,6 +92,7 @@ class TokenCache:
         self.contents: SequenceContents = self._memory._contents.setdefault(seqId, SequenceContents())
         self.decode_lock = self._memory._decode_lock  # held from a decode until its outputs are read
         self.restored = 0  # tokens that `adapt_to` kept thanks to a checkpoint
+        self.media: dict[Token, Medium] | None = None  # images and sounds of the prompt, by their marks
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
@@ -78,12 +114,19 @@ class TokenCache:
             return [], 0
         return self.tokens, min(self.contents.exact_prefix, len(self))
 
-    def adopt(self, tokens: Sequence[Token], exact_prefix: int, checkpoints: Iterable[tuple[int, bytes]] = ()) -> bool:
+    def adopt(
+        self,
+        tokens: Sequence[Token],
+        exact_prefix: int,
+        checkpoints: Iterable[tuple[int, bytes]] = (),
+        media: Iterable[PlacedMedium] = (),
+    ) -> bool:
         """Take over tokens whose state has been restored. False if the memory has other positions than they."""
         from llama_cffi.generation.checkpoints import Checkpoints
 
         contents = self.contents
-        contents.tokens[:], contents.owner = tokens, None
+        contents.set(tokens, list(media))
+        contents.owner = None
         contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
         contents.checkpoints = Checkpoints(checkpoints)
         self._mark_current()
@@ -121,6 +164,7 @@ class TokenCache:
         if not self._matches_memory():
             self.clear()
         keep = min(common_length(contents.tokens, tokens), len(tokens) - 1, contents.exact_prefix)
+        keep = whole_media(contents.tokens, keep)
         if keep < len(contents.tokens):
             self._go_back(keep)
         return len(contents.tokens)
@@ -128,7 +172,7 @@ class TokenCache:
     def clear(self) -> None:
         """Remove the whole sequence."""
         self._memory.seqRemove(self._seqId)
-        self.contents.tokens.clear()
+        self.contents.cut(0)
         self.contents.exact_prefix = _ALL
         self.contents.keep_checkpoints(0)
         self._mark_current()
@@ -137,17 +181,18 @@ class TokenCache:
         contents, memory = self.contents, self._memory
         if contents.changes != memory._changes[self._seqId]:
             return False
-        return memory.seqPosMax(self._seqId) == len(contents.tokens) - 1
+        return memory.seqPosMax(self._seqId) == contents.last_position
 
     def _go_back(self, keep: int) -> None:
-        if keep and self._can_attend_from(keep) and self._memory.seqRemove(self._seqId, keep):
+        position = self.contents.position(keep)
+        if keep and self._can_attend_from(position) and self._memory.seqRemove(self._seqId, position):
             self._forget_after(keep)
         elif not self._restore_checkpoint(keep):
             self.clear()
 
     def _forget_after(self, keep: int) -> None:
         contents = self.contents
-        del contents.tokens[keep:]
+        contents.cut(keep)
         contents.keep_checkpoints(keep)
         if keep <= contents.exact_prefix:
             contents.exact_prefix = _ALL
@@ -166,7 +211,8 @@ class TokenCache:
             self._context.stateSeqSetData(state, None, self._seqId, PARTIAL_ONLY)
         except StateError:  # other sequences use the cells
             return False
-        if not self._memory.seqRemove(self._seqId, count):  # of the part that no checkpoint contains
+        position = self.contents.position(count)
+        if not self._memory.seqRemove(self._seqId, position):  # of the part that no checkpoint contains
             return False
         self._forget_after(count)
         self.restored = count
@@ -195,7 +241,7 @@ class TokenCache:
             self.require_owner(owner)
         tokens = contents.tokens
         self._token[0] = token
-        self._pos[0] = len(tokens)
+        self._pos[0] = len(tokens) - contents.skipped
         try:
             self._context._compute(self._one, False)
         except BaseException:
@@ -207,7 +253,7 @@ class TokenCache:
         """Decode what the sequence lacks of a prompt, with a checkpoint near its end if the memory cannot go back."""
         from llama_cffi.generation.checkpoints import BEFORE_END, Checkpoints, are_useful
 
-        done, near_end = len(self), len(tokens) - BEFORE_END
+        done, near_end = len(self), whole_media(tokens, len(tokens) - BEFORE_END)
         if done < near_end and are_useful(self._context):
             self.decode(tokens[done:near_end], output=False)
             self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
@@ -217,19 +263,47 @@ class TokenCache:
     def decode(self, tokens: Sequence[Token], output: bool = True) -> None:
         """Decode tokens at the end of the sequence, in batches that the context takes. The last one has outputs.
 
-        If a batch fails, the tokens of the batches before it stay.
+        Images and sounds among them are encoded. If a batch fails, the tokens of the batches before it stay.
         """
+        if self.media is None:
+            self._decode_text(tokens, output)
+            return
+        for start, end in pieces(tokens):
+            medium = self.media.get(tokens[start])
+            if medium is None:
+                self._decode_text(tokens[start:end], output and end == len(tokens))
+            else:
+                self._decode_medium(medium)
+
+    def _decode_text(self, tokens: Sequence[Token], output: bool) -> None:
         known = self.contents.tokens
         for start in range(0, len(tokens), self._nBatch):
             piece = tokens[start : start + self._nBatch]
             try:
-                self._context._compute(
-                    self._batch(piece, len(known), output and start + len(piece) == len(tokens)), False
-                )
+                batch = self._batch(piece, self._end, output and start + len(piece) == len(tokens))
+                self._context._compute(batch, False)
             except BaseException:
                 self._recover()
                 raise
             known += piece
+
+    def _decode_medium(self, medium: Medium) -> None:
+        contents = self.contents
+        start = len(contents.tokens)
+        try:
+            if self._context._stop[0]:  # encoding cannot be stopped, so it does not begin
+                raise DecodeError("the computation was stopped", operation="mtmd_encode_chunk", code=ABORTED)
+            medium.decode(self._context, self._end, self._seqId)
+            last = self._memory.seqPosMax(self._seqId)
+        except BaseException:
+            self._recover()
+            raise
+        contents.add(medium.cells, PlacedMedium(start, medium.n_tokens, medium.n_pos, last, medium.key))
+
+    @property
+    def _end(self) -> Pos:
+        """The position after the last token."""
+        return len(self.contents.tokens) - self.contents.skipped
 
     def decode_scored(self, tokens: Sequence[Token], most: int, read: Callable[[int, int], bool]) -> None:
         """Decode tokens with an output for each, in batches of at most `most`.
@@ -278,7 +352,7 @@ class TokenCache:
     def _decode_all(self, tokens: Sequence[Token]) -> None:
         known = self.contents.tokens
         batch = Batch.init(len(tokens))
-        batch.extend(tokens, len(known), (self._seqId,), "all")
+        batch.extend(tokens, self._end, (self._seqId,), "all")
         try:
             self._context._compute(batch, False)
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llama_cffi._core.ffi import lib
 from llama_cffi._core.handle import Handle
 from llama_cffi.model.model import Model
+from llama_cffi.mtmd.embeddings import Embeddings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 class MtmdBase(Handle):
     """A projector that takes images or sounds."""
 
-    __slots__ = ("_model", "_nEmbd")
+    __slots__ = ("_embeddings", "_model", "_nEmbd")
 
     _KIND = "projector"
     _MADE_BY = "Mtmd.Context.initFromFile(path, model) makes one"
 
+    _embeddings: Embeddings  # of what was encoded last, for `Generation` and what stands on it
     _model: Model
     _nEmbd: int  # floats of an embedding
 

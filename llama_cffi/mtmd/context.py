@@ -25,7 +25,8 @@ from llama_cffi.model.model import Model
 from llama_cffi.mtmd.base import MtmdBase
 from llama_cffi.mtmd.bitmap import Bitmap
 from llama_cffi.mtmd.chunks import Chunk, Chunks
-from llama_cffi.mtmd.files import require_library
+from llama_cffi.mtmd.embeddings import Embeddings
+from llama_cffi.mtmd.files import identify, require_library
 from llama_cffi.mtmd.params import MtmdContextParams
 from llama_cffi.mtmd.validation import check_projector
 
@@ -45,11 +46,12 @@ class MtmdContext(MtmdBase):
     Maps to `mtmd_context`.
     """
 
-    __slots__ = ("_encoded", "_marker", "_nThreads", "_serial")
+    __slots__ = ("_encoded", "_identity", "_marker", "_nThreads", "_serial")
 
     Params: TypeAlias = MtmdContextParams
 
     _encoded: int  # tokens of the last chunk that was encoded; 0: none
+    _identity: str  # equal for projectors that encode in the same way
     _marker: bytes
     _nThreads: int
     _serial: int
@@ -107,7 +109,8 @@ class MtmdContext(MtmdBase):
         forget()
         made = cls.__new__(cls)
         made._model, made._serial, made._encoded = model, next(_serials), 0
-        made._nThreads = chosen.nThreads
+        made._nThreads, made._embeddings = chosen.nThreads, Embeddings()
+        made._identity = identify(name, chosen)
         with model._exclusive_waiting() as owner:
             made._start_threads()
             try:

@@ -8,12 +8,13 @@ from llama_cffi._core.callbacks import reraise
 from llama_cffi._core.checks import expected, integer
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.locks import reading
-from llama_cffi._core.ownership import exclusive
+from llama_cffi._core.ownership import exclusive, exclusive_waiting
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.batch_errors import unknown_position
 from llama_cffi.context.context import Context
 from llama_cffi.mtmd.base import MtmdBase
 from llama_cffi.mtmd.chunks import Chunk
+from llama_cffi.mtmd.media_tokens import MediumKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,20 +48,19 @@ def decode_media(
     seqId: SeqId,
     nBatch: int | None,
     causal: bool,
+    key: MediumKey | None = None,
 ) -> Pos:
     """Decode an image or a sound, with its embeddings, or encode it first. Returns the position after it.
 
-    Without `causal`, all tokens of the chunk see each other.
+    Without `causal`, all tokens of the chunk see each other. With `key`, the projector keeps the embeddings under it,
+    and calls of other threads on the projector are waited for.
     """
     most = _checked(mtmd, ctx, nPast, seqId, nBatch)
     limits, n = ctx._limits, chunk.nTokens
     if not limits.decodes:
         raise ValueError("this context has no KV cache to decode into: use a model that generates text")
-    if not causal and n > min(most, limits.n_ubatch):
-        raise ValueError(
-            f"nBatch and Context.Params.nUbatch must be at least {n}, the tokens of this chunk, got "
-            f"{min(most, limits.n_ubatch)}: all its tokens see each other"
-        )
+    if not causal:
+        require_batch(n, min(most, limits.n_ubatch))
     last = nPast + chunk.nPos - 1
     if limits.n_pos and last >= limits.n_pos:
         raise unknown_position(last, limits)
@@ -73,10 +73,9 @@ def decode_media(
                 "returned for it"
             )
     end = ffi.new("int32_t *", nPast)
-    with exclusive(mtmd, chunk) as pointer:
+    with exclusive(mtmd, chunk) if key is None else exclusive_waiting(mtmd, chunk) as pointer:
         if array is None:
-            mtmd._encode(pointer, chunk._c)
-            array = lib.mtmd_get_output_embd(pointer)
+            array = _encoded(mtmd, pointer, chunk, key, n)
         with exclusive(ctx) as context:
             size = min(n, most)
             outputs = size if limits.embeds else 0
@@ -95,6 +94,27 @@ def decode_media(
     if reason:
         ctx._fail(reason, "mtmd_helper_decode_image_chunk", 1)
     return int(end[0])
+
+
+def require_batch(n: int, most: int) -> None:
+    """Raise ValueError if an image whose tokens all see each other does not fit a batch."""
+    if n > most:
+        raise ValueError(
+            f"nBatch and Context.Params.nUbatch must be at least {n}, the tokens of this chunk, got {most}: all its "
+            "tokens see each other"
+        )
+
+
+def _encoded(mtmd: MtmdBase, pointer: Any, chunk: Chunk, key: MediumKey | None, n: int) -> Any:
+    """Return the embeddings of a chunk as a C array: those that are kept under the key, or encoded now."""
+    kept = mtmd._embeddings.find(key)
+    if kept is None:
+        mtmd._encode(pointer, chunk._c)
+        array = lib.mtmd_get_output_embd(pointer)
+        if key is not None:
+            mtmd._embeddings.keep(key, bytes(ffi.buffer(array, 4 * n * mtmd._nEmbd)))
+        return array
+    return ffi.from_buffer("float[]", kept)
 
 
 def _checked(mtmd: MtmdBase, ctx: Context, nPast: Pos, seqId: SeqId, nBatch: int | None) -> int:

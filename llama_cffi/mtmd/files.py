@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import NamedTuple
 
 from llama_cffi._core.arguments import StrPath, path_bytes
 from llama_cffi._core.checks import expected
+from llama_cffi._core.compat import has
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.files import require_regular
 from llama_cffi._core.guard_errors import NO_MTMD
 from llama_cffi._core.native_log import native_log
 from llama_cffi.errors import ModelLoadError, UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_END = 1 << 18  # bytes of each end of a file that tell it from others
 
 
 class Capabilities(NamedTuple):
@@ -52,6 +60,19 @@ def capabilities(path: StrPath) -> Capabilities:
             log=native_log(),
         )
     return Capabilities(found.inp_vision, found.inp_audio)
+
+
+def identify(name: bytes, params: Any) -> str:
+    """Return a digest of what decides on the embeddings of a projector: its file, by size and both ends, and sizes."""
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        hashed = hashlib.sha256(b"%d" % size + file.read(_END))
+        file.seek(max(size - _END, 0))
+        hashed.update(file.read(_END))
+    for field in ("image_min_tokens", "image_max_tokens"):
+        if has(f"mtmd_context_params.{field}"):
+            hashed.update(b"%d " % getattr(params._c, field))
+    return hashed.hexdigest()
 
 
 def defaultMarker() -> str:

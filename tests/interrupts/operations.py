@@ -23,6 +23,7 @@ from llama_cffi import (
     Generation,
     Ggml,
     Model,
+    Mtmd,
     ProcessType,
     PromptLookup,
     Sampler,
@@ -91,6 +92,7 @@ NAMES = (
     "Generation, prompt scored",
     "score, choose, perplexity",
     "Generation, prompt penalized",
+    "Generation, media",
     "Generation, steps",
     "Generation, speculation",
     "Generation, asyncio",
@@ -398,6 +400,21 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def media() -> Operation:
+        ctx = context()
+        projector = Mtmd.Context.initFromFile(
+            folder / "llava.mmproj", model, Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
+        )
+        pixels = [np.full((28, 28, 3), seed, np.uint8) for seed in range(2)]
+
+        def run() -> None:
+            projector._embeddings._kept.clear()
+            for chosen in (pixels, pixels[:1] * 2):
+                prompt = "see <__media__> and <__media__> it"
+                Generation(ctx, prompt, media=chosen, mtmd=projector, maxTokens=2).result()
+
+        return run
+
     def scored() -> Operation:
         ctx = context()
         return lambda: Generation(ctx, "Once upon", maxTokens=0, promptLogProbs=1).result()
@@ -696,6 +713,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 training,
                 tuning,
                 generation,
+                media,
                 scored,
                 scores,
                 penalized,

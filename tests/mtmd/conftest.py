@@ -12,7 +12,7 @@ from tests import tiny_models, tiny_projectors
 
 
 def params() -> Mtmd.Context.Params:
-    return Mtmd.Context.Params(nThreads=2, useGpu=False, warmup=False)
+    return Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def make_ctx() -> Iterator[Callable[..., Context]]:
     made: list[Context] = []
 
     def make(projector: Mtmd.Context, **fields: int) -> Context:
-        given = {"nCtx": 512, "nThreads": 2, "nThreadsBatch": 2, **fields}
+        given = {"nCtx": 512, "nThreads": 1, "nThreadsBatch": 1, **fields}
         made.append(Context.initFromModel(projector.getModel(), Context.Params(**given)))
         return made[-1]
 
