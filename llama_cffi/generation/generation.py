@@ -11,11 +11,11 @@ from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
 from llama_cffi.generation.overflow import check_overflow
+from llama_cffi.generation.prefix import shown
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler, with_media
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.steps import GenerationStep, StopReason, Usage
 from llama_cffi.generation.token_cache import TokenCache, context_capacity
-from llama_cffi.mtmd.media_tokens import shown
 from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_cffi.generation.async_steps import AsyncSteps
+    from llama_cffi.generation.projector import MediaInput, Projector, PromptChunks
     from llama_cffi.generation.speculation import Speculation, SpeculativeDecoder
-    from llama_cffi.mtmd.chunks import Chunks
-    from llama_cffi.mtmd.context import MtmdContext
-    from llama_cffi.mtmd.inputs import MediaInput
 else:
     from llama_cffi._core.stand_ins import cast
 
@@ -50,10 +48,10 @@ class Generation(Iterator[str]):
     def __init__(
         self,
         ctx: Context,
-        prompt: str | Sequence[Token] | Chunks,
+        prompt: str | Sequence[Token] | PromptChunks,
         *,
         media: Sequence[MediaInput] = (),
-        mtmd: MtmdContext | None = None,
+        mtmd: Projector | None = None,
         sampler: Sampler | None = None,
         maxTokens: int | None = None,
         stop: Sequence[str] = (),

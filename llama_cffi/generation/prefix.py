@@ -1,13 +1,124 @@
-"""How much two token sequences have in common at their start."""
+"""Prompts as lists of tokens: how much two have in common at their start, and how images and sounds stand in them.
+
+An image or a sound takes as many entries as it takes cells of the KV cache: negative numbers, an even one for the first
+cell and the odd one below it for the others. The number stands for the content, so equal lists have equal contents.
+"""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from llama_cffi._core.base_types import TOKEN_NULL, Pos, SeqId, Token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
     from typing import TypeVar
 
+    from llama_cffi.context.context import Context
+
     _Tokens = TypeVar("_Tokens", list[int], "array[int]")
+
+MediumKey = tuple[str, str, int, int, int]
+"""What tells contents apart: the projector, the id of the bitmap, which part of it, its tokens, its positions."""
+
+_MOST_KEYS = 1 << 16
+_numbers: dict[MediumKey, Token] = {}
+_next = itertools.count(2, 2)
+
+
+def mark_of(key: MediumKey | None) -> Token:
+    """Return the number for the first cell of a content: the same for equal keys, a new one for None."""
+    if key is None:
+        return -next(_next)
+    if len(_numbers) >= _MOST_KEYS:
+        _numbers.clear()  # contents of before get other numbers, and so are computed again
+    return _numbers.setdefault(key, -next(_next))
+
+
+class Medium:
+    """An image or a sound of a prompt, ready to be computed: a chunk of mtmd."""
+
+    __slots__ = ("key", "mark", "n_pos", "n_tokens")
+
+    def __init__(self, key: MediumKey | None, n_tokens: int, n_pos: Pos) -> None:
+        self.key = key
+        self.mark = mark_of(key)  # of its first cell
+        self.n_tokens = n_tokens
+        self.n_pos = n_pos
+
+    @property
+    def cells(self) -> list[Token]:
+        """What stands for it in a list of tokens."""
+        return [self.mark] + [self.mark - 1] * (self.n_tokens - 1)
+
+    def decode(self, ctx: Context, pos: Pos, seq: SeqId) -> None:
+        """Encode it, unless that was done before, and decode the result at a position of a sequence."""
+        raise NotImplementedError
+
+
+class MediaTokens(list[Token]):
+    """The tokens of a prompt with images and sounds."""
+
+    __slots__ = ("media",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.media: dict[Token, Medium] = {}  # by their marks
+
+    def add(self, medium: Medium) -> None:
+        """Append an image or a sound."""
+        self.media[medium.mark] = medium
+        self += medium.cells
+
+
+class PlacedMedium:
+    """An image or a sound in a sequence of the KV cache. It does not change."""
+
+    __slots__ = ("end", "key", "last", "n_pos", "n_tokens", "start")
+
+    def __init__(self, start: int, n_tokens: int, n_pos: Pos, last: Pos, key: MediumKey | None) -> None:
+        self.start, self.end, self.n_tokens, self.n_pos = start, start + n_tokens, n_tokens, n_pos
+        self.last = last  # the highest position in the sequence after it; with M-RoPE, it may be its first one
+        self.key = key
+
+
+def media_of(tokens: Sequence[Token]) -> dict[Token, Medium] | None:
+    """Return the images and sounds of a prompt by their marks; None if it is text alone."""
+    return tokens.media if isinstance(tokens, MediaTokens) else None
+
+
+def texts_only(tokens: Sequence[Token]) -> list[Token]:
+    """Return the tokens of a prompt without the cells of images and sounds."""
+    return [token for token in tokens if token >= 0]
+
+
+def shown(tokens: Sequence[Token]) -> list[Token]:
+    """Return the tokens of a prompt for users: the cells of images and sounds are TOKEN_NULL."""
+    return [max(token, TOKEN_NULL) for token in tokens]
+
+
+def whole_media(tokens: Sequence[Token] | array[int], length: int) -> int:
+    """Return the longest prefix of at most `length` tokens that does not end inside an image or a sound."""
+    while 0 < length < len(tokens) and tokens[length] < TOKEN_NULL and tokens[length] % 2:
+        length -= 1
+    return length
+
+
+def pieces(tokens: Sequence[Token]) -> Iterator[tuple[int, int]]:
+    """Yield where each text, and each image or sound, begins and ends."""
+    start, size = 0, len(tokens)
+    while start < size:
+        end = start + 1
+        if tokens[start] < TOKEN_NULL:
+            while end < size and tokens[end] == tokens[start] - 1:
+                end += 1
+        else:
+            while end < size and tokens[end] >= 0:
+                end += 1
+        yield start, end
+        start = end
 
 
 def common_length(a: _Tokens, b: _Tokens) -> int:

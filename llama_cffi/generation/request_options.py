@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.handle import Handle
+from llama_cffi.generation.prefix import MediaTokens, media_of, texts_only
 from llama_cffi.generation.steps import StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.text_stream import TextStream
-from llama_cffi.mtmd.media_tokens import MediaTokens, media_of, texts_only
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
 from llama_cffi.vocab.vocab import Vocab
@@ -19,8 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from llama_cffi.generation.projector import Projector
     from llama_cffi.model.model import Model
 
+_PROJECTOR = "Mtmd.Context.initFromFile(mmproj, model) makes one"
 INT32_MAX = (1 << 31) - 1
 
 
@@ -100,16 +102,25 @@ class RequestOptions:
         return StopRules(self.stream, self.stop_tokens, limit, StopReason.CONTEXT_FULL)
 
 
-def with_media(prompt: Any, media: Any, mtmd: object, limits: Any, model: Model) -> Any:
+def with_media(prompt: Any, media: Any, mtmd: Any, limits: Any, model: Model) -> Any:
     """Return the tokens of a prompt with images and sounds, which a context of these limits can decode.
 
     A prompt without a projector and without media is returned as it is.
     """
     if mtmd is None and isinstance(media, (list, tuple)) and not media:
         return prompt
-    from llama_cffi.mtmd.prompt import read_media_prompt
+    return require_projector(mtmd)._read_prompt(prompt, media, limits, model)
 
-    return read_media_prompt(mtmd, prompt, media, limits, model)
+
+def require_projector(mtmd: Any) -> Projector:
+    """Return a projector; raise ValueError if there is none, TypeError for something else."""
+    from llama_cffi.generation.projector import Projector
+
+    if mtmd is None:
+        raise ValueError(f"images and sounds need a projector: pass mtmd=, {_PROJECTOR}")
+    if not isinstance(mtmd, Projector):
+        raise expected("an Mtmd.Context", mtmd, _PROJECTOR, "mtmd")
+    return mtmd
 
 
 def read_prompt(vocab: Vocab, prompt: str | Sequence[Token]) -> list[Token]:

@@ -13,10 +13,10 @@ from llama_cffi._core.ownership import atomic, hold, locked
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError, DecodeError, LlamaError
+from llama_cffi.generation.prefix import media_of, texts_only
 from llama_cffi.generation.steps import Alternative, GenerationStep, StopReason
 from llama_cffi.generation.stop_rules import StopRules
 from llama_cffi.generation.token_cache import ABORTED, TokenCache
-from llama_cffi.mtmd.media_tokens import media_of, texts_only
 from llama_cffi.sampling.sampler import Sampler
 
 TYPE_CHECKING = False

@@ -10,8 +10,7 @@ from llama_cffi._core.ownership import atomic
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, DecodeError, LlamaError, StateError
-from llama_cffi.generation.prefix import common_length
-from llama_cffi.mtmd.media_tokens import Medium, PlacedMedium, pieces, whole_media
+from llama_cffi.generation.prefix import Medium, PlacedMedium, common_length, pieces, whole_media
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

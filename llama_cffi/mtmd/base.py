@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_cffi._core.ffi import lib
-from llama_cffi._core.handle import Handle
+from llama_cffi.generation.projector import Projector
 from llama_cffi.model.model import Model
 from llama_cffi.mtmd.embeddings import Embeddings
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class MtmdBase(Handle):
+class MtmdBase(Projector):
     """A projector that takes images or sounds."""
 
     __slots__ = ("_embeddings", "_model", "_nEmbd")

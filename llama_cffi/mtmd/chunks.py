@@ -12,6 +12,7 @@ from llama_cffi._core.handle import Handle
 from llama_cffi._core.ownership import own
 from llama_cffi._generated import enums
 from llama_cffi.errors import NativeError
+from llama_cffi.generation.projector import PromptChunks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Chunk(Handle):
         return f"{self.kind.name}, {self.nTokens} tokens"
 
 
-class Chunks(Handle):
+class Chunks(PromptChunks):
     """The chunks of a prompt, in order: a sequence of `Chunk`. It does not depend on the bitmaps it was made of.
 
     Maps to `mtmd_input_chunks`.

@@ -232,6 +232,12 @@ class MtmdContext(MtmdBase):
             )
         return chunks
 
+    def _read_prompt(self, prompt: Any, media: Any, limits: Any, model: Model) -> Any:
+        """Return the tokens of a prompt for `Generation` and `Engine`, with its images and sounds."""
+        from llama_cffi.mtmd.prompt import read_prompt
+
+        return read_prompt(self, prompt, media, limits, model)
+
     def _checked_media(self, media: Sequence[Bitmap]) -> list[Bitmap]:
         hint = "Mtmd.Bitmap.fromFile(ctx, path) makes one"
         if isinstance(media, Bitmap) or not isinstance(media, Sequence):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_cffi.mtmd.media_tokens import MediumKey
+from llama_cffi.generation.prefix import MediumKey
 
 MOST_BYTES = 256 << 20
 MOST_ENTRIES = 1024

@@ -12,9 +12,9 @@ from llama_cffi._core.ownership import exclusive, exclusive_waiting
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.batch_errors import unknown_position
 from llama_cffi.context.context import Context
+from llama_cffi.generation.prefix import MediumKey
 from llama_cffi.mtmd.base import MtmdBase
 from llama_cffi.mtmd.chunks import Chunk
-from llama_cffi.mtmd.media_tokens import MediumKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from llama_cffi._core.checks import expected
 from llama_cffi.mtmd.base import MtmdBase
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _KINDS = "an Mtmd.Bitmap, a path, the bytes of a file, an array or an image of Pillow"
-
-# An Mtmd.Bitmap, a path, the bytes of a file, an array of pixels or samples, or an image of Pillow.
-MediaInput: TypeAlias = object
 
 
 def as_bitmap(projector: MtmdBase, value: Any) -> Bitmap:

@@ -9,46 +9,31 @@ from llama_cffi._core.base_types import Pos, SeqId
 from llama_cffi._core.checks import expected
 from llama_cffi._generated import enums
 from llama_cffi.context.context import Context
+from llama_cffi.generation.prefix import MediaTokens, Medium, MediumKey
 from llama_cffi.model.model import Model
 from llama_cffi.mtmd.bitmap import Bitmap
 from llama_cffi.mtmd.chunks import Chunk, Chunks
-from llama_cffi.mtmd.context import MtmdContext
 from llama_cffi.mtmd.evaluation import decode_media, require_batch
 from llama_cffi.mtmd.inputs import as_bitmaps
-from llama_cffi.mtmd.media_tokens import MediaTokens, Medium, MediumKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MADE_BY = "Mtmd.Context.initFromFile(mmproj, model) makes one"
 
-
-def require_projector(projector: Any, model: Model) -> MtmdContext:
-    """Return a projector for a model; raise TypeError or ValueError for anything else."""
-    if projector is None:
-        raise ValueError(f"images and sounds need a projector: pass mtmd=, {_MADE_BY}")
-    if not isinstance(projector, MtmdContext):
-        raise expected("an Mtmd.Context", projector, _MADE_BY, "mtmd")
-    if projector._model is not model:
-        raise ValueError("mtmd belongs to another model: make it for the Model of the context")
-    projector._c  # noqa: B018  raises
-    return projector
-
-
-def read_media_prompt(projector: Any, prompt: Any, media: Any, limits: Any, model: Model) -> Any:
+def read_prompt(projector: Any, prompt: Any, media: Any, limits: Any, model: Model) -> Any:
     """Return the tokens of a prompt: of a str with a marker for each of `media`, or of chunks that have theirs.
 
-    `limits` are those of the context. Tokens are returned as they are, if there are no media.
+    `limits` are those of a context of the model. Tokens are returned as they are, if there are no media.
     """
-    made = require_projector(projector, model)
-    bitmaps = as_bitmaps(made, media)
+    require_model(projector, model)
+    bitmaps = as_bitmaps(projector, media)
     if isinstance(prompt, Chunks):
         if bitmaps:
             raise ValueError("media must be empty for chunks, which have theirs: Mtmd.Context.tokenize(text, media)")
-        tokens = media_tokens(made, prompt)
+        tokens = media_tokens(projector, prompt)
     elif isinstance(prompt, str):
-        tokens = tokenize_media(made, prompt, bitmaps, special=False)
+        tokens = tokenize_media(projector, prompt, bitmaps, special=False)
     elif bitmaps:
         hint = "Mtmd.Context.tokenize(text, media, parseSpecial=True) makes chunks with control tokens"
         raise expected("a str or an Mtmd.Chunks", prompt, hint, "prompt")
@@ -58,13 +43,20 @@ def read_media_prompt(projector: Any, prompt: Any, media: Any, limits: Any, mode
     return tokens if tokens.media else list(tokens)
 
 
-def tokenize_media(projector: MtmdContext, text: str, bitmaps: Sequence[Bitmap], special: bool) -> MediaTokens:
+def require_model(projector: Any, model: Model) -> None:
+    """Raise ValueError if a projector belongs to another model, ClosedError if it is closed."""
+    projector._c  # noqa: B018  raises
+    if projector._model is not model:
+        raise ValueError("mtmd belongs to another model: make it for the Model of the context")
+
+
+def tokenize_media(projector: Any, text: str, bitmaps: Sequence[Bitmap], special: bool) -> MediaTokens:
     """Tokenize a text with a marker for each bitmap. With `special`, control tokens are recognized in it."""
     chunks = projector.tokenize(text, bitmaps, parseSpecial=special)
     return media_tokens(projector, chunks, Counter([bitmap.id for bitmap in bitmaps]))
 
 
-def media_tokens(projector: MtmdContext, chunks: Chunks, uses: Counter[str | None] | None = None) -> MediaTokens:
+def media_tokens(projector: Any, chunks: Chunks, uses: Counter[str | None] | None = None) -> MediaTokens:
     """Return chunks as tokens. `uses` says how often each bitmap is in the prompt, by id."""
     made, items = MediaTokens(), list(chunks)
     media = [chunk for chunk in items if chunk.kind != enums.MtmdChunkKind.TEXT]
@@ -100,7 +92,7 @@ class ChunkMedium(Medium):
 
     __slots__ = ("chunk", "projector")
 
-    def __init__(self, projector: MtmdContext, chunk: Chunk, key: MediumKey | None) -> None:
+    def __init__(self, projector: Any, chunk: Chunk, key: MediumKey | None) -> None:
         super().__init__(key, chunk.nTokens, chunk.nPos)
         self.projector, self.chunk = projector, chunk
 
