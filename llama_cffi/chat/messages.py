@@ -92,7 +92,10 @@ def for_native(message: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(content, list):
         for part in content:
             if part["type"] != "text":
-                raise ValueError(f"a chat template takes parts of text only, got a part of the type {part['type']!r}")
+                raise ValueError(
+                    f"a chat template takes parts of text only, got a part of the type {part['type']!r}: images and "
+                    "sounds need a projector, ChatSession(ctx, mtmd=...)"
+                )
         given["content"] = "".join(part["text"] for part in content)
     elif content is None:
         given["content"] = ""

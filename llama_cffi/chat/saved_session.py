@@ -20,18 +20,20 @@ from io import BufferedReader
 from typing import Any, NoReturn
 
 from llama_cffi._core.arguments import StrPath
-from llama_cffi._core.base_types import SeqId, Token
+from llama_cffi._core.base_types import TOKEN_NULL, SeqId, Token
 from llama_cffi._core.checks import expected
 from llama_cffi._core.ffi import PIN
 from llama_cffi._core.ownership import hold
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, StateError
+from llama_cffi.generation.prefix import Medium, MediumKey, PlacedMedium, shown
 from llama_cffi.generation.token_cache import TokenCache, context_capacity
 from llama_cffi.model.model import Model
 
 _MAGIC = b"LCFFCHAT"
 _VERSION = 1
+_MEDIA_VERSION = 2  # with images or sounds in the KV cache
 _HEADER = struct.Struct("<8sIIQ32s32s")  # magic, version, length of head and state, digest of head and state
 MAX_HEAD = 32 << 20  # bytes: what is parsed as JSON takes some twenty times as much memory
 MAX_DEPTH = 100  # of lists and dicts in each other
@@ -93,7 +95,10 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
         checkpoints = kept.items() if tokens and kept is not None else []
     states += [state for _, state in checkpoints]
     sizes = [[count, len(state)] for count, state in checkpoints]
-    head |= {"tokens": tokens, "exactPrefix": exact, "checkpoints": sizes}
+    placed = cache.contents.media if tokens else []
+    head |= {"tokens": shown(tokens), "exactPrefix": exact, "checkpoints": sizes}
+    if placed:
+        head["media"] = [[one.start, one.n_tokens, one.n_pos, one.last, one.key] for one in placed]
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     if len(text) > MAX_HEAD:
         raise ValueError(
@@ -103,7 +108,9 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
     hashed, n_state = sha256(), sum(map(len, states))
     for state in states:
         hashed.update(state)
-    header = _HEADER.pack(_MAGIC, _VERSION, len(text), n_state, sha256(text).digest(), hashed.digest())
+    header = _HEADER.pack(
+        _MAGIC, _MEDIA_VERSION if placed else _VERSION, len(text), n_state, sha256(text).digest(), hashed.digest()
+    )
     target = os.fsdecode(path)
     with atomic_write(target) as scratch:
         with open(scratch, "wb") as file:
@@ -130,10 +137,10 @@ class SavedSession:
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
             raise self._error("is not a saved session: pass a file that ChatSession.save has written")
         _, version, n_head, n_state, head_digest, state_digest = _HEADER.unpack(start)
-        if version != _VERSION:
+        if version not in (_VERSION, _MEDIA_VERSION):
             raise self._error(
-                f"has version {version} of the format, but this release reads {_VERSION}: load it with the release "
-                "that saved it"
+                f"has version {version} of the format, but this release reads {_MEDIA_VERSION}: load it with the "
+                "release that saved it"
             )
         if n_head > MAX_HEAD or _HEADER.size + n_head + n_state != size:
             raise self._damaged(f"{size:,} bytes, but {_HEADER.size + n_head + n_state:,} expected")
@@ -150,7 +157,7 @@ class SavedSession:
                 f"was saved with another model ({self._model!r}, not {_name(model)!r}): load it with a context of that "
                 "model"
             )
-        if any([not 0 <= token < model.vocab.nTokens for token in self._tokens]):
+        if any([token >= model.vocab.nTokens for token in self._tokens]):
             raise self._damaged("a token is not in the vocabulary")
         if n_state and sum(size for _, size in self._checkpoints) >= n_state:
             raise self._damaged("its checkpoints are longer than the file")
@@ -173,6 +180,7 @@ class SavedSession:
         self._checkpoints = [(_typed(count, int), _typed(size, int)) for count, size in head["checkpoints"]]
         if any([not 0 < count <= len(self._tokens) or size <= 0 for count, size in self._checkpoints]):
             raise ValueError("a checkpoint is out of range")
+        self._media = _placed(self._tokens, head.get("media", []))
         self._exact = min(max(_typed(head["exactPrefix"], int), 0), len(self._tokens))
 
     def _find_problem(self, ctx: Context, n_state: int) -> str:
@@ -236,7 +244,7 @@ class SavedSession:
                 view = view[: len(view) - size]
             try:
                 read = ctx.stateSeqSetData(view, None, seqId)
-                if read == len(view) and cache.adopt(self._tokens, self._exact, checkpoints):
+                if read == len(view) and cache.adopt(self._tokens, self._exact, checkpoints, self._media):
                     return ""
                 cache.clear()
             except StateError as error:
@@ -270,6 +278,30 @@ def model_digest(model: Model) -> str:
     for part in parts:
         hashed.update(f"{part}\0".encode("utf-8", "surrogatepass"))
     return hashed.hexdigest()
+
+
+def _placed(tokens: list[Token], media: Any) -> list[PlacedMedium]:
+    """Put the marks of images and sounds back into saved tokens. Raises ValueError or TypeError for a wrong place."""
+    found: list[PlacedMedium] = []
+    if any([token < TOKEN_NULL for token in tokens]):
+        raise ValueError("a token is not in the vocabulary")
+    for start, n_tokens, n_pos, last, saved_key in media:
+        end = found[-1].end if found else 0
+        for number in (start, n_tokens, n_pos, last):
+            _typed(number, int)
+        if not (end <= start < start + n_tokens <= len(tokens) and 1 <= n_pos <= n_tokens and 0 <= last < len(tokens)):
+            raise ValueError("an image or a sound is out of range")
+        if any([token != TOKEN_NULL for token in tokens[start : start + n_tokens]]):
+            raise ValueError("an image or a sound is where a text is")
+        key: MediumKey | None = None
+        if saved_key is not None:
+            projector, id, part = saved_key[:3]
+            key = (_typed(projector, str), _typed(id, str), _typed(part, int), n_tokens, n_pos)
+        tokens[start : start + n_tokens] = Medium(key, n_tokens, n_pos).cells
+        found.append(PlacedMedium(start, n_tokens, n_pos, last, key))
+    if TOKEN_NULL in tokens:
+        raise ValueError("a token is not in the vocabulary")
+    return found
 
 
 def _name(model: Model) -> str:

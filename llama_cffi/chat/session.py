@@ -12,6 +12,7 @@ from llama_cffi._core.checks import expected
 from llama_cffi._core.ownership import atomic
 from llama_cffi.chat.answer import ChatAnswer, answer_message
 from llama_cffi.chat.answer_format import AnswerFormat, ReasoningFormat
+from llama_cffi.chat.content_parts import MediaReader
 from llama_cffi.chat.messages import Message, Tool, as_tools, call_ids, without_functions
 from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.chat.thinking_budget import thought_limit
@@ -19,6 +20,7 @@ from llama_cffi.chat.tool_calls import ToolCall
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.overflow import check_overflow
+from llama_cffi.generation.prefix import shown
 from llama_cffi.generation.request_options import require_sampler
 from llama_cffi.generation.run import Run
 from llama_cffi.generation.speculation import Speculation, require_speculation
@@ -29,6 +31,8 @@ from llama_cffi.sampling.sampler import Sampler
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from llama_cffi.generation.projector import Projector
 
 
 class ChatSession:
@@ -52,10 +56,12 @@ class ChatSession:
         reasoningFormat: ReasoningFormat = "split",
         sampler: Sampler | None = None,
         speculation: Speculation | None = None,
+        mtmd: Projector | None = None,
     ) -> None:
         """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
         `reasoningFormat` are those of `ChatTemplate.format`. `sampler` picks the tokens of all answers for which `send`
         gets no other one; None is `defaultSampler()`. `speculation` guesses tokens of all answers: see `Generation`.
+        `mtmd` is an Mtmd.Context, for images and sounds in messages.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -73,6 +79,7 @@ class ChatSession:
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.sampler = None if sampler is None else require_sampler(sampler)
         self.speculation = None if speculation is None else require_speculation(speculation)
+        self._media = MediaReader(mtmd)
         self.tools = without_functions(tools)
         if as_tools(self.tools):
             self.template._require_tools()
@@ -93,6 +100,13 @@ class ChatSession:
     """The sampler of answers for which `send` gets no other one; None is `defaultSampler()`."""
     speculation: Speculation | None
     """How tokens of answers are guessed; None does not guess."""
+
+    @property
+    def mtmd(self) -> Projector | None:
+        """The projector for images and sounds; None if there is none."""
+        projector: Projector | None = self._media.projector
+        return projector
+
     reasoningFormat: ReasoningFormat
     """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
 
@@ -115,7 +129,7 @@ class ChatSession:
 
     def send(
         self,
-        message: str | Mapping[str, Any] | None = None,
+        message: str | Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         sampler: Sampler | None = None,
         maxTokens: int | None = None,
@@ -133,8 +147,12 @@ class ChatSession:
 
         Nothing is computed before that: an answer that nobody reads issues a RuntimeWarning.
 
-        A str is a message of the user. `prefill` is how the answer begins. A thought ends after `thinkingBudget`
-        tokens, with the text `thinkingClose`. `toolChoice`, `parallelToolCalls` and `responseFormat` are those of
+        A str is a message of the user. So is a list of parts: texts, images and sounds, as plain objects (paths, bytes
+        of files, arrays, images of Pillow, bitmaps) or in OpenAI's form (`image_url` with a data: URL, `input_audio`).
+        The history keeps all of them in OpenAI's form.
+
+        `prefill` is how the answer begins. A thought ends after `thinkingBudget` tokens, with the text `thinkingClose`.
+        `toolChoice`, `parallelToolCalls` and `responseFormat` are those of
         `ChatTemplate.format`, the other parameters those of `Generation`. The prompt of an answer is the conversation
         so far, so penalties count all turns. Raises ContextFullError if the conversation
         exceeds the context window, ValueError if the template rejects it; the history is then as before.
@@ -143,7 +161,7 @@ class ChatSession:
         earlier = None if self._sent is None else self._sent()
         if earlier is not None:
             earlier._warn_if_unread()
-        new = [] if message is None else [_as_message(message)]
+        new = [] if message is None else [self._media.plain(_as_message(message))]
         if not self.messages[self._first_turn() :] + new:
             raise ValueError("there is nothing to answer: send a message")
         begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
@@ -216,17 +234,22 @@ class ChatSession:
         return self._tokens([*self.messages, *new])
 
     def _tokens(self, messages: Sequence[Message]) -> list[Token]:
-        return self.template.tokens(messages, tools=self.tools or None, **self.variables)
+        texts, bitmaps = self._media.read(messages)
+        text = self.template.render(texts, tools=self.tools or None, **self.variables)
+        return shown(self._media.tokens(self.template, text, bitmaps, self._context._limits))
 
-    def _format(self, messages: Sequence[Message], options: Mapping[str, Any]) -> AnswerFormat:
-        return self.template.format(
-            messages,
+    def _format(self, messages: Sequence[Message], options: Mapping[str, Any]) -> tuple[AnswerFormat, list[Token]]:
+        """Return the format of the answer to messages, and the prompt as tokens."""
+        texts, bitmaps = self._media.read(messages)
+        form = self.template.format(
+            texts,
             tools=self.tools or None,
             thinking=self.thinking,
             reasoningFormat=self.reasoningFormat,
             **options,
             **self.variables,
         )
+        return form, self._media.tokens(self.template, form.prompt, bitmaps, self._context._limits)
 
     # Files
 
@@ -245,9 +268,8 @@ class ChatSession:
             "reasoningFormat": self.reasoningFormat,
             "thinking": self.thinking,
         }
-        history = saved_session.History(
-            self.messages, self.dropped, without_functions(self.tools), self.variables, options
-        )
+        messages, dropped = (list(map(self._media.plain, kept)) for kept in (self.messages, self.dropped))
+        history = saved_session.History(messages, dropped, without_functions(self.tools), self.variables, options)
         saved_session.write(path, self._context, self._seqId, self.template.source, history)
 
     @classmethod
@@ -288,8 +310,7 @@ class ChatSession:
         The third is how many messages were dropped for that. An answer needs `limit` tokens, or at least one. Dropping
         frees at least a quarter of the window, so that the rest is not decoded again in every turn.
         """
-        form = self._format([*self.messages, *new], options)
-        tokens = self.template._tokenize(form.prompt)
+        form, tokens = self._format([*self.messages, *new], options)
         capacity = context_capacity(self._context)
         if capacity is None or len(tokens) + (limit or 1) <= capacity:
             return form, tokens, 0
@@ -306,8 +327,7 @@ class ChatSession:
             if len(tokens) <= goal:
                 break
             dropped = end - first
-            form = self._format([*self.messages[:first], *self.messages[end:], *new], options)
-            tokens = self.template._tokenize(form.prompt)
+            form, tokens = self._format([*self.messages[:first], *self.messages[end:], *new], options)
         if len(tokens) > capacity:
             raise ContextFullError(
                 f"the newest turn has {len(tokens)} tokens with the system message, but a sequence of the context "
@@ -329,11 +349,17 @@ def _require_context(ctx: Context) -> None:
         raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
 
 
-def _as_message(message: str | Mapping[str, Any]) -> dict[str, Any]:
+def _as_message(message: str | Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     if isinstance(message, str):
         return {"role": "user", "content": message}
+    if isinstance(message, (list, tuple)):
+        if not message:
+            raise ValueError("a message needs a part: a text, an image or a sound")
+        return {"role": "user", "content": list(message)}
     if not isinstance(message, Mapping):
-        raise expected("a str or a dict", message, 'write {"role": "user", "content": text}', "message")
+        raise expected(
+            "a str, a dict or a list of parts", message, 'write {"role": "user", "content": text}', "message"
+        )
     if not isinstance(message.get("role"), str):
         raise ValueError(f'a message needs a role ("user", "tool"), got {message!r}')
     return dict(message)

@@ -358,14 +358,14 @@ class ChatTemplate:
         **variables: Any,
     ) -> list[Token]:
         """Format a conversation as tokens, starting with exactly one BOS token if the model uses it."""
-        return self._tokenize(self.render(messages, tools=tools, addGenerationPrompt=addGenerationPrompt, **variables))
+        rendered = self.render(messages, tools=tools, addGenerationPrompt=addGenerationPrompt, **variables)
+        return list(self._tokenize(rendered))
 
-    def _tokenize(self, text: str) -> list[Token]:
+    def _tokenize(self, text: str, read: Any = None) -> Any:
         vocab = self._model.vocab
-        bos = self._special(vocab.bos)
-        if bos and vocab.getAddBos():  # tokenize adds another one
-            text = text.removeprefix(bos)
-        tokens = tokenize(vocab, text, parseSpecial=True)
+        if vocab.getAddBos():  # tokenize adds another one
+            text = text.removeprefix(self._special(vocab.bos))
+        tokens: list[Token] = tokenize(vocab, text, parseSpecial=True) if read is None else read(text)
         if vocab.getAddEos() and tokens and tokens[-1] == vocab.eos:
             tokens.pop()  # the answer is to follow
         return tokens

@@ -98,6 +98,7 @@ NAMES = (
     "Generation, asyncio",
     "ChatTemplate",
     "ChatSession",
+    "ChatSession, media",
     "ChatSession.save, load",
     "Engine",
     "Engine, requests",
@@ -400,11 +401,26 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def projector_for() -> Mtmd.Context:
+        given = Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
+        return Mtmd.Context.initFromFile(folder / "llava.mmproj", model, given)
+
+    def chat_media() -> Operation:
+        chat = ChatSession(context(), template=_TEMPLATE, mtmd=projector_for())
+        pixels = [np.full((28, 28, 3), seed, np.uint8) for seed in range(2)]
+        file = folder / "media.session"
+
+        def run() -> None:
+            chat.messages.clear()
+            chat.send(["see", pixels[0], "it"], maxTokens=1).result()
+            chat.save(file)
+            ChatSession.load(chat._context, file, template=chat.template, mtmd=chat.mtmd, seqId=1)
+            chat.send([pixels[1], "it"], maxTokens=1).result()
+
+        return run
+
     def media() -> Operation:
-        ctx = context()
-        projector = Mtmd.Context.initFromFile(
-            folder / "llava.mmproj", model, Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
-        )
+        ctx, projector = context(), projector_for()
         pixels = [np.full((28, 28, 3), seed, np.uint8) for seed in range(2)]
 
         def run() -> None:
@@ -722,6 +738,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 asynchronous,
                 chat_template,
                 chat,
+                chat_media,
                 saved_session,
                 engine,
                 requests,
