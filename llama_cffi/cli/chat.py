@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from llama_cffi._core import argparse_types
@@ -13,15 +14,19 @@ from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.chat.answer import ChatAnswer
 from llama_cffi.chat.session import ChatSession
 from llama_cffi.chat.template import ChatTemplate
-from llama_cffi.cli import options, output, speculation
+from llama_cffi.cli import media, options, output, speculation
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.steps import StopReason, Usage
 from llama_cffi.model.model import Model
+from llama_cffi.mtmd.context import MtmdContext
 from llama_cffi.sampling.sampler import Sampler
 
 _MAX_TOKENS = 512
-_HELP = "/clear starts a new conversation; /exit or Ctrl-D quits; Ctrl-C stops an answer"
+_HELP = (
+    "/clear starts a new conversation; /image FILE and /audio FILE add a file to the next message; /exit or Ctrl-D "
+    "quits; Ctrl-C stops an answer"
+)
 
 
 def make_parser() -> CommandParser:
@@ -61,6 +66,7 @@ def make_parser() -> CommandParser:
     template.add_argument("--template-file", metavar="FILE", help="Jinja template")
     options.add_generation(parser, _MAX_TOKENS)
     speculation.add(parser)
+    media.add(parser, "for the first message")
     options.add_context(parser)
     return parser
 
@@ -77,12 +83,13 @@ def _run(args: argparse.Namespace) -> int:
     with model, options.make_sampler(args, model.vocab) as sampler:
         template = _template(args, model)
         with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
-            session = _load(ctx, template, args) if args.load else _new(ctx, template, args)
+            projector = media.load(args, model, media.new_marker())
+            session = _load(ctx, template, args, projector) if args.load else _new(ctx, template, args, projector)
             guesses = speculation.make(args)
             try:
                 for message in _messages(args):
                     if message == "/clear":
-                        session = _new(ctx, template, args)
+                        session = _new(ctx, template, args, projector)
                         continue
                     session.speculation = guesses
                     _answer(session, message, sampler, args, total)
@@ -94,12 +101,13 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _new(ctx: Context, template: ChatTemplate, args: argparse.Namespace) -> ChatSession:
-    return ChatSession(ctx, system=args.system, template=template, overflow="drop", thinking=not args.no_thinking)
+def _new(ctx: Context, template: ChatTemplate, args: argparse.Namespace, projector: MtmdContext | None) -> ChatSession:
+    thinking = not args.no_thinking
+    return ChatSession(ctx, system=args.system, template=template, overflow="drop", thinking=thinking, mtmd=projector)
 
 
-def _load(ctx: Context, template: ChatTemplate, args: argparse.Namespace) -> ChatSession:
-    options: dict[str, Any] = {"overflow": "drop"}
+def _load(ctx: Context, template: ChatTemplate, args: argparse.Namespace, projector: MtmdContext | None) -> ChatSession:
+    options: dict[str, Any] = {"overflow": "drop", "mtmd": projector}
     if args.system is not None:
         options["system"] = args.system
     if args.no_thinking:
@@ -139,6 +147,10 @@ def _messages(args: argparse.Namespace) -> Iterator[str]:
             return
         if line == "/exit":
             return
+        command, _, file = line.partition(" ")
+        if command in ("/image", "/audio") and file:
+            args.media.append(Path(file.strip()))  # for the next message
+            continue
         if line.startswith("/") and line != "/clear":
             output.say(_HELP)
         elif line:
@@ -148,8 +160,9 @@ def _messages(args: argparse.Namespace) -> Iterator[str]:
 def _answer(session: ChatSession, message: str, sampler: Sampler, args: argparse.Namespace, total: Usage) -> None:
     """Send a message and print the answer as it is generated. In a terminal, Ctrl-C stops the answer, not the chat."""
     try:
+        parts, args.media = [*args.media, message], []
         answer = session.send(
-            message,
+            parts if len(parts) > 1 else message,
             sampler=sampler,
             maxTokens=args.tokens,
             stop=args.stop,

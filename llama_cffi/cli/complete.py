@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.command_parser import CommandParser
-from llama_cffi.cli import options, output, speculation
+from llama_cffi.cli import media, options, output, speculation
 from llama_cffi.context.context import Context
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.generation import Generation
 from llama_cffi.generation.steps import StopReason
+from llama_cffi.model.model import Model
+from llama_cffi.mtmd.chunks import Chunks
+from llama_cffi.mtmd.context import MtmdContext
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
 
@@ -39,6 +42,7 @@ def make_parser() -> CommandParser:
     options.add_model(parser)
     options.add_generation(parser, _MAX_TOKENS)
     speculation.add(parser)
+    media.add(parser, "for a <__media__> in the prompt, or before the prompt")
     options.add_context(parser)
     return parser
 
@@ -53,13 +57,14 @@ def _run(args: argparse.Namespace) -> int:
     prompt = options.read_text(args.prompt)
     model, loaded = options.load(args)
     with model, options.make_sampler(args, model.vocab) as sampler:
-        tokens = tokenize(model.vocab, prompt, parseSpecial=args.special)
+        projector = media.load(args, model)
+        tokens = _read(prompt, model, projector, args)
         if not tokens:
             raise output.CommandError(
                 "the prompt has no tokens, and this model adds none at the beginning: give at least one word"
             )
         with Context.initFromModel(model, options.context_params(args, model.nCtxTrain)) as ctx:
-            with _start(ctx, tokens, sampler, args) as generation:
+            with _start(ctx, tokens, projector, sampler, args) as generation:
                 _stream(generation, args, prompt)
     if args.json:
         output.write_json(_document(generation, prompt, loaded))
@@ -68,12 +73,28 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _start(ctx: Context, tokens: list[Token], sampler: Sampler, args: argparse.Namespace) -> Generation:
+def _read(prompt: str, model: Model, projector: MtmdContext | None, args: argparse.Namespace) -> list[Token] | Chunks:
+    """Return the tokens of the prompt, or with images and sounds its chunks."""
+    if projector is None or not args.media:
+        return tokenize(model.vocab, prompt, parseSpecial=args.special)
+    marker = projector.getMarker()
+    text = prompt if marker in prompt else f"{marker * len(args.media)}\n{prompt}"
+    return projector.tokenize(text, media.bitmaps(args, projector), parseSpecial=args.special)
+
+
+def _start(
+    ctx: Context,
+    tokens: list[Token] | Chunks,
+    projector: MtmdContext | None,
+    sampler: Sampler,
+    args: argparse.Namespace,
+) -> Generation:
     overflow: Literal["shift", "stop"] = "shift" if args.shift else "stop"
     try:
         return Generation(
             ctx,
             tokens,
+            mtmd=projector,
             sampler=sampler,
             maxTokens=args.tokens,
             stop=args.stop,
@@ -82,8 +103,9 @@ def _start(ctx: Context, tokens: list[Token], sampler: Sampler, args: argparse.N
             speculation=speculation.make(args),
         )
     except ContextFullError:
+        n = tokens.nTokens if isinstance(tokens, Chunks) else len(tokens)
         raise output.CommandError(
-            f"the prompt has {len(tokens)} tokens, but the context holds {ctx.nCtxSeq}: raise --ctx"
+            f"the prompt has {n} tokens, but the context holds {ctx.nCtxSeq}: raise --ctx"
         ) from None
 
 

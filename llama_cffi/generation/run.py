@@ -240,6 +240,8 @@ class Run:
         """Free what only this generation uses."""
         if self.speculation is not None:
             self._end_speculation(self.speculation)
+        if self.cache.media:
+            self.cache.media.clear()  # prepared images take memory
         if self.owns_sampler:
             self.sampler.close()
 
