@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser, where: str) -> None:
     """Add --mmproj, --image and --audio. `where` says where they go."""
     group = parser.add_argument_group("images and sounds")
     group.add_argument("--mmproj", metavar="FILE", help="projector file of the model, or hf:ORG/REPO/FILE.gguf")
-    for name, kinds in (("image", "PNG, JPEG, GIF, BMP or PNM"), ("audio", "WAV, MP3 or FLAC")):
+    for name, kinds in (("image", "image (PNG, JPEG, GIF, BMP or PNM)"), ("audio", "sound (WAV, MP3 or FLAC)")):
         group.add_argument(
             f"--{name}",
             action="append",
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser, where: str) -> None:
             metavar="FILE",
             dest="media",
             type=Path,
-            help=f"{kinds} file {where}; may be repeated",
+            help=f"{kinds} {where}; may be repeated",
         )
 
 

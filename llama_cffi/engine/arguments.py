@@ -10,12 +10,14 @@ from llama_cffi._core.checks import number, out_of_range
 from llama_cffi.engine.sequence_pool import UNLIMITED
 from llama_cffi.errors import ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
-from llama_cffi.generation.request_options import require_sampler
+from llama_cffi.generation.request_options import require_projector, require_sampler
 from llama_cffi.generation.token_cache import context_capacity
 
 if TYPE_CHECKING:
     from llama_cffi.context.context import Context
     from llama_cffi.engine.memory_layout import MemoryLayout
+    from llama_cffi.generation.projector import Projector
+    from llama_cffi.model.model import Model
     from llama_cffi.sampling.sampler import Sampler
 
 
@@ -26,6 +28,13 @@ def most_cells(context: Context, layout: MemoryLayout) -> int:
         return capacity
     positions: int = context._limits.n_pos
     return min(layout.nCtx, positions) if positions else layout.nCtx
+
+
+def checked_projector(mtmd: Projector | None, model: Model) -> Projector | None:
+    """Return a projector for the engine's model, or None."""
+    if mtmd is not None and require_projector(mtmd).getModel() is not model:
+        raise ValueError("mtmd belongs to another model: make it for the Model of the engine")
+    return mtmd
 
 
 def require_room(n_prompt: int, max_tokens: int | None, capacity: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from llama_cffi.engine.adapter_set import NO_ADAPTERS
+from llama_cffi.engine.media import decode_next
 from llama_cffi.engine.prompt_plan import with_scores
 from llama_cffi.engine.step import Step
 from llama_cffi.errors import ContextFullError
@@ -121,6 +123,7 @@ class BatchRunner:
                 return lent
             for job in lent:
                 job.return_sampler()
+        jobs = self._without_media(jobs)
         self._jobs, self._steady = jobs, False
         self._entries = self._fill(jobs)
         outputs = [(job, index) for job, index in self._entries if index >= 0]
@@ -131,6 +134,20 @@ class BatchRunner:
                 self._step.add_row(job, index)
         self._others = [(job, index) for job, index in outputs if job not in with_rows]
         return lent
+
+    def _without_media(self, jobs: list[Job]) -> list[Job]:
+        """Decode the image or sound that comes next in each of these jobs. Returns the jobs that go on with text."""
+        if not any([job.media for job in jobs]):
+            return jobs
+        for job in jobs:
+            if job.media and job.sequence is not None and not job.pending:
+                try:
+                    decode_next(self._context, self._cells, job, self._step.capacity)
+                except ContextFullError as error:
+                    self._owner.recover_cells(error)
+                except BaseException as error:
+                    self._fail(job, error)
+        return [job for job in jobs if job.sequence is not None and job.pending]
 
     def _lend(self, jobs: list[Job], skip: bool = False) -> list[Job]:
         """Lend the samplers of these jobs to C. Returns the jobs up to the first one, or without those, that cannot."""
@@ -155,18 +172,20 @@ class BatchRunner:
             start = len(sequence.tokens)
             count, dummies = plan.get(job, (1, 0))
             if count == 1 and start == len(tokens) - 1 and not dummies and job.samples:
-                entries.append((job, step.add_token(tokens[start], start, sequence.id)))
+                entries.append((job, step.add_token(tokens[start], sequence.position(start), sequence.id)))
             elif count:
                 last = start + count == len(tokens)
-                index = step.add_tokens(tokens[start : start + count], start, sequence.id, last and job.samples)
+                position = sequence.position(start)
+                index = step.add_tokens(tokens[start : start + count], position, sequence.id, last and job.samples)
                 entries.append((job, index if last and job.samples else -count))
                 if job.unscored:
                     self._add_scored(job, job.rows_to_score(start, count), index - count + 1 - start)
                 if last and not job.samples:
                     self._prompts.append(job)
             if dummies:
-                step.add_tokens(tokens[:1] * dummies, start + count, sequence.id, False)
-                self._padded.append((sequence.id, start + count))
+                position = sequence.position(start) + count
+                step.add_tokens(array("i", [0]) * dummies, position, sequence.id, False)
+                self._padded.append((sequence.id, position))
         return entries
 
     def _add_scored(self, job: Job, rows: range, offset: int) -> None:

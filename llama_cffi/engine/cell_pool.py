@@ -146,14 +146,14 @@ class CellPool(SequencePool):
     def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
         memory = self._memory
         whole = length == len(donor.tokens)
-        memory.seqCopy(donor.id, sequence.id, -1, -1 if whole else length)
-        if memory.seqPosMax(sequence.id) != length - 1:
+        memory.seqCopy(donor.id, sequence.id, -1, -1 if whole else donor.position(length))
+        if not self._ends(donor, length, sequence.id):
             memory.seqRemove(sequence.id)
             return 0
         sequence.ranges = donor.ranges[: self._split(donor, length)]
         for cells in sequence.ranges:
             cells.users.add(sequence)
-        sequence.tokens = donor.tokens[:length]
+        sequence.share(donor, length)
         self._used = self._live = None
         return length
 

@@ -12,7 +12,7 @@ from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
-from llama_cffi.engine.arguments import chosen_sampler, most_cells, require_room, seconds
+from llama_cffi.engine.arguments import checked_projector, chosen_sampler, most_cells, require_room, seconds
 from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
@@ -22,7 +22,8 @@ from llama_cffi.engine.scheduler import Scheduler
 from llama_cffi.engine.scores import score_all, scored_texts
 from llama_cffi.errors import BusyError, ClosedError, ForkError
 from llama_cffi.generation.default_sampler import defaultSampler
-from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler
+from llama_cffi.generation.prefix import shown
+from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler, with_media
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.scores import Text, Work
+    from llama_cffi.generation.projector import MediaInput, Projector, PromptChunks
     from llama_cffi.generation.score import Score
     from llama_cffi.generation.steps import GenerationStep
     from llama_cffi.model.adapter import Adapter
@@ -76,6 +78,7 @@ class Engine:
         kvUnified: bool | None = None,
         maxWaiting: int | None = None,
         params: Context.Params | None = None,
+        mtmd: Projector | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
@@ -91,7 +94,8 @@ class Engine:
         `maxWaiting` limits the queue: while `nSeqMax + maxWaiting` requests have not ended, `submit` raises
         QueueFullError. None sets no limit.
 
-        `params` has more parameters for the context; the ones here override it.
+        `params` has more parameters for the context; the ones here override it. `mtmd` is an Mtmd.Context, for images
+        and sounds in requests; all other requests wait while it encodes.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -106,6 +110,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
+        self._mtmd = checked_projector(mtmd, model)
         layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
@@ -113,6 +118,7 @@ class Engine:
             raise ValueError(_NO_TEXT)
         self._model = model
         self._templates: dict[str | None, ChatTemplate] = {}
+        self._limits = context._limits
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
         self._capacity = most_cells(context, layout)
@@ -160,8 +166,9 @@ class Engine:
 
     def submit(
         self,
-        prompt: str | Sequence[Token],
+        prompt: str | Sequence[Token] | PromptChunks,
         *,
+        media: Sequence[MediaInput] = (),
         sampler: Sampler | None = None,
         maxTokens: int | None = None,
         stop: Sequence[str] = (),
@@ -189,14 +196,15 @@ class Engine:
         decodes the prompt alone. `adapters` are LoRA adapters with their scales, `[(adapter, 1.0)]`: requests with the
         same ones share batches and prefixes, and others take turns with them. `penalizePrompt` False hides the prompt
         from penalties and DRY; see `Generation`. `sharePrefix` False decodes the whole prompt, whatever the KV cache
-        has of it.
+        has of it. `media` are images and sounds for the markers in `prompt`, as in `Generation`.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; QueueFullError, ClosedError. Later errors are raised by the request.
         """
         self._scheduler.require_place()
+        text = with_media(prompt, media, self._mtmd, self._limits, self._model)
         options = RequestOptions.check(
-            self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
+            self._model.vocab, text, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
         options.shares_prefix = boolean(sharePrefix, "sharePrefix")
         return self._submit(Request, options, sampler, priority, seed, AdapterSet.check(self._model, adapters))
@@ -228,13 +236,14 @@ class Engine:
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
-        `template` None is the model's own. The other parameters are those of `ChatTemplate.format` and of `submit`.
-        A thought ends after `thinkingBudget` tokens, with the text `thinkingClose`. Requests share the prefix of their
-        conversations. With a grammar (`toolChoice`, `responseFormat`) or a budget, `sampler` is cloned. Raises what
-        these raise.
+        Messages may have images and sounds as parts, as in `ChatSession.send`. `template` None is the model's own. The
+        other parameters are those of `ChatTemplate.format` and of `submit`. A thought ends after `thinkingBudget`
+        tokens, with the text `thinkingClose`. Requests share the prefix of their conversations. With a grammar
+        (`toolChoice`, `responseFormat`) or a budget, `sampler` is cloned. Raises what these raise.
         """
         self._scheduler.require_place()
         loras = AdapterSet.check(self._model, adapters)
+        from llama_cffi.chat.content_parts import MediaReader
         from llama_cffi.chat.messages import call_ids
         from llama_cffi.chat.template import ChatTemplate
         from llama_cffi.chat.thinking_budget import thought_limit
@@ -246,8 +255,10 @@ class Engine:
             chosen = self._templates[template]
         else:
             chosen = self._templates[template] = ChatTemplate(self._model, template)
+        reader = MediaReader(self._mtmd)
+        texts, bitmaps = reader.read(messages)
         form = chosen.format(
-            messages,
+            texts,
             tools=tools,
             toolChoice=toolChoice,
             parallelToolCalls=parallelToolCalls,
@@ -261,7 +272,7 @@ class Engine:
         vocab = self._model.vocab
         options = RequestOptions.check(
             vocab,
-            chosen._tokenize(form.prompt),
+            reader.tokens(chosen, form.prompt, bitmaps, self._limits),
             maxTokens,
             [*stop, *form.stop],
             (),
@@ -327,7 +338,7 @@ class Engine:
         # As an int: the engine's thread negates it, and minus an unsigned number of numpy is a large one.
         priority = integer(priority, -INT32_MAX, INT32_MAX, "priority")
         chosen = chosen_sampler(sampler, seed)
-        request = kind(options.prompt, priority, self._scheduler.notify, self)
+        request = kind(shown(options.prompt), priority, self._scheduler.notify, self)
         job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)
         try:
             self._scheduler.submit(job)

@@ -14,6 +14,7 @@ from llama_cffi.engine.request import Request
 from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.generation.log_probs import log_probs, prompt_log_probs
+from llama_cffi.generation.prefix import text_length
 from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler
 
@@ -50,6 +51,7 @@ class Job:
         "adapters",
         "counted",
         "is_open",
+        "media",
         "open_ended",
         "overtaken",
         "preempted_at",
@@ -90,6 +92,7 @@ class Job:
             request.promptLogProbs += [None] * options.scored_from
         self.samples = options.max_tokens != 0  # False: the prompt is decoded, and nothing else
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
+        self.media = options.media  # images and sounds among them, by their marks
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
         self.serial = 0
@@ -106,9 +109,11 @@ class Job:
 
     @property
     def pending(self) -> int:
-        """The number of tokens that are not decoded yet."""
+        """The number of tokens that are not decoded yet, up to the next image or sound."""
         assert self.sequence is not None
-        return len(self.tokens) - len(self.sequence.tokens)
+        if self.media is None:
+            return len(self.tokens) - len(self.sequence.tokens)
+        return text_length(self.tokens, len(self.sequence.tokens))
 
     @property
     def unscored(self) -> bool:
@@ -227,6 +232,8 @@ class Job:
             request._put(rest, None, wake)
         self.release_sampler()
         self.adapters = NO_ADAPTERS  # they can be freed
+        if self.media:
+            self.media.clear()
         request.stopString, request.stopToken = rules.stop_string, rules.stop_token
         request._end(reason, error, wake)
 

@@ -100,11 +100,12 @@ class MemoryLayout:
             except LlamaError:  # there are too few cells
                 return sequence
             self.pool.grow(sequence, old.tokens)
+            sequence.media = old.media
         return sequence
 
     def _verify(self, sequence: EngineSequence) -> None:
         """Empty a sequence that is not what it should be: a state that did not fit may have cleared the context."""
-        if self.context.getMemory().seqPosMax(sequence.id) != len(sequence.tokens) - 1:
+        if not self.pool._ends(sequence, len(sequence.tokens)):
             if sequence.kept:
                 self.pool.evict(sequence)
             else:

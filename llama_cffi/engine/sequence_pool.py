@@ -6,12 +6,13 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from llama_cffi.generation.prefix import common_length
+from llama_cffi.generation.prefix import common_length, last_position, media_within, position_of, whole_media
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Pos, SeqId
     from llama_cffi.context.context import Context
     from llama_cffi.engine.adapter_set import AdapterKey
+    from llama_cffi.generation.prefix import PlacedMedium
 
 UNLIMITED = 1 << 60  # cells of a memory that does not grow with the text
 
@@ -29,14 +30,27 @@ class CellRange:
 class EngineSequence:
     """A sequence of the context: used by a request, or kept for later requests with the same prefix."""
 
-    __slots__ = ("adapters", "id", "kept", "ranges", "tokens")
+    __slots__ = ("adapters", "id", "kept", "media", "ranges", "tokens")
 
     def __init__(self, number: SeqId, adapters: AdapterKey = ()) -> None:
         self.id = number
         self.adapters = adapters  # with which its tokens are decoded
         self.tokens = array("i")  # those in the KV cache
+        self.media: list[PlacedMedium] = []  # the images and sounds among them
         self.ranges: list[CellRange] = []  # for a CellPool
         self.kept = False
+
+    def position(self, length: int) -> Pos:
+        """Return the position after the first `length` tokens. With M-RoPE, images have fewer positions than tokens."""
+        return position_of(self.media, length) if self.media else length
+
+    def forget(self) -> None:
+        """Forget the tokens."""
+        self.tokens, self.media = array("i"), []
+
+    def share(self, donor: EngineSequence, length: int) -> None:
+        """Take over the first tokens of another sequence, or of this one."""
+        self.tokens, self.media = donor.tokens[:length], media_within(donor.media, length)
 
 
 class SequencePool:
@@ -112,7 +126,7 @@ class SequencePool:
     def empty(self, sequence: EngineSequence) -> None:
         """Remove the tokens of a sequence, which stays in use."""
         self._memory.seqRemove(sequence.id)
-        sequence.tokens = array("i")
+        sequence.forget()
 
     def close(self, sequence: EngineSequence, keep: bool) -> None:
         """End the use of a sequence. With `keep`, its contents stay until the cells are needed."""
@@ -142,7 +156,7 @@ class SequencePool:
         self._memory.seqRemove(sequence.id)
         self._all.discard(sequence)
         self._free.add(sequence.id)
-        sequence.tokens = array("i")
+        sequence.forget()
 
     # Prefix sharing
 
@@ -157,7 +171,7 @@ class SequencePool:
         for sequence in (*self._kept.values(), *live):
             if sequence.adapters != adapters:
                 continue
-            shared = min(common_length(tokens, sequence.tokens), len(tokens) - 1)
+            shared = whole_media(tokens, min(common_length(tokens, sequence.tokens), len(tokens) - 1))
             if shared > most and self._can_share(sequence, shared):
                 best, most = sequence, shared
         return best, most
@@ -166,7 +180,7 @@ class SequencePool:
         if length == len(sequence.tokens):
             return True  # a copy of the whole state goes on as the original would
         return self._shares_parts and (
-            not self._window or self._memory.seqPosMin(sequence.id) <= max(0, length - self._window)
+            not self._window or self._memory.seqPosMin(sequence.id) <= max(0, sequence.position(length) - self._window)
         )
 
     def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
@@ -177,8 +191,12 @@ class SequencePool:
         """Remove all but the first `length` tokens of a sequence. False if the memory cannot."""
         if length == len(sequence.tokens):
             return True
-        memory = self._memory
-        if not memory.seqRemove(sequence.id, length) or memory.seqPosMax(sequence.id) != length - 1:
+        if not self._memory.seqRemove(sequence.id, sequence.position(length)) or not self._ends(sequence, length):
             return False
-        sequence.tokens = sequence.tokens[:length]
+        sequence.share(sequence, length)
         return True
+
+    def _ends(self, sequence: EngineSequence, length: int, number: SeqId | None = None) -> bool:
+        """True if the memory has the first `length` tokens of a sequence, under this number or its own, and no more."""
+        found = self._memory.seqPosMax(sequence.id if number is None else number)
+        return found == last_position(sequence.media, length)

@@ -75,11 +75,11 @@ class StreamPool(SequencePool):
             return 0
         memory, self.copying = self._memory, True
         memory.seqCopy(donor.id, sequence.id)
-        cut = length == len(donor.tokens) or memory.seqRemove(sequence.id, length)
-        if not cut or memory.seqPosMax(sequence.id) != length - 1:
+        cut = length == len(donor.tokens) or memory.seqRemove(sequence.id, donor.position(length))
+        if not cut or not self._ends(donor, length, sequence.id):
             memory.seqRemove(sequence.id)
             return 0
-        sequence.tokens = donor.tokens[:length]
+        sequence.share(donor, length)
         return length
 
     def plan(self, prompts: Iterable[Job], free: int) -> Plan:

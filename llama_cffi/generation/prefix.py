@@ -53,8 +53,11 @@ class Medium:
         """What stands for it in a list of tokens."""
         return [self.mark] + [self.mark - 1] * (self.n_tokens - 1)
 
-    def decode(self, ctx: Context, pos: Pos, seq: SeqId) -> None:
-        """Encode it, unless that was done before, and decode the result at a position of a sequence."""
+    def decode(self, ctx: Context, pos: Pos, seq: SeqId, most: int | None = None) -> None:
+        """Encode it, unless that was done before, and decode the result at a position of a sequence.
+
+        `most` is the largest number of tokens in a batch.
+        """
         raise NotImplementedError
 
 
@@ -84,6 +87,24 @@ class PlacedMedium:
         self.key = key
 
 
+def position_of(media: Sequence[PlacedMedium], index: int) -> Pos:
+    """Return the position of a token of a sequence, or the one after the last, outside of images and sounds."""
+    return index - sum([placed.n_tokens - placed.n_pos for placed in media if placed.end <= index])
+
+
+def last_position(media: Sequence[PlacedMedium], length: int) -> Pos:
+    """Return the highest position of a sequence with `length` tokens; -1 if it is empty."""
+    for placed in media:
+        if placed.end == length:
+            return placed.last
+    return position_of(media, length) - 1
+
+
+def media_within(media: Sequence[PlacedMedium], length: int) -> list[PlacedMedium]:
+    """Return the images and sounds among the first tokens of a sequence."""
+    return [placed for placed in media if placed.end <= length]
+
+
 def media_of(tokens: Sequence[Token]) -> dict[Token, Medium] | None:
     """Return the images and sounds of a prompt by their marks; None if it is text alone."""
     return tokens.media if isinstance(tokens, MediaTokens) else None
@@ -96,7 +117,7 @@ def texts_only(tokens: Sequence[Token]) -> list[Token]:
 
 def shown(tokens: Sequence[Token]) -> list[Token]:
     """Return the tokens of a prompt for users: the cells of images and sounds are TOKEN_NULL."""
-    return [max(token, TOKEN_NULL) for token in tokens]
+    return [max(token, TOKEN_NULL) for token in tokens] if media_of(tokens) is not None else list(tokens)
 
 
 def whole_media(tokens: Sequence[Token] | array[int], length: int) -> int:
@@ -104,6 +125,14 @@ def whole_media(tokens: Sequence[Token] | array[int], length: int) -> int:
     while 0 < length < len(tokens) and tokens[length] < TOKEN_NULL and tokens[length] % 2:
         length -= 1
     return length
+
+
+def text_length(tokens: Sequence[Token] | array[int], start: int) -> int:
+    """Return how many tokens of text follow from here on; 0 before an image or a sound."""
+    end, size = start, len(tokens)
+    while end < size and tokens[end] >= 0:
+        end += 1
+    return end - start
 
 
 def pieces(tokens: Sequence[Token]) -> Iterator[tuple[int, int]]:

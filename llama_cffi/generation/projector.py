@@ -19,6 +19,10 @@ class Projector(Handle):
 
     __slots__ = ()
 
+    def getModel(self) -> Model:
+        """Return the model that the projector was loaded for."""
+        raise NotImplementedError
+
     def _read_prompt(self, prompt: Any, media: Any, limits: Any, model: Model) -> Any:
         """Return the tokens of a prompt with its images and sounds."""
         raise NotImplementedError

@@ -10,7 +10,16 @@ from llama_cffi._core.ownership import atomic
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, DecodeError, LlamaError, StateError
-from llama_cffi.generation.prefix import Medium, PlacedMedium, common_length, pieces, whole_media
+from llama_cffi.generation.prefix import (
+    Medium,
+    PlacedMedium,
+    common_length,
+    last_position,
+    media_within,
+    pieces,
+    position_of,
+    whole_media,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,20 +46,17 @@ class SequenceContents:
         self.checkpoints: Checkpoints | None = None  # of chats with models that need them
 
     def position(self, index: int) -> Pos:
-        """Return the position of a token, or the one after the last, which is not inside an image or a sound."""
-        return index - sum([placed.n_tokens - placed.n_pos for placed in self.media if placed.end <= index])
+        """Return the position of a token, or the one after the last, outside of images and sounds."""
+        return position_of(self.media, index) if self.media else index
 
     @property
     def last_position(self) -> Pos:
         """The highest position that the memory should have; -1 if it should be empty."""
-        if self.media and self.media[-1].end == len(self.tokens):
-            return self.media[-1].last
-        return len(self.tokens) - self.skipped - 1
+        return last_position(self.media, len(self.tokens))
 
     def cut(self, keep: int) -> None:
         """Forget the tokens after the first `keep`."""
-        media = [placed for placed in self.media if placed.end <= keep] if self.media else self.media
-        self._change((self.tokens.__delitem__, slice(keep, None)), media)
+        self._change((self.tokens.__delitem__, slice(keep, None)), media_within(self.media, keep))
 
     def add(self, tokens: Sequence[Token], placed: PlacedMedium) -> None:
         """Append an image or a sound."""

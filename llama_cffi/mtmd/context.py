@@ -17,7 +17,7 @@ from llama_cffi._core.files import require_regular
 from llama_cffi._core.large_stack import TOKENIZER_STACK_PER_BYTE, on_large_stack
 from llama_cffi._core.locks import listing
 from llama_cffi._core.native_log import native_log
-from llama_cffi._core.ownership import exclusive, own
+from llama_cffi._core.ownership import exclusive, exclusive_waiting, own
 from llama_cffi._core.process import leave_if_ending, require_threads
 from llama_cffi._generated import enums
 from llama_cffi.errors import ModelLoadError, NativeAssertionError, NativeError
@@ -195,6 +195,17 @@ class MtmdContext(MtmdBase):
 
         Maps to `mtmd_tokenize`.
         """
+        return self._tokenize(text, media, addSpecial, parseSpecial)
+
+    def _tokenize(
+        self,
+        text: StrOrBytes,
+        media: Sequence[Bitmap],
+        addSpecial: BoolLike,
+        parseSpecial: BoolLike,
+        wait: bool = False,
+    ) -> Chunks:
+        """Tokenize a prompt. With `wait`, calls of other threads on this object are waited for."""
         data = text_bytes(text, "text")
         bitmaps = self._checked_media(media)
         if (markers := data.count(self._marker)) != len(bitmaps):
@@ -212,7 +223,7 @@ class MtmdContext(MtmdBase):
         chunks = Chunks.__new__(Chunks)
         chunks._serial = self._serial
         chunks._open(own(lib.mtmd_input_chunks_free, lib.mtmd_input_chunks_init))
-        with exclusive(self, chunks, *dict.fromkeys(bitmaps)) as pointer:
+        with (exclusive_waiting if wait else exclusive)(self, chunks, *dict.fromkeys(bitmaps)) as pointer:
             array = ffi.new("mtmd_bitmap *[]", [bitmap._c for bitmap in bitmaps])
 
             def call() -> int:

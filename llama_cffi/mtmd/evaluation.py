@@ -49,11 +49,12 @@ def decode_media(
     nBatch: int | None,
     causal: bool,
     key: MediumKey | None = None,
+    wait: bool = False,
 ) -> Pos:
     """Decode an image or a sound, with its embeddings, or encode it first. Returns the position after it.
 
-    Without `causal`, all tokens of the chunk see each other. With `key`, the projector keeps the embeddings under it,
-    and calls of other threads on the projector are waited for.
+    Without `causal`, all tokens of the chunk see each other. With `key`, the projector keeps the embeddings under it.
+    With `wait`, calls of other threads on the projector are waited for.
     """
     most = _checked(mtmd, ctx, nPast, seqId, nBatch)
     limits, n = ctx._limits, chunk.nTokens
@@ -73,7 +74,7 @@ def decode_media(
                 "returned for it"
             )
     end = ffi.new("int32_t *", nPast)
-    with exclusive(mtmd, chunk) if key is None else exclusive_waiting(mtmd, chunk) as pointer:
+    with (exclusive_waiting if wait else exclusive)(mtmd, chunk) as pointer:
         if array is None:
             array = _encoded(mtmd, pointer, chunk, key, n)
         with exclusive(ctx) as context:

@@ -52,7 +52,7 @@ def require_model(projector: Any, model: Model) -> None:
 
 def tokenize_media(projector: Any, text: str, bitmaps: Sequence[Bitmap], special: bool) -> MediaTokens:
     """Tokenize a text with a marker for each bitmap. With `special`, control tokens are recognized in it."""
-    chunks = projector.tokenize(text, bitmaps, parseSpecial=special)
+    chunks = projector._tokenize(text, bitmaps, True, special, wait=True)
     return media_tokens(projector, chunks, Counter([bitmap.id for bitmap in bitmaps]))
 
 
@@ -96,7 +96,7 @@ class ChunkMedium(Medium):
         super().__init__(key, chunk.nTokens, chunk.nPos)
         self.projector, self.chunk = projector, chunk
 
-    def decode(self, ctx: Context, pos: Pos, seq: SeqId) -> None:
+    def decode(self, ctx: Context, pos: Pos, seq: SeqId, most: int | None = None) -> None:
         projector, chunk = self.projector, self.chunk
         causal = not projector.decodeUseNonCausal(chunk)
-        decode_media(projector, ctx, chunk, None, pos, seq, None, causal, self.key)
+        decode_media(projector, ctx, chunk, None, pos, seq, most, causal, self.key, wait=True)
