@@ -164,17 +164,23 @@ def _source(part: Mapping[str, Any]) -> str:
     return source
 
 
-def part_bytes(part: Mapping[str, Any]) -> bytes:
-    """Return the file in a part of an image or a sound. Raises ValueError for anything but data in the part itself."""
+def require_data(part: Mapping[str, Any]) -> str:
+    """Return where a part of an image or a sound has its data. Raises ValueError if it has none in itself."""
     source = _source(part)
-    if part["type"] in SOUNDS and not source.startswith("data:"):
-        return _from_base64(source)
-    if source[:5].lower() != "data:":
+    if part["type"] in IMAGES and source[:5].lower() != "data:":
         kind = "a URL, which is not fetched" if "://" in source[:20] else "something else"
         raise ValueError(
             f"image_url must be a data: URL, got {kind} ({source[:60]!r}): send the file itself, as "
             "data:image/png;base64,..."
         )
+    return source
+
+
+def part_bytes(part: Mapping[str, Any]) -> bytes:
+    """Return the file in a part of an image or a sound. Raises ValueError for anything but data in the part itself."""
+    source = require_data(part)
+    if source[:5].lower() != "data:":
+        return _from_base64(source)
     head, comma, data = source.partition(",")
     if not comma:
         raise ValueError("a data: URL needs a comma before its data: write data:image/png;base64,...")

@@ -35,10 +35,15 @@ def load(args: argparse.Namespace, model: Model, marker: str | None = None) -> M
         if args.media:
             raise CommandError("--image and --audio need the projector file of the model: add --mmproj FILE", 2)
         return None
+    return load_file(args, args.mmproj, model, marker)
+
+
+def load_file(args: argparse.Namespace, file: str, model: Model, marker: str | None) -> MtmdContext:
+    """Load a projector for a model, with the options for its devices and threads."""
     params = MtmdContext.Params(useGpu=args.gpu_layers != 0, mediaMarker=marker)
     if args.threads is not None:
         params.nThreads = args.threads
-    return MtmdContext.initFromFile(local_path(args.mmproj), model, params, untrusted=args.untrusted)
+    return MtmdContext.initFromFile(local_path(file), model, params, untrusted=args.untrusted)
 
 
 def new_marker() -> str:

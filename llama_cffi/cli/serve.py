@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llama_cffi._core.argparse_types import integer, number
 from llama_cffi._core.command_parser import CommandParser
 from llama_cffi.chat.template import ChatTemplate
-from llama_cffi.cli import options, output
+from llama_cffi.cli import media, options, output
 from llama_cffi.embedding.embedding import Embedder, Reranker
 from llama_cffi.engine.engine import Engine
 from llama_cffi.model.adapter import Adapter
@@ -74,6 +74,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[MODEL:]NAME=FILE",
         help="LoRA adapter that requests can select, of the first model for text if MODEL is left out; may be repeated",
+    )
+    group.add_argument(
+        "--mmproj",
+        action="append",
+        default=[],
+        metavar="[MODEL=]FILE",
+        help="projector file for images and sounds, of the first model for text if MODEL is left out; may be repeated",
     )
     group.add_argument("--untrusted", action="store_true", help="load the files in a child process first")
     group.add_argument(
@@ -235,7 +242,7 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
     from llama_cffi.server import ServedModel
 
     served: dict[str, ServedModel] = {}
-    loras = _loras(args)
+    loras, projectors = _loras(args), _projectors(args)
     for given in args.model:
         name, model = _model(args, given, stack)
         _require_new(name, served)
@@ -246,12 +253,16 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         batch = {} if args.batch is None else {"nBatch": args.batch}
         keep = not args.no_prefix_cache
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
-        engine = Engine(model, params=params, nThreads=args.threads, keepPrefixes=keep, **size, **batch)
+        file = projectors.pop(name, None) or (None if served else projectors.pop("", None))
+        projector = None if file is None else media.load_file(args, file, model, media.new_marker())
+        engine = Engine(model, params=params, nThreads=args.threads, keepPrefixes=keep, mtmd=projector, **size, **batch)
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
     if loras:
         known = f"there is {', '.join(served)}" if served else "no -m was given"
         raise output.CommandError(f"--lora: there is no model for text {next(iter(loras))!r}: {known}", 2)
+    if projectors:
+        raise output.CommandError(f"--mmproj: there is no model for text {next(iter(projectors))!r}", 2)
     for files, part in ((args.embedding_model, "embedder"), (args.rerank_model, "reranker")):
         for given in files:
             name, model = _model(args, given, stack)
@@ -299,6 +310,16 @@ def _loras(args: argparse.Namespace) -> dict[str, dict[str, str]]:
             raise output.CommandError(f"--lora {given}: expected [MODEL:]NAME=FILE", 2)
         model, _, adapter = name.rpartition(":")
         found.setdefault(model, {})[adapter] = file
+    return found
+
+
+def _projectors(args: argparse.Namespace) -> dict[str, str]:
+    """The files of --mmproj, by model's name ("" is the first one)."""
+    found: dict[str, str] = {}
+    for given in args.mmproj:
+        name, sign, file = given.partition("=")
+        named = sign and "/" not in name and not os.path.exists(given)
+        found[name if named else ""] = file if named else given
     return found
 
 

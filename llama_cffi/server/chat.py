@@ -53,7 +53,7 @@ def _makers(
     exchange: Exchange, body: ChatBody, served: ServedModel, engine: Engine, options: dict[str, Any], choices: int
 ) -> list[Callable[[], ChatRequest]]:
     """Check the request, and return what submits each choice."""
-    messages = messages_of(body.messages)
+    messages = messages_of(body.messages, engine._mtmd is not None)
     tools = tools_of(body.tools)
     choice, tools = tool_choice_of(body.tool_choice, tools)
     form = format_of(body.response_format)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llama_cffi.chat.content_parts import is_medium, require_data
 from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.server.errors import ApiError
 from llama_cffi.server.requests import ResponseFormat
@@ -34,20 +35,22 @@ def wrong(param: str, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, f"{param}: {message}", param=param, code=code)
 
 
-def messages_of(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages of a conversation. Raises ApiError for what this server does not support."""
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(given)]
+def messages_of(given: Sequence[Mapping[str, Any]], media: bool = False) -> list[dict[str, Any]]:
+    """Return the messages of a conversation. Raises ApiError for what this server does not support.
+
+    With `media`, the model takes images or sounds.
+    """
+    return [_message(message, f"messages[{index}]", media) for index, message in enumerate(given)]
 
 
-def _message(given: Mapping[str, Any], param: str) -> dict[str, Any]:
+def _message(given: Mapping[str, Any], param: str, media: bool) -> dict[str, Any]:
     role = given.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise wrong(f"{param}.role", f"must be one of {', '.join(_ROLES)}, got {role!r}")
     message: dict[str, Any] = {"role": _ROLES[role]}
     content = given.get("content")
     if isinstance(content, list):
-        parts = (text_of(part, f"{param}.content[{index}]") for index, part in enumerate(content))
-        message["content"] = "".join(parts)
+        message["content"] = parts_of(content, f"{param}.content", media and role == "user")
     elif content is None or isinstance(content, str):
         message["content"] = content
     else:
@@ -68,17 +71,34 @@ def _message(given: Mapping[str, Any], param: str) -> dict[str, Any]:
     return message
 
 
+def parts_of(given: list[Any], param: str, media: bool) -> str | list[Any]:
+    """Return the text of content parts; with `media`, a list of texts, images and sounds if it has any of these."""
+    parts: list[Any] = []
+    for index, part in enumerate(given):
+        here = f"{param}[{index}]"
+        if media and isinstance(part, dict) and is_medium(part):
+            try:
+                require_data(part)
+            except ValueError as error:
+                raise wrong(here, str(error)) from None
+            parts.append(part)
+        else:
+            parts.append(text_of(part, here))
+    return parts if any([isinstance(part, dict) for part in parts]) else "".join(parts)
+
+
 def text_of(part: Any, param: str) -> str:
-    """Return the text of a content part. Images, audio and files are refused: no URL and no file is ever opened."""
+    """Return the text of a content part. Others are refused: no URL and no file is ever opened."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise wrong(param, "must be an object with a type")
     if part["type"] not in _TEXTS:
         kind = part["type"][:60]
-        raise wrong(param, f"parts of the type {kind!r} are not supported: send text", "unsupported_parameter")
-    text = part.get("text", part.get("refusal"))
-    return _string(text, f"{param}.text")
+        hint = ", or images and sounds of the user to a model that is served with a projector (--mmproj)"
+        text = f"parts of the type {kind!r} are not supported here: send text{hint if is_medium(part) else ''}"
+        raise wrong(param, text, "unsupported_parameter")
+    return _string(part.get("text", part.get("refusal")), f"{param}.text")
 
 
 def _string(value: Any, param: str) -> str:

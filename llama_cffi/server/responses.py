@@ -13,7 +13,7 @@ from llama_cffi.server import answers
 from llama_cffi.server.chat import pieces
 from llama_cffi.server.errors import of_exception
 from llama_cffi.server.exchange import Exchange
-from llama_cffi.server.messages import arguments_of, text_of, thinking_of, tool_choice_of, tools_of, wrong
+from llama_cffi.server.messages import arguments_of, parts_of, text_of, thinking_of, tool_choice_of, tools_of, wrong
 from llama_cffi.server.requests import ResponsesBody
 from llama_cffi.server.response_items import ResponseWriter, response_head
 from llama_cffi.server.sampling import sampler_of, seed_of
@@ -64,7 +64,7 @@ def _maker(
     exchange: Exchange, body: ResponsesBody, served: ServedModel, engine: Engine, options: dict[str, Any]
 ) -> Callable[[], ChatRequest]:
     """Check the request, and return what submits it."""
-    messages = _messages(body)
+    messages = _messages(body, engine._mtmd is not None)
     tools = tools_of(body.tools, nested=False)
     choice, tools = tool_choice_of(body.tool_choice, tools, nested=False)
     effort = body.reasoning.effort if body.reasoning is not None else None
@@ -100,7 +100,7 @@ def _maker(
     return partial(make)
 
 
-def _messages(body: ResponsesBody) -> list[dict[str, Any]]:
+def _messages(body: ResponsesBody, media: bool) -> list[dict[str, Any]]:
     """Return the input as messages of a conversation."""
     messages: list[dict[str, Any]] = []
     if body.instructions:
@@ -110,18 +110,21 @@ def _messages(body: ResponsesBody) -> list[dict[str, Any]]:
     if not body.input:
         raise wrong("input", "must not be an empty list")
     for index, item in enumerate(body.input):
-        _add_item(messages, item, f"input[{index}]")
+        _add_item(messages, item, f"input[{index}]", media)
     return messages
 
 
-def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], param: str) -> None:
+def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], param: str, media: bool) -> None:
     """Add an item of the input: a message, a call, the output of a call, or a thought."""
     kind = item.get("type") or "message"
     if kind == "message":
         role = item.get("role")
         if not isinstance(role, str) or role not in _ROLES:
             raise wrong(f"{param}.role", f"must be one of {', '.join(_ROLES)}, got {role!r}")
-        message = {"role": _ROLES[role], "content": _content(item.get("content"), f"{param}.content")}
+        given = item.get("content")
+        here, takes = f"{param}.content", media and role == "user"
+        content = parts_of(given, here, True) if takes and isinstance(given, list) else _content(given, here)
+        message = {"role": _ROLES[role], "content": content}
         last = messages[-1] if messages else {}
         if role == "assistant" and last.get("role") == "assistant" and not last.get("content"):
             last["content"] = message["content"]  # the thought before it is there

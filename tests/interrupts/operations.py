@@ -101,6 +101,7 @@ NAMES = (
     "ChatSession, media",
     "ChatSession.save, load",
     "Engine",
+    "Engine, media",
     "Engine, requests",
     "Engine, adapters",
     "Engine.score",
@@ -535,6 +536,17 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def engine_media() -> Operation:
+        made = Engine(model, nCtx=128, nSeqMax=2, nThreads=1, mtmd=projector_for())
+        pixels = [np.full((28, 28, 3), seed, np.uint8) for seed in range(2)]
+
+        def run() -> None:
+            asked = [made.submit("see <__media__> it", media=[one], maxTokens=2) for one in pixels]
+            for request in asked:
+                request.result()
+
+        return run
+
     def requests() -> Operation:
         made = Engine(model, nCtx=64, nSeqMax=2, nThreads=1)
         sampler = Sampler.chain(Sampler.initPenalties(8, 1.1), Sampler.init(Custom()), Sampler.initGreedy())
@@ -741,6 +753,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 chat_media,
                 saved_session,
                 engine,
+                engine_media,
                 requests,
                 adapted_requests,
                 engine_scores,
