@@ -46,7 +46,7 @@ def test_a_stack_factor_at_which_llama_cpp_counts_wrong_is_refused(factor: int, 
         Mtmd.Context.initFromFile(tmp_path / "file.gguf", tiny, params())
 
 
-@pytest.mark.parametrize("factor", [1, 4, 12, 16, 3000])
+@pytest.mark.parametrize("factor", [1, 4, 12, 16, 100])
 def test_other_stack_factors_are_taken(factor: int, tiny: Model, tmp_path: Path) -> None:
     tiny_projectors.write_ultravox(tmp_path / "file.gguf", tiny.nEmbd, stack=factor, n_embd=2)
     with Mtmd.Context.initFromFile(tmp_path / "file.gguf", tiny, params()) as made:

@@ -9,7 +9,8 @@ _P = _NUMPY + "m = load(); p = projector('llava', m); b = Mtmd.Bitmap.fromImage(
 _K = _P + "k = p.tokenize('a <__media__> b', [b]); c = context(m)\n"
 _LIVE = (
     "o = k[1]; live = {'mtmd_context': p._c, 'mtmd_bitmap': b._c, 'mtmd_input_chunks': k._c}\n"
-    "live |= {'mtmd_input_chunk': o._c, 'llama_context': c._c, 'llama_model': m._c, 'mtmd_batch': lib.mtmd_batch_init(p._c)}\n"
+    "live |= {'mtmd_input_chunk': o._c, 'llama_context': c._c}\n"
+    "live |= {'llama_model': m._c, 'mtmd_batch': lib.mtmd_batch_init(p._c)}\n"
 )
 _OWNERS = {
     "mtmd_context": "p",
