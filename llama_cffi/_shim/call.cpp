@@ -112,8 +112,7 @@ bool Call::fail(int kind, const char * text) noexcept {
     return false;
 }
 
-bool Call::acquire(std::initializer_list<const void *> handles,
-                   std::initializer_list<const void *> optional) noexcept {
+bool Call::acquire(std::initializer_list<const void *> handles, std::initializer_list<const void *> optional) noexcept {
     for (const void * handle : handles) {
         if (handle == nullptr) {
             return fail(SHIM_EXCEPTION, "its object must not be NULL");

@@ -16,8 +16,9 @@ _FLOATS = (enums.GgmlType.F32, enums.GgmlType.F16, enums.GgmlType.BF16)
 _INTEGERS = ("I8", "I16", "I32", "I64", "F64")
 _MLP = ("mm.0.weight", "mm.0.bias", "mm.2.weight", "mm.2.bias")
 _MLP_NORM = tuple(f"mm.{i}.{part}" for i in (0, 1, 3, 4) for part in ("weight", "bias"))
-_LLAVA = ("mlp", "ldp", "ldpv2")  # kinds that look up the position of each patch
+_LLAVA = ("mlp", "ldp", "ldpv2", "adapter")  # kinds that look up the position of each patch
 _STACKING = ("ultravox", "voxtral", "meralion")  # kinds that make one embedding of several frames
+_WHISPER = (*_STACKING, "qwen2a", "musicflamingo", "glma")  # kinds with Whisper's encoder
 _FRAMES = 3000  # of 30 seconds, after which Whisper's encoder has half as many
 _ATTENTION = re.compile(r"(.+\.blk\.\d+\.)attn_([qkv])\.weight")
 
@@ -40,6 +41,10 @@ def check_projector(path: bytes) -> None:
                     raise _damaged(f"the tensor {found[1]}attn_{part}.weight is missing")
         if "v.position_embd.weight" in names and "v.patch_embd.weight" not in names:
             raise _damaged("the tensor v.patch_embd.weight is missing")
+        for kinds, modality in ((_LLAVA, "vision"), (_WHISPER, "audio")):
+            name = f"{modality[0]}.position_embd.weight"
+            if _kind(file, modality) in kinds and name not in names:
+                raise _damaged(f"the tensor {name} is missing")
         _check_llava(file, names)
         _check_stack(file)
 

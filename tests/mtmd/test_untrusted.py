@@ -39,6 +39,14 @@ def test_a_file_that_fails_in_the_child_is_not_loaded(tiny: Model, ultravox_path
         Mtmd.Context.initFromFile(tmp_path / "short.gguf", tiny, params(), untrusted=True)
 
 
+def test_an_encoder_of_sounds_without_positions_is_refused(tiny: Model, ultravox_path: Path, tmp_path: Path) -> None:
+    path = _changed(
+        ultravox_path, tmp_path / "changed.gguf", lambda file: file.tensors.remove("a.position_embd.weight")
+    )
+    with pytest.raises(ModelLoadError, match=r"a\.position_embd\.weight is missing"):
+        Mtmd.Context.initFromFile(path, tiny, params())
+
+
 @pytest.mark.parametrize("factor", [0, 7, 8, 11])
 def test_a_stack_factor_at_which_llama_cpp_counts_wrong_is_refused(factor: int, tiny: Model, tmp_path: Path) -> None:
     tiny_projectors.write_ultravox(tmp_path / "file.gguf", tiny.nEmbd, stack=factor or 10, factor=factor)
@@ -72,6 +80,7 @@ def test_without_an_interpreter(tiny: Model, llava_path: Path, monkeypatch: pyte
         (lambda file: file.tensors.remove("v.blk.0.attn_k.weight"), r"v\.blk\.0\.attn_k\.weight is missing"),
         (lambda file: file.tensors.remove("v.patch_embd.weight"), r"v\.patch_embd\.weight is missing"),
         (lambda file: file.tensors.remove("mm.0.weight"), r"mm\.0\.weight is missing"),
+        (lambda file: file.tensors.remove("v.position_embd.weight"), r"v\.position_embd\.weight is missing"),
         (lambda file: file.tensors.remove("mm.2.bias"), r"mm\.2\.bias is missing"),
         (lambda file: file.metadata.update({"clip.vision.image_size": 42}), r"9 rows.*42 pixels.*14, got 4"),
         (lambda file: file.tensors.set("mm.0.bias", [0.0] * 64, Ggml.Type.F16), r"mm\.0\.bias.*F32.*got F16"),
