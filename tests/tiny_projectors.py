@@ -126,13 +126,24 @@ def write_qwen2vl(
 
 
 def write_ultravox(
-    path: PathLike, width: int, *, n_embd: int = 32, n_ff: int = 64, n_layer: int = 1, stack: int = 10, hidden: int = 64
+    path: PathLike,
+    width: int,
+    *,
+    n_embd: int = 32,
+    n_ff: int = 64,
+    n_layer: int = 1,
+    stack: int = 10,
+    factor: int | None = None,
+    hidden: int = 64,
 ) -> dict[str, Array]:
-    """Write a Whisper encoder with Ultravox's projector: one embedding for `stack` frames. Returns its tensors."""
+    """Write a Whisper encoder with Ultravox's projector: one embedding for `stack` frames. Returns its tensors.
+
+    `factor` is what the metadata says of `stack`.
+    """
     file = _Writer(path, 4)
     file.head("audio", "ultravox", n_embd, n_ff, n_layer, 2, width)
     file.file.add_uint32("clip.audio.num_mel_bins", MEL_BINS)
-    file.file.add_uint32("clip.audio.projector.stack_factor", stack)
+    file.file.add_uint32("clip.audio.projector.stack_factor", stack if factor is None else factor)
     file.add("a.conv1d.1.weight", n_embd, MEL_BINS, 3)
     file.add("a.conv1d.1.bias", n_embd, 1)
     file.add("a.conv1d.2.weight", n_embd, n_embd, 3)

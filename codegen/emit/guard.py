@@ -133,12 +133,14 @@ def _if(condition: str, then: str) -> list[str]:
 
 def _lifetime(function: Function) -> str:
     """Return the call that acquires the handles, or removes the one that is freed; empty without handles."""
-    handles = ", ".join(argument(function, i) for i in policy.handles(function))
-    if not handles:
+    found = policy.handles(function)
+    if not found:
         return ""
     if policy.frees_handle(function):
-        return f"guard_call.remove({handles})"
-    return f"guard_call.acquire({{{handles}}})"
+        return f"guard_call.remove({argument(function, found[0])})"
+    optional = ", ".join(argument(function, i) for i in found if policy.nullable(function, i))
+    required = ", ".join(argument(function, i) for i in found if not policy.nullable(function, i))
+    return f"guard_call.acquire({{{required}}}{f', {{{optional}}}' if optional else ''})"
 
 
 def _body(function: Function, call: str) -> list[str]:

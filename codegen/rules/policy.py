@@ -34,10 +34,35 @@ _COUNTED = (
     *("llama_adapter_lora", "llama_batch_ext", "llama_context", "llama_model", "ggml_threadpool"),
     *("mtmd_batch", "mtmd_bitmap", "mtmd_context", "mtmd_helper_gen_audio", "mtmd_helper_video"),
     *("mtmd_input_chunk", "mtmd_input_chunks"),
+    *("ggml_backend_sched", "ggml_opt_context", "ggml_opt_dataset", "ggml_opt_result"),
 )
 
+# Handle -> the functions for which NULL means something in its place ("" stands for all). Others refuse it.
+_NULLABLE = {
+    "llama_memory_i": ("",),  # every function ignores it
+    "ggml_threadpool": ("ggml_backend_cpu_set_threadpool", "ggml_graph_plan", "llama_attach_threadpool"),
+    "ggml_opt_result": ("ggml_opt_epoch", "ggml_opt_eval", "llama_opt_epoch"),
+    "ggml_backend_sched": ("ggml_opt_default_params",),
+    "llama_context": ("llama_get_memory", "llama_perf_context", "llama_perf_context_print"),
+    "llama_model": ("llama_init_from_model", "llama_new_context_with_model", "mtmd_init_from_file"),
+    "llama_vocab": (
+        *("llama_sampler_init_dry", "llama_sampler_init_grammar", "llama_sampler_init_grammar_lazy"),
+        "llama_sampler_init_grammar_lazy_patterns",
+    ),
+    "mtmd_context": ("mtmd_bitmap_init_lazy",),
+    "mtmd_input_chunk": ("mtmd_decode_use_non_causal",),
+}
+
 # Typedefs of pointers to handles and their parts.
-_POINTERS = {"llama_memory_t": "struct llama_memory_i *", "ggml_threadpool_t": "struct ggml_threadpool *"}
+_POINTERS = {
+    "llama_memory_t": "struct llama_memory_i *",
+    **{
+        f"{name}_t": f"struct {name} *"
+        for name in (
+            *("ggml_backend_sched", "ggml_opt_context", "ggml_opt_dataset", "ggml_opt_result", "ggml_threadpool"),
+        )
+    },
+}
 
 # Structs that functions return by value -> the fields that hold new handles.
 RETURNED_HANDLES = {"mtmd_helper_bitmap_wrapper": ("bitmap", "video_ctx")}
@@ -182,6 +207,12 @@ def _pointee(ctype: str) -> tuple[str, bool]:
 def handles(function: Function) -> list[int]:
     """Return the indices of the parameters that must stay alive while the function runs."""
     return [i for i, p in enumerate(function.params) if _pointee(p.type)[0] in (*_COUNTED, *_PARTS)]
+
+
+def nullable(function: Function, index: int) -> bool:
+    """Return True if NULL means something for a parameter that is a handle."""
+    names = _NULLABLE.get(_pointee(function.params[index].type)[0], ())
+    return "" in names or function.name in names
 
 
 def makes_handle(function: Function) -> bool:

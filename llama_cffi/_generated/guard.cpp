@@ -557,7 +557,7 @@ extern "C" void guard_ggml_backend_cpu_set_threadpool(ggml_backend_t backend_cpu
         return;
     }
     guard::Call guard_call("ggml_backend_cpu_set_threadpool");
-    if (!guard_call.acquire({threadpool})) {
+    if (!guard_call.acquire({}, {threadpool})) {
         return;
     }
     try {
@@ -1256,6 +1256,9 @@ extern "C" void guard_ggml_backend_rpc_start_server(const char *endpoint, const 
 
 extern "C" bool guard_ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_alloc_graph");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_alloc_graph(sched, graph));
     } catch (...) {
@@ -1266,6 +1269,9 @@ extern "C" bool guard_ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched,
 
 extern "C" void guard_ggml_backend_sched_free(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_free");
+    if (!guard_call.remove(sched)) {
+        return;
+    }
     try {
         ggml_backend_sched_free(sched);
     } catch (...) {
@@ -1275,6 +1281,9 @@ extern "C" void guard_ggml_backend_sched_free(ggml_backend_sched_t sched) {
 
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sched_t sched, int i) {
     guard::Call guard_call("ggml_backend_sched_get_backend");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_backend(sched, i));
     } catch (...) {
@@ -1285,6 +1294,9 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_backend(ggml_backend_sche
 
 extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_size");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_buffer_size(sched, backend));
     } catch (...) {
@@ -1295,6 +1307,9 @@ extern "C" size_t guard_ggml_backend_sched_get_buffer_size(ggml_backend_sched_t 
 
 extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(ggml_backend_sched_t sched, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_get_buffer_type");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_buffer_type(sched, backend));
     } catch (...) {
@@ -1305,6 +1320,9 @@ extern "C" ggml_backend_buffer_type_t guard_ggml_backend_sched_get_buffer_type(g
 
 extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_backends");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_n_backends(sched));
     } catch (...) {
@@ -1315,6 +1333,9 @@ extern "C" int guard_ggml_backend_sched_get_n_backends(ggml_backend_sched_t sche
 
 extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_copies");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_n_copies(sched));
     } catch (...) {
@@ -1325,6 +1346,9 @@ extern "C" int guard_ggml_backend_sched_get_n_copies(ggml_backend_sched_t sched)
 
 extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_get_n_splits");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_n_splits(sched));
     } catch (...) {
@@ -1335,6 +1359,9 @@ extern "C" int guard_ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched)
 
 extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backend_sched_t sched, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_backend_sched_get_tensor_backend");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_get_tensor_backend(sched, node));
     } catch (...) {
@@ -1345,6 +1372,9 @@ extern "C" ggml_backend_t guard_ggml_backend_sched_get_tensor_backend(ggml_backe
 
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_graph_compute(sched, graph));
     } catch (...) {
@@ -1355,6 +1385,9 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute(ggml_backend_
 
 extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_graph_compute_async");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_graph_compute_async(sched, graph));
     } catch (...) {
@@ -1366,7 +1399,7 @@ extern "C" enum ggml_status guard_ggml_backend_sched_graph_compute_async(ggml_ba
 extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *backends, ggml_backend_buffer_type_t *bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
     guard::Call guard_call("ggml_backend_sched_new");
     try {
-        return guard_call.checked(ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload));
+        return guard_call.new_handle(ggml_backend_sched_new(backends, bufts, n_backends, graph_size, parallel, op_offload));
     } catch (...) {
         guard_call.record_exception({});
         return {};
@@ -1375,6 +1408,9 @@ extern "C" ggml_backend_sched_t guard_ggml_backend_sched_new(ggml_backend_t *bac
 
 extern "C" bool guard_ggml_backend_sched_reserve(ggml_backend_sched_t sched, struct ggml_cgraph *measure_graph) {
     guard::Call guard_call("ggml_backend_sched_reserve");
+    if (!guard_call.acquire({sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_backend_sched_reserve(sched, measure_graph));
     } catch (...) {
@@ -1385,6 +1421,9 @@ extern "C" bool guard_ggml_backend_sched_reserve(ggml_backend_sched_t sched, str
 
 extern "C" void guard_ggml_backend_sched_reserve_size(ggml_backend_sched_t sched, struct ggml_cgraph *measure_graph, size_t *sizes) {
     guard::Call guard_call("ggml_backend_sched_reserve_size");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_reserve_size(sched, measure_graph, sizes);
         guard_call.check_workers();
@@ -1395,6 +1434,9 @@ extern "C" void guard_ggml_backend_sched_reserve_size(ggml_backend_sched_t sched
 
 extern "C" void guard_ggml_backend_sched_reset(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_reset");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_reset(sched);
         guard_call.check_workers();
@@ -1405,6 +1447,9 @@ extern "C" void guard_ggml_backend_sched_reset(ggml_backend_sched_t sched) {
 
 extern "C" void guard_ggml_backend_sched_set_copy_callback(ggml_backend_sched_t sched, ggml_backend_sched_copy_callback callback, void *user_data) {
     guard::Call guard_call("ggml_backend_sched_set_copy_callback");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_set_copy_callback(sched, callback, user_data);
         guard_call.check_workers();
@@ -1415,6 +1460,9 @@ extern "C" void guard_ggml_backend_sched_set_copy_callback(ggml_backend_sched_t 
 
 extern "C" void guard_ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched, ggml_backend_sched_eval_callback callback, void *user_data) {
     guard::Call guard_call("ggml_backend_sched_set_eval_callback");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_set_eval_callback(sched, callback, user_data);
         guard_call.check_workers();
@@ -1425,6 +1473,9 @@ extern "C" void guard_ggml_backend_sched_set_eval_callback(ggml_backend_sched_t 
 
 extern "C" void guard_ggml_backend_sched_set_tensor_backend(ggml_backend_sched_t sched, struct ggml_tensor *node, ggml_backend_t backend) {
     guard::Call guard_call("ggml_backend_sched_set_tensor_backend");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_set_tensor_backend(sched, node, backend);
         guard_call.check_workers();
@@ -1435,6 +1486,9 @@ extern "C" void guard_ggml_backend_sched_set_tensor_backend(ggml_backend_sched_t
 
 extern "C" void guard_ggml_backend_sched_split_graph(ggml_backend_sched_t sched, struct ggml_cgraph *graph) {
     guard::Call guard_call("ggml_backend_sched_split_graph");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_split_graph(sched, graph);
         guard_call.check_workers();
@@ -1445,6 +1499,9 @@ extern "C" void guard_ggml_backend_sched_split_graph(ggml_backend_sched_t sched,
 
 extern "C" void guard_ggml_backend_sched_synchronize(ggml_backend_sched_t sched) {
     guard::Call guard_call("ggml_backend_sched_synchronize");
+    if (!guard_call.acquire({sched})) {
+        return;
+    }
     try {
         ggml_backend_sched_synchronize(sched);
         guard_call.check_workers();
@@ -3804,7 +3861,7 @@ extern "C" struct ggml_cplan guard_ggml_graph_plan(const struct ggml_cgraph *cgr
         return {};
     }
     guard::Call guard_call("ggml_graph_plan");
-    if (!guard_call.acquire({threadpool})) {
+    if (!guard_call.acquire({}, {threadpool})) {
         return {};
     }
     try {
@@ -4621,6 +4678,9 @@ extern "C" const char *guard_ggml_op_symbol(enum ggml_op op) {
 
 extern "C" void guard_ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward) {
     guard::Call guard_call("ggml_opt_alloc");
+    if (!guard_call.acquire({opt_ctx})) {
+        return;
+    }
     try {
         ggml_opt_alloc(opt_ctx, backward);
         guard_call.check_workers();
@@ -4631,6 +4691,9 @@ extern "C" void guard_ggml_opt_alloc(ggml_opt_context_t opt_ctx, bool backward) 
 
 extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(ggml_opt_context_t arg0) {
     guard::Call guard_call("ggml_opt_context_optimizer_type");
+    if (!guard_call.acquire({arg0})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_context_optimizer_type(arg0));
     } catch (...) {
@@ -4641,6 +4704,9 @@ extern "C" enum ggml_opt_optimizer_type guard_ggml_opt_context_optimizer_type(gg
 
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_data(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_data");
+    if (!guard_call.acquire({dataset})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_dataset_data(dataset));
     } catch (...) {
@@ -4651,6 +4717,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_dataset_data(ggml_opt_dataset_t da
 
 extern "C" void guard_ggml_opt_dataset_free(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_free");
+    if (!guard_call.remove(dataset)) {
+        return;
+    }
     try {
         ggml_opt_dataset_free(dataset);
     } catch (...) {
@@ -4660,6 +4729,9 @@ extern "C" void guard_ggml_opt_dataset_free(ggml_opt_dataset_t dataset) {
 
 extern "C" void guard_ggml_opt_dataset_get_batch(ggml_opt_dataset_t dataset, struct ggml_tensor *data_batch, struct ggml_tensor *labels_batch, int64_t ibatch) {
     guard::Call guard_call("ggml_opt_dataset_get_batch");
+    if (!guard_call.acquire({dataset})) {
+        return;
+    }
     try {
         ggml_opt_dataset_get_batch(dataset, data_batch, labels_batch, ibatch);
         guard_call.check_workers();
@@ -4670,6 +4742,9 @@ extern "C" void guard_ggml_opt_dataset_get_batch(ggml_opt_dataset_t dataset, str
 
 extern "C" void guard_ggml_opt_dataset_get_batch_host(ggml_opt_dataset_t dataset, void *data_batch, size_t nb_data_batch, void *labels_batch, int64_t ibatch) {
     guard::Call guard_call("ggml_opt_dataset_get_batch_host");
+    if (!guard_call.acquire({dataset})) {
+        return;
+    }
     try {
         ggml_opt_dataset_get_batch_host(dataset, data_batch, nb_data_batch, labels_batch, ibatch);
         guard_call.check_workers();
@@ -4683,7 +4758,7 @@ extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_da
     try {
         guard::require_member("ggml_type", type_data, GGML_TYPE_COUNT);
         guard::require_member("ggml_type", type_label, GGML_TYPE_COUNT);
-        return guard_call.checked(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
+        return guard_call.new_handle(ggml_opt_dataset_init(type_data, type_label, ne_datapoint, ne_label, ndata, ndata_shard));
     } catch (...) {
         guard_call.record_exception({});
         return {};
@@ -4692,6 +4767,9 @@ extern "C" ggml_opt_dataset_t guard_ggml_opt_dataset_init(enum ggml_type type_da
 
 extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_labels");
+    if (!guard_call.acquire({dataset})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_dataset_labels(dataset));
     } catch (...) {
@@ -4702,6 +4780,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_dataset_labels(ggml_opt_dataset_t 
 
 extern "C" int64_t guard_ggml_opt_dataset_ndata(ggml_opt_dataset_t dataset) {
     guard::Call guard_call("ggml_opt_dataset_ndata");
+    if (!guard_call.acquire({dataset})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_dataset_ndata(dataset));
     } catch (...) {
@@ -4712,6 +4793,9 @@ extern "C" int64_t guard_ggml_opt_dataset_ndata(ggml_opt_dataset_t dataset) {
 
 extern "C" void guard_ggml_opt_dataset_shuffle(ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset, int64_t idata) {
     guard::Call guard_call("ggml_opt_dataset_shuffle");
+    if (!guard_call.acquire({opt_ctx, dataset})) {
+        return;
+    }
     try {
         ggml_opt_dataset_shuffle(opt_ctx, dataset, idata);
         guard_call.check_workers();
@@ -4722,6 +4806,9 @@ extern "C" void guard_ggml_opt_dataset_shuffle(ggml_opt_context_t opt_ctx, ggml_
 
 extern "C" struct ggml_opt_params guard_ggml_opt_default_params(ggml_backend_sched_t backend_sched, enum ggml_opt_loss_type loss_type) {
     guard::Call guard_call("ggml_opt_default_params");
+    if (!guard_call.acquire({}, {backend_sched})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_default_params(backend_sched, loss_type));
     } catch (...) {
@@ -4732,6 +4819,9 @@ extern "C" struct ggml_opt_params guard_ggml_opt_default_params(ggml_backend_sch
 
 extern "C" void guard_ggml_opt_epoch(ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset, ggml_opt_result_t result_train, ggml_opt_result_t result_eval, int64_t idata_split, ggml_opt_epoch_callback callback_train, ggml_opt_epoch_callback callback_eval) {
     guard::Call guard_call("ggml_opt_epoch");
+    if (!guard_call.acquire({opt_ctx, dataset}, {result_train, result_eval})) {
+        return;
+    }
     try {
         ggml_opt_epoch(opt_ctx, dataset, result_train, result_eval, idata_split, callback_train, callback_eval);
         guard_call.check_workers();
@@ -4742,6 +4832,9 @@ extern "C" void guard_ggml_opt_epoch(ggml_opt_context_t opt_ctx, ggml_opt_datase
 
 extern "C" void guard_ggml_opt_epoch_callback_progress_bar(bool train, ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset, ggml_opt_result_t result, int64_t ibatch, int64_t ibatch_max, int64_t t_start_us) {
     guard::Call guard_call("ggml_opt_epoch_callback_progress_bar");
+    if (!guard_call.acquire({opt_ctx, dataset, result})) {
+        return;
+    }
     try {
         ggml_opt_epoch_callback_progress_bar(train, opt_ctx, dataset, result, ibatch, ibatch_max, t_start_us);
         guard_call.check_workers();
@@ -4752,6 +4845,9 @@ extern "C" void guard_ggml_opt_epoch_callback_progress_bar(bool train, ggml_opt_
 
 extern "C" void guard_ggml_opt_eval(ggml_opt_context_t opt_ctx, ggml_opt_result_t result) {
     guard::Call guard_call("ggml_opt_eval");
+    if (!guard_call.acquire({opt_ctx}, {result})) {
+        return;
+    }
     try {
         ggml_opt_eval(opt_ctx, result);
         guard_call.check_workers();
@@ -4762,6 +4858,9 @@ extern "C" void guard_ggml_opt_eval(ggml_opt_context_t opt_ctx, ggml_opt_result_
 
 extern "C" void guard_ggml_opt_fit(ggml_backend_sched_t backend_sched, struct ggml_context *ctx_compute, struct ggml_tensor *inputs, struct ggml_tensor *outputs, ggml_opt_dataset_t dataset, enum ggml_opt_loss_type loss_type, enum ggml_opt_optimizer_type optimizer, ggml_opt_get_optimizer_params get_opt_pars, int64_t nepoch, int64_t nbatch_logical, float val_split, bool silent) {
     guard::Call guard_call("ggml_opt_fit");
+    if (!guard_call.acquire({backend_sched, dataset})) {
+        return;
+    }
     try {
         ggml_opt_fit(backend_sched, ctx_compute, inputs, outputs, dataset, loss_type, optimizer, get_opt_pars, nepoch, nbatch_logical, val_split, silent);
         guard_call.check_workers();
@@ -4772,6 +4871,9 @@ extern "C" void guard_ggml_opt_fit(ggml_backend_sched_t backend_sched, struct gg
 
 extern "C" void guard_ggml_opt_free(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_free");
+    if (!guard_call.remove(opt_ctx)) {
+        return;
+    }
     try {
         ggml_opt_free(opt_ctx);
     } catch (...) {
@@ -4801,6 +4903,9 @@ extern "C" struct ggml_opt_optimizer_params guard_ggml_opt_get_default_optimizer
 
 extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ctx, struct ggml_tensor *node) {
     guard::Call guard_call("ggml_opt_grad_acc");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_grad_acc(opt_ctx, node));
     } catch (...) {
@@ -4812,7 +4917,7 @@ extern "C" struct ggml_tensor *guard_ggml_opt_grad_acc(ggml_opt_context_t opt_ct
 extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params) {
     guard::Call guard_call("ggml_opt_init");
     try {
-        return guard_call.checked(ggml_opt_init(params));
+        return guard_call.new_handle(ggml_opt_init(params));
     } catch (...) {
         guard_call.record_exception({});
         return {};
@@ -4821,6 +4926,9 @@ extern "C" ggml_opt_context_t guard_ggml_opt_init(struct ggml_opt_params params)
 
 extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_inputs");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_inputs(opt_ctx));
     } catch (...) {
@@ -4831,6 +4939,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_inputs(ggml_opt_context_t opt_ctx)
 
 extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_labels");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_labels(opt_ctx));
     } catch (...) {
@@ -4841,6 +4952,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_labels(ggml_opt_context_t opt_ctx)
 
 extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_loss");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_loss(opt_ctx));
     } catch (...) {
@@ -4851,6 +4965,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_loss(ggml_opt_context_t opt_ctx) {
 
 extern "C" struct ggml_tensor *guard_ggml_opt_ncorrect(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_ncorrect");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_ncorrect(opt_ctx));
     } catch (...) {
@@ -4871,6 +4988,9 @@ extern "C" const char *guard_ggml_opt_optimizer_name(enum ggml_opt_optimizer_typ
 
 extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_outputs");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_outputs(opt_ctx));
     } catch (...) {
@@ -4881,6 +5001,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_outputs(ggml_opt_context_t opt_ctx
 
 extern "C" struct ggml_tensor *guard_ggml_opt_pred(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_pred");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_pred(opt_ctx));
     } catch (...) {
@@ -4891,6 +5014,9 @@ extern "C" struct ggml_tensor *guard_ggml_opt_pred(ggml_opt_context_t opt_ctx) {
 
 extern "C" void guard_ggml_opt_prepare_alloc(ggml_opt_context_t opt_ctx, struct ggml_context *ctx_compute, struct ggml_cgraph *gf, struct ggml_tensor *inputs, struct ggml_tensor *outputs) {
     guard::Call guard_call("ggml_opt_prepare_alloc");
+    if (!guard_call.acquire({opt_ctx})) {
+        return;
+    }
     try {
         ggml_opt_prepare_alloc(opt_ctx, ctx_compute, gf, inputs, outputs);
         guard_call.check_workers();
@@ -4901,6 +5027,9 @@ extern "C" void guard_ggml_opt_prepare_alloc(ggml_opt_context_t opt_ctx, struct 
 
 extern "C" void guard_ggml_opt_reset(ggml_opt_context_t opt_ctx, bool optimizer) {
     guard::Call guard_call("ggml_opt_reset");
+    if (!guard_call.acquire({opt_ctx})) {
+        return;
+    }
     try {
         ggml_opt_reset(opt_ctx, optimizer);
         guard_call.check_workers();
@@ -4911,6 +5040,9 @@ extern "C" void guard_ggml_opt_reset(ggml_opt_context_t opt_ctx, bool optimizer)
 
 extern "C" void guard_ggml_opt_result_accuracy(ggml_opt_result_t result, double *accuracy, double *unc) {
     guard::Call guard_call("ggml_opt_result_accuracy");
+    if (!guard_call.acquire({result})) {
+        return;
+    }
     try {
         ggml_opt_result_accuracy(result, accuracy, unc);
         guard_call.check_workers();
@@ -4921,6 +5053,9 @@ extern "C" void guard_ggml_opt_result_accuracy(ggml_opt_result_t result, double 
 
 extern "C" void guard_ggml_opt_result_free(ggml_opt_result_t result) {
     guard::Call guard_call("ggml_opt_result_free");
+    if (!guard_call.remove(result)) {
+        return;
+    }
     try {
         ggml_opt_result_free(result);
     } catch (...) {
@@ -4931,7 +5066,7 @@ extern "C" void guard_ggml_opt_result_free(ggml_opt_result_t result) {
 extern "C" ggml_opt_result_t guard_ggml_opt_result_init(void) {
     guard::Call guard_call("ggml_opt_result_init");
     try {
-        return guard_call.checked(ggml_opt_result_init());
+        return guard_call.new_handle(ggml_opt_result_init());
     } catch (...) {
         guard_call.record_exception({});
         return {};
@@ -4940,6 +5075,9 @@ extern "C" ggml_opt_result_t guard_ggml_opt_result_init(void) {
 
 extern "C" void guard_ggml_opt_result_loss(ggml_opt_result_t result, double *loss, double *unc) {
     guard::Call guard_call("ggml_opt_result_loss");
+    if (!guard_call.acquire({result})) {
+        return;
+    }
     try {
         ggml_opt_result_loss(result, loss, unc);
         guard_call.check_workers();
@@ -4950,6 +5088,9 @@ extern "C" void guard_ggml_opt_result_loss(ggml_opt_result_t result, double *los
 
 extern "C" void guard_ggml_opt_result_ndata(ggml_opt_result_t result, int64_t *ndata) {
     guard::Call guard_call("ggml_opt_result_ndata");
+    if (!guard_call.acquire({result})) {
+        return;
+    }
     try {
         ggml_opt_result_ndata(result, ndata);
         guard_call.check_workers();
@@ -4960,6 +5101,9 @@ extern "C" void guard_ggml_opt_result_ndata(ggml_opt_result_t result, int64_t *n
 
 extern "C" void guard_ggml_opt_result_pred(ggml_opt_result_t result, int32_t *pred) {
     guard::Call guard_call("ggml_opt_result_pred");
+    if (!guard_call.acquire({result})) {
+        return;
+    }
     try {
         ggml_opt_result_pred(result, pred);
         guard_call.check_workers();
@@ -4970,6 +5114,9 @@ extern "C" void guard_ggml_opt_result_pred(ggml_opt_result_t result, int32_t *pr
 
 extern "C" void guard_ggml_opt_result_reset(ggml_opt_result_t result) {
     guard::Call guard_call("ggml_opt_result_reset");
+    if (!guard_call.acquire({result})) {
+        return;
+    }
     try {
         ggml_opt_result_reset(result);
         guard_call.check_workers();
@@ -4980,6 +5127,9 @@ extern "C" void guard_ggml_opt_result_reset(ggml_opt_result_t result) {
 
 extern "C" bool guard_ggml_opt_static_graphs(ggml_opt_context_t opt_ctx) {
     guard::Call guard_call("ggml_opt_static_graphs");
+    if (!guard_call.acquire({opt_ctx})) {
+        return {};
+    }
     try {
         return guard_call.checked(ggml_opt_static_graphs(opt_ctx));
     } catch (...) {
@@ -7362,7 +7512,7 @@ extern "C" bool guard_llama_add_eos_token(const struct llama_vocab *vocab) {
 
 extern "C" void guard_llama_attach_threadpool(struct llama_context *ctx, ggml_threadpool_t threadpool, ggml_threadpool_t threadpool_batch) {
     guard::Call guard_call("llama_attach_threadpool");
-    if (!guard_call.acquire({ctx, threadpool, threadpool_batch})) {
+    if (!guard_call.acquire({ctx}, {threadpool, threadpool_batch})) {
         return;
     }
     try {
@@ -7797,7 +7947,7 @@ extern "C" float *guard_llama_get_logits_ith(struct llama_context *ctx, int32_t 
 
 extern "C" llama_memory_t guard_llama_get_memory(const struct llama_context *ctx) {
     guard::Call guard_call("llama_get_memory");
-    if (!guard_call.acquire({ctx})) {
+    if (!guard_call.acquire({}, {ctx})) {
         return {};
     }
     try {
@@ -7928,7 +8078,7 @@ extern "C" size_t guard_llama_get_state_size(struct llama_context *ctx) {
 
 extern "C" struct llama_context *guard_llama_init_from_model(struct llama_model *model, struct llama_context_params params) {
     guard::Call guard_call("llama_init_from_model");
-    if (!guard_call.acquire({model})) {
+    if (!guard_call.acquire({}, {model})) {
         return {};
     }
     try {
@@ -8036,7 +8186,7 @@ extern "C" size_t guard_llama_max_tensor_buft_overrides(void) {
 
 extern "C" bool guard_llama_memory_can_shift(llama_memory_t mem) {
     guard::Call guard_call("llama_memory_can_shift");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return {};
     }
     try {
@@ -8049,7 +8199,7 @@ extern "C" bool guard_llama_memory_can_shift(llama_memory_t mem) {
 
 extern "C" void guard_llama_memory_clear(llama_memory_t mem, bool data) {
     guard::Call guard_call("llama_memory_clear");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return;
     }
     try {
@@ -8062,7 +8212,7 @@ extern "C" void guard_llama_memory_clear(llama_memory_t mem, bool data) {
 
 extern "C" void guard_llama_memory_seq_add(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos delta) {
     guard::Call guard_call("llama_memory_seq_add");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return;
     }
     try {
@@ -8075,7 +8225,7 @@ extern "C" void guard_llama_memory_seq_add(llama_memory_t mem, llama_seq_id seq_
 
 extern "C" void guard_llama_memory_seq_cp(llama_memory_t mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
     guard::Call guard_call("llama_memory_seq_cp");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return;
     }
     try {
@@ -8088,7 +8238,7 @@ extern "C" void guard_llama_memory_seq_cp(llama_memory_t mem, llama_seq_id seq_i
 
 extern "C" void guard_llama_memory_seq_div(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
     guard::Call guard_call("llama_memory_seq_div");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return;
     }
     try {
@@ -8101,7 +8251,7 @@ extern "C" void guard_llama_memory_seq_div(llama_memory_t mem, llama_seq_id seq_
 
 extern "C" void guard_llama_memory_seq_keep(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_keep");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return;
     }
     try {
@@ -8114,7 +8264,7 @@ extern "C" void guard_llama_memory_seq_keep(llama_memory_t mem, llama_seq_id seq
 
 extern "C" llama_pos guard_llama_memory_seq_pos_max(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_pos_max");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return {};
     }
     try {
@@ -8127,7 +8277,7 @@ extern "C" llama_pos guard_llama_memory_seq_pos_max(llama_memory_t mem, llama_se
 
 extern "C" llama_pos guard_llama_memory_seq_pos_min(llama_memory_t mem, llama_seq_id seq_id) {
     guard::Call guard_call("llama_memory_seq_pos_min");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return {};
     }
     try {
@@ -8140,7 +8290,7 @@ extern "C" llama_pos guard_llama_memory_seq_pos_min(llama_memory_t mem, llama_se
 
 extern "C" bool guard_llama_memory_seq_rm(llama_memory_t mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     guard::Call guard_call("llama_memory_seq_rm");
-    if (!guard_call.acquire({mem})) {
+    if (!guard_call.acquire({}, {mem})) {
         return {};
     }
     try {
@@ -8800,7 +8950,7 @@ extern "C" int32_t guard_llama_n_vocab(const struct llama_vocab *vocab) {
 extern "C" struct llama_context *guard_llama_new_context_with_model(struct llama_model *model, struct llama_context_params params) {
     guard::Call guard_call("llama_new_context_with_model");
     guard::note_deprecated("llama_new_context_with_model");
-    if (!guard_call.acquire({model})) {
+    if (!guard_call.acquire({}, {model})) {
         return {};
     }
     try {
@@ -8823,7 +8973,7 @@ extern "C" void guard_llama_numa_init(enum ggml_numa_strategy numa) {
 
 extern "C" void guard_llama_opt_epoch(struct llama_context *lctx, ggml_opt_dataset_t dataset, ggml_opt_result_t result_train, ggml_opt_result_t result_eval, int64_t idata_split, ggml_opt_epoch_callback callback_train, ggml_opt_epoch_callback callback_eval) {
     guard::Call guard_call("llama_opt_epoch");
-    if (!guard_call.acquire({lctx})) {
+    if (!guard_call.acquire({lctx, dataset}, {result_train, result_eval})) {
         return;
     }
     try {
@@ -8859,7 +9009,7 @@ extern "C" bool guard_llama_opt_param_filter_all(const struct ggml_tensor *tenso
 
 extern "C" struct llama_perf_context_data guard_llama_perf_context(const struct llama_context *ctx) {
     guard::Call guard_call("llama_perf_context");
-    if (!guard_call.acquire({ctx})) {
+    if (!guard_call.acquire({}, {ctx})) {
         return {};
     }
     try {
@@ -8872,7 +9022,7 @@ extern "C" struct llama_perf_context_data guard_llama_perf_context(const struct 
 
 extern "C" void guard_llama_perf_context_print(const struct llama_context *ctx) {
     guard::Call guard_call("llama_perf_context_print");
-    if (!guard_call.acquire({ctx})) {
+    if (!guard_call.acquire({}, {ctx})) {
         return;
     }
     try {
@@ -9113,7 +9263,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_dist(uint32_t seed) {
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_dry(const struct llama_vocab *vocab, float dry_multiplier, float dry_base, int32_t dry_allowed_length, int32_t dry_penalty_last_n, const char **seq_breakers, size_t num_breakers) {
     guard::Call guard_call("llama_sampler_init_dry");
-    if (!guard_call.acquire({vocab})) {
+    if (!guard_call.acquire({}, {vocab})) {
         return {};
     }
     try {
@@ -9126,7 +9276,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_dry(const struct llama
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root) {
     guard::Call guard_call("llama_sampler_init_grammar");
-    if (!guard_call.acquire({vocab})) {
+    if (!guard_call.acquire({}, {vocab})) {
         return {};
     }
     try {
@@ -9140,7 +9290,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar(const struct l
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root, const char **trigger_words, size_t num_trigger_words, const llama_token *trigger_tokens, size_t num_trigger_tokens) {
     guard::Call guard_call("llama_sampler_init_grammar_lazy");
     guard::note_deprecated("llama_sampler_init_grammar_lazy");
-    if (!guard_call.acquire({vocab})) {
+    if (!guard_call.acquire({}, {vocab})) {
         return {};
     }
     try {
@@ -9153,7 +9303,7 @@ extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy(const str
 
 extern "C" struct llama_sampler *guard_llama_sampler_init_grammar_lazy_patterns(const struct llama_vocab *vocab, const char *grammar_str, const char *grammar_root, const char **trigger_patterns, size_t num_trigger_patterns, const llama_token *trigger_tokens, size_t num_trigger_tokens) {
     guard::Call guard_call("llama_sampler_init_grammar_lazy_patterns");
-    if (!guard_call.acquire({vocab})) {
+    if (!guard_call.acquire({}, {vocab})) {
         return {};
     }
     try {
@@ -10572,7 +10722,7 @@ extern "C" mtmd_bitmap *guard_mtmd_bitmap_init_lazy(const mtmd_context *ctx, con
         return {};
     }
     guard::Call guard_call("mtmd_bitmap_init_lazy");
-    if (!guard_call.acquire({ctx})) {
+    if (!guard_call.acquire({}, {ctx})) {
         return {};
     }
     try {
@@ -10677,7 +10827,7 @@ extern "C" bool guard_mtmd_decode_use_non_causal(const mtmd_context *ctx, const 
         return {};
     }
     guard::Call guard_call("mtmd_decode_use_non_causal");
-    if (!guard_call.acquire({ctx, chunk})) {
+    if (!guard_call.acquire({ctx}, {chunk})) {
         return {};
     }
     try {
@@ -11436,7 +11586,7 @@ extern "C" mtmd_context *guard_mtmd_init_from_file(const char *mmproj_fname, con
         return {};
     }
     guard::Call guard_call("mtmd_init_from_file");
-    if (!guard_call.acquire({text_model})) {
+    if (!guard_call.acquire({}, {text_model})) {
         return {};
     }
     try {

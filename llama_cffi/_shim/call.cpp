@@ -105,23 +105,38 @@ Call::~Call() {
     }
 }
 
-bool Call::fail(int kind) noexcept {
-    record(kind, "");
+bool Call::fail(int kind, const char * text) noexcept {
+    record(kind, text);
     call_error.function   = function_;
     call_error.n_suspects = 0;
     return false;
 }
 
-bool Call::acquire(std::initializer_list<const void *> handles) noexcept {
+bool Call::acquire(std::initializer_list<const void *> handles, std::initializer_list<const void *> optional) noexcept {
     for (const void * handle : handles) {
-        bool    freed = false;
-        Entry * entry = handle != nullptr ? guard::acquire(handle, freed) : nullptr;
-        if (freed) {
-            return fail(SHIM_CLOSED);
+        if (handle == nullptr) {
+            return fail(SHIM_EXCEPTION, "its object must not be NULL");
         }
-        if (entry != nullptr) {
-            acquired_[n_acquired_++] = entry;
+        if (!acquire_one(handle)) {
+            return false;
         }
+    }
+    for (const void * handle : optional) {
+        if (!acquire_one(handle)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool Call::acquire_one(const void * handle) noexcept {
+    bool    freed = false;
+    Entry * entry = handle != nullptr ? guard::acquire(handle, freed) : nullptr;
+    if (freed) {
+        return fail(SHIM_CLOSED);
+    }
+    if (entry != nullptr) {
+        acquired_[n_acquired_++] = entry;
     }
     return true;
 }
@@ -146,10 +161,7 @@ bool Call::remove(const void * handle) noexcept {
         return true;
     }
     if (is_part(handle, entry)) {
-        record(SHIM_EXCEPTION, "it belongs to another object, which frees it");
-        call_error.function   = function_;
-        call_error.n_suspects = 0;
-        return false;
+        return fail(SHIM_EXCEPTION, "it belongs to another object, which frees it");
     }
     if (uses(entry)) {
         return fail(SHIM_BUSY);

@@ -47,8 +47,9 @@ class Call {
     Call & operator=(const Call &) = delete;
 
     /* Acquires handles until the call ends: a thread that frees one of them waits. Returns false, with the error set,
-     * if one was already freed. */
-    bool acquire(std::initializer_list<const void *> handles) noexcept;
+     * if one was already freed, or if one that is not `optional` is null. */
+    bool acquire(std::initializer_list<const void *> handles,
+                 std::initializer_list<const void *> optional = {}) noexcept;
 
     /* For a call that frees a handle. Waits until no other call uses the handle, and removes it from the registry.
      * Returns false, with the error set, if it was already freed or if an outer call on this thread uses it. */
@@ -88,18 +89,22 @@ class Call {
     void record_exception(std::initializer_list<const void *> suspects) noexcept;
 
   private:
+    static constexpr int MAX_HANDLES = 4;  // of a call; tests/codegen/test_guard.py knows it
+
+    /* Same as acquire, for one handle; null is ignored. */
+    bool acquire_one(const void * handle) noexcept;
     bool uses(const Entry * entry) const noexcept;
-    bool fail(int kind) noexcept;
+    bool fail(int kind, const char * text = "") noexcept;
 
     const char * lost_worker() const noexcept;
     void throw_if_worker_lost() const;
 
     const char * function_;
     Call *       outer_;
-    Entry *      acquired_[4] = {};
-    int          n_acquired_  = 0;
-    size_t       n_sent_      = 0;  // messages that this thread had sent to workers before the call
-    bool         frees_       = false;
+    Entry *      acquired_[MAX_HANDLES] = {};
+    int          n_acquired_            = 0;
+    size_t       n_sent_                = 0;  // messages that this thread had sent to workers before the call
+    bool         frees_                 = false;
     CallLog      before_;
 };
 

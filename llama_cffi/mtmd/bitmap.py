@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MOST_SAMPLES = (1 << 31) - 1
+_LEAST_SAMPLES, _MOST_SAMPLES = 2, (1 << 31) - 1
 
 
 class Bitmap(Handle):
@@ -102,7 +102,10 @@ class Bitmap(Handle):
         if owned.pointer is None:
             log = native_log().strip().splitlines()
             raise ValueError(f"the data cannot be decoded: {hint}{f' ({log[-1]})' if log else ''}")
-        return cls._made(owned, hashlib.sha256(ffi.buffer(array, size)).hexdigest())
+        made = cls._made(owned, hashlib.sha256(ffi.buffer(array, size)).hexdigest())
+        if sound and made.width < _LEAST_SAMPLES:
+            raise ValueError(f"a sound must have at least {_LEAST_SAMPLES} samples, got {made.width}")
+        return made
 
     @classmethod
     def fromImage(cls, image: Any, *, maxPixels: int = MAX_PIXELS) -> Bitmap:
@@ -144,8 +147,8 @@ class Bitmap(Handle):
         """
         require_library()
         array, n = read_buffer(samples, "float", None, "samples", "their number")
-        if not 1 <= n <= _MOST_SAMPLES:
-            raise out_of_range("the number of samples", n, 1, _MOST_SAMPLES)
+        if not _LEAST_SAMPLES <= n <= _MOST_SAMPLES:
+            raise out_of_range("the number of samples", n, _LEAST_SAMPLES, _MOST_SAMPLES)
         owned = own(lib.mtmd_bitmap_free, lib.mtmd_bitmap_init_from_audio, n, array)
         return cls._made(owned, hashlib.sha256(ffi.buffer(array, 4 * n)).hexdigest())
 

@@ -129,8 +129,13 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
         ("llama_decode", "if (!guard_call.acquire({ctx})) {"),
         ("llama_n_ctx", "if (!guard_call.acquire({ctx})) {"),  # reading what was freed is no better than writing it
         ("llama_token_to_piece", "if (!guard_call.acquire({vocab})) {"),
-        ("llama_memory_clear", "if (!guard_call.acquire({mem})) {"),
-        ("llama_attach_threadpool", "if (!guard_call.acquire({ctx, threadpool, threadpool_batch})) {"),
+        ("llama_memory_clear", "if (!guard_call.acquire({}, {mem})) {"),  # which ignores NULL
+        ("llama_attach_threadpool", "if (!guard_call.acquire({ctx}, {threadpool, threadpool_batch})) {"),
+        ("mtmd_tokenize", "if (!guard_call.acquire({ctx, output})) {"),
+        ("mtmd_decode_use_non_causal", "if (!guard_call.acquire({ctx}, {chunk})) {"),
+        ("ggml_opt_epoch", "if (!guard_call.acquire({opt_ctx, dataset}, {result_train, result_eval})) {"),
+        ("ggml_backend_sched_reset", "if (!guard_call.acquire({sched})) {"),
+        ("ggml_opt_init", "return guard_call.new_handle(ggml_opt_init(params));"),
         ("llama_sampler_sample", "if (!guard_call.acquire({ctx})) {"),  # samplers are not counted
         ("llama_init_from_model", "return guard_call.new_handle(llama_init_from_model(model, params));"),
         ("llama_model_load_from_file", "return guard_call.new_handle(llama_model_load_from_file(path_model, params));"),
@@ -147,10 +152,17 @@ def test_a_module_function_that_returns_a_function_pointer_has_a_type() -> None:
         ("llama_adapter_lora_free", "if (!guard_call.remove(adapter)) {"),
         ("llama_batch_ext_free", "if (!guard_call.remove(batch)) {"),
         ("ggml_threadpool_free", "if (!guard_call.remove(threadpool)) {"),
+        ("ggml_backend_sched_free", "if (!guard_call.remove(sched)) {"),
     ],
 )
 def test_handles_are_acquired_registered_and_removed(name: str, line: str) -> None:
     assert WRAPPERS[name].count(line) == 1
+
+
+def test_no_call_has_more_handles_than_there_is_room_for() -> None:
+    most = re.search(r"MAX_HANDLES = (\d+);", (ROOT / "llama_cffi" / "_shim" / "guard.hpp").read_text(encoding="utf-8"))
+    assert most is not None
+    assert max(len(policy.handles(function)) for function in GUARDED) <= int(most[1])
 
 
 def test_what_frees_does_not_check_for_lost_workers() -> None:
@@ -166,6 +178,10 @@ def test_what_frees_does_not_check_for_lost_workers() -> None:
 def test_only_what_frees_a_handle_removes_one() -> None:
     removing = {name for name, body in WRAPPERS.items() if "guard_call.remove(" in body}
     assert removing == {
+        "ggml_backend_sched_free",
+        "ggml_opt_dataset_free",
+        "ggml_opt_free",
+        "ggml_opt_result_free",
         "ggml_threadpool_free",
         "llama_adapter_lora_free",
         "llama_batch_ext_free",

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.calls import GROUPS, SCENARIOS
 from tests.fuzz.supervisor import Supervisor
 
 
@@ -16,9 +17,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="a folder for the journals of findings")
+    parser.add_argument("--only", default="", help="most steps of these groups and scenarios: media,training")
     options = parser.parse_args()
+    only = tuple(filter(None, options.only.split(",")))
+    if unknown := [name for name in only if name not in GROUPS and name not in SCENARIOS]:
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(dict.fromkeys([*GROUPS, *SCENARIOS]))}")
     with tempfile.TemporaryDirectory() as folder:
-        supervisor = Supervisor(Path(folder), options.keep)
+        supervisor = Supervisor(Path(folder), options.keep, only)
         supervisor.run(options.steps, options.seed, options.workers, progress=True)
     print(supervisor.summary())
     return 0 if supervisor.clean else 1

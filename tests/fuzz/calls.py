@@ -45,7 +45,7 @@ MAKERS = dict(_calls.pop("makers"))
 GROUPS = {group: _by_name(rows) for group, rows in _calls.items()}
 """Groups of public names, each with its steps."""
 
-SCENARIOS = list(sections("scenarios.txt").values())
-"""Orders of calls."""
+SCENARIOS = sections("scenarios.txt")
+"""Orders of calls, by name."""
 
 NAMES = {name for group in GROUPS.values() for name in group}

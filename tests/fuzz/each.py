@@ -70,7 +70,7 @@ def main(folder: Path, seed: int = 0) -> None:
     Facade.report = report = Report(os.open(folder / "journal.py", os.O_RDWR | os.O_CREAT, 0o644))
     for steps in calls.GROUPS.values():
         try_group(steps, rng)
-    stuck = [step for rows in calls.SCENARIOS for step in try_scenario(rows, rng)]
+    stuck = [step for rows in calls.SCENARIOS.values() for step in try_scenario(rows, rng)]
     state = report.take()
     state |= {"never": sorted(calls.NAMES - state["succeeded"].keys()), "stuck": stuck}
     os.write(out, (json.dumps(state) + "\n").encode())

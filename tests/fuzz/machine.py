@@ -24,6 +24,7 @@ from tests.fuzz.values import ABSURD, FIELDS, OBJECTS, PLAIN
 _PLACE = re.compile(r"\{([a-z]+)([!@]?)\}")
 _MAKES = re.compile(r"(\w+) = (?=\S)")
 _CALLBACKS = ("None", "boom", "always(True)", "always(False)", "lambda *a: ({call!})", "lambda *a: ({call!})")
+_FOCUS = 0.8  # the share of steps that `only` chooses
 _NAMES = {"cname": "cfields", "mname": "mfields", "qname": "qfields", "sname": "sfields"}
 
 RANDOM = st.randoms(use_true_random=False)
@@ -52,6 +53,7 @@ class Facade(RuleBasedStateMachine):
 
     report: ClassVar[Report]
     absurdly: ClassVar[float] = 0.12  # how often a value is absurd where it need not be valid
+    only: ClassVar[tuple[str, ...]] = ()  # the groups and scenarios that most steps are of; empty: all of them
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +79,10 @@ class Facade(RuleBasedStateMachine):
     # Steps
 
     def take(self, group: str, rng: Random) -> None:
-        """One step of a group."""
+        """One step of a group; with `only`, seldom of another one than those."""
+        wanted = [name for name in self.only if name in calls.GROUPS]
+        if wanted and group not in wanted and rng.random() < _FOCUS:
+            group = rng.choice(wanted)
         rows = calls.GROUPS[group]
         name = rng.choice(list(rows))
         self.step(rng.choice(rows[name]), name, rng)
@@ -183,7 +188,8 @@ class Facade(RuleBasedStateMachine):
     @rule(rng=RANDOM)
     def scenario(self, rng: Random) -> None:
         """Calls in an order that leads somewhere, with others between them."""
-        for name, template in rng.choice(calls.SCENARIOS):
+        names = [name for name in self.only if name in calls.SCENARIOS] or list(calls.SCENARIOS)
+        for name, template in calls.SCENARIOS[rng.choice(names)]:
             self.step(template, name, rng)
             if rng.random() < 0.2:
                 self.take(rng.choice(list(calls.GROUPS)), rng)

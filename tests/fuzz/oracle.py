@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from llama_cffi import GrammarError, LlamaError, NativeAssertionError, NativeMemoryError
+from llama_cffi import ClosedError, GrammarError, LlamaError, NativeAssertionError, NativeMemoryError
 
 
 class Boom(Exception):
@@ -32,6 +32,8 @@ def reached_native(error: BaseException) -> bool:
         return False
     if isinstance(error, NativeAssertionError) and error.operation.startswith("ggml_"):
         return False  # ggml's own check of shapes and types: of a constructor in a scratch context, or of a computation
+    if isinstance(error, ClosedError) and came_through(error, "together"):
+        return False  # another thread freed the object between the check and the call: the guard is the check
     return isinstance(error, NativeAssertionError) or last_frame(error.__traceback__)[1] == "raise_guarded"
 
 
@@ -43,6 +45,16 @@ def last_frame(trace: TracebackType | None) -> tuple[str, str]:
         place = (code.co_filename, code.co_name)
         trace = trace.tb_next
     return place
+
+
+def came_through(error: BaseException, function: str) -> bool:
+    """Return True if the exception came through a function of this name."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == function:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def places(error: BaseException) -> list[str]:

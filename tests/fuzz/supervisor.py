@@ -32,7 +32,7 @@ def environment(folder: Path) -> dict[str, str]:
 class Worker:
     """A process, with a folder of its own."""
 
-    def __init__(self, folder: Path, seed: int, steps: int) -> None:
+    def __init__(self, folder: Path, seed: int, steps: int, only: tuple[str, ...] = ()) -> None:
         folder.mkdir(parents=True)
         write_all(folder)
         self.folder, self.seed, self.left = folder, seed, steps
@@ -40,7 +40,7 @@ class Worker:
         self.stderr = folder / "stderr"
         with open(self.stderr, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.worker", str(folder), str(seed), str(steps)],
+                [sys.executable, "-m", "tests.fuzz.worker", str(folder), str(seed), str(steps), *only],
                 cwd=folder,  # steps write to names like "x"
                 env=environment(folder),
                 stdout=subprocess.PIPE,
@@ -74,8 +74,8 @@ class Worker:
 class Supervisor:
     """A whole run."""
 
-    def __init__(self, folder: Path, keep: Path | None = None) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: Path | None = None, only: tuple[str, ...] = ()) -> None:
+        self.folder, self.keep, self.only = folder, keep, only
         self.steps = self.examples = 0
         self.raised: Counter[str] = Counter()
         self.tried: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class Supervisor:
             # A process that died leaves the rest of its steps to another one.
             while waiting and len(live) < workers:
                 first, share = waiting.pop(0)
-                worker = Worker(self.folder / f"worker-{first}", first, share)
+                worker = Worker(self.folder / f"worker-{first}", first, share, self.only)
                 live[worker.stdout] = worker
                 selector.register(worker.stdout, selectors.EVENT_READ)
             for key, _ in selector.select(timeout=5):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -61,6 +62,20 @@ def test_steps_for_every_public_name() -> None:
 
 def test_every_group_is_a_rule() -> None:
     assert [group for group in GROUPS if not hasattr(Facade, group)] == []
+
+
+def test_a_run_can_be_about_some_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(Facade, "step", lambda self, template, name, rng: taken.append(name) or True)
+    machine, rng = Facade.__new__(Facade), Random(0)
+    monkeypatch.setattr(Facade, "only", ("media", "images"))
+    for _ in range(200):
+        machine.take("samplers", rng)
+    assert 140 < sum(name in GROUPS["media"] for name in taken) < 180
+    monkeypatch.setattr(Facade, "only", ())
+    taken.clear()
+    machine.take("samplers", rng)
+    assert taken[0] in GROUPS["samplers"]
 
 
 # A worker that listens, tokens for filling in the middle, and a state for embeddings are not there. The gradient of

@@ -18,7 +18,7 @@ _CHUNK = 10  # examples a call of hypothesis
 _MEMORY = 8 << 30
 
 
-def main(folder: Path, seed: int, steps: int) -> None:
+def main(folder: Path, seed: int, steps: int, *only: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
@@ -33,6 +33,8 @@ def main(folder: Path, seed: int, steps: int) -> None:
     from tests.fuzz.report import Report
 
     report = Facade.report = Report(os.open(folder / "journal.py", os.O_RDWR | os.O_CREAT, 0o644))
+
+    Facade.only = only
 
     class Reporting(Facade):
         def teardown(self) -> None:
@@ -54,4 +56,4 @@ def main(folder: Path, seed: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.hostile import bases, media, mutations, pool
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="what decides the files (default: 1)")
     parser.add_argument("--all", action="store_true", help="some 20,000 files, not a selection of 2,500")
     parser.add_argument("--only", default="", help="only cases whose kind or name holds this text")
+    parser.add_argument("--trusted", action="store_true", help="projectors without untrusted=True: some may kill")
     parser.add_argument("--keep", type=Path, help="a folder for the files that kill")
     parser.add_argument("--verbose", action="store_true", help="print each file and what it raised")
     arguments = parser.parse_args()
@@ -33,7 +35,10 @@ def main() -> int:
     totals: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         folder = Path(name)
-        for result in pool.run(select(folder, arguments.seed, 1.0 if arguments.all else SHARE, arguments.only), folder):
+        cases = select(folder, arguments.seed, 1.0 if arguments.all else SHARE, arguments.only)
+        if arguments.trusted:
+            cases = (replace(case, kind="trusted") for case in cases if case.kind == "projector")
+        for result in pool.run(cases, folder):
             total = totals.setdefault(result.case.kind, Counter())
             total["files"] += 1
             total[_outcome(result)] += 1

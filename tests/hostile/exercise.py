@@ -39,9 +39,9 @@ def run(kind: str, base: str, files: list[Path], models: Callable[[str], Model])
         _adapter(trials, models(base), files[0])
     elif kind == "gguf":
         _gguf(trials, files[0])
-    elif kind == "projector":
-        model = models(media.PROJECTORS[base])
-        media.use_projector(trials.step, model, files[0], warmup=files[0].stat().st_size % 2 == 0)
+    elif kind in ("projector", "trusted"):
+        model, warmup = models(media.PROJECTORS[base]), files[0].stat().st_size % 2 == 0
+        media.use_projector(trials.step, model, files[0], warmup, untrusted=kind == "projector")
     elif kind == "media":
         media.use_file(trials.step, _projector(base, models, files[0].parent), files[0])
     elif kind == "death":  # to see that it is noticed

@@ -92,11 +92,14 @@ def _repaired(data: bytes) -> bytes:
 # What is done with them
 
 
-def use_projector(step: Callable[[str], object], model: Model, file: Path, warmup: bool) -> None:
+def use_projector(
+    step: Callable[[str], object], model: Model, file: Path, warmup: bool, untrusted: bool = True
+) -> None:
     """Load a projector, encode images and sounds, and decode what comes of it."""
     with step("capabilities"):  # type: ignore[attr-defined]
         Mtmd.capabilities(file)
-    with step("load"), Mtmd.Context.initFromFile(file, model, params(warmup), untrusted=True) as made:  # type: ignore[attr-defined]
+    given = params(warmup)
+    with step("load"), Mtmd.Context.initFromFile(file, model, given, untrusted=untrusted) as made:  # type: ignore[attr-defined]
         repr(made)
         rng = np.random.default_rng(1)
         if made.supportVision():

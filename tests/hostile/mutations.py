@@ -55,10 +55,15 @@ def cases(
     for what, files in splits(parse(models["llama"])):
         yield Case(f"gguf/split/{what}", "gguf", "llama", files)
     if projectors is not None:
-        for name, base, mutated in media.projectors(projectors, seed, _gguf):
-            yield Case(f"projector/{name}", "projector", base, (mutated,))
-        for name, base, mutated in media.files(seed):
-            yield Case(f"media/{name}", "media", base, (mutated,))
+        yield from media_cases(seed, projectors)
+
+
+def media_cases(seed: int, projectors: dict[str, bytes]) -> Iterator[Case]:
+    """The cases of projectors, images and sounds."""
+    for name, base, mutated in media.projectors(projectors, seed, _gguf):
+        yield Case(f"projector/{name}", "projector", base, (mutated,))
+    for name, base, mutated in media.files(seed):
+        yield Case(f"media/{name}", "media", base, (mutated,))
 
 
 def _gguf(rng: random.Random, good: Document) -> Iterator[tuple[str, bytes]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import bases, mutations, pool
+from tests.hostile import bases, media, mutations, pool
 from tests.hostile.__main__ import SHARE, select
 from tests.hostile.document import parse
 
@@ -20,6 +20,21 @@ def test_no_file_ends_a_process(tmp_path: Path) -> None:
     results = list(pool.run(chosen, tmp_path))
     assert len(results) >= 150
     assert {result.case.kind for result in results} >= {"model", "adapter", "state", "state-file", "sequence"}
+    assert not [(result.case.name, result.killed or result.accident) for result in results if result.bad]
+    assert any(result.errors for result in results) and any(not result.errors for result in results)
+
+
+@pytest.mark.slow
+def test_no_image_sound_or_projector_ends_a_process(tmp_path: Path) -> None:
+    """Every 12th of the images and sounds, and some projectors: each of those takes a child process."""
+    bases.write_models(tmp_path)
+    good = media.write_projectors(tmp_path)
+    cases = list(mutations.media_cases(SEED, good))
+    images = [case for case in cases if case.kind == "media"]
+    projectors = [case for case in cases if case.kind == "projector"]
+    chosen = [*islice(images, 0, None, 12), *islice(projectors, 0, None, len(projectors) // 12)]
+    results = list(pool.run(chosen, tmp_path))
+    assert len(results) == len(chosen) >= 110
     assert not [(result.case.name, result.killed or result.accident) for result in results if result.bad]
     assert any(result.errors for result in results) and any(not result.errors for result in results)
 

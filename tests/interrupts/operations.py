@@ -108,6 +108,9 @@ NAMES = (
     "Engine.chat",
     "Embedder",
     "Embedder.embed",
+    "Mtmd.Context",
+    "Mtmd, image",
+    "Mtmd, sound",
     "load, LLM",
     "LLM.complete",
     "LLM, session, score",
@@ -594,6 +597,45 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def projector(name: str, **fields: object) -> Mtmd.Context:
+        given = Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False, **fields)  # type: ignore[arg-type]
+        return Mtmd.Context.initFromFile(folder / f"{name}.mmproj", model, given)
+
+    def make_projector() -> Operation:
+        def run() -> None:
+            with projector("llava", progressCallback=lambda done: True) as made:
+                made.supportVision()
+                Mtmd.capabilities(folder / "llava.mmproj")
+
+        return run
+
+    def image() -> Operation:
+        made, ctx = projector("llava", cbEval=lambda tensor, ask: False), context()
+        pixels = np.zeros((28, 28, 3), np.uint8)
+
+        def run() -> None:
+            ctx.getMemory().clear()
+            with Mtmd.Bitmap.fromImage(pixels) as bitmap, Mtmd.Bitmap.fromFile(made, folder / "image.ppm") as other:
+                bitmap.setId("a")
+                chunks = made.tokenize("a <__media__> b <__media__>", [bitmap, other])
+                made.evalChunks(ctx, chunks)
+                with chunks[1].copy() as part:
+                    made.encodeChunk(part)
+                    made.decodeImageChunk(ctx, part, made.getOutputEmbd(), chunks.nPos)
+
+        return run
+
+    def sound() -> Operation:
+        made, ctx = projector("ultravox"), context()
+        samples = np.zeros(1600, np.float32)
+
+        def run() -> None:
+            ctx.getMemory().clear()
+            chunks = made.tokenize("a <__media__>", [Mtmd.Bitmap.fromAudio(samples)])
+            made.evalChunks(ctx, chunks, nBatch=4)
+
+        return run
+
     def make_llm() -> Operation:
         def run() -> None:
             with load(path, nCtx=64, nThreads=1) as made:
@@ -760,6 +802,9 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 engine_chat,
                 make_embedder,
                 embedder,
+                make_projector,
+                image,
+                sound,
                 make_llm,
                 llm_complete,
                 llm_parts,

@@ -28,6 +28,7 @@ from llama_cffi import (
     Ggml,
     LlamaError,
     Model,
+    Mtmd,
     ProcessType,
     PromptLookup,
     Sampler,
@@ -91,6 +92,7 @@ def cycles(folder: Path) -> Iterator[tuple[str, Cycle]]:
     yield from _tensors()
     yield from _batches(ctx)
     yield from _samplers(model, ctx)
+    yield from _media(model, ctx, folder)
     yield from _values(model)
     yield from _gguf(folder)
     yield from _generations(ctx)
@@ -299,6 +301,47 @@ def _samplers(model: Model, ctx: Context) -> Iterator[tuple[str, Cycle]]:
         yield f"Sampler, {name}", used(make)
     yield "Sampler, chain", chain
     yield "Sampler, collected", lambda: Sampler.chain(Sampler.initPenalties(-1, 1.1), Sampler.initDist(1)).sample(ctx)
+
+
+def _media(model: Model, ctx: Context, folder: Path) -> Iterator[tuple[str, Cycle]]:
+    params = Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
+    made = Mtmd.Context.initFromFile(folder / "llava.mmproj", model, params)
+    hears = Mtmd.Context.initFromFile(folder / "ultravox.mmproj", model, params)
+    pixels, samples = np.zeros((28, 28, 3), np.uint8), np.zeros(1600, np.float32)
+    file = (folder / "image.ppm").read_bytes()
+
+    def projector() -> None:
+        with Mtmd.Context.initFromFile(folder / "llava.mmproj", model, params) as one:
+            one.tokenize("a <__media__>", [Mtmd.Bitmap.fromImage(pixels)])
+
+    def image() -> None:
+        with Mtmd.Bitmap.fromBytes(made, file) as bitmap, made.tokenize("a <__media__> b", [bitmap]) as chunks:
+            ctx.getMemory().clear()
+            made.evalChunks(ctx, chunks)
+            with chunks[1].copy() as part:
+                made.encodeChunk(part)
+                made.getOutputEmbd()[0, 0]
+
+    def sound() -> None:
+        ctx.getMemory().clear()
+        hears.evalChunks(ctx, hears.tokenize("<__media__>", [Mtmd.Bitmap.fromAudio(samples)]))
+
+    def failing() -> None:
+        for call in (
+            lambda: Mtmd.Bitmap.fromBytes(made, b"no image"),
+            lambda: Mtmd.Bitmap.fromBytes(made, file[:20]),
+            lambda: Mtmd.Context.initFromFile(folder / "llama.gguf", model, params),
+            lambda: made.tokenize("none", [Mtmd.Bitmap.fromImage(pixels)]),
+        ):
+            with suppress(LlamaError, ValueError):
+                call()
+
+    yield "Mtmd.Context", projector
+    yield "Mtmd.Bitmap", lambda: Mtmd.Bitmap.fromImage(pixels).data
+    yield "Mtmd, image", image
+    yield "Mtmd, sound", sound
+    yield "Mtmd, failing", failing
+    made.free(), hears.free()
 
 
 def _values(model: Model) -> Iterator[tuple[str, Cycle]]:

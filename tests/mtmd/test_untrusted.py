@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llama_cffi import Ggml, Model, ModelLoadError, Mtmd, UnavailableError
@@ -27,11 +28,40 @@ def test_a_good_file_is_loaded_after_its_trial(tiny: Model, llava_path: Path) ->
         assert made.supportVision()
 
 
-def test_a_file_that_fails_in_the_child_is_not_loaded(tiny: Model, tmp_path: Path) -> None:
-    """A stack factor of 8 is an assertion of llama.cpp when a sound is encoded."""
-    tiny_projectors.write_ultravox(tmp_path / "eight.gguf", tiny.nEmbd, stack=8)
+def test_a_file_that_fails_in_the_child_is_not_loaded(tiny: Model, ultravox_path: Path, tmp_path: Path) -> None:
+    """Too few positions are an assertion of llama.cpp when a sound is encoded."""
+    _changed(
+        ultravox_path,
+        tmp_path / "short.gguf",
+        lambda file: file.tensors.set("a.position_embd.weight", np.zeros((9, 32), np.float32)),
+    )
     with pytest.raises(ModelLoadError, match="trial load in a child process raised NativeAssertionError"):
-        Mtmd.Context.initFromFile(tmp_path / "eight.gguf", tiny, params(), untrusted=True)
+        Mtmd.Context.initFromFile(tmp_path / "short.gguf", tiny, params(), untrusted=True)
+
+
+def test_an_encoder_of_sounds_without_positions_is_refused(tiny: Model, ultravox_path: Path, tmp_path: Path) -> None:
+    path = _changed(
+        ultravox_path, tmp_path / "changed.gguf", lambda file: file.tensors.remove("a.position_embd.weight")
+    )
+    with pytest.raises(ModelLoadError, match=r"a\.position_embd\.weight is missing"):
+        Mtmd.Context.initFromFile(path, tiny, params())
+
+
+@pytest.mark.parametrize("factor", [0, 7, 8, 11])
+def test_a_stack_factor_at_which_llama_cpp_counts_wrong_is_refused(factor: int, tiny: Model, tmp_path: Path) -> None:
+    tiny_projectors.write_ultravox(tmp_path / "file.gguf", tiny.nEmbd, stack=factor or 10, factor=factor)
+    with pytest.raises(ModelLoadError, match=rf"stack_factor.*got {factor}\b"):
+        Mtmd.Context.initFromFile(tmp_path / "file.gguf", tiny, params())
+
+
+@pytest.mark.parametrize("factor", [1, 4, 12, 16, 100])
+def test_other_stack_factors_are_taken(factor: int, tiny: Model, tmp_path: Path) -> None:
+    tiny_projectors.write_ultravox(tmp_path / "file.gguf", tiny.nEmbd, stack=factor, n_embd=2)
+    with Mtmd.Context.initFromFile(tmp_path / "file.gguf", tiny, params()) as made:
+        chunks = made.tokenize("<__media__>", [Mtmd.Bitmap.fromAudio([0.1] * 999)], addSpecial=False)
+        for chunk in chunks:
+            made.encodeChunk(chunk)
+        assert len(made.getOutputEmbd()) == -(-1500 // factor)
 
 
 def test_without_an_interpreter(tiny: Model, llava_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +79,10 @@ def test_without_an_interpreter(tiny: Model, llava_path: Path, monkeypatch: pyte
         ),
         (lambda file: file.tensors.remove("v.blk.0.attn_k.weight"), r"v\.blk\.0\.attn_k\.weight is missing"),
         (lambda file: file.tensors.remove("v.patch_embd.weight"), r"v\.patch_embd\.weight is missing"),
+        (lambda file: file.tensors.remove("mm.0.weight"), r"mm\.0\.weight is missing"),
+        (lambda file: file.tensors.remove("v.position_embd.weight"), r"v\.position_embd\.weight is missing"),
+        (lambda file: file.tensors.remove("mm.2.bias"), r"mm\.2\.bias is missing"),
+        (lambda file: file.metadata.update({"clip.vision.image_size": 42}), r"9 rows.*42 pixels.*14, got 4"),
         (lambda file: file.tensors.set("mm.0.bias", [0.0] * 64, Ggml.Type.F16), r"mm\.0\.bias.*F32.*got F16"),
     ],
 )

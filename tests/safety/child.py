@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_cffi import *
-from llama_cffi import Batch, ClosedError, Context, Model, Sampler, ffi, lib
+from llama_cffi import Batch, ClosedError, Context, Model, Mtmd, Sampler, ffi, lib
 from llama_cffi._generated.enums import *
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
@@ -48,6 +48,12 @@ def context(model: Model | str = "llama", **params: Any) -> Context:
     return Context.initFromModel(
         load(model) if isinstance(model, str) else model, Context.Params(**{"nCtx": 64, **params})
     )
+
+
+def projector(name: str = "llava", model: Any = None, **params: Any) -> Mtmd.Context:
+    """A projector for a tiny Llama."""
+    given = Mtmd.Context.Params(**{"nThreads": 2, "useGpu": False, "warmup": False, **params})
+    return Mtmd.Context.initFromFile(FOLDER / f"{name}.mmproj", load() if model is None else model, given)
 
 
 def batch(n: int = 1, token: int = 5) -> Batch:
@@ -73,6 +79,49 @@ def raises(kind: type[BaseException], call: Callable[[], object], words: str = "
         assert words in str(error), str(error)
     else:
         raise SystemExit(f"no {kind.__name__}")
+
+
+def wrong_handles(kind: str, handle: Any, live: dict[str, Any], error: type[BaseException], words: str) -> int:
+    """Call every function of C that takes an object of a kind with `handle` in its place, and `live` ones for others.
+
+    Each call must raise. Returns how many there were.
+    """
+    count = 0
+    for name in dir(lib):
+        function = getattr(lib, name)
+        if name.startswith("shim_") or not isinstance(function, type(lib.llama_free)):
+            continue
+        types = ffi.typeof(function).args
+        for place in [place for place, ctype in enumerate(types) if _struct(ctype) == kind]:
+            if handle == ffi.NULL and ("_free" in name or (name, place) in _NULL_IS_FINE):
+                continue
+            arguments = [live.get(_struct(ctype), _zero(ctype)) for ctype in types]
+            arguments[place] = handle
+            raises(error, lambda function=function, arguments=arguments: function(*arguments), words)
+            count += 1
+    return count
+
+
+_NULL_IS_FINE = {
+    *(("mtmd_bitmap_init_lazy", 0), ("mtmd_decode_use_non_causal", 1), ("ggml_opt_default_params", 0)),
+    *(("ggml_opt_eval", 1), ("ggml_opt_epoch", 2), ("ggml_opt_epoch", 3), ("llama_opt_epoch", 2)),
+    *(("llama_opt_epoch", 3),),
+}
+"""Functions and places of arguments for which NULL means something."""
+
+
+def _struct(ctype: Any) -> str:
+    """The struct that a C type points to; "" for any other type."""
+    return ctype.item.cname.removeprefix("struct ") if ctype.kind == "pointer" and ctype.item.kind == "struct" else ""
+
+
+def _zero(ctype: Any) -> Any:
+    """An argument of a C type."""
+    if ctype.kind in ("pointer", "function"):
+        return ffi.NULL
+    if ctype.kind in ("struct", "union"):
+        return ffi.new(f"{ctype.cname} *")[0]
+    return 0.0 if ctype.cname in ("float", "double") else 0
 
 
 def scratch(name: str = "scratch") -> str:

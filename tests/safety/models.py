@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tests import tiny_models
+from tests import tiny_models, tiny_projectors
 
 
 def write_all(folder: Path) -> Path:
@@ -29,6 +29,10 @@ def write_all(folder: Path) -> Path:
     tiny_models.write_lora(folder / "lora.gguf")
     tiny_models.write_lora(folder / "lora-wide.gguf", replace(llama, n_embd=128))
     _write_deep_adapter(folder / "lora-3d.gguf")
+    tiny_projectors.write_llava(folder / "llava.mmproj", llama.n_embd, n_layer=1)
+    tiny_projectors.write_ultravox(folder / "ultravox.mmproj", llama.n_embd)
+    tiny_projectors.write_ultravox(folder / "eight.mmproj", llama.n_embd, stack=8)
+    tiny_projectors.write_ultravox(folder / "zero.mmproj", llama.n_embd, factor=0)
     for number, add in enumerate((gguf.GGUFWriter.add_uint16, gguf.GGUFWriter.add_uint32)):
         _write_split(folder / f"split-{number}.gguf", number, add)
     return folder

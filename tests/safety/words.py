@@ -36,6 +36,7 @@ from llama_cffi import (
     Engine,
     Ggml,
     Model,
+    Mtmd,
     PoolingType,
     ProcessType,
     Reranker,
@@ -154,12 +155,23 @@ def functions() -> Iterator[tuple[str, Any, str]]:
             yield f"Ggml.{name}", Ggml, name
         elif name in _GGML_CLASSES:
             yield from _of_class(f"Ggml.{name}", value)
+    for name in Mtmd.__all__:
+        value = getattr(Mtmd, name)
+        if inspect.isfunction(value):
+            yield f"Mtmd.{name}", Mtmd, name
+        elif name in ("Bitmap", "Chunk", "Chunks", "Context"):
+            yield from _of_class(f"Mtmd.{name}", value)
 
 
 _GGML_CLASSES = (
     *("Backend", "Rpc", "Threadpool", "Gguf", "GgufMetadata", "GgufTensors", "GgufTensor"),
     *("Context", "Tensor", "CGraph", "CPlan", "InitParams", "BackendBuffer", "Gallocr"),
+    *("BackendSched", "Opt", "OptDataset", "OptResult", "OptOptimizerParams"),
 )
+
+
+_CALLED = ("progress", "getOptPars", "callback")
+"""Parameters that are functions, and called."""
 
 
 def _of_class(name: str, cls: type) -> Iterator[tuple[str, Any, str]]:
@@ -191,6 +203,13 @@ class Objects:
         self.llm = LLM(self.model, nCtx=64, nThreads=1, template="chatml", poolingType=PoolingType.MEAN)
         self.gctx = Ggml.Context()
         self.tensor = self.gctx.tensor([[1.0, 2.0], [3.0, 4.0]])
+        self.net = Ggml.Context(noAlloc=True)
+        self.inputs = self.net.tensor([[0.0] * 4] * 4)
+        self.outputs = self.net.mulMat(self.net.tensor([[0.1] * 4] * 2).setParam(), self.inputs)
+        self.dataset = Ggml.OptDataset([[1.0] * 4] * 8, [[1.0, 0.0]] * 8)
+        self.projector = Mtmd.Context.initFromFile(folder / "llava.mmproj", self.model, self.media_params())
+        self.bitmap = Mtmd.Bitmap.fromImage(np.zeros((28, 28, 3), np.uint8))
+        self.chunks = self.projector.tokenize("a <__media__> b", [self.bitmap])
         self.values: dict[str, Any] = {
             **dict.fromkeys(
                 ("i", "idx", "seqId", "seq", "seqIdSrc", "seqIdDst", "destSeqId", "p0", "p1", "pos", "d"), 0
@@ -235,6 +254,17 @@ class Objects:
             "node": self.tensor,
             "backend": Ggml.Backend.cpuInit(),
             "bufferType": Ggml.BackendDevice.get(0).bufferType(),
+            "backends": [Ggml.Backend.cpuInit()],
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "dataset": self.dataset,
+            "measureGraph": self.graph(),
+            "image": np.zeros((2, 2, 3), np.uint8),
+            "samples": [0.0] * 9,
+            "media": [self.bitmap],
+            "chunk": self.chunks[1],
+            "chunks": self.chunks,
+            "encodedEmbd": [0.0] * 9,
         }
 
         out = os.path.join(self.scratch, "out")
@@ -276,10 +306,28 @@ class Objects:
             "Ggml.CPlan": lambda: self.graph().plan(1),
             "Ggml.BackendBuffer": lambda: Ggml.BackendBuffer.alloc(Ggml.BackendDevice.get(0).bufferType(), 64),
             "Ggml.Gallocr": lambda: Ggml.Gallocr(Ggml.BackendDevice.get(0).bufferType()),
+            "Ggml.BackendSched": lambda: Ggml.BackendSched([Ggml.Backend.cpuInit()], 16),
+            "Ggml.Opt": lambda: Ggml.Opt(self.inputs, self.outputs),
+            "Ggml.OptDataset": lambda: Ggml.OptDataset([[1.0] * 4] * 8),
+            "Ggml.OptResult": Ggml.OptResult,
+            "Ggml.OptOptimizerParams": Ggml.OptOptimizerParams,
+            "Mtmd.MtmdContext": lambda: (
+                Mtmd.Context.initFromFile(self.folder / "llava.mmproj", self.model, self.media_params())
+                if name in ("close", "free")
+                else self.projector
+            ),
+            "Mtmd.Bitmap": lambda: Mtmd.Bitmap.fromImage(np.zeros((2, 2, 3), np.uint8)),
+            "Mtmd.Chunks": lambda: self.projector.tokenize("a"),
+            "Mtmd.Chunk": lambda: self.chunks[1].copy(),
             "Ggml.GgufTensor": lambda: Ggml.Gguf.open(self.folder / "llama.gguf").tensors["output_norm.weight"],
         }
-        home = "Ggml." if cls.__module__.startswith("llama_cffi.ggml.") else ""
+        homes = {"llama_cffi.ggml.": "Ggml.", "llama_cffi.mtmd.": "Mtmd."}
+        home = next((home for start, home in homes.items() if cls.__module__.startswith(start)), "")
         return makers[home + cls.__name__]()
+
+    def media_params(self) -> Any:
+        """Parameters of a projector."""
+        return Mtmd.Context.Params(nThreads=1, useGpu=False, warmup=False)
 
     def graph(self) -> Any:
         """A graph of one node."""
@@ -293,7 +341,7 @@ def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
     for name, cls, attribute in functions():
         if name in ("Engine.close", "Ggml.Rpc.startServer", "Ggml.abort"):
             continue
-        module = cls in (None, Ggml)
+        module = cls in (None, Ggml, Mtmd)
         target = None if module else (lambda cls=cls, attribute=attribute: _target(objects, cls, attribute))
         function = getattr(cls or llama_cffi, attribute) if target is None else target()
         try:
@@ -301,6 +349,9 @@ def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
         except ValueError:
             continue
         values = objects.values | (objects.saves if "save" in name.lower() or name == "Ggml.Gguf.write" else {})
+        if name.startswith("Mtmd."):
+            values |= {"path": str(objects.folder / "llava.mmproj"), "ctx": objects.ctx, "data": b"P6 1 1 255 abc"}
+            values |= {"ctx": objects.projector} if ".Bitmap." in name else {}
         if name.startswith("Ggml."):
             values |= {"type": Ggml.Type.F32, "ctx": objects.gctx, "context": objects.gctx}
         fitting = {
@@ -327,7 +378,7 @@ def calls(objects: Objects) -> Iterator[tuple[str, Callable[[], Any]]]:
                         yield f"{name}({text})", lambda call=call, wrong=wrong: call((wrong(),), {})
                 continue
             for text, wrong in WRONG.items():
-                if one.name == "progress" and text == "len":  # a function, whose own error it is
+                if one.name in _CALLED and text == "len":  # a function, whose own error it is
                     continue
                 yield (
                     f"{name}({one.name}={text})",

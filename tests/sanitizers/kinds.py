@@ -89,7 +89,7 @@ KINDS = {
                 "UBSAN_OPTIONS": {"print_stacktrace": "1", "halt_on_error": "0"},
             },
             {"UBSAN_OPTIONS": "undefined.txt"},
-            ("tests/api", "tests/safety", "tests/contract/test_extension.py"),
+            ("tests/api", "tests/mtmd", "tests/safety", "tests/contract/test_extension.py"),
             {"heap-buffer-overflow": _OVERFLOW, "misaligned address": _MISALIGNED},
             left_out=(
                 # The build has one variant of the CPU backend, and these ask for all of them.

@@ -14,6 +14,15 @@ _SCHED = (
     _NUMPY + "b = Ggml.Backend.cpuInit(); c = Ggml.Context(noAlloc=True); a = c.tensor(np.ones((4, 8), 'f4'))\n"
     "r = c.sqr(a); g = c.newGraph(16); g.expand(r); s = Ggml.BackendSched([b], 64)\n"
 )
+_RAW = (
+    _NET + "o = Ggml.Opt(x, y); q = Ggml.OptResult(); b = Ggml.Backend.cpuInit()\n"
+    "live = {'ggml_opt_context': o._c, 'ggml_opt_dataset': data._c, 'ggml_opt_result': q._c, 'ggml_tensor': x._c}\n"
+    "r = Ggml.BackendSched([b], 64); l = context(); live |= {'llama_context': l._c, 'ggml_backend_sched': r._c}\n"
+)
+_SPECULATION = (
+    "m = load(); c = context(m, nCtx=256)\n"
+    "def run(how): return Generation(c, 'Once upon Once upon', maxTokens=9, speculation=how).result()\n"
+)
 _CUSTOM = _NUMPY + "c = Ggml.Context(); a = c.tensor(np.ones((4, 8), 'f4'))\n"
 
 
@@ -375,6 +384,117 @@ CASES = (
             (
                 "a model that was freed",
                 "m = Model.load(path(), Model.Params(useMmap=False)); m.free(); fineTune(m, [5] * 300)",
+                "ClosedError",
+                "freed",
+                OWNERSHIP,
+            ),
+        )
+    ),
+    # Past the facade: each function that takes an object, with NULL, one that was freed, and one of another kind.
+    *(
+        _case(
+            f"{what} for a {kind} past the facade",
+            f"{kind}_free",
+            f"{_RAW}{code}\nassert wrong_handles('{kind}', {value}, live, {error}, {words!r}) >= {least}",
+            kind=CHECK if error == "TypeError" else GUARD,
+        )
+        for kind, owner, least in (
+            ("ggml_opt_dataset", "data", 6),
+            ("ggml_opt_result", "q", 5),
+            ("ggml_opt_context", "o", 10),
+        )
+        for what, code, value, error, words in (
+            ("NULL", "", "ffi.NULL", "NativeError", "NULL"),
+            ("a freed object", f"old = {owner}._c; {owner}.free()", "old", "ClosedError", "freed"),
+            ("another object", "", "b._c", "TypeError", "ggml_backend"),
+        )
+    ),
+    _case(
+        "a freed scheduler past the facade",
+        "ggml_backend_sched_free",
+        _SCHED
+        + "old = s._c; s.free(); assert wrong_handles('ggml_backend_sched', old, {}, ClosedError, 'freed') >= 15",
+        kind=GUARD,
+    ),
+    _case(
+        "NULL for a scheduler past the facade",
+        "ggml_backend_sched_reset",
+        "assert wrong_handles('ggml_backend_sched', ffi.NULL, {}, NativeError, 'NULL') >= 15",
+        kind=GUARD,
+    ),
+    _case(
+        "another object for a scheduler past the facade",
+        "ggml_backend_sched_reset",
+        _SCHED + "assert wrong_handles('ggml_backend_sched', b._c, {}, TypeError, 'ggml_backend') >= 15",
+    ),
+    *(
+        _case(f"speculation {what}", "llama_decode", _SPECULATION + code, error, words, kind)
+        for what, code, error, words, kind in (
+            ("by no model", "DraftModel(5)", "TypeError", "Model", CHECK),
+            ("by a freed model", "d = load(); d.free(); run(DraftModel(d))", "ClosedError", "freed", OWNERSHIP),
+            (
+                "by a model whose draft context is freed",
+                "d = DraftModel(m, adapt=False); run(d); d.close(); run(d)",
+                "",
+                "",
+                OWNERSHIP,
+            ),
+            ("by a model of another vocabulary", "run(DraftModel(load('gpt2')))", "ValueError", "family", CHECK),
+            ("by an encoder", "run(DraftModel(load('bert')))", "ValueError", "", CHECK),
+            ("of 0 tokens", "DraftModel(m, 0)", "ValueError", "most", CHECK),
+            ("of 10**6 tokens", "PromptLookup(2, 10**6)", "ValueError", "most", CHECK),
+            ("after 0 tokens", "PromptLookup(0)", "ValueError", "n must", CHECK),
+            ("with a text that is none", "PromptLookup(text=5)", "TypeError", "text", CHECK),
+            (
+                "with a text of tokens that are none",
+                "run(PromptLookup(1, text=[10**6]))",
+                "IndexError",
+                "1000000",
+                CHECK,
+            ),
+            ("that is none", "run(m)", "TypeError", "PromptLookup", CHECK),
+            (
+                "by itself",
+                "g = Generation(c, 'a', speculation=PromptLookup); g.result()",
+                "TypeError",
+                "PromptLookup",
+                CHECK,
+            ),
+            (
+                "in a context of 4 tokens",
+                "run(DraftModel(m, params=Context.Params(nCtx=4), adapt=False))",
+                "",
+                "",
+                CHECK,
+            ),
+            (
+                "whose model is freed meanwhile",
+                "d = load(); g = Generation(c, 'Once', maxTokens=20, speculation=DraftModel(d, adapt=False))\n"
+                "s = iter(g); next(s); d.free(); list(s)",
+                "ClosedError",
+                "freed",
+                OWNERSHIP,
+            ),
+            (
+                "whose context is freed meanwhile",
+                "g = Generation(c, 'Once', maxTokens=20, speculation=PromptLookup(1, adapt=False)); s = iter(g)\n"
+                "next(s); c.free(); list(s)",
+                "ClosedError",
+                "freed",
+                OWNERSHIP,
+            ),
+            (
+                "of two texts at the same time",
+                "d = DraftModel(m, adapt=False); e = context(m, nCtx=256)\n"
+                "def go(ctx): Generation(ctx, 'Once', maxTokens=9, speculation=d).result()\n"
+                "only(together(lambda: go(c), lambda: go(e), times=5), BusyError)",
+                "",
+                "",
+                OWNERSHIP,
+            ),
+            (
+                "by the context's own model, which is freed",
+                "d = DraftModel(m); run(d); m.free(); run(d)",
                 "ClosedError",
                 "freed",
                 OWNERSHIP,
