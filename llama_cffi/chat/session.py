@@ -30,6 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
+
 
 class ChatSession:
     """A conversation in one sequence of a context. Each turn decodes only what is new in it.
@@ -52,10 +54,12 @@ class ChatSession:
         reasoningFormat: ReasoningFormat = "split",
         sampler: Sampler | None = None,
         speculation: Speculation | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
         `reasoningFormat` are those of `ChatTemplate.format`. `sampler` picks the tokens of all answers for which `send`
         gets no other one; None is `defaultSampler()`. `speculation` guesses tokens of all answers: see `Generation`.
+        `promptCache` keeps long conversations on disk: a `PromptCache`, or its folder.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -73,6 +77,7 @@ class ChatSession:
         self.thinking, self.reasoningFormat = thinking, reasoningFormat
         self.sampler = None if sampler is None else require_sampler(sampler)
         self.speculation = None if speculation is None else require_speculation(speculation)
+        self.promptCache = None if promptCache is None else _prompt_cache(promptCache)
         self.tools = without_functions(tools)
         if as_tools(self.tools):
             self.template._require_tools()
@@ -93,6 +98,8 @@ class ChatSession:
     """The sampler of answers for which `send` gets no other one; None is `defaultSampler()`."""
     speculation: Speculation | None
     """How tokens of answers are guessed; None does not guess."""
+    promptCache: PromptCache | None
+    """The cache of prompts on disk, or None."""
     reasoningFormat: ReasoningFormat
     """Where thoughts go: "split" from the content, "keep" in it, or "drop"."""
 
@@ -162,6 +169,7 @@ class ChatSession:
             seqId=self._seqId,
             special=form.special,
             speculation=self.speculation,
+            promptCache=self.promptCache,
         )
         taken = call_ids(self.messages)
         answer._follow(form, taken, limit)
@@ -327,6 +335,12 @@ class ChatSession:
 def _require_context(ctx: Context) -> None:
     if not isinstance(ctx, Context):
         raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
+
+
+def _prompt_cache(value: PromptCache | StrPath) -> PromptCache:
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
+
+    return PromptCache._of(value)
 
 
 def _as_message(message: str | Mapping[str, Any]) -> dict[str, Any]:

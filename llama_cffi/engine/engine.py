@@ -12,7 +12,7 @@ from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
-from llama_cffi.engine.arguments import chosen_sampler, most_cells, require_room, seconds
+from llama_cffi.engine.arguments import chosen_sampler, most_cells, prompt_cache, require_room, seconds
 from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_cffi._core.arguments import StrPath
     from llama_cffi.chat.answer_format import ReasoningFormat
     from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.scores import Text, Work
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.generation.score import Score
     from llama_cffi.generation.steps import GenerationStep
     from llama_cffi.model.adapter import Adapter
@@ -76,6 +78,7 @@ class Engine:
         kvUnified: bool | None = None,
         maxWaiting: int | None = None,
         params: Context.Params | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
@@ -91,7 +94,8 @@ class Engine:
         `maxWaiting` limits the queue: while `nSeqMax + maxWaiting` requests have not ended, `submit` raises
         QueueFullError. None sets no limit.
 
-        `params` has more parameters for the context; the ones here override it.
+        `params` has more parameters for the context; the ones here override it. `promptCache` keeps long prompts on
+        disk: a `PromptCache`, or its folder.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -106,6 +110,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
+        stored = None if promptCache is None else prompt_cache(promptCache)
         layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
@@ -114,6 +119,7 @@ class Engine:
         self._model = model
         self._templates: dict[str | None, ChatTemplate] = {}
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
+        layout.disk = stored
         self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
         self._capacity = most_cells(context, layout)
         _engines.add(self)

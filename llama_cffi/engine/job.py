@@ -116,6 +116,11 @@ class Job:
         return self._prompt_log_probs is not None and len(self.request.promptLogProbs) < len(self.request.prompt)
 
     @property
+    def stores(self) -> bool:
+        """True if the prompt may come from a prompt cache on disk, and be written to it."""
+        return self._shares_prefix
+
+    @property
     def shareable(self) -> array[int]:
         """The tokens whose prefix may come from another sequence: what is not decoded cannot be scored."""
         if not self._shares_prefix:

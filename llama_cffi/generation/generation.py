@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_cffi._core.arguments import StrPath
     from llama_cffi.generation.async_steps import AsyncSteps
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.generation.speculation import Speculation, SpeculativeDecoder
 else:
     from llama_cffi._core.stand_ins import cast
@@ -60,6 +62,7 @@ class Generation(Iterator[str]):
         penalizePrompt: bool = True,
         promptLogProbs: int | None = None,
         speculation: Speculation | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """Checks the arguments; nothing is computed before you ask for the first text.
 
@@ -72,7 +75,8 @@ class Generation(Iterator[str]):
         Penalties and DRY of the sampler count the tokens of the prompt too, as in llama-server, unless
         `penalizePrompt` is False; grammars and constraints start after the prompt. `speculation` guesses tokens and
         checks several in one decode: `PromptLookup()` or a `DraftModel`. The sampler still picks each token; in
-        quantized models, larger batches are rounded differently.
+        quantized models, larger batches are rounded differently. `promptCache` keeps long prompts on disk: a
+        `PromptCache`, or its folder.
 
         A prompt that does not fit the context window raises ContextFullError. If the window becomes full later,
         `overflow="stop"` (or "error") ends with StopReason.CONTEXT_FULL; "shift" discards half of the tokens after the
@@ -105,6 +109,10 @@ class Generation(Iterator[str]):
         run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
         run.log_probs, run.prompt_log_probs = options.log_probs, options.prompt_log_probs
         run.start_sampler, run.speculation = options.start, guesses
+        if promptCache is not None:
+            from llama_cffi.generation.prompt_cache.sequence import StoredSequence
+
+            run.stored = StoredSequence(promptCache, ctx, cache, seqId)
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
     # State
@@ -156,6 +164,7 @@ class Generation(Iterator[str]):
         kept = run.cache.contents.checkpoints
         if kept is not None:
             usage.checkpoints, usage.checkpointBytes, usage.restoredTokens = len(kept), kept.size, run.restored
+        usage.tokensFromDisk = run.from_disk
         return usage
 
     @property

@@ -1,0 +1,63 @@
+"""A prompt cache on disk for one sequence of a context, as `Generation` and `ChatSession` use it."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from llama_cffi.context import sequence_state
+from llama_cffi.errors import LlamaError, StateError
+from llama_cffi.generation.prompt_cache.cache import PromptCache
+from llama_cffi.generation.prompt_cache.identity import Identity
+
+if TYPE_CHECKING:
+    from llama_cffi._core.arguments import StrPath
+    from llama_cffi._core.base_types import SeqId, Token
+    from llama_cffi.context.context import Context
+    from llama_cffi.generation.token_cache import TokenCache
+
+
+class StoredSequence:
+    """Reads the prefix of a prompt into a sequence, and has the prompt written when it is decoded.
+
+    The caller holds the right to decode.
+    """
+
+    def __init__(self, cache: PromptCache | StrPath, ctx: Context, tokens: TokenCache, seqId: SeqId) -> None:
+        self._cache, self._context, self._tokens, self._seqId = PromptCache._of(cache), ctx, tokens, seqId
+        self._identity: Identity | None = None
+
+    def restore(self, prompt: list[Token], reused: int) -> int:
+        """Read a prefix that is longer than the `reused` tokens of the sequence. Returns its length, 0 for none."""
+        ctx, cache = self._context, self._cache
+        self._identity = None
+        if ctx._steered or not ctx._limits.causal or ctx.getModel().hasEncoder:
+            return 0
+        adapters = [(adapter._source, scale) for adapter, scale in ctx._adapters.items() if scale]
+        self._identity = Identity(ctx, adapters)
+        cache._learn(self._identity)
+        entry, _ = cache._find(self._identity, array("i", prompt), reused)
+        data = None if entry is None else cache._read(entry, self._seqId, sequence_state.n_streams(ctx))
+        if entry is None or data is None:
+            return 0
+        tokens = self._tokens
+        try:
+            ctx.stateSeqSetData(data, None, self._seqId)
+        except StateError:
+            cache._folder.ignore(entry)
+            tokens.clear()
+            return 0
+        if not tokens.adopt(entry.tokens.tolist(), len(entry.tokens)):
+            tokens.clear()
+            return 0
+        length = tokens.adapt_to(prompt)
+        cache._note_use(length)
+        return length
+
+    def save(self, prompt: list[Token]) -> None:
+        """Have a prompt written, which the sequence holds now. If that is not possible, nothing happens."""
+        if self._identity is not None and self._tokens.saveable()[0] == prompt:
+            try:
+                self._cache._offer(self._identity, self._context, self._seqId, array("i", prompt))
+            except LlamaError:  # the context is busy or closed
+                pass
