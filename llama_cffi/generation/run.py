@@ -154,8 +154,7 @@ class Run:
 
     def _read_from_disk(self, stored: StoredSequence) -> None:
         self.from_disk = stored.restore(self.prompt, self.reused)
-        if self.from_disk:
-            self.cache.claim(self._ticket)
+        self.cache.claim(self._ticket)
         self.reused = len(self.cache)
 
     def _score(self) -> None:

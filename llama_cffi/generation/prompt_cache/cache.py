@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from llama_cffi.generation.prompt_cache.entry import Entry
     from llama_cffi.generation.prompt_cache.identity import Identity, Source
 
+    _Waiting = tuple[tuple[object, ...], array[int]]  # what it depends on, and the tokens
+
 _MAX_BYTES = 1 << 62
 _MAX_TOKENS = (1 << 31) - 1
 _MAX_WAITING = 1 << 30  # bytes of copies that wait to be written, besides the first
@@ -93,7 +95,7 @@ class PromptCache:
         self._unknown: set[tuple[int, ...]] = set()  # files that were changed after they had been loaded
         self._work: deque[tuple[int, Callable[[], None]]] = deque()  # bytes that wait, and how to write them
         self._thread: threading.Thread | None = None
-        self._pending: list[tuple[str | None, array[int]]] = []  # prompts that wait to be written
+        self._pending: list[_Waiting] = []  # prompts that wait to be written
         self._used = self._tokens = self._written = self._failed = 0
         self._warned, self._resume = False, 0.0
         try:
@@ -223,8 +225,8 @@ class PromptCache:
         state = sequence_state.read(ctx, seq, sequence_state.n_streams(ctx))
         if state is None:
             return
-        item = self._key(identity), tokens
-        least = _least(ctx, seq, len(tokens))
+        item = identity.before_digests, tokens
+        least = _least(ctx, len(tokens))
         with locked(_lock):
             self._pending.append(item)
         self._add(size, lambda: self._write(identity, item, least, state))
@@ -233,9 +235,9 @@ class PromptCache:
         """Return True if at least `minTokens` of these tokens are not stored, and do not wait to be."""
         if any([source[1] in self._unknown for source in identity.sources]):
             return False
-        key = self._key(identity)
+        key, mine = self._key(identity), identity.before_digests
         with locked(_lock):
-            stored = [common_length(tokens, waiting) for other, waiting in self._pending if other == key]
+            stored = [common_length(tokens, waiting) for other, waiting in self._pending if other == mine]
             if key is not None:
                 stored.append(self._folder.stored(key, tokens))
         return len(tokens) - max(stored, default=0) >= self._minTokens
@@ -329,13 +331,15 @@ class PromptCache:
         self._pending.clear()
 
 
-def _least(ctx: Context, seq: SeqId, count: int) -> int:
-    """Return the length of the shortest prefix that a state of `count` tokens can be cut to."""
+def _least(ctx: Context, count: int) -> int:
+    """Return the length of the shortest prefix that a state of `count` tokens can be cut to.
+
+    A recurrent state cannot go back. Of layers with a sliding window, llama.cpp writes what the next token attends to.
+    """
     model = ctx.getModel()
     if model.isRecurrent or not has("llama_model_is_hybrid") or model.isHybrid:
         return count
-    first = ctx.getMemory().seqPosMin(seq) if model.nSwa else 0
-    return min(count, first + model.nSwa) if first > 0 else 1
+    return count if 0 < model.nSwa < count else 1
 
 
 def _seconds(timeout: float) -> float:

@@ -66,8 +66,9 @@ def write_entry(folder: str, key: str, tokens: array[int], least: int, state: Se
     sizes = len(head), 4 * len(tokens), sum(map(len, state.caches))
     start = _HEADER.pack(_MAGIC, _VERSION, *sizes, _head_digest(sizes, head, tokens), hashed.digest())
     with atomic_write(os.path.join(folder, entry_name(key, tokens))) as scratch:
-        with open(scratch, "wb", opener=_open_private) as file:
-            for part in (start, head, tokens.tobytes(), *state.caches):
+        with open(scratch, "wb", opener=open_private) as file:
+            parts: list[bytes | memoryview] = [start, head, tokens.tobytes(), *state.caches]
+            for part in parts:
                 file.write(part)
     return len(start) + sum(sizes)
 
@@ -148,5 +149,6 @@ def _head_digest(sizes: tuple[int, int, int], head: bytes, tokens: array[int]) -
     return hashed.digest()
 
 
-def _open_private(path: str, flags: int) -> int:
+def open_private(path: str, flags: int) -> int:
+    """An opener of files that nobody else can read."""
     return os.open(path, flags, 0o600)

@@ -20,6 +20,7 @@ from llama_cffi.generation.prompt_cache.entry import (
     Entry,
     entry_name,
     entry_size,
+    open_private,
     read_entry,
     read_state,
     write_entry,
@@ -146,7 +147,7 @@ class Folder:
         """Remember the digest of a file. Raises OSError."""
         check = identity_name((*identity, int(digest, 16)))
         with atomic_write(os.path.join(self.path, f"{identity_name(identity)}.digest")) as scratch:
-            with open(scratch, "w", encoding="ascii") as file:
+            with open(scratch, "w", encoding="ascii", opener=open_private) as file:
                 file.write(f"{digest} {check}")
 
     # Room
@@ -158,7 +159,10 @@ class Folder:
             os.utime(os.path.join(self.path, entry.name), ns=(now, now))
 
     def make_room(self, size: int) -> None:
-        """Remove what was not used for the longest time, until `size` bytes more are within the limit."""
+        """Remove what was not used for the longest time, until `size` bytes more are within the limit.
+
+        Digests go last: they are small, and a large file would be read again.
+        """
         files, total = [], size
         if size > self._max_bytes:  # it is not written
             return
@@ -167,9 +171,10 @@ class Folder:
                 if _PROMPT.fullmatch(entry.name) or _DIGEST.fullmatch(entry.name):
                     with suppress(OSError):
                         found = entry.stat(follow_symlinks=False)
-                        files.append((found.st_mtime_ns, entry.name, found.st_size))
+                        is_digest = _DIGEST.fullmatch(entry.name) is not None
+                        files.append((is_digest, found.st_mtime_ns, entry.name, found.st_size))
                         total += found.st_size
-        for _, name, length in sorted(files):
+        for _, _, name, length in sorted(files):
             if total <= self._max_bytes:
                 break
             self._remove(name)

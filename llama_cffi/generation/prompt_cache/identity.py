@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llama_cffi._core.ffi import PIN
 from llama_cffi._core.files import file_identity, open_regular
 from llama_cffi._generated.pin import ABI
+from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.system import version
 
 if TYPE_CHECKING:
@@ -53,16 +54,21 @@ class Identity:
         """`adapters` are the files of LoRA adapters, with their scales."""
         model, params = ctx.getModel(), ctx._kept[0]
         scaled = model.metaValStr(f"{model.metaValStr('general.architecture')}.rope.scaling.original_context_length")
-        trained = int(scaled) if scaled and scaled.isdecimal() else model.nCtxTrain
+        trained = int(scaled) if scaled and scaled.isdecimal() else model._nCtxTrain
         self._facts = [
             f"{_FORMAT} {PIN} {ABI:x} {version()} {sys.byteorder}",
             f"overrides {sorted((model._params.kvOverrides or {}).items(), key=str)}",
-            f"long {ctx.nCtxSeq > trained}",  # some models have other RoPE factors then
+            f"long {(context_capacity(ctx) or 0) > trained}",  # some models have other RoPE factors then
             *[f"{name} {getattr(params, name, None)!r}" for name in _FIELDS],
         ]
         self._model = [key for _, key in model._sources]
         self._adapters = [(source[1], scale) for source, scale in adapters]
         self.sources = [*model._sources, *[source for source, _ in adapters]]
+
+    @property
+    def before_digests(self) -> tuple[object, ...]:
+        """The same for what is equal, while the digests of the files are not known yet."""
+        return tuple(self._facts), tuple(self._model), tuple(self._adapters)
 
     def digest(self, known: Callable[[tuple[int, ...]], str]) -> str:
         """Return the digest of all of it, in hexadecimal. `known` returns the digest of a file."""
