@@ -53,6 +53,7 @@ class Model(ModelInfo):
     _quantized: bool  # some weights are in a format that may be repacked in memory
     _vocab: Vocab
     _templates: list[str]  # names of chat templates in the file besides the default one
+    _hasLongRope: bool  # RoPE has other factors in contexts beyond the original length
     _nPositions: int  # the size of the model's table of positions; 0: no limit
 
     @classmethod
@@ -177,6 +178,7 @@ class Model(ModelInfo):
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
         self._quantized, self._nPositions, self._templates = file.quantized, file.positions, file.templates
+        self._hasLongRope = any([name.endswith("rope_factors_long.weight") for name in file.names])
         # Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
         multi_part = (enums.RopeType.MROPE, member(enums.RopeType, "IMROPE"), enums.RopeType.VISION)
         if not self._params.vocabOnly and self.ropeType in multi_part:

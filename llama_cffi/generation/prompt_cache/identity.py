@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from llama_cffi._core.ffi import PIN
 from llama_cffi._core.files import file_identity, open_regular
 from llama_cffi._generated.pin import ABI
-from llama_cffi.generation.token_cache import context_capacity
 from llama_cffi.system import version
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Identity:
         self._facts = [
             f"{_FORMAT} {PIN} {ABI:x} {version()} {sys.byteorder}",
             f"overrides {sorted((model._params.kvOverrides or {}).items(), key=str)}",
-            f"long {(context_capacity(ctx) or 0) > trained}",  # some models have other RoPE factors then
+            f"long {model._hasLongRope and ctx.nCtxSeq > trained}",
             *[f"{name} {getattr(params, name, None)!r}" for name in _FIELDS],
         ]
         self._model = [key for _, key in model._sources]
