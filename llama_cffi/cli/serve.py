@@ -91,6 +91,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-prefix-cache", action="store_true", help="keep nothing of a prompt when its request has ended"
     )
+    options.add_prompt_cache(group)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -235,7 +236,7 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
     from llama_cffi.server import ServedModel
 
     served: dict[str, ServedModel] = {}
-    loras = _loras(args)
+    loras, cache = _loras(args), options.prompt_cache(args)
     for given in args.model:
         name, model = _model(args, given, stack)
         _require_new(name, served)
@@ -246,7 +247,9 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         batch = {} if args.batch is None else {"nBatch": args.batch}
         keep = not args.no_prefix_cache
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
-        engine = Engine(model, params=params, nThreads=args.threads, keepPrefixes=keep, **size, **batch)
+        engine = Engine(
+            model, params=params, nThreads=args.threads, keepPrefixes=keep, promptCache=cache, **size, **batch
+        )
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
     if loras:

@@ -24,6 +24,7 @@ from llama_cffi import (
     Ggml,
     Model,
     ProcessType,
+    PromptCache,
     PromptLookup,
     Sampler,
     TokenDataArray,
@@ -93,6 +94,7 @@ NAMES = (
     "Generation, prompt penalized",
     "Generation, steps",
     "Generation, speculation",
+    "Generation, prompt cache",
     "Generation, asyncio",
     "ChatTemplate",
     "ChatSession",
@@ -434,6 +436,19 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def stored() -> Operation:
+        ctx = context()
+        cache = PromptCache(folder / "prompts", minTokens=2)
+
+        def run() -> None:
+            cache.clear()
+            for _ in range(2):  # written, and read
+                ctx.getMemory().clear()
+                Generation(ctx, "Once upon", maxTokens=1, promptCache=cache).result()
+                cache.flush()
+
+        return run
+
     def stepwise() -> Operation:
         ctx = context()
 
@@ -701,6 +716,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 penalized,
                 stepwise,
                 guessed,
+                stored,
                 asynchronous,
                 chat_template,
                 chat,
