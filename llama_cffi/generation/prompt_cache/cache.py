@@ -242,7 +242,7 @@ class PromptCache:
                 stored.append(self._folder.stored(key, tokens))
         return len(tokens) - max(stored, default=0) >= self._minTokens
 
-    def _write(self, identity: Identity, item: tuple[str | None, array[int]], least: int, state: SequenceState) -> None:
+    def _write(self, identity: Identity, item: _Waiting, least: int, state: SequenceState) -> None:
         try:
             self._hash_files(identity)
             key = self._key(identity)
