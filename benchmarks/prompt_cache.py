@@ -109,12 +109,12 @@ def main() -> None:
     )
     ratios = [found["ratio"] for found in rounds]
     same = sum(found["computed"]["tokens"] == found["from_disk"]["tokens"] for found in rounds)
+    each = ", ".join(f"{ratio:.4f}" for ratio in ratios)
     lines = [
         "| model | prompt | from disk | first token, computed | first token, from disk | ratio | same text |",
         "|---|---|---|---|---|---|---|",
         f"| {Path(model).stem} | {given.tokens} + question | {rounds[-1]['from_disk']['from_disk']} | "
-        f"{computed:.3f} s | {from_disk:.3f} s | {statistics.median(ratios):.4f} ({', '.join(f'{ratio:.4f}' for ratio in ratios)}) | "
-        f"{same} of {given.rounds} |",
+        f"{computed:.3f} s | {from_disk:.3f} s | {statistics.median(ratios):.4f} ({each}) | {same} of {given.rounds} |",
         "",
         f"When it was stored: a file of {size / 1e6:.1f} MB; decoding waited {1000 * stored['copy']:.0f} ms for the "
         f"copy; {stored['write']:.2f} s until it was written.",

@@ -52,6 +52,7 @@ class Job:
         "is_open",
         "open_ended",
         "overtaken",
+        "pause",
         "preempted_at",
         "preemptions",
         "request",
@@ -97,6 +98,7 @@ class Job:
         self.counted = False  # among the ended requests
         self._loan: AbstractContextManager[Any] | None = None  # use of the sampler by a step
         self.overtaken = 0  # later requests that started before this one
+        self.pause = 0  # a batch ends after this token of the prompt, so that the state there can be written
         self.preemptions = 0
         self.preempted_at = -1  # the number of ended requests at that time: it waits for one more
         if options.max_tokens is None:

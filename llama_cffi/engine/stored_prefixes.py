@@ -41,6 +41,9 @@ class StoredPrefixes:
         if sequence is None:
             sequence = self._layout.pool.open(job.shareable, live, job.adapters.key)
         if cache is not None and job.stores and len(job.request.prompt) >= cache.minTokens:
+            prompt = job.tokens[: len(job.request.prompt)]
+            identity = self._identity(cache, job.adapters)
+            job.pause = cache._place(identity, self._context, prompt, len(sequence.tokens))
             self._decoding.append((job, sequence))
         return sequence
 
@@ -97,7 +100,7 @@ class StoredPrefixes:
         left, pool = [], self._layout.pool
         for job, begun in self._decoding:
             sequence = job.sequence or begun
-            if len(sequence.tokens) < len(job.request.prompt):
+            if len(sequence.tokens) < job.pause:
                 if job.sequence is not None:
                     left.append((job, sequence))
             elif sequence in pool._all:

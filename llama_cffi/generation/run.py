@@ -138,10 +138,7 @@ class Run:
                 self.restored = cache.restored
                 if self.stored is not None:
                     self._read_from_disk(self.stored)
-                if self.keeps_checkpoints:
-                    done = self._compute(lambda: cache.decode_prompt(self.prompt))
-                else:
-                    done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+                done = self._compute(self._decode_prompt)
             if done and self.rules.limit == 0:
                 self.rules.reason = StopReason.LENGTH
                 if self.stored is not None:
@@ -151,6 +148,16 @@ class Run:
             if done and self.stored is not None:
                 self.stored.save(self.prompt)
             return token
+
+    def _decode_prompt(self) -> None:
+        cache, prompt, stored = self.cache, self.prompt, self.stored
+        if stored is not None and len(cache) < stored.place < len(prompt):
+            cache.decode(prompt[len(cache) : stored.place], output=False)
+            stored.save(prompt)
+        if self.keeps_checkpoints:
+            cache.decode_prompt(prompt)
+        else:
+            cache.decode(prompt[len(cache) :])
 
     def _read_from_disk(self, stored: StoredSequence) -> None:
         self.from_disk = stored.restore(self.prompt, self.reused)

@@ -11,7 +11,7 @@ import pytest
 
 from llama_cffi import Adapter, Engine, Model, PromptCache, Request, Sampler
 from llama_cffi.generation.prompt_cache.folder import Folder
-from tests import tiny_models
+from tests import tiny_archs, tiny_models
 from tests.engine.conftest import exact, write_alone
 
 SYSTEM = [3 + (7 * k) % 300 for k in range(120)]
@@ -231,3 +231,26 @@ def test_two_engines_share_a_folder(plain: Model, tmp_path: Path, expected: list
     assert not errors
     assert all(cache.totals.damaged == cache.totals.failed == 0 for cache in caches)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 400_000
+
+
+@pytest.mark.parametrize("kind", ["window", "hybrid", "recurrent"])
+def test_memories_that_cannot_go_back(kind: str, cache: PromptCache, tmp_path: Path) -> None:
+    """The beginning that prompts share is stored at the second, and used from the third on."""
+    path, shared = tmp_path / "model.gguf", [3 + (5 * k) % 250 for k in range(300)]
+    if kind == "hybrid":
+        tiny_archs.write_hybrid(path)
+    else:
+        tiny_archs.write(path, "gemma3" if kind == "window" else "mamba2", n_layer=6 if kind == "window" else 2)
+    with Model.load(path) as model:
+        for k in range(4):
+            prompt = [*shared, *range(10 * k + 5, 10 * k + 25)]
+            texts = []
+            for stored in (None, cache):
+                with engine(model, stored, nSeqMax=2) as served:
+                    other = ask(served, [*range(3, 90)], 30)
+                    request = ask(served, prompt)
+                    request.result()
+                    texts.append((request.tokens, other.result()))
+                assert cache.flush(60)
+            assert texts[0] == texts[1], k
+            assert request.usage.tokensFromDisk == (300 if k >= 2 else 0), k

@@ -133,36 +133,46 @@ def test_sequences_and_layouts_share_files(model: Model, cache: PromptCache) -> 
 
 
 def test_prompts_of_every_kind_of_memory(kind: Kind, tmp_path: Path) -> None:
-    """A recurrent state is used whole, and a window as far as it is there."""
+    """A state that cannot go back is stored where prompts part, and 8 tokens before their ends."""
     cache = PromptCache(tmp_path, minTokens=32)
     first = [3 + (5 * k) % 250 for k in range(600)]
-    expected: dict[int, list[int]] = {}
-    with kind.context() as ctx:
-        expected[0] = write(ctx, first, cache)[0]
-    assert cache.flush(60)
-    for cut, prompt in enumerate(([*first, 7, 8, 9], [*first[:500], 7, 8, 9], [*first[:40], 9, 9]), 1):
+    prompts = [first, [*first[:-3], 7, 8, 9], [*first[:500], *range(7, 27)], [*first[:500], 9, 9], [*first[:40], 9, 9]]
+    whole, part = [0, 592, 0, 500, 0], [0, 597, 500, 500, 40]
+    for k, prompt in enumerate(prompts):
         with kind.context() as ctx:
             plain, _ = write(ctx, prompt)
         with kind.context() as ctx:
             found, from_disk = write(ctx, prompt, cache)
-        assert found == plain, (kind.name, cut)
-        if kind.name == "mrope":  # positions of several numbers
-            continue
-        if cut == 1:
-            assert from_disk == 600, kind.name
-        else:
-            whole_only = kind.name != "llama"
-            assert from_disk == (0 if whole_only else len(prompt) - (3 if cut == 2 else 2)), (kind.name, cut)
+        assert found == plain, (kind.name, k)
+        if kind.name != "mrope":  # positions of several numbers
+            assert from_disk == (part if kind.name == "llama" else whole)[k], (kind.name, k)
         assert cache.flush(60)
 
 
-def test_a_hybrid_model_uses_whole_prompts(tmp_path: Path) -> None:
+def test_a_hybrid_model(tmp_path: Path) -> None:
     with Model.load(tiny_archs.write_hybrid(tmp_path / "hybrid.gguf", 16)) as model:
         cache = PromptCache(tmp_path / "prompts", minTokens=32)
         store(model, SYSTEM, cache, swaFull=False)
-        for prompt, from_disk in (([*SYSTEM, 5], 100), ([*SYSTEM[:80], 5], 0), (SYSTEM, 0)):
+        for prompt, from_disk in ((SYSTEM, 92), ([*SYSTEM[:80], 5, *range(9)], 0), ([*SYSTEM[:80], 6, 7], 80)):
             plain, _ = write_anew(model, prompt, swaFull=False)
             assert write_anew(model, prompt, cache, swaFull=False) == (plain, from_disk)
+            assert cache.flush(60)
+
+
+def test_a_chat_with_a_memory_that_cannot_go_back(tmp_path: Path) -> None:
+    """The system prompt that conversations share is stored at the second, and used from the third on."""
+    with Model.load(tiny_archs.write_hybrid(tmp_path / "hybrid.gguf")) as model:
+        cache = PromptCache(tmp_path / "prompts", minTokens=32)
+        for k in range(4):
+            texts = []
+            for stored in (None, cache):
+                with context(model) as ctx, Sampler.initGreedy() as greedy:
+                    session = ChatSession(ctx, template="chatml", system="Be brief. " * 9, promptCache=stored)
+                    answer = session.send(f"{'abcd'[k]} question", sampler=greedy, maxTokens=6)
+                    texts.append(answer.result())
+            assert texts[0] == texts[1]
+            assert (answer.usage.tokensFromDisk >= 60) is (k >= 2), (k, answer.usage)
+            assert cache.flush(60)
 
 
 def test_a_conversation_goes_on_in_another_context(model: Model, cache: PromptCache) -> None:

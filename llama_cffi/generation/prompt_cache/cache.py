@@ -20,6 +20,7 @@ from llama_cffi._core.process import fork_safe_lock
 from llama_cffi._core.user_warnings import warn
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context import sequence_state
+from llama_cffi.generation.checkpoints import BEFORE_END
 from llama_cffi.generation.prefix import common_length
 from llama_cffi.generation.prompt_cache.folder import Folder
 from llama_cffi.generation.prompt_cache.identity import file_digest, is_settled
@@ -205,6 +206,23 @@ class PromptCache:
 
     # Writing
 
+    def _place(self, identity: Identity, ctx: Context, tokens: array[int], reused: int) -> int:
+        """Return after how many tokens of a prompt its state is to be written, if it begins with `reused` ones.
+
+        That is its end, unless the state can only be used as a whole. Then it is where the prompt leaves others that
+        are stored, as after a system prompt that they share; or a bit before the end, where the next one may differ.
+        """
+        if not _is_whole(ctx, len(tokens)):
+            return len(tokens)
+        key, mine = self._key(identity), identity.before_digests
+        with locked(_lock):
+            shared = [common_length(tokens, waiting) for other, waiting in self._pending if other == mine]
+            if key is not None:
+                shared += [common_length(tokens, entry.tokens) for entry in self._folder.entries(key)]
+        last = max(len(tokens) - BEFORE_END, 1)
+        most = max(shared, default=0)
+        return most if reused + self._minTokens <= most < last else last
+
     def _offer(self, identity: Identity, ctx: Context, seq: SeqId, tokens: array[int]) -> None:
         """Copy the state of a sequence and have it written, if enough of its tokens are not stored yet.
 
@@ -226,7 +244,7 @@ class PromptCache:
         if state is None:
             return
         item = identity.before_digests, tokens
-        least = _least(ctx, len(tokens))
+        least = len(tokens) if _is_whole(ctx, len(tokens)) else 1
         with locked(_lock):
             self._pending.append(item)
         self._add(size, lambda: self._write(identity, item, least, state))
@@ -331,15 +349,15 @@ class PromptCache:
         self._pending.clear()
 
 
-def _least(ctx: Context, count: int) -> int:
-    """Return the length of the shortest prefix that a state of `count` tokens can be cut to.
+def _is_whole(ctx: Context, count: int) -> bool:
+    """Return True if a state of `count` tokens cannot be cut to a prefix of them.
 
     A recurrent state cannot go back. Of layers with a sliding window, llama.cpp writes what the next token attends to.
     """
     model = ctx.getModel()
     if model.isRecurrent or not has("llama_model_is_hybrid") or model.isHybrid:
-        return count
-    return count if 0 < model.nSwa < count else 1
+        return True
+    return 0 < model.nSwa < count
 
 
 def _seconds(timeout: float) -> float:

@@ -49,7 +49,7 @@ class Folder:
     def find(self, key: str, tokens: array[int]) -> tuple[Entry | None, int]:
         """Find the prompt whose prefix these tokens can use most of, without the last one. Returns also how much."""
         best, most = None, 0
-        for entry in self._with(key):
+        for entry in self.entries(key):
             length = min(common_length(tokens, entry.tokens), len(tokens) - 1)
             if length < entry.least and length < len(entry.tokens):
                 continue
@@ -91,14 +91,14 @@ class Folder:
         self.make_room(entry_size(tokens, state))
         self._entries.pop(entry_name(key, tokens), None)
         size = write_entry(self.path, key, tokens, least, state)
-        for other in self._with(key):
+        for other in self.entries(key):
             shorter = len(tokens) // 2 <= len(other.tokens) < len(tokens)
             if shorter and least <= len(other.tokens) and other.tokens == tokens[: len(other.tokens)]:
                 self._remove(other.name)
         self.make_room(0)
         return size
 
-    def _with(self, key: str) -> list[Entry]:
+    def entries(self, key: str) -> list[Entry]:
         """The prompts of a context. Reads the beginning of files that are new."""
         known, found = self._entries, []
         with suppress(OSError):

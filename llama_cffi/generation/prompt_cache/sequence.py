@@ -26,21 +26,27 @@ class StoredSequence:
     def __init__(self, cache: PromptCache | StrPath, ctx: Context, tokens: TokenCache, seqId: SeqId) -> None:
         self._cache, self._context, self._tokens, self._seqId = PromptCache._of(cache), ctx, tokens, seqId
         self._identity: Identity | None = None
+        self.place = -1  # tokens of the prompt after which the state is to be written
 
     def restore(self, prompt: list[Token], reused: int) -> int:
         """Read a prefix that is longer than the `reused` tokens of the sequence. Returns its length, 0 for none."""
         ctx, cache = self._context, self._cache
-        self._identity = None
+        self._identity, self.place = None, -1
         if ctx._steered or not ctx._limits.causal or ctx.getModel().hasEncoder:
             return 0
         adapters = [(adapter._source, scale) for adapter, scale in ctx._adapters.items() if scale]
         self._identity = Identity(ctx, adapters)
         cache._learn(self._identity)
-        entry, _ = cache._find(self._identity, array("i", prompt), reused)
+        length = self._read(self._identity, array("i", prompt), reused)
+        self.place = cache._place(self._identity, ctx, array("i", prompt), len(self._tokens))
+        return length
+
+    def _read(self, identity: Identity, prompt: array[int], reused: int) -> int:
+        ctx, cache, tokens = self._context, self._cache, self._tokens
+        entry, _ = cache._find(identity, prompt, reused)
         data = None if entry is None else cache._read(entry, self._seqId, sequence_state.n_streams(ctx))
         if entry is None or data is None:
             return 0
-        tokens = self._tokens
         try:
             ctx.stateSeqSetData(data, None, self._seqId)
         except StateError:
@@ -50,14 +56,17 @@ class StoredSequence:
         if not tokens.adopt(entry.tokens.tolist(), len(entry.tokens)):
             tokens.clear()
             return 0
-        length = tokens.adapt_to(prompt)
+        length = tokens.adapt_to(prompt.tolist())
         cache._note_use(length)
         return length
 
     def save(self, prompt: list[Token]) -> None:
-        """Have a prompt written, which the sequence holds now. If that is not possible, nothing happens."""
-        if self._identity is not None and self._tokens.saveable()[0] == prompt:
+        """Have the beginning of a prompt written, if the sequence holds just that now."""
+        if self._identity is not None and len(self._tokens) == self.place:
+            held, _ = self._tokens.saveable()
+            if held != prompt[: self.place]:
+                return
             try:
-                self._cache._offer(self._identity, self._context, self._seqId, array("i", prompt))
+                self._cache._offer(self._identity, self._context, self._seqId, array("i", held))
             except LlamaError:  # the context is busy or closed
                 pass
