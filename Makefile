@@ -46,7 +46,7 @@ help:
 	@echo "make bench-busy        generation beside other programs, in a quota, with several processes (QUICK=1: shorter)"
 	@echo "make bench-engine      many requests: the Engine, llama-server and the hardware's limit (QUICK=1: shorter)"
 	@echo "make misuse            every known misuse, each in an interpreter of its own"
-	@echo "make interrupts        an exception at every point inside the facade, for 54 operations (hours; JOURNAL=FILE continues)"
+	@echo "make interrupts        an exception at every point inside the facade, for 55 operations (hours; JOURNAL=FILE continues)"
 	@echo "make hostile           2,600 falsified models, adapters and states"
 	@echo "make fuzz              the whole facade in random order, 50,000 steps"
 	@echo "make mutations         132 edits of the headers, as upstream might make them, and what the generator says"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -117,7 +118,8 @@ def main() -> None:
         f"{computed:.3f} s | {from_disk:.3f} s | {statistics.median(ratios):.4f} ({each}) | {same} of {given.rounds} |",
         "",
         f"When it was stored: a file of {size / 1e6:.1f} MB; decoding waited {1000 * stored['copy']:.0f} ms for the "
-        f"copy; {stored['write']:.2f} s until it was written.",
+        f"copy; the write ended {stored['write']:.2f} s after a text of 8 tokens.",
+        f"Load average at the end: {os.getloadavg()[1]:.1f}",
     ]
     print("\n".join(lines))
     if given.out:

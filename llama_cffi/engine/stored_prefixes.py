@@ -56,7 +56,7 @@ class StoredPrefixes:
         # A copy that waits for the next decode would take what is read here for what was there before.
         if pool.copying or len(tokens) - 1 < shared + cache.minTokens:
             return None
-        entry, length = cache._find(self._identity(cache, job.adapters), tokens, shared)
+        entry, length = cache._find(self._identity(cache, job.adapters), tokens, shared, pool.per_sequence)
         if entry is None or not self._has_room(job, entry, running):
             return None
         sequence = pool.open(tokens[:0], live, job.adapters.key)
@@ -85,7 +85,6 @@ class StoredPrefixes:
         try:
             context.stateSeqSetData(data, destSeqId=sequence.id)
         except StateError:  # which may have cleared the context
-            cache._folder.ignore(entry)
             for other in [*pool._all]:
                 layout._verify(other)
             return False

@@ -230,6 +230,34 @@ def test_tokens_that_are_none_are_not_written(model: Model, cache: PromptCache) 
         assert cache.flush(60) and len(files(cache)) == 1
 
 
+def test_a_copy_of_a_stream_that_waits(model: Model, cache: PromptCache) -> None:
+    """The next decode makes it, of what was there before: nothing is read into a stream until then."""
+    store(model, SYSTEM, cache)
+    other = SYSTEM[::-1]
+    expected = [write_anew(model, [*other, 5])[0], write_anew(model, SYSTEM)[0]]
+    with context(model, nSeqMax=2, kvUnified=False) as ctx:
+        for from_disk in (0, 99):
+            ctx.getMemory().clear()
+            write(ctx, other, None, 1)
+            if not from_disk:
+                ctx.getMemory().seqCopy(0, 1)
+            assert write(ctx, SYSTEM, cache) == (expected[1], from_disk)
+            if not from_disk:
+                batch = Batch.init(1)
+                batch.extend([5], len(other), (1,), "last")
+                ctx.decode(batch)
+                with Sampler.initGreedy() as greedy:
+                    assert greedy.sample(ctx, -1) == expected[0][0]
+
+
+def test_a_folder_that_was_removed(model: Model, cache: PromptCache) -> None:
+    shutil.rmtree(cache.path)
+    store(model, SYSTEM, cache)
+    assert write_anew(model, SYSTEM, cache)[1] == 99
+    shutil.rmtree(cache.path)
+    assert write_anew(model, SYSTEM, cache)[1] == 0 and cache.flush(60) and len(files(cache)) == 1
+
+
 # What does not belong to it
 
 
@@ -325,12 +353,12 @@ def test_a_file_that_changes_under_its_name(path: Path, tmp_path: Path, cache: P
     """A model that was replaced after it had been loaded is not known; one of the same size and time is another."""
     file = shutil.copyfile(path, tmp_path / "model.gguf")
     other = tiny_models.write_llama(tmp_path / "other.gguf", spec=replace(F32, seed=F32.seed + 1)).read_bytes()
-    with Model.load(file) as loaded:
+    with Model.load(file) as loaded, pytest.warns(RuntimeWarning, match=r"model\.gguf was changed") as caught:
         os.replace(shutil.copyfile(path, tmp_path / "new.gguf"), file)
-        write_anew(loaded, SYSTEM, cache)
-        assert cache.flush(60) and not files(cache)
-        write_anew(loaded, [*SYSTEM, 5], cache)
-        assert cache.flush(60) and not files(cache)
+        for prompt in (SYSTEM, [*SYSTEM, 5]):
+            write_anew(loaded, prompt, cache)
+            assert cache.flush(60) and not files(cache)
+    assert len(caught) == 1
     with Model.load(file) as loaded:
         store(loaded, SYSTEM, cache)
     times = file.stat()

@@ -8,6 +8,7 @@ import threading
 import time
 from array import array
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ class PromptCache:
         self._used = self._tokens = self._written = self._failed = 0
         self._warned, self._resume = False, 0.0
         try:
-            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            self._folder.make()
         except OSError as error:
             if isinstance(error, (FileExistsError, NotADirectoryError)):
                 raise
@@ -181,15 +182,20 @@ class PromptCache:
         if self._key(identity) is None and not any([source[1] in self._unknown for source in identity.sources]):
             self._add(0, lambda: self._hash_files(identity))
 
-    def _find(self, identity: Identity, tokens: array[int], reused: int) -> tuple[Entry | None, int]:
-        """Find a stored prompt that saves at least `minTokens` more than `reused` tokens. Returns also how many."""
+    def _find(
+        self, identity: Identity, tokens: array[int], reused: int, capacity: int | None
+    ) -> tuple[Entry | None, int]:
+        """Find a stored prompt that saves at least `minTokens` more than `reused` tokens. Returns also how many.
+
+        The sequence takes `capacity` tokens.
+        """
         if len(tokens) - 1 < reused + self._minTokens:
             return None, 0
         key = self._key(identity)
         if key is None:
             return None, 0
         with locked(_lock):
-            entry, length = self._folder.find(key, tokens)
+            entry, length = self._folder.find(key, tokens, capacity)
         return (entry, length) if length >= reused + self._minTokens else (None, 0)
 
     def _read(self, entry: Entry, seq: SeqId, n_streams: int) -> bytearray | None:
@@ -286,8 +292,14 @@ class PromptCache:
         with locked(_lock):
             if digest is None:
                 self._unknown.add(source[1])
-                return
-            self._digests[source[1]] = digest
+            else:
+                self._digests[source[1]] = digest
+        if digest is None:
+            self._warn(
+                f"{os.fsdecode(source[0])} was changed after it had been loaded: prompts with it are not kept on disk; "
+                "load it again"
+            )
+            return
         if is_settled(source[1], now) and monotonic() >= self._resume:
             try:
                 self._folder.remember_digest(source[1], digest)
@@ -299,14 +311,14 @@ class PromptCache:
         self._resume = monotonic() + _PAUSE
         if not self._warned:
             self._warned = True
-            try:
-                warn(
-                    f"the prompt cache in {self._path} cannot be written ({error}): it goes on with what it has, and "
-                    "tries again after a minute; free space, or name another folder",
-                    RuntimeWarning,
-                )
-            except RuntimeWarning:  # a filter makes errors of warnings, and nobody catches it on this thread
-                pass
+            self._warn(
+                f"the prompt cache in {self._path} cannot be written ({error}): it goes on with what it has, and tries "
+                "again after a minute; free space, or name another folder"
+            )
+
+    def _warn(self, text: str) -> None:
+        with suppress(RuntimeWarning):  # a filter makes errors of warnings, and nobody catches one on this thread
+            warn(text, RuntimeWarning)
 
     # The thread
 

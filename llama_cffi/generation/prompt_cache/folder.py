@@ -44,14 +44,23 @@ class Folder:
         self._entries: dict[str, Entry | None] = {}  # by file; None: it cannot be used
         self.damaged = self.removed = 0
 
+    def make(self) -> None:
+        """Make the folder if it is not there. Raises OSError."""
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+
     # Prompts
 
-    def find(self, key: str, tokens: array[int]) -> tuple[Entry | None, int]:
-        """Find the prompt whose prefix these tokens can use most of, without the last one. Returns also how much."""
+    def find(self, key: str, tokens: array[int], capacity: int | None = None) -> tuple[Entry | None, int]:
+        """Find the prompt whose prefix these tokens can use most of, without the last one. Returns also how much.
+
+        A sequence takes `capacity` tokens, and a stored prompt is read as a whole at first.
+        """
         best, most = None, 0
         for entry in self.entries(key):
             length = min(common_length(tokens, entry.tokens), len(tokens) - 1)
             if length < entry.least and length < len(entry.tokens):
+                continue
+            if capacity is not None and len(entry.tokens) > capacity:
                 continue
             if length > most or (best is not None and length == most and len(entry.tokens) < len(best.tokens)):
                 best, most = entry, length
@@ -82,12 +91,9 @@ class Folder:
         self.damaged += 1
         self._remove(entry.name)
 
-    def ignore(self, entry: Entry) -> None:
-        """Do not use a prompt any more, which does not fit the context."""
-        self._entries[entry.name] = None
-
     def write(self, key: str, tokens: array[int], least: int, state: SequenceState) -> int:
         """Write a prompt, and remove what it makes useless. Returns the size of its file. Raises OSError."""
+        self.make()
         self.make_room(entry_size(tokens, state))
         self._entries.pop(entry_name(key, tokens), None)
         size = write_entry(self.path, key, tokens, least, state)
@@ -146,6 +152,7 @@ class Folder:
     def remember_digest(self, identity: tuple[int, ...], digest: str) -> None:
         """Remember the digest of a file. Raises OSError."""
         check = identity_name((*identity, int(digest, 16)))
+        self.make()
         with atomic_write(os.path.join(self.path, f"{identity_name(identity)}.digest")) as scratch:
             with open(scratch, "w", encoding="ascii", opener=open_private) as file:
                 file.write(f"{digest} {check}")

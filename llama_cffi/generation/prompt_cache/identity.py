@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llama_cffi._core.ffi import PIN
 from llama_cffi._core.files import file_identity, open_regular
 from llama_cffi._generated.pin import ABI
+from llama_cffi.model.placement import is_on_cpu
 from llama_cffi.system import version
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Identity:
         self._facts = [
             f"{_FORMAT} {PIN} {ABI:x} {version()} {sys.byteorder}",
             f"overrides {sorted((model._params.kvOverrides or {}).items(), key=str)}",
+            f"cpu {is_on_cpu(model._params)}",  # the layout of values follows from it
             f"long {model._hasLongRope and ctx.nCtxSeq > trained}",
             *[f"{name} {getattr(params, name, None)!r}" for name in _FIELDS],
         ]

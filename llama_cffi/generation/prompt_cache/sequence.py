@@ -9,6 +9,7 @@ from llama_cffi.context import sequence_state
 from llama_cffi.errors import LlamaError, StateError
 from llama_cffi.generation.prompt_cache.cache import PromptCache
 from llama_cffi.generation.prompt_cache.identity import Identity
+from llama_cffi.generation.token_cache import context_capacity
 
 if TYPE_CHECKING:
     from llama_cffi._core.arguments import StrPath
@@ -43,14 +44,15 @@ class StoredSequence:
 
     def _read(self, identity: Identity, prompt: array[int], reused: int) -> int:
         ctx, cache, tokens = self._context, self._cache, self._tokens
-        entry, _ = cache._find(identity, prompt, reused)
+        if ctx.getMemory()._copies:
+            return 0
+        entry, _ = cache._find(identity, prompt, reused, context_capacity(ctx))
         data = None if entry is None else cache._read(entry, self._seqId, sequence_state.n_streams(ctx))
         if entry is None or data is None:
             return 0
         try:
             ctx.stateSeqSetData(data, None, self._seqId)
-        except StateError:
-            cache._folder.ignore(entry)
+        except StateError:  # other sequences use the cells
             tokens.clear()
             return 0
         if not tokens.adopt(entry.tokens.tolist(), len(entry.tokens)):
@@ -61,7 +63,8 @@ class StoredSequence:
         return length
 
     def save(self, prompt: list[Token]) -> None:
-        """Have the beginning of a prompt written, if the sequence holds just that now."""
+        """Have the beginning of a prompt written, if the sequence holds just that now. Call it after a decode."""
+        self._context.getMemory()._copies = False
         if self._identity is not None and len(self._tokens) == self.place:
             held, _ = self._tokens.saveable()
             if held != prompt[: self.place]:
