@@ -51,6 +51,12 @@ def model(path: Path) -> Iterator[Model]:
         yield model
 
 
+@pytest.fixture(autouse=True)
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests are remembered for files that were written just now, too."""
+    monkeypatch.setattr("llama_cffi.generation.prompt_cache.identity._SETTLED_NS", -(10**12))
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> PromptCache:
     return PromptCache(tmp_path / "prompts", minTokens=32)
@@ -196,7 +202,8 @@ def test_a_path_is_a_cache_too(model: Model, tmp_path: Path) -> None:
     with context(model) as ctx:
         session = ChatSession(ctx, template="chatml", promptCache=tmp_path)
         assert isinstance(session.promptCache, PromptCache) and session.promptCache.path == str(tmp_path)
-    for wrong in (1, b"prompts", object()):
+    assert PromptCache._of(os.fsencode(tmp_path)).path == str(tmp_path)
+    for wrong in (1, None, object()):
         with pytest.raises(TypeError, match=r"promptCache.*PromptCache"):
             PromptCache._of(wrong)  # type: ignore[arg-type]
 
@@ -372,7 +379,6 @@ def test_a_file_that_changes_under_its_name(path: Path, tmp_path: Path, cache: P
 def test_digests_of_files_are_remembered_and_checked(
     path: Path, cache: PromptCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_cffi.generation.prompt_cache.identity._SETTLED_NS", 0)
     with Model.load(path) as model:
         store(model, SYSTEM, cache)
     (memo,) = Path(cache.path).glob("*.digest")
@@ -394,6 +400,15 @@ def test_digests_of_files_are_remembered_and_checked(
         assert from_disk() == 0 and len(read) == 1, bad
         read.clear()
         assert memo.read_bytes() == good
+
+
+def test_the_digest_of_a_file_that_may_still_change_is_not_remembered(
+    model: Model, cache: PromptCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change in the same moment would not change its times."""
+    monkeypatch.setattr("llama_cffi.generation.prompt_cache.identity._SETTLED_NS", 10**15)
+    store(model, SYSTEM, cache)
+    assert not list(Path(cache.path).glob("*.digest"))
 
 
 # Damage
@@ -491,6 +506,10 @@ def test_what_was_not_used_for_the_longest_time_goes(model: Model, tmp_path: Pat
     tiny = PromptCache(cache.path, maxBytes=size // 2, minTokens=32)
     write_anew(model, prompts[5], tiny)
     assert tiny.flush(60) and present() == [2, 3, 4], "one that does not fit alone removes nothing"
+    for file in files(cache):  # a clock that was wrong
+        os.utime(file, (2**33, 2**33))
+    store(model, prompts[5], cache)
+    assert len(present()) == 3 and 5 in present()
     cache.clear()
     assert not os.listdir(cache.path)
 

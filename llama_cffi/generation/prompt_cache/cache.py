@@ -87,7 +87,7 @@ class PromptCache:
         Raises OSError for a path that is not a folder, ValueError and TypeError for wrong arguments. A folder that
         cannot be written, or a full disk, issues one RuntimeWarning, and nothing is written for a minute.
         """
-        if not isinstance(path, (str, os.PathLike)):
+        if not isinstance(path, (str, bytes, os.PathLike)):
             raise expected("a str or a path", path, "name a folder", "path")
         self._maxBytes = integer(maxBytes, 0, _MAX_BYTES, "maxBytes")
         self._minTokens = integer(minTokens, 1, _MAX_TOKENS, "minTokens")
@@ -113,7 +113,7 @@ class PromptCache:
         """Return a cache for what a parameter `promptCache` got."""
         if isinstance(value, PromptCache):
             return value
-        if isinstance(value, (str, os.PathLike)):
+        if isinstance(value, (str, bytes, os.PathLike)):
             return cls(value)
         raise expected("a PromptCache or a path", value, "PromptCache(path) makes one", "promptCache")
 

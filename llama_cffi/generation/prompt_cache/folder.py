@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from array import array
 from contextlib import suppress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _PROMPT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.prompt")
 _DIGEST = re.compile(r"[0-9a-f]{64}\.digest")
+_SKEW_NS = 60 * 10**9  # a file that is newer has the time of a clock that was wrong
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -170,7 +172,7 @@ class Folder:
 
         Digests go last: they are small, and a large file would be read again.
         """
-        files, total = [], size
+        files, total, now = [], size, time.time_ns()
         if size > self._max_bytes:  # it is not written
             return
         with suppress(OSError), os.scandir(self.path) as entries:
@@ -178,9 +180,11 @@ class Folder:
                 if _PROMPT.fullmatch(entry.name) or _DIGEST.fullmatch(entry.name):
                     with suppress(OSError):
                         found = entry.stat(follow_symlinks=False)
-                        is_digest = _DIGEST.fullmatch(entry.name) is not None
-                        files.append((is_digest, found.st_mtime_ns, entry.name, found.st_size))
-                        total += found.st_size
+                        if not stat.S_ISDIR(found.st_mode):
+                            is_digest = _DIGEST.fullmatch(entry.name) is not None
+                            used = found.st_mtime_ns if found.st_mtime_ns < now + _SKEW_NS else 0
+                            files.append((is_digest, used, entry.name, found.st_size))
+                            total += found.st_size
         for _, _, name, length in sorted(files):
             if total <= self._max_bytes:
                 break
