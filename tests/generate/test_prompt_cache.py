@@ -231,6 +231,8 @@ def test_tokens_that_are_none_are_not_written(model: Model, cache: PromptCache) 
         from llama_cffi.generation.prompt_cache.identity import Identity
 
         ctx.decode(Batch.getOne(SYSTEM))
+        assert cache._place(Identity(ctx, ()), ctx, array("i", [*SYSTEM, -2, -3, 5]), 0) == len(SYSTEM)
+        assert cache._place(Identity(ctx, ()), ctx, array("i", [-2, *SYSTEM]), 0) == 0
         cache._offer(Identity(ctx, ()), ctx, 0, array("i", [-1, *SYSTEM[1:]]))
         assert cache.flush(60) and not files(cache)
         cache._offer(Identity(ctx, ()), ctx, 0, array("i", SYSTEM))

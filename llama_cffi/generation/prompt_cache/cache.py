@@ -217,7 +217,10 @@ class PromptCache:
 
         That is its end, unless the state can only be used as a whole. Then it is where the prompt leaves others that
         are stored, as after a system prompt that they share; or a bit before the end, where the next one may differ.
+        What comes after an image or a sound, whose tokens are negative, is not written.
         """
+        if min(tokens) < 0:
+            tokens = tokens[: next(i for i, token in enumerate(tokens) if token < 0)]
         if not _is_whole(ctx, len(tokens)):
             return len(tokens)
         key, mine = self._key(identity), identity.before_digests
