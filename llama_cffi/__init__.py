@@ -48,6 +48,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "generation.default_sampler": ("defaultSampler",),
     "generation.draft_model": ("DraftModel",),
+    "generation.prompt_cache.cache": ("PromptCache", "PromptCacheTotals"),
     "generation.prompt_lookup": ("PromptLookup",),
     "generation.score": ("Score",),
     "generation.steps": ("Alternative", "GenerationStep", "StopReason", "Usage"),

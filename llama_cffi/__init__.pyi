@@ -80,6 +80,7 @@ from llama_cffi.errors import (
 from llama_cffi.generation.default_sampler import defaultSampler as defaultSampler
 from llama_cffi.generation.draft_model import DraftModel as DraftModel
 from llama_cffi.generation.generation import Generation as Generation, GenerationSteps as GenerationSteps
+from llama_cffi.generation.prompt_cache.cache import PromptCache as PromptCache, PromptCacheTotals as PromptCacheTotals
 from llama_cffi.generation.prompt_lookup import PromptLookup as PromptLookup
 from llama_cffi.generation.score import Score as Score
 from llama_cffi.generation.steps import (

@@ -42,8 +42,14 @@ _GROUPS: list[tuple[str, str, str, tuple[str, ...], str]] = [
         "generating",
         "Generating text",
         "`Generation` streams one text. An `Engine` generates many at once.",
-        ("generation.generation", "generation.steps", "generation.prompt_lookup", "generation.draft_model"),
-        "Generation GenerationSteps GenerationStep PromptLookup DraftModel",
+        (
+            "generation.generation",
+            "generation.steps",
+            "generation.prompt_lookup",
+            "generation.draft_model",
+            "generation.prompt_cache",
+        ),
+        "Generation GenerationSteps GenerationStep PromptLookup DraftModel PromptCache PromptCacheTotals",
     ),
     (
         "sampling",

@@ -37,6 +37,15 @@ def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> B
         raise
 
 
+def file_identity(path: str | bytes) -> tuple[int, ...]:
+    """Identify a file and its contents without reading it: device, inode, size, and the times of its last changes.
+
+    Programs can set the time of the last write, but not that of the last change (`st_ctime`).
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def require_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
     """Raise OSError for what is not a regular file, or cannot be read: C would not say why, or wait."""
     open_regular(path).close()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_cffi.generation.projector import Projector
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
 
 
 class ChatSession:
@@ -57,11 +58,13 @@ class ChatSession:
         sampler: Sampler | None = None,
         speculation: Speculation | None = None,
         mtmd: Projector | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """`template` is a ChatTemplate, or a str for one; None is the model's own. `tools`, `variables`, `thinking` and
         `reasoningFormat` are those of `ChatTemplate.format`. `sampler` picks the tokens of all answers for which `send`
         gets no other one; None is `defaultSampler()`. `speculation` guesses tokens of all answers: see `Generation`.
         `mtmd` is an Mtmd.Context, for images and sounds in messages.
+        `promptCache` keeps long conversations on disk: a `PromptCache`, or its folder.
 
         A conversation that does not fit the context window raises ContextFullError with `overflow="stop"` (or "error").
         "drop" removes the oldest turns from the history and puts them into `dropped`; the system message and the newest
@@ -80,6 +83,7 @@ class ChatSession:
         self.sampler = None if sampler is None else require_sampler(sampler)
         self.speculation = None if speculation is None else require_speculation(speculation)
         self._media = MediaReader(mtmd)
+        self.promptCache = None if promptCache is None else _prompt_cache(promptCache)
         self.tools = without_functions(tools)
         if as_tools(self.tools):
             self.template._require_tools()
@@ -100,6 +104,8 @@ class ChatSession:
     """The sampler of answers for which `send` gets no other one; None is `defaultSampler()`."""
     speculation: Speculation | None
     """How tokens of answers are guessed; None does not guess."""
+    promptCache: PromptCache | None
+    """The cache of prompts on disk, or None."""
 
     @property
     def mtmd(self) -> Projector | None:
@@ -180,6 +186,7 @@ class ChatSession:
             seqId=self._seqId,
             special=form.special,
             speculation=self.speculation,
+            promptCache=self.promptCache,
         )
         taken = call_ids(self.messages)
         answer._follow(form, taken, limit)
@@ -347,6 +354,12 @@ class ChatSession:
 def _require_context(ctx: Context) -> None:
     if not isinstance(ctx, Context):
         raise expected("a Context", ctx, "Context.initFromModel(model) makes one")
+
+
+def _prompt_cache(value: PromptCache | StrPath) -> PromptCache:
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
+
+    return PromptCache._of(value)
 
 
 def _as_message(message: str | Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:

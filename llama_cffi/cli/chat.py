@@ -59,6 +59,7 @@ def make_parser() -> CommandParser:
     saved = parser.add_argument_group("sessions")
     saved.add_argument("--load", metavar="FILE", help="continue the session of a file")
     saved.add_argument("--save", metavar="FILE", help="write the session to a file at the end, with its KV cache")
+    options.add_prompt_cache(saved)
     template = parser.add_argument_group("chat template").add_mutually_exclusive_group()
     template.add_argument(
         "--template", metavar="NAME", help="built-in template of llama.cpp, such as chatml (default: the model's)"
@@ -102,17 +103,24 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _new(ctx: Context, template: ChatTemplate, args: argparse.Namespace, projector: MtmdContext | None) -> ChatSession:
-    thinking = not args.no_thinking
-    return ChatSession(ctx, system=args.system, template=template, overflow="drop", thinking=thinking, mtmd=projector)
+    return ChatSession(
+        ctx,
+        system=args.system,
+        template=template,
+        overflow="drop",
+        thinking=not args.no_thinking,
+        mtmd=projector,
+        promptCache=options.prompt_cache(args),
+    )
 
 
 def _load(ctx: Context, template: ChatTemplate, args: argparse.Namespace, projector: MtmdContext | None) -> ChatSession:
-    options: dict[str, Any] = {"overflow": "drop", "mtmd": projector}
+    chosen: dict[str, Any] = {"overflow": "drop", "mtmd": projector, "promptCache": options.prompt_cache(args)}
     if args.system is not None:
-        options["system"] = args.system
+        chosen["system"] = args.system
     if args.no_thinking:
-        options["thinking"] = False
-    return ChatSession.load(ctx, args.load, template=template, **options)
+        chosen["thinking"] = False
+    return ChatSession.load(ctx, args.load, template=template, **chosen)
 
 
 def _template(args: argparse.Namespace, model: Model) -> ChatTemplate:
@@ -228,6 +236,7 @@ def _add(total: Usage, usage: Usage) -> None:
     total.generationSeconds += usage.generationSeconds
     total.guessedTokens += usage.guessedTokens
     total.acceptedTokens += usage.acceptedTokens
+    total.tokensFromDisk += usage.tokensFromDisk
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import llama_cffi.ggml as Ggml
 from llama_cffi._core.argparse_types import integer, number
@@ -22,6 +23,9 @@ from llama_cffi.model.missing_file import in_cache
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.vocab import Vocab
+
+if TYPE_CHECKING:
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
 
 MODEL_VARIABLE = "LLAMA_CFFI_MODEL"
 DEFAULT_CTX = 4096
@@ -328,6 +332,24 @@ def read_file(path: str, option: str) -> str:
         raise output.CommandError(f"{option} {path}: the file is not UTF-8 text") from None
     except OSError as error:
         raise output.CommandError(f"{option} {path}: {error.strerror}") from None
+
+
+def add_prompt_cache(parser: argparse._ActionsContainer) -> None:
+    """Add --prompt-cache."""
+    parser.add_argument(
+        "--prompt-cache",
+        metavar="FOLDER",
+        help="keep the KV cache of long prompts in this folder, at most 10 GiB, for the next start",
+    )
+
+
+def prompt_cache(args: argparse.Namespace) -> PromptCache | None:
+    """The prompt cache on disk that the options name."""
+    if args.prompt_cache is None:
+        return None
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
+
+    return PromptCache(args.prompt_cache)
 
 
 def make_sampler(args: argparse.Namespace, vocab: Vocab) -> Sampler:

@@ -150,7 +150,8 @@ def speed(count: int, seconds: float) -> float:
 def speeds(loaded: float, usage: Usage) -> str:
     """The closing line: the time to load, and the speed of prompt and answer."""
     new = usage.promptTokens - usage.reusedTokens
-    reused = f" ({usage.reusedTokens} more reused)" if usage.reusedTokens else ""
+    disk = f", {usage.tokensFromDisk} of them from disk" if usage.tokensFromDisk else ""
+    reused = f" ({usage.reusedTokens} more reused{disk})" if usage.reusedTokens else ""
     after = max(usage.generatedTokens - 1, 0)  # the time of the first one is part of the prompt's
     guessed = f" ({usage.acceptedTokens} of {usage.guessedTokens} guesses accepted)" if usage.guessedTokens else ""
     return (
@@ -169,6 +170,7 @@ def usage_document(usage: Usage) -> dict[str, Any]:
         "generation_seconds": usage.generationSeconds,
         "guessed_tokens": usage.guessedTokens,
         "accepted_tokens": usage.acceptedTokens,
+        "tokens_from_disk": usage.tokensFromDisk,
     }
 
 

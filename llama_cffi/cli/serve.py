@@ -98,6 +98,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-prefix-cache", action="store_true", help="keep nothing of a prompt when its request has ended"
     )
+    options.add_prompt_cache(group)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -242,7 +243,7 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
     from llama_cffi.server import ServedModel
 
     served: dict[str, ServedModel] = {}
-    loras, projectors = _loras(args), _projectors(args)
+    loras, projectors, cache = _loras(args), _projectors(args), options.prompt_cache(args)
     for given in args.model:
         name, model = _model(args, given, stack)
         _require_new(name, served)
@@ -255,7 +256,8 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
         file = projectors.pop(name, None) or (None if served else projectors.pop("", None))
         projector = None if file is None else media.load_file(args, file, model, media.new_marker())
-        engine = Engine(model, params=params, nThreads=args.threads, keepPrefixes=keep, mtmd=projector, **size, **batch)
+        kept = {"keepPrefixes": keep, "promptCache": cache}
+        engine = Engine(model, params=params, nThreads=args.threads, mtmd=projector, **kept, **size, **batch)
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
     if loras:

@@ -40,7 +40,10 @@ class Memory(Uncopyable):
     _KIND = "memory"
     _MADE_BY = "ctx.getMemory() returns the one of a context"
 
-    __slots__ = ("_changes", "_contents", "_context", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified")
+    __slots__ = (
+        *("_changes", "_contents", "_context", "_nSeqMax", "_pointer", "_shifts", "_decode_lock", "_unified"),
+        "_copies",
+    )
 
     def __init__(self, context: Handle, nSeqMax: int, unified: bool) -> None:
         """Private: use `ctx.getMemory()`."""
@@ -50,6 +53,7 @@ class Memory(Uncopyable):
         self._pointer = lib.llama_get_memory(context._c)
         self._nSeqMax = nSeqMax
         self._unified = unified
+        self._copies = False  # the next decode copies streams, so that a state must not be read into one before
         self._changes = [0] * nSeqMax  # counts changes of each sequence; appends by decode are not counted
         self._decode_lock = Lock()  # held from decode until the outputs are read
         self._contents: dict[SeqId, Any] = {}  # the tokens in each sequence; see generation/token_cache.py
@@ -114,6 +118,7 @@ class Memory(Uncopyable):
             raise ValueError(
                 "copying a part of a sequence needs Context.Params.kvUnified=True: set it, or copy the whole sequence"
             )
+        self._copies |= not self._unified
         self._change(dst, lib.llama_memory_seq_cp, src, dst, p0, p1)
 
     def seqKeep(self, seq: SeqId) -> None:

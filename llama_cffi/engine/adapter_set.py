@@ -25,12 +25,13 @@ class AdapterSet:
     Freeing one of the adapters takes effect when the last set with it is gone.
     """
 
-    __slots__ = ("_pins", "_pointers", "_scales", "key")
+    __slots__ = ("_pins", "_pointers", "_scales", "key", "sources")
 
     def __init__(self, adapters: dict[Adapter, float]) -> None:
         chosen = sorted((adapter._serial, adapter, scale) for adapter, scale in adapters.items() if scale)
         self.key: AdapterKey = tuple((serial, scale) for serial, _, scale in chosen)
         self._scales = [scale for _, _, scale in chosen]
+        self.sources = [(adapter._source, scale) for _, adapter, scale in chosen]  # their files
         self._pins: list[Any] = []
         self._pointers: list[Any] = []
         for _, adapter, _ in chosen:

@@ -14,9 +14,11 @@ from llama_cffi.generation.request_options import require_projector, require_sam
 from llama_cffi.generation.token_cache import context_capacity
 
 if TYPE_CHECKING:
+    from llama_cffi._core.arguments import StrPath
     from llama_cffi.context.context import Context
     from llama_cffi.engine.memory_layout import MemoryLayout
     from llama_cffi.generation.projector import Projector
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.model.model import Model
     from llama_cffi.sampling.sampler import Sampler
 
@@ -70,3 +72,10 @@ def chosen_sampler(sampler: Sampler | None, seed: int) -> Sampler:
     if chosen._chain is not None:
         raise ValueError("this sampler belongs to a chain: pass the chain, or the sampler's clone()")
     return chosen
+
+
+def prompt_cache(value: PromptCache | StrPath) -> PromptCache:
+    """The prompt cache on disk that a caller names."""
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
+
+    return PromptCache._of(value)

@@ -171,6 +171,8 @@ class BatchRunner:
             assert sequence is not None
             start = len(sequence.tokens)
             count, dummies = plan.get(job, (1, 0))
+            if start < job.pause < start + count:
+                count, dummies = job.pause - start, 0
             if count == 1 and start == len(tokens) - 1 and not dummies and job.samples:
                 entries.append((job, step.add_token(tokens[start], sequence.position(start), sequence.id)))
             elif count:

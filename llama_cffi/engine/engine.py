@@ -12,7 +12,14 @@ from llama_cffi._core.checks import boolean, expected, integer
 from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
-from llama_cffi.engine.arguments import checked_projector, chosen_sampler, most_cells, require_room, seconds
+from llama_cffi.engine.arguments import (
+    checked_projector,
+    chosen_sampler,
+    most_cells,
+    prompt_cache,
+    require_room,
+    seconds,
+)
 from llama_cffi.engine.context_params import context_params
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
@@ -32,12 +39,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_cffi._core.arguments import StrPath
     from llama_cffi.chat.answer_format import ReasoningFormat
     from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.scores import Text, Work
     from llama_cffi.generation.projector import MediaInput, Projector, PromptChunks
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.generation.score import Score
     from llama_cffi.generation.steps import GenerationStep
     from llama_cffi.model.adapter import Adapter
@@ -79,6 +88,7 @@ class Engine:
         maxWaiting: int | None = None,
         params: Context.Params | None = None,
         mtmd: Projector | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
@@ -95,7 +105,8 @@ class Engine:
         QueueFullError. None sets no limit.
 
         `params` has more parameters for the context; the ones here override it. `mtmd` is an Mtmd.Context, for images
-        and sounds in requests; all other requests wait while it encodes.
+        and sounds in requests; all other requests wait while it encodes. `promptCache` keeps long prompts on disk: a
+        `PromptCache`, or its folder.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -111,6 +122,7 @@ class Engine:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
         self._mtmd = checked_projector(mtmd, model)
+        stored = None if promptCache is None else prompt_cache(promptCache)
         layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
@@ -120,6 +132,7 @@ class Engine:
         self._templates: dict[str | None, ChatTemplate] = {}
         self._limits = context._limits
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
+        layout.disk = stored
         self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
         self._capacity = most_cells(context, layout)
         _engines.add(self)

@@ -54,6 +54,7 @@ class Job:
         "media",
         "open_ended",
         "overtaken",
+        "pause",
         "preempted_at",
         "preemptions",
         "request",
@@ -100,6 +101,7 @@ class Job:
         self.counted = False  # among the ended requests
         self._loan: AbstractContextManager[Any] | None = None  # use of the sampler by a step
         self.overtaken = 0  # later requests that started before this one
+        self.pause = 0  # a batch ends after this token of the prompt, so that the state there can be written
         self.preemptions = 0
         self.preempted_at = -1  # the number of ended requests at that time: it waits for one more
         if options.max_tokens is None:
@@ -119,6 +121,11 @@ class Job:
     def unscored(self) -> bool:
         """True if the log-probabilities of tokens of the prompt are to be computed."""
         return self._prompt_log_probs is not None and len(self.request.promptLogProbs) < len(self.request.prompt)
+
+    @property
+    def stores(self) -> bool:
+        """True if the prompt may come from a prompt cache on disk, and be written to it."""
+        return self._shares_prefix
 
     @property
     def shareable(self) -> array[int]:

@@ -42,6 +42,8 @@ class EngineTotals:
     """Batches that were decoded."""
     seconds: float
     """Seconds that the engine has computed: decoding, and sampling in C."""
+    tokensFromDisk: int = 0
+    """Reused tokens that were read from a prompt cache on disk."""
 
 
 class Counters:
@@ -49,7 +51,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.ended: dict[str, int] = {}
-        self.prompt = self.reused = self.generated = self.steps = 0
+        self.prompt = self.reused = self.generated = self.steps = self.from_disk = 0
         self.seconds = 0.0
 
     def begin(self, request: Request) -> None:
@@ -58,6 +60,7 @@ class Counters:
             request._begun = True
             self.prompt += len(request.prompt)
             self.reused += request.usage.reusedTokens
+            self.from_disk += request.usage.tokensFromDisk
 
     def end(self, request: Request, reason: StopReason | None) -> None:
         """Count a request that ends now."""
@@ -68,4 +71,4 @@ class Counters:
     def totals(self, generated: int) -> EngineTotals:
         """The numbers so far, with the tokens of open requests."""
         ended, generated = dict(self.ended), self.generated + generated
-        return EngineTotals(ended, self.prompt, self.reused, generated, self.steps, self.seconds)
+        return EngineTotals(ended, self.prompt, self.reused, generated, self.steps, self.seconds, self.from_disk)

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.compat import has
+from llama_cffi.context import sequence_state
 from llama_cffi.context.context import Context
-from llama_cffi.engine import sequence_state
 from llama_cffi.engine.cell_pool import CellPool
 from llama_cffi.engine.stream_pool import StreamPool
 from llama_cffi.errors import ContextError, LlamaError
 
 if TYPE_CHECKING:
+    from llama_cffi.context.sequence_state import SequenceState
     from llama_cffi.engine.sequence_pool import EngineSequence
-    from llama_cffi.engine.sequence_state import SequenceState
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.model.model import Model
 
 _STREAM = 256  # llama.cpp rounds the cells of a stream to this number
@@ -40,6 +41,7 @@ class MemoryLayout:
         self.stream = cells if possible and unified is not True else 0
         self.fixed = unified is not None or not self.stream
         self.unified = not self.stream
+        self.disk: PromptCache | None = None  # where prompts are kept besides
         try:
             self._open()
         except ContextError:  # some models cannot have streams

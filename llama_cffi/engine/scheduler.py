@@ -20,6 +20,7 @@ from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.priority import precedence
 from llama_cffi.engine.request import wake_up
 from llama_cffi.engine.sequence_pool import UNLIMITED
+from llama_cffi.engine.stored_prefixes import StoredPrefixes
 from llama_cffi.engine.turns import Turns
 from llama_cffi.engine.waiting_queue import WaitingQueue
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError, QueueFullError
@@ -50,7 +51,7 @@ class Scheduler:
     """
 
     def __init__(self, layout: MemoryLayout, keepPrefixes: bool, maxWaiting: int | None) -> None:
-        self._layout = layout
+        self._layout, self._prefixes = layout, StoredPrefixes(layout)
         self.nSeqMax = layout.context.nSeqMax
         self._wake: list[Future[None]] = []
         self._calm_needed = _CALM_STEPS[0]
@@ -77,8 +78,8 @@ class Scheduler:
         self._stalled: Job | None = None  # a running job that waits for cells
         self._policy, self._turns = BatchPolicy(), Turns()
         self._adapted = False  # requests with adapters run
-        least, most = _AHEAD
-        self.ahead = max(least, min(most, self._cells.total // (2 * self.nSeqMax)))  # half of a sequence's share
+        # Half of a sequence's share.
+        self.ahead = max(_AHEAD[0], min(_AHEAD[1], self._cells.total // (2 * self.nSeqMax)))
         self.load = EngineLoad(0, 0, self._nCells, 0, 0)
         self.thread = threading.Thread(target=self._run, name="llama_cffi-engine", daemon=True)
 
@@ -252,6 +253,7 @@ class Scheduler:
         else:
             self._run_batch(jobs, generating)
         self._publish()
+        self._prefixes.save()
 
     def _run_batch(self, jobs: list[Job], generating: int) -> None:
         runner = self._runner
@@ -314,10 +316,8 @@ class Scheduler:
                 if not self._running:  # only if the layout cannot change any more: else each request fits alone
                     self.end(self._queue.first, None, ContextFullError("the context has no room for this request"))
                 break
-            live = [other.sequence for other in self._running if other.sequence]
-            sequence = self._cells.open(job.shareable, live, job.adapters.key)
+            sequence = job.sequence = self._prefixes.open(job, self._running)
             self._queue.remove(job)
-            job.sequence = sequence
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()

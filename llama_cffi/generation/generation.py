@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_cffi._core.arguments import StrPath
     from llama_cffi.generation.async_steps import AsyncSteps
     from llama_cffi.generation.projector import MediaInput, Projector, PromptChunks
+    from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.generation.speculation import Speculation, SpeculativeDecoder
 else:
     from llama_cffi._core.stand_ins import cast
@@ -64,6 +66,7 @@ class Generation(Iterator[str]):
         penalizePrompt: bool = True,
         promptLogProbs: int | None = None,
         speculation: Speculation | None = None,
+        promptCache: PromptCache | StrPath | None = None,
     ) -> None:
         """Checks the arguments; nothing is computed before you ask for the first text.
 
@@ -76,7 +79,8 @@ class Generation(Iterator[str]):
         Penalties and DRY of the sampler count the tokens of the prompt too, as in llama-server, unless
         `penalizePrompt` is False; grammars and constraints start after the prompt. `speculation` guesses tokens and
         checks several in one decode: `PromptLookup()` or a `DraftModel`. The sampler still picks each token; in
-        quantized models, larger batches are rounded differently.
+        quantized models, larger batches are rounded differently. `promptCache` keeps long prompts on disk: a
+        `PromptCache`, or its folder.
 
         `media` are images and sounds, for the markers in the text of `prompt` (`Mtmd.Context.getMarker`), in order:
         each an `Mtmd.Bitmap`, a path, the bytes of a file, an array of pixels or samples, or an image of Pillow. `mtmd`
@@ -117,6 +121,10 @@ class Generation(Iterator[str]):
         run.prompt, run.capacity, run.keep = tokens, capacity, keep if overflow == "shift" else -1
         run.log_probs, run.prompt_log_probs = options.log_probs, options.prompt_log_probs
         run.start_sampler, run.speculation = options.start, guesses
+        if promptCache is not None:
+            from llama_cffi.generation.prompt_cache.sequence import StoredSequence
+
+            run.stored = StoredSequence(promptCache, ctx, cache, seqId)
         self._steps = cast("GeneratorType[str, None, None]", run.steps())
 
     # State
@@ -168,6 +176,7 @@ class Generation(Iterator[str]):
         kept = run.cache.contents.checkpoints
         if kept is not None:
             usage.checkpoints, usage.checkpointBytes, usage.restoredTokens = len(kept), kept.size, run.restored
+        usage.tokensFromDisk = run.from_disk
         return usage
 
     @property

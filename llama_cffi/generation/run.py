@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from llama_cffi.generation.prompt_cache.sequence import StoredSequence
     from llama_cffi.generation.speculation import SpeculativeDecoder
 
 
@@ -45,6 +46,7 @@ class Run:
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
         self.speculation: SpeculativeDecoder | None = None
+        self.stored: StoredSequence | None = None  # the prompt cache on disk
         self.keeps_checkpoints = False  # the next prompt of the sequence may change what this one has
 
         self.start_sampler: Callable[[Sampler], None] = Sampler.reset
@@ -55,7 +57,7 @@ class Run:
         self.texts: list[str] = []
         self.step: GenerationStep | None = None  # the last one, if it is more than a token and its text
         self.error = ""  # the name of the exception that ended the generation
-        self.reused = self.restored = 0
+        self.reused = self.restored = self.from_disk = 0
         self.prompt_seconds = self.seconds = 0.0
 
         self._log_probs: tuple[float, tuple[Alternative, ...]] = (0.0, ())  # of the last token
@@ -134,14 +136,33 @@ class Run:
             else:
                 self.reused = cache.adapt_to(self.prompt)
                 self.restored = cache.restored
-                if self.keeps_checkpoints:
-                    done = self._compute(lambda: cache.decode_prompt(self.prompt))
-                else:
-                    done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+                if self.stored is not None:
+                    self._read_from_disk(self.stored)
+                done = self._compute(self._decode_prompt)
             if done and self.rules.limit == 0:
                 self.rules.reason = StopReason.LENGTH
+                if self.stored is not None:
+                    self.stored.save(self.prompt)
                 return None
-            return self._sample() if done else None
+            token = self._sample() if done else None
+            if done and self.stored is not None:
+                self.stored.save(self.prompt)
+            return token
+
+    def _decode_prompt(self) -> None:
+        cache, prompt, stored = self.cache, self.prompt, self.stored
+        if stored is not None and len(cache) < stored.place < len(prompt):
+            cache.decode(prompt[len(cache) : stored.place], output=False)
+            stored.save(prompt)
+        if self.keeps_checkpoints:
+            cache.decode_prompt(prompt)
+        else:
+            cache.decode(prompt[len(cache) :])
+
+    def _read_from_disk(self, stored: StoredSequence) -> None:
+        self.from_disk = stored.restore(self.prompt, self.reused)
+        self.cache.claim(self._ticket)
+        self.reused = len(self.cache)
 
     def _score(self) -> None:
         """Decode the prompt, and compute the log-probabilities of its tokens."""

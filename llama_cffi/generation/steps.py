@@ -99,6 +99,8 @@ class Usage:
     """With `speculation`: tokens that were guessed."""
     acceptedTokens: int = 0
     """Guessed tokens that became part of the text."""
+    tokensFromDisk: int = 0
+    """With `promptCache`: reused tokens that were read from disk."""
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class Usage:
         restoredTokens: int = 0,
         guessedTokens: int = 0,
         acceptedTokens: int = 0,
+        tokensFromDisk: int = 0,
     ) -> None:
         self.promptTokens = promptTokens
         self.reusedTokens = reusedTokens
@@ -123,3 +126,4 @@ class Usage:
         self.restoredTokens = restoredTokens
         self.guessedTokens = guessedTokens
         self.acceptedTokens = acceptedTokens
+        self.tokensFromDisk = tokensFromDisk

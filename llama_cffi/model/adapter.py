@@ -10,7 +10,7 @@ from llama_cffi._core.arguments import OutBuffer, StrOrBytes, StrPath, c_string,
 from llama_cffi._core.base_types import Token
 from llama_cffi._core.checks import expected, number, shown
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.files import require_regular
+from llama_cffi._core.files import file_identity, require_regular
 from llama_cffi._core.handle import Handle
 from llama_cffi._core.locks import writing
 from llama_cffi._core.native_log import native_log
@@ -41,6 +41,7 @@ class Adapter(Handle):
     _MADE_BY = "Adapter.loraInit(model, path) loads one"
 
     _file: str  # its name without a folder, for `repr`
+    _source: tuple[bytes, tuple[int, ...]]  # its file, as it was before it was loaded
     _model: Model
     _users: WeakRefs  # of AdapterUser
     _serial: int  # no other adapter of this process has it
@@ -60,9 +61,10 @@ class Adapter(Handle):
         if model._params.vocabOnly or model._params.noAlloc:
             raise ValueError("a model loaded with vocabOnly or noAlloc has no weights to adapt: load it without them")
         check_adapter(name)
+        source = os.path.abspath(name), file_identity(name)
         adapter = cls.__new__(cls)
         adapter._model, adapter._file = model, os.path.basename(os.fsdecode(name))
-        adapter._users, adapter._serial = WeakRefs(), next(_serials)
+        adapter._users, adapter._serial, adapter._source = WeakRefs(), next(_serials), source
         with model._exclusive_waiting() as owner:  # it must not be freed before the adapter holds it
             try:
                 with writing():

@@ -11,7 +11,7 @@ from llama_cffi._core.callbacks import forget, reraise
 from llama_cffi._core.checks import expected, no_threads, out_of_range
 from llama_cffi._core.compat import member
 from llama_cffi._core.ffi import ffi, lib
-from llama_cffi._core.files import require_regular
+from llama_cffi._core.files import file_identity, require_regular
 from llama_cffi._core.locks import listing
 from llama_cffi._core.native_log import native_log
 from llama_cffi._core.ownership import hold, own
@@ -48,10 +48,12 @@ class Model(ModelInfo):
     QuantizeParams: TypeAlias = ModelQuantizeParams
 
     _file: str  # its name without a folder, for `repr`
+    _sources: list[tuple[bytes, tuple[int, ...]]]  # its files, as they were before the load
     _params: ModelParams
     _quantized: bool  # some weights are in a format that may be repacked in memory
     _vocab: Vocab
     _templates: list[str]  # names of chat templates in the file besides the default one
+    _hasLongRope: bool  # RoPE has other factors in contexts beyond the original length
     _nPositions: int  # the size of the model's table of positions; 0: no limit
 
     @classmethod
@@ -123,8 +125,10 @@ class Model(ModelInfo):
                 trial = tried_in_child(names, split, chosen, file.paths)
             with trial:
                 _check_memory(chosen, file)
+                sources = [(os.path.abspath(path), file_identity(path)) for path in file.paths]
                 model = cls._load_natively(names, chosen, split)
                 on_error.callback(model.close)
+            model._sources = sources
             model._set_up(file)
             on_error.pop_all()
         return model
@@ -174,6 +178,7 @@ class Model(ModelInfo):
     def _set_up(self, file: ModelFile) -> None:
         """Keep what the rest of the package needs to know about the file. Raises ModelLoadError if it is damaged."""
         self._quantized, self._nPositions, self._templates = file.quantized, file.positions, file.templates
+        self._hasLongRope = any([name.endswith("rope_factors_long.weight") for name in file.names])
         # Positions of several numbers (time, height, width) for each token; `member`: older versions lack one.
         multi_part = (enums.RopeType.MROPE, member(enums.RopeType, "IMROPE"), enums.RopeType.VISION)
         if not self._params.vocabOnly and self.ropeType in multi_part:

@@ -19,6 +19,7 @@ _RECENT = 0.1  # weight of the latest request in the typical duration
 _TOTALS = (
     ("prompt_tokens_total", "promptTokens"),
     ("cached_tokens_total", "reusedTokens"),
+    ("disk_tokens_total", "tokensFromDisk"),
     ("generated_tokens_total", "generatedTokens"),
     ("steps_total", "steps"),
     ("compute_seconds_total", "seconds"),
@@ -28,6 +29,7 @@ _HELP = {
     "disconnects_total": "Requests whose client went away before the end.",
     "prompt_tokens_total": "Tokens of prompts.",
     "cached_tokens_total": "Tokens of prompts that were in the KV cache already.",
+    "disk_tokens_total": "Tokens of prompts that were read from the prompt cache on disk.",
     "generated_tokens_total": "Generated tokens.",
     "texts_total": "Texts of the engine that have ended, by reason.",
     "embedded_tokens_total": "Tokens of texts that were embedded or ranked.",

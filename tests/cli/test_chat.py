@@ -250,6 +250,27 @@ def test_thoughts_are_in_parentheses_without_colours(tiny_path: Path, thinks: li
     assert terminal.child.wait(30) == 0
 
 
+def test_a_long_prompt_comes_from_disk_the_next_time(tiny_path: Path, tmp_path: Path) -> None:
+    options = [
+        "-m",
+        tiny_path,
+        *OPTIONS[:-1],
+        1024,
+        "--system",
+        "Be brief. " * 250,
+        "--prompt-cache",
+        tmp_path / "kept",
+    ]
+    first, second = (run("chat", "Hello", *options, "--json", "-q") for _ in range(2))
+    answers = [json.loads(result.stdout) for result in (first, second)]
+    assert answers[0]["answer"] == answers[1]["answer"] and answers[0]["usage"]["tokens_from_disk"] == 0
+    assert answers[1]["usage"]["tokens_from_disk"] == answers[0]["usage"]["prompt_tokens"] - 1
+    assert "of them from disk" in run("chat", "Hello", *options).stderr
+    (tmp_path / "file").write_bytes(b"")
+    wrong = run("chat", "Hello", *options[:-1], tmp_path / "file")
+    assert wrong.returncode == 1 and "file" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_a_session_is_saved_and_continued(tiny_path: Path, tmp_path: Path, expected: list[str]) -> None:
     path = tmp_path / "chat.session"
     options = ["-m", tiny_path, *OPTIONS, "-q", "--json"]

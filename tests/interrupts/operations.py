@@ -25,6 +25,7 @@ from llama_cffi import (
     Model,
     Mtmd,
     ProcessType,
+    PromptCache,
     PromptLookup,
     Sampler,
     TokenDataArray,
@@ -95,6 +96,7 @@ NAMES = (
     "Generation, media",
     "Generation, steps",
     "Generation, speculation",
+    "Generation, prompt cache",
     "Generation, asyncio",
     "ChatTemplate",
     "ChatSession",
@@ -471,6 +473,19 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
 
         return run
 
+    def stored() -> Operation:
+        ctx = context()
+        cache = PromptCache(folder / "prompts", minTokens=2)
+
+        def run() -> None:
+            cache.clear()
+            for _ in range(2):  # written, and read
+                ctx.getMemory().clear()
+                Generation(ctx, "Once upon", maxTokens=1, promptCache=cache).result()
+                cache.flush()
+
+        return run
+
     def stepwise() -> Operation:
         ctx = context()
 
@@ -789,6 +804,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
                 penalized,
                 stepwise,
                 guessed,
+                stored,
                 asynchronous,
                 chat_template,
                 chat,

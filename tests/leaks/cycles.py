@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import tempfile
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from llama_cffi import (
     Model,
     Mtmd,
     ProcessType,
+    PromptCache,
     PromptLookup,
     Sampler,
     TokenData,
@@ -402,6 +404,16 @@ def _generations(ctx: Context) -> Iterator[tuple[str, Cycle]]:
         list(Generation(ctx, [5, 6, 5, 6], sampler=greedy, maxTokens=4, speculation=PromptLookup(1, adapt=False)))
 
     yield "Generation, speculation", guessed
+
+    def stored() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            cache = PromptCache(folder, minTokens=2)
+            for _ in range(2):
+                ctx.getMemory().clear()
+                list(Generation(ctx, [5, 6, 7, 8], sampler=greedy, maxTokens=1, promptCache=cache))
+                cache.flush()
+
+    yield "Generation, prompt cache", stored
     yield "Generation, steps", lambda: list(Generation(ctx, [5, 8], sampler=greedy, maxTokens=2, logProbs=2).steps())
     yield "Generation, let go", left
     yield "Generation, cancelled", cancelled

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,23 @@ def test_a_server_with_several_models(tiny_path: Path, tmp_path: Path) -> None:
         assert made.end() == 0
     rows = [json.loads(line) for line in made.lines if line.startswith("{")]
     assert [row["path"] for row in rows][:2] == ["/v1/models", "/v1/chat/completions"]
+
+
+def test_a_long_prompt_comes_from_disk_after_a_restart(tiny_path: Path, tmp_path: Path) -> None:
+    body = {"messages": [{"role": "user", "content": "Be brief. " * 250}], "max_tokens": 3, "temperature": 0}
+    answers, counts = [], []
+    time.sleep(max(0, 2.1 - (time.time() - tiny_path.stat().st_ctime)))  # until then, its digest is not remembered
+    for _ in range(2):
+        with command("-m", tiny_path, "-c", 1024, "-p", 2, "--template", "chatml", "--prompt-cache", tmp_path) as made:
+            with httpx.Client(base_url=made.url, timeout=SECONDS) as client:
+                answers.append(client.post("/v1/chat/completions", json=body).json())
+                found = re.search(r"^llama_cffi_disk_tokens_total\S* (\d+)$", client.get("/metrics").text, re.MULTILINE)
+                assert found is not None
+                counts.append(int(found[1]))
+            assert made.end() == 0
+    assert answers[0]["choices"][0]["message"] == answers[1]["choices"][0]["message"]
+    assert counts == [0, answers[0]["usage"]["prompt_tokens"] - 1]
+    assert answers[1]["usage"]["prompt_tokens_details"]["cached_tokens"] == counts[1]
 
 
 def test_the_commands_of_the_readme(smol_path: Path) -> None:
