@@ -15,6 +15,7 @@ from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.cli import options, output
 from llama_cffi.embedding.embedding import Embedder, Reranker
 from llama_cffi.engine.engine import Engine
+from llama_cffi.generation.prompt_lookup import PromptLookup
 from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
 
@@ -90,6 +91,11 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--no-prefix-cache", action="store_true", help="keep nothing of a prompt when its request has ended"
+    )
+    group.add_argument(
+        "--lookup",
+        action="store_true",
+        help="while few texts are generated, guess that they repeat their prompts: faster for edits and quotes",
     )
 
 
@@ -246,7 +252,10 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         batch = {} if args.batch is None else {"nBatch": args.batch}
         keep = not args.no_prefix_cache
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
-        engine = Engine(model, params=params, nThreads=args.threads, keepPrefixes=keep, **size, **batch)
+        guesses = PromptLookup() if args.lookup else None
+        engine = Engine(
+            model, params=params, nThreads=args.threads, keepPrefixes=keep, speculation=guesses, **size, **batch
+        )
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
     if loras:

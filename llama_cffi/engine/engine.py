@@ -14,6 +14,7 @@ from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
 from llama_cffi.engine.arguments import chosen_sampler, most_cells, require_room, seconds
 from llama_cffi.engine.context_params import context_params
+from llama_cffi.engine.guessing import guesses_of, require_guesses
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
 from llama_cffi.engine.memory_layout import MemoryLayout
@@ -27,7 +28,7 @@ from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any, Literal, TypeVar
 
     from typing_extensions import Self
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.scores import Text, Work
     from llama_cffi.generation.score import Score
+    from llama_cffi.generation.speculation import Speculation
     from llama_cffi.generation.steps import GenerationStep
     from llama_cffi.model.adapter import Adapter
 
@@ -76,6 +78,7 @@ class Engine:
         kvUnified: bool | None = None,
         maxWaiting: int | None = None,
         params: Context.Params | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
@@ -91,7 +94,8 @@ class Engine:
         `maxWaiting` limits the queue: while `nSeqMax + maxWaiting` requests have not ended, `submit` raises
         QueueFullError. None sets no limit.
 
-        `params` has more parameters for the context; the ones here override it.
+        `params` has more parameters for the context; the ones here override it. `speculation` guesses tokens of all
+        requests, `PromptLookup()`, while at most 4 run: see `submit`.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -106,6 +110,7 @@ class Engine:
         if model.hasEncoder or model.isDiffusion:
             raise ValueError(_NO_TEXT)
         model.vocab._require_tokenizer()
+        self._speculation = require_guesses(speculation, model)
         layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
@@ -174,6 +179,7 @@ class Engine:
         promptLogProbs: int | None = None,
         adapters: Iterable[tuple[Adapter, float]] = (),
         sharePrefix: bool = True,
+        speculation: Speculation | Literal[False] | None = None,
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -189,7 +195,8 @@ class Engine:
         decodes the prompt alone. `adapters` are LoRA adapters with their scales, `[(adapter, 1.0)]`: requests with the
         same ones share batches and prefixes, and others take turns with them. `penalizePrompt` False hides the prompt
         from penalties and DRY; see `Generation`. `sharePrefix` False decodes the whole prompt, whatever the KV cache
-        has of it.
+        has of it. `speculation` guesses tokens of this request, as in `Generation`; None is the engine's, False none.
+        With others beside it, it guesses what makes their steps at most 5 % longer.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; QueueFullError, ClosedError. Later errors are raised by the request.
@@ -199,6 +206,7 @@ class Engine:
             self._model.vocab, prompt, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
         options.shares_prefix = boolean(sharePrefix, "sharePrefix")
+        options.guesses = guesses_of(speculation, self._speculation, self._model, self._scheduler.cost)
         return self._submit(Request, options, sampler, priority, seed, AdapterSet.check(self._model, adapters))
 
     def chat(
@@ -225,6 +233,7 @@ class Engine:
         thinkingBudget: int | None = None,
         thinkingClose: str = "",
         sharePrefix: bool = True,
+        speculation: Speculation | Literal[False] | None = None,
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
@@ -270,6 +279,7 @@ class Engine:
             penalizePrompt,
         )
         options.shares_prefix = boolean(sharePrefix, "sharePrefix")
+        options.guesses = guesses_of(speculation, self._speculation, self._model, self._scheduler.cost)
         grammar, limit = form.grammarSampler(vocab), thought_limit(form, vocab, thinkingBudget, thinkingClose)
         if grammar is not None or limit is not None:
             own = defaultSampler(seed=seed) if sampler is None else require_sampler(sampler).clone()

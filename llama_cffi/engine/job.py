@@ -47,8 +47,10 @@ class Job:
         "_rules",
         "_shares_prefix",
         "_start",
+        "_seen",
         "adapters",
         "counted",
+        "guesses",
         "is_open",
         "open_ended",
         "overtaken",
@@ -90,6 +92,10 @@ class Job:
             request.promptLogProbs += [None] * options.scored_from
         self.samples = options.max_tokens != 0  # False: the prompt is decoded, and nothing else
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
+        self.guesses = options.guesses if self.samples else None
+        self._seen = len(self.tokens)  # tokens that the guesses know
+        if self.guesses is not None:
+            self.guesses.add(options.prompt)
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
         self.serial = 0
@@ -145,6 +151,14 @@ class Job:
     def next_reservation(self) -> int:
         """The reservation of an open-ended job with its present tokens."""
         return min(self._capacity, len(self.tokens) + self._ahead)
+
+    def guess(self, most: int, others: int, guesses: int) -> list[Token]:
+        """Guess the next tokens, as many as the reserved cells take at most; see `Pace.choose`."""
+        if self.guesses is None:
+            return []
+        self.guesses.add(self.tokens[self._seen :])
+        self._seen = len(self.tokens)
+        return self.guesses.make(min(most, self.reserved - len(self.tokens)), others, guesses)
 
     def start_sampler(self) -> None:
         """Prepare the sampler for the prompt. Raises ValueError if a request of any engine still uses it."""

@@ -109,6 +109,13 @@ class SequencePool:
         """Remove the tokens of a sequence from a position on, which are not counted."""
         self._memory.seqRemove(number, end)
 
+    def take_back(self, sequence: EngineSequence) -> None:
+        """Remove what was decoded after the tokens of a sequence. If the memory cannot, the sequence is empty then."""
+        memory, length = self._memory, len(sequence.tokens)
+        removed = memory.seqRemove(sequence.id, length) and memory.seqPosMax(sequence.id) == length - 1
+        if not removed or (self._window and memory.seqPosMin(sequence.id) > max(0, length - self._window)):
+            self.empty(sequence)
+
     def empty(self, sequence: EngineSequence) -> None:
         """Remove the tokens of a sequence, which stays in use."""
         self._memory.seqRemove(sequence.id)

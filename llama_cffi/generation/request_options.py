@@ -13,6 +13,10 @@ from llama_cffi.sampling.sampler import Sampler
 from llama_cffi.vocab.tokenize import tokenize
 from llama_cffi.vocab.vocab import Vocab
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llama_cffi.generation.speculation import Guesses
+
 INT32_MAX = (1 << 31) - 1
 
 
@@ -20,7 +24,16 @@ class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
     __slots__ = (
-        *("begin", "log_probs", "max_tokens", "penalizes_prompt", "prompt", "prompt_log_probs", "scored_from"),
+        *(
+            "begin",
+            "guesses",
+            "log_probs",
+            "max_tokens",
+            "penalizes_prompt",
+            "prompt",
+            "prompt_log_probs",
+            "scored_from",
+        ),
         *("shares_prefix", "stop_tokens", "stream"),
     )
 
@@ -43,6 +56,7 @@ class RequestOptions:
         self.scored_from = 1  # the first token of the prompt that `prompt_log_probs` is about
         self.penalizes_prompt = penalizes_prompt
         self.shares_prefix = True  # of the prompt, with other requests of an engine
+        self.guesses: Guesses | None = None  # of an engine
         self.begin: Callable[[], None] | None = None  # called when the sampler has been reset
 
     @classmethod

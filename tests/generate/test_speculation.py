@@ -45,6 +45,9 @@ class Oracle(Speculation):
     def _start(self, ctx: Context) -> Guesser:
         return Knows(self)
 
+    def _start_in_engine(self, vocab: object) -> Guesser:
+        return Knows(self)
+
 
 class Knows(Guesser):
     kinds = (0.5,)

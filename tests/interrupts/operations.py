@@ -513,6 +513,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             second.cancel()
             second.result()
             made.submit("Once", maxTokens=2, sampler=sampler).result()
+            made.submit("Once Once", maxTokens=4, speculation=PromptLookup(1, adapt=False)).result()
 
         return run
 
