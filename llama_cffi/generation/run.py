@@ -46,7 +46,7 @@ class Run:
         self.keep = -1  # tokens at the start that a context shift keeps; -1: do not shift
 
         self.speculation: SpeculativeDecoder | None = None
-        self.keeps_checkpoints = False  # the next prompt of the sequence may change what this one has
+        self.is_chat = False  # the next prompt of the sequence may change the end of this one
 
         self.start_sampler: Callable[[Sampler], None] = Sampler.reset
         self.when_begun: Callable[[], None] | None = None
@@ -134,10 +134,7 @@ class Run:
             else:
                 self.reused = cache.adapt_to(self.prompt)
                 self.restored = cache.restored
-                if self.keeps_checkpoints:
-                    done = self._compute(lambda: cache.decode_prompt(self.prompt))
-                else:
-                    done = self._compute(lambda: cache.decode(self.prompt[self.reused :]))
+                done = self._compute(lambda: cache.decode_prompt(self.prompt, self.is_chat))
             if done and self.rules.limit == 0:
                 self.rules.reason = StopReason.LENGTH
                 return None

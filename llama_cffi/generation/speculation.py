@@ -53,9 +53,11 @@ def require_speculation(speculation: Speculation) -> Speculation:
 
 def require_memory_that_goes_back(model: Model) -> None:
     """Raise ValueError for a model whose memory cannot go back to before a wrong guess."""
-    if model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid):
+    recurrent = model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid)
+    if recurrent and not has("LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY"):
         raise ValueError(
-            "speculation needs a memory that can go back, and this model has a recurrent state: leave it out"
+            "speculation needs a memory that can go back, and this model has a recurrent state, which this llama.cpp "
+            "cannot copy: leave it out"
         )
 
 
@@ -188,11 +190,14 @@ class SpeculativeDecoder:
     def finish(self, owner: object) -> None:
         """End the text: remove the guesses that are left."""
         self.guesses.close()
-        if self._first and self._cache.is_owned_by(owner):
-            self._cache.take_back(self._kept, owner)
+        if self._cache.is_owned_by(owner):
+            if self._first:
+                self._cache.take_back(self._kept, owner)
+            self._cache.set_mark(False)
 
     def _decode(self, tokens: list[Token], owner: object) -> bool:
         """Decode a token and guesses. False if other sequences use the cells that the guesses need."""
+        self._cache.set_mark()
         try:
             self._cache.push_all(tokens, owner)
         except ContextFullError:

@@ -21,17 +21,20 @@ _ALL = 1 << 31
 class SequenceContents:
     """The tokens of one sequence. The context keeps one object for each sequence, shared by everyone who uses it."""
 
-    __slots__ = ("changes", "checkpoints", "exact_prefix", "owner", "tokens")
+    __slots__ = ("changes", "checkpoints", "exact_prefix", "mark", "owner", "tokens")
 
     def __init__(self) -> None:
         self.tokens: list[Token] = []  # by position, from 0 on
         self.changes = 0  # the memory's change count for which this is true
         self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
         self.owner: object = None  # who uses the sequence
-        self.checkpoints: Checkpoints | None = None  # of chats with models that need them
+        self.checkpoints: Checkpoints | None = None  # of models that need them
+        self.mark: tuple[int, bytes] | None = None  # one more, before guesses
 
     def keep_checkpoints(self, most: int) -> None:
         """Remove the checkpoints with more than `most` tokens before them."""
+        if self.mark is not None and self.mark[0] > most:
+            self.mark = None
         if self.checkpoints is not None:
             self.checkpoints.keep(most)
 
@@ -45,7 +48,7 @@ class TokenCache:
 
     __slots__ = (
         *("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token"),
-        *("contents", "decode_lock", "restored"),
+        *("contents", "decode_lock", "parting", "restored"),
     )
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
@@ -57,6 +60,7 @@ class TokenCache:
         self.contents: SequenceContents = self._memory._contents.setdefault(seqId, SequenceContents())
         self.decode_lock = self._memory._decode_lock  # held from a decode until its outputs are read
         self.restored = 0  # tokens that `adapt_to` kept thanks to a checkpoint
+        self.parting = 0  # where the tokens of `adapt_to` parted from those before; 0: nowhere
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
@@ -83,7 +87,7 @@ class TokenCache:
         from llama_cffi.generation.checkpoints import Checkpoints
 
         contents = self.contents
-        contents.tokens[:], contents.owner = tokens, None
+        contents.tokens[:], contents.owner, contents.mark = tokens, None, None
         contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
         contents.checkpoints = Checkpoints(checkpoints)
         self._mark_current()
@@ -117,11 +121,12 @@ class TokenCache:
         part (recurrent models; a sliding window that has moved on), it goes back to the last checkpoint, or everything
         is removed. Tokens that were shifted are not reused: they were computed with other tokens before them.
         """
-        contents, self.restored = self.contents, 0
+        contents, self.restored, self.parting = self.contents, 0, 0
         if not self._matches_memory():
             self.clear()
         keep = min(common_length(contents.tokens, tokens), len(tokens) - 1, contents.exact_prefix)
         if keep < len(contents.tokens):
+            self.parting = keep if keep < len(tokens) - 1 else 0
             self._go_back(keep)
         return len(contents.tokens)
 
@@ -155,8 +160,10 @@ class TokenCache:
 
     def _restore_checkpoint(self, most: int) -> bool:
         """Go back to the last checkpoint with at most `most` tokens before it. False if there is none."""
-        checkpoints = self.contents.checkpoints
+        checkpoints, mark = self.contents.checkpoints, self.contents.mark
         found = None if checkpoints is None else checkpoints.best(most)
+        if mark is not None and mark[0] <= most and (found is None or found[0] < mark[0]):
+            found = mark
         if found is None:
             return False
         from llama_cffi.generation.checkpoints import PARTIAL_ONLY
@@ -203,15 +210,20 @@ class TokenCache:
             raise
         tokens.append(token)
 
-    def decode_prompt(self, tokens: Sequence[Token]) -> None:
-        """Decode what the sequence lacks of a prompt, with a checkpoint near its end if the memory cannot go back."""
-        from llama_cffi.generation.checkpoints import BEFORE_END, Checkpoints, are_useful
+    def decode_prompt(self, tokens: Sequence[Token], chat: bool = False) -> None:
+        """Decode what the sequence lacks of a prompt, with checkpoints in it if the memory cannot go back.
 
-        done, near_end = len(self), len(tokens) - BEFORE_END
-        if done < near_end and are_useful(self._context):
-            self.decode(tokens[done:near_end], output=False)
-            self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
-            self.contents.checkpoints.add(self._context, self._seqId, near_end)
+        The prompts of a chat have one near their end, however short they are.
+        """
+        ctx = self._context
+        if ctx.getModel().nSwa or self._is_recurrent():
+            from llama_cffi.generation.checkpoints import Checkpoints, are_useful, places
+
+            ends = places(len(self), self.parting, len(tokens), ctx._limits.n_ubatch, chat) if are_useful(ctx) else ()
+            for count in ends:
+                self.decode(tokens[len(self) : count], output=False)
+                kept = self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
+                kept.add(ctx, self._seqId, count, self.parting == count)
         self.decode(tokens[len(self) :])
 
     def decode(self, tokens: Sequence[Token], output: bool = True) -> None:
@@ -247,6 +259,14 @@ class TokenCache:
         """Decode tokens at the end of the sequence in one batch, with an output for each, like `push`."""
         self.require_owner(owner)
         self._decode_all(tokens)
+
+    def set_mark(self, seen: bool = True) -> None:
+        """Make `take_back` able to go back to here, if the memory cannot by itself; or forget where it could."""
+        from llama_cffi.generation.checkpoints import PARTIAL_ONLY
+
+        contents, contents.mark = self.contents, None
+        if seen and contents.tokens and self._is_recurrent():
+            contents.mark = len(contents.tokens), self._context.stateSeqGetData(None, None, self._seqId, PARTIAL_ONLY)
 
     def take_back(self, keep: int, owner: object) -> list[Token]:
         """Remove the tokens after the first `keep`. Returns those of the first that the memory lost with them."""
