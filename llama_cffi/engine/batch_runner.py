@@ -115,6 +115,8 @@ class BatchRunner:
             if not job.request._cancelled:
                 self._sample(job, index)
         self._guesses.took(self.n, perf_counter() - began)
+        if self._cells.checkpoints.useful:
+            self._make_checkpoints()
         return True
 
     # The batch
@@ -163,8 +165,10 @@ class BatchRunner:
             count, dummies = plan.get(job, (1, 0))
             if count == 1 and start == len(tokens) - 1 and not dummies and job.samples:
                 entries.append((job, step.add_token(tokens[start], start, sequence.id)))
-                for i, token in enumerate(self._guessed.get(job, ()), start + 1):
-                    step.add_token(token, i, sequence.id)
+                if job in self._guessed:
+                    self._cells.checkpoints.set_mark(sequence)
+                    for i, token in enumerate(self._guessed[job], start + 1):
+                        step.add_token(token, i, sequence.id)
             elif count:
                 last = start + count == len(tokens)
                 index = step.add_tokens(tokens[start : start + count], start, sequence.id, last and job.samples)
@@ -227,6 +231,12 @@ class BatchRunner:
                 cells.grow_one(sequence, tokens[start])
             else:
                 cells.grow(sequence, tokens[start:end])
+
+    def _make_checkpoints(self) -> None:
+        for job, index in self._entries:
+            sequence = job.sequence
+            if index < 0 and sequence is not None and len(sequence.tokens) in job.stops:
+                self._cells.checkpoint(sequence)
 
     # The results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_cffi.generation.speculation import Guesses, require_speculation
+from llama_cffi.generation.speculation import Guesses, require_memory_that_goes_back, require_speculation
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -69,8 +69,7 @@ def require_guesses(speculation: Speculation | None, model: Model) -> Speculatio
     if speculation is None:
         return None
     require_speculation(speculation)._require_engine()
-    if model.isRecurrent or model.isHybrid:
-        raise ValueError("an Engine does not guess with a model that has a recurrent state: use a Generation")
+    require_memory_that_goes_back(model)
     return speculation
 
 

@@ -63,6 +63,7 @@ class Job:
         "sequence",
         "serial",
         "special",
+        "stops",
         "tokens",
     )
 
@@ -98,6 +99,7 @@ class Job:
             self.guesses.add(options.prompt)
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
+        self.stops: list[int] = []  # numbers of tokens at which a batch ends, for checkpoints
         self.serial = 0
         self.is_open = False  # between submit and the end
         self.counted = False  # among the ended requests
@@ -115,6 +117,20 @@ class Job:
         """The number of tokens that are not decoded yet."""
         assert self.sequence is not None
         return len(self.tokens) - len(self.sequence.tokens)
+
+    @property
+    def part(self) -> int:
+        """The number of tokens that the next batch can have."""
+        assert self.sequence is not None
+        done = len(self.sequence.tokens)
+        return min([stop for stop in self.stops if stop > done], default=len(self.tokens)) - done
+
+    def will_share(self, length: int, parts: bool) -> int:
+        """Return how many of its first `length` tokens another request can share, now or when they are decoded.
+
+        `parts` says that the memory shares any prefix; else only those that end at a checkpoint.
+        """
+        return length if parts else max([stop for stop in self.stops if stop <= length], default=0)
 
     @property
     def unscored(self) -> bool:

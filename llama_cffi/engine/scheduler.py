@@ -290,8 +290,7 @@ class Scheduler:
         grown = [job for job in self._running if len(job.tokens) > layout.stream]
         if grown or (self._waiting and self._cells.has_sequence and self._queue.first.reserved > layout.stream):
             least, most = _CALM_STEPS
-            lasted = self._calm > 16 * self._calm_needed
-            self._calm_needed = least if lasted else min(2 * self._calm_needed, most)
+            self._calm_needed = least if self._calm > 16 * self._calm_needed else min(2 * self._calm_needed, most)
             self._change_layout()
         if layout.fixed:  # there was no memory for the change
             for job in grown:
@@ -318,6 +317,7 @@ class Scheduler:
             sequence = self._cells.open(job.shareable, live, job.adapters.key)
             self._queue.remove(job)
             job.sequence = sequence
+            job.stops = self._cells.places(sequence, job.tokens, (other.shareable for other in self._waiting))
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()

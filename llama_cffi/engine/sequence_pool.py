@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from llama_cffi.engine.sequence_checkpoints import CheckpointedSequence, SequenceCheckpoints
 from llama_cffi.generation.prefix import common_length
 
 if TYPE_CHECKING:
@@ -26,24 +27,22 @@ class CellRange:
         self.users = set(users)
 
 
-class EngineSequence:
+class EngineSequence(CheckpointedSequence):
     """A sequence of the context: used by a request, or kept for later requests with the same prefix."""
 
-    __slots__ = ("adapters", "id", "kept", "ranges", "tokens")
+    __slots__ = ("adapters", "ranges")
 
     def __init__(self, number: SeqId, adapters: AdapterKey = ()) -> None:
-        self.id = number
+        super().__init__(number)
         self.adapters = adapters  # with which its tokens are decoded
-        self.tokens = array("i")  # those in the KV cache
         self.ranges: list[CellRange] = []  # for a CellPool
-        self.kept = False
 
 
 class SequencePool:
     """What both memory layouts have in common. `CellPool` and `StreamPool` say where the tokens lie.
 
     A recurrent memory copies whole states only, and a sliding window drops tokens: the result of each copy is checked,
-    and undone if it is not what was asked for.
+    and undone if it is not what was asked for. Both go back to checkpoints.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,9 +50,11 @@ class SequencePool:
         self._memory = context.getMemory()
         self._window = model.nSwa
         self._shares_parts = not (model.isRecurrent or model.isHybrid)
+        self.checkpoints = SequenceCheckpoints(context)
         self._free = set(range(context.nSeqMax))
         self._kept: dict[SeqId, EngineSequence] = {}  # the oldest first
         self._all: set[EngineSequence] = set()
+        self._common: list[int] = []  # tokens of the last `open` that each sequence began with
         self.copying = False  # contents that the next decode copies are not where they belong yet
 
     @property
@@ -73,6 +74,8 @@ class SequencePool:
 
     def open(self, tokens: array[int], live: Iterable[EngineSequence], adapters: AdapterKey = ()) -> EngineSequence:
         """Return a sequence for these tokens that shares the longest available prefix, without the last token."""
+        if self.checkpoints.useful:
+            self._common = [common_length(tokens, other.tokens) for other in self._all]
         donor, shared = self.find(tokens, live, adapters)
         oldest = next(iter(self._kept.values()), None)
         if donor is not None and donor.kept and self._continues(donor, shared, oldest):
@@ -89,8 +92,13 @@ class SequencePool:
         return sequence
 
     def _continues(self, donor: EngineSequence, shared: int, oldest: EngineSequence | None) -> bool:
-        """True if a request is to continue a kept sequence itself, and not a copy of its prefix."""
-        return shared == len(donor.tokens) or (donor is oldest and not self._free)
+        """True if a request is to continue a kept sequence itself, and not a copy of its prefix.
+
+        A window has no cells for a second copy of what a checkpoint holds.
+        """
+        if shared == len(donor.tokens) or (donor is oldest and not self._free):
+            return True
+        return bool(self._window) and not self._can_share(donor, shared)
 
     def add(self, adapters: AdapterKey = ()) -> EngineSequence:
         """Return an empty sequence. There must be a free one."""
@@ -110,19 +118,41 @@ class SequencePool:
         self._memory.seqRemove(number, end)
 
     def take_back(self, sequence: EngineSequence) -> None:
-        """Remove what was decoded after the tokens of a sequence. If the memory cannot, the sequence is empty then."""
+        """Remove what was decoded after the tokens of a sequence.
+
+        If the memory cannot, the sequence has fewer tokens then: those before its mark, or none.
+        """
         memory, length = self._memory, len(sequence.tokens)
-        removed = memory.seqRemove(sequence.id, length) and memory.seqPosMax(sequence.id) == length - 1
-        if not removed or (self._window and memory.seqPosMin(sequence.id) > max(0, length - self._window)):
+        if memory.seqRemove(sequence.id, length) and memory.seqPosMax(sequence.id) == length - 1:
+            if not self._window or memory.seqPosMin(sequence.id) <= max(0, length - self._window):
+                return
+        if sequence.mark is None or not self._truncate(sequence, sequence.mark[0]):
             self.empty(sequence)
+
+    def checkpoint(self, sequence: EngineSequence) -> None:
+        """Make a checkpoint of a sequence, whose tokens are decoded up to here."""
+        if not self.copying:
+            self.checkpoints.add(sequence, [*self._kept.values(), *self._all])
+
+    def places(self, sequence: EngineSequence, tokens: array[int], waiting: Iterable[array[int]]) -> list[int]:
+        """Return where to make checkpoints of a prompt, for which `open` has just been called.
+
+        Where it parts from other sequences, or from the prompts that wait, its beginning may be shared.
+        """
+        if not self.checkpoints.useful:
+            return []
+        common = [*self._common, *(common_length(tokens, other) for other in waiting)]
+        return self.checkpoints.places(len(tokens), len(sequence.tokens), common)
 
     def empty(self, sequence: EngineSequence) -> None:
         """Remove the tokens of a sequence, which stays in use."""
         self._memory.seqRemove(sequence.id)
         sequence.tokens = array("i")
+        sequence.checkpoints = sequence.mark = None
 
     def close(self, sequence: EngineSequence, keep: bool) -> None:
         """End the use of a sequence. With `keep`, its contents stay until the cells are needed."""
+        sequence.mark = None
         if keep and sequence.tokens:
             sequence.kept = True
             self._kept[sequence.id] = sequence
@@ -150,6 +180,7 @@ class SequencePool:
         self._all.discard(sequence)
         self._free.add(sequence.id)
         sequence.tokens = array("i")
+        sequence.checkpoints = sequence.mark = None
 
     # Prefix sharing
 
@@ -165,7 +196,9 @@ class SequencePool:
             if sequence.adapters != adapters:
                 continue
             shared = min(common_length(tokens, sequence.tokens), len(tokens) - 1)
-            if shared > most and self._can_share(sequence, shared):
+            if shared > most and not self._can_share(sequence, shared):
+                shared = self.checkpoints.best(sequence, shared)
+            if shared > most:
                 best, most = sequence, shared
         return best, most
 
@@ -185,7 +218,30 @@ class SequencePool:
         if length == len(sequence.tokens):
             return True
         memory = self._memory
-        if not memory.seqRemove(sequence.id, length) or memory.seqPosMax(sequence.id) != length - 1:
-            return False
+        cut = self._can_share(sequence, length)
+        if not (cut and memory.seqRemove(sequence.id, length) and memory.seqPosMax(sequence.id) == length - 1):
+            if not self._restore(sequence, sequence, length):
+                return False
         sequence.tokens = sequence.tokens[:length]
+        if sequence.checkpoints is not None:
+            sequence.checkpoints.keep(length)
         return True
+
+    def _restore(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> bool:
+        """Restore a checkpoint of `donor` in a sequence that has its other tokens. False if that is not possible."""
+        if self.copying:  # the contents to be copied would come after the restored ones
+            return False
+        restored = self.checkpoints.restore(donor, sequence.id, length)
+        if not restored:
+            self._verify(sequence)
+        return restored
+
+    def _verify(self, failed: EngineSequence) -> None:
+        """Empty the sequences that a state which did not fit has cleared, but for that which it was for."""
+        for sequence in list(self._all):
+            if sequence is failed or self._memory.seqPosMax(sequence.id) >= len(sequence.tokens) - 1:
+                continue  # some have guesses, too
+            if sequence.kept:
+                self.evict(sequence)
+            else:
+                self.empty(sequence)

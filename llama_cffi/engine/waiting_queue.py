@@ -67,14 +67,15 @@ class WaitingQueue:
     def _is_being_decoded(self, job: Job, shared: int, running: Sequence[Job]) -> bool:
         """True if a running job is about to decode a longer prefix of this one than it could share now."""
         wanted, tokens = shared + _MIN_SHARED, job.shareable
-        if wanted >= len(tokens) or not self._layout.pool.shares_parts:
+        pool = self._layout.pool
+        if wanted >= len(tokens) or not (pool.shares_parts or pool.checkpoints.useful):
             return False
         return any(
             [
                 other.pending > 1
                 and other.adapters.key == job.adapters.key
                 and other.request.priority >= job.request.priority
-                and common_length(tokens, other.tokens) >= wanted
+                and other.will_share(common_length(tokens, other.tokens), pool.shares_parts) >= wanted
                 for other in running
             ]
         )
