@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import boolean, expected, integer
-from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
+from llama_cffi.engine.after_fork import watch
 from llama_cffi.engine.arguments import chosen_sampler, most_cells, require_room, seconds
 from llama_cffi.engine.context_params import context_params
+from llama_cffi.engine.continuations import submit_all
 from llama_cffi.engine.guessing import guesses_of, require_guesses
 from llama_cffi.engine.job import Job
 from llama_cffi.engine.load import EngineLoad, EngineTotals
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
+    from llama_cffi.engine.continuations import Samplers
     from llama_cffi.engine.scores import Text, Work
     from llama_cffi.generation.score import Score
     from llama_cffi.generation.speculation import Speculation
@@ -50,7 +52,6 @@ _NO_TEXT = (
     "an engine needs a model that writes text from left to right, with a decoder alone: use Embedder for embeddings, "
     "and Generation with a context for a model that has an encoder too"
 )
-_engines = WeakRefs()  # of Engine
 
 
 class Engine:
@@ -121,7 +122,7 @@ class Engine:
         self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
         self._capacity = most_cells(context, layout)
-        _engines.add(self)
+        watch(self._scheduler)
         self._collected = self._scheduler.when_collected()
         self._collected.__enter__()  # before the thread runs: after Ctrl-C in between, nobody could end it
         self._scheduler.thread.start()
@@ -292,6 +293,17 @@ class Engine:
         request._format, request._taken = form, call_ids(messages)
         return request
 
+    def continuations(
+        self, prompt: str | Sequence[Token], n: int, *, sampler: Samplers = None, **options: Any
+    ) -> list[Request]:
+        """Submit a prompt for `n` continuations, at most 1,024. It is decoded once: the requests share its cells.
+
+        `options` are those of `submit`. Each request has a seed of its own: `seed`, `seed + 1` and so on. `sampler` is
+        a list with one for each; or one, of which the others are clones: with a fixed seed, these write the same text.
+        Raises what `submit` raises; no request goes on then.
+        """
+        return submit_all(n, sampler, options, partial(self.submit, prompt))
+
     def score(
         self,
         texts: Iterable[Text],
@@ -385,15 +397,3 @@ class Engine:
 
 def _serial(job: Job) -> int:
     return job.serial
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine._scheduler.after_fork(
-            ForkError(
-                "this engine belongs to the parent process: make one after the fork, or start processes with spawn"
-            )
-        )
-
-
-os.register_at_fork(after_in_child=_after_fork)
