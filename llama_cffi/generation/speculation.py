@@ -150,6 +150,11 @@ class SpeculativeDecoder:
         self._kept = 0  # tokens of the sequence that are part of the text, while there are guesses
         self._seconds, self._computed = 0.0, 0  # of the batch with the guesses
 
+    @property
+    def n_kept(self) -> int:
+        """The number of tokens of the sequence that are part of the text."""
+        return self._kept if self._first else len(self._cache)
+
     def begin(self, prompt: Sequence[Token]) -> None:
         """Take the prompt."""
         self.guesses.add(prompt)
@@ -194,6 +199,7 @@ class SpeculativeDecoder:
             if self._first:
                 self._cache.take_back(self._kept, owner)
             self._cache.set_mark(False)
+        self._first = 0
 
     def _decode(self, tokens: list[Token], owner: object) -> bool:
         """Decode a token and guesses. False if other sequences use the cells that the guesses need."""
