@@ -218,7 +218,7 @@ class ChatSession:
             elif new and self.messages and self.messages[-1] is new[0]:
                 self.messages.pop()
 
-        answer._run.keeps_checkpoints = True
+        answer._run.is_chat = True
         answer._run.when_begun, answer._run.when_ended = begin, end
         answer._awaited, self._sent = True, this
         return answer

@@ -15,6 +15,7 @@ from llama_cffi.chat.template import ChatTemplate
 from llama_cffi.cli import media, options, output
 from llama_cffi.embedding.embedding import Embedder, Reranker
 from llama_cffi.engine.engine import Engine
+from llama_cffi.generation.prompt_lookup import PromptLookup
 from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
 
@@ -99,6 +100,11 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         "--no-prefix-cache", action="store_true", help="keep nothing of a prompt when its request has ended"
     )
     options.add_prompt_cache(group)
+    group.add_argument(
+        "--lookup",
+        action="store_true",
+        help="while few texts are generated, guess that they repeat their prompts: faster for edits and quotes",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -256,7 +262,7 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
         file = projectors.pop(name, None) or (None if served else projectors.pop("", None))
         projector = None if file is None else media.load_file(args, file, model, media.new_marker())
-        kept = {"keepPrefixes": keep, "promptCache": cache}
+        kept = {"keepPrefixes": keep, "promptCache": cache, "speculation": PromptLookup() if args.lookup else None}
         engine = Engine(model, params=params, nThreads=args.threads, mtmd=projector, **kept, **size, **batch)
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)

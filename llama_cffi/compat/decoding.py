@@ -14,14 +14,15 @@ from llama_cffi.compat.memory import BaseLlamaCache, LlamaState, ScoredCache
 from llama_cffi.compat.sampling import make_sampler
 from llama_cffi.compat.unsupported import unsupported
 from llama_cffi.embedding.packing import numpy_for
-from llama_cffi.errors import BusyError, StateError
+from llama_cffi.errors import BusyError, LlamaError, StateError
 from llama_cffi.generation.generation import _require_context
 from llama_cffi.generation.prefix import common_length
-from llama_cffi.generation.token_cache import TokenCache
+from llama_cffi.generation.token_cache import TokenCache, context_capacity
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from llama_cffi.generation.speculation import SpeculativeDecoder
     from llama_cffi.sampling.sampler import Sampler
 
 
@@ -29,6 +30,7 @@ class DecodingMethods(LlamaBase):
     """What a `Llama` does with tokens."""
 
     _cache: TokenCache | None = None
+    _guesses: SpeculativeDecoder | None = None  # of the text that is written
 
     @property
     def _kept(self) -> TokenCache:
@@ -45,7 +47,7 @@ class DecodingMethods(LlamaBase):
     @property
     def n_tokens(self) -> int:
         """The number of tokens in the KV cache."""
-        return 0 if self._cache is None else len(self._cache)
+        return 0 if self._cache is None else len(self._cache) if self._guesses is None else self._guesses.n_kept
 
     @property
     def input_ids(self) -> Any:
@@ -76,7 +78,8 @@ class DecodingMethods(LlamaBase):
 
     def _ids(self) -> Any:
         np = numpy_for("logits_processor, stopping_criteria and save_state")
-        return np.asarray(self._kept.contents.tokens, np.intc)
+        tokens, guesses = self._kept.contents.tokens, self._guesses
+        return np.asarray(tokens if guesses is None else tokens[: guesses.n_kept], np.intc)
 
     def reset(self) -> None:
         """Remove all tokens from the KV cache."""
@@ -189,30 +192,64 @@ class DecodingMethods(LlamaBase):
         self, tokens: list[Token], sampler: Sampler, criteria: Any = None, reset: bool = True
     ) -> Generator[Token, Sequence[Token] | None, None]:
         """Decode a prompt, and yield a token after it again and again, until one of the criteria is met."""
-        kept, owner = self._kept, object()
+        kept, owner, capacity = self._kept, object(), context_capacity(self.context) or self.n_ctx()
         sampler.reset()
-        with self._decoding():
-            self._load_cached(tokens)
-            kept.claim(owner)
-            rest = tokens[kept.adapt_to(tokens) :] if reset else tokens
-            kept.decode(rest)
-            token = self._pick(sampler, criteria)
-        while token is not None:
-            more = yield token
-            with self._decoding():
-                kept.push(token, owner)
-                if more:
-                    kept.decode(list(more))
-                token = self._pick(sampler, criteria)
+        self._guesses = guesses = self._speculate(kept)
 
-    def _pick(self, sampler: Sampler, criteria: Any) -> Token | None:
-        """Sample a token; None if the criteria end the text before it."""
+        def pick(index: int) -> Any:
+            return self._pick(sampler, criteria, index)
+
+        try:
+            with self._decoding():
+                self._load_cached(tokens)
+                kept.claim(owner)
+                rest = tokens[kept.adapt_to(tokens) :] if reset else tokens
+                kept.decode(rest)
+                if guesses is not None:
+                    guesses.begin(kept.contents.tokens)
+                token = pick(-1)
+            while token is not None:
+                more = yield token
+                with self._decoding():
+                    if more and guesses is not None:  # the guesses do not know them
+                        guesses.finish(owner)
+                        self._guesses = guesses = None
+                    if guesses is not None:
+                        token = guesses.next(token, owner, lambda: max(capacity - len(kept) - 1, 0), pick)
+                    else:
+                        kept.push(token, owner)
+                        if more:
+                            kept.decode(list(more))
+                        token = pick(-1)
+        finally:
+            if guesses is not None:
+                self._end_guesses(guesses, owner)
+
+    def _speculate(self, kept: TokenCache) -> SpeculativeDecoder | None:
+        """Begin to guess, if `draft_model` says so. With `logits_all`, each token is decoded alone."""
+        if self.draft_model is None or self._logits_all:
+            return None
+        from llama_cffi.generation.speculation import SpeculativeDecoder
+
+        return SpeculativeDecoder(self.draft_model._speculation, self.context, kept)
+
+    def _end_guesses(self, guesses: SpeculativeDecoder, owner: object) -> None:
+        if self._guesses is guesses:
+            self._guesses = None
+        try:
+            with self._decoding():
+                guesses.finish(owner)
+        except LlamaError:  # the context is busy or closed; the next prompt removes the guesses
+            pass
+
+    def _pick(self, sampler: Sampler, criteria: Any, index: int) -> Token | None:
+        """Sample a token from an output; None if the criteria end the text before it."""
         if criteria is not None:
-            logits = numpy_for("stopping_criteria").array(self.context.getLogitsIth(-1))
+            logits = numpy_for("stopping_criteria").array(self.context.getLogitsIth(index))
             ids = self._ids()
             if criteria(ids, logits):
                 return None
-        return sampler.sample(self.context, -1)
+        return sampler.sample(self.context, index)
 
     def _load_cached(self, tokens: list[Token]) -> None:
         """Load the state from the cache that shares more of the prompt than the KV cache does."""

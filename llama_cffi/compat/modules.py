@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import llama_cffi
 from llama_cffi._core.ffi import lib
 from llama_cffi._generated.names import FUNCTIONS
-from llama_cffi.compat import chat_format, grammar, llama, memory, sampling, tokenizer, types
+from llama_cffi.compat import chat_format, grammar, llama, memory, sampling, speculative, tokenizer, types
 from llama_cffi.compat.unsupported import unsupported
 
 # The release of llama-cpp-python whose API this is, with any llama.cpp: programs compare `__version__` with theirs.
@@ -20,9 +20,6 @@ _INSTEAD = {
     "server": "python -m llama_cffi serve is the server",
     "llava_cpp": "models see no images yet",
     "mtmd_cpp": "models see no images or sounds yet",
-    "llama_speculative": "draft models are not supported: an Engine serves several requests at once",
-    "LlamaPromptLookupDecoding": "leave draft_model out",
-    "LlamaDraftModel": "leave draft_model out",
 }
 
 
@@ -41,6 +38,7 @@ def install() -> None:
         "llama_chat_format": [chat_format],
         "llama_cpp": [],
         "llama_grammar": [grammar],
+        "llama_speculative": [speculative],
         "llama_tokenizer": [tokenizer],
         "llama_types": [types],
     }

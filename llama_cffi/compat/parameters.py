@@ -17,6 +17,7 @@ from llama_cffi._generated.enums import (
     RopeScalingType,
     SplitMode,
 )
+from llama_cffi.compat.speculative import LlamaPromptLookupDecoding
 from llama_cffi.compat.tokenizer import LlamaTokenizer
 from llama_cffi.compat.unsupported import unsupported
 from llama_cffi.context.context import Context
@@ -57,8 +58,8 @@ _OLD_HINTS = {
 
 def check_supported(options: Mapping[str, Any], others: Mapping[str, Any]) -> None:
     """Raise UnavailableError for parameters that have no counterpart, TypeError for unknown ones."""
-    if options["draft_model"] is not None:
-        raise unsupported("draft_model", "leave it out; Engine serves several requests at once instead")
+    if options["draft_model"] is not None and not isinstance(options["draft_model"], LlamaPromptLookupDecoding):
+        raise unsupported("draft_model", "pass LlamaPromptLookupDecoding(); Generation has speculation=DraftModel(...)")
     if options["tokenizer"] is not None and not isinstance(options["tokenizer"], LlamaTokenizer):
         raise unsupported("tokenizer", "leave it out: the tokenizer of the model's file is used, as tokenize() does")
     if options["lora_base"] is not None:

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from llama_cffi.engine.adapter_set import NO_ADAPTERS
+from llama_cffi.engine.guessing import StepGuesses
 from llama_cffi.engine.media import decode_next
 from llama_cffi.engine.prompt_plan import with_scores
 from llama_cffi.engine.step import Step
@@ -18,12 +19,13 @@ from llama_cffi.sampling.no_token import no_token
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from llama_cffi._core.base_types import Pos, SeqId
+    from llama_cffi._core.base_types import Pos, SeqId, Token
     from llama_cffi.context.context import Context
     from llama_cffi.engine.adapter_set import AdapterSet
     from llama_cffi.engine.job import Job
     from llama_cffi.engine.memory_layout import MemoryLayout
     from llama_cffi.engine.prompt_plan import Plan
+    from llama_cffi.generation.pace import Cost
 
 
 class Owner(Protocol):
@@ -48,8 +50,8 @@ class BatchRunner:
     so that nothing is filled in again; see `invalidate`.
     """
 
-    def __init__(self, layout: MemoryLayout, owner: Owner, wake: list[Future[None]]) -> None:
-        """`wake` collects the futures of event loops that wait for text."""
+    def __init__(self, layout: MemoryLayout, owner: Owner, wake: list[Future[None]], cost: Cost) -> None:
+        """`wake` collects the futures of event loops that wait for text. `cost` is for speculation."""
         self._context, self._cells, self._owner, self._wake = layout.context, layout.pool, owner, wake
         self._step = Step(self._context, _capacity(self._context))
         context = self._context
@@ -57,6 +59,9 @@ class BatchRunner:
         self._jobs: list[Job] = []  # of the last batch
         self._entries: list[tuple[Job, int]] = []
         self._others: list[tuple[Job, int]] = []
+        most = min(self._rows, self._step.capacity)
+        self._guesses = StepGuesses(context, not layout.unified, most, cost)
+        self._guessed: dict[Job, list[Token]] = {}  # in the last batch
         self._padded: list[tuple[SeqId, Pos]] = []  # where dummy tokens begin
         self._scored: list[tuple[Job, range, int]] = []  # positions whose outputs score a prompt; the first one's entry
         self._prompts: list[Job] = []  # that end in the batch, and nothing follows
@@ -79,14 +84,14 @@ class BatchRunner:
         """Let the adapters be freed, at the end of the context."""
         self._adapters = NO_ADAPTERS
 
-    def run(self, jobs: list[Job]) -> bool:
+    def run(self, jobs: list[Job], others: int) -> bool:
         """Decode one batch for these jobs, and sample from its outputs. False if nothing was decoded.
 
-        All have the same adapters.
+        All have the same adapters. `others` is how many requests run besides a single one.
         """
         if jobs and jobs[0].adapters is not self._adapters:
             self.use_adapters(jobs[0].adapters)
-        lent = self._prepare(jobs)
+        lent = self._prepare(jobs, others)
         if not self._entries:
             return False
         began = perf_counter()
@@ -111,13 +116,17 @@ class BatchRunner:
         for job, index in self._others:
             if not job.request._cancelled:
                 self._sample(job, index)
+        self._guesses.took(self.n, perf_counter() - began)
+        if self._cells.checkpoints.useful:
+            self._make_checkpoints()
         return True
 
     # The batch
 
-    def _prepare(self, jobs: list[Job]) -> list[Job]:
+    def _prepare(self, jobs: list[Job], others: int) -> list[Job]:
         """Make the batch and its rows. Returns the jobs with rows, which have lent their samplers."""
-        if self._steady and jobs == self._jobs:
+        self._guessed = guessed = self._guesses.plan(jobs, others)
+        if self._steady and not guessed and jobs == self._jobs:
             lent = self._lend(self._step.rows)
             if len(lent) == len(self._step.rows):
                 return lent
@@ -127,7 +136,7 @@ class BatchRunner:
         self._jobs, self._steady = jobs, False
         self._entries = self._fill(jobs)
         outputs = [(job, index) for job, index in self._entries if index >= 0]
-        lent = self._lend([job for job, _ in outputs], skip=True)
+        lent = self._lend([job for job, _ in outputs if job not in guessed], skip=True)
         with_rows = set(lent)
         for job, index in outputs:
             if job in with_rows:
@@ -174,7 +183,12 @@ class BatchRunner:
             if start < job.pause < start + count:
                 count, dummies = job.pause - start, 0
             if count == 1 and start == len(tokens) - 1 and not dummies and job.samples:
-                entries.append((job, step.add_token(tokens[start], sequence.position(start), sequence.id)))
+                position = sequence.position(start)
+                entries.append((job, step.add_token(tokens[start], position, sequence.id)))
+                if job in self._guessed:
+                    self._cells.checkpoints.set_mark(sequence)
+                    for i, token in enumerate(self._guessed[job], position + 1):
+                        step.add_token(token, i, sequence.id)
             elif count:
                 last = start + count == len(tokens)
                 position = sequence.position(start)
@@ -213,6 +227,9 @@ class BatchRunner:
     def _recover(self, error: BaseException) -> None:
         """Handle a failed step: make room, or end its requests. Raises the error if it is the end of the engine."""
         self._steady = False
+        if isinstance(error, ContextFullError) and self._guessed:
+            self._guesses.pause()
+            return
         if isinstance(error, ContextFullError):
             self._owner.recover_cells(error)
             return
@@ -236,6 +253,12 @@ class BatchRunner:
                 cells.grow_one(sequence, tokens[start])
             else:
                 cells.grow(sequence, tokens[start:end])
+
+    def _make_checkpoints(self) -> None:
+        for job, index in self._entries:
+            sequence = job.sequence
+            if index < 0 and sequence is not None and len(sequence.tokens) in job.stops:
+                self._cells.checkpoint(sequence)
 
     # The results
 
@@ -273,12 +296,41 @@ class BatchRunner:
     def _sample(self, job: Job, index: int) -> None:
         """Sample in Python, and publish the result."""
         try:
-            reason = job.sample(self._context, index, self._wake)
+            if job in self._guessed:
+                reason = self._check_guesses(job, index, self._guessed[job])
+            else:
+                reason = job.sample(self._context, index, self._wake)
         except BaseException as error:
             self._fail(job, error)
             return
         if reason is not None:
             self._owner.end(job, reason)
+
+    def _check_guesses(self, job: Job, index: int, guesses: list[Token]) -> StopReason | None:
+        """Sample from the output of a token, and from those of the guesses after it as long as they are right.
+
+        Returns why the text ends, or None.
+        """
+        sequence, cells, usage, known = job.sequence, self._cells, job.request.usage, job.guesses
+        assert sequence is not None and known is not None
+        usage.guessedTokens += len(guesses)
+        right, wrong, reason = 0, False, None
+        try:
+            while not job.request._cancelled:
+                reason = job.sample(self._context, index + right, self._wake)
+                if reason is not None or right == len(guesses):
+                    break
+                wrong = job.tokens[-1] != guesses[right]
+                if wrong:
+                    break
+                cells.grow_one(sequence, guesses[right])
+                right += 1
+                usage.acceptedTokens += 1
+        finally:
+            if right < len(guesses):
+                cells.take_back(sequence)
+            known.judged(right, wrong)
+        return reason
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """End a job whose sampling failed. Raises the error if it is the end of the engine."""

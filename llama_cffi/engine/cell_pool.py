@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_cffi.engine.prompt_plan import Plan, in_one_pool
 from llama_cffi.engine.sequence_pool import UNLIMITED, CellRange, EngineSequence, SequencePool
+from llama_cffi.generation.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from llama_cffi._core.base_types import Token
@@ -146,10 +147,13 @@ class CellPool(SequencePool):
     def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
         memory = self._memory
         whole = length == len(donor.tokens)
+        restores = not self._can_share(donor, length)
         memory.seqCopy(donor.id, sequence.id, -1, -1 if whole else donor.position(length))
-        if not self._ends(donor, length, sequence.id):
+        if (restores and not self._restore(donor, sequence, length)) or not self._ends(donor, length, sequence.id):
             memory.seqRemove(sequence.id)
             return 0
+        if donor.checkpoints is not None:
+            sequence.checkpoints = Checkpoints(item for item in donor.checkpoints.items() if item[0] <= length)
         sequence.ranges = donor.ranges[: self._split(donor, length)]
         for cells in sequence.ranges:
             cells.users.add(sequence)

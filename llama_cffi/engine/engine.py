@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llama_cffi._core.base_types import DEFAULT_SEED, Token
 from llama_cffi._core.checks import boolean, expected, integer
-from llama_cffi._core.ownership import WeakRefs
 from llama_cffi.context.context import Context
 from llama_cffi.engine.adapter_set import AdapterSet
-from llama_cffi.engine.arguments import (
-    checked_projector,
-    chosen_sampler,
-    most_cells,
-    prompt_cache,
-    require_room,
-    seconds,
-)
+from llama_cffi.engine.arguments import checked_projector, prompt_cache
 from llama_cffi.engine.context_params import context_params
-from llama_cffi.engine.job import Job
+from llama_cffi.engine.continuations import submit_all
+from llama_cffi.engine.engine_base import EngineBase
+from llama_cffi.engine.guessing import guesses_of, require_guesses
 from llama_cffi.engine.load import EngineLoad, EngineTotals
 from llama_cffi.engine.memory_layout import MemoryLayout
 from llama_cffi.engine.request import Request, RequestUsage
 from llama_cffi.engine.scheduler import Scheduler
-from llama_cffi.engine.scores import score_all, scored_texts
-from llama_cffi.errors import BusyError, ClosedError, ForkError
+from llama_cffi.engine.scores import scored_texts
 from llama_cffi.generation.default_sampler import defaultSampler
-from llama_cffi.generation.prefix import shown
 from llama_cffi.generation.request_options import INT32_MAX, RequestOptions, require_sampler, with_media
 from llama_cffi.model.model import Model
 from llama_cffi.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
-
-    from typing_extensions import Self
+    from typing import Any, Literal
 
     from llama_cffi._core.arguments import StrPath
     from llama_cffi.chat.answer_format import ReasoningFormat
     from llama_cffi.chat.messages import Message, Tool
     from llama_cffi.chat.template import ChatTemplate
     from llama_cffi.engine.chat_request import ChatRequest
-    from llama_cffi.engine.scores import Text, Work
+    from llama_cffi.engine.continuations import Samplers
+    from llama_cffi.engine.scores import Text
     from llama_cffi.generation.projector import MediaInput, Projector, PromptChunks
     from llama_cffi.generation.prompt_cache.cache import PromptCache
     from llama_cffi.generation.score import Score
-    from llama_cffi.generation.steps import GenerationStep
+    from llama_cffi.generation.speculation import Speculation
     from llama_cffi.model.adapter import Adapter
-
-    R = TypeVar("R", bound=Request)
 
 __all__ = ["Engine", "EngineLoad", "EngineTotals", "Request", "RequestUsage"]
 
@@ -59,10 +47,9 @@ _NO_TEXT = (
     "an engine needs a model that writes text from left to right, with a decoder alone: use Embedder for embeddings, "
     "and Generation with a context for a model that has an encoder too"
 )
-_engines = WeakRefs()  # of Engine
 
 
-class Engine:
+class Engine(EngineBase):
     """Serves many requests at once with one model, on its own context and thread::
 
         with Engine(model) as engine:
@@ -89,6 +76,7 @@ class Engine:
         params: Context.Params | None = None,
         mtmd: Projector | None = None,
         promptCache: PromptCache | StrPath | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`nCtx` is the size of the KV cache in tokens, for all requests together; `nSeqMax` is how many run at once.
         `nBatch` is how many tokens a step decodes: with more, prompts are read faster, but each step takes longer.
@@ -106,7 +94,8 @@ class Engine:
 
         `params` has more parameters for the context; the ones here override it. `mtmd` is an Mtmd.Context, for images
         and sounds in requests; all other requests wait while it encodes. `promptCache` keeps long prompts on disk: a
-        `PromptCache`, or its folder.
+        `PromptCache`, or its folder. `speculation` guesses tokens of all requests, `PromptLookup()`, while at most 4
+        run: see `submit`.
 
         Raises ValueError for a model that does not generate text, and for invalid parameters; ContextError.
         """
@@ -123,59 +112,16 @@ class Engine:
         model.vocab._require_tokenizer()
         self._mtmd = checked_projector(mtmd, model)
         stored = None if promptCache is None else prompt_cache(promptCache)
+        self._speculation = require_guesses(speculation, model)
         layout = MemoryLayout(model, context_params(model, params, nCtx, nSeqMax, nBatch, nThreads), kvUnified)
         context = layout.context
         if not context._limits.decodes:
             context.close()
             raise ValueError(_NO_TEXT)
-        self._model = model
         self._templates: dict[str | None, ChatTemplate] = {}
         self._limits = context._limits
-        self._nCtx = context.nCtx if layout.fixed else max(context.nCtx, layout.nCtx)
         layout.disk = stored
-        self._scheduler = Scheduler(layout, keepPrefixes, maxWaiting)
-        self._capacity = most_cells(context, layout)
-        _engines.add(self)
-        self._collected = self._scheduler.when_collected()
-        self._collected.__enter__()  # before the thread runs: after Ctrl-C in between, nobody could end it
-        self._scheduler.thread.start()
-
-    @property
-    def model(self) -> Model:
-        """The model that all requests use."""
-        return self._model
-
-    @property
-    def nCtx(self) -> int:
-        """The size of the KV cache in tokens, for all requests together."""
-        return self._nCtx
-
-    @property
-    def nSeqMax(self) -> int:
-        """The number of requests that run at once."""
-        return self._scheduler.nSeqMax
-
-    @property
-    def load(self) -> EngineLoad:
-        """The number of running and waiting requests, and the use of the KV cache, after the last step."""
-        return self._scheduler.load
-
-    @property
-    def closed(self) -> bool:
-        """True if the engine takes no more requests."""
-        return self._scheduler.closes
-
-    @property
-    def totals(self) -> EngineTotals:
-        """What the engine has done so far, in numbers that only grow. Does not wait for a step."""
-        return self._scheduler.totals
-
-    def requests(self) -> list[Request]:
-        """Return the requests that have not ended, in the order in which they were submitted. Does not wait for a step.
-
-        See `id`, `state`, `prompt`, `tokens` and `seconds` of a request.
-        """
-        return [job.request for job in sorted(self._scheduler.jobs(), key=_serial)]
+        self._begin(model, layout, Scheduler(layout, keepPrefixes, maxWaiting))
 
     def submit(
         self,
@@ -194,6 +140,7 @@ class Engine:
         promptLogProbs: int | None = None,
         adapters: Iterable[tuple[Adapter, float]] = (),
         sharePrefix: bool = True,
+        speculation: Speculation | Literal[False] | None = None,
     ) -> Request:
         """Submit a prompt. Returns at once; iterate over the request for the text, or wait for its `result()`.
 
@@ -209,7 +156,9 @@ class Engine:
         decodes the prompt alone. `adapters` are LoRA adapters with their scales, `[(adapter, 1.0)]`: requests with the
         same ones share batches and prefixes, and others take turns with them. `penalizePrompt` False hides the prompt
         from penalties and DRY; see `Generation`. `sharePrefix` False decodes the whole prompt, whatever the KV cache
-        has of it. `media` are images and sounds for the markers in `prompt`, as in `Generation`.
+        has of it. `media` are images and sounds for the markers in `prompt`, as in `Generation`. `speculation` guesses
+        tokens of this request, as in `Generation`; None is the engine's, False none. With others beside it, it guesses
+        what makes their steps at most 5 % longer.
 
         Raises ContextFullError for a request that would not fit the KV cache even alone; ValueError and TypeError for
         wrong arguments; QueueFullError, ClosedError. Later errors are raised by the request.
@@ -220,6 +169,7 @@ class Engine:
             self._model.vocab, text, maxTokens, stop, stopTokens, logProbs, special, penalizePrompt, promptLogProbs
         )
         options.shares_prefix = boolean(sharePrefix, "sharePrefix")
+        options.guesses = guesses_of(speculation, self._speculation, self._model, self._scheduler.cost)
         return self._submit(Request, options, sampler, priority, seed, AdapterSet.check(self._model, adapters))
 
     def chat(
@@ -246,6 +196,7 @@ class Engine:
         thinkingBudget: int | None = None,
         thinkingClose: str = "",
         sharePrefix: bool = True,
+        speculation: Speculation | Literal[False] | None = None,
     ) -> ChatRequest:
         """Submit a conversation. Returns at once; `events()` of the request yields the parts of the answer.
 
@@ -294,6 +245,7 @@ class Engine:
             penalizePrompt,
         )
         options.shares_prefix = boolean(sharePrefix, "sharePrefix")
+        options.guesses = guesses_of(speculation, self._speculation, self._model, self._scheduler.cost)
         grammar, limit = form.grammarSampler(vocab), thought_limit(form, vocab, thinkingBudget, thinkingClose)
         if grammar is not None or limit is not None:
             own = defaultSampler(seed=seed) if sampler is None else require_sampler(sampler).clone()
@@ -305,6 +257,17 @@ class Engine:
         request = self._submit(ChatRequest, options, sampler, priority, seed, loras)
         request._format, request._taken = form, call_ids(messages)
         return request
+
+    def continuations(
+        self, prompt: str | Sequence[Token], n: int, *, sampler: Samplers = None, **options: Any
+    ) -> list[Request]:
+        """Submit a prompt for `n` continuations, at most 1,024. It is decoded once: the requests share its cells.
+
+        `options` are those of `submit`. Each request has a seed of its own: `seed`, `seed + 1` and so on. `sampler` is
+        a list with one for each; or one, of which the others are clones: with a fixed seed, these write the same text.
+        Raises what `submit` raises; no request goes on then.
+        """
+        return submit_all(n, sampler, options, partial(self.submit, prompt))
 
     def score(
         self,
@@ -324,90 +287,3 @@ class Engine:
         found = scored_texts(self._model.vocab, texts, context)
         work = self._score([(text.tokens, text.first) for text in found], priority, adapters)
         return [text.score(steps) for text, steps in zip(found, work, strict=True)]
-
-    def _score(
-        self, work: Iterable[Work], priority: int = 0, adapters: Iterable[tuple[Adapter, float]] = ()
-    ) -> Iterator[list[GenerationStep]]:
-        loras = AdapterSet.check(self._model, adapters)
-
-        def submit(tokens: list[Token], first: int) -> Request:
-            self._scheduler.require_place()
-            options = RequestOptions.check(self._model.vocab, tokens, 0, (), (), None, False, False, 0)
-            options.scored_from = first
-            return self._submit(Request, options, None, priority, DEFAULT_SEED, loras)
-
-        return score_all(work, submit, 2 * self.nSeqMax)
-
-    def _submit(
-        self,
-        kind: type[R],
-        options: RequestOptions,
-        sampler: Sampler | None,
-        priority: int,
-        seed: int,
-        adapters: AdapterSet,
-    ) -> R:
-        require_room(len(options.prompt), options.max_tokens, self._capacity)
-        # As an int: the engine's thread negates it, and minus an unsigned number of numpy is a large one.
-        priority = integer(priority, -INT32_MAX, INT32_MAX, "priority")
-        chosen = chosen_sampler(sampler, seed)
-        request = kind(shown(options.prompt), priority, self._scheduler.notify, self)
-        job = Job(request, options, chosen, sampler is None, self._capacity, self._scheduler.ahead, adapters)
-        try:
-            self._scheduler.submit(job)
-        except BaseException:  # also Ctrl-C, after which nobody has the request
-            if job.is_open:
-                request.cancel()
-            elif sampler is None:
-                chosen.close()
-            raise
-        return request
-
-    # The end
-
-    def close(self, *, drain: bool = False, timeout: float | None = None) -> None:
-        """End the thread and free the context. Closing twice is harmless.
-
-        On the CPU, a running step is interrupted. Requests that have not ended raise ClosedError where their text is
-        waited for, after the text so far. With `drain`, the engine takes no more requests, but first completes those it
-        has, for at most `timeout` seconds (None: without a limit). Raises BusyError on the engine's thread: in a
-        sampler or another callback.
-        """
-        if self._scheduler.thread is threading.current_thread():
-            raise BusyError("the engine cannot be closed by a sampler or a callback that runs inside it")
-        limit = None if timeout is None else seconds(timeout)
-        if boolean(drain, "drain"):
-            self._scheduler.drain(limit)
-        elif limit is not None:
-            raise ValueError("timeout is for drain=True: without it, close does not wait for requests")
-        self._scheduler.stop(ClosedError("this engine cannot be used: it was closed"))
-        if not isinstance(self._scheduler.closing, ForkError):
-            self._scheduler.thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        if self.closed:
-            return "<Engine closed>"
-        load = self.load
-        return f"<Engine nCtx={self._nCtx}, {load.running} running, {load.waiting} waiting, {self._model!r}>"
-
-
-def _serial(job: Job) -> int:
-    return job.serial
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine._scheduler.after_fork(
-            ForkError(
-                "this engine belongs to the parent process: make one after the fork, or start processes with spawn"
-            )
-        )
-
-
-os.register_at_fork(after_in_child=_after_fork)

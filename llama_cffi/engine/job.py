@@ -48,8 +48,10 @@ class Job:
         "_rules",
         "_shares_prefix",
         "_start",
+        "_seen",
         "adapters",
         "counted",
+        "guesses",
         "is_open",
         "media",
         "open_ended",
@@ -64,6 +66,7 @@ class Job:
         "sequence",
         "serial",
         "special",
+        "stops",
         "tokens",
     )
 
@@ -94,8 +97,13 @@ class Job:
         self.samples = options.max_tokens != 0  # False: the prompt is decoded, and nothing else
         self.tokens = array("i", options.prompt)  # and the generated ones that are to be decoded
         self.media = options.media  # images and sounds among them, by their marks
+        self.guesses = options.guesses if self.samples else None
+        self._seen = len(self.tokens)  # tokens that the guesses know
+        if self.guesses is not None:
+            self.guesses.add(options.prompt)
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
+        self.stops: list[int] = []  # numbers of tokens at which a batch ends, for checkpoints
         self.serial = 0
         self.is_open = False  # between submit and the end
         self.counted = False  # among the ended requests
@@ -116,6 +124,20 @@ class Job:
         if self.media is None:
             return len(self.tokens) - len(self.sequence.tokens)
         return text_length(self.tokens, len(self.sequence.tokens))
+
+    @property
+    def part(self) -> int:
+        """The number of tokens that the next batch can have."""
+        assert self.sequence is not None
+        done = len(self.sequence.tokens)
+        return min(self.pending, min([stop for stop in self.stops if stop > done], default=len(self.tokens)) - done)
+
+    def will_share(self, length: int, parts: bool) -> int:
+        """Return how many of its first `length` tokens another request can share, now or when they are decoded.
+
+        `parts` says that the memory shares any prefix; else only those that end at a checkpoint.
+        """
+        return length if parts else max([stop for stop in self.stops if stop <= length], default=0)
 
     @property
     def unscored(self) -> bool:
@@ -157,6 +179,14 @@ class Job:
     def next_reservation(self) -> int:
         """The reservation of an open-ended job with its present tokens."""
         return min(self._capacity, len(self.tokens) + self._ahead)
+
+    def guess(self, most: int, others: int, guesses: int) -> list[Token]:
+        """Guess the next tokens, as many as the reserved cells take at most; see `Pace.choose`."""
+        if self.guesses is None:
+            return []
+        self.guesses.add(self.tokens[self._seen :])
+        self._seen = len(self.tokens)
+        return self.guesses.make(min(most, self.reserved - len(self.tokens)), others, guesses)
 
     def start_sampler(self) -> None:
         """Prepare the sampler for the prompt. Raises ValueError if a request of any engine still uses it."""

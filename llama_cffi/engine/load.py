@@ -54,6 +54,11 @@ class Counters:
         self.prompt = self.reused = self.generated = self.steps = self.from_disk = 0
         self.seconds = 0.0
 
+    def step(self, seconds: float) -> None:
+        """Count a batch."""
+        self.steps += 1
+        self.seconds += seconds
+
     def begin(self, request: Request) -> None:
         """Count the prompt of a request. Once, even if the request is preempted and begins again."""
         if not request._begun:

@@ -49,7 +49,7 @@ def in_one_pool(prompts: Iterable[Job], free: int) -> Plan:
     """Fill `free` entries by rank. llama.cpp computes all tokens of a batch together."""
     plan: Plan = {}
     for job in sorted(prompts, key=rank):
-        count = min(job.pending, free)
+        count = min(job.part, free)
         plan[job] = count, 0
         free -= count
     return plan

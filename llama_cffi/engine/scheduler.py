@@ -24,6 +24,7 @@ from llama_cffi.engine.stored_prefixes import StoredPrefixes
 from llama_cffi.engine.turns import Turns
 from llama_cffi.engine.waiting_queue import WaitingQueue
 from llama_cffi.errors import BusyError, ClosedError, ContextFullError, ForkError, QueueFullError
+from llama_cffi.generation.pace import Cost
 from llama_cffi.generation.steps import StopReason
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Scheduler:
         self._layout, self._prefixes = layout, StoredPrefixes(layout)
         self.nSeqMax = layout.context.nSeqMax
         self._wake: list[Future[None]] = []
-        self._calm_needed = _CALM_STEPS[0]
+        self._calm_needed, self.cost = _CALM_STEPS[0], Cost()
         self._use_context()
         self._calm = 16 * self._calm_needed + 1  # the first change is not a sign of many
         self._keep_prefixes = keepPrefixes
@@ -87,7 +88,7 @@ class Scheduler:
         """Use the context of the layout, which may be another one than before."""
         self._context, self._cells = self._layout.context, self._layout.pool
         self._nCells = None if self._cells.total >= UNLIMITED else self._cells.total
-        self._runner = BatchRunner(self._layout, self, self._wake)
+        self._runner = BatchRunner(self._layout, self, self._wake, self.cost)
         self._calm = 0  # steps for which streams would be possible; in streams, steps so far
 
     # For other threads
@@ -257,9 +258,8 @@ class Scheduler:
 
     def _run_batch(self, jobs: list[Job], generating: int) -> None:
         runner = self._runner
-        if runner.run(jobs):
-            self._counters.steps += 1
-            self._counters.seconds += runner.seconds
+        if runner.run(jobs, len(self._running) - 1):
+            self._counters.step(runner.seconds)
             if runner.n == generating:
                 self._policy.note(generating, runner.seconds)
 
@@ -292,8 +292,7 @@ class Scheduler:
         grown = [job for job in self._running if len(job.tokens) > layout.stream]
         if grown or (self._waiting and self._cells.has_sequence and self._queue.first.reserved > layout.stream):
             least, most = _CALM_STEPS
-            lasted = self._calm > 16 * self._calm_needed
-            self._calm_needed = least if lasted else min(2 * self._calm_needed, most)
+            self._calm_needed = least if self._calm > 16 * self._calm_needed else min(2 * self._calm_needed, most)
             self._change_layout()
         if layout.fixed:  # there was no memory for the change
             for job in grown:
@@ -318,6 +317,7 @@ class Scheduler:
                 break
             sequence = job.sequence = self._prefixes.open(job, self._running)
             self._queue.remove(job)
+            job.stops = self._cells.places(sequence, job.tokens, (other.shareable for other in self._waiting))
             if not job.request.tokens:
                 job.request.usage.reusedTokens = len(sequence.tokens)
                 job.request.usage.queueSeconds += job.request._lap()

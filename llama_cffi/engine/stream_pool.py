@@ -71,7 +71,7 @@ class StreamPool(SequencePool):
     # Streams
 
     def share(self, donor: EngineSequence, sequence: EngineSequence, length: int) -> int:
-        if length * _WORTH_COPYING < self.per_sequence:
+        if length * _WORTH_COPYING < self.per_sequence or not self._can_share(donor, length):
             return 0
         memory, self.copying = self._memory, True
         memory.seqCopy(donor.id, sequence.id)

@@ -66,15 +66,17 @@ class WaitingQueue:
 
     def _is_being_decoded(self, job: Job, shared: int, running: Sequence[Job]) -> bool:
         """True if a running job is about to decode a longer prefix of this one than it could share now."""
-        wanted, tokens = shared + _MIN_SHARED, job.shareable
-        if wanted >= len(tokens) or not self._layout.pool.shares_parts:
+        tokens = job.shareable
+        pool = self._layout.pool
+        if shared + 1 >= len(tokens) or not (pool.shares_parts or pool.checkpoints.useful):
             return False
-        return any(
-            [
-                other.pending > 1
-                and other.adapters.key == job.adapters.key
-                and other.request.priority >= job.request.priority
-                and common_length(tokens, other.tokens) >= wanted
-                for other in running
-            ]
-        )
+        for other in running:
+            if other.pending < 2 or other.adapters.key != job.adapters.key:
+                continue
+            if other.request.priority < job.request.priority:
+                continue
+            common = common_length(tokens, other.tokens)
+            least = 1 if common == len(tokens) == len(other.tokens) else _MIN_SHARED  # the same prompt is decoded once
+            if shared + least < len(tokens) and other.will_share(common, pool.shares_parts) >= shared + least:
+                return True
+        return False

@@ -66,6 +66,11 @@ class DraftModel(Speculation):
     def __repr__(self) -> str:
         return f"DraftModel({self._model!r}, most={self._most})"
 
+    def _require_engine(self) -> None:
+        raise ValueError(
+            "a DraftModel serves one text at a time, and an Engine writes many: use a PromptLookup, or a Generation"
+        )
+
     def _start(self, ctx: Context) -> Guesser:
         from llama_cffi.generation.generation import _require_context
 

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from llama_cffi._core.base_types import SeqId, Token
 from llama_cffi._core.checks import expected, integer
-from llama_cffi._core.compat import has
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, ContextFullError
 from llama_cffi.generation.default_sampler import defaultSampler
@@ -172,7 +171,8 @@ class Generation(Iterator[str]):
         run = self._run
         usage = Usage(len(run.prompt), run.reused, len(run.rules.tokens), run.prompt_seconds, run.seconds)
         if run.speculation is not None:
-            usage.guessedTokens, usage.acceptedTokens = run.speculation.guessed, run.speculation.accepted
+            guesses = run.speculation.guesses
+            usage.guessedTokens, usage.acceptedTokens = guesses.guessed, guesses.accepted
         kept = run.cache.contents.checkpoints
         if kept is not None:
             usage.checkpoints, usage.checkpointBytes, usage.restoredTokens = len(kept), kept.size, run.restored
@@ -325,14 +325,14 @@ def _require_scores(ctx: Context) -> None:
 
 def _speculate(speculation: Speculation, ctx: Context, cache: TokenCache) -> SpeculativeDecoder:
     """Check that guesses can be taken back in a context, and begin them."""
-    from llama_cffi.generation.speculation import SpeculativeDecoder, require_speculation
+    from llama_cffi.generation.speculation import (
+        SpeculativeDecoder,
+        require_memory_that_goes_back,
+        require_speculation,
+    )
 
     require_speculation(speculation)
-    model = ctx.getModel()
-    if model.isRecurrent or (has("llama_model_is_hybrid") and model.isHybrid):
-        raise ValueError(
-            "speculation needs a memory that can go back, and this model has a recurrent state: leave it out"
-        )
+    require_memory_that_goes_back(ctx.getModel())
     if ctx._samples:
         raise ValueError("speculation needs a context without samplers of its own (setSampler): make another one")
     return SpeculativeDecoder(speculation, ctx, cache)

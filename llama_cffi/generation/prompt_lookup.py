@@ -12,6 +12,7 @@ from llama_cffi.generation.speculation import Guesser, Speculation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_cffi.context.context import Context
+    from llama_cffi.vocab.vocab import Vocab
 
 _LONGEST = 32  # tokens before a place that are compared
 _PLACES = 16  # places that are compared, the last ones
@@ -47,10 +48,12 @@ class PromptLookup(Speculation):
         return f"PromptLookup(n={self._n}, most={self._most})"
 
     def _start(self, ctx: Context) -> Guesser:
+        return self._start_in_engine(ctx.getModel().vocab)
+
+    def _start_in_engine(self, vocab: Vocab) -> Guesser:
         from llama_cffi.vocab.tokenize import tokenize
 
         text = self._text
-        vocab = ctx.getModel().vocab
         tokens = tokenize(vocab, text, addSpecial=False) if isinstance(text, str) else text
         if tokens and max(tokens) >= vocab.nTokens:
             raise no_such_token(max(tokens), vocab.nTokens)

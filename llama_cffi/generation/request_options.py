@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_cffi.generation.projector import Projector
+    from llama_cffi.generation.speculation import Guesses
     from llama_cffi.model.model import Model
 
 _PROJECTOR = "Mtmd.Context.initFromFile(mmproj, model) makes one"
@@ -30,7 +31,7 @@ class RequestOptions:
     """What to generate: the prompt as tokens, and when to stop."""
 
     __slots__ = (
-        *("begin", "log_probs", "max_tokens", "media", "penalizes_prompt", "prompt", "prompt_log_probs"),
+        *("begin", "guesses", "log_probs", "max_tokens", "media", "penalizes_prompt", "prompt", "prompt_log_probs"),
         *("scored_from", "shares_prefix", "stop_tokens", "stream"),
     )
 
@@ -54,6 +55,7 @@ class RequestOptions:
         self.scored_from = 1  # the first token of the prompt that `prompt_log_probs` is about
         self.penalizes_prompt = penalizes_prompt
         self.shares_prefix = True  # of the prompt, with other requests of an engine
+        self.guesses: Guesses | None = None  # of an engine
         self.begin: Callable[[], None] | None = None  # called when the sampler has been reset
 
     @classmethod

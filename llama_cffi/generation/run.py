@@ -47,7 +47,7 @@ class Run:
 
         self.speculation: SpeculativeDecoder | None = None
         self.stored: StoredSequence | None = None  # the prompt cache on disk
-        self.keeps_checkpoints = False  # the next prompt of the sequence may change what this one has
+        self.is_chat = False  # the next prompt of the sequence may change the end of this one
 
         self.start_sampler: Callable[[Sampler], None] = Sampler.reset
         self.when_begun: Callable[[], None] | None = None
@@ -150,14 +150,11 @@ class Run:
             return token
 
     def _decode_prompt(self) -> None:
-        cache, prompt, stored = self.cache, self.prompt, self.stored
-        if stored is not None and len(cache) < stored.place < len(prompt):
-            cache.decode(prompt[len(cache) : stored.place], output=False)
-            stored.save(prompt)
-        if self.keeps_checkpoints:
-            cache.decode_prompt(prompt)
+        prompt, stored = self.prompt, self.stored
+        if stored is None:
+            self.cache.decode_prompt(prompt, self.is_chat)
         else:
-            cache.decode(prompt[len(cache) :])
+            self.cache.decode_prompt(prompt, self.is_chat, stored.place, partial(stored.save, prompt))
 
     def _read_from_disk(self, stored: StoredSequence) -> None:
         self.from_disk = stored.restore(self.prompt, self.reused)

@@ -90,7 +90,7 @@ class Usage:
     generationSeconds: float = 0.0
     """Seconds from the first token to the end."""
     checkpoints: int = 0
-    """Checkpoints of the sequence: at most 8, for chats with models whose memory cannot go back by itself."""
+    """Checkpoints of the sequence: at most 8, for models whose memory cannot go back by itself."""
     checkpointBytes: int = 0
     """Memory that the checkpoints take, at most 512 MiB."""
     restoredTokens: int = 0

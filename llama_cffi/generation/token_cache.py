@@ -6,74 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llama_cffi._core.base_types import Pos, SeqId, Token
 from llama_cffi._core.compat import has
-from llama_cffi._core.ownership import atomic
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, DecodeError, LlamaError, StateError
-from llama_cffi.generation.prefix import (
-    Medium,
-    PlacedMedium,
-    common_length,
-    last_position,
-    media_within,
-    pieces,
-    position_of,
-    whole_media,
-)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from llama_cffi.generation.checkpoints import Checkpoints
+from llama_cffi.generation.prefix import Medium, PlacedMedium, common_length, pieces, whole_media
+from llama_cffi.generation.sequence_contents import ALL, SequenceContents
 
 ABORTED = 2  # what llama_decode returns when it was stopped
-_ALL = 1 << 31
-
-
-class SequenceContents:
-    """The tokens of one sequence. The context keeps one object for each sequence, shared by everyone who uses it."""
-
-    __slots__ = ("changes", "checkpoints", "exact_prefix", "media", "owner", "skipped", "tokens")
-
-    def __init__(self) -> None:
-        self.tokens: list[Token] = []  # by cell, from position 0 on; of images and sounds, see mtmd/media_tokens.py
-        self.media: list[PlacedMedium] = []  # the images and sounds among them
-        self.skipped = 0  # tokens without a position: with M-RoPE, images have fewer positions than tokens
-        self.changes = 0  # the memory's change count for which this is true
-        self.exact_prefix = _ALL  # this many tokens were decoded at the position where they are now
-        self.owner: object = None  # who uses the sequence
-        self.checkpoints: Checkpoints | None = None  # of chats with models that need them
-
-    def position(self, index: int) -> Pos:
-        """Return the position of a token, or the one after the last, outside of images and sounds."""
-        return position_of(self.media, index) if self.media else index
-
-    @property
-    def last_position(self) -> Pos:
-        """The highest position that the memory should have; -1 if it should be empty."""
-        return last_position(self.media, len(self.tokens))
-
-    def cut(self, keep: int) -> None:
-        """Forget the tokens after the first `keep`."""
-        self._change((self.tokens.__delitem__, slice(keep, None)), media_within(self.media, keep))
-
-    def add(self, tokens: Sequence[Token], placed: PlacedMedium) -> None:
-        """Append an image or a sound."""
-        self._change((self.tokens.extend, tokens), [*self.media, placed])
-
-    def set(self, tokens: Sequence[Token], media: list[PlacedMedium]) -> None:
-        """Replace all tokens."""
-        self._change((self.tokens.__setitem__, slice(None), tokens), media)
-
-    def _change(self, change: tuple[Any, ...], media: list[PlacedMedium]) -> None:
-        skipped = sum([placed.n_tokens - placed.n_pos for placed in media])
-        atomic((change, (setattr, self, "media", media), (setattr, self, "skipped", skipped)))
-
-    def keep_checkpoints(self, most: int) -> None:
-        """Remove the checkpoints with more than `most` tokens before them."""
-        if self.checkpoints is not None:
-            self.checkpoints.keep(most)
 
 
 class TokenCache:
@@ -85,7 +24,7 @@ class TokenCache:
 
     __slots__ = (
         *("_context", "_memory", "_nBatch", "_one", "_pos", "_seqId", "_token"),
-        *("contents", "decode_lock", "media", "restored"),
+        *("contents", "decode_lock", "media", "parting", "restored"),
     )
 
     def __init__(self, ctx: Context, seqId: SeqId = 0) -> None:
@@ -98,6 +37,7 @@ class TokenCache:
         self.decode_lock = self._memory._decode_lock  # held from a decode until its outputs are read
         self.restored = 0  # tokens that `adapt_to` kept thanks to a checkpoint
         self.media: dict[Token, Medium] | None = None  # images and sounds of the prompt, by their marks
+        self.parting = 0  # where the tokens of `adapt_to` parted from those before; 0: nowhere
         self._one = self._batch([0], 0)
         token, pos = self._one.token, self._one.pos
         assert token is not None and pos is not None
@@ -131,8 +71,8 @@ class TokenCache:
 
         contents = self.contents
         contents.set(tokens, list(media))
-        contents.owner = None
-        contents.exact_prefix = _ALL if exact_prefix >= len(tokens) else exact_prefix
+        contents.owner = contents.mark = None
+        contents.exact_prefix = ALL if exact_prefix >= len(tokens) else exact_prefix
         contents.checkpoints = Checkpoints(checkpoints)
         self._mark_current()
         return self._matches_memory()
@@ -165,12 +105,13 @@ class TokenCache:
         part (recurrent models; a sliding window that has moved on), it goes back to the last checkpoint, or everything
         is removed. Tokens that were shifted are not reused: they were computed with other tokens before them.
         """
-        contents, self.restored = self.contents, 0
+        contents, self.restored, self.parting = self.contents, 0, 0
         if not self._matches_memory():
             self.clear()
         keep = min(common_length(contents.tokens, tokens), len(tokens) - 1, contents.exact_prefix)
         keep = whole_media(contents.tokens, keep)
         if keep < len(contents.tokens):
+            self.parting = keep if keep < len(tokens) - 1 else 0
             self._go_back(keep)
         return len(contents.tokens)
 
@@ -178,7 +119,7 @@ class TokenCache:
         """Remove the whole sequence."""
         self._memory.seqRemove(self._seqId)
         self.contents.cut(0)
-        self.contents.exact_prefix = _ALL
+        self.contents.exact_prefix = ALL
         self.contents.keep_checkpoints(0)
         self._mark_current()
 
@@ -200,13 +141,15 @@ class TokenCache:
         contents.cut(keep)
         contents.keep_checkpoints(keep)
         if keep <= contents.exact_prefix:
-            contents.exact_prefix = _ALL
+            contents.exact_prefix = ALL
         self._mark_current()
 
     def _restore_checkpoint(self, most: int) -> bool:
         """Go back to the last checkpoint with at most `most` tokens before it. False if there is none."""
-        checkpoints = self.contents.checkpoints
+        checkpoints, mark = self.contents.checkpoints, self.contents.mark
         found = None if checkpoints is None else checkpoints.best(most)
+        if mark is not None and mark[0] <= most and (found is None or found[0] < mark[0]):
+            found = mark
         if found is None:
             return False
         from llama_cffi.generation.checkpoints import PARTIAL_ONLY
@@ -254,15 +197,29 @@ class TokenCache:
             raise
         tokens.append(token)
 
-    def decode_prompt(self, tokens: Sequence[Token]) -> None:
-        """Decode what the sequence lacks of a prompt, with a checkpoint near its end if the memory cannot go back."""
-        from llama_cffi.generation.checkpoints import BEFORE_END, Checkpoints, are_useful
+    def decode_prompt(
+        self, tokens: Sequence[Token], chat: bool = False, place: int = -1, reached: Callable[[], None] | None = None
+    ) -> None:
+        """Decode what the sequence lacks of a prompt, with checkpoints in it if the memory cannot go back.
 
-        done, near_end = len(self), whole_media(tokens, len(tokens) - BEFORE_END)
-        if done < near_end and are_useful(self._context):
-            self.decode(tokens[done:near_end], output=False)
-            self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
-            self.contents.checkpoints.add(self._context, self._seqId, near_end)
+        The prompts of a chat have one near their end, however short they are. `reached` is called after `place` tokens.
+        """
+        ctx, ends = self._context, set[int]()
+        if ctx.getModel().nSwa or self._is_recurrent():
+            from llama_cffi.generation.checkpoints import Checkpoints, are_useful, places
+
+            if are_useful(ctx):
+                found = places(len(self), self.parting, len(tokens), ctx._limits.n_ubatch, chat)
+                ends = {whole_media(tokens, count) for count in found}
+        for count in sorted({*ends, place}):
+            if not len(self) < count < len(tokens):
+                continue
+            self.decode(tokens[len(self) : count], output=False)
+            if count in ends:
+                kept = self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
+                kept.add(ctx, self._seqId, count, self.parting == count)
+            if count == place and reached is not None:
+                reached()
         self.decode(tokens[len(self) :])
 
     def decode(self, tokens: Sequence[Token], output: bool = True) -> None:
@@ -326,6 +283,14 @@ class TokenCache:
         """Decode tokens at the end of the sequence in one batch, with an output for each, like `push`."""
         self.require_owner(owner)
         self._decode_all(tokens)
+
+    def set_mark(self, seen: bool = True) -> None:
+        """Make `take_back` able to go back to here, if the memory cannot by itself; or forget where it could."""
+        from llama_cffi.generation.checkpoints import PARTIAL_ONLY
+
+        contents, contents.mark = self.contents, None
+        if seen and contents.tokens and self._is_recurrent():
+            contents.mark = len(contents.tokens), self._context.stateSeqGetData(None, None, self._seqId, PARTIAL_ONLY)
 
     def take_back(self, keep: int, owner: object) -> list[Token]:
         """Remove the tokens after the first `keep`. Returns those of the first that the memory lost with them."""

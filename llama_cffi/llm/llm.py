@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llama_cffi.engine.chat_request import ChatRequest
     from llama_cffi.engine.request import Request
     from llama_cffi.generation.score import Score
+    from llama_cffi.generation.speculation import Speculation
     from llama_cffi.llm.options import Chatting, Sampling
 
 
@@ -299,12 +300,13 @@ class LLM:
         repeatPenalty: float = 1.0,
         seed: int = DEFAULT_SEED,
         sampler: Sampler | None = None,
+        speculation: Speculation | None = None,
     ) -> ChatSession:
         """Begin a conversation that remembers what was said: `session.send(text).result()`. See `ChatSession`.
 
         The sampling numbers, or `sampler` in their place, are those of `complete`, and hold for each answer; `send`
-        takes another sampler for one answer. It uses `context`. Sessions that alternate there decode their
-        conversations again at each change.
+        takes another sampler for one answer. `speculation` guesses tokens: see `Generation`. It uses `context`.
+        Sessions that alternate there decode their conversations again at each change.
         """
         numbers = sampling_numbers(temperature, topK, topP, minP, repeatPenalty, seed)
         return ChatSession(
@@ -315,6 +317,7 @@ class LLM:
             overflow=overflow,
             thinking=thinking,
             sampler=chosen_sampler(sampler, numbers),
+            speculation=speculation,
         )
 
     # Scores, vectors and tokens

@@ -93,6 +93,7 @@ async def thought_tokens(exchange: Exchange, vocab: Vocab, thoughts: Iterable[st
 def timings(job: Request) -> dict[str, Any]:
     """Return the times of a text as llama.cpp's server names them."""
     given = job.usage
+    guesses = {"draft_n": given.guessedTokens, "draft_n_accepted": given.acceptedTokens} if given.guessedTokens else {}
     new, after = given.promptTokens - given.reusedTokens, max(given.generatedTokens - 1, 0)
     return {
         "cache_n": given.reusedTokens,
@@ -103,6 +104,7 @@ def timings(job: Request) -> dict[str, Any]:
         "predicted_ms": 1000 * given.generationSeconds,
         "predicted_per_second": after / given.generationSeconds if given.generationSeconds > 0 else 0.0,
         "queue_ms": 1000 * given.queueSeconds,
+        **guesses,
     }
 
 

@@ -79,7 +79,6 @@ MISSING = {
     "llama_cpp.Llamas": ["AttributeError", "Llamas"],
     "import llama_cpp.server.app": ["ModuleNotFoundError", "llama_cpp.server", "llama_cffi serve"],
     "import llama_cpp.mtmd_cpp": ["ModuleNotFoundError", "mtmd_cpp", "images"],
-    "from llama_cpp.llama_speculative import LlamaPromptLookupDecoding": ["NotFoundError", "speculative", "Engine"],
     "from llama_cpp.llama_chat_format import Llava15ChatHandler as H; H('x')": [
         "UnavailableError",
         "Llava15ChatHandler",

@@ -200,7 +200,7 @@ def test_an_adapter(tiny_path: Path, adapted: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"draft_model": ...}, UnavailableError, "draft_model.*Engine"),
+        ({"draft_model": ...}, UnavailableError, "draft_model.*LlamaPromptLookupDecoding"),
         ({"tokenizer": ...}, UnavailableError, "tokenizer"),
         ({"lora_base": "x.bin"}, UnavailableError, "lora_base.*setAdapterLora"),
         ({"n_gqa": 8}, UnavailableError, "n_gqa=8.*kv_overrides"),

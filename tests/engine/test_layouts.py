@@ -338,7 +338,7 @@ class Prompt:
 
     def __init__(self, number: int, pending: int, priority: int = 0, done: int = 0) -> None:
         self.sequence = EngineSequence(number)
-        self.pending, self.overtaken, self.serial = pending, 0, number
+        self.pending, self.part, self.overtaken, self.serial = pending, pending, 0, number
         self.tokens = [0] * (pending + done)
         self.request = SimpleNamespace(priority=priority)
 

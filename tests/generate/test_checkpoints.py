@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_cffi import ChatSession, Context, DecodeError, Generation, Model, Sampler, StateError, defaultSampler
+from llama_cffi import (
+    ChatSession,
+    Context,
+    DecodeError,
+    Generation,
+    Model,
+    PromptLookup,
+    Sampler,
+    StateError,
+    defaultSampler,
+)
 from llama_cffi._generated.enums import GgmlType
 from llama_cffi.generation import checkpoints
 from llama_cffi.generation.checkpoints import Checkpoints
@@ -259,3 +269,61 @@ def test_which_one_is_removed() -> None:
     for _ in range(3):
         kept._thin()
     assert len(kept) == 0
+
+
+# Prompts that share a beginning
+
+
+@pytest.mark.parametrize("guesses", [False, True])
+def test_a_common_beginning_is_read_once(stiff: Model, counted: Counted, guesses: bool) -> None:
+    def run(ctx: Context, tokens: list[int]) -> tuple[list[int], int, Any]:
+        counted.tokens = 0
+        speculation = PromptLookup(1, adapt=False) if guesses else None
+        with Sampler.initGreedy() as sampler:
+            made = Generation(ctx, tokens, sampler=sampler, maxTokens=1 + 8 * guesses, speculation=speculation)
+            made.result()
+        return made.tokens, counted.tokens, made.usage
+
+    beginning = [5 + i * i % 91 for i in range(2000)]
+    ends = [[100 + i] * 300 + [7 + i + k for k in range(30)] for i in range(3)]  # longer than what a window keeps
+    with _context(stiff) as ctx, _context(stiff) as other:
+        for i, end in enumerate(ends):
+            text, read, usage = run(ctx, beginning + end)
+            other.getMemory().clear()
+            assert text == run(other, beginning + end)[0]
+            assert usage.checkpoints <= checkpoints.MAX_CHECKPOINTS
+            if i == 1:
+                assert usage.reusedTokens >= 2000 - 2 * checkpoints.STEP and usage.restoredTokens > 0
+            if i > 1 and not guesses:
+                assert (read, usage.reusedTokens) == (330, 2000)
+        # The beginning alone, then what follows it.
+        ctx.getMemory().clear()
+        run(ctx, beginning)
+        for end in ends:
+            assert run(ctx, beginning + end)[2].reusedTokens >= 2000 - checkpoints.BEFORE_END
+
+
+def test_where_checkpoints_are() -> None:
+    places = checkpoints.places
+    assert places(0, 0, 40, 512, False) == []
+    assert places(0, 0, 40, 512, True) == [32]
+    assert places(30, 0, 40, 512, True) == [32] and places(33, 0, 40, 512, True) == []
+    assert places(0, 0, 600, 512, False) == [592]
+    assert places(0, 0, 2100, 512, False) == [512, 1024, 1536, 2092]
+    assert places(1024, 1500, 2100, 512, False) == [1500, 1536, 2092]
+    assert places(0, 0, 2100, 32, False) == [320 * i for i in range(1, 7)] + [2092]
+    for end in (5000, 40_000, 1_000_000):
+        for n_ubatch in (1, 32, 512, 2048):
+            found = places(0, 0, end, n_ubatch, False)
+            assert len(found) <= checkpoints.MAX_CHECKPOINTS and found[-1] == end - checkpoints.BEFORE_END
+            assert all(place % n_ubatch == 0 for place in found[:-1])
+
+
+def test_where_prompts_parted_is_kept_longest() -> None:
+    kept = Checkpoints()
+    kept._states = {count: b"x" for count in (100, 200, 210, 400)}
+    kept.partings = {200, 210}
+    kept._thin()
+    assert list(kept._states) == [200, 210, 400]
+    kept.keep(205)
+    assert kept.partings == {200}

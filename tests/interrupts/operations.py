@@ -576,6 +576,9 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             second.cancel()
             second.result()
             made.submit("Once", maxTokens=2, sampler=sampler).result()
+            made.submit("Once Once", maxTokens=4, speculation=PromptLookup(1, adapt=False)).result()
+            for request in made.continuations("Once", 3, maxTokens=2):
+                request.result()
 
         return run
 
@@ -675,7 +678,7 @@ def operations(folder: Path) -> dict[str, Callable[[], Operation]]:
             with LLM(bert, nCtx=32, nThreads=1) as made:
                 made.embed(["a"])
             with LLM(model, nCtx=64, nThreads=1, template=_TEMPLATE) as made:
-                made.session(temperature=0).send("Hi", maxTokens=2).result()
+                made.session(temperature=0, speculation=PromptLookup(1, adapt=False)).send("Hi", maxTokens=2).result()
                 made.score(["a", "b"], "Once")
 
         return run

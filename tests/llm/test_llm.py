@@ -28,6 +28,7 @@ from llama_cffi import (
     Generation,
     Model,
     PoolingType,
+    PromptLookup,
     Request,
     Sampler,
     StopReason,
@@ -187,6 +188,8 @@ def test_a_session_samples_as_it_was_told(llm: LLM) -> None:
     assert again.send("Hello", maxTokens=8, sampler=defaultSampler(0)).result() == greedy  # for this answer
     del again.messages[:]
     assert again.send("Hello", maxTokens=12).result() == random
+    guessing = llm.session(temperature=0, speculation=PromptLookup(1, adapt=False))
+    assert guessing.speculation is not None and guessing.send("Hello", maxTokens=8).result() == greedy
 
 
 def test_a_sampler_of_a_session(llm: LLM) -> None:

@@ -76,7 +76,7 @@ def test_a_server_with_several_models(tiny_path: Path, tmp_path: Path) -> None:
     tiny_models.write_bert(tmp_path / "bert.gguf")
     models = ("-m", f"first={tiny_path}", "--lora", f"own={tmp_path / 'own.gguf'}", "-m", tiny_path)
     with command(
-        *models, "--embedding-model", tmp_path / "bert.gguf", "-c", 256, "-p", 2, "--template", "chatml"
+        *models, "--embedding-model", tmp_path / "bert.gguf", "-c", 256, "-p", 2, "--template", "chatml", "--lookup"
     ) as made:
         with httpx.Client(base_url=made.url, timeout=SECONDS) as client:
             names = [model["id"] for model in client.get("/v1/models").json()["data"]]
