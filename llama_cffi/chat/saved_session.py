@@ -27,7 +27,7 @@ from llama_cffi._core.ownership import hold
 from llama_cffi._host.resources import available_memory
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, StateError
-from llama_cffi.generation.prefix import Medium, MediumKey, PlacedMedium, shown
+from llama_cffi.generation.prefix import Medium, MediumKey, PlacedMedium
 from llama_cffi.generation.token_cache import TokenCache, context_capacity
 from llama_cffi.model.model import Model
 
@@ -96,7 +96,8 @@ def write(path: StrPath, ctx: Context, seqId: SeqId, template: str, history: His
     states += [state for _, state in checkpoints]
     sizes = [[count, len(state)] for count, state in checkpoints]
     placed = cache.contents.media if tokens else []
-    head |= {"tokens": shown(tokens), "exactPrefix": exact, "checkpoints": sizes}
+    saved = [max(token, TOKEN_NULL) for token in tokens]  # the numbers of media are those of this process
+    head |= {"tokens": saved, "exactPrefix": exact, "checkpoints": sizes}
     if placed:
         head["media"] = [[one.start, one.n_tokens, one.n_pos, one.last, one.key] for one in placed]
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
