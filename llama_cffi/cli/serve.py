@@ -262,7 +262,8 @@ def _load(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Se
         size = {"nCtx": (params.nCtx or model.nCtxTrain) * args.parallel, "nSeqMax": args.parallel}
         file = projectors.pop(name, None) or (None if served else projectors.pop("", None))
         projector = None if file is None else media.load_file(args, file, model, media.new_marker())
-        kept = {"keepPrefixes": keep, "promptCache": cache, "speculation": PromptLookup() if args.lookup else None}
+        guesses = PromptLookup() if args.lookup else None
+        kept: dict[str, Any] = {"keepPrefixes": keep, "promptCache": cache, "speculation": guesses}
         engine = Engine(model, params=params, nThreads=args.threads, mtmd=projector, **kept, **size, **batch)
         served[name] = ServedModel(engine, adapters=adapters, template=_template(args, model))
         stack.callback(served[name].close)
