@@ -16,6 +16,8 @@ from codegen.diff.text import Report
 from codegen.rules import spec
 
 CHANGES = ROOT / "docs" / "changes.md"
+OLDER = CHANGES.with_name("changes-older.md")
+_NEW = 3  # pairs of versions in CHANGES; the others are in OLDER, so that no page is huge
 
 _FORMATS: dict[str, Callable[[Report], str]] = {
     "text": text.text,
@@ -65,17 +67,19 @@ def _history(args: argparse.Namespace) -> int:
     return 0
 
 
-def changes_text() -> str:
-    """Return the text of docs/changes.md, the newest pair of versions first."""
+def changes_pages() -> dict[Path, str]:
+    """Return the texts of docs/changes.md and docs/changes-older.md, the newest pair of versions first."""
     versions = [history.load(history.FOLDER / f"{name}.json") for name in history.names()]
     pairs = list(zip(versions[:-1], versions[1:], strict=True))[::-1]
-    return _INTRODUCTION + "\n".join(text.markdown(compare(old, new)) for old, new in pairs)
+    parts = [text.markdown(compare(old, new)) for old, new in pairs]
+    return {CHANGES: _INTRODUCTION + "\n".join(parts[:_NEW]), OLDER: _OLDER + "\n".join(parts[_NEW:])}
 
 
 _INTRODUCTION = """\
 # What changed in llama.cpp's API
 
 This page lists the changes between the [versions of llama.cpp](versions.md) that llama_cffi supports, the newest first.
+[Older changes](changes-older.md) have a page of their own.
 `python -m codegen changes` writes it from `codegen/diff/history/`. `python -m codegen diff OLD NEW` compares any two
 versions; `--format json` lists every member.
 
@@ -85,7 +89,16 @@ renamed.
 """
 
 
+_OLDER = """\
+# Older changes in llama.cpp's API
+
+This page continues [What changed in llama.cpp's API](changes.md) with older versions.
+
+"""
+
+
 def _changes(_: argparse.Namespace) -> int:
-    CHANGES.write_text(changes_text(), encoding="utf-8")
-    print(CHANGES.relative_to(ROOT))
+    for path, page in changes_pages().items():
+        path.write_text(page, encoding="utf-8")
+        print(path.relative_to(ROOT))
     return 0
