@@ -19,6 +19,7 @@ _MLP_NORM = tuple(f"mm.{i}.{part}" for i in (0, 1, 3, 4) for part in ("weight", 
 _LLAVA = ("mlp", "ldp", "ldpv2", "adapter")  # kinds that look up the position of each patch
 _STACKING = ("ultravox", "voxtral", "meralion")  # kinds that make one embedding of several frames
 _WHISPER = (*_STACKING, "qwen2a", "musicflamingo", "glma")  # kinds with Whisper's encoder
+_BIASED = ("qwen2vl_merger", "qwen2.5vl_merger")  # kinds that add biases in the attention
 _FRAMES = 3000  # of 30 seconds, after which Whisper's encoder has half as many
 _ATTENTION = re.compile(r"(.+\.blk\.\d+\.)attn_([qkv])\.weight")
 
@@ -35,10 +36,11 @@ def check_projector(path: bytes) -> None:
         names = {tensor.name: tensor for tensor in file.tensors()}
         for tensor in names.values():
             _check_type(tensor)
+        endings = ("weight", "bias") if _kind(file, "vision") in _BIASED else ("weight",)
         for found in filter(None, map(_ATTENTION.fullmatch, names)):
-            for part in ("q", "k", "v"):
-                if f"{found[1]}attn_{part}.weight" not in names:
-                    raise _damaged(f"the tensor {found[1]}attn_{part}.weight is missing")
+            for part in [f"{found[1]}attn_{part}.{ending}" for part in "qkv" for ending in endings]:
+                if part not in names:
+                    raise _damaged(f"the tensor {part} is missing")
         if "v.position_embd.weight" in names and "v.patch_embd.weight" not in names:
             raise _damaged("the tensor v.patch_embd.weight is missing")
         for kinds, modality in ((_LLAVA, "vision"), (_WHISPER, "audio")):

@@ -39,6 +39,15 @@ def test_a_file_that_fails_in_the_child_is_not_loaded(tiny: Model, ultravox_path
         Mtmd.Context.initFromFile(tmp_path / "short.gguf", tiny, params(), untrusted=True)
 
 
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+def test_a_qwen_without_a_bias_is_refused(part: str, qwen: Mtmd.Context, tmp_path: Path) -> None:
+    tiny_projectors.write_qwen2vl(tmp_path / "file.gguf", qwen.getModel().nEmbd)
+    name = f"v.blk.0.attn_{part}.bias"
+    path = _changed(tmp_path / "file.gguf", tmp_path / "changed.gguf", lambda file: file.tensors.remove(name))
+    with pytest.raises(ModelLoadError, match=rf"attn_{part}\.bias is missing"):
+        Mtmd.Context.initFromFile(path, qwen.getModel(), params())
+
+
 def test_an_encoder_of_sounds_without_positions_is_refused(tiny: Model, ultravox_path: Path, tmp_path: Path) -> None:
     path = _changed(
         ultravox_path, tmp_path / "changed.gguf", lambda file: file.tensors.remove("a.position_embd.weight")
