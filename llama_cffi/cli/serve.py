@@ -20,6 +20,8 @@ from llama_cffi.model.adapter import Adapter
 from llama_cffi.model.model import Model
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from llama_cffi.server import Limits, ServedModel
 
 KEY_VARIABLE = "LLAMA_CFFI_API_KEY"
