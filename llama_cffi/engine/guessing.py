@@ -37,7 +37,7 @@ class StepGuesses:
     def plan(self, jobs: list[Job], others: int) -> dict[Job, list[Token]]:
         """Return the guesses of each job in the next batch. `others` is how many requests run besides a single one."""
         self._watches = False
-        if others >= FEW or all([job.guesses is None for job in jobs]) or any([job.pending > 1 for job in jobs]):
+        if others >= FEW or all([job.guesses is None for job in jobs]) or not all([job.generates for job in jobs]):
             return {}
         self._watches = True
         if self._paused:

@@ -14,7 +14,7 @@ from llama_cffi.engine.request import Request
 from llama_cffi.engine.sequence_pool import EngineSequence
 from llama_cffi.errors import BusyError, ClosedError
 from llama_cffi.generation.log_probs import log_probs, prompt_log_probs
-from llama_cffi.generation.prefix import text_length
+from llama_cffi.generation.prefix import text_length, texts_only
 from llama_cffi.generation.steps import GenerationStep, StopReason
 from llama_cffi.sampling.sampler import Sampler
 
@@ -100,7 +100,7 @@ class Job:
         self.guesses = options.guesses if self.samples else None
         self._seen = len(self.tokens)  # tokens that the guesses know
         if self.guesses is not None:
-            self.guesses.add(options.prompt)
+            self.guesses.add(texts_only(options.prompt))
         self.open_ended = options.max_tokens is None
         self.sequence: EngineSequence | None = None
         self.stops: list[int] = []  # numbers of tokens at which a batch ends, for checkpoints
@@ -124,6 +124,12 @@ class Job:
         if self.media is None:
             return len(self.tokens) - len(self.sequence.tokens)
         return text_length(self.tokens, len(self.sequence.tokens))
+
+    @property
+    def generates(self) -> bool:
+        """True if the last token alone is to be decoded: the prompt before it is."""
+        assert self.sequence is not None
+        return len(self.tokens) - len(self.sequence.tokens) == 1
 
     @property
     def part(self) -> int:

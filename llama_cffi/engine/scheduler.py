@@ -246,7 +246,7 @@ class Scheduler:
         jobs = [job for job in self._running if job is not self._stalled]
         if self._adapted:
             jobs = self._turns.choose(jobs)
-        generating = sum(job.pending == 1 for job in jobs)
+        generating = sum(job.generates for job in jobs)
         if generating == len(jobs) and self._policy.decode_separately(generating):
             for job in jobs:
                 if job.sequence is not None:

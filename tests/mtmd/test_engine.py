@@ -20,9 +20,12 @@ from llama_cffi import (
     Generation,
     Model,
     Mtmd,
+    PromptCache,
+    PromptLookup,
     Sampler,
 )
 from tests import tiny_models, tiny_projectors
+from tests.engine.conftest import exact as without_halves
 from tests.generate.conftest import CHATML
 from tests.mtmd.conftest import params
 from tests.mtmd.counting import encodes
@@ -119,6 +122,30 @@ def test_equal_to_generations(
             assert made.prompt == alone.prompt and made.usage.promptTokens == len(made.prompt)
     assert unified is not True or sum(made.usage.reusedTokens > 0 for made in requests) >= 4
     assert engine.load.running == 0
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize("name", ["llava", "qwen"])
+def test_guesses_and_a_prompt_cache_change_no_text(
+    name: str, unified: bool, exact: Exact, make_engine: Callable[..., Engine], tmp_path: Path
+) -> None:
+    projector = exact(name)
+    options: dict[str, Any] = {"kvUnified": unified, "nCtx": 4096, "params": without_halves()}
+    plain = make_engine(projector, **options)
+    engine = make_engine(projector, promptCache=PromptCache(tmp_path, minTokens=2), **options)
+    work = [*prompts(name), *prompts(name)]
+    found = [plain.submit(text, media=given, sampler=Sampler.initGreedy(), maxTokens=16) for text, given in work]
+    requests = []
+    for alone, (text, given) in zip(found, work, strict=True):
+        alone.result()
+        guesses = PromptLookup(1, 4, alone.tokens, adapt=False)
+        made = engine.submit(text, media=given, sampler=Sampler.initGreedy(), maxTokens=16, speculation=guesses)
+        if len(requests) < len(work) // 2:  # the others run together
+            made.result()
+        requests.append(made)
+    for made, alone in zip(requests, found, strict=True):
+        assert made.result() == alone.result() and made.tokens == alone.tokens
+    assert sum(made.usage.acceptedTokens for made in requests) > 20
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen"])
