@@ -15,6 +15,7 @@ from llama_cffi import (
     Generation,
     Model,
     Mtmd,
+    PromptCache,
     PromptLookup,
     Sampler,
     StopReason,
@@ -326,3 +327,29 @@ def test_penalties_and_speculation(llava: Mtmd.Context, make_ctx: MakeContext) -
     made = Generation(make_ctx(llava), prompt, media=media, mtmd=llava, sampler=defaultSampler(seed=1), maxTokens=20)
     made.result()
     assert len(made.tokens) > 0
+
+
+def test_a_prompt_cache_holds_the_text_before_an_image(
+    named: tuple[str, Mtmd.Context], make_ctx: MakeContext, tmp_path: Path
+) -> None:
+    name, projector = named
+    cache = PromptCache(tmp_path, minTokens=8)
+    text = "one two three four five six seven eight nine ten eleven twelve "
+    expected = []
+    for turn in range(3):
+        for number in (1, 2):
+            made = Generation(
+                make_ctx(projector),
+                f"{text}{MARKER} what is it",
+                media=[medium(name, number)],
+                mtmd=projector,
+                sampler=greedy(),
+                maxTokens=6,
+                promptCache=cache if turn else None,
+            )
+            made.result()
+            expected += [made.tokens] if not turn else []
+            assert made.tokens == expected[number - 1]
+            assert made.usage.tokensFromDisk <= made.prompt.index(TOKEN_NULL)
+        assert cache.flush(60)
+    assert made.usage.tokensFromDisk > 8
