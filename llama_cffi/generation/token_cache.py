@@ -9,8 +9,15 @@ from llama_cffi._core.compat import has
 from llama_cffi.context.batch import Batch
 from llama_cffi.context.context import Context
 from llama_cffi.errors import BusyError, DecodeError, LlamaError, StateError
-from llama_cffi.generation.prefix import Medium, PlacedMedium, common_length, pieces, whole_media
-from llama_cffi.generation.sequence_contents import ALL, SequenceContents
+from llama_cffi.generation.prefix import (
+    ALL,
+    Medium,
+    PlacedMedium,
+    SequenceContents,
+    common_length,
+    pieces,
+    whole_media,
+)
 
 ABORTED = 2  # what llama_decode returns when it was stopped
 
@@ -204,7 +211,8 @@ class TokenCache:
 
         The prompts of a chat have one near their end, however short they are. `reached` is called after `place` tokens.
         """
-        ctx, ends = self._context, set[int]()
+        ctx = self._context
+        ends: set[int] = set()
         if ctx.getModel().nSwa or self._is_recurrent():
             from llama_cffi.generation.checkpoints import Checkpoints, are_useful, places
 

@@ -68,7 +68,7 @@ def test_a_header_is_in_the_digest_of_its_backend_alone(
     row: Override, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = _digests(monkeypatch)
-    assert before.keys() == {"cpu", "chat", "rpc", "vulkan"}
+    assert before.keys() == {"cpu", "chat", "mtmd", "rpc", "vulkan"}
     folder = tmp_path / "overrides"
     shutil.copytree(overrides.FOLDER, folder)
     monkeypatch.setattr(overrides, "FOLDER", folder)

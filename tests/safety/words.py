@@ -291,6 +291,7 @@ class Objects:
             "Embedder": lambda: Embedder(self.bert, nThreads=1),
             "Reranker": lambda: Reranker(self.ranker, nThreads=1),
             "Engine": lambda: self.engine,
+            "PromptCache": lambda: llama_cffi.PromptCache(Path(self.scratch, "prompts")),
             "Request": lambda: self.engine.submit([1, 2], maxTokens=1),
             "LLM": lambda: LLM(self.model, nCtx=64, nThreads=1, template="chatml") if name == "close" else self.llm,
             "DraftModel": lambda: DraftModel(self.model),
