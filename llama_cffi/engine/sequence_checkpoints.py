@@ -42,11 +42,11 @@ class SequenceCheckpoints:
     `useful` is False for memories that go back by themselves; then there are none.
     """
 
-    __slots__ = ("_context", "_is_recurrent", "_memory", "_n_ubatch", "useful")
+    __slots__ = ("_context", "_is_recurrent", "_memory", "useful")
 
     def __init__(self, context: Context) -> None:
         model = context.getModel()
-        self._context, self._memory, self._n_ubatch = context, context.getMemory(), context._limits.n_ubatch
+        self._context, self._memory = context, context.getMemory()
         self._is_recurrent = model.isRecurrent or model.isHybrid
         self.useful = checkpoints.are_useful(context)
 
@@ -57,7 +57,7 @@ class SequenceCheckpoints:
         """
         partings = [min(length, n - 1) for length in common]
         partings = [length for length in partings if length - start >= checkpoints.MIN_NEW]
-        found = checkpoints.places(start, max(partings, default=0), n, self._n_ubatch, False)
+        found = checkpoints.places(start, max(partings, default=0), n, self._context._limits.n_ubatch, False)
         return sorted({*found, min(partings)}) if partings else found
 
     def add(self, sequence: CheckpointedSequence, every: Iterable[CheckpointedSequence]) -> None:

@@ -17,7 +17,7 @@ from llama_cffi.generation.prefix import common_length
 class Plain:
     """A memory with the cells of each sequence by position, which is also its context and its model."""
 
-    isRecurrent = isHybrid = False
+    isRecurrent = isHybrid = hasEncoder = False
     nSwa = 0
     _limits = SimpleNamespace(n_ubatch=512)
 
