@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from array import array
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ class Plain:
 
     isRecurrent = isHybrid = hasEncoder = False
     nSwa = 0
-    _limits = SimpleNamespace(n_ubatch=512)
 
     def __init__(self, nCtx: int, nSeqMax: int) -> None:
         self.nCtx, self.nSeqMax = nCtx, nSeqMax
