@@ -224,7 +224,8 @@ class TokenCache:
                 continue
             self.decode(tokens[len(self) : count], output=False)
             if count in ends:
-                kept = self.contents.checkpoints = self.contents.checkpoints or Checkpoints()
+                kept = self.contents.checkpoints or Checkpoints()
+                self.contents.checkpoints = kept
                 kept.add(ctx, self._seqId, count, self.parting == count)
             if count == place and reached is not None:
                 reached()
