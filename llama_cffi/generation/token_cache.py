@@ -214,7 +214,7 @@ class TokenCache:
         ctx = self._context
         ends: set[int] = set()
         if ctx.getModel().nSwa or self._is_recurrent():
-            from llama_cffi.generation.checkpoints import Checkpoints, are_useful, places
+            from llama_cffi.generation.checkpoints import are_useful, places
 
             if are_useful(ctx):
                 found = places(len(self), self.parting, len(tokens), ctx._limits.n_ubatch, chat)
@@ -224,12 +224,17 @@ class TokenCache:
                 continue
             self.decode(tokens[len(self) : count], output=False)
             if count in ends:
-                kept = self.contents.checkpoints or Checkpoints()
-                self.contents.checkpoints = kept
-                kept.add(ctx, self._seqId, count, self.parting == count)
+                self._add_checkpoint(count)
             if count == place and reached is not None:
                 reached()
         self.decode(tokens[len(self) :])
+
+    def _add_checkpoint(self, count: int) -> None:
+        from llama_cffi.generation.checkpoints import Checkpoints
+
+        kept = self.contents.checkpoints or Checkpoints()
+        self.contents.checkpoints = kept
+        kept.add(self._context, self._seqId, count, self.parting == count)
 
     def decode(self, tokens: Sequence[Token], output: bool = True) -> None:
         """Decode tokens at the end of the sequence, in batches that the context takes. The last one has outputs.
