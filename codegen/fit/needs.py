@@ -185,16 +185,16 @@ def _closure(
     typedefs: Iterable[Typedef],
 ) -> set[str]:
     """Return the spellings of all types that these refer to, directly or through other types."""
-    by_name: dict[str, Record | Enum | Typedef] = {t.name: t for t in api.typedefs}
-    by_name |= {x.tag or x.alias: x for x in _tagged(api) if x.tag or x.alias}
+    by_name: dict[str, list[Record | Enum | Typedef]] = {t.name: [t] for t in api.typedefs}
+    for each in _tagged(api):  # a struct and its typedef may have the same name
+        by_name.setdefault(each.tag or each.alias, []).append(each)
     found: set[str] = set()
     whole = {record.spelling for record in records}
 
     def add(ctype: str) -> None:
-        for word in _WORD.findall(ctype):
-            known = by_name.get(word)
-            spelling = known.name if isinstance(known, Typedef) else known.spelling if known else ""
-            if known is None or spelling in found:
+        for known in [known for word in _WORD.findall(ctype) for known in by_name.get(word, [])]:
+            spelling = known.name if isinstance(known, Typedef) else known.spelling
+            if spelling in found:
                 continue
             found.add(spelling)
             if isinstance(known, Typedef):
