@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import cffi
 import pytest
 
 from codegen import generate
@@ -302,6 +303,7 @@ def test_a_known_version_is_completed_and_generated(version: str) -> None:
     assert bool(done.absent) == any(not _has(version, name) for name in FACADE.versions)
     for name in (n for n in done.absent if n in wanted):
         assert f'guard::record_absent("{name}", ' in files["llama_cffi/_generated/guard.cpp"]
+    cffi.FFI().cdef(files["llama_cffi/_generated/cdef.h"])  # raises if a type is not declared
 
 
 def test_nothing_is_absent_for_the_pin() -> None:
