@@ -68,6 +68,8 @@ _ENDLESS = """
 cache = PromptCache(place, minTokens=32, maxBytes=400_000)
 chance = random.Random(int(sys.argv[3]))
 check(cache, 0)
+fsync = os.fsync
+os.fsync = lambda file: (time.sleep(0.05), fsync(file))  # so that it is mostly killed while it writes
 print("ready", flush=True)
 while True:
     check(cache, chance.randrange(8))
