@@ -113,3 +113,10 @@ def no_threads(what: str, advice: str, operation: str) -> NativeMemoryError:
         "for their stacks (ulimit -v)",
         operation=operation,
     )
+
+
+def function_or_none(value: Any, name: str) -> Any:
+    """Return `value`. Raises TypeError unless it is a function or None."""
+    if value is not None and not callable(value):
+        raise expected("a function or None", value, name=name)
+    return value

@@ -121,3 +121,16 @@ def unknown(message: str, owner: Any, name: str) -> AttributeError:
         return attribute_hint(owner, name)
 
     return UnknownAttribute(message, name, hint)
+
+
+def looked_up(module: Any, homes: dict[str, tuple[str, str]], name: str) -> Any:
+    """Load a name of a package at its first use. `homes` has the module of each name, and its name there."""
+    if name not in homes:
+        raise unknown(f"module {module.__name__!r} has no attribute {name!r}", module, name)
+    home, there = homes[name]
+    __import__(f"llama_cffi.{home}")
+    value = getattr(sys.modules[f"llama_cffi.{home}"], there)
+    if home != "_generated.enums":
+        value = explain(value)
+    setattr(module, name, value)
+    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llama_cffi._core.callbacks import abort_pointers
-from llama_cffi._core.checks import boolean, expected
+from llama_cffi._core.checks import boolean, function_or_none
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._core.structs import IntField, Struct
 from llama_cffi._host.resources import usable_cpus
@@ -89,7 +89,7 @@ class ContextParams(SamplersParam):
 
     @cbEval.setter
     def cbEval(self, value: Callable[..., bool | None] | None) -> None:
-        self._keep["cbEval"] = _function(value, "cbEval")
+        self._keep["cbEval"] = function_or_none(value, "cbEval")
 
     @property
     def cbEvalData(self) -> Any:
@@ -111,7 +111,7 @@ class ContextParams(SamplersParam):
 
     @abortCb.setter
     def abortCb(self, value: Callable[..., bool] | None) -> None:
-        self._keep["abortCb"] = _function(value, "abortCb")
+        self._keep["abortCb"] = function_or_none(value, "abortCb")
 
     @property
     def abortCbData(self) -> Any:
@@ -131,9 +131,3 @@ class ContextParams(SamplersParam):
         function, data, kept_abort = abort_pointers(self.abortCb, self.abortCbData, stop)
         struct.abort_callback, struct.abort_callback_data = function, data
         return struct, [struct, kept_eval, kept_abort, stop]
-
-
-def _function(value: Any, name: str) -> Any:
-    if value is not None and not callable(value):
-        raise expected("a function or None", value, name=name)
-    return value

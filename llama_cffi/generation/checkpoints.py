@@ -2,8 +2,8 @@
 
 A recurrent state is replaced with each token, and a sliding window drops the oldest ones. To go back, all tokens would
 be decoded again: after an edit of the conversation, or for a prompt that shares its beginning with the last one. A
-checkpoint keeps that part as it was after so many tokens; the rest of the memory (the attention of hybrid models, the
-layers without a window) still has them.
+checkpoint keeps that part as it was after a number of tokens; the rest of the memory (the attention of hybrid models,
+the layers without a window) still has them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MIN_NEW = 64
 def places(start: int, parting: int, end: int, n_ubatch: int, chat: bool) -> list[int]:
     """Return where to make checkpoints of a prompt with `end` tokens, of which `start` are decoded.
 
-    At `parting` it parts from an earlier prompt, so later ones may do so too; 0: it does not. The places in between are
-    so many that all fit, and do not cut parts of `n_ubatch` tokens.
+    At `parting` it parts from an earlier prompt, so later ones may do so too; 0: it does not. The places in between
+    stay within `MAX_CHECKPOINTS`, and do not cut parts of `n_ubatch` tokens.
     """
     near_end = end - BEFORE_END
     least = max(STEP, (near_end - start) // (MAX_CHECKPOINTS - 1))

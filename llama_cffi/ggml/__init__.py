@@ -95,19 +95,9 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        from llama_cffi._core.explain import unknown
+    from llama_cffi._core.explain import looked_up
 
-        raise unknown(f"module {__name__!r} has no attribute {name!r}", sys.modules[__name__], name)
-    home, there = _HOMES[name]
-    __import__(f"llama_cffi.{home}")
-    value = getattr(sys.modules[f"llama_cffi.{home}"], there)
-    if home != "_generated.enums":
-        from llama_cffi._core.explain import explain
-
-        value = explain(value)
-    globals()[name] = value
-    return value
+    return looked_up(sys.modules[__name__], _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llama_cffi._core.arguments import c_string
 from llama_cffi._core.base_types import ProgressCallback
 from llama_cffi._core.callbacks import Callback
-from llama_cffi._core.checks import expected, out_of_range
+from llama_cffi._core.checks import expected, function_or_none, out_of_range
 from llama_cffi._core.compat import has, require
 from llama_cffi._core.ffi import ffi, lib
 from llama_cffi._generated.structs import MtmdContextParamsFields
@@ -88,7 +88,7 @@ class MtmdContextParams(MtmdContextParamsFields):
     def progressCallback(self, value: ProgressCallback | None) -> None:
         if value is not None:
             require("mtmd_context_params.progress_callback")
-        self._keep["progressCallback"] = _function(value, "progressCallback")
+        self._keep["progressCallback"] = function_or_none(value, "progressCallback")
 
     @property
     def progressCallbackUserData(self) -> Any:
@@ -109,7 +109,7 @@ class MtmdContextParams(MtmdContextParamsFields):
     def cbEval(self, value: Callable[..., bool | None] | None) -> None:
         if value is not None:
             require("mtmd_context_params.cb_eval")
-        self._keep["cbEval"] = _function(value, "cbEval")
+        self._keep["cbEval"] = function_or_none(value, "cbEval")
 
     @property
     def cbEvalData(self) -> Any:
@@ -143,9 +143,3 @@ class MtmdContextParams(MtmdContextParamsFields):
             struct.progress_callback_user_data = stored.data
             kept.append(stored)
         return struct, progress, kept
-
-
-def _function(value: Any, name: str) -> Any:
-    if value is not None and not callable(value):
-        raise expected("a function or None", value, name=name)
-    return value

@@ -28,10 +28,11 @@ def test_an_image_of_an_array() -> None:
 
 
 def test_an_image_of_pillow() -> None:
-    pillow = pytest.importorskip("PIL.Image")
+    from PIL import Image
+
     pixels = image(2, 9, 7)
     for mode in ("RGB", "RGBA"):
-        bitmap = Mtmd.Bitmap.fromImage(pillow.fromarray(pixels).convert(mode))
+        bitmap = Mtmd.Bitmap.fromImage(Image.fromarray(pixels).convert(mode))
         assert (np.array(bitmap.data) == pixels).all()
 
 

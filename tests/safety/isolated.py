@@ -64,6 +64,18 @@ def run(code: str, *arguments: str | Path, timeout: float = 60, says: str = "") 
     return Ended(_ending(process.returncode, text), text)
 
 
+def run_with_mounts(code: str, *arguments: str | Path) -> None:
+    """Run a snippet that may mount file systems, which are gone when it ends. It must succeed. Needs root."""
+    ended = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", _BEGINNING + code, *map(os.fspath, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def _ending(status: int, text: str) -> str:
     if status < 0:
         return signal.Signals(-status).name

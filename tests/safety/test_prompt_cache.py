@@ -195,15 +195,7 @@ assert len(caught) == 1 and "Read-only" in str(caught[0].message)
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_a_full_disk_and_a_read_only_one(models: Path, tmp_path: Path) -> None:
     """In a mount namespace, which ends with the child."""
-    code = "from tests.safety.child import *\n" + _CHILD + _FULL_DISK
-    ended = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", code, models, tmp_path],
-        cwd=isolated.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stderr
+    isolated.run_with_mounts(_CHILD + _FULL_DISK, models, tmp_path)
 
 
 _LEAVES = """

@@ -146,15 +146,7 @@ for name in SAVES:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_a_full_disk(models: Path, tmp_path: Path) -> None:
     """In a mount namespace, which ends with the child."""
-    code = "from tests.safety.child import *\n" + _SAVES + _FULL_DISK
-    ended = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", code, models, tmp_path],
-        cwd=isolated.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stderr
+    isolated.run_with_mounts(_SAVES + _FULL_DISK, models, tmp_path)
 
 
 _ENDLESS = """

@@ -85,7 +85,7 @@ def read_entry(folder: str, name: str) -> Entry:
 
 
 def read_state(folder: str, wanted: Entry, seq: SeqId, n_streams: int) -> bytearray:
-    """Return the state of a stored prompt, for a sequence of a context with so many streams of cells.
+    """Return the state of a stored prompt, for a sequence of a context with `n_streams` streams of cells.
 
     Raises OSError, DamagedError, and MemoryError.
     """
